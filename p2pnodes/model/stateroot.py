@@ -1,0 +1,49 @@
+"""The state root: one hash over all current rows, kept up to date at the cost of what changed.
+
+Rows fall into 4,096 buckets by the hash of their GPU's uuid. A bucket's hash covers its rows' digests in order of
+uuid, an empty bucket's is zero; the root is the hash over all buckets' hashes. A change rehashes its own bucket (1/4096
+of the inventory) and 128 KiB of bucket hashes.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from p2pnodes.model.codec import DIGEST_BYTES, digest
+from p2pnodes.model.inventory import Row
+
+BUCKETS: Final = 4096
+_EMPTY: Final = bytes(DIGEST_BYTES)
+
+
+def bucket_of(uuid: str) -> int:
+    """Bucket of a GPU, 0 to 4095."""
+    return int.from_bytes(digest(uuid.encode(), 16)[:2], "big") & (BUCKETS - 1)
+
+
+class StateRoot:
+    """The bucket hashes of one inventory."""
+
+    def __init__(self) -> None:
+        """Start with an empty inventory."""
+        self._hashes = bytearray(BUCKETS * DIGEST_BYTES)
+
+    def set_bucket(self, bucket: int, row_digests: Iterable[bytes]) -> None:
+        """Replace a bucket's content by the digests of its rows, in order of their uuids."""
+        content = b"".join(row_digests)
+        start = bucket * DIGEST_BYTES
+        self._hashes[start : start + DIGEST_BYTES] = digest(content) if content else _EMPTY
+
+    def root(self) -> bytes:
+        """The state root, 32 bytes."""
+        return digest(bytes(self._hashes))
+
+
+def state_root(rows: Iterable[Row]) -> bytes:
+    """State root of a whole inventory: the definition that ``StateRoot`` keeps up to date."""
+    buckets: dict[int, list[Row]] = {}
+    for row in rows:
+        buckets.setdefault(bucket_of(row.uuid), []).append(row)
+    state = StateRoot()
+    for bucket, members in buckets.items():
+        state.set_bucket(bucket, (row.digest() for row in sorted(members, key=lambda row: row.uuid)))
+    return state.root()

@@ -1,0 +1,229 @@
+"""The validity function: is an event's payload good, judged by its own bytes and its own log's prefix alone?
+
+Every peer runs this function over every event, the author before it writes (rule 3). It takes nothing but its
+arguments, so its answer is the same everywhere and for ever. A void event counts for nothing and does not move the
+prefix: the next event is judged as if the void one were not there.
+"""
+
+from typing import Final, NamedTuple
+
+from p2pnodes.model import codec
+from p2pnodes.model.claims import Body, check_claim, parse_body
+from p2pnodes.model.clock import hlc_ms
+from p2pnodes.model.errors import InvalidBodyError
+from p2pnodes.model.events import (
+    PAYLOADS,
+    AddPayload,
+    Carry,
+    Close,
+    Delegation,
+    DeletePayload,
+    Event,
+    Evidence,
+    Header,
+    Payload,
+    Verdict,
+    known,
+)
+from p2pnodes.model.keys import verify_hotkey, verify_node
+from p2pnodes.model.requests import (
+    NONCE_WINDOW_S,
+    PURPOSE_DELETE,
+    Request,
+    bound_purpose,
+    parse_nonce,
+    request_id,
+    verify_request,
+)
+
+
+class Prefix(NamedTuple):
+    """What the valid events of a log so far say: all that the validity of the next one depends on.
+
+    Attributes:
+        delegation: The latest valid delegation, or None: then only a ``delegate`` can be valid.
+        hlc: HLC of the latest valid event, -1 for none.
+    """
+
+    delegation: Delegation | None
+    hlc: int
+
+
+EMPTY: Final = Prefix(None, -1)
+
+
+class CarriedAdd(NamedTuple):
+    """An ``add`` as its event or a carry brings it: the request, what it says, and the author's claims about time.
+
+    Attributes:
+        claim_id: The request's id.
+        payload: The add.
+        body: The request's body, read by the pinned parser.
+        hlc: HLC of the event that the author wrote (the inner one of a carry).
+    """
+
+    claim_id: bytes
+    payload: AddPayload
+    body: Body
+    hlc: int
+
+
+class CarriedDelete(NamedTuple):
+    """A ``delete`` as its event or a carry brings it."""
+
+    request_id: bytes
+    payload: DeletePayload
+    hlc: int
+
+
+class Judgement(NamedTuple):
+    """The validity function's answer.
+
+    Attributes:
+        void: Why the event is void; None when it is valid or not judged.
+        payload: The decoded payload of a valid event; None when void or not judged.
+        adds: The registrations that a valid ``add`` or ``carry`` brings.
+        deletes: The deletions that a valid ``delete`` or ``carry`` brings.
+        prefix: The log's prefix after this event.
+    """
+
+    void: str | None
+    payload: Payload | None
+    adds: tuple[CarriedAdd, ...]
+    deletes: tuple[CarriedDelete, ...]
+    prefix: Prefix
+
+    @property
+    def judged(self) -> bool:
+        """False for an event of a kind or version that this build does not know."""
+        return self.void is not None or self.payload is not None
+
+
+class _Unknown(Exception):  # noqa: N818 - control flow inside this module
+    """The event holds what this build cannot judge."""
+
+
+class _Void(Exception):  # noqa: N818 - control flow inside this module
+    """The event is void; the message is the reason."""
+
+
+def judge(event: Event, prefix: Prefix) -> Judgement:
+    """Judge a stored event, whose envelope and signature are known to be good.
+
+    Args:
+        event: The event, next in its log.
+        prefix: What the log says before it.
+
+    Returns:
+        Valid with its content and the prefix that follows, void with the reason, or not judged (``judged`` is false)
+        when this build does not know the version or kind, be it of an event that it carries.
+    """
+    if not known(event):
+        return Judgement(None, None, (), (), prefix)
+    try:
+        payload = PAYLOADS[event.kind].from_wire(codec.unpack(event.payload))
+        if event.hlc <= prefix.hlc:
+            raise _Void("its HLC does not lie above that of the valid event before it")
+        delegation = payload if isinstance(payload, Delegation) else prefix.delegation
+        if delegation is None:
+            raise _Void("its log has no valid delegation")
+        _within(delegation, event)
+        adds, deletes = _content(event, payload, prefix)
+    except _Unknown:
+        return Judgement(None, None, (), (), prefix)
+    except (_Void, codec.MalformedError, InvalidBodyError) as reason:
+        return Judgement(str(reason), None, (), (), prefix)
+    return Judgement(None, payload, adds, deletes, Prefix(delegation, event.hlc))
+
+
+def _within(delegation: Delegation, event: Event) -> None:
+    if not delegation.not_before * 1000 <= hlc_ms(event.hlc) <= delegation.not_after * 1000:
+        raise _Void("its HLC lies outside the window of its log's delegation")
+
+
+def _content(
+    event: Event, payload: Payload, prefix: Prefix
+) -> tuple[tuple[CarriedAdd, ...], tuple[CarriedDelete, ...]]:
+    """Check what the payload says; return the requests in it."""
+    match payload:
+        case AddPayload():
+            return (_add(event, payload),), ()
+        case DeletePayload():
+            return (), (_delete(event, payload),)
+        case Carry():
+            return _carry(event, payload)
+        case Delegation():
+            _delegation(event, payload, prefix)
+        case Verdict():
+            if payload.since is not None and payload.since > event.hlc:
+                raise _Void("since lies above the verdict's own HLC")
+        case Close():
+            if not verify_hotkey(payload.hotkey, payload.message(event.network_id), payload.signature):
+                raise _Void("the close does not carry its hotkey's signature")
+        case Evidence():
+            _evidence(event, payload)
+        case _:  # place and release: their fields say it all
+            pass
+    return (), ()
+
+
+def _request(event: Event, request: Request) -> bytes:
+    nonce = parse_nonce(request.nonce)
+    if nonce is None or abs(hlc_ms(event.hlc) - nonce * 1000) > NONCE_WINDOW_S * 1000:
+        raise _Void(f"the nonce {request.nonce} is over {NONCE_WINDOW_S} s away from the event's HLC")
+    if not verify_request(request):
+        raise _Void("the request does not carry its miner's signature")
+    return request_id(event.network_id, request)
+
+
+def _add(event: Event, payload: AddPayload) -> CarriedAdd:
+    body = parse_body(payload.request.body)
+    check_claim(body)
+    return CarriedAdd(_request(event, payload.request), payload, body, event.hlc)
+
+
+def _delete(event: Event, payload: DeletePayload) -> CarriedDelete:
+    purpose = payload.request.purpose
+    if purpose not in (PURPOSE_DELETE, bound_purpose(payload.uuid)):
+        raise _Void("the delete request is signed for another GPU or purpose")
+    return CarriedDelete(_request(event, payload.request), payload, event.hlc)
+
+
+def _carry(event: Event, payload: Carry) -> tuple[tuple[CarriedAdd, ...], tuple[CarriedDelete, ...]]:
+    adds, deletes = [], []
+    for wire in payload.events:
+        inner = Event.decode(wire)
+        if inner.network_id != event.network_id or not inner.signed():
+            raise _Void("a carried event is foreign or not signed by its log")
+        if not known(inner):
+            raise _Unknown  # a later build may know it: void would be for ever
+        content = PAYLOADS[inner.kind].from_wire(codec.unpack(inner.payload))
+        if isinstance(content, AddPayload):
+            adds.append(_add(inner, content))
+        elif isinstance(content, DeletePayload):
+            deletes.append(_delete(inner, content))
+        else:
+            raise _Void(f"a carried event is a {inner.kind}: only add and delete can be carried")
+    return tuple(adds), tuple(deletes)
+
+
+def _delegation(event: Event, payload: Delegation, prefix: Prefix) -> None:
+    if not payload.signed_for(event.network_id, event.log):
+        raise _Void("the delegation does not carry its hotkey's signature for this log")
+    if prefix.delegation is not None and prefix.delegation.hotkey != payload.hotkey:
+        raise _Void("the delegation names another hotkey than its log's first one")
+
+
+def _evidence(event: Event, payload: Evidence) -> None:
+    first, second = Header.decode(payload.first), Header.decode(payload.second)
+    if codec.digest(payload.first) >= codec.digest(payload.second):
+        raise _Void("the two headers are equal or not in ascending order of their ids")
+    if (first.log, first.seq, first.previous) != (second.log, second.seq, second.previous):
+        raise _Void("the two headers are not rivals: log, seq or previous id differ")
+    if first.network_id != event.network_id or second.network_id != event.network_id:
+        raise _Void("the two headers are of another network")
+    key = first.log.node_key
+    if not verify_node(key, payload.first, payload.first_signature) or not verify_node(
+        key, payload.second, payload.second_signature
+    ):
+        raise _Void("a header does not carry its log's signature")

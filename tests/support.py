@@ -1,0 +1,159 @@
+"""What several suites need: keys by name, request bodies, an author of events off any ledger, an electorate."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, Final
+
+from p2pnodes.model.clock import HybridClock
+from p2pnodes.model.electorate import Electorate, Pin
+from p2pnodes.model.events import (
+    AddPayload,
+    Delegation,
+    DeletePayload,
+    Event,
+    Head,
+    LogId,
+    Payload,
+    Verdict,
+    delegate,
+)
+from p2pnodes.model.keys import Hotkey, NodeKey
+from p2pnodes.model.network import Network
+from p2pnodes.model.requests import Add, Delete, sign_add, sign_delete
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.schema import open_writer
+
+NETWORK: Final = Network(genesis_hash="0" * 64, netuid=64)
+NOW_S: Final = 1_764_000_000
+NOW_MS: Final = NOW_S * 1000
+BLOCK: Final = 100
+VALIDATORS: Final = ("//validator0", "//validator1", "//validator2")
+MINERS: Final = ("//Alice", "//Bob", "//Charlie", "//Dave")
+
+
+@cache
+def hotkey(uri: str) -> Hotkey:
+    """A development key by its URI; cached, because derivation costs milliseconds."""
+    return Hotkey.from_uri(uri)
+
+
+def gpu(uuid: str, index: int = 0, **changes: Any) -> dict[str, Any]:
+    """NodeArgs of an H100 that fits the GPU table."""
+    return {
+        "uuid": uuid,
+        "name": "NVIDIA H100 80GB HBM3",
+        "memory": 85_899_345_920,
+        "major": 9,
+        "minor": 0,
+        "processors": 132,
+        "sxm": True,
+        "clock_rate": 1_980_000.0,
+        "max_threads_per_processor": 2048,
+        "concurrent_kernels": True,
+        "ecc": True,
+        "device_index": index,
+        "gpu_identifier": "h100_sxm",
+        "verification_host": "192.0.2.10",
+        "verification_port": 30_000 + index,
+        **changes,
+    }
+
+
+def body(uuids: Iterable[str], **changes: Any) -> bytes:
+    """The bytes that a miner posts for these GPUs, compact as its client writes them."""
+    nodes = [gpu(uuid, index, **changes) for index, uuid in enumerate(uuids)]
+    return json.dumps({"server_id": "s-1", "server_name": "rack-1", "nodes": nodes}, separators=(",", ":")).encode()
+
+
+def add(miner: str, uuids: Iterable[str], nonce_s: int = NOW_S) -> Add:
+    """A signed registration."""
+    return sign_add(hotkey(miner), nonce_s, body(uuids))
+
+
+def delete(miner: str, purpose: str, nonce_s: int = NOW_S) -> Delete:
+    """A signed deletion."""
+    return sign_delete(hotkey(miner), nonce_s, purpose)
+
+
+def electorate(
+    block: int = BLOCK,
+    time_ms: int = NOW_MS,
+    *,
+    stakes: Mapping[str, int] | None = None,
+    miners: Sequence[str] = MINERS,
+    previous: Electorate | None = None,
+) -> Electorate:
+    """An electorate of development keys: three validators with a stake of 100 each unless told otherwise."""
+    weights = stakes if stakes is not None else dict.fromkeys(VALIDATORS, 100)
+    pin = Pin(
+        block,
+        time_ms,
+        {hotkey(uri).public_key: stake for uri, stake in weights.items()},
+        {hotkey(uri).public_key: 0 for uri in (*miners, *weights)},
+        {},
+    )
+    return Electorate(pin, previous.current if previous else None)
+
+
+class Author:
+    """Writes one log off any ledger, as a peer does: valid events by default, whatever a test needs otherwise."""
+
+    def __init__(self, uri: str, *, number: int = 0, seed: int = 0) -> None:
+        """Open a log of ``uri``'s; ``seed`` tells node keys of one hotkey apart. No event is written yet."""
+        self.hotkey = hotkey(uri)
+        self.node_key = NodeKey.from_seed(bytes([seed]) * 16 + self.hotkey.public_key[:16])
+        self.log = LogId(self.node_key.public_key, number)
+        self.clock = HybridClock()
+        self.head: Head | None = None
+        self.events: list[Event] = []
+
+    def write(self, payload: Payload, *, at_ms: int = NOW_MS, hlc: int | None = None) -> Event:
+        """Append an event."""
+        event = Event.create(
+            self.node_key,
+            NETWORK.id,
+            log_number=self.log.number,
+            seq=self.head.seq + 1 if self.head else 0,
+            previous=self.head.id if self.head else b"",
+            hlc=self.clock.tick(at_ms) if hlc is None else hlc,
+            payload=payload,
+        )
+        self.head = Head(event.seq, event.id)
+        self.events.append(event)
+        return event
+
+    def delegation(self, *, not_before: int = NOW_S - 86_400, not_after: int = NOW_S + 30 * 86_400) -> Delegation:
+        """A delegation of the hotkey to this log, signed now."""
+        return delegate(
+            self.hotkey, NETWORK.id, self.log, url="http://192.0.2.1", not_before=not_before, not_after=not_after
+        )
+
+    def delegate(self, *, at_ms: int = NOW_MS - 1000) -> Event:
+        """Append a delegation."""
+        return self.write(self.delegation(), at_ms=at_ms)
+
+    def add(self, request: Add, *, block: int = BLOCK, at_ms: int = NOW_MS) -> Event:
+        """Append a registration."""
+        return self.write(AddPayload(request, block), at_ms=at_ms)
+
+    def delete(self, request: Delete, uuid: str, claim_ids: Iterable[bytes] = (), *, at_ms: int = NOW_MS) -> Event:
+        """Append a deletion."""
+        return self.write(DeletePayload(request, uuid, tuple(claim_ids)), at_ms=at_ms)
+
+    def verdict(
+        self, claim_id: bytes, finding: str = "verified", *, at_ms: int = NOW_MS, since: int | None = None
+    ) -> Event:
+        """Append a verdict; ``since`` is its own HLC unless given."""
+        hlc = self.clock.tick(at_ms)
+        begin = (hlc if since is None else since) if finding == "verified" else None
+        detail = "" if finding == "verified" else f"{finding} by test"
+        return self.write(Verdict(claim_id, finding, "test", detail, begin), hlc=hlc)
+
+
+def memory_ledger(node_key: NodeKey | None = None, who: Electorate | None = None) -> Ledger:
+    """A ledger in memory that weighs with ``who`` (the default electorate)."""
+    ledger = Ledger(open_writer(":memory:"), NETWORK, node_key)
+    with ledger.transaction():
+        ledger.set_electorate(who or electorate())
+    return ledger
