@@ -1,0 +1,143 @@
+"""What a miner's request means for the inventory as it stands: accepted, a retry, in conflict, or too late.
+
+Runs inside the writer's transaction, so that nothing can come between the check and the append. Signatures,
+registration and the shape of the body were checked before; here only the order of compat.md, section 2, from
+"the same request" on is decided.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from p2pnodes.model import inventory
+from p2pnodes.model.claims import Body, duplicate_uuids
+from p2pnodes.model.clock import hlc_ms
+from p2pnodes.model.errors import P2PNodesError
+from p2pnodes.model.events import VERIFIED, AddPayload, DeletePayload
+from p2pnodes.model.requests import Add, Delete, parse_nonce, request_id
+from p2pnodes.store.facts import StoredClaim
+from p2pnodes.store.ledger import Ledger
+
+RETRY_WINDOW_MS: Final = 600_000
+"""A re-signed retry finds its claim while that is younger than this (compat.md, "Ours, better")."""
+
+OPEN_CLAIMS_PER_MINER_MAX: Final = 2_048
+"""Pending claims that one miner may have here (rule 6): 20,480 GPUs waiting for their vote."""
+
+
+class ConflictError(P2PNodesError):
+    """GPUs are in the inventory already: the miner's own standing claim, or another's verified one."""
+
+    def __init__(self, uuids: Sequence[str]) -> None:
+        """Name the GPUs, in request order."""
+        super().__init__(f"nodes exist already: {list(uuids)}")
+        self.uuids = list(uuids)
+
+
+class ClockError(P2PNodesError):
+    """The request's nonce loses against one that is recorded: the miner's clock went back."""
+
+
+class NotOwnedError(P2PNodesError):
+    """The miner has no standing claim on this GPU."""
+
+
+class ReusedSignatureError(P2PNodesError):
+    """An unbound delete signature was used for another GPU before."""
+
+
+class TooManyClaimsError(P2PNodesError):
+    """The miner has as many pending claims as are allowed at once."""
+
+
+def admit_add(ledger: Ledger, request: Add, body: Body, refusal: Exception | None, now_ms: int) -> StoredClaim:
+    """Record a registration, or find the claim that it repeats.
+
+    Args:
+        ledger: Inside its transaction.
+        request: Signed by a registered miner.
+        body: Its body, 1 to 10 GPUs.
+        refusal: What else is wrong with it (hosts, specs, duplicate uuids); raised when no earlier check answers.
+        now_ms: Wall clock.
+
+    Raises:
+        ConflictError: See its own text.
+        ClockError: The miner deleted one of these GPUs with a higher nonce.
+        TooManyClaimsError: See its own text.
+        WritesRefusedError: This daemon may not write now.
+    """
+    facts, weights = ledger.facts, ledger.weights
+    key = facts.claim_key(request_id(ledger.network.id, request))
+    if key is not None and (known := facts.stored(key, weights)):
+        return known
+    uuids = [node.uuid for node in body.nodes]
+    conflicts: list[str] = []
+    for uuid in dict.fromkeys(uuids):
+        for other, claim in facts.standing(uuid, weights).items():
+            if claim.miner == request.hotkey:
+                if retried := _retried(ledger, other, claim, request, now_ms):
+                    return retried
+                conflicts.append(uuid)
+            elif inventory.tally(facts.votes(other), weights).status == VERIFIED:
+                conflicts.append(uuid)
+    if conflicts:
+        raise ConflictError(list(dict.fromkeys(conflicts)))
+    if refusal is not None:
+        raise refusal
+    if duplicates := duplicate_uuids(body):
+        raise ValueError(f"BUG! the caller let duplicate uuids pass: {duplicates}")
+    _require_newest(ledger, request, uuids)
+    if ledger.open_claims(request.hotkey) >= OPEN_CLAIMS_PER_MINER_MAX:
+        raise TooManyClaimsError(f"{OPEN_CLAIMS_PER_MINER_MAX} claims of this hotkey wait for their vote already")
+    ledger.append(lambda _: AddPayload(request, weights.electorate.block), now_ms)
+    key = facts.claim_key(request_id(ledger.network.id, request))
+    stored = facts.stored(key, weights) if key is not None else None
+    if stored is None:
+        raise LookupError("BUG! the claim that was just appended cannot be read")
+    return stored
+
+
+def _retried(ledger: Ledger, key: int, claim: inventory.Claim, request: Add, now_ms: int) -> StoredClaim | None:
+    """The miner's standing claim, if the request is the same body signed anew soon after."""
+    created_ms = hlc_ms(min(carriage.hlc for carriage in claim.carriages))
+    if now_ms - created_ms >= RETRY_WINDOW_MS or ledger.facts.raw_body(key) != request.body:
+        return None
+    return ledger.facts.stored(key, ledger.weights)
+
+
+def _require_newest(ledger: Ledger, request: Add, uuids: Sequence[str]) -> None:
+    nonce = parse_nonce(request.nonce) or 0
+    for uuid in uuids:
+        for deletion in ledger.facts.deletions(uuid):
+            if deletion.miner == request.hotkey and deletion.nonce > nonce:
+                raise ClockError(
+                    f"the nonce {nonce} lies below {deletion.nonce}, with which GPU {uuid} was deleted: "
+                    "check the clock of the signing machine and sign again"
+                )
+
+
+def admit_delete(ledger: Ledger, request: Delete, uuid: str, now_ms: int) -> None:
+    """Record a deletion of one GPU; the same signed request for the same GPU again changes nothing.
+
+    Raises:
+        ReusedSignatureError: See its own text.
+        NotOwnedError: See its own text.
+        ClockError: The miner's claim has a higher nonce.
+        WritesRefusedError: This daemon may not write now.
+    """
+    facts, weights = ledger.facts, ledger.weights
+    named = ledger.uuids_deleted_by(request_id(ledger.network.id, request))
+    if uuid in named:
+        return
+    if named:
+        raise ReusedSignatureError(f"this signature was used to delete GPU {min(named)}: sign each deletion by itself")
+    nonce = parse_nonce(request.nonce) or 0
+    own = [claim for claim in facts.standing(uuid, weights).values() if claim.miner == request.hotkey]
+    if not own:
+        raise NotOwnedError(f"no standing claim of this hotkey on GPU {uuid}")
+    if (latest := max(claim.nonce for claim in own)) > nonce:
+        raise ClockError(
+            f"the nonce {nonce} lies below {latest}, with which GPU {uuid} was registered: "
+            "check the clock of the signing machine and sign again"
+        )
+    claim_ids = tuple(sorted(claim.id for claim in own))
+    ledger.append(lambda _: DeletePayload(request, uuid, claim_ids), now_ms)

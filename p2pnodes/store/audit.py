@@ -1,0 +1,150 @@
+"""``p2pnodes db verify``: is the database what its own log says it must be?"""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from p2pnodes.model.errors import P2PNodesError, StoreError
+from p2pnodes.model.events import Event, Head
+from p2pnodes.model.network import Network
+from p2pnodes.model.stateroot import state_root
+from p2pnodes.model.validity import EMPTY, judge
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.schema import open_reader, open_writer
+
+PROBLEMS_MAX: Final = 100
+"""Problems that are reported; a database with more is as broken."""
+
+_TABLES: Final = ("delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node")
+"""Every table that ``Ledger.rebuild`` derives from the log."""
+
+
+class AuditReport(NamedTuple):
+    """What was checked and what was found.
+
+    Attributes:
+        logs: Logs checked.
+        events: Events checked: chain, signature, and whether they are judged as this build judges them.
+        rows: Inventory rows compared with a rebuild.
+        state_root: Of the rebuild, hex.
+        problems: One line each, at most PROBLEMS_MAX; empty when all is well.
+    """
+
+    logs: int
+    events: int
+    rows: int
+    state_root: str
+    problems: list[str]
+
+
+def audit(path: Path, network: Network, progress: Callable[[int, int], None] | None = None) -> AuditReport:
+    """Check a database without changing it; the daemon may run meanwhile.
+
+    Args:
+        path: The SQLite file.
+        network: Its parameters.
+        progress: If given, called now and then with events checked and events in all.
+
+    Raises:
+        StoreError: No such file, not a database, or of another network.
+    """
+    if not path.exists():
+        raise StoreError(f"{path}: no such database; give the daemon's data directory")
+    source = open_reader(path)
+    try:
+        # The copy is made inside SQLite: one consistent state, even while the daemon writes.
+        copy = open_writer(":memory:")
+        copy.execute("PRAGMA journal_mode = MEMORY")
+        source.backup(copy)
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"{path}: cannot be read: {error}; restore a backup, or start empty and let peers refill it"
+        ) from error
+    finally:
+        source.close()
+    problems: list[str] = []
+    (integrity,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
+    if integrity != "ok":
+        problems.append(f"SQLite finds the file damaged: {integrity}")
+    events = 0
+    try:
+        events = _check_logs(copy, network, problems, progress)
+        logs, rows, root = _check_rows(copy, network, problems)
+    except (sqlite3.Error, P2PNodesError) as error:
+        problems.append(f"the check could not go on: {error}")
+        logs, rows, root = 0, 0, ""
+    finally:
+        copy.close()
+    return AuditReport(logs, events, rows, root, problems[:PROBLEMS_MAX])
+
+
+def _check_logs(
+    copy: sqlite3.Connection, network: Network, problems: list[str], progress: Callable[[int, int], None] | None
+) -> int:
+    (total,) = copy.execute("SELECT count(*) FROM events").fetchone()
+    done = 0
+    for (key,) in copy.execute("SELECT log FROM logs ORDER BY log").fetchall():
+        head: Head | None = None
+        prefix = EMPTY
+        query = "SELECT seq, id, judged, void, wire FROM events WHERE log = ? ORDER BY seq"
+        for seq, event_id, judged, void, wire in copy.execute(query, (key,)):
+            done += 1
+            if progress and done % 1000 == 0:
+                progress(done, total)
+            where = f"log {key}, seq {seq}"
+            try:
+                event = Event.decode(wire)
+            except P2PNodesError as error:
+                problems.append(f"{where}: does not decode: {error}")
+                continue
+            judgement = judge(event, prefix)
+            prefix = judgement.prefix
+            expected = head.seq + 1 if head else 0
+            for wrong, what in (
+                (event.id != event_id or event.seq != seq, "the row names another event than its bytes"),
+                (event.network_id != network.id, "is of another network"),
+                (not event.signed(), "its signature does not hold"),
+                (event.seq != expected, f"seq {expected} is missing"),
+                (event.previous != (head.id if head else b""), "does not continue the event before it"),
+                ((bool(judged), void) != (judgement.judged, judgement.void), "was judged otherwise"),
+            ):
+                if wrong:
+                    problems.append(f"{where}: {what}")
+            head = Head(event.seq, event.id)
+    if progress:
+        progress(done, total)
+    return done
+
+
+def _check_rows(copy: sqlite3.Connection, network: Network, problems: list[str]) -> tuple[int, int, str]:
+    """Rebuild every derived table and compare."""
+    before = {table: set(_content(copy, table)) for table in _TABLES}
+    ledger = Ledger(copy, network)
+    held_root = ledger.state.state_root
+    with ledger.transaction():
+        ledger.rebuild()
+    for table in _TABLES:
+        after = set(_content(copy, table))
+        problems.extend(f"{table}: a rebuild lacks {_short(row)}" for row in before[table] - after)
+        problems.extend(f"{table}: only a rebuild has {_short(row)}" for row in after - before[table])
+    root = state_root(ledger.rows())
+    if root != held_root or root != ledger.state.state_root:
+        problems.append(f"the state root is {held_root.hex()}, a rebuild gives {root.hex()}")
+    return len(ledger.state.logs), ledger.state.nodes, root.hex()
+
+
+def _content(copy: sqlite3.Connection, table: str) -> Iterator[tuple[object, ...]]:
+    """Rows of a table with claims named by their ids: row keys and positions differ between rebuilds."""
+    columns = [name for (name,) in copy.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+    if table == "claim":
+        shown = ["claim_id", "miner", "nonce", "uuids", "status", "since", "detail"]
+        return iter(copy.execute(f"SELECT {', '.join(shown)} FROM claim"))  # noqa: S608
+    named = "(SELECT claim_id FROM claim c WHERE c.claim = t.claim)"
+    shown = [named if column == "claim" else f"t.{column}" for column in columns]
+    return iter(copy.execute(f"SELECT {', '.join(shown)} FROM {table} t"))  # noqa: S608 - names of our own schema
+
+
+def _short(row: tuple[object, ...]) -> str:
+    shown = ", ".join(value.hex()[:16] if isinstance(value, bytes) else str(value) for value in row[:4])
+    return f"({shown}, ...)" if len(row) > 4 else f"({shown})"

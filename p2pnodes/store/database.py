@@ -1,0 +1,381 @@
+"""The database as the daemon sees it: one writer thread with group commit, readers beside it.
+
+Writes are jobs, functions of the ledger. The writer takes all that wait (up to GROUP_JOBS_MAX), runs them in one
+transaction, and answers after its one fsync: many events of one moment share a commit. A transaction is hundreds of
+statements with Python between them, so it runs on sqlite3 in a thread of its own; reads that are one statement go
+through aiosqlite on a read-only connection, and never wait for the writer.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, NamedTuple, TypeVar
+
+import aiosqlite
+import structlog
+
+from p2pnodes.model.claims import Body
+from p2pnodes.model.electorate import Electorate
+from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
+from p2pnodes.model.events import Event, Head, LogId
+from p2pnodes.model.inventory import Chute, TaskStatus
+from p2pnodes.model.keys import NodeKey
+from p2pnodes.model.network import Network
+from p2pnodes.model.requests import Add, Delete
+from p2pnodes.store import admission
+from p2pnodes.store.facts import Facts, StoredClaim, chute_from
+from p2pnodes.store.ledger import Ledger, Outcome, State, read_log
+from p2pnodes.store.schema import BUSY_TIMEOUT_MS, open_reader, open_writer
+
+log = structlog.get_logger("p2pnodes.store")
+
+GROUP_JOBS_MAX: Final = 256
+"""Jobs that share one commit."""
+
+QUEUED_JOBS_MAX: Final = 4_096
+"""Jobs that may wait for the writer; beyond it a write is refused with 503."""
+
+VIEWS: Final = frozenset({"inventory", "claims", "verdicts", "peers", "event_log"})
+"""The operators' views (views.sql)."""
+
+VIEW_ROWS_MAX: Final = 10_000
+
+T = TypeVar("T")
+
+
+class Detail(NamedTuple):
+    """GPUs of one miner, one model and one chute (None when idle)."""
+
+    miner: bytes
+    gpu_identifier: str
+    chute: Chute | None
+    gpus: int
+
+
+class Commit(NamedTuple):
+    """What one committed group brought.
+
+    Attributes:
+        appended: Own events, durable now, to be sent.
+        new_claims: Ids of claims that became known.
+    """
+
+    appended: tuple[Event, ...]
+    new_claims: tuple[bytes, ...]
+
+
+class _Job(NamedTuple):
+    run: Callable[[Ledger], Any]
+    future: "asyncio.Future[Any]"
+
+
+class Database:
+    """Asynchronous front of the ledger. Make one with ``await Database.open(...)``."""
+
+    def __init__(self, path: Path, network: Network, node_key: NodeKey | None, now_ms: Callable[[], int]) -> None:
+        """Use ``open`` instead."""
+        self.path = path
+        self._network = network
+        self._node_key = node_key
+        self._now_ms = now_ms
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._waiting = 0
+        self._thread = threading.Thread(target=self._write_loop, name="p2pnodes-writer", daemon=True)
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._closed = asyncio.Event()
+        self._facts_pool = ThreadPoolExecutor(1, thread_name_prefix="p2pnodes-reader")
+        self._facts: Facts | None = None
+        self._reader: aiosqlite.Connection | None = None
+        self._ledger: Ledger | None = None
+        self.failure: str | None = None
+        """Why the last transaction failed as a whole (disk full, I/O error), until one succeeds."""
+        self.on_commit: Callable[[Commit], None] = _ignore
+        """Called in the event loop after each commit that appended events or brought claims."""
+
+    @classmethod
+    async def open(
+        cls, path: Path, network: Network, node_key: NodeKey | None, *, now_ms: Callable[[], int]
+    ) -> "Database":
+        """Open or create the database and start its writer.
+
+        Raises:
+            StoreError: The file cannot be opened, is of a newer schema, or belongs to another network.
+        """
+        database = cls(path, network, node_key, now_ms)
+        database._thread.start()
+        await database._opened
+        database._reader = await aiosqlite.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        await database._reader.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        return database
+
+    async def close(self) -> None:
+        """Finish what waits, checkpoint, and close every connection."""
+        if self._thread.is_alive():
+            self._jobs.put(None)
+            await self._closed.wait()
+            self._thread.join()
+        if self._reader is not None:
+            await self._reader.close()
+        if self._facts is not None:
+            await self._loop.run_in_executor(self._facts_pool, self._facts.close)
+        self._facts_pool.shutdown()
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, whose plain attributes may be read from the event loop; its methods belong to the writer."""
+        if self._ledger is None:
+            raise StoreError("the database is not open")
+        return self._ledger
+
+    @property
+    def state(self) -> State:
+        """What the last commit left."""
+        return self.ledger.state
+
+    @property
+    def state_root(self) -> bytes:
+        """State root after the last commit."""
+        return self.state.state_root
+
+    @property
+    def electorate(self) -> Electorate:
+        """The electorate that rows are computed with."""
+        return self.ledger.weights.electorate
+
+    @property
+    def queued_jobs(self) -> int:
+        """Jobs that wait for the writer."""
+        return self._waiting
+
+    def heads(self) -> dict[LogId, Head]:
+        """The version vector."""
+        return self.ledger.heads()
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    async def write(self, job: Callable[[Ledger], T]) -> T:
+        """Run a job of the writer and wait until it is durable.
+
+        Raises:
+            WritesRefusedError: Too many jobs wait already.
+            StoreError: The transaction failed; nothing of it happened.
+            P2PNodesError: What the job itself raised.
+        """
+        if self._waiting >= QUEUED_JOBS_MAX:
+            raise WritesRefusedError(f"{QUEUED_JOBS_MAX} writes wait for the disk already", retry_after_s=1)
+        self._waiting += 1
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put(_Job(job, future))
+        try:
+            return await future
+        finally:
+            self._waiting -= 1
+
+    async def receive(self, events: Sequence[Event], now_ms: int) -> list[Outcome]:
+        """Store events that a peer sent."""
+        return await self.write(lambda ledger: ledger.receive(events, now_ms))
+
+    async def submit_add(self, request: Add, body: Body, refusal: Exception | None) -> StoredClaim:
+        """Record a registration; see ``admission.admit_add``."""
+        now_ms = self._now_ms()
+        return await self.write(lambda ledger: admission.admit_add(ledger, request, body, refusal, now_ms))
+
+    async def submit_delete(self, request: Delete, uuid: str) -> None:
+        """Record a deletion; see ``admission.admit_delete``."""
+        now_ms = self._now_ms()
+        await self.write(lambda ledger: admission.admit_delete(ledger, request, uuid, now_ms))
+
+    async def set_electorate(self, electorate: Electorate) -> None:
+        """Weigh with another electorate."""
+        await self.write(lambda ledger: ledger.set_electorate(electorate))
+
+    def _write_loop(self) -> None:
+        try:
+            connection = open_writer(self.path)
+            self._ledger = Ledger(connection, self._network, self._node_key)
+        except BaseException as error:  # noqa: BLE001 - handed to the caller of open()
+            self._call(_reject, self._opened, error)
+            self._call(self._closed.set)
+            return
+        self._call(_resolve, self._opened, None)
+        running = True
+        while running:
+            jobs: list[_Job] = []
+            first = self._jobs.get()
+            while first is not None:
+                jobs.append(first)
+                if len(jobs) >= GROUP_JOBS_MAX or self._jobs.empty():
+                    break
+                first = self._jobs.get()
+            running = first is not None
+            if jobs:
+                self._run_group(self._ledger, jobs)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        self._call(self._closed.set)
+
+    def _run_group(self, ledger: Ledger, jobs: list[_Job]) -> None:
+        results: list[Any] = []
+        try:
+            with ledger.transaction():
+                results.extend(ledger.attempt(job.run) for job in jobs)
+        except BaseException as error:  # noqa: BLE001 - every job of the group is told
+            if len(jobs) > 1:  # one bad job must not take its neighbours with it
+                for job in jobs:
+                    self._run_group(ledger, [job])
+                return
+            self.failure = f"{type(error).__name__}: {error}"
+            log.error("transaction_failed", error=self.failure)
+            failure = (
+                StoreError(f"the database cannot write: {error}; check disk space and permissions")
+                if isinstance(error, sqlite3.Error)
+                else error
+            )
+            self._call(_reject, jobs[0].future, failure)
+            return
+        self.failure = None
+        commit = Commit(tuple(ledger.take_appended()), tuple(ledger.take_new_claims()))
+        self._call(self._committed, jobs, results, commit)
+
+    def _committed(self, jobs: list[_Job], results: list[Any], commit: Commit) -> None:
+        for job, result in zip(jobs, results, strict=True):
+            if isinstance(result, P2PNodesError):
+                _reject(job.future, result)
+            else:
+                _resolve(job.future, result)
+        if commit.appended or commit.new_claims:
+            self.on_commit(commit)
+
+    def _call(self, function: Callable[..., None], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:  # the loop has ended: nobody waits any more
+            log.warning("loop_closed_before_writer")
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def read_log(self, log_id: LogId, first_seq: int, size_bytes_max: int) -> list[bytes]:
+        """Consecutive events of a log as received; see ``ledger.read_log``."""
+        return await self._with_facts(lambda facts: read_log(facts.connection, log_id, first_seq, size_bytes_max))
+
+    async def task_status(self, miner: bytes, task: bytes) -> TaskStatus | None:
+        """Status of a miner's task (the first 16 bytes of its claim id); None when unknown."""
+        weights = self.ledger.weights
+        return await self._with_facts(lambda facts: facts.task_status(miner, task, weights))
+
+    async def urls(self) -> dict[bytes, str]:
+        """Hotkey -> URL of its latest delegation."""
+        return await self._with_facts(lambda facts: facts.urls())
+
+    async def claim(self, claim_id: bytes) -> StoredClaim | None:
+        """A claim with its body and vote; None when unknown."""
+        weights = self.ledger.weights
+
+        def find(facts: Facts) -> StoredClaim | None:
+            key = facts.claim_key(claim_id)
+            return None if key is None else facts.stored(key, weights)
+
+        return await self._with_facts(find)
+
+    async def due_claims(self, hotkey: bytes, before_hlc: int, limit: int) -> list[bytes]:
+        """Claims that a validator should check now; see ``Facts.due``."""
+        weights = self.ledger.weights
+        return await self._with_facts(lambda facts: facts.due(hotkey, before_hlc, limit, weights))
+
+    async def totals(self, miner: bytes | None, model: str | None) -> list[tuple[str, int, int]]:
+        """GPUs by model: gpu_identifier, provisioned, idle."""
+        where, values = _filter(miner, model)
+        return [
+            (gpu_identifier, busy, count - busy)
+            for gpu_identifier, count, busy in await self._fetch(
+                f"SELECT gpu_identifier, count(*), count(chute) FROM node{where}"  # noqa: S608 - constant texts
+                " GROUP BY gpu_identifier ORDER BY gpu_identifier",
+                values,
+            )
+        ]
+
+    async def details(self, miner: bytes | None, model: str | None) -> list[Detail]:
+        """GPUs by miner, model and chute."""
+        where, values = _filter(miner, model)
+        return [
+            Detail(owner, gpu_identifier, chute_from(chute), count)
+            for owner, gpu_identifier, chute, count in await self._fetch(
+                f"SELECT miner, gpu_identifier, chute, count(*) FROM node{where}"  # noqa: S608 - constant texts
+                " GROUP BY miner, gpu_identifier, chute ORDER BY miner, gpu_identifier, chute",
+                values,
+            )
+        ]
+
+    async def query(
+        self, view: str, where: Mapping[str, str], limit: int, *, after: int | None = None, newest_first: bool = False
+    ) -> list[dict[str, Any]]:
+        """Rows of an operators' view, as column -> value.
+
+        Args:
+            view: One of VIEWS.
+            where: Column -> exact value.
+            limit: Rows at most, itself at most VIEW_ROWS_MAX.
+            after: For ``event_log``: only events behind this position.
+            newest_first: For ``event_log``: from the newest back.
+
+        Raises:
+            ValueError: An unknown view or column.
+        """
+        if view not in VIEWS:
+            raise ValueError(f"no view {view!r}: there are {', '.join(sorted(VIEWS))}")
+        columns = [column for (column,) in await self._fetch("SELECT name FROM pragma_table_info(?)", (view,))]
+        if unknown := where.keys() - set(columns):
+            raise ValueError(f"{view} has no column {min(unknown)!r}: there are {', '.join(columns)}")
+        conditions = [f"{column} = ?" for column in where]
+        values: list[Any] = list(where.values())
+        if after is not None and view == "event_log":
+            conditions.append("position > ?")
+            values.append(after)
+        clause = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        order = " ORDER BY position DESC" if newest_first and view == "event_log" else ""
+        rows = await self._fetch(
+            f"SELECT * FROM {view}{clause}{order} LIMIT ?",  # noqa: S608 - names checked above
+            (*values, min(limit, VIEW_ROWS_MAX)),
+        )
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    async def _fetch(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        if self._reader is None:
+            raise StoreError("the database is not open")
+        return list(await self._reader.execute_fetchall(query, values))
+
+    async def _with_facts(self, function: Callable[[Facts], T]) -> T:
+        return await self._loop.run_in_executor(self._facts_pool, self._run_with_facts, function)
+
+    def _run_with_facts(self, function: Callable[[Facts], T]) -> T:
+        if self._facts is None:
+            self._facts = Facts(open_reader(self.path))
+        with self._facts.snapshot():
+            return function(self._facts)
+
+
+def _filter(miner: bytes | None, model: str | None) -> tuple[str, list[Any]]:
+    conditions = {"miner = ?": miner, "gpu_identifier = ?": model}
+    used = {condition: value for condition, value in conditions.items() if value is not None}
+    return (f" WHERE {' AND '.join(used)}" if used else ""), list(used.values())
+
+
+def _ignore(commit: Commit) -> None:
+    """Nobody listens yet."""
+
+
+def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:
+    if not future.done():  # a caller that went away does not undo its write
+        future.set_result(result)
+
+
+def _reject(future: "asyncio.Future[Any]", error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,734 @@
+"""The ledger: one database, one thread. Takes events in, keeps facts and rows in step, hands ranges out.
+
+Every public method runs inside a transaction that the caller opens with ``transaction()``; rows are recomputed once
+before it commits, so that no reader ever sees events without their rows (rule 7). The in-memory state (log heads,
+prefixes, weights, bucket hashes) mirrors the database and is read anew whenever a transaction fails.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Final, NamedTuple, TypeVar
+
+from p2pnodes.model import codec, inventory
+from p2pnodes.model.claims import Node
+from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
+from p2pnodes.model.electorate import Electorate
+from p2pnodes.model.errors import LocalProtocolError, P2PNodesError, StoreError, WritesRefusedError
+from p2pnodes.model.events import (
+    Delegation,
+    DeletePayload,
+    Event,
+    Head,
+    LogId,
+    Payload,
+    Place,
+    Release,
+    Verdict,
+    known,
+)
+from p2pnodes.model.inventory import Chute, Row, Tally, Weights
+from p2pnodes.model.keys import NodeKey, ss58_encode
+from p2pnodes.model.network import Network
+from p2pnodes.model.requests import parse_nonce
+from p2pnodes.model.stateroot import BUCKETS, StateRoot, bucket_of
+from p2pnodes.model.validity import EMPTY, CarriedAdd, CarriedDelete, Judgement, Prefix, judge
+from p2pnodes.store import pins
+from p2pnodes.store.facts import Facts, chute_fields
+
+T = TypeVar("T")
+
+LOGS_PER_HOTKEY_MAX: Final = 256
+"""Bound of logs that one validator may open (rule 6)."""
+
+
+class Result(StrEnum):
+    """What became of an event that a peer sent."""
+
+    STORED = "stored"
+    KNOWN = "known"
+    GAP = "gap"
+    FORK = "fork"
+    AHEAD = "ahead"
+    REFUSED = "refused"
+    FORGED = "forged"
+
+
+class Outcome(NamedTuple):
+    """Answer to one received event.
+
+    Attributes:
+        event: The event.
+        result: STORED; KNOWN already; GAP: an event before it is missing; FORK: a rival of a stored event; AHEAD: its
+            clock runs over 60 s ahead of ours, deferred; REFUSED: nobody must store it; FORGED: not signed by its log.
+        detail: For STORED the reason why it is void, or empty. Otherwise what was found.
+    """
+
+    event: Event
+    result: Result
+    detail: str
+
+
+class LogState(NamedTuple):
+    """What the ledger keeps in memory of a log."""
+
+    key: int
+    id: LogId
+    hotkey: bytes
+    head: Head
+    prefix: Prefix
+
+
+class State(NamedTuple):
+    """What the last committed transaction left: comparable between peers at equal digests. Safe in any thread."""
+
+    logs: Mapping[LogId, LogState]
+    state_root: bytes
+    electorate_digest: bytes
+    vector_digest: bytes
+    events: int
+    nodes: int
+
+
+def vector_digest(heads: Mapping[LogId, Head]) -> bytes:
+    """BLAKE2b-256 over the version vector: every log with its head, sorted."""
+    return codec.digest(codec.pack([[*log, *heads[log]] for log in sorted(heads)]))
+
+
+class Ledger:
+    """The event log, its facts and the inventory rows in one SQLite connection."""
+
+    def __init__(self, connection: sqlite3.Connection, network: Network, node_key: NodeKey | None = None) -> None:
+        """Load what the database holds.
+
+        Args:
+            connection: From ``schema.open_writer``.
+            network: Parameters; a database of another network is refused.
+            node_key: Signs own events; None for a ledger that only reads and receives.
+
+        Raises:
+            StoreError: The database belongs to another network.
+        """
+        self.network = network
+        self.facts = Facts(connection)
+        self.clock = HybridClock()
+        self.writes_refused: str | None = "the daemon is starting"
+        """Why own events may not be written; None when they may."""
+        self.own_log: LogId | None = None
+        """The log that own events go to; None until one is opened or taken up."""
+        self.foreign_own: LogId | None = None
+        """An own log in which an event appeared that this ledger did not write (rule 4)."""
+        self.forks_seen: list[tuple[LogId, int, int]] = []
+        """Logs in which a rival event was seen: log, seq of the first rival, when (Unix ms)."""
+        self.weights = Weights(network, pins.EMPTY, {})
+        self._connection = connection
+        self._node_key = node_key
+        self._logs: dict[LogId, LogState] = {}
+        self._per_hotkey: dict[bytes, int] = {}
+        self._addresses: set[bytes] = set()
+        self._dirty_claims: set[int] = set()
+        self._dirty_uuids: set[str] = set()
+        self._all_dirty = False
+        self._mandates_dirty = False
+        self._new_claims: list[bytes] = []
+        self._appended: list[Event] = []
+        self._wrote = False
+        self._stale = False
+        self._check_network()
+        self._load()
+        if self._unknown_now_known():
+            with self.transaction():
+                self.rebuild()
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run the body in one transaction; rows are settled before it commits, everything is undone when it raises."""
+        if self._stale:
+            self._load()
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._stale = True
+        try:
+            yield
+            self._settle()
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            self._load()
+            raise
+        self._stale = False
+        self._wrote = False
+        self._refresh_state()
+
+    def attempt(self, job: "Callable[[Ledger], T]") -> T | P2PNodesError:
+        """Run one job of a group inside the open transaction; hand back the error of one that refused before writing.
+
+        Raises:
+            Exception: The job failed after it wrote, or on anything but a P2PNodesError: the transaction must end.
+        """
+        self._wrote = False
+        try:
+            return job(self)
+        except P2PNodesError as error:
+            if self._wrote or isinstance(error, StoreError):
+                raise
+            return error
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def heads(self) -> dict[LogId, Head]:
+        """The version vector: the head of every log, derived from the log."""
+        return {log: state.head for log, state in self.state.logs.items()}
+
+    def read(self, log: LogId, first_seq: int, size_bytes_max: int) -> list[bytes]:
+        """Consecutive events of a log from ``first_seq``, as received: at least one if it exists, else up to a size."""
+        return read_log(self._connection, log, first_seq, size_bytes_max)
+
+    def receive(self, events: Sequence[Event], now_ms: int) -> list[Outcome]:
+        """Store what peers sent; call inside a transaction.
+
+        Args:
+            events: Decoded, signatures unchecked, any order, at most a few hundred.
+            now_ms: Wall clock, for the bound on skew.
+
+        Returns:
+            An outcome for each event, in order.
+        """
+        return [self._receive(event, now_ms) for event in events]
+
+    def append(self, build: Callable[[int], Payload], now_ms: int) -> Event:
+        """Write an own event; call inside a transaction and answer or send nothing before it commits (rule 3).
+
+        Args:
+            build: Payload for the event's HLC.
+            now_ms: Wall clock.
+
+        Raises:
+            WritesRefusedError: This daemon may not write now, or the event would be void.
+        """
+        state = self._writable(now_ms)
+        hlc = self.clock.tick(now_ms)
+        return self._write(state.id, state.head, state.prefix, build(hlc), hlc)
+
+    def open_log(self, number: int, delegation: Delegation, now_ms: int) -> Event:
+        """Open a new own log with its delegation; call inside a transaction.
+
+        Raises:
+            LocalProtocolError: The log exists, or the ledger has no node key.
+            WritesRefusedError: The delegation is void here, or the hotkey is at its bound of logs.
+        """
+        if self._node_key is None:
+            raise LocalProtocolError("this ledger has no node key and cannot write")
+        log = LogId(self._node_key.public_key, number)
+        if log in self._logs:
+            raise LocalProtocolError(f"log {log} exists already")
+        if self._per_hotkey.get(delegation.hotkey, 0) >= LOGS_PER_HOTKEY_MAX:
+            raise WritesRefusedError(
+                f"this hotkey has {LOGS_PER_HOTKEY_MAX} logs, the most that peers accept", retry_after_s=600
+            )
+        hlc = self.clock.tick(now_ms)
+        event = self._write(log, None, EMPTY, delegation, hlc)
+        self.own_log = log
+        return event
+
+    def renew(self, delegation: Delegation, now_ms: int) -> Event:
+        """Write a later delegation into the current own log; call inside a transaction."""
+        return self.append(lambda _: delegation, now_ms)
+
+    def own_logs(self) -> dict[LogId, LogState]:
+        """Every log of this ledger's node key."""
+        key = self._node_key.public_key if self._node_key else None
+        return {log: state for log, state in self.state.logs.items() if log.node_key == key}
+
+    def delegation_of(self, log: LogId) -> Delegation | None:
+        """Latest valid delegation of a log."""
+        state = self.state.logs.get(log)
+        return state.prefix.delegation if state else None
+
+    def _receive(self, event: Event, now_ms: int) -> Outcome:
+        if event.network_id != self.network.id:
+            return Outcome(event, Result.REFUSED, "the event is of another network")
+        state = self._logs.get(event.log)
+        if state is not None and event.seq <= state.head.seq:
+            return self._known_or_fork(event, state, now_ms)
+        if (state is None and event.seq) or (state is not None and event.seq > state.head.seq + 1):
+            return Outcome(event, Result.GAP, f"seq {event.seq} while {state.head.seq + 1 if state else 0} is next")
+        if hlc_ms(event.hlc) > now_ms + SKEW_AHEAD_MS_MAX:
+            return Outcome(event, Result.AHEAD, f"its clock is {hlc_ms(event.hlc) - now_ms} ms ahead of ours")
+        if not event.signed():
+            return Outcome(event, Result.FORGED, "the header does not carry its node key's signature")
+        if state is not None and event.previous != state.head.id:
+            self._record_fork(event, state, now_ms)
+            return Outcome(event, Result.FORK, f"seq {event.seq} continues another event than the stored one")
+        judgement = judge(event, state.prefix if state else EMPTY)
+        if refusal := self._refusal(judgement, state):
+            return Outcome(event, Result.REFUSED, refusal)
+        if event.log == self.own_log:
+            self.foreign_own = event.log
+            self.writes_refused = "an event that this daemon did not write appeared in its own log"
+        self._store(event, state, judgement)
+        return Outcome(event, Result.STORED, judgement.void or "")
+
+    def _refusal(self, judgement: Judgement, state: LogState | None) -> str | None:
+        """Why nobody must store this event; None when it is to be stored."""
+        if state is not None:
+            hotkey = state.hotkey
+        elif isinstance(judgement.payload, Delegation):
+            hotkey = judgement.payload.hotkey
+            if self._per_hotkey.get(hotkey, 0) >= LOGS_PER_HOTKEY_MAX:
+                return f"the hotkey {ss58_encode(hotkey)} has {LOGS_PER_HOTKEY_MAX} logs already"
+        else:
+            return f"a log must begin with a valid delegation: {judgement.void or 'found another kind'}"
+        if not self.weights.electorate.permitted(hotkey):
+            return (
+                f"the hotkey {ss58_encode(hotkey)} holds no validator permit at block {self.weights.electorate.block}"
+            )
+        return None
+
+    def _known_or_fork(self, event: Event, state: LogState, now_ms: int) -> Outcome:
+        (stored_id,) = self._connection.execute(
+            "SELECT id FROM events WHERE log = ? AND seq = ?", (state.key, event.seq)
+        ).fetchone()
+        if stored_id == event.id:
+            return Outcome(event, Result.KNOWN, "")
+        if not event.signed():
+            return Outcome(event, Result.FORGED, "the header does not carry its node key's signature")
+        self._record_fork(event, state, now_ms)
+        return Outcome(event, Result.FORK, f"seq {event.seq} is stored with another id")
+
+    def _record_fork(self, event: Event, state: LogState, now_ms: int) -> None:
+        self._wrote = True
+        self._connection.execute(
+            "INSERT OR IGNORE INTO fork VALUES (?, ?, ?, ?, ?)",
+            (state.key, event.seq, event.header, event.signature, now_ms),
+        )
+        if event.log not in {log for log, _, _ in self.forks_seen}:
+            self.forks_seen = [*self.forks_seen, (event.log, event.seq, now_ms)]
+        if event.log == self.own_log:
+            self.foreign_own = event.log
+            self.writes_refused = "a rival of an own event appeared: this log was written from two places"
+
+    def _writable(self, now_ms: int) -> LogState:
+        if self.writes_refused is not None:
+            raise WritesRefusedError(self.writes_refused)
+        if self.own_log is None:
+            raise WritesRefusedError("this daemon has no open log")
+        if self.clock.ahead_ms(now_ms) > SKEW_AHEAD_MS_MAX:
+            raise WritesRefusedError(
+                f"the logical clock is {self.clock.ahead_ms(now_ms)} ms ahead of the system clock, which may have gone "
+                f"back: at most {SKEW_AHEAD_MS_MAX} ms are allowed, check the system's time"
+            )
+        return self._logs[self.own_log]
+
+    def _write(self, log: LogId, head: Head | None, prefix: Prefix, payload: Payload, hlc: int) -> Event:
+        assert self._node_key is not None
+        event = Event.create(
+            self._node_key,
+            self.network.id,
+            log_number=log.number,
+            seq=head.seq + 1 if head else 0,
+            previous=head.id if head else b"",
+            hlc=hlc,
+            payload=payload,
+        )
+        judgement = judge(event, prefix)
+        if judgement.void is not None:
+            raise WritesRefusedError(f"peers would find this event void: {judgement.void}")
+        self._store(event, self._logs.get(log), judgement)
+        self._appended.append(event)
+        return event
+
+    # -- facts -------------------------------------------------------------------------------------------------------
+
+    def _store(self, event: Event, state: LogState | None, judgement: Judgement) -> None:
+        self._wrote = True
+        if state is None:
+            assert isinstance(judgement.payload, Delegation)
+            hotkey = judgement.payload.hotkey
+            self._name(hotkey)
+            cursor = self._connection.execute(
+                "INSERT INTO logs (node_key, number, hotkey) VALUES (?, ?, ?)", (*event.log, hotkey)
+            )
+            key = cursor.lastrowid or 0
+            self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
+        else:
+            key, hotkey = state.key, state.hotkey
+        cursor = self._connection.execute(
+            "INSERT INTO events (log, seq, id, hlc, kind, judged, void, wire) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (key, event.seq, event.id, event.hlc, event.kind, judgement.judged, judgement.void, event.wire),
+        )
+        self._logs[event.log] = LogState(key, event.log, hotkey, Head(event.seq, event.id), judgement.prefix)
+        self._events += 1
+        self.clock.observe(event.hlc)
+        self._state_facts(event, key, cursor.lastrowid or 0, judgement)
+
+    def _state_facts(self, event: Event, log: int, position: int, judgement: Judgement) -> None:
+        for item, add in enumerate(judgement.adds):
+            self._state_add(add, log, event.seq, item, position)
+        for item, delete in enumerate(judgement.deletes):
+            self._state_delete(delete, log, event.seq, item)
+        match judgement.payload:
+            case Verdict() as verdict:
+                self._state_verdict(verdict, log, event.hlc)
+            case Delegation() as delegation:
+                self._connection.execute(
+                    "INSERT INTO delegations VALUES (?, ?, ?, ?, ?, ?)",
+                    (log, event.seq, event.hlc, delegation.url, delegation.not_before, delegation.not_after),
+                )
+                self._mandates_dirty = True
+            case Place() as place:
+                self._state_placement(place, _chute(place), log, event.hlc)
+            case Release() as release:
+                self._state_placement(release, None, log, event.hlc)
+            case _:  # requests are done above; close and evidence get their effect with key rotation
+                pass
+
+    def _state_add(self, add: CarriedAdd, log: int, seq: int, item: int, position: int) -> None:
+        request, nodes = add.payload.request, add.body.nodes
+        key = self._claim_key(add.claim_id)
+        uuids = [node.uuid for node in nodes]
+        changed = self._connection.execute(
+            "UPDATE claim SET miner = ?, nonce = ?, position = ?, uuids = ? WHERE claim = ? AND miner IS NULL",
+            (request.hotkey, parse_nonce(request.nonce), position, codec.pack(uuids), key),
+        ).rowcount
+        if changed:
+            self._name(request.hotkey)
+            self._connection.executemany("INSERT INTO claim_gpu VALUES (?, ?)", [(uuid, key) for uuid in uuids])
+            self._new_claims.append(add.claim_id)
+        self._connection.execute(
+            "INSERT INTO carriage VALUES (?, ?, ?, ?, ?, ?)",
+            (key, log, seq, item, add.payload.electorate_block, add.hlc),
+        )
+        self._dirty_claims.add(key)
+        self._dirty_uuids.update(uuids)
+
+    def _state_delete(self, delete: CarriedDelete, log: int, seq: int, item: int) -> None:
+        payload: DeletePayload = delete.payload
+        request = payload.request
+        self._connection.execute(
+            "INSERT INTO deletion VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                payload.uuid,
+                delete.request_id,
+                log,
+                seq,
+                item,
+                request.hotkey,
+                parse_nonce(request.nonce),
+                request.bound,
+                codec.pack(list(payload.claim_ids)),
+            ),
+        )
+        self._dirty_uuids.add(payload.uuid)
+        if not request.bound:
+            rows = self._connection.execute(
+                "SELECT uuid FROM deletion WHERE bound = 0 AND request_id = ?", (delete.request_id,)
+            )
+            self._dirty_uuids.update(uuid for (uuid,) in rows)
+
+    def _state_verdict(self, verdict: Verdict, log: int, hlc: int) -> None:
+        key = self._claim_key(verdict.claim_id)
+        self._connection.execute(
+            "INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (key, log, hlc, verdict.finding, verdict.since, verdict.method, verdict.detail),
+        )
+        self._dirty_claims.add(key)
+
+    def _state_placement(self, payload: Place | Release, chute: Chute | None, log: int, hlc: int) -> None:
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO placement VALUES (?, ?, ?, ?, ?)",
+            [(uuid, payload.claim_id, log, hlc, chute_fields(chute)) for uuid in payload.uuids],
+        )
+        self._dirty_uuids.update(payload.uuids)
+
+    def _claim_key(self, claim_id: bytes) -> int:
+        key = self.facts.claim_key(claim_id)
+        if key is None:
+            cursor = self._connection.execute(
+                "INSERT INTO claim (claim_id, status, detail) VALUES (?, ?, '')", (claim_id, inventory.PENDING)
+            )
+            key = cursor.lastrowid or 0
+        return key
+
+    def _name(self, hotkey: bytes) -> None:
+        if hotkey not in self._addresses:
+            self._connection.execute("INSERT OR IGNORE INTO address VALUES (?, ?)", (hotkey, ss58_encode(hotkey)))
+            self._addresses.add(hotkey)
+
+    # -- rows --------------------------------------------------------------------------------------------------------
+
+    def set_electorate(self, electorate: Electorate) -> None:
+        """Weigh with another electorate; call inside a transaction. Rows follow before it commits."""
+        if electorate.digest == self.weights.electorate.digest:
+            return
+        self._wrote = True
+        pins.save(self._connection, electorate)
+        self.weights = Weights(self.network, electorate, self.facts.mandates())
+        self._mandates_dirty = False
+        self._all_dirty = True
+
+    def rebuild(self) -> None:
+        """Judge every stored event again and derive everything from them; call inside a transaction."""
+        self._wrote = True
+        for table in ("delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node"):
+            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the line above
+        self._root = StateRoot()
+        self._nodes = 0
+        for log, state in list(self._logs.items()):
+            prefix = EMPTY
+            query = "SELECT position, wire FROM events WHERE log = ? ORDER BY seq"
+            for position, wire in self._connection.execute(query, (state.key,)).fetchall():
+                event = Event.decode(wire)
+                judgement = judge(event, prefix)
+                prefix = judgement.prefix
+                self._connection.execute(
+                    "UPDATE events SET judged = ?, void = ? WHERE position = ?",
+                    (judgement.judged, judgement.void, position),
+                )
+                self._state_facts(event, state.key, position, judgement)
+            self._logs[log] = state._replace(prefix=prefix)
+        self._new_claims.clear()
+        self._all_dirty = self._mandates_dirty = True
+
+    def rows(self) -> Iterator[Row]:
+        """Every current row as f decides it now, in order of uuids, computed anew and not read."""
+        uuids = [uuid for (uuid,) in self._connection.execute("SELECT DISTINCT uuid FROM claim_gpu ORDER BY uuid")]
+        tallies: dict[int, Tally] = {}
+        for uuid in uuids:
+            row = self._decide(uuid, tallies)[0]
+            if row is not None:
+                yield row
+
+    def _settle(self) -> None:
+        """Bring tallies, rows and state root in step with facts and electorate."""
+        if self._mandates_dirty:
+            weights = Weights(self.network, self.weights.electorate, self.facts.mandates())
+            self._all_dirty = self._all_dirty or not weights.same_votes(self.weights)
+            self.weights = weights
+            self._mandates_dirty = False
+        if self._all_dirty:
+            execute = self._connection.execute
+            self._dirty_claims = {key for (key,) in execute("SELECT claim FROM claim")}
+            self._dirty_uuids = {uuid for (uuid,) in execute("SELECT DISTINCT uuid FROM claim_gpu")}
+            self._all_dirty = False
+        tallies = self._settle_tallies()
+        self._settle_rows(tallies)
+
+    def _settle_tallies(self) -> dict[int, Tally]:
+        """Recount the claims whose votes changed; mark the GPUs of those whose tally did."""
+        tallies: dict[int, Tally] = {}
+        for key in self._dirty_claims:
+            vote = tallies[key] = inventory.tally(self.facts.votes(key), self.weights)
+            status, since, detail, uuids = self._connection.execute(
+                "SELECT status, since, detail, uuids FROM claim WHERE claim = ?", (key,)
+            ).fetchone()
+            if (status, since, detail) != vote:
+                self._connection.execute(
+                    "UPDATE claim SET status = ?, since = ?, detail = ? WHERE claim = ?", (*vote, key)
+                )
+                if uuids is not None:
+                    self._dirty_uuids.update(codec.unpack(uuids))  # type: ignore[arg-type]
+        self._dirty_claims.clear()
+        return tallies
+
+    def _settle_rows(self, tallies: dict[int, Tally]) -> None:
+        buckets: set[int] = set()
+        bodies: dict[int, Mapping[str, Node]] = {}
+        servers: dict[int, str | None] = {}
+        execute = self._connection.execute
+        for uuid in self._dirty_uuids:
+            bucket = bucket_of(uuid)
+            row, key = self._decide(uuid, tallies)
+            held = execute("SELECT claim, digest FROM node WHERE bucket = ? AND uuid = ?", (bucket, uuid)).fetchone()
+            if row is None or key is None:
+                if held is None:
+                    continue
+                execute("DELETE FROM node WHERE bucket = ? AND uuid = ?", (bucket, uuid))
+                self._nodes -= 1
+                buckets.add(bucket)
+                continue
+            digest = row.digest()
+            if held is not None and held == (key, digest):
+                continue
+            self._nodes += held is None
+            buckets.add(bucket)
+            chute = row.chute
+            changed = (
+                row.status, row.created_hlc, row.verified_since, row.detail, chute_fields(chute),
+                chute and chute.chute_id, chute and chute.instance_id, digest,
+            )  # fmt: skip
+            if held is not None and held[0] == key:  # the same claim: what the GPU is has not changed
+                execute(
+                    "UPDATE node SET status = ?, created_hlc = ?, verified_since = ?, detail = ?, chute = ?,"
+                    " chute_id = ?, instance_id = ?, digest = ? WHERE bucket = ? AND uuid = ?",
+                    (*changed, bucket, uuid),
+                )
+                continue
+            if key not in bodies:
+                body = self.facts.body(key)
+                bodies[key] = {node.uuid: node for node in body.nodes}
+                servers[key] = body.server_id
+            node = bodies[key][uuid]
+            execute(
+                "INSERT OR REPLACE INTO node (status, created_hlc, verified_since, detail, chute, chute_id,"
+                " instance_id, digest, bucket, uuid, claim, miner, gpu_identifier, name, server_id)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*changed, bucket, uuid, key, row.miner, node.gpu_identifier, node.name, servers[key]),
+            )
+        self._dirty_uuids.clear()
+        for bucket in buckets:
+            digests = execute("SELECT digest FROM node WHERE bucket = ? ORDER BY uuid", (bucket,)).fetchall()
+            self._root.set_bucket(bucket, (digest for (digest,) in digests))
+
+    def _decide(self, uuid: str, tallies: dict[int, Tally]) -> tuple[Row | None, int | None]:
+        """The row of one GPU and the row key of its owner; ``tallies`` is a cache to read and fill."""
+        claims = self.facts.claims_on(uuid)
+        by_id: dict[bytes, Tally] = {}
+        for key, claim in claims.items():
+            if key not in tallies:
+                tallies[key] = inventory.tally(self.facts.votes(key), self.weights)
+            by_id[claim.id] = tallies[key]
+        row = inventory.decide(
+            uuid,
+            claims.values(),
+            self.facts.deletions(uuid),
+            by_id,
+            self.facts.placements(uuid),
+            self.weights,
+        )
+        owner = None if row is None else next(key for key, claim in claims.items() if claim.id == row.claim_id)
+        return row, owner
+
+    def open_claims(self, miner: bytes) -> int:
+        """How many claims of a miner have no verdict of the network yet."""
+        (count,) = self._connection.execute(
+            "SELECT count(*) FROM claim WHERE miner = ? AND status = 'pending'", (miner,)
+        ).fetchone()
+        return int(count)
+
+    def uuids_deleted_by(self, request: bytes) -> set[str]:
+        """GPUs that recorded deletions name under one request id."""
+        rows = self._connection.execute("SELECT uuid FROM deletion WHERE request_id = ?", (request,))
+        return {uuid for (uuid,) in rows}
+
+    def take_appended(self) -> list[Event]:
+        """Own events written since the last call, to be sent once they are durable."""
+        found, self._appended = self._appended, []
+        return found
+
+    def take_new_claims(self) -> list[bytes]:
+        """Ids of claims that became known since the last call, for the verifiers."""
+        found, self._new_claims = self._new_claims, []
+        return found
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def _check_network(self) -> None:
+        row = self._connection.execute("SELECT value FROM meta WHERE key = 'network_id'").fetchone()
+        if row is None:
+            self._connection.execute("INSERT INTO meta VALUES ('network_id', ?)", (self.network.id,))
+        elif row[0] != self.network.id:
+            raise StoreError(
+                f"the database belongs to network {row[0].hex()}, the settings say {self.network.id.hex()}: "
+                "use the data directory of this network, or restore the network's parameters"
+            )
+
+    def _load(self) -> None:
+        """Read the in-memory state from the database."""
+        execute = self._connection.execute
+        self._dirty_claims.clear()
+        self._dirty_uuids.clear()
+        self._all_dirty = self._mandates_dirty = self._wrote = self._stale = False
+        self._new_claims.clear()
+        self._appended.clear()
+        self._logs = {}
+        self._per_hotkey = {}
+        self._addresses = {hotkey for (hotkey,) in execute("SELECT hotkey FROM address")}
+        self.facts = Facts(self._connection)
+        for key, node_key, number, hotkey in execute("SELECT log, node_key, number, hotkey FROM logs").fetchall():
+            log = LogId(node_key, number)
+            seq, event_id, hlc = execute(
+                "SELECT seq, id, hlc FROM events WHERE log = ? ORDER BY seq DESC LIMIT 1", (key,)
+            ).fetchone()
+            self.clock.observe(hlc)
+            self._logs[log] = LogState(key, log, hotkey, Head(seq, event_id), self._prefix(key))
+            self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
+        self.forks_seen = [
+            (LogId(node_key, number), seq, seen_ms)
+            for node_key, number, seq, seen_ms in execute(
+                "SELECT node_key, number, seq, seen_ms FROM fork JOIN logs USING (log)"
+            )
+        ]
+        own = [log for log in self._logs if self._node_key and log.node_key == self._node_key.public_key]
+        if self.own_log is not None and self.own_log not in self._logs:
+            self.own_log = None
+        elif self.own_log is None and own:
+            self.own_log = max(own)
+        self.weights = Weights(self.network, pins.load(self._connection), self.facts.mandates())
+        self._root = StateRoot()
+        self._load_root()
+        (self._events,) = execute("SELECT count(*) FROM events").fetchone()
+        (self._nodes,) = execute("SELECT count(*) FROM node").fetchone()
+        self._refresh_state()
+
+    def _load_root(self) -> None:
+        digests: list[bytes] = []
+        current = 0
+        for bucket, row_digest in self._connection.execute("SELECT bucket, digest FROM node ORDER BY bucket, uuid"):
+            if bucket != current:
+                self._root.set_bucket(current, digests)
+                current, digests = bucket, []
+            digests.append(row_digest)
+        self._root.set_bucket(min(current, BUCKETS - 1), digests)
+
+    def _prefix(self, key: int) -> Prefix:
+        """What the valid events of a log say, read back from the log."""
+        execute = self._connection.execute
+        delegate = execute("SELECT max(seq) FROM delegations WHERE log = ?", (key,)).fetchone()[0]
+        if delegate is None:
+            return EMPTY
+        (wire,) = execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (key, delegate)).fetchone()
+        (hlc,) = execute(
+            "SELECT hlc FROM events WHERE log = ? AND judged AND void IS NULL ORDER BY seq DESC LIMIT 1", (key,)
+        ).fetchone()
+        return Prefix(Delegation.from_wire(codec.unpack(Event.decode(wire).payload)), hlc)
+
+    def _unknown_now_known(self) -> bool:
+        """Whether events wait that an older build could not judge and this one can."""
+        rows = self._connection.execute("SELECT wire FROM events WHERE NOT judged")
+        return any(known(Event.decode(wire)) for (wire,) in rows)
+
+    def _refresh_state(self) -> None:
+        logs = dict(self._logs)
+        self.state = State(
+            logs,
+            self._root.root(),
+            self.weights.electorate.digest,
+            vector_digest({log: state.head for log, state in logs.items()}),
+            self._events,
+            self._nodes,
+        )
+
+
+def _chute(place: Place) -> Chute:
+    return Chute(place.chute_id, place.instance_id, place.verified, place.public, place.name, place.username)
+
+
+def read_log(connection: sqlite3.Connection, log: LogId, first_seq: int, size_bytes_max: int) -> list[bytes]:
+    """Consecutive events of a log from ``first_seq``: at least one if it exists, else up to ``size_bytes_max``."""
+    wires: list[bytes] = []
+    size = 0
+    rows: Iterable[tuple[bytes]] = connection.execute(
+        "SELECT wire FROM events WHERE log = (SELECT log FROM logs WHERE node_key = ? AND number = ?) AND seq >= ?"
+        " ORDER BY seq",
+        (*log, first_seq),
+    )
+    for (wire,) in rows:
+        size += len(wire)
+        if wires and size > size_bytes_max:
+            break
+        wires.append(wire)
+    return wires

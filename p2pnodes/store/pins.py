@@ -1,0 +1,60 @@
+"""The last good electorate, kept in the database so that a daemon starts without the chain."""
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Final
+
+from p2pnodes.model import codec
+from p2pnodes.model.electorate import Electorate, Pin
+from p2pnodes.model.events import URL_CHARS_MAX
+from p2pnodes.model.keys import KEY_BYTES
+
+HOTKEYS_MAX: Final = 1_000_000
+"""Bound of a stored electorate; a subnet has at most a few thousand neurons."""
+
+EMPTY = Electorate(Pin(0, 0, {}, {}, {}))
+"""What a new database starts with: nobody is permitted, nothing counts."""
+
+
+def load(connection: sqlite3.Connection) -> Electorate:
+    """The stored electorate, or EMPTY."""
+    row = connection.execute("SELECT pins FROM electorate ORDER BY block DESC LIMIT 1").fetchone()
+    if row is None:
+        return EMPTY
+    current, previous = codec.fields(codec.unpack(row[0]), 2, "electorate")
+    return Electorate(_pin(current), None if previous is None else _pin(previous))
+
+
+def save(connection: sqlite3.Connection, electorate: Electorate) -> None:
+    """Replace the stored electorate."""
+    previous = electorate.previous
+    pins = codec.pack([_fields(electorate.current), None if previous is None else _fields(previous)])
+    connection.execute("DELETE FROM electorate")
+    connection.execute("INSERT INTO electorate VALUES (?, ?)", (electorate.block, pins))
+
+
+def _fields(pin: Pin) -> list[codec.Value]:
+    return [
+        pin.block,
+        pin.time_ms,
+        [[key, stake] for key, stake in sorted(pin.validators.items())],
+        [[key, block] for key, block in sorted(pin.registered.items())],
+        [[key, url] for key, url in sorted(pin.addresses.items())],
+    ]
+
+
+def _pin(value: codec.Value) -> Pin:
+    block, time_ms, validators, registered, addresses = codec.fields(value, 5, "pin")
+    return Pin(
+        codec.integer(block, "block"),
+        codec.integer(time_ms, "time"),
+        {key: codec.integer(stake, "stake") for key, stake in _pairs(validators)},
+        {key: codec.integer(number, "registration block") for key, number in _pairs(registered)},
+        {key: codec.text(url, "address", URL_CHARS_MAX) for key, url in _pairs(addresses)},
+    )
+
+
+def _pairs(entries: codec.Value) -> Iterator[tuple[bytes, codec.Value]]:
+    for entry in codec.array(entries, 0, HOTKEYS_MAX, "pairs"):
+        key, value = codec.fields(entry, 2, "pair")
+        yield codec.binary(key, "hotkey", KEY_BYTES), value

@@ -1,0 +1,81 @@
+"""Opening the database: migrations, pragmas, and who may open what.
+
+``PRAGMA user_version`` holds the schema's number. Each migration is a plain SQL file; the ledger below says what
+changed and which build is the oldest that may open the result.
+"""
+
+import sqlite3
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from p2pnodes.model.errors import StoreError
+
+SCHEMA: Final = 1
+"""Schema that this build writes.
+
+Changes:
+    1: logs, events, facts, nodes.
+"""
+
+LOWEST_SCHEMA_COMPATIBLE: Final = 1
+"""Lowest schema number a build must know to open a database of this schema; written into it as a table of its own."""
+
+BUSY_TIMEOUT_MS: Final = 5_000
+"""How long a connection waits for another one's lock: only a second process ever holds one."""
+
+_PACKAGE = "p2pnodes.store"
+
+
+def open_writer(path: Path | str) -> sqlite3.Connection:
+    """Open (or create) the database for its one writer, at the current schema.
+
+    ``synchronous=FULL`` with WAL: a committed transaction survives the loss of power (rule 3).
+
+    Raises:
+        StoreError: Not a database, of a newer schema than this build may open, locked, or not writable.
+    """
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = OFF")  # facts may name logs and claims that come later
+        connection.execute("PRAGMA cache_size = -65536")
+        connection.execute("PRAGMA wal_autocheckpoint = 4096")
+        _migrate(connection)
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot open the database {path}: {error}; check the path, its owner and the disk") from error
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open the database read-only, for one thread."""
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA query_only = ON")
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot read the database {path}: {error}") from error
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > SCHEMA and _lowest_compatible(connection) > SCHEMA:
+        raise StoreError(f"the database has schema {found}, this build knows {SCHEMA}: install a newer p2pnodes")
+    for number in range(found + 1, SCHEMA + 1):
+        script = resources.files(_PACKAGE).joinpath(f"migrations/{number:04}.sql").read_text()
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {script};"  # noqa: S608 - our own files and numbers
+            f"CREATE TABLE IF NOT EXISTS compatibility (lowest INTEGER NOT NULL); DELETE FROM compatibility;"
+            f"INSERT INTO compatibility VALUES ({LOWEST_SCHEMA_COMPATIBLE});"
+            f"PRAGMA user_version = {number}; COMMIT;"
+        )
+    views = resources.files(_PACKAGE).joinpath("views.sql").read_text()
+    connection.executescript(f"BEGIN IMMEDIATE; {views} COMMIT;")
+
+
+def _lowest_compatible(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT lowest FROM compatibility").fetchone()
+    return int(row[0]) if row else SCHEMA + 1

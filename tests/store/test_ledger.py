@@ -1,0 +1,368 @@
+"""The ledger stores what is signed and linked, counts what is valid, and never loses step with its own log."""
+
+import sqlite3
+
+import pytest
+
+from p2pnodes.model import codec
+from p2pnodes.model.errors import StoreError, WritesRefusedError
+from p2pnodes.model.events import Event, LogId, Verdict, delegate
+from p2pnodes.model.keys import NodeKey
+from p2pnodes.model.network import Network
+from p2pnodes.model.requests import request_id
+from p2pnodes.model.stateroot import state_root
+from p2pnodes.store import ledger as ledger_module
+from p2pnodes.store.ledger import Ledger, Outcome, Result
+from p2pnodes.store.schema import open_writer
+from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, memory_ledger
+
+
+def receive(ledger: Ledger, *events: Event, now_ms: int = NOW_MS) -> list[Outcome]:
+    with ledger.transaction():
+        return ledger.receive(events, now_ms)
+
+
+def results(ledger: Ledger, *events: Event, now_ms: int = NOW_MS) -> list[Result]:
+    return [outcome.result for outcome in receive(ledger, *events, now_ms=now_ms)]
+
+
+def forged(event: Event) -> Event:
+    """The event with one bit of its signature flipped."""
+    signature = bytes([event.signature[0] ^ 1]) + event.signature[1:]
+    return Event.decode(codec.pack([event.header, signature, event.payload]))
+
+
+class TestReceive:
+    """What a peer sends is stored once, in order, if its log may speak."""
+
+    def test_events_of_a_permitted_log_are_stored_in_order(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        author.verdict(bytes(32))
+        assert results(ledger, *author.events) == [Result.STORED, Result.STORED]
+        assert ledger.heads() == {author.log: author.head}
+
+    def test_a_known_event_is_known_and_nothing_changes(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        event = author.delegate()
+        receive(ledger, event)
+        before = ledger.state
+        assert results(ledger, event) == [Result.KNOWN]
+        assert ledger.state == before
+
+    def test_an_event_above_the_next_is_a_gap_and_not_stored(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        later = author.verdict(bytes(32))
+        assert results(ledger, later) == [Result.GAP]
+        assert ledger.state.events == 0
+
+    def test_a_forged_signature_is_told_apart(self, ledger: Ledger) -> None:
+        assert results(ledger, forged(Author("//validator1").delegate())) == [Result.FORGED]
+        assert ledger.state.events == 0
+
+    def test_a_clock_over_a_minute_ahead_is_deferred_not_stored(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        event = author.delegate(at_ms=NOW_MS + 60_001)
+        assert results(ledger, event) == [Result.AHEAD]
+        assert results(ledger, event, now_ms=NOW_MS + 1) == [Result.STORED]
+
+    def test_an_event_of_another_network_is_refused(self) -> None:
+        other = Ledger(open_writer(":memory:"), Network(genesis_hash="1" * 64, netuid=64))
+        assert results(other, Author("//validator1").delegate()) == [Result.REFUSED]
+
+    def test_a_log_of_an_unpermitted_hotkey_is_refused(self, ledger: Ledger) -> None:
+        outcome = receive(ledger, Author("//Alice").delegate())[0]
+        assert outcome.result is Result.REFUSED
+        assert "permit" in outcome.detail
+
+    def test_a_log_that_does_not_begin_with_a_delegation_is_refused(self, ledger: Ledger) -> None:
+        assert results(ledger, Author("//validator1").verdict(bytes(32))) == [Result.REFUSED]
+
+    def test_a_log_whose_delegation_another_hotkey_signed_is_refused(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        stolen = author.delegation()._replace(hotkey=Author("//validator2").hotkey.public_key)
+        assert results(ledger, author.write(stolen)) == [Result.REFUSED]
+
+    def test_logs_per_hotkey_are_bounded(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 2)
+        logs = [Author("//validator1", number=number).delegate() for number in range(3)]
+        assert results(ledger, *logs) == [Result.STORED, Result.STORED, Result.REFUSED]
+
+    def test_a_rival_of_a_stored_event_is_a_fork_and_remembered(self, ledger: Ledger) -> None:
+        author, twin = Author("//validator1"), Author("//validator1")
+        first = author.delegate()
+        receive(ledger, first, author.verdict(bytes(32)))
+        twin.head, twin.clock.latest = author.head and author.head._replace(seq=0, id=first.id), first.hlc
+        rival = twin.verdict(bytes([1]) * 32)
+        assert results(ledger, rival) == [Result.FORK]
+        assert [(log, seq) for log, seq, _ in ledger.forks_seen] == [(author.log, 1)]
+        assert ledger.heads() == {author.log: author.head}
+
+    def test_an_event_that_continues_another_branch_is_a_fork(self, ledger: Ledger) -> None:
+        author, twin = Author("//validator1"), Author("//validator1")
+        receive(ledger, author.delegate(at_ms=NOW_MS - 1000))
+        twin.delegate(at_ms=NOW_MS - 2000)
+        assert results(ledger, twin.verdict(bytes(32))) == [Result.FORK]
+
+
+class TestVoid:
+    """A void event is kept and forwarded, counts for nothing and does not stop its log."""
+
+    def test_a_forged_miner_signature_makes_the_event_void(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        request = add("//Alice", ["gpu-1"])
+        author.add(request._replace(hotkey=Author("//Bob").hotkey.public_key))
+        outcome = receive(ledger, *author.events)[1]
+        assert outcome.result is Result.STORED
+        assert "miner's signature" in outcome.detail
+        assert ledger.state.nodes == 0
+
+    def test_a_valid_event_behind_a_void_one_counts(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        author.add(add("//Alice", ["gpu-1"], nonce_s=NOW_S - 10_000))
+        author.add(add("//Alice", ["gpu-2"]))
+        receive(ledger, *author.events)
+        assert [row.uuid for row in ledger.rows()] == ["gpu-2"]
+
+    def test_a_void_event_is_read_back_as_received(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        void = author.add(add("//Alice", ["gpu-1"], nonce_s=NOW_S - 10_000))
+        receive(ledger, *author.events)
+        assert ledger.read(author.log, 1, 1) == [void.wire]
+
+
+class TestUnknownKinds:
+    """A kind that this build does not know is stored and forwarded, and judged after an upgrade."""
+
+    def test_an_unknown_kind_waits_and_is_applied_by_a_build_that_knows_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        author.add(add("//Alice", ["gpu-1"]))
+        connection = open_writer(":memory:")
+        old = Ledger(connection, NETWORK)
+        with old.transaction():
+            old.set_electorate(electorate())
+        with monkeypatch.context() as patch:
+            patch.delitem(ledger_module.judge.__globals__["PAYLOADS"], "add")
+            outcome = receive(old, *author.events)[1]
+        assert (outcome.result, outcome.detail) == (Result.STORED, "")
+        assert old.state.nodes == 0
+        assert old.read(author.log, 0, 1 << 20) == [event.wire for event in author.events]
+        upgraded = Ledger(connection, NETWORK)
+        assert [row.uuid for row in upgraded.rows()] == ["gpu-1"]
+        assert upgraded.state.nodes == 1
+
+
+class TestAppend:
+    """An own event is valid by the peers' own function, or it is not written."""
+
+    def test_an_own_event_continues_the_own_log(self, writer: Ledger) -> None:
+        with writer.transaction():
+            event = writer.append(lambda hlc: Verdict(bytes(32), "verified", "none", "", hlc), NOW_MS)
+        assert event.seq == 1
+        assert writer.take_appended()[-1] == event
+
+    def test_a_void_own_event_is_refused_and_leaves_no_trace(self, writer: Ledger) -> None:
+        before = writer.state
+        with pytest.raises(WritesRefusedError, match="void"), writer.transaction():
+            writer.append(lambda hlc: Verdict(bytes(32), "verified", "none", "", hlc + 1), NOW_MS)
+        assert writer.state == before
+
+    def test_nothing_is_written_while_writes_are_refused(self, writer: Ledger) -> None:
+        writer.writes_refused = "because"
+        with pytest.raises(WritesRefusedError, match="because"), writer.transaction():
+            writer.append(lambda hlc: Verdict(bytes(32), "verified", "none", "", hlc), NOW_MS)
+
+    def test_a_logical_clock_over_a_minute_ahead_refuses_writes(self, writer: Ledger) -> None:
+        with pytest.raises(WritesRefusedError, match="system clock"), writer.transaction():
+            writer.append(lambda hlc: Verdict(bytes(32), "verified", "none", "", hlc), NOW_MS - 60_001)
+
+    def test_an_event_of_the_own_log_from_elsewhere_stops_writing_at_once(self, writer: Ledger) -> None:
+        clone = Author("//validator0")
+        own = writer.own_log
+        assert own == clone.log
+        clone.head, clone.clock.latest = writer.heads()[own], writer.clock.latest
+        assert results(writer, clone.verdict(bytes(32))) == [Result.STORED]
+        assert writer.foreign_own == own
+        with pytest.raises(WritesRefusedError, match="did not write"), writer.transaction():
+            writer.append(lambda hlc: Verdict(bytes(32), "verified", "none", "", hlc), NOW_MS)
+
+    def test_a_new_log_of_the_same_key_is_written_from_then_on(self, writer: Ledger) -> None:
+        author = Author("//validator0", number=7)
+        with writer.transaction():
+            writer.open_log(7, author.delegation(), NOW_MS)
+            writer.append(lambda hlc: Verdict(bytes(32), "verified", "none", "", hlc), NOW_MS)
+        assert writer.own_log == LogId(author.node_key.public_key, 7)
+        assert writer.heads()[author.log].seq == 1
+
+    def test_own_logs_per_hotkey_are_bounded(self, writer: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+        with pytest.raises(WritesRefusedError, match="logs"), writer.transaction():
+            writer.open_log(9, Author("//validator0", number=9).delegation(), NOW_MS)
+
+
+class TestTransaction:
+    """What fails leaves nothing behind, in memory as on disk."""
+
+    def test_a_failed_transaction_undoes_events_rows_and_memory(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        author.add(add("//Alice", ["gpu-1"]))
+        before = ledger.state
+
+        def interrupted() -> None:
+            with ledger.transaction():
+                ledger.receive(author.events, NOW_MS)
+                raise ZeroDivisionError
+
+        pytest.raises(ZeroDivisionError, interrupted)
+        assert ledger.state == before
+        assert results(ledger, *author.events) == [Result.STORED, Result.STORED]
+
+    def test_a_reopened_database_has_the_same_state(self) -> None:
+        connection = open_writer(":memory:")
+        first = Ledger(connection, NETWORK)
+        author = Author("//validator1")
+        author.delegate()
+        author.add(add("//Alice", ["gpu-1", "gpu-2"]))
+        with first.transaction():
+            first.set_electorate(electorate())
+            first.receive(author.events, NOW_MS)
+        again = Ledger(connection, NETWORK)
+        assert again.state == first.state
+        assert state_root(again.rows()) == first.state.state_root
+
+    def test_a_database_of_another_network_is_refused(self) -> None:
+        connection = open_writer(":memory:")
+        Ledger(connection, NETWORK)
+        with pytest.raises(StoreError, match="belongs to network"):
+            Ledger(connection, Network(genesis_hash="2" * 64, netuid=1))
+
+    def test_a_rebuild_changes_nothing(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        request = add("//Alice", ["gpu-1", "gpu-2"])
+        author.add(request)
+        author.verdict(request_id(NETWORK.id, request))
+        author.delete(delete("//Alice", "nodes:gpu-2", NOW_S + 1), "gpu-2")
+        receive(ledger, *author.events)
+        before = ledger.state
+        with ledger.transaction():
+            ledger.rebuild()
+        assert ledger.state == before
+
+
+class TestRows:
+    """Rows and root follow events and electorate in the same transaction."""
+
+    def test_a_lost_registration_removes_the_rows(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        author.add(add("//Alice", ["gpu-1"]))
+        receive(ledger, *author.events)
+        assert ledger.state.nodes == 1
+        with ledger.transaction():
+            ledger.set_electorate(electorate(200, miners=["//Bob"], previous=electorate()))
+        assert ledger.state.nodes == 0
+        assert ledger.state.state_root == state_root([])
+
+    def test_a_lapsed_verdict_makes_the_row_pending_again(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        request = add("//Alice", ["gpu-1"])
+        author.add(request)
+        author.verdict(request_id(NETWORK.id, request))
+        receive(ledger, *author.events)
+        assert [row.status for row in ledger.rows()] == ["verified"]
+        with ledger.transaction():
+            ledger.set_electorate(electorate(200, NOW_MS + NETWORK.verdict_ttl_s * 1000 + 1))
+        assert [row.status for row in ledger.rows()] == ["pending"]
+
+    def test_a_verdict_that_comes_before_its_claim_counts(self, ledger: Ledger) -> None:
+        early, late = Author("//validator1"), Author("//validator2")
+        request = add("//Alice", ["gpu-1"])
+        early.delegate()
+        early.verdict(request_id(NETWORK.id, request))
+        receive(ledger, *early.events)
+        late.delegate()
+        late.add(request)
+        receive(ledger, *late.events)
+        assert [row.status for row in ledger.rows()] == ["verified"]
+
+    def test_the_stored_root_is_the_root_of_the_rows(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        for number in range(20):
+            author.add(add("//Alice", [f"gpu-{number}-{index}" for index in range(3)]))
+        receive(ledger, *author.events)
+        assert ledger.state.nodes == 60
+        assert state_root(ledger.rows()) == ledger.state.state_root
+
+
+class TestRead:
+    """Ranges of a log come back as received."""
+
+    def test_a_range_holds_at_least_one_event_and_then_up_to_the_size(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        for number in range(5):
+            author.verdict(bytes([number]) * 32)
+        receive(ledger, *author.events)
+        wires = [event.wire for event in author.events]
+        assert ledger.read(author.log, 0, 1) == wires[:1]
+        assert ledger.read(author.log, 1, len(wires[1]) + len(wires[2])) == wires[1:3]
+        assert ledger.read(author.log, 6, 1 << 20) == []
+
+    def test_an_unknown_log_has_no_events(self, ledger: Ledger) -> None:
+        assert ledger.read(LogId(bytes(32), 0), 0, 1 << 20) == []
+
+
+def test_a_damaged_file_is_a_store_error(tmp_path: object) -> None:
+    path = f"{tmp_path}/broken.db"
+    with open(path, "wb") as file:  # noqa: PTH123
+        file.write(b"this is no database" * 100)
+    with pytest.raises(StoreError, match="cannot open"):
+        open_writer(path)
+
+
+def test_a_newer_schema_is_refused(tmp_path: object) -> None:
+    path = f"{tmp_path}/newer.db"
+    connection = open_writer(path)
+    connection.executescript("UPDATE compatibility SET lowest = 99; PRAGMA user_version = 99;")
+    connection.close()
+    with pytest.raises(StoreError, match="newer p2pnodes"):
+        open_writer(path)
+
+
+def test_a_newer_schema_that_allows_this_build_is_opened(tmp_path: object) -> None:
+    path = f"{tmp_path}/newer.db"
+    connection = open_writer(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    assert isinstance(open_writer(path), sqlite3.Connection)
+
+
+def test_a_ledger_without_a_node_key_cannot_write() -> None:
+    ledger = memory_ledger()
+    ledger.writes_refused = None
+    with pytest.raises(WritesRefusedError, match="no open log"), ledger.transaction():
+        ledger.append(lambda hlc: Verdict(bytes(32), "verified", "none", "", hlc), NOW_MS)
+
+
+def test_own_log_is_taken_up_again() -> None:
+    connection = open_writer(":memory:")
+    key = NodeKey.from_seed(bytes(32))
+    first = Ledger(connection, NETWORK, key)
+    log = LogId(key.public_key, 3)
+    delegation = delegate(
+        Author("//validator0").hotkey, NETWORK.id, log, url="", not_before=NOW_S - 1, not_after=NOW_S + 1
+    )
+    with first.transaction():
+        first.open_log(3, delegation, NOW_MS)
+    assert Ledger(connection, NETWORK, key).own_log == log
