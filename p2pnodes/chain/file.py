@@ -1,0 +1,126 @@
+"""The electorate from a TOML file, in the shape that the chain reader fills: for devnets and tests.
+
+    block = 100
+    time = 1764000000                   # Unix seconds of that block
+
+    [[validators]]
+    hotkey = "5..."                     # SS58
+    stake = 100                         # any unit, one for the whole file
+    permit = true                       # optional
+    address = "http://127.0.0.1:8100"   # optional
+
+    [[registered]]
+    hotkey = "5..."
+    block = 0                           # of its registration
+
+    [previous]                          # optional: the pinned block before, of the same shape
+
+Validators are registered too, at block 0 unless the file lists them under ``registered``.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from p2pnodes.model.codec import INT_MAX
+from p2pnodes.model.electorate import Electorate, Pin
+from p2pnodes.model.errors import ConfigError
+from p2pnodes.model.events import URL_CHARS_MAX
+from p2pnodes.model.keys import ss58_decode
+
+FILE_BYTES_MAX: Final = 16 * 1024 * 1024
+ENTRIES_MAX: Final = 65_536
+
+
+def _address(value: str) -> str:
+    ss58_decode(value)
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Validator(_Table):
+    hotkey: Address
+    stake: Annotated[int, Field(ge=0, le=INT_MAX)]
+    permit: bool = True
+    address: Annotated[str, Field(max_length=URL_CHARS_MAX)] = ""
+
+
+class _Registered(_Table):
+    hotkey: Address
+    block: Annotated[int, Field(ge=0, le=INT_MAX)]
+
+
+class _Pin(_Table):
+    block: Annotated[int, Field(ge=0, le=INT_MAX)]
+    time: Annotated[int, Field(ge=0, le=INT_MAX // 65_536_000)]
+    validators: Annotated[list[_Validator], Field(max_length=ENTRIES_MAX)] = []
+    registered: Annotated[list[_Registered], Field(max_length=ENTRIES_MAX)] = []
+
+    def pin(self) -> Pin:
+        keys = {validator.hotkey: ss58_decode(validator.hotkey) for validator in self.validators}
+        return Pin(
+            self.block,
+            self.time * 1000,
+            {keys[v.hotkey]: v.stake for v in self.validators if v.permit},
+            dict.fromkeys(keys.values(), 0) | {ss58_decode(entry.hotkey): entry.block for entry in self.registered},
+            {keys[v.hotkey]: v.address for v in self.validators if v.address},
+        )
+
+
+class _File(_Pin):
+    previous: _Pin | None = None
+
+
+def read_electorate(path: Path) -> Electorate:
+    """Read an electorate file.
+
+    Raises:
+        ConfigError: Unreadable, too large, not TOML, or not of the shape above.
+    """
+    try:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            raise ConfigError(f"{path}: over {FILE_BYTES_MAX} bytes, no electorate is that large")
+        data = tomllib.loads(path.read_text("utf-8"))
+        parsed = _File.model_validate(data)
+        return Electorate(parsed.pin(), parsed.previous.pin() if parsed.previous else None)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the electorate: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {where}: {first['msg']}, found {first['input']!r:.60}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
+        raise ConfigError(f"{path}: not an electorate: {error}") from error
+
+
+class ElectorateFile:
+    """A file that is read again when it changed."""
+
+    def __init__(self, path: Path) -> None:
+        """Watch ``path``; nothing is read yet."""
+        self.path = path
+        self._seen: tuple[int, int, int] | None = None
+
+    def poll(self) -> Electorate | None:
+        """The electorate if the file is new or changed since the last good or bad read, else None.
+
+        Raises:
+            ConfigError: The file changed and is not good; the caller keeps what it has.
+        """
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot read the electorate: {error.strerror}") from error
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if stamp == self._seen:
+            return None
+        self._seen = stamp
+        return read_electorate(self.path)
