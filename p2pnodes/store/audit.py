@@ -54,8 +54,7 @@ def audit(path: Path, network: Network, progress: Callable[[int, int], None] | N
     source = open_reader(path)
     try:
         # The copy is made inside SQLite: one consistent state, even while the daemon writes.
-        copy = open_writer(":memory:")
-        copy.execute("PRAGMA journal_mode = MEMORY")
+        copy = open_writer("")  # a temporary file: memory stays bounded by SQLite's cache
         source.backup(copy)
     except sqlite3.Error as error:
         raise StoreError(
@@ -119,30 +118,34 @@ def _check_logs(
 
 def _check_rows(copy: sqlite3.Connection, network: Network, problems: list[str]) -> tuple[int, int, str]:
     """Rebuild every derived table and compare."""
-    before = {table: set(_content(copy, table)) for table in _TABLES}
+    for table in _TABLES:
+        copy.execute(f"CREATE TEMP TABLE held_{table} AS {_content(copy, table)}")
     ledger = Ledger(copy, network)
     held_root = ledger.state.state_root
     with ledger.transaction():
         ledger.rebuild()
     for table in _TABLES:
-        after = set(_content(copy, table))
-        problems.extend(f"{table}: a rebuild lacks {_short(row)}" for row in before[table] - after)
-        problems.extend(f"{table}: only a rebuild has {_short(row)}" for row in after - before[table])
+        held, rebuilt = f"SELECT * FROM held_{table}", _content(copy, table)  # noqa: S608 - names of our own schema
+        problems.extend(f"{table}: a rebuild lacks {_short(row)}" for row in _difference(copy, held, rebuilt))
+        problems.extend(f"{table}: only a rebuild has {_short(row)}" for row in _difference(copy, rebuilt, held))
     root = state_root(ledger.rows())
     if root != held_root or root != ledger.state.state_root:
         problems.append(f"the state root is {held_root.hex()}, a rebuild gives {root.hex()}")
     return len(ledger.state.logs), ledger.state.nodes, root.hex()
 
 
-def _content(copy: sqlite3.Connection, table: str) -> Iterator[tuple[object, ...]]:
-    """Rows of a table with claims named by their ids: row keys and positions differ between rebuilds."""
-    columns = [name for (name,) in copy.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+def _content(copy: sqlite3.Connection, table: str) -> str:
+    """Query for a table's rows with claims named by their ids: row keys and positions differ between rebuilds."""
     if table == "claim":
-        shown = ["claim_id", "miner", "nonce", "uuids", "status", "since", "detail"]
-        return iter(copy.execute(f"SELECT {', '.join(shown)} FROM claim"))  # noqa: S608
+        return "SELECT claim_id, miner, nonce, uuids, status, since, detail FROM claim"
+    columns = [name for (name,) in copy.execute("SELECT name FROM pragma_table_info(?)", (table,))]
     named = "(SELECT claim_id FROM claim c WHERE c.claim = t.claim)"
-    shown = [named if column == "claim" else f"t.{column}" for column in columns]
-    return iter(copy.execute(f"SELECT {', '.join(shown)} FROM {table} t"))  # noqa: S608 - names of our own schema
+    shown = [f"{named} AS claim_id" if column == "claim" else f"t.{column}" for column in columns]
+    return f"SELECT {', '.join(shown)} FROM {table} t"  # noqa: S608 - names of our own schema
+
+
+def _difference(copy: sqlite3.Connection, one: str, other: str) -> Iterator[tuple[object, ...]]:
+    return iter(copy.execute(f"{one} EXCEPT {other} LIMIT {PROBLEMS_MAX}"))
 
 
 def _short(row: tuple[object, ...]) -> str:

@@ -87,6 +87,7 @@ class Database:
         self._waiting = 0
         self._thread = threading.Thread(target=self._write_loop, name="p2pnodes-writer", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._closing = False
         self._closed = asyncio.Event()
         self._facts_pool = ThreadPoolExecutor(1, thread_name_prefix="p2pnodes-reader")
         self._facts: Facts | None = None
@@ -115,6 +116,7 @@ class Database:
 
     async def close(self) -> None:
         """Finish what waits, checkpoint, and close every connection."""
+        self._closing = True
         if self._thread.is_alive():
             self._jobs.put(None)
             await self._closed.wait()
@@ -165,9 +167,11 @@ class Database:
 
         Raises:
             WritesRefusedError: Too many jobs wait already.
-            StoreError: The transaction failed; nothing of it happened.
+            StoreError: The transaction failed, nothing of it happened; or the database is closed.
             P2PNodesError: What the job itself raised.
         """
+        if self._closing:
+            raise StoreError("the database is closed: this daemon is stopping")
         if self._waiting >= QUEUED_JOBS_MAX:
             raise WritesRefusedError(f"{QUEUED_JOBS_MAX} writes wait for the disk already", retry_after_s=1)
         self._waiting += 1
@@ -274,13 +278,16 @@ class Database:
         """Hotkey -> URL of its latest delegation."""
         return await self._with_facts(lambda facts: facts.urls())
 
-    async def claim(self, claim_id: bytes) -> StoredClaim | None:
-        """A claim with its body and vote; None when unknown."""
+    async def claim_to_check(self, claim_id: bytes) -> StoredClaim | None:
+        """A claim with its body and vote; None when it is unknown or there is nothing to check, see ``Facts.checkable``."""
         weights = self.ledger.weights
 
         def find(facts: Facts) -> StoredClaim | None:
             key = facts.claim_key(claim_id)
-            return None if key is None else facts.stored(key, weights)
+            claim = None if key is None else facts.claim(key)
+            if key is None or claim is None or not facts.checkable(claim, weights):
+                return None
+            return facts.stored(key, weights)
 
         return await self._with_facts(find)
 

@@ -230,8 +230,7 @@ class Facts:
             weights: Who counts.
 
         Returns:
-            Ids of claims that stand on a GPU and are not in conflict with a verified claim of another hotkey: those
-            wait until that one lapses (design.md, "Squatting").
+            Ids of claims that are ``checkable``.
         """
         keys = self.connection.execute(
             "SELECT claim FROM claim c WHERE miner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM verdict v"
@@ -241,14 +240,17 @@ class Facts:
         found: list[bytes] = []
         for (key,) in keys:
             claim = self.claim(key)
-            if claim is not None and self._checkable(claim, weights):
+            if claim is not None and self.checkable(claim, weights):
                 found.append(claim.id)
             if len(found) >= limit:
                 break
         return found
 
-    def _checkable(self, claim: Claim, weights: Weights) -> bool:
-        """Whether a claim stands on a GPU and no verified claim of another hotkey owns one of its GPUs."""
+    def checkable(self, claim: Claim, weights: Weights) -> bool:
+        """Whether a claim stands on a GPU and is not in conflict with a verified claim of another hotkey.
+
+        One that is waits until that one lapses (design.md, "Squatting").
+        """
         stands = False
         for uuid in claim.uuids:
             claims = self.standing(uuid, weights)

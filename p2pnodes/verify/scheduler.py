@@ -94,7 +94,7 @@ class Scheduler:
                 self._waiting.discard(claim_id)
 
     async def _check(self, claim_id: bytes) -> None:
-        claim = await self._database.claim(claim_id)
+        claim = await self._database.claim_to_check(claim_id)
         if claim is None:
             return
         finding = await self._verifier.verify(claim)

@@ -1,0 +1,106 @@
+"""An electorate file says what a chain would say, and a bad one is refused with its reason."""
+
+import os
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from p2pnodes.chain.file import ElectorateFile, read_electorate
+from p2pnodes.model.errors import ConfigError
+from tests.support import hotkey
+
+VALIDATOR = hotkey("//validator0")
+MINER = hotkey("//Alice")
+
+
+def shape(block: int = 100, **changes: object) -> dict[str, object]:
+    return {
+        "block": block,
+        "time": 1_764_000_000,
+        "validators": [{"hotkey": VALIDATOR.address, "stake": 100, "address": "http://127.0.0.1:8100"}],
+        "registered": [{"hotkey": MINER.address, "block": 7}],
+        **changes,
+    }
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "electorate.toml"
+
+
+def write(path: Path, content: dict[str, object]) -> None:
+    path.write_text(tomli_w.dumps(content))
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))  # not the moment of the last write
+
+
+def test_stakes_permits_registrations_and_addresses_are_read(path: Path) -> None:
+    write(path, shape())
+    electorate = read_electorate(path)
+    assert (electorate.block, electorate.time_ms) == (100, 1_764_000_000_000)
+    assert electorate.stakes == {VALIDATOR.public_key: 100}
+    assert electorate.current.registered == {VALIDATOR.public_key: 0, MINER.public_key: 7}
+    assert electorate.current.addresses == {VALIDATOR.public_key: "http://127.0.0.1:8100"}
+
+
+def test_a_validator_without_a_permit_has_no_stake_but_is_registered(path: Path) -> None:
+    write(path, shape(validators=[{"hotkey": VALIDATOR.address, "stake": 100, "permit": False}]))
+    electorate = read_electorate(path)
+    assert not electorate.permitted(VALIDATOR.public_key)
+    assert VALIDATOR.public_key in electorate.current.registered
+
+
+def test_a_permit_at_the_pin_before_is_one_epoch_of_grace(path: Path) -> None:
+    write(path, shape(200, validators=[], previous=shape(100)))
+    assert read_electorate(path).permitted(VALIDATOR.public_key)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"block": -1}, "block"),
+        ({"time": "now"}, "time"),
+        ({"stakes": 1}, "stakes"),
+        ({"validators": [{"hotkey": "5oops", "stake": 1}]}, r"validators\.0\.hotkey"),
+        ({"validators": [{"hotkey": VALIDATOR.address, "stake": -1}]}, r"validators\.0\.stake"),
+        ({"registered": [{"hotkey": MINER.address}]}, r"registered\.0\.block"),
+    ],
+)
+def test_a_wrong_entry_is_named_with_its_file(path: Path, content: dict[str, object], message: str) -> None:
+    write(path, shape(**content))
+    with pytest.raises(ConfigError, match=rf"electorate\.toml: {message}"):
+        read_electorate(path)
+
+
+def test_a_file_that_is_not_toml_is_refused(path: Path) -> None:
+    path.write_bytes(b"\xff\x00")
+    with pytest.raises(ConfigError, match="not an electorate"):
+        read_electorate(path)
+
+
+def test_an_absent_file_is_refused(path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        ElectorateFile(path).poll()
+
+
+def test_a_file_is_read_again_only_when_it_changed(path: Path) -> None:
+    write(path, shape(100))
+    watched = ElectorateFile(path)
+    first = watched.poll()
+    assert first is not None
+    assert watched.poll() is None
+    write(path, shape(200))
+    second = watched.poll()
+    assert second is not None
+    assert second.block == 200
+
+
+def test_a_bad_change_is_told_once_and_a_good_one_after_it_is_read(path: Path) -> None:
+    watched = ElectorateFile(path)
+    write(path, shape(block=-1))
+    with pytest.raises(ConfigError):
+        watched.poll()
+    assert watched.poll() is None
+    write(path, shape(200))
+    assert watched.poll() is not None

@@ -1,0 +1,173 @@
+"""A request is accepted, is a retry, is in conflict, or is too late: decided once, against the inventory as it stands."""
+
+import pytest
+
+from p2pnodes.model import inventory
+from p2pnodes.model.claims import parse_body
+from p2pnodes.model.errors import WritesRefusedError
+from p2pnodes.model.requests import Add, Delete, request_id, sign_add
+from p2pnodes.store import admission
+from p2pnodes.store.admission import (
+    RETRY_WINDOW_MS,
+    ClockError,
+    ConflictError,
+    NotOwnedError,
+    ReusedSignatureError,
+    TooManyClaimsError,
+)
+from p2pnodes.store.facts import StoredClaim
+from p2pnodes.store.ledger import Ledger
+from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, body, delete, hotkey
+
+
+def admit(ledger: Ledger, request: Add, *, refusal: Exception | None = None, now_ms: int = NOW_MS) -> StoredClaim:
+    with ledger.transaction():
+        return admission.admit_add(ledger, request, parse_body(request.body), refusal, now_ms)
+
+
+def remove(ledger: Ledger, request: Delete, uuid: str, *, now_ms: int = NOW_MS) -> None:
+    with ledger.transaction():
+        admission.admit_delete(ledger, request, uuid, now_ms)
+
+
+def verify(ledger: Ledger, claim: StoredClaim) -> None:
+    """Two of three validators say verified."""
+    for uri in VALIDATORS[1:]:
+        author = Author(uri, seed=claim.claim_id[0])
+        author.delegate()
+        author.verdict(claim.claim_id)
+        with ledger.transaction():
+            ledger.receive(author.events, NOW_MS)
+
+
+class TestAdd:
+    """In the order of compat.md: the same request, a re-signed retry, conflicts, what else is wrong, the clock."""
+
+    def test_a_registration_is_recorded_as_pending(self, writer: Ledger) -> None:
+        request = add("//Alice", ["gpu-1", "gpu-2"])
+        claim = admit(writer, request)
+        assert claim.claim_id == request_id(NETWORK.id, request)
+        assert claim.tally.status == inventory.PENDING
+        assert writer.state.nodes == 2
+
+    def test_the_same_request_again_is_the_same_claim_and_no_event(self, writer: Ledger) -> None:
+        request = add("//Alice", ["gpu-1"])
+        first = admit(writer, request)
+        events = writer.state.events
+        assert admit(writer, request, refusal=ValueError("hosts do not resolve any more")) == first
+        assert writer.state.events == events
+
+    def test_the_same_request_stays_known_after_its_gpus_are_deleted(self, writer: Ledger) -> None:
+        request = add("//Alice", ["gpu-1"])
+        first = admit(writer, request)
+        remove(writer, delete("//Alice", "nodes:gpu-1"), "gpu-1")
+        assert admit(writer, request) == first
+        assert writer.state.nodes == 0
+
+    def test_the_same_body_signed_anew_within_ten_minutes_is_the_same_claim(self, writer: Ledger) -> None:
+        first = admit(writer, add("//Alice", ["gpu-1"]))
+        later_ms = NOW_MS + RETRY_WINDOW_MS - 1
+        assert admit(writer, add("//Alice", ["gpu-1"], later_ms // 1000), now_ms=later_ms) == first
+
+    def test_the_same_body_signed_anew_later_is_a_conflict(self, writer: Ledger) -> None:
+        admit(writer, add("//Alice", ["gpu-1"]))
+        later_ms = NOW_MS + RETRY_WINDOW_MS
+        with pytest.raises(ConflictError):
+            admit(writer, add("//Alice", ["gpu-1"], later_ms // 1000), now_ms=later_ms)
+
+    def test_another_body_that_names_an_own_standing_gpu_is_a_conflict(self, writer: Ledger) -> None:
+        admit(writer, add("//Alice", ["gpu-1", "gpu-2"]))
+        with pytest.raises(ConflictError) as found:
+            admit(writer, add("//Alice", ["gpu-3", "gpu-2", "gpu-1"]))
+        assert found.value.uuids == ["gpu-2", "gpu-1"]
+
+    def test_another_miners_pending_gpu_may_be_claimed_and_votes_decide(self, writer: Ledger) -> None:
+        admit(writer, add("//Alice", ["gpu-1"]))
+        assert admit(writer, add("//Bob", ["gpu-1"])).miner == hotkey("//Bob").public_key
+
+    def test_another_miners_verified_gpu_is_a_conflict(self, writer: Ledger) -> None:
+        verify(writer, admit(writer, add("//Alice", ["gpu-1"])))
+        with pytest.raises(ConflictError):
+            admit(writer, add("//Bob", ["gpu-1"]))
+
+    def test_a_conflict_is_told_before_what_else_is_wrong(self, writer: Ledger) -> None:
+        admit(writer, add("//Alice", ["gpu-1"]))
+        with pytest.raises(ConflictError):
+            admit(writer, add("//Alice", ["gpu-1", "gpu-2"]), refusal=ValueError("specs"))
+
+    def test_what_else_is_wrong_is_raised_when_nothing_answers_before(self, writer: Ledger) -> None:
+        with pytest.raises(ValueError, match="specs"):
+            admit(writer, add("//Alice", ["gpu-1"]), refusal=ValueError("specs"))
+        assert writer.state.nodes == 0
+
+    def test_a_registration_older_than_a_known_delete_of_its_gpu_is_refused_with_both_nonces(
+        self, writer: Ledger
+    ) -> None:
+        admit(writer, add("//Alice", ["gpu-1"]))
+        remove(writer, delete("//Alice", "nodes:gpu-1", NOW_S + 5), "gpu-1")
+        with pytest.raises(ClockError, match=rf"{NOW_S}.*{NOW_S + 5}"):
+            admit(writer, sign_add(hotkey("//Alice"), NOW_S, body(["gpu-1", "gpu-2"])))
+
+    def test_a_gpu_is_registered_again_in_the_second_of_its_deletion(self, writer: Ledger) -> None:
+        first = admit(writer, add("//Alice", ["gpu-1"]))
+        remove(writer, delete("//Alice", "nodes:gpu-1"), "gpu-1")
+        second = admit(writer, add("//Alice", ["gpu-1"]))
+        assert second.claim_id != first.claim_id
+        assert writer.state.nodes == 1
+
+    def test_pending_claims_per_miner_are_bounded(self, writer: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(admission, "OPEN_CLAIMS_PER_MINER_MAX", 2)
+        admit(writer, add("//Alice", ["gpu-1"]))
+        admit(writer, add("//Alice", ["gpu-2"]))
+        with pytest.raises(TooManyClaimsError):
+            admit(writer, add("//Alice", ["gpu-3"]))
+        admit(writer, add("//Bob", ["gpu-4"]))
+
+    def test_a_verified_claim_does_not_count_towards_the_bound(
+        self, writer: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(admission, "OPEN_CLAIMS_PER_MINER_MAX", 1)
+        verify(writer, admit(writer, add("//Alice", ["gpu-1"])))
+        admit(writer, add("//Alice", ["gpu-2"]))
+
+    def test_no_request_is_recorded_while_writes_are_refused(self, writer: Ledger) -> None:
+        writer.writes_refused = "the clock is off"
+        with pytest.raises(WritesRefusedError, match="the clock is off"):
+            admit(writer, add("//Alice", ["gpu-1"]))
+
+
+class TestDelete:
+    """One signature deletes one GPU of the signer's, and the latest word counts."""
+
+    def test_a_gpu_is_gone_and_its_server_stays(self, writer: Ledger) -> None:
+        admit(writer, add("//Alice", ["gpu-1", "gpu-2"]))
+        remove(writer, delete("//Alice", "nodes:gpu-1"), "gpu-1")
+        assert [row.uuid for row in writer.rows()] == ["gpu-2"]
+
+    def test_the_same_signature_for_the_same_gpu_again_changes_nothing(self, writer: Ledger) -> None:
+        admit(writer, add("//Alice", ["gpu-1"]))
+        request = delete("//Alice", "nodes")
+        remove(writer, request, "gpu-1")
+        events = writer.state.events
+        remove(writer, request, "gpu-1")
+        assert writer.state.events == events
+
+    def test_an_unbound_signature_does_not_delete_a_second_gpu(self, writer: Ledger) -> None:
+        admit(writer, add("//Alice", ["gpu-1", "gpu-2"]))
+        request = delete("//Alice", "nodes")
+        remove(writer, request, "gpu-1")
+        with pytest.raises(ReusedSignatureError, match="gpu-1"):
+            remove(writer, request, "gpu-2")
+        assert [row.uuid for row in writer.rows()] == ["gpu-2"]
+
+    @pytest.mark.parametrize("who", ["//Bob", "//Alice"])
+    def test_a_gpu_that_is_not_the_signers_is_not_there(self, writer: Ledger, who: str) -> None:
+        admit(writer, add("//Charlie", ["gpu-1"]))
+        with pytest.raises(NotOwnedError):
+            remove(writer, delete(who, "nodes:gpu-1"), "gpu-1")
+        assert writer.state.nodes == 1
+
+    def test_a_deletion_older_than_the_claim_is_refused_with_both_nonces(self, writer: Ledger) -> None:
+        admit(writer, add("//Alice", ["gpu-1"], NOW_S + 5))
+        with pytest.raises(ClockError, match=rf"{NOW_S}.*{NOW_S + 5}"):
+            remove(writer, delete("//Alice", "nodes:gpu-1"), "gpu-1")

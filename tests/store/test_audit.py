@@ -1,0 +1,100 @@
+"""``db verify`` finds what is wrong with a database and nothing else."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from p2pnodes.model.errors import StoreError
+from p2pnodes.model.keys import NodeKey
+from p2pnodes.model.network import Network
+from p2pnodes.store.audit import audit
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.schema import open_writer
+from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database with events of two validators: claims, a verdict, a deletion and a void event."""
+    path = tmp_path / "p2pnodes.db"
+    author, peer = Author("//validator0"), Author("//validator1")
+    connection = open_writer(path)
+    ledger = Ledger(connection, NETWORK, NodeKey.from_seed(author.node_key.seed))
+    peer.delegate()
+    claim = add("//Alice", ["gpu-1", "gpu-2"])
+    peer.add(claim)
+    peer.add(claim._replace(body=claim.body + b" "))  # void: the signature is over other bytes
+    peer.delete(delete("//Alice", "nodes:gpu-1", NOW_S + 1), "gpu-1")
+    with ledger.transaction():
+        ledger.set_electorate(electorate())
+        ledger.open_log(0, author.delegation(), NOW_MS)
+        ledger.receive(peer.events, NOW_MS)
+    connection.close()
+    return path
+
+
+def change(path: Path, statement: str, *values: object) -> None:
+    with sqlite3.connect(path) as connection:
+        assert connection.execute(statement, values).rowcount == 1
+    connection.close()
+
+
+def test_a_sound_database_has_no_problems(path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    report = audit(path, NETWORK, lambda done, total: seen.append((done, total)))
+    assert report.problems == []
+    assert (report.logs, report.events, report.rows) == (2, 5, 1)
+    assert seen[-1] == (5, 5)
+
+
+def test_the_check_changes_nothing(path: Path) -> None:
+    before = path.read_bytes()
+    audit(path, NETWORK)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("UPDATE node SET status = 'verified'", "node: a rebuild lacks"),
+        ("DELETE FROM node", "node: only a rebuild has"),
+        ("UPDATE claim SET status = 'failed'", "claim: a rebuild lacks"),
+        ("UPDATE events SET void = NULL WHERE void IS NOT NULL", "was judged otherwise"),
+        ("DELETE FROM events WHERE log = 2 AND seq = 1", "seq 1 is missing"),
+        ("UPDATE events SET seq = 9 WHERE log = 2 AND seq = 3", "the row names another event than its bytes"),
+        ("UPDATE events SET wire = x'00' WHERE log = 2 AND seq = 3", "does not decode"),
+        ("UPDATE node SET digest = zeroblob(32)", "the state root is"),
+    ],
+)
+def test_damage_is_named(path: Path, statement: str, problem: str) -> None:
+    change(path, statement)
+    assert any(problem in found for found in audit(path, NETWORK).problems)
+
+
+def test_a_signature_that_does_not_hold_is_found(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        (wire,) = connection.execute("SELECT wire FROM events WHERE log = 2 AND seq = 1").fetchone()
+    connection.close()
+    begin = wire.index(b"\xc4\x40") + 2  # the signature: 64 bytes of binary
+    change(
+        path, "UPDATE events SET wire = ? WHERE log = 2 AND seq = 1", wire[:begin] + bytes(64) + wire[begin + 64 :]
+    )
+    assert any("its signature does not hold" in found for found in audit(path, NETWORK).problems)
+
+
+def test_a_database_of_another_network_is_a_problem(path: Path) -> None:
+    other = Network(genesis_hash="1" * 64, netuid=64)
+    assert any("network" in found for found in audit(path, other).problems)
+
+
+def test_an_absent_database_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no such database"):
+        audit(tmp_path / "p2pnodes.db", NETWORK)
+
+
+def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "p2pnodes.db"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        audit(path, NETWORK)

@@ -1,0 +1,217 @@
+"""The database writes in groups from one thread, answers after the fsync, and reads beside the writer."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from p2pnodes.model.claims import parse_body
+from p2pnodes.model.errors import StoreError, WritesRefusedError
+from p2pnodes.model.keys import NodeKey
+from p2pnodes.model.requests import Add, request_id
+from p2pnodes.store import database as database_module
+from p2pnodes.store.admission import ConflictError
+from p2pnodes.store.database import Commit, Database
+from p2pnodes.store.facts import StoredClaim
+from p2pnodes.store.ledger import Ledger, Result
+from tests.support import NETWORK, NOW_MS, Author, add, delete, electorate
+
+
+async def opened(path: Path, author: Author) -> Database:
+    database = await Database.open(
+        path, NETWORK, NodeKey.from_seed(author.node_key.seed), now_ms=lambda: NOW_MS
+    )
+    if database.ledger.own_log is None:
+        await database.set_electorate(electorate())
+        await database.write(lambda ledger: ledger.open_log(0, author.delegation(), NOW_MS))
+    database.ledger.writes_refused = None
+    return database
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """An open database of //validator0 that may write."""
+    database = await opened(tmp_path / "p2pnodes.db", Author("//validator0"))
+    yield database
+    await database.close()
+
+
+async def submit(database: Database, request: Add) -> StoredClaim:
+    return await database.submit_add(request, parse_body(request.body), None)
+
+
+class TestWriting:
+    """Jobs share commits but not their failures."""
+
+    async def test_many_writes_of_one_moment_share_commits(self, database: Database) -> None:
+        commits: list[Commit] = []
+        database.on_commit = commits.append
+        claims = await asyncio.gather(*(submit(database, add("//Alice", [f"gpu-{n}"])) for n in range(64)))
+        assert len({claim.claim_id for claim in claims}) == 64
+        assert sum(len(commit.new_claims) for commit in commits) == 64
+        assert len(commits) < 64
+
+    async def test_an_answered_write_is_in_the_file_of_a_process_that_reads_it(self, database: Database) -> None:
+        claim = await submit(database, add("//Alice", ["gpu-1"]))
+        with sqlite3.connect(database.path) as other:
+            rows = other.execute("SELECT uuid, claim_id FROM inventory").fetchall()
+        other.close()
+        assert rows == [("gpu-1", claim.claim_id.hex())]
+
+    async def test_a_refused_job_does_not_disturb_its_neighbours(self, database: Database) -> None:
+        first = add("//Alice", ["gpu-1"])
+        await submit(database, first)
+        outcomes = await asyncio.gather(
+            submit(database, add("//Alice", ["gpu-1"], first_nonce(first) + 1)),
+            submit(database, add("//Alice", ["gpu-2"])),
+            return_exceptions=True,
+        )
+        assert isinstance(outcomes[1], StoredClaim)
+        assert database.state.nodes == 2
+
+    async def test_a_bug_in_one_job_is_told_to_its_caller_alone(self, database: Database) -> None:
+        def broken(ledger: Ledger) -> None:
+            raise ZeroDivisionError
+
+        outcomes = await asyncio.gather(
+            database.write(broken), submit(database, add("//Alice", ["gpu-1"])), return_exceptions=True
+        )
+        assert isinstance(outcomes[0], ZeroDivisionError)
+        assert isinstance(outcomes[1], StoredClaim)
+        assert database.state.nodes == 1
+
+    async def test_a_disk_that_cannot_write_is_a_store_error_until_it_can_again(self, database: Database) -> None:
+        def full(ledger: Ledger) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        with pytest.raises(StoreError, match="disk is full"):
+            await database.write(full)
+        assert database.failure is not None
+        await submit(database, add("//Alice", ["gpu-1"]))
+        assert database.failure is None
+
+    async def test_more_waiting_jobs_than_the_bound_are_refused(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(database_module, "QUEUED_JOBS_MAX", 2)
+        outcomes = await asyncio.gather(
+            *(submit(database, add("//Alice", [f"gpu-{n}"])) for n in range(3)), return_exceptions=True
+        )
+        assert [type(outcome) for outcome in outcomes] == [StoredClaim, StoredClaim, WritesRefusedError]
+
+    async def test_a_write_whose_caller_went_away_is_still_done(self, database: Database) -> None:
+        task = asyncio.create_task(submit(database, add("//Alice", ["gpu-1"])))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await database.write(lambda ledger: None)
+        assert database.state.nodes == 1
+        assert database.queued_jobs == 0
+
+
+def first_nonce(request: Add) -> int:
+    return int(request.nonce)
+
+
+class TestReading:
+    """Readers see what was committed, and nothing else."""
+
+    async def test_totals_and_details_filter_by_miner_and_model(self, database: Database) -> None:
+        await submit(database, add("//Alice", ["a1", "a2"]))
+        await submit(database, add("//Bob", ["b1"]))
+        alice = add("//Alice", ["x"]).hotkey
+        assert await database.totals(None, None) == [("h100_sxm", 0, 3)]
+        assert await database.totals(alice, None) == [("h100_sxm", 0, 2)]
+        assert await database.totals(alice, "a100") == []
+        assert {(detail.miner, detail.gpus) for detail in await database.details(None, "h100_sxm")} == {
+            (alice, 2),
+            (add("//Bob", ["x"]).hotkey, 1),
+        }
+
+    async def test_a_task_is_found_by_its_miner_only(self, database: Database) -> None:
+        request = add("//Alice", ["gpu-1"])
+        task = request_id(NETWORK.id, request)[:16]
+        await submit(database, request)
+        status = await database.task_status(request.hotkey, task)
+        assert status is not None
+        assert status.status == "pending"
+        assert await database.task_status(add("//Bob", ["x"]).hotkey, task) is None
+
+    async def test_views_filter_by_their_columns_and_refuse_others(self, database: Database) -> None:
+        await submit(database, add("//Alice", ["gpu-1"]))
+        (row,) = await database.query("inventory", {"uuid": "gpu-1"}, 10)
+        assert row["status"] == "pending"
+        assert [event["kind"] for event in await database.query("event_log", {}, 10, newest_first=True)] == [
+            "add",
+            "delegate",
+        ]
+        assert [event["kind"] for event in await database.query("event_log", {}, 10, after=1)] == ["add"]
+        with pytest.raises(ValueError, match="no column 'colour'"):
+            await database.query("inventory", {"colour": "red"}, 10)
+        with pytest.raises(ValueError, match="no view 'sqlite_master'"):
+            await database.query("sqlite_master", {}, 10)
+
+    async def test_every_view_can_be_read_while_the_daemon_runs(self, database: Database) -> None:
+        await submit(database, add("//Alice", ["gpu-1"]))
+        counts = {view: len(await database.query(view, {}, 100)) for view in database_module.VIEWS}
+        assert counts == {"inventory": 1, "claims": 1, "verdicts": 0, "peers": 1, "event_log": 2}
+
+    async def test_a_claim_that_is_deleted_or_unknown_is_not_there_to_check(self, database: Database) -> None:
+        claim = await submit(database, add("//Alice", ["gpu-1"]))
+        assert await database.claim_to_check(claim.claim_id) == claim
+        await database.submit_delete(delete("//Alice", "nodes:gpu-1"), "gpu-1")
+        assert await database.claim_to_check(claim.claim_id) is None
+        assert await database.claim_to_check(bytes(32)) is None
+
+
+class TestLifeCycle:
+    """What was written is there at the next start."""
+
+    async def test_a_reopened_database_has_the_same_state(self, tmp_path: Path) -> None:
+        author = Author("//validator0")
+        database = await opened(tmp_path / "p2pnodes.db", author)
+        await submit(database, add("//Alice", ["gpu-1", "gpu-2"]))
+        before = database.state
+        await database.close()
+        database = await opened(tmp_path / "p2pnodes.db", author)
+        after = database.state
+        await database.close()
+        assert after == before
+
+    async def test_close_finishes_what_waits(self, tmp_path: Path) -> None:
+        database = await opened(tmp_path / "p2pnodes.db", Author("//validator0"))
+        writes = [asyncio.create_task(submit(database, add("//Alice", [f"gpu-{n}"]))) for n in range(8)]
+        await asyncio.sleep(0)
+        await database.close()
+        assert len({claim.claim_id for claim in await asyncio.gather(*writes)}) == 8
+
+    async def test_a_write_after_close_is_refused(self, tmp_path: Path) -> None:
+        database = await opened(tmp_path / "p2pnodes.db", Author("//validator0"))
+        await database.close()
+        with pytest.raises(StoreError, match="closed"):
+            await submit(database, add("//Alice", ["gpu-1"]))
+
+    async def test_a_file_that_is_no_database_is_one_clear_error(self, tmp_path: Path) -> None:
+        path = tmp_path / "p2pnodes.db"
+        path.write_bytes(b"not a database" * 100)
+        with pytest.raises(StoreError, match=r"p2pnodes\.db.*not a database"):
+            await Database.open(path, NETWORK, None, now_ms=lambda: NOW_MS)
+
+    async def test_events_from_a_peer_are_handed_out_as_received(self, database: Database) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        author.verdict(bytes(32))
+        outcomes = await database.receive(author.events, NOW_MS)
+        assert [outcome.result for outcome in outcomes] == [Result.STORED] * 2
+        assert await database.read_log(author.log, 0, 1 << 20) == [event.wire for event in author.events]
+        assert await database.read_log(author.log, 1, 1) == [author.events[1].wire]
+        assert await database.read_log(author.log, 2, 1 << 20) == []
+
+    async def test_conflicts_name_their_gpus(self, database: Database) -> None:
+        await submit(database, add("//Alice", ["gpu-1"]))
+        with pytest.raises(ConflictError) as found:
+            await submit(database, add("//Alice", ["gpu-2", "gpu-1"]))
+        assert found.value.uuids == ["gpu-1"]
