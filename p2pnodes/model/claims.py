@@ -8,6 +8,7 @@ also as 0, 1, ``"true"`` and ``"false"``. GPU models, hosts and specs are not lo
 import json
 import math
 import re
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, NoReturn
 
 from p2pnodes.model.codec import INT_MAX
@@ -17,6 +18,9 @@ from p2pnodes.model.requests import BODY_BYTES_MAX, UUID_CHARS_MAX
 GPUS_PER_CLAIM_MAX: Final = 10
 DEVICE_INDEX_MAX: Final = 9
 INT32_MAX: Final = 2**31 - 1
+BODIES_KEPT: Final = 128
+"""Bodies that are kept parsed, 8 MiB at most: a daemon meets each at its HTTP interface and again in its own event."""
+
 NAME_CHARS_MAX: Final = 256
 HOST_CHARS_MAX: Final = 255
 IDENTIFIER_CHARS_MAX: Final = 64
@@ -80,6 +84,7 @@ def parse_json(data: bytes) -> Any:
     return json.loads(content, parse_int=_bounded_int, parse_constant=_no_constant)
 
 
+@lru_cache(BODIES_KEPT)
 def parse_body(data: bytes) -> Body:
     """Read the body of ``POST /nodes/``, without judging how many GPUs it lists or whether a uuid occurs twice.
 

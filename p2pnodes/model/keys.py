@@ -5,6 +5,7 @@ message wrapped in ``<Bytes>``; like substrate-interface, ``verify_hotkey`` acce
 """
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple, Self
 
 import base58
@@ -24,6 +25,9 @@ from p2pnodes.model.errors import ConfigError
 KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 SS58_FORMAT: Final = 42
+VERIFICATIONS_KEPT: Final = 4_096
+"""sr25519 answers that are kept: a daemon meets a miner's signature at its HTTP interface and again in its own event."""
+
 """Bittensor's address format (chain.md, "Wallet files")."""
 
 DEV_PHRASE: Final = "bottom drive obey lake curtain smoke basket hold race lonely fit walk"
@@ -62,6 +66,7 @@ def ss58_decode(address: str) -> bytes:
     return data[1:-2]
 
 
+@lru_cache(VERIFICATIONS_KEPT)
 def verify_hotkey(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether ``signature`` is ``public_key``'s sr25519 signature over ``message`` (or its ``<Bytes>`` wrapping)."""
     if len(signature) != SIGNATURE_BYTES or len(public_key) != KEY_BYTES:

@@ -71,13 +71,15 @@ def admit_add(ledger: Ledger, request: Add, body: Body, refusal: Exception | Non
         return known
     uuids = [node.uuid for node in body.nodes]
     conflicts: list[str] = []
-    for uuid in dict.fromkeys(uuids):
-        for other, claim in facts.standing(uuid, weights).items():
+    standings = facts.standing(uuids, weights)
+    tallies = facts.tallies({other for claims in standings.values() for other in claims}, weights)
+    for uuid, claims in standings.items():
+        for other, claim in claims.items():
             if claim.miner == request.hotkey:
                 if retried := _retried(ledger, other, claim, request, now_ms):
                     return retried
                 conflicts.append(uuid)
-            elif inventory.tally(facts.votes(other), weights).status == VERIFIED:
+            elif tallies[other].status == VERIFIED:
                 conflicts.append(uuid)
     if conflicts:
         raise ConflictError(list(dict.fromkeys(conflicts)))
@@ -106,8 +108,8 @@ def _retried(ledger: Ledger, key: int, claim: inventory.Claim, request: Add, now
 
 def _require_newest(ledger: Ledger, request: Add, uuids: Sequence[str]) -> None:
     nonce = parse_nonce(request.nonce) or 0
-    for uuid in uuids:
-        for deletion in ledger.facts.deletions(uuid):
+    for uuid, deletions in ledger.facts.deletions(uuids).items():
+        for deletion in deletions:
             if deletion.miner == request.hotkey and deletion.nonce > nonce:
                 raise ClockError(
                     f"the nonce {nonce} lies below {deletion.nonce}, with which GPU {uuid} was deleted: "
@@ -131,7 +133,7 @@ def admit_delete(ledger: Ledger, request: Delete, uuid: str, now_ms: int) -> Non
     if named:
         raise ReusedSignatureError(f"this signature was used to delete GPU {min(named)}: sign each deletion by itself")
     nonce = parse_nonce(request.nonce) or 0
-    own = [claim for claim in facts.standing(uuid, weights).values() if claim.miner == request.hotkey]
+    own = [claim for claim in facts.standing([uuid], weights)[uuid].values() if claim.miner == request.hotkey]
     if not own:
         raise NotOwnedError(f"no standing claim of this hotkey on GPU {uuid}")
     if (latest := max(claim.nonce for claim in own)) > nonce:

@@ -4,9 +4,12 @@ Works on any connection: the writer's inside its transaction, or a reader's snap
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from itertools import chain
+from typing import Final, NamedTuple
+
+import orjson
 
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.claims import Body, parse_body
@@ -25,6 +28,9 @@ from p2pnodes.model.inventory import (
     Weights,
 )
 from p2pnodes.model.requests import Add, request_id
+
+
+_KEYS: Final = "(SELECT value FROM json_each(?))"
 
 
 class StoredClaim(NamedTuple):
@@ -102,64 +108,85 @@ class Facts:
 
     def claim(self, key: int) -> Claim | None:
         """A claim by row key; None while only verdicts name it."""
-        row = self.connection.execute(
-            "SELECT claim_id, miner, nonce, uuids FROM claim WHERE claim = ?", (key,)
-        ).fetchone()
-        return None if row is None or row[1] is None else self._claim(key, *row)
+        return self._claims([key]).get(key)
 
-    def claims_on(self, uuid: str) -> dict[int, Claim]:
-        """Every claim that names a GPU, by row key."""
-        rows = self.connection.execute(
-            "SELECT claim, claim_id, miner, nonce, uuids FROM claim_gpu JOIN claim USING (claim) WHERE uuid = ?",
-            (uuid,),
-        ).fetchall()
-        return {row[0]: self._claim(*row) for row in rows}
+    def _claims(self, keys: Collection[int]) -> dict[int, Claim]:
+        carriages: dict[int, list[Carriage]] = {}
+        query = f"SELECT claim, log, electorate_block, hlc FROM carriage WHERE claim IN {_KEYS}"
+        for key, log, block, hlc in self._select(query, keys):
+            carriages.setdefault(key, []).append(Carriage(self.author(log), block, hlc))
+        query = f"SELECT claim, claim_id, miner, nonce, uuids FROM claim WHERE miner NOTNULL AND claim IN {_KEYS}"
+        return {
+            key: Claim(claim_id, miner, nonce, tuple(codec.unpack(uuids)), tuple(carriages[key]))  # type: ignore[arg-type]
+            for key, claim_id, miner, nonce, uuids in self._select(query, keys)
+        }
 
-    def _claim(self, key: int, claim_id: bytes, miner: bytes, nonce: int, uuids: bytes) -> Claim:
-        carriages = tuple(
-            Carriage(self.author(log), block, hlc)
-            for log, block, hlc in self.connection.execute(
-                "SELECT log, electorate_block, hlc FROM carriage WHERE claim = ?", (key,)
-            )
+    def claims_on(self, uuids: Collection[str]) -> dict[str, dict[int, Claim]]:
+        """Every claim that names a GPU, by row key, for each of some GPUs."""
+        naming = self._select(f"SELECT uuid, claim FROM claim_gpu WHERE uuid IN {_KEYS}", uuids).fetchall()
+        claims = self._claims({key for _, key in naming}) if naming else {}
+        found: dict[str, dict[int, Claim]] = {uuid: {} for uuid in uuids}
+        for uuid, key in naming:
+            found[uuid][key] = claims[key]
+        return found
+
+    def votes(self, keys: Collection[int]) -> dict[int, list[Vote]]:
+        """The latest verdict of every log on each of some claims."""
+        found: dict[int, list[Vote]] = {key: [] for key in keys}
+        query = f"SELECT claim, log, hlc, finding, since, method, detail FROM verdict WHERE claim IN {_KEYS}"
+        for key, log, *rest in self._select(query, keys):
+            found[key].append(Vote(self.author(log), *rest))
+        return found
+
+    def tallies(self, keys: Collection[int], weights: Weights) -> dict[int, Tally]:
+        """Tally of each of some claims."""
+        return {key: inventory.tally(votes, weights) for key, votes in self.votes(keys).items()}
+
+    def deletions(self, uuids: Collection[str]) -> dict[str, list[Deletion]]:
+        """Every delete request that names a GPU, for each of some GPUs, with its carriages.
+
+        Those of an unbound request are all that there are, also for other GPUs (design.md, "How one GPU's row is
+        decided").
+        """
+        requests: dict[bytes, tuple[bytes, int, bool]] = {}
+        carriages: dict[bytes, list[DeleteCarriage]] = {}
+        columns = "request_id, miner, nonce, bound, log, uuid, claim_ids"
+        rows = self._select(f"SELECT {columns} FROM deletion WHERE uuid IN {_KEYS}", uuids).fetchall()
+        unbound = {request for request, _, _, bound, *_ in rows if not bound}
+        bound_rows = [row for row in rows if row[3]]
+        siblings = (
+            self.connection.execute(f"SELECT {columns} FROM deletion WHERE bound = 0 AND request_id = ?", (request,))
+            for request in unbound
         )
-        return Claim(claim_id, miner, nonce, tuple(codec.unpack(uuids)), carriages)  # type: ignore[arg-type]
-
-    def votes(self, key: int) -> list[Vote]:
-        """The latest verdict of every log on a claim."""
-        rows = self.connection.execute(
-            "SELECT log, hlc, finding, since, method, detail FROM verdict WHERE claim = ?", (key,)
-        )
-        return [Vote(self.author(log), *rest) for log, *rest in rows]
-
-    def deletions(self, uuid: str) -> list[Deletion]:
-        """Every delete request that names a GPU, with its carriages; unbound ones with those for other GPUs too."""
-        rows = self.connection.execute(
-            "SELECT request_id, miner, nonce, bound, log, uuid, claim_ids FROM deletion WHERE uuid = ?", (uuid,)
-        ).fetchall()
-        if not rows:
-            return []
-        found: dict[bytes, Deletion] = {}
-        for request, miner, nonce, bound, *_ in rows:
-            if request in found:
-                continue
-            siblings = (
-                [row[4:] for row in rows if row[0] == request]
-                if bound
-                else self.connection.execute(
-                    "SELECT log, uuid, claim_ids FROM deletion WHERE bound = 0 AND request_id = ?", (request,)
-                ).fetchall()
-            )
-            carriages = tuple(
+        for request, miner, nonce, bound, log, named, ids in chain(bound_rows, *siblings):
+            requests[request] = miner, nonce, bool(bound)
+            carriages.setdefault(request, []).append(
                 DeleteCarriage(self.author(log), named, frozenset(codec.unpack(ids)))  # type: ignore[arg-type]
-                for log, named, ids in siblings
             )
-            found[request] = Deletion(request, miner, nonce, bool(bound), carriages)
-        return list(found.values())
+        found: dict[str, list[Deletion]] = {uuid: [] for uuid in uuids}
+        for request, fields in requests.items():
+            deletion = Deletion(request, *fields, tuple(carriages[request]))
+            for uuid in {carriage.uuid for carriage in deletion.carriages} & found.keys():
+                found[uuid].append(deletion)
+        return found
 
-    def placements(self, uuid: str) -> list[Placement]:
-        """The latest place or release of every log for a GPU."""
-        rows = self.connection.execute("SELECT log, hlc, claim_id, chute FROM placement WHERE uuid = ?", (uuid,))
-        return [Placement(self.author(log), hlc, claim_id, chute_from(chute)) for log, hlc, claim_id, chute in rows]
+    def placements(self, uuids: Collection[str]) -> dict[str, list[Placement]]:
+        """The latest place or release of every log, for each of some GPUs."""
+        found: dict[str, list[Placement]] = {uuid: [] for uuid in uuids}
+        query = f"SELECT uuid, log, hlc, claim_id, chute FROM placement WHERE uuid IN {_KEYS}"
+        for uuid, log, hlc, claim_id, chute in self._select(query, uuids):
+            found[uuid].append(Placement(self.author(log), hlc, claim_id, chute_from(chute)))
+        return found
+
+    def standing(self, uuids: Collection[str], weights: Weights) -> dict[str, dict[int, Claim]]:
+        """The standing claims by row key, in order of their stamps, on each of some GPUs."""
+        deletions = self.deletions(uuids)
+        found: dict[str, dict[int, Claim]] = {}
+        for uuid, claims in self.claims_on(uuids).items():
+            order = inventory.standing(uuid, claims.values(), deletions[uuid], weights.electorate)
+            keys = {claim.id: key for key, claim in claims.items()}
+            found[uuid] = {keys[claim.id]: claim for claim in order}
+        return found
 
     def body(self, key: int) -> Body:
         """What the miner sent, from an event that carries the claim."""
@@ -178,19 +205,9 @@ class Facts:
         if claim is None:
             return None
         created = min(carriage.hlc for carriage in claim.carriages)
-        vote = inventory.tally(self.votes(key), weights)
-        return StoredClaim(claim.id, claim.miner, claim.nonce, self.body(key), created, vote)
-
-    def standing(self, uuid: str, weights: Weights) -> dict[int, Claim]:
-        """The standing claims on a GPU by row key, in order of their stamps."""
-        claims = self.claims_on(uuid)
-        order = inventory.standing(uuid, claims.values(), self.deletions(uuid), weights.electorate)
-        keys = {claim.id: key for key, claim in claims.items()}
-        return {keys[claim.id]: claim for claim in order}
-
-    def tallies(self, keys: Iterable[int], weights: Weights) -> dict[int, Tally]:
-        """Tally of each claim, by row key."""
-        return {key: inventory.tally(self.votes(key), weights) for key in keys}
+        return StoredClaim(
+            claim.id, claim.miner, claim.nonce, self.body(key), created, self.tallies([key], weights)[key]
+        )
 
     def find_task(self, miner: bytes, task: bytes) -> int | None:
         """Row key of a miner's claim whose id begins with ``task`` (16 bytes)."""
@@ -206,19 +223,12 @@ class Facts:
         claim = None if key is None else self.claim(key)
         if key is None or claim is None:
             return None
-        standings: dict[str, Sequence[Claim]] = {}
-        keys = {key}
-        for uuid in claim.uuids:
-            found = self.standing(uuid, weights)
-            keys |= found.keys()
-            standings[uuid] = list(found.values())
-        votes = self.tallies(keys, weights)
-        by_id = {
-            claim_id: votes[other]
-            for other in keys
-            for (claim_id,) in self.connection.execute("SELECT claim_id FROM claim WHERE claim = ?", (other,))
-        }
-        return inventory.task_status(claim, votes[key], standings, by_id)
+        standings = self.standing(claim.uuids, weights)
+        ids = {other: each.id for claims in standings.values() for other, each in claims.items()} | {key: claim.id}
+        tallies = {ids[other]: vote for other, vote in self.tallies(ids, weights).items()}
+        return inventory.task_status(
+            claim, tallies[claim.id], {uuid: list(claims.values()) for uuid, claims in standings.items()}, tallies
+        )
 
     def due(self, hotkey: bytes, before_hlc: int, limit: int, weights: Weights) -> list[bytes]:
         """Claims that a validator should check now, oldest first.
@@ -251,21 +261,43 @@ class Facts:
 
         One that is waits until that one lapses (design.md, "Squatting").
         """
-        stands = False
-        for uuid in claim.uuids:
-            claims = self.standing(uuid, weights)
-            tallies = {other.id: inventory.tally(self.votes(key), weights) for key, other in claims.items()}
+        standings = self.standing(claim.uuids, weights)
+        ids = {key: each.id for claims in standings.values() for key, each in claims.items()}
+        tallies = {ids[key]: vote for key, vote in self.tallies(ids, weights).items()}
+        for claims in standings.values():
             holder = inventory.owner(list(claims.values()), tallies)
             if holder and holder.miner != claim.miner and tallies[holder.id].status == VERIFIED:
                 return False
-            stands = stands or claim in claims.values()
-        return stands
+        return claim.id in tallies
+
+    def held_tallies(self, keys: Collection[int]) -> Iterator[tuple[int, Tally, tuple[str, ...]]]:
+        """What is recorded of some claims: row key, tally, and the GPUs that it names."""
+        query = f"SELECT claim, uuids, status, since, detail FROM claim WHERE claim IN {_KEYS}"
+        for key, uuids, *tally in self._select(query, keys).fetchall():
+            yield key, Tally(*tally), () if uuids is None else tuple(codec.unpack(uuids))  # type: ignore[arg-type]
+
+    def held_rows(self, uuids: Collection[str]) -> dict[str, tuple[int, bytes]]:
+        """What is recorded of some GPUs: row key of the claim that owns it, and digest of the row."""
+        query = f"SELECT uuid, claim, digest FROM node WHERE uuid IN {_KEYS}"
+        return {uuid: (claim, digest) for uuid, claim, digest in self._select(query, uuids)}
+
+    def row_digests(self, buckets: Collection[int]) -> dict[int, list[bytes]]:
+        """Digests of the rows in some buckets of the state root, in order of their uuids."""
+        found: dict[int, list[bytes]] = {bucket: [] for bucket in buckets}
+        query = f"SELECT bucket, digest FROM node WHERE bucket IN {_KEYS} ORDER BY bucket, uuid"
+        for bucket, digest in self._select(query, buckets):
+            found[bucket].append(digest)
+        return found
 
     def own_verdict(self, claim_id: bytes, hotkey: bytes) -> Vote | None:
         """The latest verdict of a validator on a claim."""
         key = self.claim_key(claim_id)
-        votes = [] if key is None else [vote for vote in self.votes(key) if vote.author == hotkey]
-        return max(votes, key=lambda vote: vote.hlc, default=None)
+        votes = [] if key is None else self.votes([key])[key]
+        return max((vote for vote in votes if vote.author == hotkey), key=lambda vote: vote.hlc, default=None)
+
+    def _select(self, query: str, keys: Collection[int] | Collection[str]) -> sqlite3.Cursor:
+        """Run a query that has _KEYS in it: one statement for any number of keys."""
+        return self.connection.execute(query, (orjson.dumps(list(keys)).decode(),))
 
 
 def chute_fields(chute: Chute | None) -> bytes | None:

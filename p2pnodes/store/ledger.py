@@ -6,10 +6,11 @@ prefixes, weights, bucket hashes) mirrors the database and is read anew whenever
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Final, NamedTuple, TypeVar
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeVar
 
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.claims import Node
@@ -38,6 +39,9 @@ from p2pnodes.store import pins
 from p2pnodes.store.facts import Facts, chute_fields
 
 T = TypeVar("T")
+
+GPUS_PER_READ: Final = 512
+"""GPUs whose facts are read at once when rows are settled: few statements, bounded memory."""
 
 LOGS_PER_HOTKEY_MAX: Final = 256
 """Bound of logs that one validator may open (rule 6)."""
@@ -496,11 +500,10 @@ class Ledger:
     def rows(self) -> Iterator[Row]:
         """Every current row as f decides it now, in order of uuids, computed anew and not read."""
         uuids = [uuid for (uuid,) in self._connection.execute("SELECT DISTINCT uuid FROM claim_gpu ORDER BY uuid")]
-        tallies: dict[int, Tally] = {}
-        for uuid in uuids:
-            row = self._decide(uuid, tallies)[0]
-            if row is not None:
-                yield row
+        for part in batched(uuids, GPUS_PER_READ):
+            for row, _ in self._decide(part, {}).values():
+                if row is not None:
+                    yield row
 
     def _settle(self) -> None:
         """Bring tallies, rows and state root in step with facts and electorate."""
@@ -514,93 +517,87 @@ class Ledger:
             self._dirty_claims = {key for (key,) in execute("SELECT claim FROM claim")}
             self._dirty_uuids = {uuid for (uuid,) in execute("SELECT DISTINCT uuid FROM claim_gpu")}
             self._all_dirty = False
-        tallies = self._settle_tallies()
-        self._settle_rows(tallies)
+        self._settle_rows(self._settle_tallies())
 
     def _settle_tallies(self) -> dict[int, Tally]:
         """Recount the claims whose votes changed; mark the GPUs of those whose tally did."""
         tallies: dict[int, Tally] = {}
-        for key in self._dirty_claims:
-            vote = tallies[key] = inventory.tally(self.facts.votes(key), self.weights)
-            status, since, detail, uuids = self._connection.execute(
-                "SELECT status, since, detail, uuids FROM claim WHERE claim = ?", (key,)
-            ).fetchone()
-            if (status, since, detail) != vote:
-                self._connection.execute(
-                    "UPDATE claim SET status = ?, since = ?, detail = ? WHERE claim = ?", (*vote, key)
-                )
-                if uuids is not None:
-                    self._dirty_uuids.update(codec.unpack(uuids))  # type: ignore[arg-type]
+        for part in batched(self._dirty_claims, GPUS_PER_READ):
+            found = self.facts.tallies(part, self.weights)
+            for key, held, uuids in self.facts.held_tallies(part):
+                if held != found[key]:
+                    self._connection.execute(
+                        "UPDATE claim SET status = ?, since = ?, detail = ? WHERE claim = ?", (*found[key], key)
+                    )
+                    self._dirty_uuids.update(uuids)
+            tallies |= found
         self._dirty_claims.clear()
         return tallies
 
     def _settle_rows(self, tallies: dict[int, Tally]) -> None:
         buckets: set[int] = set()
-        bodies: dict[int, Mapping[str, Node]] = {}
-        servers: dict[int, str | None] = {}
-        execute = self._connection.execute
-        for uuid in self._dirty_uuids:
-            bucket = bucket_of(uuid)
-            row, key = self._decide(uuid, tallies)
-            held = execute("SELECT claim, digest FROM node WHERE bucket = ? AND uuid = ?", (bucket, uuid)).fetchone()
-            if row is None or key is None:
-                if held is None:
+        for part in batched(self._dirty_uuids, GPUS_PER_READ):
+            held = self.facts.held_rows(part)
+            gone: list[str] = []
+            changed: list[tuple[Any, ...]] = []
+            new: list[tuple[Row, int]] = []
+            for uuid, (row, key) in self._decide(part, tallies).items():
+                claim, digest = held.get(uuid, (None, None))
+                if row is None or key is None:
+                    if claim is None:
+                        continue
+                    gone.append(uuid)
+                elif claim != key:
+                    new.append((row, key))
+                    self._nodes += claim is None
+                elif (now := row.digest()) != digest:  # the same claim: what the GPU is has not changed
+                    changed.append((*_varying(row), now, uuid))
+                else:
                     continue
-                execute("DELETE FROM node WHERE bucket = ? AND uuid = ?", (bucket, uuid))
-                self._nodes -= 1
-                buckets.add(bucket)
-                continue
-            digest = row.digest()
-            if held is not None and held == (key, digest):
-                continue
-            self._nodes += held is None
-            buckets.add(bucket)
-            chute = row.chute
-            changed = (
-                row.status, row.created_hlc, row.verified_since, row.detail, chute_fields(chute),
-                chute and chute.chute_id, chute and chute.instance_id, digest,
-            )  # fmt: skip
-            if held is not None and held[0] == key:  # the same claim: what the GPU is has not changed
-                execute(
-                    "UPDATE node SET status = ?, created_hlc = ?, verified_since = ?, detail = ?, chute = ?,"
-                    " chute_id = ?, instance_id = ?, digest = ? WHERE bucket = ? AND uuid = ?",
-                    (*changed, bucket, uuid),
-                )
-                continue
-            if key not in bodies:
-                body = self.facts.body(key)
-                bodies[key] = {node.uuid: node for node in body.nodes}
-                servers[key] = body.server_id
-            node = bodies[key][uuid]
-            execute(
-                "INSERT OR REPLACE INTO node (status, created_hlc, verified_since, detail, chute, chute_id,"
-                " instance_id, digest, bucket, uuid, claim, miner, gpu_identifier, name, server_id)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*changed, bucket, uuid, key, row.miner, node.gpu_identifier, node.name, servers[key]),
+                buckets.add(bucket_of(uuid))
+            self._nodes -= len(gone)
+            self._connection.executemany("DELETE FROM node WHERE uuid = ?", [(uuid,) for uuid in gone])
+            self._connection.executemany(
+                "UPDATE node SET status = ?, created_hlc = ?, verified_since = ?, detail = ?, chute = ?, chute_id = ?,"
+                " instance_id = ?, digest = ? WHERE uuid = ?",
+                changed,
             )
+            self._insert_rows(new)
         self._dirty_uuids.clear()
-        for bucket in buckets:
-            digests = execute("SELECT digest FROM node WHERE bucket = ? ORDER BY uuid", (bucket,)).fetchall()
-            self._root.set_bucket(bucket, (digest for (digest,) in digests))
+        for part in batched(buckets, GPUS_PER_READ):
+            for bucket, digests in self.facts.row_digests(part).items():
+                self._root.set_bucket(bucket, digests)
 
-    def _decide(self, uuid: str, tallies: dict[int, Tally]) -> tuple[Row | None, int | None]:
-        """The row of one GPU and the row key of its owner; ``tallies`` is a cache to read and fill."""
-        claims = self.facts.claims_on(uuid)
-        by_id: dict[bytes, Tally] = {}
-        for key, claim in claims.items():
-            if key not in tallies:
-                tallies[key] = inventory.tally(self.facts.votes(key), self.weights)
-            by_id[claim.id] = tallies[key]
-        row = inventory.decide(
-            uuid,
-            claims.values(),
-            self.facts.deletions(uuid),
-            by_id,
-            self.facts.placements(uuid),
-            self.weights,
-        )
-        owner = None if row is None else next(key for key, claim in claims.items() if claim.id == row.claim_id)
-        return row, owner
+    def _insert_rows(self, rows: Sequence[tuple[Row, int]]) -> None:
+        """Write rows of GPUs that are new or have another claim than before, with what their bodies say."""
+        bodies = {key: self.facts.body(key) for key in {key for _, key in rows}}
+        nodes = {key: {node.uuid: node for node in body.nodes} for key, body in bodies.items()}
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO node (status, created_hlc, verified_since, detail, chute, chute_id, instance_id,"
+            " digest, uuid, bucket, claim, miner, gpu_identifier, name, server_id)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    *_varying(row), row.digest(), row.uuid, bucket_of(row.uuid), key, row.miner,
+                    nodes[key][row.uuid].gpu_identifier, nodes[key][row.uuid].name, bodies[key].server_id,
+                )
+                for row, key in rows
+            ],
+        )  # fmt: skip
+
+    def _decide(self, uuids: Collection[str], tallies: dict[int, Tally]) -> dict[str, tuple[Row | None, int | None]]:
+        """The row of each GPU and the row key of the claim that owns it; ``tallies`` is a cache to read and fill."""
+        claims, deletions, placements = (
+            self.facts.claims_on(uuids), self.facts.deletions(uuids), self.facts.placements(uuids)
+        )  # fmt: skip
+        tallies |= self.facts.tallies({key for on in claims.values() for key in on} - tallies.keys(), self.weights)
+        decided: dict[str, tuple[Row | None, int | None]] = {}
+        for uuid, on in claims.items():
+            by_id = {claim.id: tallies[key] for key, claim in on.items()}
+            row = inventory.decide(uuid, on.values(), deletions[uuid], by_id, placements[uuid], self.weights)
+            owner = None if row is None else next(key for key, claim in on.items() if claim.id == row.claim_id)
+            decided[uuid] = row, owner
+        return decided
 
     def open_claims(self, miner: bytes) -> int:
         """How many claims of a miner have no verdict of the network yet."""
@@ -713,8 +710,24 @@ class Ledger:
         )
 
 
+def _varying(row: Row) -> tuple[Any, ...]:
+    """Columns of ``node`` that votes and places change: status to instance_id."""
+    chute = row.chute
+    return (
+        row.status, row.created_hlc, row.verified_since, row.detail, chute_fields(chute),
+        chute and chute.chute_id, chute and chute.instance_id,
+    )  # fmt: skip
+
+
 def _chute(place: Place) -> Chute:
     return Chute(place.chute_id, place.instance_id, place.verified, place.public, place.name, place.username)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of up to ``size`` items; ``itertools.batched`` comes with Python 3.12."""
+    iterator = iter(items)
+    while part := list(islice(iterator, size)):
+        yield part
 
 
 def read_log(connection: sqlite3.Connection, log: LogId, first_seq: int, size_bytes_max: int) -> list[bytes]:
