@@ -25,6 +25,9 @@ from p2pnodes.model.errors import ConfigError
 KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 SS58_FORMAT: Final = 42
+ADDRESSES_KEPT: Final = 4_096
+"""SS58 addresses that are kept: base58 is slow, and the same few hotkeys sign everything."""
+
 VERIFICATIONS_KEPT: Final = 4_096
 """sr25519 answers that are kept: a daemon meets a miner's signature at its HTTP interface and again in its own event."""
 
@@ -38,6 +41,7 @@ _NUMBER = re.compile(r"[0-9]{1,20}")
 _URI = re.compile(r"(?P<phrase>[^/]*)(?P<path>(//?[^/]+)*)")
 
 
+@lru_cache(ADDRESSES_KEPT)
 def ss58_encode(public_key: bytes) -> str:
     """SS58 address (format 42) of a 32-byte public key.
 

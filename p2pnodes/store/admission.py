@@ -101,7 +101,7 @@ def admit_add(ledger: Ledger, request: Add, body: Body, refusal: Exception | Non
 def _retried(ledger: Ledger, key: int, claim: inventory.Claim, request: Add, now_ms: int) -> StoredClaim | None:
     """The miner's standing claim, if the request is the same body signed anew soon after."""
     created_ms = hlc_ms(min(carriage.hlc for carriage in claim.carriages))
-    if now_ms - created_ms >= RETRY_WINDOW_MS or ledger.facts.raw_body(key) != request.body:
+    if now_ms - created_ms >= RETRY_WINDOW_MS or ledger.facts.raw_body(claim.id) != request.body:
         return None
     return ledger.facts.stored(key, ledger.weights)
 

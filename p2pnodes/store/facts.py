@@ -30,6 +30,9 @@ from p2pnodes.model.inventory import (
 from p2pnodes.model.requests import Add, request_id
 
 
+BODIES_KEPT: Final = 256
+"""Parsed bodies that are kept, the oldest is dropped: rows of a new claim are written right behind its event."""
+
 _KEYS: Final = "(SELECT value FROM json_each(?))"
 
 
@@ -60,6 +63,7 @@ class Facts:
         """Read through ``connection``, from its own thread."""
         self.connection = connection
         self._hotkeys: dict[int, bytes] = {}
+        self._bodies: dict[bytes, Body] = {}
 
     def close(self) -> None:
         """Close the connection, in its own thread."""
@@ -188,14 +192,24 @@ class Facts:
             found[uuid] = {keys[claim.id]: claim for claim in order}
         return found
 
-    def body(self, key: int) -> Body:
+    def body(self, claim_id: bytes) -> Body:
         """What the miner sent, from an event that carries the claim."""
-        return parse_body(self.raw_body(key))
+        body = self._bodies.get(claim_id)
+        if body is None:
+            body = parse_body(self.raw_body(claim_id))
+            self.keep_body(claim_id, body)
+        return body
 
-    def raw_body(self, key: int) -> bytes:
+    def keep_body(self, claim_id: bytes, body: Body) -> None:
+        """Spare the next ``body`` of a claim its way to the log; a claim's id fixes its body, so none grows stale."""
+        self._bodies[claim_id] = body
+        if len(self._bodies) > BODIES_KEPT:
+            del self._bodies[next(iter(self._bodies))]
+
+    def raw_body(self, claim_id: bytes) -> bytes:
         """The bytes that the miner sent."""
-        claim_id, wire = self.connection.execute(
-            "SELECT claim_id, wire FROM claim JOIN events USING (position) WHERE claim = ?", (key,)
+        (wire,) = self.connection.execute(
+            "SELECT wire FROM claim JOIN events USING (position) WHERE claim_id = ?", (claim_id,)
         ).fetchone()
         return _find_add(Event.decode(wire), claim_id).body
 
@@ -206,7 +220,7 @@ class Facts:
             return None
         created = min(carriage.hlc for carriage in claim.carriages)
         return StoredClaim(
-            claim.id, claim.miner, claim.nonce, self.body(key), created, self.tallies([key], weights)[key]
+            claim.id, claim.miner, claim.nonce, self.body(claim.id), created, self.tallies([key], weights)[key]
         )
 
     def find_task(self, miner: bytes, task: bytes) -> int | None:

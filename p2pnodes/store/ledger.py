@@ -402,6 +402,7 @@ class Ledger:
             self._name(request.hotkey)
             self._connection.executemany("INSERT INTO claim_gpu VALUES (?, ?)", [(uuid, key) for uuid in uuids])
             self._new_claims.append(add.claim_id)
+            self.facts.keep_body(add.claim_id, add.body)
         self._connection.execute(
             "INSERT INTO carriage VALUES (?, ?, ?, ?, ?, ?)",
             (key, log, seq, item, add.payload.electorate_block, add.hlc),
@@ -570,7 +571,7 @@ class Ledger:
 
     def _insert_rows(self, rows: Sequence[tuple[Row, int]]) -> None:
         """Write rows of GPUs that are new or have another claim than before, with what their bodies say."""
-        bodies = {key: self.facts.body(key) for key in {key for _, key in rows}}
+        bodies = {key: self.facts.body(claim_id) for key, claim_id in {(key, row.claim_id) for row, key in rows}}
         nodes = {key: {node.uuid: node for node in body.nodes} for key, body in bodies.items()}
         self._connection.executemany(
             "INSERT OR REPLACE INTO node (status, created_hlc, verified_since, detail, chute, chute_id, instance_id,"
