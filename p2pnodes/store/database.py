@@ -279,7 +279,7 @@ class Database:
         return await self._with_facts(lambda facts: facts.urls())
 
     async def claim_to_check(self, claim_id: bytes) -> StoredClaim | None:
-        """A claim with its body and vote; None when it is unknown or there is nothing to check, see ``Facts.checkable``."""
+        """A claim with its body and vote; None when it is unknown or not ``Facts.checkable``."""
         weights = self.ledger.weights
 
         def find(facts: Facts) -> StoredClaim | None:

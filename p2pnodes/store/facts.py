@@ -29,11 +29,8 @@ from p2pnodes.model.inventory import (
 )
 from p2pnodes.model.requests import Add, request_id
 
-
 BODIES_KEPT: Final = 256
 """Parsed bodies that are kept, the oldest is dropped: rows of a new claim are written right behind its event."""
-
-_KEYS: Final = "(SELECT value FROM json_each(?))"
 
 
 class StoredClaim(NamedTuple):
@@ -116,10 +113,10 @@ class Facts:
 
     def _claims(self, keys: Collection[int]) -> dict[int, Claim]:
         carriages: dict[int, list[Carriage]] = {}
-        query = f"SELECT claim, log, electorate_block, hlc FROM carriage WHERE claim IN {_KEYS}"
+        query = "SELECT claim, log, electorate_block, hlc FROM carriage WHERE claim IN (SELECT value FROM json_each(?))"
         for key, log, block, hlc in self._select(query, keys):
             carriages.setdefault(key, []).append(Carriage(self.author(log), block, hlc))
-        query = f"SELECT claim, claim_id, miner, nonce, uuids FROM claim WHERE miner NOTNULL AND claim IN {_KEYS}"
+        query = "SELECT claim, claim_id, miner, nonce, uuids FROM claim WHERE miner NOTNULL AND claim IN (SELECT value FROM json_each(?))"
         return {
             key: Claim(claim_id, miner, nonce, tuple(codec.unpack(uuids)), tuple(carriages[key]))  # type: ignore[arg-type]
             for key, claim_id, miner, nonce, uuids in self._select(query, keys)
@@ -127,7 +124,9 @@ class Facts:
 
     def claims_on(self, uuids: Collection[str]) -> dict[str, dict[int, Claim]]:
         """Every claim that names a GPU, by row key, for each of some GPUs."""
-        naming = self._select(f"SELECT uuid, claim FROM claim_gpu WHERE uuid IN {_KEYS}", uuids).fetchall()
+        naming = self._select(
+            "SELECT uuid, claim FROM claim_gpu WHERE uuid IN (SELECT value FROM json_each(?))", uuids
+        ).fetchall()
         claims = self._claims({key for _, key in naming}) if naming else {}
         found: dict[str, dict[int, Claim]] = {uuid: {} for uuid in uuids}
         for uuid, key in naming:
@@ -137,7 +136,7 @@ class Facts:
     def votes(self, keys: Collection[int]) -> dict[int, list[Vote]]:
         """The latest verdict of every log on each of some claims."""
         found: dict[int, list[Vote]] = {key: [] for key in keys}
-        query = f"SELECT claim, log, hlc, finding, since, method, detail FROM verdict WHERE claim IN {_KEYS}"
+        query = "SELECT claim, log, hlc, finding, since, method, detail FROM verdict WHERE claim IN (SELECT value FROM json_each(?))"
         for key, log, *rest in self._select(query, keys):
             found[key].append(Vote(self.author(log), *rest))
         return found
@@ -154,12 +153,19 @@ class Facts:
         """
         requests: dict[bytes, tuple[bytes, int, bool]] = {}
         carriages: dict[bytes, list[DeleteCarriage]] = {}
-        columns = "request_id, miner, nonce, bound, log, uuid, claim_ids"
-        rows = self._select(f"SELECT {columns} FROM deletion WHERE uuid IN {_KEYS}", uuids).fetchall()
+        rows = self._select(
+            "SELECT request_id, miner, nonce, bound, log, uuid, claim_ids FROM deletion"
+            " WHERE uuid IN (SELECT value FROM json_each(?))",
+            uuids,
+        ).fetchall()
         unbound = {request for request, _, _, bound, *_ in rows if not bound}
         bound_rows = [row for row in rows if row[3]]
         siblings = (
-            self.connection.execute(f"SELECT {columns} FROM deletion WHERE bound = 0 AND request_id = ?", (request,))
+            self.connection.execute(
+                "SELECT request_id, miner, nonce, bound, log, uuid, claim_ids FROM deletion"
+                " WHERE bound = 0 AND request_id = ?",
+                (request,),
+            )
             for request in unbound
         )
         for request, miner, nonce, bound, log, named, ids in chain(bound_rows, *siblings):
@@ -177,7 +183,7 @@ class Facts:
     def placements(self, uuids: Collection[str]) -> dict[str, list[Placement]]:
         """The latest place or release of every log, for each of some GPUs."""
         found: dict[str, list[Placement]] = {uuid: [] for uuid in uuids}
-        query = f"SELECT uuid, log, hlc, claim_id, chute FROM placement WHERE uuid IN {_KEYS}"
+        query = "SELECT uuid, log, hlc, claim_id, chute FROM placement WHERE uuid IN (SELECT value FROM json_each(?))"
         for uuid, log, hlc, claim_id, chute in self._select(query, uuids):
             found[uuid].append(Placement(self.author(log), hlc, claim_id, chute_from(chute)))
         return found
@@ -286,19 +292,19 @@ class Facts:
 
     def held_tallies(self, keys: Collection[int]) -> Iterator[tuple[int, Tally, tuple[str, ...]]]:
         """What is recorded of some claims: row key, tally, and the GPUs that it names."""
-        query = f"SELECT claim, uuids, status, since, detail FROM claim WHERE claim IN {_KEYS}"
+        query = "SELECT claim, uuids, status, since, detail FROM claim WHERE claim IN (SELECT value FROM json_each(?))"
         for key, uuids, *tally in self._select(query, keys).fetchall():
             yield key, Tally(*tally), () if uuids is None else tuple(codec.unpack(uuids))  # type: ignore[arg-type]
 
     def held_rows(self, uuids: Collection[str]) -> dict[str, tuple[int, bytes]]:
         """What is recorded of some GPUs: row key of the claim that owns it, and digest of the row."""
-        query = f"SELECT uuid, claim, digest FROM node WHERE uuid IN {_KEYS}"
+        query = "SELECT uuid, claim, digest FROM node WHERE uuid IN (SELECT value FROM json_each(?))"
         return {uuid: (claim, digest) for uuid, claim, digest in self._select(query, uuids)}
 
     def row_digests(self, buckets: Collection[int]) -> dict[int, list[bytes]]:
         """Digests of the rows in some buckets of the state root, in order of their uuids."""
         found: dict[int, list[bytes]] = {bucket: [] for bucket in buckets}
-        query = f"SELECT bucket, digest FROM node WHERE bucket IN {_KEYS} ORDER BY bucket, uuid"
+        query = "SELECT bucket, digest FROM node WHERE bucket IN (SELECT value FROM json_each(?)) ORDER BY bucket, uuid"
         for bucket, digest in self._select(query, buckets):
             found[bucket].append(digest)
         return found
@@ -310,7 +316,7 @@ class Facts:
         return max((vote for vote in votes if vote.author == hotkey), key=lambda vote: vote.hlc, default=None)
 
     def _select(self, query: str, keys: Collection[int] | Collection[str]) -> sqlite3.Cursor:
-        """Run a query that has _KEYS in it: one statement for any number of keys."""
+        """Run a query with ``IN (SELECT value FROM json_each(?))``: one statement for any number of keys."""
         return self.connection.execute(query, (orjson.dumps(list(keys)).decode(),))
 
 

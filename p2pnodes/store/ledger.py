@@ -13,7 +13,6 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
 from p2pnodes.model import codec, inventory
-from p2pnodes.model.claims import Node
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import LocalProtocolError, P2PNodesError, StoreError, WritesRefusedError

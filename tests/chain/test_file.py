@@ -14,7 +14,7 @@ VALIDATOR = hotkey("//validator0")
 MINER = hotkey("//Alice")
 
 
-def shape(block: int = 100, **changes: object) -> dict[str, object]:
+def shape(block: object = 100, **changes: object) -> dict[str, object]:
     return {
         "block": block,
         "time": 1_764_000_000,

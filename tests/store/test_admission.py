@@ -1,4 +1,4 @@
-"""A request is accepted, is a retry, is in conflict, or is too late: decided once, against the inventory as it stands."""
+"""A request is accepted, a retry, in conflict or too late: decided once, against the inventory as it stands."""
 
 import pytest
 

@@ -77,9 +77,7 @@ def test_a_signature_that_does_not_hold_is_found(path: Path) -> None:
         (wire,) = connection.execute("SELECT wire FROM events WHERE log = 2 AND seq = 1").fetchone()
     connection.close()
     begin = wire.index(b"\xc4\x40") + 2  # the signature: 64 bytes of binary
-    change(
-        path, "UPDATE events SET wire = ? WHERE log = 2 AND seq = 1", wire[:begin] + bytes(64) + wire[begin + 64 :]
-    )
+    change(path, "UPDATE events SET wire = ? WHERE log = 2 AND seq = 1", wire[:begin] + bytes(64) + wire[begin + 64 :])
     assert any("its signature does not hold" in found for found in audit(path, NETWORK).problems)
 
 

@@ -20,9 +20,7 @@ from tests.support import NETWORK, NOW_MS, Author, add, delete, electorate
 
 
 async def opened(path: Path, author: Author) -> Database:
-    database = await Database.open(
-        path, NETWORK, NodeKey.from_seed(author.node_key.seed), now_ms=lambda: NOW_MS
-    )
+    database = await Database.open(path, NETWORK, NodeKey.from_seed(author.node_key.seed), now_ms=lambda: NOW_MS)
     if database.ledger.own_log is None:
         await database.set_electorate(electorate())
         await database.write(lambda ledger: ledger.open_log(0, author.delegation(), NOW_MS))
@@ -107,7 +105,7 @@ class TestWriting:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await database.write(lambda ledger: None)
+        await database.write(lambda _: None)
         assert database.state.nodes == 1
         assert database.queued_jobs == 0
 

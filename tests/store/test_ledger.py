@@ -5,6 +5,7 @@ import sqlite3
 import pytest
 
 from p2pnodes.model import codec
+from p2pnodes.model import events as events_module
 from p2pnodes.model.errors import StoreError, WritesRefusedError
 from p2pnodes.model.events import Event, LogId, Verdict, delegate
 from p2pnodes.model.keys import NodeKey
@@ -149,7 +150,7 @@ class TestUnknownKinds:
         with old.transaction():
             old.set_electorate(electorate())
         with monkeypatch.context() as patch:
-            patch.delitem(ledger_module.judge.__globals__["PAYLOADS"], "add")
+            patch.delitem(events_module.PAYLOADS, "add")
             outcome = receive(old, *author.events)[1]
         assert (outcome.result, outcome.detail) == (Result.STORED, "")
         assert old.state.nodes == 0
@@ -221,7 +222,8 @@ class TestTransaction:
                 ledger.receive(author.events, NOW_MS)
                 raise ZeroDivisionError
 
-        pytest.raises(ZeroDivisionError, interrupted)
+        with pytest.raises(ZeroDivisionError):
+            interrupted()
         assert ledger.state == before
         assert results(ledger, *author.events) == [Result.STORED, Result.STORED]
 

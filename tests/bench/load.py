@@ -1,0 +1,80 @@
+"""A load generator that costs less than what it measures: raw requests over a few kept connections, one thread."""
+
+import selectors
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+ANSWER_S_MAX: Final = 60.0
+_READ_BYTES: Final = 1 << 20
+
+
+class Load(NamedTuple):
+    """What came of a run: requests answered per second, and how often each status was answered."""
+
+    per_second: float
+    statuses: Counter[int]
+
+
+class _Connection:
+    """One kept connection and the answer that it waits for."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), ANSWER_S_MAX)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._head = b""
+        self._missing = -1
+        self.status = 0
+
+    def send(self, request: bytes) -> None:
+        self._head, self._missing = b"", -1
+        self.socket.sendall(request)
+
+    def receive(self) -> bool:
+        """Take what has arrived; whether the answer is whole."""
+        data = self.socket.recv(_READ_BYTES)
+        if not data:
+            raise ConnectionError("the server closed the connection")
+        if self._missing < 0:
+            self._head += data
+            end = self._head.find(b"\r\n\r\n")
+            if end < 0:
+                return False
+            head = self._head[:end].lower()
+            self.status = int(head.split(b" ", 2)[1])
+            at = head.index(b"content-length:") + 15
+            length = int(head[at : head.find(b"\r\n", at) if b"\r\n" in head[at:] else None])
+            self._missing = length - (len(self._head) - end - 4)
+        else:
+            self._missing -= len(data)
+        return self._missing == 0
+
+
+def drive(port: int, requests: Iterable[bytes], connections: int) -> Load:
+    """Send raw HTTP/1.1 requests to 127.0.0.1 over some connections, each the next one when its answer is whole."""
+    waiting = deque(requests)
+    total = len(waiting)
+    statuses: Counter[int] = Counter()
+    selector = selectors.DefaultSelector()
+    opened = [_Connection(port) for _ in range(min(connections, total))]
+    begin = time.perf_counter()
+    for connection in opened:
+        selector.register(connection.socket, selectors.EVENT_READ, connection)
+        connection.send(waiting.popleft())
+    while sum(statuses.values()) < total:
+        ready = selector.select(ANSWER_S_MAX)
+        if not ready:
+            raise TimeoutError(f"no answer within {ANSWER_S_MAX:g} s")
+        for key, _ in ready:
+            connection = key.data
+            if connection.receive():
+                statuses[connection.status] += 1
+                if waiting:
+                    connection.send(waiting.popleft())
+    seconds = time.perf_counter() - begin
+    selector.close()
+    for connection in opened:
+        connection.socket.close()
+    return Load(total / seconds, statuses)

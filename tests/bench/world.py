@@ -1,0 +1,74 @@
+"""The inventories and event streams that the benchmarks run on."""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from p2pnodes.model.events import AddPayload, Event, LogId, Payload, Place, Verdict, delegate
+from p2pnodes.model.keys import NodeKey
+from p2pnodes.model.requests import request_id, sign_add
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.schema import open_writer
+from tests.support import MINERS, NETWORK, Author, body, electorate, hotkey
+
+NODE_SEED: Final = bytes(range(32))
+OWN: Final = "//validator0"
+GPUS_PER_SERVER: Final = 10
+
+
+def uuids(server: int, count: int) -> list[str]:
+    """GPU uuids of one server."""
+    return [f"{server << 8 | index:032x}" for index in range(count)]
+
+
+def open_ledger(path: Path) -> Ledger:
+    """A new database whose only validator may write now."""
+    now_s = int(time.time())
+    ledger = Ledger(open_writer(path), NETWORK, NodeKey.from_seed(NODE_SEED))
+    log = LogId(NodeKey.from_seed(NODE_SEED).public_key, 0)
+    delegation = delegate(hotkey(OWN), NETWORK.id, log, url="", not_before=now_s - 86_400, not_after=now_s + 86_400)
+    with ledger.transaction():
+        ledger.set_electorate(electorate(time_ms=now_s * 1000, stakes={OWN: 100}))
+        ledger.open_log(0, delegation, now_s * 1000)
+    ledger.writes_refused = None
+    return ledger
+
+
+def fill(path: Path, gpus: int) -> None:
+    """Write an inventory: verified GPUs of four miners, every second server with a chute on it."""
+    ledger = open_ledger(path)
+    now_ms = time.time_ns() // 1_000_000
+    for server in range(gpus // GPUS_PER_SERVER):
+        names = uuids(server, GPUS_PER_SERVER)
+        request = sign_add(hotkey(MINERS[server % len(MINERS)]), now_ms // 1000, body(names))
+        claim_id = request_id(NETWORK.id, request)
+        place = Place(claim_id, tuple(names), f"chute-{server}", f"instance-{server}", True, True, "llama", "alice")
+        payloads: list[Payload] = [AddPayload(request, 100), Verdict(claim_id, "verified", "none", "", now_ms << 16)]
+        if server % 2:
+            payloads.append(place)
+        with ledger.transaction():
+            for payload in payloads:
+                ledger.append(partial(_payload, payload), now_ms)
+    assert ledger.state.nodes == gpus
+
+
+def _payload(payload: Payload, _: int) -> Payload:
+    return payload
+
+
+def stream(claims: int, gpus: int, validators: int) -> Iterator[Event]:
+    """What a peer hears: each claim in the log of one validator, and then a verdict of every validator on it."""
+    now_s = int(time.time())
+    authors = [Author(f"//validator{index}") for index in range(validators)]
+    for author in authors:
+        yield author.write(
+            author.delegation(not_before=now_s - 86_400, not_after=now_s + 86_400), at_ms=now_s * 1000 - 1000
+        )
+    for server in range(claims):
+        request = sign_add(hotkey(MINERS[server % len(MINERS)]), now_s, body(uuids(server, gpus)))
+        yield authors[server % validators].add(request, at_ms=now_s * 1000)
+        claim_id = request_id(NETWORK.id, request)
+        for author in authors:
+            yield author.verdict(claim_id, at_ms=now_s * 1000)
