@@ -116,7 +116,10 @@ class Facts:
         query = "SELECT claim, log, electorate_block, hlc FROM carriage WHERE claim IN (SELECT value FROM json_each(?))"
         for key, log, block, hlc in self._select(query, keys):
             carriages.setdefault(key, []).append(Carriage(self.author(log), block, hlc))
-        query = "SELECT claim, claim_id, miner, nonce, uuids FROM claim WHERE miner NOTNULL AND claim IN (SELECT value FROM json_each(?))"
+        query = (
+            "SELECT claim, claim_id, miner, nonce, uuids FROM claim"
+            " WHERE miner NOTNULL AND claim IN (SELECT value FROM json_each(?))"
+        )
         return {
             key: Claim(claim_id, miner, nonce, tuple(codec.unpack(uuids)), tuple(carriages[key]))  # type: ignore[arg-type]
             for key, claim_id, miner, nonce, uuids in self._select(query, keys)
@@ -136,7 +139,10 @@ class Facts:
     def votes(self, keys: Collection[int]) -> dict[int, list[Vote]]:
         """The latest verdict of every log on each of some claims."""
         found: dict[int, list[Vote]] = {key: [] for key in keys}
-        query = "SELECT claim, log, hlc, finding, since, method, detail FROM verdict WHERE claim IN (SELECT value FROM json_each(?))"
+        query = (
+            "SELECT claim, log, hlc, finding, since, method, detail FROM verdict"
+            " WHERE claim IN (SELECT value FROM json_each(?))"
+        )
         for key, log, *rest in self._select(query, keys):
             found[key].append(Vote(self.author(log), *rest))
         return found

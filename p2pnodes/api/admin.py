@@ -1,0 +1,227 @@
+"""The operator's interface: what this daemon holds and does, read-only, on a Unix socket and (if asked) on loopback.
+
+Routes: ``/status``, ``/peers``, ``/nodes``, ``/claims``, ``/verdicts``, ``/events``, ``/metrics`` and ``/healthz``.
+Answers are JSON, that of ``/metrics`` is Prometheus text. The lists take ``limit`` (1 to 10,000; 100 unless told) and
+the columns of their view as filters: ``/claims?status=pending&limit=10``. Nothing here changes anything, and nothing
+here is a secret from the group of the socket (mode 0660).
+"""
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+from aiohttp import hdrs, web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from p2pnodes.api.errors import ApiError, answer_errors, echo, json_response
+from p2pnodes.model.errors import ConfigError
+
+ROWS_DEFAULT: Final = 100
+ROWS_MAX: Final = 10_000
+FILTER_CHARS_MAX: Final = 512
+SOCKET_MODE: Final = 0o660
+_SOCKET_PATH_BYTES_MAX: Final = 107
+"""Linux keeps 108 bytes for the path of a Unix socket, the last of them a NUL."""
+
+_LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class DaemonView(Protocol):
+    """What the operator's interface may ask of a running daemon."""
+
+    def status(self) -> dict[str, Any]:
+        """The daemon at a glance, JSON-able; new keys may come at any time."""
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Known peers, JSON-able: at least ``hotkey``, ``url`` and ``connected`` (whether a session is up)."""
+
+    async def query(
+        self, view: str, where: Mapping[str, str], limit: int, *, after: int | None = None, newest_first: bool = False
+    ) -> list[dict[str, Any]]:
+        """Rows of one of the operators' views (``store/views.sql``), see ``Database.query``.
+
+        Args:
+            view: ``inventory``, ``claims``, ``verdicts`` or ``event_log``.
+            where: Column -> exact value.
+            limit: Rows at most.
+            after: For ``event_log``: only events behind this position.
+            newest_first: For ``event_log``: from the newest back.
+        """
+
+
+class _List(NamedTuple):
+    view: str
+    filters: frozenset[str]
+    ordered: bool = False
+
+
+_LISTS: Final = {
+    "/nodes": _List(
+        "inventory", frozenset({"uuid", "hotkey", "claim_id", "status", "gpu_identifier", "server_id", "chute_id"})
+    ),
+    "/claims": _List("claims", frozenset({"claim_id", "task_id", "hotkey", "status"})),
+    "/verdicts": _List("verdicts", frozenset({"claim_id", "validator", "finding", "method"})),
+    "/events": _List("event_log", frozenset({"node_key", "number", "id", "kind", "author", "state"}), ordered=True),
+}
+
+VIEW_KEY: Final = web.AppKey("view", DaemonView)
+REGISTRY_KEY: Final = web.AppKey("registry", CollectorRegistry)
+
+
+def create_admin_app(view: DaemonView, registry: CollectorRegistry) -> web.Application:
+    """The interface as an application.
+
+    Args:
+        view: The running daemon.
+        registry: Its metrics.
+    """
+    app = web.Application(middlewares=[answer_errors, _local_only], client_max_size=1024)
+    app[VIEW_KEY] = view
+    app[REGISTRY_KEY] = registry
+    app.router.add_get("/status", _status)
+    app.router.add_get("/peers", _peers)
+    app.router.add_get("/healthz", _healthz)
+    app.router.add_get("/metrics", _metrics)
+    for path in _LISTS:
+        app.router.add_get(path, _list)
+    return app
+
+
+async def start_admin(app: web.Application, path: Path, port: int | None = None) -> web.AppRunner:
+    """Serve the interface on a Unix socket, mode 0660, and on 127.0.0.1 when there is a port.
+
+    A socket file that a killed daemon left behind is replaced.
+
+    Returns:
+        The running server; its ``cleanup()`` stops it and removes the socket.
+
+    Raises:
+        ConfigError: Another daemon serves this socket, the path is too long or not writable, or the port is taken.
+    """
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, await asyncio.to_thread(_bind, path)).start()
+        if port is not None:
+            try:
+                await web.TCPSite(runner, "127.0.0.1", port).start()
+            except OSError as error:
+                raise ConfigError(
+                    f"admin.port: 127.0.0.1:{port} cannot be listened on ({error.strerror}); expected a free port: "
+                    "stop what uses it, or set another"
+                ) from error
+    except BaseException:
+        await runner.cleanup()
+        raise
+    return runner
+
+
+def _bind(path: Path) -> socket.socket:
+    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES_MAX:
+        raise ConfigError(
+            f"admin.socket: {path} has {len(os.fsencode(path))} bytes; expected at most {_SOCKET_PATH_BYTES_MAX}: "
+            "set a shorter path"
+        )
+    try:
+        _remove_stale(path)
+        listener = socket.socket(socket.AF_UNIX)
+        previous = os.umask(0o777 & ~SOCKET_MODE)  # so that the socket is never open to others, not even for a moment
+        try:
+            listener.bind(str(path))
+        except OSError:
+            listener.close()
+            raise
+        finally:
+            os.umask(previous)
+    except OSError as error:
+        raise ConfigError(
+            f"admin.socket: {path} cannot be made ({error.strerror}); expected a path in a writable directory"
+        ) from error
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket file of a daemon that is gone; refuse to touch a live one's, or another kind of file."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"admin.socket: {path} exists and is no socket; expected a free path: move it away")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+    raise ConfigError(
+        f"admin.socket: another daemon answers at {path}; expected one daemon for one data_dir: stop the other first"
+    )
+
+
+@web.middleware
+async def _local_only(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Refuse foreign names on TCP: a web page whose name resolves to 127.0.0.1 must not read this interface."""
+    transport = request.transport
+    unix = transport is not None and transport.get_extra_info("socket").family == socket.AF_UNIX
+    host = request.headers.get(hdrs.HOST, "")
+    if not unix and (host if host.endswith("]") else host.rpartition(":")[0] or host) not in _LOOPBACK_HOSTS:
+        raise ApiError(403, f"Host is {echo(host)!r}; expected localhost or 127.0.0.1")
+    response: web.StreamResponse = await handler(request)
+    return response
+
+
+async def _status(request: web.Request) -> web.Response:
+    return json_response(200, request.app[VIEW_KEY].status())
+
+
+async def _peers(request: web.Request) -> web.Response:
+    return json_response(200, request.app[VIEW_KEY].peers())
+
+
+async def _healthz(_: web.Request) -> web.Response:
+    return json_response(200, {"status": "ok"})
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    body = generate_latest(request.app[REGISTRY_KEY])
+    return web.Response(body=body, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
+
+
+async def _list(request: web.Request) -> web.Response:
+    served = _LISTS[request.path]
+    query = dict(request.query)
+    if len(query) < len(request.query):
+        raise ApiError(400, "a parameter is given twice; expected each at most once")
+    limit = _integer(query.pop("limit", str(ROWS_DEFAULT)), "limit", 1, ROWS_MAX)
+    after: int | None = None
+    newest_first = False
+    if served.ordered:
+        after = _integer(query.pop("after"), "after", 0, 2**63 - 1) if "after" in query else None
+        newest_first = _boolean(query.pop("newest_first", "false"), "newest_first")
+    if unknown := sorted(query.keys() - served.filters):
+        known = ["limit", *(["after", "newest_first"] if served.ordered else []), *sorted(served.filters)]
+        raise ApiError(400, f"unknown parameter {echo(unknown[0])!r}; expected one of {', '.join(known)}")
+    if any(len(value) > FILTER_CHARS_MAX for value in query.values()):
+        raise ApiError(400, f"a filter is longer than {FILTER_CHARS_MAX} characters")
+    view = request.app[VIEW_KEY]
+    return json_response(200, await view.query(served.view, query, limit, after=after, newest_first=newest_first))
+
+
+def _integer(text: str, name: str, low: int, high: int) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+    if not low <= number <= high:
+        raise ApiError(400, f"{name} is {echo(text)!r}; expected an integer in {low}..{high}")
+    return number
+
+
+def _boolean(text: str, name: str) -> bool:
+    if text not in {"true", "false"}:
+        raise ApiError(400, f"{name} is {echo(text)!r}; expected true or false")
+    return text == "true"

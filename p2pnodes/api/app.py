@@ -1,0 +1,450 @@
+"""The public HTTP application: the five ``/nodes`` routes, health, and the OpenAPI document.
+
+``create_app`` is the way in. Checks run in the order of compat.md, section 2; what they cost rises along it: limits,
+size, JSON, signature, fields, hosts, the database.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from json import JSONDecodeError
+from typing import Any, Final
+
+import orjson
+from aiohttp import hdrs, web
+from aiohttp.http import HttpProcessingError, HttpVersion11
+from nacl.bindings import crypto_hash_sha256
+from pydantic import TypeAdapter, ValidationError
+
+from p2pnodes.api import auth, openapi, views
+from p2pnodes.api.cache import Rendered, RootedCache, rendered
+from p2pnodes.api.cors import cors
+from p2pnodes.api.errors import (
+    JSON_HEADERS,
+    ApiError,
+    answer_errors,
+    bytes_response,
+    field_error,
+    invalid_json,
+    invalid_values,
+    join,
+    json_response,
+    missing,
+)
+from p2pnodes.api.hosts import HostCheck, Resolver, SystemResolver
+from p2pnodes.api.inventory import Inventory
+from p2pnodes.api.limits import TokenBuckets, client_address
+from p2pnodes.api.schemas import MultiNodeArgs
+from p2pnodes.api.server import make_runner, runner_kwargs
+from p2pnodes.api.settings import ApiSettings
+from p2pnodes.model.claims import (
+    GPUS_PER_CLAIM_MAX,
+    IDENTIFIER_CHARS_MAX,
+    Body,
+    body_of,
+    duplicate_uuids,
+    parse_json,
+    valid_uuid,
+)
+from p2pnodes.model.errors import InvalidBodyError
+from p2pnodes.model.gpus import GpuSpecError, supported_gpus
+from p2pnodes.model.keys import ss58_decode
+from p2pnodes.model.network import Network
+from p2pnodes.model.requests import (
+    BODY_BYTES_MAX,
+    PURPOSE_DELETE,
+    PURPOSE_STATUS,
+    Add,
+    Delete,
+    bound_purpose,
+)
+from p2pnodes.store.admission import (
+    ClockError,
+    ConflictError,
+    NotOwnedError,
+    ReusedSignatureError,
+    TooManyClaimsError,
+)
+
+__all__ = ["ApiSettings", "NodesApi", "create_app", "make_runner", "runner_kwargs"]
+
+GOSSIP_PATH: Final = "/gossip"
+TASK_HEX_CHARS: Final = 32
+TOO_MANY_CLAIMS_RETRY_S: Final = 60
+TOO_LARGE: Final = f"Request body is too large: at most {BODY_BYTES_MAX} bytes are allowed."
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_BOOLEAN: Final = TypeAdapter(bool)
+
+
+class NodesApi:
+    """The handlers and what they share. Public handlers take an aiohttp request and return an answer or raise."""
+
+    def __init__(
+        self,
+        db: Inventory,
+        network: Network,
+        settings: ApiSettings,
+        *,
+        now: Callable[[], float],
+        readiness: Callable[[], Sequence[str]],
+        resolver: Resolver,
+    ) -> None:
+        """See ``create_app``."""
+        self._db = db
+        self._network = network
+        self._settings = settings
+        self._now = now
+        self._readiness = readiness
+        self._hosts = HostCheck(resolver, timeout_s=settings.dns_timeout_s, allow_private=settings.allow_private_hosts)
+        self._per_hotkey = TokenBuckets(settings.hotkey_rate, settings.hotkey_burst)
+        self._per_address = TokenBuckets(settings.address_rate, settings.address_burst)
+        self._cache = RootedCache(lambda: db.state)
+        self._table = supported_gpus()
+        content = orjson.dumps(self._table.data)
+        self._supported = rendered(content, crypto_hash_sha256(content), "supported")
+        document = openapi.document()
+        self._openapi = orjson.dumps(document)
+        self._docs = openapi.page(document)
+
+    # -- writes ------------------------------------------------------------------------------------------------------
+
+    async def add(self, request: web.Request) -> web.StreamResponse:
+        """``POST /nodes/``."""
+        self._limit(request)
+        raw = await self._read_body(request)
+        value = _decode(request, raw)
+        signed = self._authenticate(request, [crypto_hash_sha256(raw).hex()])
+        body = _validate(value)
+        if len(body.nodes) > GPUS_PER_CLAIM_MAX:  # no claim has so many, so none can answer before this check
+            raise ApiError(400, f"Limit is {GPUS_PER_CLAIM_MAX} GPUs per server.")
+        refusal = await self._refusal(body)
+        auth.require_fresh(signed.nonce, self._now())  # names took their time, and the event's own stamp must fit
+        try:
+            claim = await self._db.submit_add(Add(signed.hotkey, signed.nonce, signed.signature, raw), body, refusal)
+        except ConflictError as error:
+            raise ApiError(
+                409,
+                "Nodes already exist in inventory, please contact chutes team to resolve: " + join(error.uuids),
+            ) from error
+        except ClockError as error:
+            raise ApiError(409, str(error)) from error
+        except TooManyClaimsError as error:
+            raise ApiError(429, str(error), {hdrs.RETRY_AFTER: str(TOO_MANY_CLAIMS_RETRY_S)}) from error
+        return bytes_response(202, views.registration(claim, self._table))
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """``DELETE /nodes/{node_id}``."""
+        self._limit(request)
+        uuid = request.match_info["node_id"]
+        valid = valid_uuid(uuid)
+        purposes = [PURPOSE_DELETE, bound_purpose(uuid)] if valid else [PURPOSE_DELETE]
+        signed = self._authenticate(request, purposes)
+        try:
+            if not valid:
+                raise NotOwnedError("no GPU can have this uuid")
+            await self._db.submit_delete(Delete(signed.hotkey, signed.nonce, signed.signature, signed.tail), uuid)
+        except NotOwnedError as error:
+            raise ApiError(404, "Node does not exist, or does not belong to you") from error
+        except ClockError as error:
+            raise ApiError(409, str(error)) from error
+        except ReusedSignatureError as error:
+            raise ApiError(401, str(error)) from error
+        return json_response(200, {"node_id": uuid, "deleted": True})
+
+    async def _refusal(self, body: Body) -> ApiError | None:
+        """What is wrong with a well-formed body that conflicts rank above: hosts, specs, uuids twice; in this order."""
+        if not await self._hosts.acceptable(node.verification_host for node in body.nodes):
+            return ApiError(400, "One or more invalid verification_hosts provided.")
+        try:
+            self._table.check(body.nodes)
+        except GpuSpecError as error:
+            return ApiError(400, f"GPU parameter validation error: {error}")
+        if duplicates := duplicate_uuids(body):
+            return ApiError(400, f"Duplicate node uuids in request: {join(duplicates)}")
+        return None
+
+    # -- reads -------------------------------------------------------------------------------------------------------
+
+    async def inventory(self, request: web.Request) -> web.StreamResponse:
+        """``GET /nodes/``."""
+        if request.query_string:
+            return await self._filtered_inventory(request)
+        held = self._cache.held("compact")
+        if held is None:
+            return await self._render(request, "compact", None, None, detailed=False)
+        return _conditional(request, held)
+
+    async def _filtered_inventory(self, request: web.Request) -> web.StreamResponse:
+        detailed = _boolean(request, "detailed")
+        hotkey, model = _last(request, "hotkey") or None, _last(request, "model") or None
+        miner = None
+        if hotkey is not None:
+            try:
+                miner = ss58_decode(hotkey)
+            except ValueError:
+                return _conditional(request, rendered(b"{}", bytes(32), "empty"))
+        if model is not None and len(model) > IDENTIFIER_CHARS_MAX:
+            return _conditional(request, rendered(b"{}", bytes(32), "empty"))
+        return await self._render(request, "detailed" if detailed else "compact", miner, model, detailed=detailed)
+
+    async def _render(
+        self, request: web.Request, view: str, miner: bytes | None, model: str | None, *, detailed: bool
+    ) -> web.StreamResponse:
+        query = (
+            view if miner is None and model is None else f"{view}:{'' if miner is None else miner.hex()}:{model or ''}"
+        )
+        held = self._cache.held(query)
+        if held is None:
+            self._limit_address(request)  # every other query string is another read of the database
+
+            async def render() -> bytes:
+                if detailed:
+                    return views.detailed(await self._db.details(miner, model))
+                return views.compact(await self._db.totals(miner, model))
+
+            held = await self._cache.compute(query, render)
+        return _conditional(request, held)
+
+    async def supported(self, request: web.Request) -> web.StreamResponse:
+        """``GET /nodes/supported``."""
+        return _conditional(request, self._supported)
+
+    async def verification_status(self, request: web.Request) -> web.StreamResponse:
+        """``GET /nodes/verification_status``."""
+        self._limit(request)
+        signed = self._authenticate(request, [PURPOSE_STATUS])
+        task_id = _last(request, "task_id")
+        if task_id is None:
+            raise missing(("query", "task_id"))
+        owner, *rest = task_id.split("::")
+        if len(rest) != 1 or owner != signed.address:
+            raise ApiError(401, "go away")
+        task = _task(rest[0])
+        status = None if task is None else await self._db.task_status(signed.hotkey, task)
+        return bytes_response(200, views.task_state(status))
+
+    # -- about the daemon --------------------------------------------------------------------------------------------
+
+    async def healthz(self, request: web.Request) -> web.StreamResponse:
+        """``GET /healthz``."""
+        return json_response(200, {"status": "ok"})
+
+    async def readyz(self, request: web.Request) -> web.StreamResponse:
+        """``GET /readyz``."""
+        reasons = list(self._readiness())
+        return json_response(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+
+    async def openapi(self, request: web.Request) -> web.StreamResponse:
+        """``GET /openapi.json``."""
+        return bytes_response(200, self._openapi)
+
+    async def docs(self, request: web.Request) -> web.StreamResponse:
+        """``GET /docs``."""
+        return bytes_response(200, self._docs, openapi.DOCS_HEADERS)
+
+    # -- shared ------------------------------------------------------------------------------------------------------
+
+    def _limit(self, request: web.Request) -> None:
+        """Refuse who asks too much. A hotkey pays when its signature holds: no stranger can use up its limit."""
+        self._limit_address(request)
+        hotkey = request.headers.get(auth.HOTKEY)
+        if hotkey is not None and (wait_s := self._per_hotkey.wait_s(hotkey, self._now())):
+            raise _limited("hotkey", wait_s)
+
+    def _limit_address(self, request: web.Request) -> None:
+        address = client_address(
+            request.remote, request.headers.getall("X-Forwarded-For", ()), self._settings.trusted_proxies
+        )
+        if wait_s := self._per_address.take(address, self._now()):
+            raise _limited("address", wait_s)
+
+    def _authenticate(self, request: web.Request, tails: Sequence[str]) -> auth.Signed:
+        now_s = self._now()
+        signed = auth.authenticate(
+            request.headers, tails, now_s=now_s, electorate=self._db.electorate, netuid=self._network.netuid
+        )
+        if wait_s := self._per_hotkey.take(signed.address, now_s):
+            raise _limited("hotkey", wait_s)
+        return signed
+
+    async def _read_body(self, request: web.Request) -> bytes:
+        if (request.content_length or 0) > BODY_BYTES_MAX:
+            raise ApiError(413, TOO_LARGE)
+        try:
+            async with asyncio.timeout(self._settings.body_timeout_s):
+                return await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise ApiError(413, TOO_LARGE) from error
+        except TimeoutError as error:
+            raise ApiError(408, "The request body did not arrive in time.", {hdrs.CONNECTION: "close"}) from error
+        except (web.RequestPayloadError, HttpProcessingError) as error:
+            raise ApiError(400, "The request body is not framed as HTTP wants it.") from error
+
+
+NODES_API: Final = web.AppKey("NODES_API", NodesApi)
+
+
+def create_app(
+    db: Inventory,
+    network: Network,
+    settings: ApiSettings,
+    *,
+    now: Callable[[], float],
+    readiness: Callable[[], Sequence[str]],
+    resolver: Resolver | None = None,
+    gossip: Handler | None = None,
+    extra_routes: Iterable[web.AbstractRouteDef] = (),
+) -> web.Application:
+    """Build the public application; serve it with ``server.make_runner``.
+
+    Args:
+        db: The local inventory.
+        network: Its parameters.
+        settings: What the operator chose.
+        now: Wall clock, Unix seconds.
+        readiness: Reasons why the daemon is not ready; empty when it is.
+        resolver: Looks up verification hosts; the system's resolver by default.
+        gossip: Handler of the peers' WebSocket at GOSSIP_PATH.
+        extra_routes: Further public routes.
+    """
+    middlewares = [answer_errors]
+    if settings.cors_origins:
+        middlewares.insert(0, cors(settings.cors_origins))
+    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=middlewares)
+    if resolver is None:
+        system = resolver = SystemResolver()
+
+        async def close_resolver(_: web.Application) -> AsyncIterator[None]:
+            yield
+            system.close()
+
+        app.cleanup_ctx.append(close_resolver)
+    api = NodesApi(db, network, settings, now=now, readiness=readiness, resolver=resolver)
+    app[NODES_API] = api
+    app.add_routes(
+        [
+            web.get("/nodes/", api.inventory, allow_head=False),
+            web.post("/nodes/", api.add, expect_handler=_expect),
+            web.get("/nodes/supported", api.supported, allow_head=False),
+            web.get("/nodes/verification_status", api.verification_status, allow_head=False),
+            web.delete("/nodes/{node_id}", api.delete),
+            web.get("/healthz", api.healthz, allow_head=False),
+            web.get("/readyz", api.readyz, allow_head=False),
+            web.get("/openapi.json", api.openapi, allow_head=False),
+            web.get("/docs", api.docs, allow_head=False),
+            web.route("*", "/nodes", _other_slash),
+            web.route("*", "/nodes/supported/", _other_slash),
+            web.route("*", "/nodes/verification_status/", _other_slash),
+            web.route("*", "/nodes/{node_id}/", _other_slash),
+            *([] if gossip is None else [web.get(GOSSIP_PATH, gossip, allow_head=False)]),
+            *extra_routes,
+        ]
+    )
+    return app
+
+
+async def _expect(request: web.Request) -> web.StreamResponse | None:
+    """Answer ``Expect: 100-continue``: a body that is too large need not be sent at all."""
+    if request.version < HttpVersion11:
+        return None  # RFC 9110, 10.1.1: such an expectation is ignored
+    if request.headers[hdrs.EXPECT].lower() != "100-continue":
+        return json_response(417, {"detail": "Expectation Failed"})
+    if (request.content_length or 0) > BODY_BYTES_MAX:
+        return json_response(413, {"detail": TOO_LARGE})
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    # What was written is no part of the answer: with it counted, an error could not be answered any more.
+    request.writer.output_size = 0
+    return None
+
+
+async def _other_slash(request: web.Request) -> web.StreamResponse:
+    """307 to the same path with or without its last slash."""
+    path = request.rel_url.raw_path
+    other = path[:-1] if path.endswith("/") else f"{path}/"
+    query = f"?{request.rel_url.raw_query_string}" if request.query_string else ""
+    return web.Response(status=307, headers={**JSON_HEADERS, hdrs.LOCATION: f"{other}{query}"})
+
+
+def _limited(what: str, wait_s: float) -> ApiError:
+    seconds = max(1, math.ceil(wait_s))
+    return ApiError(
+        429, f"Too many requests from this {what}: try again in {seconds} s", {hdrs.RETRY_AFTER: str(seconds)}
+    )
+
+
+def _conditional(request: web.Request, answer: Rendered) -> web.Response:
+    """The answer, or 304 if the client has it already (RFC 9110, 13.1.2: weak comparison)."""
+    if answer.etag is not None and hdrs.IF_NONE_MATCH in request.headers:
+        known = request.if_none_match or ()
+        if any(tag.value in (answer.etag, "*") for tag in known):
+            headers = {name: value for name, value in answer.headers.items() if name != hdrs.CONTENT_TYPE}
+            return web.Response(status=304, headers=headers)
+    return web.Response(body=answer.body, headers=answer.headers)
+
+
+def _last(request: web.Request, name: str) -> str | None:
+    """A query parameter; of several the last, as upstream takes it."""
+    values = request.query.getall(name, ())
+    return values[-1] if values else None
+
+
+def _boolean(request: web.Request, name: str) -> bool:
+    text = _last(request, name)
+    if text is None:
+        return False
+    try:
+        return _BOOLEAN.validate_python(text)
+    except ValidationError as error:
+        refused = invalid_values("query", error)
+        assert not isinstance(refused.detail, str)
+        raise ApiError(422, [{**entry, "loc": ("query", name)} for entry in refused.detail]) from error
+
+
+def _task(text: str) -> bytes | None:
+    """The 16 bytes of a task id's hex, None when it is none that we ever gave out."""
+    if len(text) != TASK_HEX_CHARS:
+        return None
+    try:
+        task = bytes.fromhex(text)
+    except ValueError:
+        return None
+    return task if task.hex() == text else None
+
+
+def _decode(request: web.Request, raw: bytes) -> Any:
+    """The body's JSON value. Like upstream, a body under another content type is a text, whatever it holds."""
+    if not raw:
+        return None
+    kind = request.content_type if hdrs.CONTENT_TYPE in request.headers else "application/json"
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        return raw.decode("utf-8", "replace")
+    try:
+        return parse_json(raw)
+    except JSONDecodeError as error:
+        raise invalid_json(error.pos, error.msg) from error
+    except UnicodeDecodeError as error:
+        raise invalid_json(error.start, f"not UTF-8: {error.reason}") from error
+    except (ValueError, RecursionError) as error:  # NaN, a number of thousands of digits, nesting
+        raise invalid_json(0, str(error)) from error
+
+
+def _validate(value: Any) -> Body:
+    """The body that a JSON value means, by pydantic for the list of errors and by the pinned parser for good."""
+    if value is None:
+        raise missing(("body",))
+    try:
+        MultiNodeArgs.model_validate(value, from_attributes=True)
+    except ValidationError as error:
+        raise invalid_values("body", error) from error
+    try:
+        return body_of(value)
+    except InvalidBodyError as error:
+        found = value
+        for step in error.loc:
+            found = found.get(step) if isinstance(found, dict) else found[step]
+        raise ApiError(
+            422,
+            [field_error("value_error", ("body", *error.loc), f"Value error, {error}", found, {"error": str(error)})],
+        ) from error

@@ -1,0 +1,87 @@
+"""Rendered reads, by (state root, query): computed once per root even when many ask at once.
+
+Equal roots mean equal rows, so bytes of one root never go stale; what is bounded is how many are kept. A body that was
+read while a commit came in belongs to no root for sure: it is right as an answer, but carries no ETag and is not kept.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple
+
+from aiohttp import hdrs
+
+from p2pnodes.api.errors import JSON_HEADERS
+from p2pnodes.model.codec import digest
+from p2pnodes.store.ledger import State
+
+ENTRIES_MAX: Final = 256
+BYTES_MAX: Final = 32 * 1024 * 1024
+COMPUTED_AT_ONCE_MAX: Final = 4
+"""Reads of the database that run at the same time for this cache; others wait their turn."""
+
+_ETAG_BYTES: Final = 16
+
+
+class Rendered(NamedTuple):
+    """An answer: its body, its headers (with ETag where it has one), and the ETag or None."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    etag: str | None
+
+
+def rendered(body: bytes, root: bytes | None, query: str) -> Rendered:
+    """Give a body its headers; ``root`` None means that it has no validator."""
+    headers = {**JSON_HEADERS, hdrs.CACHE_CONTROL: "no-cache"}
+    if root is None:
+        return Rendered(body, headers, None)
+    etag = f"{root[:_ETAG_BYTES].hex()}-{digest(query.encode(), _ETAG_BYTES).hex()}"
+    return Rendered(body, {**headers, hdrs.ETAG: f'"{etag}"'}, etag)
+
+
+class RootedCache:
+    """Least-recently-used cache of rendered answers."""
+
+    def __init__(self, state: Callable[[], State]) -> None:
+        """``state`` returns a new object after each commit."""
+        self._state = state
+        self._entries: OrderedDict[tuple[bytes, str], Rendered] = OrderedDict()
+        self._bytes = 0
+        self._pending: dict[tuple[bytes, str], asyncio.Task[Rendered]] = {}
+        self._computing = asyncio.Semaphore(COMPUTED_AT_ONCE_MAX)
+
+    def held(self, query: str) -> Rendered | None:
+        """The answer to ``query`` at the current root, if it is kept."""
+        key = (self._state().state_root, query)
+        found = self._entries.get(key)
+        if found is not None:
+            self._entries.move_to_end(key)
+        return found
+
+    async def compute(self, query: str, render: Callable[[], Awaitable[bytes]]) -> Rendered:
+        """The answer to ``query``; callers that come while it is being rendered for the same root share it."""
+        key = (self._state().state_root, query)
+        task = self._pending.get(key)
+        if task is None:
+            task = asyncio.create_task(self._render(query, render))
+            self._pending[key] = task
+            task.add_done_callback(lambda _: self._pending.pop(key, None))
+        return await asyncio.shield(task)  # one caller that goes away does not take the answer from the others
+
+    async def _render(self, query: str, render: Callable[[], Awaitable[bytes]]) -> Rendered:
+        async with self._computing:
+            before = self._state()
+            body = await render()
+        if self._state() is not before:
+            return rendered(body, None, query)
+        answer = rendered(body, before.state_root, query)
+        self._keep((before.state_root, query), answer)
+        return answer
+
+    def _keep(self, key: tuple[bytes, str], answer: Rendered) -> None:
+        replaced = self._entries.pop(key, None)
+        self._bytes += len(answer.body) - (len(replaced.body) if replaced else 0)
+        self._entries[key] = answer
+        while self._entries and (len(self._entries) > ENTRIES_MAX or self._bytes > BYTES_MAX):
+            self._bytes -= len(self._entries.popitem(last=False)[1].body)

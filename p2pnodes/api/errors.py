@@ -1,0 +1,158 @@
+"""Refusals: every status code and error body of the public interface, in FastAPI's shapes.
+
+An error is ``{"detail": text}``; a value that is not as it must be is ``{"detail": [{type, loc, msg, input, ctx}]}``.
+What a client sent is echoed in bounded length, and never in a form that could break the answer.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+import structlog
+from aiohttp import hdrs, web
+from pydantic import ValidationError
+
+from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
+
+log = structlog.get_logger(__name__)
+
+FIELD_ERRORS_MAX: Final = 64
+"""Errors listed in one 422; a client mends the first ones first anyway."""
+
+ECHO_CHARS_MAX: Final = 256
+"""Characters of a header that an error text repeats: a good signature has 128."""
+
+INPUT_BYTES_MAX: Final = 4096
+"""Size up to which a 422 repeats an offending value; beyond it, it names the size."""
+
+JSON_HEADERS: Final[Mapping[str, str]] = {
+    "Content-Type": "application/json",
+    "Server": "p2pnodes",  # without it aiohttp tells its own and Python's version
+    "X-Content-Type-Options": "nosniff",
+}
+
+Loc = tuple[str | int, ...]
+
+
+class ApiError(P2PNodesError):
+    """A request is refused.
+
+    Attributes:
+        status: HTTP status.
+        detail: Text, or the list of a 422.
+        headers: Further headers of the answer.
+    """
+
+    def __init__(
+        self, status: int, detail: str | Sequence[Mapping[str, Any]], headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail if isinstance(detail, str) else f"{len(detail)} values are not as they must be")
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+
+def json_response(status: int, payload: Any, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    return bytes_response(status, orjson.dumps(payload), headers)
+
+
+def bytes_response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An answer whose JSON is rendered already."""
+    return web.Response(status=status, body=body, headers={**JSON_HEADERS, **headers} if headers else JSON_HEADERS)
+
+
+def echo(text: str) -> str:
+    """What a client sent, fit for an error text: bounded, and valid Unicode whatever bytes it came from."""
+    cut = text if len(text) <= ECHO_CHARS_MAX else f"{text[:ECHO_CHARS_MAX]}..."
+    return cut.encode("utf-8", "backslashreplace").decode()
+
+
+def field_error(kind: str, loc: Loc, message: str, found: Any, ctx: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """One entry of a 422's list."""
+    entry = {"type": kind, "loc": loc, "msg": message, "input": _bounded(found)}
+    return entry if ctx is None else {**entry, "ctx": ctx}
+
+
+def missing(loc: Loc, found: Any = None) -> ApiError:
+    """422: a required value is absent."""
+    return ApiError(422, [field_error("missing", loc, "Field required", found)])
+
+
+def invalid_json(position: int, reason: str) -> ApiError:
+    """422: the body is not JSON; ``position`` counts characters as Python's decoder does."""
+    return ApiError(
+        422, [field_error("json_invalid", ("body", position), "JSON decode error", {}, {"error": echo(reason)})]
+    )
+
+
+def invalid_values(source: str, error: ValidationError) -> ApiError:
+    """422: what pydantic found, each place prefixed by ``source`` ("body" or "query")."""
+    return ApiError(
+        422,
+        [
+            field_error(
+                found["type"], (source, *found["loc"]), echo(found["msg"]), found["input"], _context(found.get("ctx"))
+            )
+            for found in error.errors(include_url=False)[:FIELD_ERRORS_MAX]
+        ],
+    )
+
+
+def _context(ctx: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if ctx is None else {key: _bounded(value) for key, value in ctx.items()}
+
+
+def _bounded(value: Any) -> Any:
+    """``value`` if it is small and can be sent as JSON, else a note about it.
+
+    JSON that was read can hold what JSON that is written cannot: lone surrogates, infinities (1e999), and integers of
+    more than 64 bits.
+    """
+    try:
+        size = len(orjson.dumps(value))
+    except (TypeError, ValueError):
+        return echo(repr(value))
+    return value if size <= INPUT_BYTES_MAX else f"(a value of {size} bytes)"
+
+
+def render(error: ApiError) -> web.Response:
+    """Answer to a refused request."""
+    return json_response(error.status, {"detail": error.detail}, error.headers)
+
+
+def _http_exception(error: web.HTTPException) -> web.Response:
+    """What the router and aiohttp itself refuse, in our shape: 404, 405, 413, 417."""
+    headers = {str(name): error.headers[name] for name in (hdrs.ALLOW, hdrs.LOCATION) if name in error.headers}
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return render(ApiError(413, "Request body is too large."))
+    return json_response(error.status, {"detail": error.reason}, headers)
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Turn every error into an answer; the only place where one becomes a 500."""
+    try:
+        response: web.StreamResponse = await handler(request)
+        return response
+    except ApiError as error:
+        return render(error)
+    except WritesRefusedError as error:
+        return json_response(503, {"detail": str(error)}, {hdrs.RETRY_AFTER: str(max(1, error.retry_after_s))})
+    except StoreError as error:  # the disk, not the client: the message says which
+        log.error("store_failed", error=str(error))
+        return json_response(503, {"detail": "This peer cannot record or read at the moment."}, {hdrs.RETRY_AFTER: "5"})
+    except web.HTTPException as error:
+        return _http_exception(error)
+    except ConnectionError:
+        raise  # the client is gone: aiohttp knows what to do
+    except Exception:
+        log.exception("request_failed", method=echo(request.method), path=echo(request.path))
+        if request.writer.output_size:
+            raise  # part of an answer is out (a WebSocket, say); nothing sensible can follow it
+        return json_response(500, {"detail": "Internal Server Error"})
+
+
+def join(values: Iterable[str]) -> str:
+    """A list of texts as upstream prints it: Python's own form."""
+    return repr(list(values))

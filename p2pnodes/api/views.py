@@ -1,0 +1,88 @@
+"""Answers, rendered: what the inventory holds, as upstream writes it. Equal content is equal bytes on every peer."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from p2pnodes.model.clock import hlc_ms
+from p2pnodes.model.events import FAILED, VERIFIED
+from p2pnodes.model.gpus import GpuTable
+from p2pnodes.model.inventory import Chute, TaskStatus
+from p2pnodes.model.keys import ss58_encode
+from p2pnodes.model.requests import seed_of, task_id_of
+from p2pnodes.store.database import Detail
+from p2pnodes.store.facts import StoredClaim
+
+PRIVATE_CHUTE: Final = "[private chute]"
+UNKNOWN_FAILURE: Final = "verification failed"
+
+
+def registration(claim: StoredClaim, table: GpuTable) -> bytes:
+    """Body of a 202 (``schemas.Registration``)."""
+    address = ss58_encode(claim.miner)
+    vote = claim.tally
+    shared: dict[str, Any] = {
+        "miner_hotkey": address,
+        "server_id": claim.body.server_id,
+        "seed": seed_of(claim.claim_id),
+        "created_at": _instant(claim.created_hlc),
+        "verified_at": _instant(vote.since) if vote.status == VERIFIED and vote.since is not None else None,
+        "verification_error": (vote.detail or UNKNOWN_FAILURE) if vote.status == FAILED else None,
+        "instance": None,
+    }
+    nodes = [{**table.fill(node)._asdict(), **shared} for node in claim.body.nodes]
+    return orjson.dumps({"nodes": nodes, "task_id": task_id_of(address, claim.claim_id)})
+
+
+def compact(totals: Iterable[tuple[str, int, int]]) -> bytes:
+    """Body of ``GET /nodes/`` (``schemas.Inventory``), by GPU identifier."""
+    return orjson.dumps({gpu: {"provisioned": busy, "idle": idle} for gpu, busy, idle in sorted(totals)})
+
+
+def detailed(details: Iterable[Detail]) -> bytes:
+    """Body of ``GET /nodes/?detailed=true`` (``schemas.DetailedInventory``), miners with the most GPUs first."""
+    provisioned: dict[bytes, list[dict[str, Any]]] = {}
+    idle: dict[bytes, dict[str, int]] = {}
+    counts: dict[bytes, int] = {}
+    for miner, gpu, chute, count in sorted(details, key=_detail_order):
+        counts[miner] = counts.get(miner, 0) + count
+        if chute is None:
+            idle.setdefault(miner, {})[gpu] = count
+        else:
+            provisioned.setdefault(miner, []).extend([{"gpu": gpu, "chute": _chute(chute)}] * count)
+    ranked = sorted((-count, ss58_encode(miner), miner) for miner, count in counts.items())
+    return orjson.dumps(
+        {address: {"provisioned": provisioned.get(miner, []), "idle": idle.get(miner, {})}
+         for _, address, miner in ranked}
+    )  # fmt: skip
+
+
+def task_state(status: TaskStatus | None) -> bytes:
+    """Body of ``GET /nodes/verification_status`` (``schemas.TaskState``); an unknown task may still arrive."""
+    if status is None:
+        return b'{"status":"pending"}'
+    if status.status == FAILED:
+        return orjson.dumps({"status": status.status, "detail": status.detail or UNKNOWN_FAILURE})
+    return orjson.dumps({"status": status.status})
+
+
+def _detail_order(detail: Detail) -> tuple[str, tuple[Any, ...]]:
+    chute = detail.chute
+    return detail.gpu_identifier, () if chute is None else (chute.chute_id, chute.instance_id, chute.verified)
+
+
+def _chute(chute: Chute) -> dict[str, Any]:
+    return {
+        "username": chute.username if chute.public else None,
+        "name": chute.name if chute.public else PRIVATE_CHUTE,
+        "chute_id": chute.chute_id,
+        "verified": chute.verified,
+        "instance_id": chute.instance_id,
+    }
+
+
+def _instant(hlc: int) -> str:
+    """ISO 8601 in UTC with microseconds, as upstream's database writes it."""
+    return datetime.fromtimestamp(hlc_ms(hlc) / 1000, UTC).isoformat(timespec="microseconds")
