@@ -212,6 +212,11 @@ class Settings(BaseSettings):
         return self.node_key_file or self.data_dir / "node.key"
 
     @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        return self.data_dir / "p2pnodes.db"
+
+    @property
     def admin_socket_path(self) -> Path:
         """The operator's Unix socket."""
         return self.admin.socket or self.data_dir / "admin.sock"

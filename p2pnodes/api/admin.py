@@ -25,6 +25,9 @@ ROWS_DEFAULT: Final = 100
 ROWS_MAX: Final = 10_000
 FILTER_CHARS_MAX: Final = 512
 SOCKET_MODE: Final = 0o660
+SHUTDOWN_S: Final = 1.0
+"""Seconds that answers in progress get when the daemon stops."""
+
 _SOCKET_PATH_BYTES_MAX: Final = 107
 """Linux keeps 108 bytes for the path of a Unix socket, the last of them a NUL."""
 
@@ -103,10 +106,16 @@ async def start_admin(app: web.Application, path: Path, port: int | None = None)
     Raises:
         ConfigError: Another daemon serves this socket, the path is too long or not writable, or the port is taken.
     """
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+
+    async def remove_socket(_: web.Application) -> None:
+        path.unlink(missing_ok=True)
+
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+    listener = await asyncio.to_thread(_bind, path)
+    app.on_cleanup.append(remove_socket)
     await runner.setup()
     try:
-        await web.SockSite(runner, await asyncio.to_thread(_bind, path)).start()
+        await web.SockSite(runner, listener).start()
         if port is not None:
             try:
                 await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -99,6 +99,16 @@ def load_node_key(path: Path) -> NodeKey:
     return NodeKey.from_seed(seed)
 
 
+def load_key(path: Path) -> Hotkey | NodeKey:
+    """Read a key file of either kind.
+
+    Raises:
+        ConfigError: See ``load_hotkey`` and ``load_node_key``.
+    """
+    is_node_key = _read_secret(path, "key file").lstrip().startswith(_NODE_KEY_TAG.encode())
+    return load_node_key(path) if is_node_key else load_hotkey(path)
+
+
 def create_node_key(path: Path) -> NodeKey:
     """Draw a node key and write it to a new file, mode 0600; the file appears whole or not at all.
 

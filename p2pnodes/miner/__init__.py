@@ -9,13 +9,13 @@ from p2pnodes.miner.client import (
     MinerClient,
     MinerError,
     NotFoundError,
-    RateLimitedError,
     RefusedError,
     RegisteredNode,
     Registration,
     TaskFailedError,
     TaskStatus,
     TaskTimeoutError,
+    TooOftenError,
 )
 
 __all__ = [
@@ -27,11 +27,11 @@ __all__ = [
     "MinerClient",
     "MinerError",
     "NotFoundError",
-    "RateLimitedError",
     "RefusedError",
     "RegisteredNode",
     "Registration",
     "TaskFailedError",
     "TaskStatus",
     "TaskTimeoutError",
+    "TooOftenError",
 ]

@@ -11,6 +11,7 @@ Example:
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
@@ -23,11 +24,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yarl import URL
 
 from p2pnodes.model.errors import LocalProtocolError, P2PNodesError
-from p2pnodes.model.keys import Hotkey
+from p2pnodes.model.keys import Hotkey, ss58_encode
 from p2pnodes.model.requests import (
     NONCE_WINDOW_S,
     PURPOSE_DELETE,
     PURPOSE_STATUS,
+    Add,
     bound_purpose,
     sign_add,
     sign_delete,
@@ -37,6 +39,9 @@ from p2pnodes.model.requests import (
 RETRIES: Final = 5
 RETRY_DELAY_S: Final = 3.0
 """What upstream's miner client does (compat.md, section 4)."""
+
+RETRY_AFTER_S_MAX: Final = 30.0
+"""Longest pause that an API can ask for; the API that is ready first decides when the next round begins."""
 
 TIMEOUT_S: Final = 30.0
 SIGNATURE_AGE_S_MAX: Final = NONCE_WINDOW_S // 2
@@ -49,7 +54,7 @@ ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024
 APIS_MAX: Final = 64
 DETAIL_CHARS_MAX: Final = 2_000
 _UNAVAILABLE: Final = frozenset({502, 503, 504})
-"""Statuses that say: nothing was recorded, ask another peer."""
+"""Statuses that say: this API cannot serve it now, ask another one. So does a 429 that names when to come back."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -105,14 +110,8 @@ class ConflictError(RefusedError):
     """409: a GPU is in the inventory already, or the nonce lies below one that was used."""
 
 
-class RateLimitedError(RefusedError):
-    """429: too many requests, or a GPU that changed hands too often.
-
-    Attributes:
-        retry_after_s: Seconds to wait, where the daemon names them.
-    """
-
-    retry_after_s: float | None = None
+class TooOftenError(RefusedError):
+    """429 that waiting does not mend: a GPU changed hands too often. A rate limit is waited out instead."""
 
 
 class MalformedAnswerError(MinerError):
@@ -200,6 +199,7 @@ class MinerClient:
         timeout_s: Bound of one request at one API.
         clock: Unix seconds, for nonces.
         sleep: Waits some seconds between rounds and polls.
+        on_failure: Called with an API and the reason each time one did not serve a request.
 
     Raises:
         LocalProtocolError: A base URL is not http or https, or there are none or too many.
@@ -215,6 +215,7 @@ class MinerClient:
         timeout_s: float = TIMEOUT_S,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_failure: Callable[[str, str], None] | None = None,
     ) -> None:
         if not 1 <= len(apis) <= APIS_MAX:
             raise LocalProtocolError(f"{len(apis)} APIs; expected 1 to {APIS_MAX}")
@@ -225,6 +226,7 @@ class MinerClient:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._clock = clock
         self._sleep = sleep
+        self._on_failure = on_failure
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -252,7 +254,26 @@ class MinerClient:
             MalformedAnswerError: The answer is no registration.
         """
         raw = body if isinstance(body, bytes) else orjson.dumps(without_nulls(body))
-        return _parse(Registration, *await self._send(lambda nonce: self._add_request(nonce, raw), 202))
+        signer = self._signer()
+        answer = await self._send(lambda nonce: _add_request(sign_add(signer, nonce, raw)), 202)
+        return _parse(Registration, *answer)
+
+    def sign_add(self, body: bytes | Mapping[str, Any]) -> Add:
+        """Sign a registration without sending it; ``send`` takes it to the APIs, as often as one likes.
+
+        Args:
+            body: As for ``add``.
+        """
+        raw = body if isinstance(body, bytes) else orjson.dumps(without_nulls(body))
+        return sign_add(self._signer(), int(self._clock()), raw)
+
+    async def send(self, request: Add) -> Registration:
+        """Send a registration that is signed already; the same one again is the same claim, at any API.
+
+        Raises:
+            RefusedError: See ``add``, also for the others that it raises.
+        """
+        return _parse(Registration, *await self._send(lambda _: _add_request(request), 202))
 
     async def delete(self, uuid: str, *, bound: bool = True) -> None:
         """Delete one GPU; deleting it again with the same signature is no error.
@@ -267,7 +288,15 @@ class MinerClient:
             RefusedError: Or another of its children.
             ApiUnreachableError: No API served the request.
         """
-        await self._send(lambda nonce: self._delete_request(nonce, uuid, bound=bound), 200)
+        signer = self._signer()
+        purpose = bound_purpose(uuid) if bound else PURPOSE_DELETE
+
+        def sign(nonce_s: int) -> _Signed:
+            delete = sign_delete(signer, nonce_s, purpose)
+            auth = _auth(signer.address, delete.nonce, delete.signature)
+            return _Signed("DELETE", f"/nodes/{quote(uuid, safe='')}", auth)
+
+        await self._send(sign, 200)
 
     async def task_status(self, task_id: str) -> TaskStatus:
         """State of a claim.
@@ -279,8 +308,13 @@ class MinerClient:
             MalformedAnswerError: The answer is no task status.
         """
         path = f"/nodes/verification_status?{urlencode({'task_id': task_id})}"
-        answer = await self._send(lambda nonce: self._signed("GET", path, nonce, PURPOSE_STATUS), 200)
-        return _parse(TaskStatus, *answer)
+        signer = self._signer()
+
+        def sign(nonce_s: int) -> _Signed:
+            signature = signer.sign(signing_message(signer.address, str(nonce_s), PURPOSE_STATUS))
+            return _Signed("GET", path, _auth(signer.address, str(nonce_s), signature))
+
+        return _parse(TaskStatus, *await self._send(sign, 200))
 
     async def wait_verified(
         self, task_id: str, *, timeout_s: float | None = None, poll_s: float = POLL_S
@@ -333,22 +367,6 @@ class MinerClient:
         _, answer = await self._send(lambda _: _Signed("GET", "/nodes/supported"), 200)
         return _mapping(answer)
 
-    def _add_request(self, nonce_s: int, body: bytes) -> _Signed:
-        hotkey = self._signer()
-        add = sign_add(hotkey, nonce_s, body)
-        headers = {**_auth(hotkey, add.nonce, add.signature), "Content-Type": "application/json"}
-        return _Signed("POST", "/nodes/", headers, body)
-
-    def _delete_request(self, nonce_s: int, uuid: str, *, bound: bool) -> _Signed:
-        hotkey = self._signer()
-        delete = sign_delete(hotkey, nonce_s, bound_purpose(uuid) if bound else PURPOSE_DELETE)
-        return _Signed("DELETE", f"/nodes/{quote(uuid, safe='')}", _auth(hotkey, delete.nonce, delete.signature))
-
-    def _signed(self, method: str, path: str, nonce_s: int, tail: str) -> _Signed:
-        hotkey = self._signer()
-        signature = hotkey.sign(signing_message(hotkey.address, str(nonce_s), tail))
-        return _Signed(method, path, _auth(hotkey, str(nonce_s), signature))
-
     def _signer(self) -> Hotkey:
         if self.hotkey is None:
             raise LocalProtocolError("this request needs a signature; expected a MinerClient with a hotkey")
@@ -363,13 +381,16 @@ class MinerClient:
         signed_at_s = int(self._clock())
         request = sign(signed_at_s)
         failures: dict[str, str] = {}
+        waits_s: list[float] = []
         for round_number in range(self._retries + 1):
             if round_number:
-                await self._sleep(self._retry_delay_s)
+                await self._sleep(min(waits_s))
+            waits_s = []
             if abs(self._clock() - signed_at_s) > SIGNATURE_AGE_S_MAX:
                 signed_at_s = int(self._clock())
                 request = sign(signed_at_s)
             for api in self.apis:
+                wait_s = self._retry_delay_s
                 try:
                     status, content, headers = await self._exchange(api, request)
                 except TimeoutError:
@@ -377,9 +398,14 @@ class MinerClient:
                 except aiohttp.ClientError as error:
                     failures[api] = _reason(error)
                 else:
-                    if status not in _UNAVAILABLE:
-                        return api, _decide(api, status, content, headers, expected)
+                    retry_after_s = _retry_after_s(headers)
+                    if status not in _UNAVAILABLE and (status != 429 or retry_after_s is None):
+                        return api, _decide(api, status, content, expected)
                     failures[api] = f"{status}: {_detail(content)}"
+                    wait_s = max(wait_s, min(retry_after_s or 0, RETRY_AFTER_S_MAX))
+                waits_s.append(wait_s)
+                if self._on_failure is not None:
+                    self._on_failure(api, failures[api])
         raise ApiUnreachableError(failures)
 
     async def _exchange(self, api: str, request: _Signed) -> tuple[int, bytes, Mapping[str, str]]:
@@ -422,8 +448,13 @@ def _checked(api: str) -> str:
     return api.rstrip("/")
 
 
-def _auth(hotkey: Hotkey, nonce: str, signature: bytes) -> dict[str, str]:
-    return {"X-Chutes-Hotkey": hotkey.address, "X-Chutes-Nonce": nonce, "X-Chutes-Signature": signature.hex()}
+def _add_request(add: Add) -> _Signed:
+    headers = {**_auth(ss58_encode(add.hotkey), add.nonce, add.signature), "Content-Type": "application/json"}
+    return _Signed("POST", "/nodes/", headers, add.body)
+
+
+def _auth(address: str, nonce: str, signature: bytes) -> dict[str, str]:
+    return {"X-Chutes-Hotkey": address, "X-Chutes-Nonce": nonce, "X-Chutes-Signature": signature.hex()}
 
 
 _REFUSALS: Final[Mapping[int, type[RefusedError]]] = {
@@ -434,22 +465,24 @@ _REFUSALS: Final[Mapping[int, type[RefusedError]]] = {
     409: ConflictError,
     413: InvalidRequestError,
     422: InvalidRequestError,
-    429: RateLimitedError,
+    429: TooOftenError,
 }
 
 
-def _decide(api: str, status: int, content: bytes, headers: Mapping[str, str], expected: int) -> Any:
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds after which an API wants to be asked again, None where it names none."""
+    text = headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _decide(api: str, status: int, content: bytes, expected: int) -> Any:
     """JSON of the expected answer, or the error that a refusal is."""
     if status == expected:
         try:
             return orjson.loads(content)
         except orjson.JSONDecodeError as error:
             raise MalformedAnswerError(f"{api} answered {status} without JSON; is it a p2pnodes daemon?") from error
-    refusal = _REFUSALS.get(status, RefusedError)(status, _detail(content), api)
-    if isinstance(refusal, RateLimitedError):
-        retry_after = headers.get("Retry-After", "")
-        refusal.retry_after_s = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
-    raise refusal
+    raise _REFUSALS.get(status, RefusedError)(status, _detail(content), api)
 
 
 def _detail(content: bytes) -> str:
@@ -475,8 +508,10 @@ def _field_error(item: Any) -> str:
 
 def _reason(error: aiohttp.ClientError) -> str:
     """One line for what the connection did."""
-    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error is not None:
-        return error.os_error.strerror or str(error.os_error) or "cannot connect"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        failed = error.os_error
+        # A refused connection's own text repeats the address; a name that is not found has a negative number.
+        return os.strerror(failed.errno) if failed.errno and failed.errno > 0 else failed.strerror or str(failed)
     return str(error) or type(error).__name__
 
 

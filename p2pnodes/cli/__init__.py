@@ -1,0 +1,81 @@
+"""The command line. Modules here import what a command needs when it runs: ``p2pnodes --help`` must be quick.
+
+``main`` is the console script. Each module holds one group of commands; ``output`` holds what all of them share.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from p2pnodes import __version__
+from p2pnodes.cli import admin, db, keys, miner, settings
+from p2pnodes.cli.demo import demo
+from p2pnodes.cli.devnet import devnet
+from p2pnodes.cli.output import EXIT_CODES, command, fail
+from p2pnodes.model.errors import P2PNodesError
+
+__all__ = ["app", "main"]
+
+_FIRST = "Begin here"
+_DAEMON = "Daemon"
+_OPERATOR = "Look into a running daemon"
+_MINER = "Miners"
+
+app = typer.Typer(
+    name="p2pnodes",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="The GPU inventory of a Bittensor subnet, kept by its validators together instead of by one operator.\n\n"
+    "Each validator runs a daemon. Miners register GPUs with any of them, all of them vote, and all of them show the "
+    "same inventory.",
+    epilog=EXIT_CODES,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"p2pnodes {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that go before a command."""
+
+
+command(app, "p2pnodes demo", panel=_FIRST)(demo)
+command(app, "p2pnodes devnet --dir ./devnet", "p2pnodes miner list --api http://127.0.0.1:8100", panel=_FIRST)(devnet)
+command(app, "p2pnodes run --config /etc/p2pnodes/p2pnodes.toml", panel=_DAEMON)(settings.run)
+app.add_typer(settings.app, name="config", rich_help_panel=_DAEMON)
+app.add_typer(keys.app, name="keys", rich_help_panel=_DAEMON)
+app.add_typer(db.app, name="db", rich_help_panel=_DAEMON)
+command(app, "p2pnodes status --config p2pnodes.toml", panel=_OPERATOR)(admin.status)
+command(app, "p2pnodes peers --config p2pnodes.toml", panel=_OPERATOR)(admin.peers)
+command(app, "p2pnodes nodes --config p2pnodes.toml --status pending", panel=_OPERATOR)(admin.nodes)
+command(app, "p2pnodes claims --config p2pnodes.toml --status failed --json", panel=_OPERATOR)(admin.claims)
+command(app, "p2pnodes verdicts --config p2pnodes.toml --finding failed", panel=_OPERATOR)(admin.verdicts)
+command(app, "p2pnodes events --config p2pnodes.toml --state void --limit 20", panel=_OPERATOR)(admin.events)
+app.add_typer(miner.app, name="miner", rich_help_panel=_MINER)
+
+
+def main() -> None:
+    """Run the command line: what is done on purpose ends in one line on stderr and an exit code, never a traceback."""
+    try:
+        try:
+            app(prog_name="p2pnodes")
+        except P2PNodesError as error:
+            fail(error)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output is gone, as with `| head`; Python must not try to flush again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

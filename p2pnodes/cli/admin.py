@@ -1,0 +1,268 @@
+"""The operator's commands: they ask a running daemon over its admin socket (``api/admin.py``)."""
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlencode
+
+import typer
+
+from p2pnodes.cli.output import (
+    JsonOption,
+    UnreachableError,
+    note,
+    print_fields,
+    print_json,
+    print_table,
+)
+from p2pnodes.model.errors import P2PNodesError
+
+ANSWER_S_MAX: Final = 10.0
+ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bound of an answer; 10,000 rows take about a tenth of it."""
+
+ROWS_DEFAULT: Final = 100
+ROWS_MAX: Final = 10_000
+
+SocketOption = Annotated[
+    Path | None,
+    typer.Option("--socket", metavar="PATH", help="The daemon's admin socket; goes before --config."),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", envvar="P2PNODES_CONFIG", metavar="FILE", help="The daemon's configuration: names its admin socket."
+    ),
+]
+LimitOption = Annotated[int, typer.Option(min=1, max=ROWS_MAX, help="Rows at most.")]
+HotkeyOption = Annotated[str | None, typer.Option(metavar="SS58", help="Only this miner's.")]
+ClaimOption = Annotated[str | None, typer.Option(metavar="ID", help="Only of this claim.")]
+StatusOption = Annotated[
+    Literal["pending", "verified", "failed"] | None, typer.Option("--status", help="Only with this status.")
+]
+
+PEER_COLUMNS: Final = ("hotkey", "url", "connected", "direction", "lag", "last_error")
+NODE_COLUMNS: Final = ("uuid", "status", "gpu_identifier", "hotkey", "server_id", "created_at", "verified_at", "detail")
+CLAIM_COLUMNS: Final = ("claim_id", "status", "gpus", "hotkey", "created_at", "verified_since", "detail")
+VERDICT_COLUMNS: Final = ("claim_id", "validator", "finding", "method", "at", "detail")
+EVENT_COLUMNS: Final = ("position", "at", "kind", "state", "author", "number", "seq", "id", "reason")
+
+
+def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_json: JsonOption = False) -> None:
+    """Show a running daemon at a glance.
+
+    Two daemons hold the same inventory when their state roots are equal; they should be when their vector digests
+    (the same events) and electorate digests (the same stakes) are.
+    """
+    found = ask(_socket(config, socket_path), "/status")
+    if as_json:
+        print_json(found)
+        return
+    electorate, log, queues = found["electorate"], found["log"], found["queues"]
+    print_fields(
+        {
+            "version": found["version"],
+            "network": f"{found['network_id']} (netuid {found['netuid']})",
+            "url": found["url"],
+            "hotkey": found["hotkey"],
+            "node key": found["node_key"],
+            "ready": "; ".join(found["ready"]) or "yes",
+            "writes": found["writes"]["reason"] or "allowed",
+            "own log": log and f"number {log['number']}, seq {log['seq']}, head {log['id']}",
+            "state root": found["state_root"],
+            "vector digest": found["vector_digest"],
+            "electorate": f"block {electorate['block']}, {electorate['age_s']} s old, {electorate['validators']} "
+            f"validators ({electorate['enrolled']} enrolled), {electorate['registered']} registered hotkeys",
+            "electorate digest": electorate["digest"],
+            **({"electorate error": electorate["error"]} if electorate["error"] else {}),
+            "holds": f"{found['nodes']} GPUs, {found['events']} events",
+            "received": _counts(found["outcomes"]),
+            "forks": "; ".join(f"log {fork['log']} at seq {fork['seq']}" for fork in found["forks"]) or "none seen",
+            "queues": _counts(queues),
+            "clock": "no peer to compare with"
+            if found["clock_offset_ms"] is None
+            else f"peers are {found['clock_offset_ms'] / 1000:+.3f} s off",
+            "up": f"{found['uptime_s']} s",
+        }
+    )
+    _print_peers(found["gossip"]["peers"])
+
+
+def peers(*, config: ConfigOption = None, socket_path: SocketOption = None, as_json: JsonOption = False) -> None:
+    """List the peers of a running daemon: sessions, lag, and why there is no session."""
+    found = ask(_socket(config, socket_path), "/peers")
+    if as_json:
+        print_json(found)
+    else:
+        _print_peers(found)
+
+
+def nodes(
+    *,
+    config: ConfigOption = None,
+    socket_path: SocketOption = None,
+    uuid: Annotated[str | None, typer.Option(help="Only this GPU.")] = None,
+    hotkey: HotkeyOption = None,
+    state: StatusOption = None,
+    model: Annotated[str | None, typer.Option(metavar="GPU", help="Only this GPU model, such as h100_sxm.")] = None,
+    server: Annotated[str | None, typer.Option(metavar="ID", help="Only this server, as its miner calls it.")] = None,
+    claim: ClaimOption = None,
+    limit: LimitOption = ROWS_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """List the GPUs that a running daemon has in its inventory."""
+    filters = {
+        "uuid": uuid,
+        "hotkey": hotkey,
+        "status": state,
+        "gpu_identifier": model,
+        "server_id": server,
+        "claim_id": claim,
+    }
+    _list(_socket(config, socket_path), "/nodes", filters, limit, NODE_COLUMNS, as_json=as_json)
+
+
+def claims(
+    *,
+    config: ConfigOption = None,
+    socket_path: SocketOption = None,
+    hotkey: HotkeyOption = None,
+    state: StatusOption = None,
+    task: Annotated[str | None, typer.Option(metavar="ID", help="Only the claim of this task.")] = None,
+    claim: ClaimOption = None,
+    limit: LimitOption = ROWS_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """List the claims that a running daemon knows, and how the vote on each stands."""
+    filters = {"hotkey": hotkey, "status": state, "task_id": task, "claim_id": claim}
+    _list(_socket(config, socket_path), "/claims", filters, limit, CLAIM_COLUMNS, as_json=as_json)
+
+
+def verdicts(
+    *,
+    config: ConfigOption = None,
+    socket_path: SocketOption = None,
+    claim: ClaimOption = None,
+    validator: Annotated[str | None, typer.Option(metavar="SS58", help="Only this validator's.")] = None,
+    finding: Annotated[
+        Literal["verified", "failed", "abstain"] | None, typer.Option(help="Only with this finding.")
+    ] = None,
+    limit: LimitOption = ROWS_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """List the latest verdict of each validator on each claim."""
+    filters = {"claim_id": claim, "validator": validator, "finding": finding}
+    _list(_socket(config, socket_path), "/verdicts", filters, limit, VERDICT_COLUMNS, as_json=as_json)
+
+
+def events(
+    *,
+    config: ConfigOption = None,
+    socket_path: SocketOption = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind, such as add or verdict.")] = None,
+    state: Annotated[
+        Literal["valid", "void", "unknown"] | None,
+        typer.Option(help="Only these; void events count for nothing, unknown ones wait for a newer build."),
+    ] = None,
+    author: Annotated[str | None, typer.Option(metavar="SS58", help="Only this validator's.")] = None,
+    node_key: Annotated[str | None, typer.Option(metavar="HEX", help="Only logs of this node key.")] = None,
+    event_id: Annotated[str | None, typer.Option("--id", metavar="HEX", help="Only this event.")] = None,
+    after: Annotated[
+        int | None, typer.Option(min=0, help="Only behind this position, in order of arrival, oldest first.")
+    ] = None,
+    limit: LimitOption = ROWS_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """List stored events, newest first; with --after oldest first, so that a program can follow them.
+
+    A position is the order of arrival at this one daemon, and means nothing elsewhere.
+    """
+    order = {"newest_first": "true"} if after is None else {"after": str(after)}
+    filters = {"kind": kind, "state": state, "author": author, "node_key": node_key, "id": event_id, **order}
+    _list(_socket(config, socket_path), "/events", filters, limit, EVENT_COLUMNS, as_json=as_json)
+
+
+def ask(path: Path, route: str) -> Any:
+    """Answer of a running daemon's operator's interface.
+
+    Args:
+        path: Its admin socket.
+        route: Path and query.
+
+    Raises:
+        UnreachableError: Nobody answers there.
+        P2PNodesError: Refused, or no answer of this interface.
+    """
+    connection = _UnixConnection(path)
+    try:
+        connection.request("GET", route)
+        answer = connection.getresponse()
+        content = answer.read(ANSWER_BYTES_MAX + 1)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnreachableError(
+            f"no daemon answers at {path} ({reason}); expected a running one: is it started, does --config name its "
+            "file, and may you use its socket?"
+        ) from error
+    finally:
+        connection.close()
+    if len(content) > ANSWER_BYTES_MAX:
+        raise P2PNodesError(f"{path} answered more than {ANSWER_BYTES_MAX} bytes; ask for less with --limit")
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise P2PNodesError(f"{path} answered {answer.status} without JSON; is a p2pnodes daemon there?") from error
+    if answer.status != 200:
+        detail = found.get("detail") if isinstance(found, dict) else found
+        raise P2PNodesError(f"the daemon answered {answer.status}: {detail}")
+    return found
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket; the standard library's, because importing an HTTP client costs more than the answer."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=ANSWER_S_MAX)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket instead of the host."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _socket(config: Path | None, socket_path: Path | None) -> Path:
+    if socket_path is not None:
+        return socket_path
+    if config is None:
+        raise typer.BadParameter(
+            "give the daemon's configuration with --config (or P2PNODES_CONFIG), or its socket with --socket"
+        )
+    from p2pnodes.config import load_settings
+
+    return load_settings(config).admin_socket_path
+
+
+def _list(
+    path: Path, route: str, filters: Mapping[str, str | None], limit: int, columns: tuple[str, ...], *, as_json: bool
+) -> None:
+    query = {name: value for name, value in filters.items() if value is not None} | {"limit": str(limit)}
+    rows = ask(path, f"{route}?{urlencode(query)}")
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(columns, rows, empty="none")
+    if len(rows) == limit:
+        note(f"{limit} rows are shown, there may be more: see --limit")
+
+
+def _print_peers(found: list[dict[str, Any]]) -> None:
+    print_table(PEER_COLUMNS, found, empty="no peers known")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"

@@ -1,0 +1,74 @@
+"""``p2pnodes db``: look into a daemon's SQLite file without asking the daemon."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from p2pnodes.cli.output import ExitCode, JsonOption, command, fail_line, print_fields, print_json
+from p2pnodes.cli.settings import ConfigOption
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look into a daemon's database. It is a SQLite file, which sqlite3 can read while the daemon runs, too.",
+)
+
+
+@command(app, 'sqlite3 "$(p2pnodes db path --config p2pnodes.toml)" "SELECT * FROM inventory"', name="path")
+def database_path(config: ConfigOption) -> None:
+    """Print the path of the database.
+
+    Its views inventory, claims, verdicts, peers and event_log are made for reading.
+    """
+    from p2pnodes.config import load_settings
+
+    print(load_settings(config).database_path)
+
+
+@command(
+    app, "p2pnodes db verify --config p2pnodes.toml", "p2pnodes db verify --config p2pnodes.toml backup/p2pnodes.db"
+)
+def verify(
+    config: ConfigOption,
+    database: Annotated[
+        Path | None, typer.Argument(metavar="[PATH]", help="Another database of the same network, such as a backup.")
+    ] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a database against its own log: chains, signatures, and rows that equal a rebuild.
+
+    Nothing is changed, and the daemon may run meanwhile. A problem means a damaged file or a bug. Exit code 1 when
+    there is one.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from p2pnodes.config import load_settings
+    from p2pnodes.store.audit import audit
+
+    settings = load_settings(config)
+    begin = time.monotonic()
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("events", total=None)
+        report = audit(
+            database or settings.database_path,
+            settings.network,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if as_json:
+        print_json(report._asdict())
+    else:
+        for problem in report.problems:
+            fail_line(problem)
+        print_fields(
+            {
+                "checked": f"{report.events} events in {report.logs} logs, {report.rows} rows",
+                "state root": report.state_root or "not computed",
+                "took": f"{time.monotonic() - begin:.1f} s",
+                "result": f"problems found: {len(report.problems)}" if report.problems else "no problems found",
+            }
+        )
+    raise typer.Exit(ExitCode.FAILED if report.problems else ExitCode.DONE)

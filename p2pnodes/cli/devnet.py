@@ -1,0 +1,75 @@
+"""``p2pnodes devnet``: a network on this machine, until it is told to stop."""
+
+import asyncio
+import signal
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+BASE_PORT_MAX: Final = 65_535 - 16
+
+
+def devnet(
+    *,
+    peers: Annotated[int, typer.Option(min=1, max=16, help="How many daemons.")] = 3,
+    base_port: Annotated[
+        int, typer.Option(min=1024, max=BASE_PORT_MAX, help="Peer I serves http://127.0.0.1:<base port + I>.")
+    ] = 8100,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", show_default="temporary", help="Keeps keys, databases and logs; run again, it goes on."),
+    ] = None,
+    quorum: Annotated[
+        float, typer.Option(min=0.000001, max=0.999999, help="Share of the stake that must say verified.")
+    ] = 0.5,
+    epoch_s: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Seconds between blocks of the electorate.")
+    ] = 60.0,
+) -> None:
+    """Run a network of real daemons on this machine, for development.
+
+    The validators are //validator0, //validator1, … with a stake of 100 each, the registered miners //Alice, //Bob,
+    //Charlie and //Dave: development keys that everybody knows. Verifier none votes verified without a check, and
+    private verification hosts are allowed. A daemon that dies is reported and started again.
+
+    Prints the URLs, then “devnet ready” once every peer has a session with every other; runs until Ctrl-C or SIGTERM.
+    """
+    with ExitStack() as stack:
+        if directory is None:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="p2pnodes-")))
+        ports = [base_port + index for index in range(peers)]
+        asyncio.run(_run(directory.absolute(), ports, quorum, epoch_s))
+
+
+async def _run(directory: Path, ports: list[int], quorum: float, epoch_s: float) -> None:
+    from p2pnodes.devnet import Devnet
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    net = Devnet(directory, ports, quorum=quorum, epoch_s=epoch_s, report=_say)
+    starting = asyncio.create_task(net.start())
+    stopped = asyncio.create_task(stopping.wait())
+    await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if not starting.done():
+            starting.cancel()
+            return
+        await starting
+        for peer in net.peers:
+            _say(f"{peer.name}  {peer.url}  {peer.hotkey_uri}  {peer.directory}")
+        _say("devnet ready")
+        await stopped
+        _say("stopping")
+    finally:
+        stopped.cancel()
+        await asyncio.gather(starting, stopped, return_exceptions=True)
+        await net.stop()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

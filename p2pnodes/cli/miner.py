@@ -1,0 +1,291 @@
+"""``p2pnodes miner``: register GPUs, follow their verification, delete them, at any of several daemons."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from p2pnodes.cli.keys import UriOption, load_signer
+from p2pnodes.cli.output import (
+    EXIT_CODES,
+    ExitCode,
+    JsonOption,
+    UnreachableError,
+    command,
+    fail_line,
+    note,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+)
+from p2pnodes.model.errors import ConfigError, P2PNodesError
+
+if TYPE_CHECKING:
+    from p2pnodes.miner.client import MinerClient
+    from p2pnodes.model.keys import Hotkey
+
+BODY_BYTES_MAX: Final = 64 * 1024
+"""Bound of a registration file: the most that daemons take (``model/requests.py``)."""
+
+EXAMPLE_GPUS: Final = 8
+
+ApiOption = Annotated[
+    list[str],
+    typer.Option(
+        metavar="URL",
+        help="Base URL of a daemon; give several, and the next one is asked when one does not answer.",
+    ),
+]
+HotkeyFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="The miner's hotkey, a Bittensor wallet file: ~/.bittensor/wallets/WALLET/hotkeys/HOTKEY."
+    ),
+]
+RetriesOption = Annotated[
+    int, typer.Option(min=0, max=100, help="Further rounds over all APIs when none of them serves the request.")
+]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option("--timeout", min=0, metavar="S", show_default="no limit", help="Seconds to wait at most."),
+]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Register GPUs and follow their verification. A request is signed once and taken to the first daemon that "
+    "answers; the same signed request at several daemons is one claim.",
+    epilog=EXIT_CODES,
+)
+
+
+@command(app, "p2pnodes miner example > server.json")
+def example() -> None:
+    """Print a registration to fill in: one server with eight H100 GPUs.
+
+    On a devnet it is accepted as it is; elsewhere verification_host must be a public address.
+    """
+    import secrets
+
+    from p2pnodes.miner.example import example_server
+
+    print_json(example_server([secrets.token_hex(16) for _ in range(EXAMPLE_GPUS)]))
+
+
+@command(
+    app,
+    "p2pnodes miner add server.json --hotkey-file HOTKEY --api https://a.example --api https://b.example",
+    "p2pnodes miner example | p2pnodes miner add - --uri //Alice --api http://127.0.0.1:8100 --wait",
+)
+def add(
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="The registration, JSON; - reads standard input.")],
+    *,
+    api: ApiOption,
+    hotkey_file: HotkeyFileOption = None,
+    uri: UriOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the validators have decided.")] = False,
+    timeout_s: TimeoutOption = None,
+    retries: RetriesOption = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Register the GPUs of one server, 1 to 10: {"server_id", "server_name", "nodes": [...]}.
+
+    Prints the task, whose status tells how the vote went. To repeat it while its claim stands is no error.
+    """
+    body = _read_body(file)
+    signer = load_signer(hotkey_file, uri)
+
+    async def register(client: "MinerClient") -> None:
+        registration = await client.add(body)
+        found = registration.model_dump(mode="json")
+        if not as_json:
+            print_fields({"task": registration.task_id, "seed": registration.seed})
+            print_table(("uuid", "gpu_identifier", "created_at"), found["nodes"], empty="no GPUs")
+        try:
+            if wait:
+                status = await client.wait_verified(registration.task_id, timeout_s=timeout_s)
+                found["status"] = status.status
+                if not as_json:
+                    say(f"decided: {status.status}")
+        finally:
+            if as_json:
+                print_json(found)
+
+    _run(api, signer, retries, register)
+
+
+@command(app, "p2pnodes miner list --api http://127.0.0.1:8100 --hotkey 5Grw...", name="list")
+def list_(
+    *,
+    api: ApiOption,
+    hotkey: Annotated[str | None, typer.Option(metavar="SS58", help="Only this miner's GPUs.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="GPU", help="Only this GPU model, such as h100_sxm.")] = None,
+    detailed: Annotated[bool, typer.Option("--detailed", help="By miner, with what runs on the GPUs.")] = False,
+    retries: RetriesOption = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """List the inventory: how many GPUs of each model, and how many of them are idle. Needs no key."""
+
+    async def fetch(client: "MinerClient") -> None:
+        if detailed:
+            by_miner = await client.detailed_inventory(hotkey=hotkey, model=model)
+            if as_json:
+                print_json(by_miner)
+            else:
+                print_table(
+                    ("miner", "gpu", "idle", "provisioned", "chutes"), _by_model(by_miner), empty="no GPUs are listed"
+                )
+        else:
+            totals = await client.inventory(hotkey=hotkey, model=model)
+            if as_json:
+                print_json(totals)
+            else:
+                rows = [{"gpu": gpu_identifier, **counts} for gpu_identifier, counts in totals.items()]
+                print_table(("gpu", "provisioned", "idle"), rows, empty="no GPUs are listed")
+
+    _run(api, None, retries, fetch)
+
+
+@command(app, "p2pnodes miner status TASK --wait --timeout 600 --uri //Alice --api http://127.0.0.1:8100")
+def status(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task, as add printed it.")],
+    *,
+    api: ApiOption,
+    hotkey_file: HotkeyFileOption = None,
+    uri: UriOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the validators have decided.")] = False,
+    timeout_s: TimeoutOption = None,
+    retries: RetriesOption = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how the vote on a registration stands: pending, verified, or failed and why.
+
+    Exit code 0 when it is verified, or pending and --wait is not given; 1 when it failed; 3 when it is still pending
+    after --timeout.
+    """
+    signer = load_signer(hotkey_file, uri)
+
+    async def fetch(client: "MinerClient") -> None:
+        from p2pnodes.miner.client import TaskFailedError
+
+        found = await client.task_status(task)
+        if wait and found.status == "pending":
+            found = await client.wait_verified(task, timeout_s=timeout_s)
+        if as_json:
+            print_json(found.model_dump(mode="json", exclude_none=True))
+        else:
+            say(found.status)
+        if found.status in {"failed", "error"}:
+            raise TaskFailedError(task, found.reason or "the API gives no reason")
+
+    _run(api, signer, retries, fetch)
+
+
+@command(app, "p2pnodes miner delete UUID UUID --hotkey-file HOTKEY --api https://a.example")
+def delete(
+    uuids: Annotated[list[str], typer.Argument(metavar="UUID...", help="The GPUs.")],
+    *,
+    api: ApiOption,
+    hotkey_file: HotkeyFileOption = None,
+    uri: UriOption = None,
+    retries: RetriesOption = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete GPUs from the inventory; each signature is good for one GPU only.
+
+    All are tried, also when one is refused; the exit code is then 1.
+    """
+    signer = load_signer(hotkey_file, uri)
+    refused: dict[str, str] = {}
+
+    async def remove(client: "MinerClient") -> None:
+        from p2pnodes.miner.client import RefusedError
+
+        deleted: list[str] = []
+        for uuid in dict.fromkeys(uuids):
+            try:
+                await client.delete(uuid)
+            except RefusedError as error:
+                refused[uuid] = str(error)
+                fail_line(f"{uuid}: {error}")
+            else:
+                deleted.append(uuid)
+                if not as_json:
+                    say(f"deleted {uuid}")
+        if as_json:
+            print_json({"deleted": deleted, "refused": refused})
+
+    _run(api, signer, retries, remove)
+    raise typer.Exit(ExitCode.FAILED if refused else ExitCode.DONE)
+
+
+def _run(
+    apis: list[str],
+    hotkey: "Hotkey | None",
+    retries: int,
+    work: "Callable[[MinerClient], Coroutine[Any, Any, None]]",
+) -> None:
+    """Do a command's work with an open client."""
+    from p2pnodes.miner.client import ApiUnreachableError, MinerClient, TaskTimeoutError
+
+    async def with_client() -> None:
+        async with MinerClient(
+            apis, hotkey, retries=retries, on_failure=lambda api, reason: note(f"{api}: {reason}")
+        ) as client:
+            await work(client)
+
+    try:
+        asyncio.run(with_client())
+    except (ApiUnreachableError, TaskTimeoutError) as error:
+        raise UnreachableError(str(error)) from error
+
+
+def _read_body(file: str) -> bytes:
+    """A registration as bytes, without what upstream's client leaves out; what it means is the daemon's to judge."""
+    import orjson
+
+    from p2pnodes.miner.client import without_nulls
+
+    try:
+        if file == "-":
+            content = sys.stdin.buffer.read(BODY_BYTES_MAX + 1)
+        else:
+            with Path(file).open("rb") as opened:
+                content = opened.read(BODY_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); expected a JSON file, or - for stdin") from error
+    if len(content) > BODY_BYTES_MAX:
+        raise ConfigError(f"{file}: over {BODY_BYTES_MAX} bytes; expected the registration of one server")
+    try:
+        body = orjson.loads(content)
+    except ValueError as error:
+        raise ConfigError(f"{file}: not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise ConfigError(f'{file}: expected {{"server_id", "server_name", "nodes": [...]}}: see miner example')
+    return orjson.dumps(without_nulls(body))
+
+
+def _by_model(by_miner: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the detailed inventory: one per miner and GPU model."""
+    rows: list[dict[str, Any]] = []
+    try:
+        for miner, held in by_miner.items():
+            busy: dict[str, list[str]] = {}
+            for node in held["provisioned"]:
+                busy.setdefault(node["gpu"], []).append(str(node["chute"]["name"]))
+            rows.extend(
+                {
+                    "miner": miner,
+                    "gpu": gpu_identifier,
+                    "idle": held["idle"].get(gpu_identifier, 0),
+                    "provisioned": len(busy.get(gpu_identifier, [])),
+                    "chutes": ", ".join(sorted(set(busy.get(gpu_identifier, [])))) or None,
+                }
+                for gpu_identifier in sorted(held["idle"].keys() | busy.keys())
+            )
+    except (TypeError, KeyError, AttributeError) as error:
+        raise P2PNodesError("the API answered no detailed inventory; is it a p2pnodes daemon?") from error
+    return rows

@@ -1,0 +1,507 @@
+"""One daemon: wiring and life cycle.
+
+Start: lock the data directory, open the database, read keys and electorate, listen, dial. The own log is taken up when
+rule 4 allows it; until then reads are served and writes answer 503. Stop: refuse new requests, finish what runs, close.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import IO, Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+
+from p2pnodes import __version__
+from p2pnodes.api.admin import create_admin_app, start_admin
+from p2pnodes.api.app import create_app, make_runner
+from p2pnodes.chain.file import ElectorateFile
+from p2pnodes.chain.wallet import create_node_key, load_hotkey, load_node_key
+from p2pnodes.config import LogSettings, Settings
+from p2pnodes.gossip.driver import Driver
+from p2pnodes.gossip.ownlog import Step, hear
+from p2pnodes.metrics import status_registry
+from p2pnodes.metrics import status_registry
+from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
+from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
+from p2pnodes.model.events import LOG_NUMBER_MAX, Delegation, Head, LogId, delegate
+from p2pnodes.model.keys import Hotkey, NodeKey, ss58_encode
+from p2pnodes.store.database import Commit, Database
+from p2pnodes.store.ledger import Outcome, Result
+from p2pnodes.verify.scheduler import Scheduler
+from p2pnodes.verify.verifier import NoneVerifier
+
+log = structlog.get_logger("p2pnodes.daemon")
+
+ELECTORATE_POLL_S: Final = 1.0
+OWN_LOG_POLL_S: Final = 0.25
+TARGETS_POLL_S: Final = 2.0
+STOP_S_MAX: Final = 4.0
+"""Bound of a graceful stop; systemd and the devnet give 5 s."""
+
+BACKDATE_S: Final = 3600
+"""A delegation begins this long before now and before the electorate's time, which runs behind the clock."""
+
+REOPEN_BACKOFF_S: Final = 30.0
+"""Pause after a new log could not be opened."""
+
+
+def now_ms() -> int:
+    """The wall clock, Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Daemon:
+    """Everything that one process runs."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take checked settings; nothing is opened yet."""
+        self.settings = settings
+        self.started_ms = now_ms()
+        self._stack = AsyncExitStack()
+        self._stopping = asyncio.Event()
+        self._database: Database
+        self._driver: Driver
+        self._scheduler: Scheduler | None = None
+        self._node_key: NodeKey
+        self._hotkey: Hotkey | None = None
+        self._delegation: tuple[LogId, Delegation] | None = None
+        self._electorate_file = ElectorateFile(settings.electorate.file)
+        self._electorate_error: str | None = None
+        self._listening_since = time.monotonic()
+        self._heard = False
+        self._retry_at = 0.0
+        self._own_log_note = "starting"
+        self._url = settings.http.url
+        self._outcomes: dict[str, int] = dict.fromkeys((result.value for result in Result), 0)
+
+    # -- life cycle --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT.
+
+        Raises:
+            P2PNodesError: The daemon cannot start; the message is one line for the operator.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        try:
+            await self._start()
+            log.info("ready_to_serve", url=self._url, hotkey=self._address, node_key=self._node_key.public_key.hex())
+            await self._stopping.wait()
+            log.info("stopping")
+        finally:
+            await self._stack.aclose()
+        log.info("stopped")
+
+    async def _start(self) -> None:
+        settings = self.settings
+        _make_dir(settings.data_dir)
+        self._stack.callback(_lock(settings.data_dir / "lock").close)
+        path = settings.node_key_path
+        self._node_key = load_node_key(path) if path.exists() else create_node_key(path)
+        self._hotkey = load_hotkey(settings.hotkey_file) if settings.hotkey_file else None
+        self._database = await Database.open(settings.database_path, settings.network, self._node_key, now_ms=now_ms)
+        self._stack.push_async_callback(self._database.close)
+        self._database.on_commit = self._committed
+        await self._read_electorate(first=True)
+        self._driver = Driver(
+            node_key=self._node_key,
+            delegation=lambda: self._delegation,
+            network=settings.network,
+            store=self._database,
+            electorate=lambda: self._database.electorate,
+            rng=random.Random(os.urandom(16)),
+            clock=now_ms,
+            on_outcomes=self._received,
+        )
+        await self._listen()
+        self._take_up_log()
+        if self._delegation is None:
+            await self._open_log("there is no own log yet")
+        await self._driver.start()
+        self._stack.push_async_callback(self._driver.stop)
+        if self._hotkey is not None:
+            self._scheduler = Scheduler(self._database, NoneVerifier(), self._hotkey.public_key, now_ms)
+            self._scheduler.start()
+            self._stack.push_async_callback(self._scheduler.stop)
+        self._listening_since = time.monotonic()
+        for work in (self._watch_electorate, self._watch_own_log, self._watch_targets):
+            task = asyncio.create_task(work())
+            self._stack.push_async_callback(_cancel, task)
+
+    async def _listen(self) -> None:
+        settings = self.settings
+        app = create_app(
+            self._database,
+            settings.network,
+            settings.api,
+            now=time.time,
+            readiness=self.readiness,
+            gossip=self._driver.handler,
+        )
+        runner = make_runner(app, shutdown_timeout_s=STOP_S_MAX / 2)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, settings.http.host, settings.http.port, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {settings.http.host}:{settings.http.port}: {error.strerror}; "
+                "choose another [http] host or port, or stop what listens there"
+            ) from error
+        host, port = runner.addresses[0][:2]
+        self._url = self._url or f"http://{host}:{port}"
+        admin = create_admin_app(self, status_registry(self.status))
+        runner = await start_admin(admin, settings.admin_socket_path, settings.admin.port)
+        self._stack.push_async_callback(runner.cleanup)
+
+    @property
+    def _address(self) -> str | None:
+        return self._hotkey.address if self._hotkey else None
+
+    # -- electorate --------------------------------------------------------------------------------------------------
+
+    async def _read_electorate(self, *, first: bool = False) -> None:
+        try:
+            electorate = self._electorate_file.poll()
+        except ConfigError as error:
+            if first and not self._database.electorate.block:
+                raise
+            self._electorate_error = str(error)
+            log.warning("electorate_not_read", error=str(error))
+            return
+        if electorate is None:
+            return
+        held = self._database.electorate
+        if electorate.block < held.block:
+            self._electorate_error = f"block {electorate.block} lies below {held.block}, which is held"
+            log.warning("electorate_went_back", error=self._electorate_error)
+            return
+        self._electorate_error = None
+        await self._database.set_electorate(electorate)
+        log.info(
+            "electorate",
+            block=electorate.block,
+            validators=len(electorate.current.validators),
+            registered=len(electorate.current.registered),
+        )
+
+    async def _watch_electorate(self) -> None:
+        while True:
+            await asyncio.sleep(ELECTORATE_POLL_S)
+            await _logged("electorate_watch_failed", self._read_electorate())
+
+    # -- own log (rules 3, 4 and 8) ----------------------------------------------------------------------------------
+
+    def _take_up_log(self) -> None:
+        """Speak for the own log that the database holds, if there is one whose delegation still lives."""
+        ledger = self._database.ledger
+        own = ledger.own_log
+        delegation = ledger.delegation_of(own) if own else None
+        if own is None or delegation is None:
+            return
+        if self._hotkey is not None and self._hotkey.public_key != delegation.hotkey:
+            log.warning("hotkey_changed", before=ss58_encode(delegation.hotkey), now=self._address)
+            return
+        if self._hotkey is not None and self._stale(delegation):
+            delegation = self._sign(own, delegation.predecessor)
+        self._delegation = own, delegation
+
+    def _stale(self, delegation: Delegation) -> bool:
+        """Whether a delegation is half over, or names another URL than this daemon has."""
+        half = (delegation.not_before + delegation.not_after) / 2
+        return time.time() > half or delegation.url != (self.settings.http.url or "")
+
+    def _sign(self, own: LogId, predecessor: tuple[LogId, Head | None] | None) -> Delegation:
+        if self._hotkey is None:
+            raise WritesRefusedError("this daemon has no hotkey to delegate with: set hotkey_file", retry_after_s=60)
+        begin = int(time.time())
+        electorate_s = self._database.electorate.time_ms // 1000
+        return delegate(
+            self._hotkey,
+            self.settings.network.id,
+            own,
+            url=self.settings.http.url or "",
+            not_before=max(0, min(begin, electorate_s or begin) - BACKDATE_S),
+            not_after=begin + self.settings.delegation_days * 86_400,
+            predecessor=predecessor,
+        )
+
+    async def _open_log(self, reason: str) -> None:
+        """Open a new own log; its number is the time, so that it never meets one that a lost disk held."""
+        ledger = self._database.ledger
+        held = ledger.own_logs()
+        number = min(max([int(time.time()), *(log_id.number + 1 for log_id in held)]), LOG_NUMBER_MAX)
+        own = LogId(self._node_key.public_key, number)
+        before = max(held, default=None)
+        predecessor = (before, held[before].head) if before else None
+        try:
+            delegation = self._sign(own, predecessor)
+            await self._database.write(lambda led: led.open_log(number, delegation, now_ms()))
+        except P2PNodesError as error:
+            self._own_log_note = f"no new log: {error}"
+            self._retry_at = time.monotonic() + REOPEN_BACKOFF_S
+            ledger.writes_refused = self._own_log_note
+            log.error("log_not_opened", reason=reason, error=str(error))
+            return
+        ledger.foreign_own = None
+        self._delegation = own, delegation
+        self._heard = True
+        log.info("log_opened", log=str(own), reason=reason)
+
+    async def _watch_own_log(self) -> None:
+        while True:
+            await _logged("own_log_watch_failed", self._tend_own_log())
+            await asyncio.sleep(OWN_LOG_POLL_S)
+
+    async def _tend_own_log(self) -> None:
+        ledger = self._database.ledger
+        if time.monotonic() < self._retry_at:
+            return
+        if ledger.foreign_own is not None and ledger.foreign_own == ledger.own_log:
+            self._heard = False
+            await self._open_log("an event that this daemon did not write appeared in its log")
+        elif not self._heard:
+            await self._hear()
+        ledger.writes_refused = self._why_no_writes()
+        own = ledger.own_log
+        delegation = ledger.delegation_of(own) if own else None
+        if ledger.writes_refused is None and own and delegation and self._hotkey and self._stale(delegation):
+            renewed = self._sign(own, delegation.predecessor)
+            await self._database.write(lambda led: led.renew(renewed, now_ms()))
+            self._delegation = own, renewed
+            log.info("delegation_renewed", log=str(own), not_after=renewed.not_after)
+
+    async def _hear(self) -> None:
+        ledger = self._database.ledger
+        own_hotkey = self._delegation[1].hotkey if self._delegation else None
+        others = {hotkey: stake for hotkey, stake in ledger.weights.enrolled.items() if hotkey != own_hotkey}
+        own = ledger.own_log if self._delegation else None
+        head = ledger.heads().get(own) if own else None
+        waited_ms = int((time.monotonic() - self._listening_since) * 1000)
+        hearing = hear(head, self._driver.own_head_reports(), others, waited_ms)
+        self._own_log_note = hearing.reason
+        if hearing.step is Step.GO_ON:
+            self._heard = True
+            log.info("own_head_heard", reason=hearing.reason)
+        elif hearing.step is Step.OPEN_NEW:
+            await self._open_log(hearing.reason)
+
+    def _why_no_writes(self) -> str | None:
+        if not self._heard:
+            return self._own_log_note
+        offset = self._driver.clock_offset_ms()
+        if offset is not None and abs(offset) > CLOCK_OFF_MS_MAX:
+            return (
+                f"the system clock is {-offset / 1000:+.1f} s off the median of the peers' clocks: at most "
+                f"{CLOCK_OFF_MS_MAX // 1000} s are allowed, set it right (NTP)"
+            )
+        own = self._delegation[1].hotkey if self._delegation else b""
+        if not self._database.electorate.permitted(own):
+            return f"the hotkey {ss58_encode(own)} holds no validator permit at block {self._database.electorate.block}"
+        return None
+
+    # -- peers -------------------------------------------------------------------------------------------------------
+
+    async def _watch_targets(self) -> None:
+        while True:
+            await _logged("targets_watch_failed", self._set_targets())
+            await asyncio.sleep(TARGETS_POLL_S)
+
+    async def _set_targets(self) -> None:
+        """Tell gossip whom to dial: addresses of the electorate, corrected by what delegations say, and bootstrap."""
+        electorate = self._database.electorate
+        known = await self._database.urls()
+        own = self._delegation[1].hotkey if self._delegation else None
+        targets: dict[bytes, str] = {}
+        for hotkey in electorate.stakes:
+            url = known.get(hotkey, electorate.current.addresses.get(hotkey, ""))
+            if hotkey != own and url and self._may_dial(url):
+                targets[hotkey] = url
+        self._driver.set_targets(targets, self.settings.gossip.bootstrap)
+
+    def _may_dial(self, url: str) -> bool:
+        if self.settings.gossip.allow_private_addresses:
+            return True
+        try:
+            return ip_address(urlsplit(url).hostname or "").is_global
+        except ValueError:  # a name: whoever answers must still prove the hotkey
+            return True
+
+    def _committed(self, commit: Commit) -> None:
+        if commit.appended:
+            self._driver.appended(commit.appended)
+        if self._scheduler is not None:
+            for claim_id in commit.new_claims:
+                self._scheduler.offer(claim_id)
+
+    def _received(self, outcomes: "list[Outcome]") -> None:
+        for outcome in outcomes:
+            self._outcomes[outcome.result.value] += 1
+
+    # -- what the admin interface shows ------------------------------------------------------------------------------
+
+    def readiness(self) -> list[str]:
+        """Why this daemon is not ready; empty when it is."""
+        reasons = []
+        if not self._database.electorate.block:
+            reasons.append("there is no electorate yet")
+        if self._database.failure:
+            reasons.append(f"the database cannot write: {self._database.failure}")
+        if self._database.ledger.writes_refused:
+            reasons.append(f"writes are refused: {self._database.ledger.writes_refused}")
+        return reasons
+
+    def status(self) -> dict[str, Any]:
+        """Snapshot for ``p2pnodes status``."""
+        state, ledger, electorate = self._database.state, self._database.ledger, self._database.electorate
+        gossip = self._driver.status()
+        own = ledger.own_log
+        heads = ledger.heads()
+        return {
+            "version": __version__,
+            "network_id": self.settings.network.id.hex(),
+            "netuid": self.settings.network.netuid,
+            "url": self._url,
+            "hotkey": self._address,
+            "node_key": self._node_key.public_key.hex(),
+            "log": own and {"number": own.number, "seq": heads[own].seq, "id": heads[own].id.hex()},
+            "state_root": state.state_root.hex(),
+            "vector_digest": state.vector_digest.hex(),
+            "electorate": {
+                "block": electorate.block,
+                "time": electorate.time_ms // 1000,
+                "age_s": max(0, (now_ms() - electorate.time_ms) // 1000),
+                "digest": state.electorate_digest.hex(),
+                "validators": len(electorate.current.validators),
+                "registered": len(electorate.current.registered),
+                "enrolled": len(ledger.weights.enrolled),
+                "error": self._electorate_error,
+            },
+            "writes": {"allowed": ledger.writes_refused is None, "reason": ledger.writes_refused},
+            "ready": self.readiness(),
+            "events": state.events,
+            "nodes": state.nodes,
+            "outcomes": dict(self._outcomes),
+            "forks": [
+                {"log": str(fork), "seq": seq, "seen_at": seen_ms // 1000} for fork, seq, seen_ms in ledger.forks_seen
+            ],
+            "queues": {
+                "writer": self._database.queued_jobs,
+                "verifier": self._scheduler.queued if self._scheduler else 0,
+            },
+            "gossip": gossip,
+            "clock_offset_ms": self._driver.clock_offset_ms(),
+            "uptime_s": (now_ms() - self.started_ms) // 1000,
+        }
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Snapshot for ``p2pnodes peers``."""
+        peers: list[dict[str, Any]] = self._driver.status()["peers"]
+        return peers
+
+    async def query(
+        self, view: str, where: Mapping[str, str], limit: int, *, after: int | None = None, newest_first: bool = False
+    ) -> list[dict[str, Any]]:
+        """Rows of an operators' view; see ``Database.query``."""
+        return await self._database.query(view, where, limit, after=after, newest_first=newest_first)
+
+
+def run(settings: Settings) -> int:
+    """Run a daemon until it is told to stop; the exit code.
+
+    Raises:
+        P2PNodesError: It cannot start.
+    """
+    configure_logging(settings.log)
+    asyncio.run(Daemon(settings).run())
+    return 0
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Send structlog's and the libraries' records to stderr, as JSON lines or for people."""
+    console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=settings.level.upper(), force=True)
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def _make_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o750)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"data_dir {path} cannot be written: {error.strerror}; choose another or fix its owner"
+        ) from error
+
+
+def _lock(path: Path) -> IO[str]:
+    """Hold the data directory: two daemons on one would fork its log."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise ConfigError(f"another daemon runs on {path.parent}: stop it, or use another data_dir") from error
+    return file
+
+
+async def _logged(event: str, work: Any) -> None:
+    """Await a turn of a loop that must not end; an error is logged and the next turn tries again."""
+    try:
+        await work
+    except P2PNodesError as error:
+        log.warning(event, error=str(error))
+    except Exception:
+        log.exception(event)
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,105 @@
+"""What the engine asks of whoever drives it."""
+
+from typing import Any, Final, NamedTuple
+
+from p2pnodes.gossip.session import Session, SessionId
+from p2pnodes.gossip.timeline import Timeline
+from p2pnodes.model.events import Event, LogId
+
+QUEUE_BYTES_MAX: Final = 4 << 20
+"""Unsent bytes of a session above which nothing is pushed to it any more: anti-entropy repairs it once it drained."""
+
+NOTICES_BURST: Final = 20
+"""Notices that may come at once; peers cause them, so a hostile one must not fill the disk with log lines."""
+
+NOTICE_INTERVAL_MS: Final = 500
+"""One more notice is allowed each time this long has passed."""
+
+
+class Send(NamedTuple):
+    """Encrypt and queue a frame of at most FRAME_BYTES_MAX; report it with ``Engine.sent`` when it is written."""
+
+    session: SessionId
+    frame: bytes
+
+
+class Close(NamedTuple):
+    """End a session, whose engine side is gone already; refuse its peer for ``ban_s`` seconds (0: not at all)."""
+
+    session: SessionId
+    reason: str
+    ban_s: float
+
+
+class Store(NamedTuple):
+    """Store events, in order with the session's other stores; answer with ``Engine.stored``."""
+
+    session: SessionId
+    events: tuple[Event, ...]
+
+
+class Read(NamedTuple):
+    """Read consecutive events of a log; answer with ``Engine.read``."""
+
+    session: SessionId
+    log: LogId
+    first_seq: int
+    size_bytes_max: int
+
+
+class Notice(NamedTuple):
+    """A record for the daemon's log; ``session`` is None where no session is at its root."""
+
+    session: SessionId | None
+    level: str
+    event: str
+    fields: dict[str, Any]
+
+
+Effect = Send | Close | Store | Read | Notice
+
+
+class Outbox:
+    """Collects the effects of one call; counts what sessions have unsent and bounds the notices."""
+
+    def __init__(self, time: Timeline) -> None:
+        """Begin empty."""
+        self._time = time
+        self._effects: list[Effect] = []
+        self._notices_left = NOTICES_BURST
+        self._refilled_ms = 0
+        self._left_out = 0
+
+    def take(self) -> list[Effect]:
+        """The effects since the last call, in order."""
+        taken, self._effects = self._effects, []
+        return taken
+
+    def send(self, session: Session, frame: bytes) -> None:
+        """Send a frame; a session whose queue is full with it is behind from then on."""
+        session.queue_bytes += len(frame)
+        session.frames_sent += 1
+        self._effects.append(Send(session.id, frame))
+        if session.queue_bytes > QUEUE_BYTES_MAX and not session.behind:
+            session.behind = True
+            self.notice(session, "warning", "peer_behind", queue_bytes=session.queue_bytes)
+
+    def add(self, effect: Close | Store | Read) -> None:
+        """Any other effect."""
+        self._effects.append(effect)
+
+    def notice(self, session: Session | None, level: str, event: str, **fields: Any) -> None:
+        """Add a log record, unless there were too many just now; the next one then says how many were left out."""
+        refill = (self._time.ms - self._refilled_ms) // NOTICE_INTERVAL_MS
+        self._notices_left = min(NOTICES_BURST, self._notices_left + refill)
+        self._refilled_ms += refill * NOTICE_INTERVAL_MS
+        if not self._notices_left:
+            self._left_out += 1
+            return
+        self._notices_left -= 1
+        if self._left_out:
+            fields["left_out"] = self._left_out
+            self._left_out = 0
+        if session is not None:
+            fields["peer"] = session.address
+        self._effects.append(Notice(None if session is None else session.id, level, event, fields))

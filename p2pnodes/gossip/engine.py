@@ -1,0 +1,365 @@
+"""The gossip engine: takes what happens, returns what must follow. No sockets, no clock, no tasks.
+
+Whoever drives it (the daemon over aiohttp, the simulator over a virtual network) calls one method at a time and carries
+out the effects in order. New events are pushed to every session whose peer is not known to hold them; ``sync`` finds
+and repairs whatever pushing missed. Later, trees and active views decide here to whom events are pushed (``_push``).
+
+Rules of this module:
+- A peer's bytes can cost that peer its session, never more: what is malformed or unexpected ends in ``Close``.
+- Everything kept about a peer is bounded by what we hold ourselves or by a named constant.
+- Work per event is a few dictionary look-ups per session; nothing here looks at all logs for one event.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+from typing import Any, Final, Protocol
+
+from p2pnodes.gossip import frames
+from p2pnodes.gossip.backoff import Backoffs
+from p2pnodes.gossip.effects import QUEUE_BYTES_MAX, Close, Effect, Notice, Outbox, Read, Send, Store
+from p2pnodes.gossip.frames import Digest, Events, Range, Vector, Want
+from p2pnodes.gossip.handshake import Peer
+from p2pnodes.gossip.intake import Intake
+from p2pnodes.gossip.session import Pending, Session, SessionId
+from p2pnodes.gossip.sync import Sync
+from p2pnodes.gossip.timeline import Timeline
+from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, hlc_ms
+from p2pnodes.model.errors import LocalProtocolError, RemoteProtocolError
+from p2pnodes.model.events import Event, Head, LogId
+from p2pnodes.model.network import Network
+from p2pnodes.store.ledger import Outcome, Result, State
+
+__all__ = [
+    "Close",
+    "Effect",
+    "Engine",
+    "Notice",
+    "Peer",
+    "Read",
+    "Send",
+    "SessionId",
+    "StateView",
+    "Store",
+]
+
+TICK_MS: Final = 250
+"""How often ``tick`` is to be called."""
+
+BAN_S: Final = 60.0
+"""How long a peer that broke the protocol is refused."""
+
+QUEUE_BYTES_DRAINED: Final = QUEUE_BYTES_MAX // 4
+"""A session that was behind is pushed to again when no more than this is unsent."""
+
+PENDING_BYTES_MAX: Final = 4 << 20
+"""Events of one session that the store may have to work on; more are dropped, and brought again by anti-entropy."""
+
+STORE_RETRY_MS: Final = 2_000
+"""Pause after the store refused a batch: it is full or the disk fails, and more of the same would not help."""
+
+
+class StateView(Protocol):
+    """What the engine reads of the store."""
+
+    @property
+    def state(self) -> State:
+        """What the last committed transaction left."""
+        ...
+
+
+class Engine:
+    """All sessions of one daemon."""
+
+    def __init__(self, network: Network, store: StateView, rng: random.Random) -> None:
+        """Begin without sessions.
+
+        Args:
+            network: Events of another one end the session that brings them.
+            store: Asked for its state at every call.
+            rng: Chooses peers and jitter.
+        """
+        self._store = store
+        self._time = Timeline()
+        self._sessions: dict[SessionId, Session] = {}
+        self._outbox = Outbox(self._time)
+        self._backoffs = Backoffs()
+        self._intake = Intake(network.id, self._backoffs, self._time)
+        self._sync = Sync(
+            self._sessions,
+            intake=self._intake,
+            backoffs=self._backoffs,
+            outbox=self._outbox,
+            time=self._time,
+            rng=rng,
+        )
+        self._electorate = store.state.electorate_digest
+        self._paused_until_ms = 0
+        self.outcomes: Counter[Result] = Counter()
+        """What became of the events that peers sent."""
+
+    # -- sessions ----------------------------------------------------------------------------------------------------
+
+    def opened(self, session: SessionId, peer: Peer, now_ms: int) -> list[Effect]:
+        """Take a new session, whose peer the handshake has proved.
+
+        Args:
+            session: A number that was never used before.
+            peer: Who is at the other end.
+            now_ms: Wall clock, Unix milliseconds; it may be set back or forward between calls. So in every method.
+        """
+        if session in self._sessions:
+            raise LocalProtocolError(f"BUG! session {session} is open already")
+        self._time.advance(now_ms)
+        opened = Session(session, peer, self._time.ms)
+        self._sessions[session] = opened
+        self._sync.greet(opened, self._store.state, asks=False)
+        return self._outbox.take()
+
+    def closed(self, session: SessionId, now_ms: int) -> list[Effect]:
+        """Forget a session that has ended, for whatever reason; one that the engine closed is forgotten already."""
+        self._time.advance(now_ms)
+        self._forget(session)
+        return self._outbox.take()
+
+    def _forget(self, number: SessionId) -> None:
+        session = self._sessions.pop(number, None)
+        if session is not None:
+            self._sync.closed(session)
+            for batch in session.storing:
+                self._intake.settle(batch, None)
+
+    def _close(self, session: Session, reason: str, ban_s: float) -> None:
+        self._forget(session.id)
+        self._outbox.add(Close(session.id, reason, ban_s))
+
+    # -- frames ------------------------------------------------------------------------------------------------------
+
+    def received(self, session: SessionId, frame: bytes, now_ms: int) -> list[Effect]:
+        """Take one decrypted frame; a bad one closes the session and bans its peer for a while.
+
+        Source: PROTOCOL.md, "Frames".
+        """
+        self._time.advance(now_ms)
+        found = self._sessions.get(session)
+        if found is None:  # closed by the engine while this frame was under way
+            return []
+        found.frames_received += 1
+        try:
+            self._frame(found, frames.decode(frame))
+        except RemoteProtocolError as error:
+            self._close(found, str(error), BAN_S)
+        return self._outbox.take()
+
+    def _frame(self, session: Session, frame: frames.Frame) -> None:
+        state = self._store.state
+        match frame:
+            case Digest():
+                self._sync.digest(session, frame, state)
+            case Vector():
+                self._sync.vector(session, frame, state)
+            case Want():
+                self._sync.want(session, frame, state)
+            case Range():
+                self._sync.answered(session, frame)
+                self._accept(session, frame.wires, state, (frame.log, frame.first_seq))
+            case Events():
+                self._accept(session, frame.wires, state, None)
+
+    def sent(self, session: SessionId, size: int, now_ms: int) -> list[Effect]:
+        """Take note that frames of ``size`` bytes in all have left the driver's queue."""
+        self._time.advance(now_ms)
+        found = self._sessions.get(session)
+        if found is None:
+            return []
+        found.queue_bytes = max(0, found.queue_bytes - size)
+        if found.behind and found.queue_bytes <= QUEUE_BYTES_DRAINED:
+            found.behind = False
+            self._sync.greet(found, self._store.state, asks=True)
+        self._sync.serve(found)
+        return self._outbox.take()
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def _accept(
+        self, session: Session, wires: Sequence[bytes], state: State, expected: tuple[LogId, int] | None
+    ) -> None:
+        """Pass on to the store what a peer sent, and want what turns out to be missing."""
+        session.events_received += len(wires)
+        if self._paused or session.storing_bytes > PENDING_BYTES_MAX:
+            session.digest_due = True
+            return
+        sifted = self._intake.sift(session, wires, state, expected)
+        for log, seq in sifted.gaps.items():
+            session.is_ahead(log, seq, state)
+        self._submit(session, sifted.fresh)
+        if session.ahead:
+            self._sync.pull(session, state)
+
+    def _submit(self, session: Session, batch: Pending) -> None:
+        if batch.events:
+            session.storing.append(batch)
+            session.storing_bytes += batch.size_bytes
+            self._outbox.add(Store(session.id, batch.events))
+
+    @property
+    def _paused(self) -> bool:
+        return self._time.ms < self._paused_until_ms
+
+    def stored(self, session: SessionId, outcomes: Sequence[Outcome] | None, now_ms: int) -> list[Effect]:
+        """Take the answer to the session's oldest ``Store``.
+
+        Args:
+            session: It may have ended meanwhile; what was stored is pushed all the same.
+            outcomes: In order of the events. None when the store is full or failed: nothing was stored, and for
+                STORE_RETRY_MS nothing more is offered to it.
+        """
+        self._time.advance(now_ms)
+        found = self._sessions.get(session)
+        if found is not None:
+            if not found.storing:
+                raise LocalProtocolError(f"BUG! session {session} has nothing in the store")
+            batch = found.storing.popleft()
+            found.storing_bytes -= batch.size_bytes
+            self._intake.settle(batch, outcomes)
+        if outcomes is None:
+            self._paused_until_ms = self._time.ms + STORE_RETRY_MS
+            if found is not None:
+                found.digest_due = True
+            return self._outbox.take()
+        state = self._store.state
+        stored = [outcome.event for outcome in outcomes if self._outcome(found, outcome, state)]
+        self._push(stored)
+        forged = next((outcome for outcome in outcomes if outcome.result is Result.FORGED), None)
+        if found is not None and forged is not None:
+            self._close(found, f"forged event, seq {forged.event.seq} of log {forged.event.log}", BAN_S)
+        elif found is not None and found.ahead:
+            self._sync.pull(found, state)
+        return self._outbox.take()
+
+    def _outcome(self, session: Session | None, outcome: Outcome, state: State) -> bool:
+        """Draw the conclusions from one outcome; whether the event is new here."""
+        event, result, detail = outcome
+        self.outcomes[result] += 1
+        match result:
+            case Result.STORED | Result.KNOWN:
+                if self._backoffs:
+                    self._backoffs.clear(event.log)
+                if session is not None:
+                    session.holds(event.log, event.seq)
+                if result is Result.KNOWN:
+                    return False
+                if session is not None:
+                    session.events_stored += 1
+                if detail:
+                    self._report(session, "void_event", event, detail)
+                return True
+            case Result.GAP if session is not None:
+                session.is_ahead(event.log, event.seq, state)
+            case Result.FORK:
+                self._backoffs.fail(event.log, self._time.ms, refused=False)
+                self._report(session, "fork", event, detail)
+            case Result.AHEAD:
+                pause_ms = hlc_ms(event.hlc) - SKEW_AHEAD_MS_MAX - self._time.wall_ms
+                self._backoffs.defer(event.log, self._time.ms, max(TICK_MS, pause_ms))
+                self._report(session, "event_ahead", event, detail)
+            case Result.REFUSED:
+                self._backoffs.fail(event.log, self._time.ms, refused=True)
+                self._report(session, "event_refused", event, detail)
+            case _:  # FORGED closes the session, and a gap of a session that is gone is nobody's
+                pass
+        return False
+
+    def _report(self, session: Session | None, what: str, event: Event, reason: str) -> None:
+        self._outbox.notice(session, "warning", what, log=str(event.log), seq=event.seq, kind=event.kind, reason=reason)
+
+    def appended(self, events: Sequence[Event], now_ms: int) -> list[Effect]:
+        """Push own events, which are durable now."""
+        self._time.advance(now_ms)
+        self._intake.note(events)
+        self._push(events)
+        return self._outbox.take()
+
+    def _push(self, events: Sequence[Event]) -> None:
+        """Send events to every session whose peer is not known to hold them."""
+        if not events:
+            return
+        whole: list[bytes] | None = None
+        for session in self._sessions.values():
+            if session.behind:
+                continue
+            known, ahead = session.known, session.ahead
+            lacking = [
+                event
+                for event in events
+                if known.get(event.log, -1) < event.seq and ahead.get(event.log, -1) < event.seq
+            ]
+            for event in lacking:
+                known[event.log] = event.seq
+            if len(lacking) == len(events):
+                whole = whole or list(frames.batches(events))
+                packed = whole
+            else:
+                packed = list(frames.batches(lacking))
+            session.events_sent += len(lacking)
+            for frame in packed:
+                self._outbox.send(session, frame)
+
+    def read(self, session: SessionId, log: LogId, first_seq: int, wires: Sequence[bytes], now_ms: int) -> list[Effect]:
+        """Take the answer to a ``Read``: at least one event where there is one, more up to the size asked for."""
+        self._time.advance(now_ms)
+        found = self._sessions.get(session)
+        if found is not None:
+            self._sync.read(found, log, first_seq, list(wires))
+        return self._outbox.take()
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> list[Effect]:
+        """Do what is due; call it every TICK_MS."""
+        self._time.advance(now_ms)
+        state = self._store.state
+        if state.electorate_digest != self._electorate:
+            self._electorate = state.electorate_digest
+            self._backoffs.electorate_changed()
+            for session in self._sessions.values():
+                session.digest_due = True
+        for silent in self._sync.tick(state, paused=self._paused):
+            self._close(self._sessions[silent.session], silent.reason, silent.ban_s)
+        return self._outbox.take()
+
+    # -- what others ask ---------------------------------------------------------------------------------------------
+
+    def own_head_reports(self, log: LogId) -> dict[bytes, Head | None]:
+        """What peers hold of our log (rule 4), by their own complete word since their session opened.
+
+        Returns:
+            Hotkey of an open session -> head of ``log`` as its peer reported it, None when it holds nothing of it.
+            A hotkey is absent until its peer has sent a complete vector, or a digest that equals ours.
+        """
+        reports: dict[bytes, Head | None] = {}
+        for session in self._sessions.values():
+            if session.reported is not None:
+                hotkey, head = session.peer.hotkey, session.reported.get(log)
+                before = reports.get(hotkey)
+                if before is None or (head is not None and head.seq > before.seq):  # a hotkey may have two daemons
+                    reports[hotkey] = head
+        return reports
+
+    def clock_offset_ms(self) -> int | None:
+        """Median over the sessions of the peer's wall clock less ours (rule 8); None while there is none."""
+        offsets = [session.offset_ms for session in self._sessions.values() if session.offset_ms is not None]
+        return round(median(offsets)) if offsets else None
+
+    def status(self) -> list[dict[str, Any]]:
+        """Snapshot of every session, with JSON-able values.
+
+        ``peer_lacks`` counts events of ours that are not on their way to the peer yet (None: not compared yet),
+        ``we_lack`` those that it said it holds and we don't; ``same_*`` compare its latest digest with our state.
+        """
+        state = self._store.state
+        return [
+            {**session.status(state), "open_s": (self._time.ms - session.opened_ms) // 1000}
+            for session in self._sessions.values()
+        ]

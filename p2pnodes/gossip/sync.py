@@ -1,0 +1,278 @@
+"""Anti-entropy: how two peers find out that they differ, and bring over what is missing.
+
+1. A digest says what a peer holds, in hashes. It is sent when a session opens, every few seconds to one random session,
+   and whenever something was left out on purpose. While the hashes are equal, nothing follows.
+2. Where they differ, both send their version vectors.
+3. Who finds a log that is longer at the other end wants its next range. A want is the credit for one range frame, so a
+   slow reader is sent no more than it asked for; one log is wanted from one peer at a time.
+"""
+
+import random
+from collections.abc import Mapping
+from typing import Final
+
+from p2pnodes.gossip.backoff import Backoffs
+from p2pnodes.gossip.effects import Close, Outbox, Read
+from p2pnodes.gossip.frames import (
+    EVENTS_PER_FRAME_MAX,
+    WANT_BYTES_MAX,
+    Digest,
+    Range,
+    Vector,
+    Want,
+    vector_parts,
+)
+from p2pnodes.gossip.intake import Intake
+from p2pnodes.gossip.session import VECTORS_BURST, Session, SessionId
+from p2pnodes.gossip.timeline import Timeline
+from p2pnodes.model.errors import LocalProtocolError, RemoteProtocolError
+from p2pnodes.model.events import LogId
+from p2pnodes.store.ledger import State
+
+DIGEST_INTERVAL_MS: Final = 3_000
+"""Mean time between two digests to random sessions; each pause is drawn from two to four thirds of it."""
+
+VECTOR_INTERVAL_MS: Final = 1_000
+"""Shortest time between two vectors to one session: peers that take in a stream of events always differ a little."""
+
+WANTS_MAX: Final = 4
+"""Wants without an answer in one session, each way; WANT_BYTES_MAX for each may lie before a pushed event."""
+
+WANT_MS_MAX: Final = 10_000
+"""After this long without an answer a log is wanted from another peer as well."""
+
+STALL_MS: Final = 30_000
+"""How long a peer that left a want without an answer, or answered it with nothing, is asked for nothing."""
+
+SILENT_MS_MAX: Final = 60_000
+"""After this long without an answer to a want, the session is closed."""
+
+STORING_BYTES_MAX: Final = 1 << 20
+"""No want while the store has more of a session's events than this to work on."""
+
+SERVE_QUEUE_BYTES_MAX: Final = 1 << 20
+"""No range is read while more than this waits to be sent in a session, so that pushed events find room."""
+
+
+class Sync:
+    """The anti-entropy half of the engine; it shares the engine's sessions and effects."""
+
+    def __init__(
+        self,
+        sessions: Mapping[SessionId, Session],
+        *,
+        intake: Intake,
+        backoffs: Backoffs,
+        outbox: Outbox,
+        time: Timeline,
+        rng: random.Random,
+    ) -> None:
+        """Work on what the engine hands over; see there."""
+        self._sessions = sessions
+        self._intake = intake
+        self._backoffs = backoffs
+        self._outbox = outbox
+        self._time = time
+        self._rng = rng
+        self._fetching: dict[LogId, SessionId] = {}
+        self._digest_next_ms = self._later()
+
+    # -- digests and vectors -----------------------------------------------------------------------------------------
+
+    def greet(self, session: Session, state: State, *, asks: bool) -> None:
+        """Send a digest."""
+        session.digest_due = False
+        if asks:
+            session.asked_ms = self._time.ms
+        digest = Digest(asks, self._time.wall_ms, state.vector_digest, state.state_root, state.electorate_digest)
+        self._outbox.send(session, digest.encode())
+
+    def digest(self, session: Session, digest: Digest, state: State) -> None:
+        """Take a peer's digest: answer it if it asks, compare it with our own."""
+        session.offset_ms = digest.clock_ms - self._time.wall_ms
+        if not digest.asks and session.asked_ms is not None:
+            session.rtt_ms = self._time.ms - session.asked_ms
+            session.offset_ms += session.rtt_ms // 2
+            session.asked_ms = None
+        session.digest = digest
+        if digest.asks and not session.behind:
+            self.greet(session, state, asks=False)
+        if digest.vector == state.vector_digest:
+            session.hear(((log, held.head) for log, held in state.logs.items()), state)
+            session.ahead.clear()
+            session.vector_due = False
+        else:
+            session.vector_due = True
+            self.show(session, state)
+
+    def show(self, session: Session, state: State) -> None:
+        """Send our vector, if one is due."""
+        if not session.vector_due or session.behind or self._time.ms < session.vector_next_ms:
+            return
+        session.vector_due = False
+        session.vector_next_ms = self._time.ms + VECTOR_INTERVAL_MS
+        for part in vector_parts((log, state.logs[log].head) for log in sorted(state.logs)):
+            self._outbox.send(session, part.encode())
+
+    def vector(self, session: Session, vector: Vector, state: State) -> None:
+        """Take a part of a peer's vector; the last part starts what it gives rise to.
+
+        Raises:
+            RemoteProtocolError: Parts or logs out of order, or too many vectors.
+        """
+        if vector.part == 0:
+            self._allow_vector(session)
+            session.partial, session.parts = [], 0
+        if vector.part != session.parts:
+            raise RemoteProtocolError(f"vector: expected part {session.parts}, found part {vector.part}")
+        if vector.heads and session.partial and vector.heads[0][0] <= session.partial[-1][0]:
+            raise RemoteProtocolError("vector: its logs are not in ascending order over its parts")
+        session.partial.extend(vector.heads)
+        session.parts += 1
+        if not vector.last:
+            return
+        heads, session.partial, session.parts = session.partial, [], 0
+        session.hear(heads, state)
+        for log, head in heads:
+            held = state.logs.get(log)
+            if held and held.head.seq == head.seq and held.head.id != head.id:
+                self._rival(session, log, head.seq)
+        self.pull(session, state)
+
+    def _allow_vector(self, session: Session) -> None:
+        refill = (self._time.ms - session.vectors_refilled_ms) / VECTOR_INTERVAL_MS
+        session.vectors_left = min(VECTORS_BURST, session.vectors_left + refill)
+        session.vectors_refilled_ms = self._time.ms
+        if session.vectors_left < 1:
+            raise RemoteProtocolError(f"vector: over {VECTORS_BURST} at once, one each {VECTOR_INTERVAL_MS} ms allowed")
+        session.vectors_left -= 1
+
+    def _rival(self, session: Session, log: LogId, seq: int) -> None:
+        """Two heads at one seq: the log has forked somewhere below. Its proof is exchanged once both ends know how."""
+        if not self._backoffs.holds(log, self._time.ms):
+            self._backoffs.fail(log, self._time.ms, refused=False)
+            self._outbox.notice(session, "warning", "heads_differ", log=str(log), seq=seq)
+
+    # -- what we want ------------------------------------------------------------------------------------------------
+
+    def pull(self, session: Session, state: State) -> None:
+        """Want what a session's peer holds and we don't, as far as its answers may come now."""
+        if self._time.ms < session.stalled_until_ms or session.storing_bytes > STORING_BYTES_MAX:
+            return
+        for log, seq in list(session.ahead.items()):
+            if len(session.wanted) >= WANTS_MAX:
+                return
+            first_seq = self._intake.next_seq(log, state)
+            if first_seq > seq:
+                if log in state.logs:  # else it is on its way into the store, and may be refused there
+                    del session.ahead[log]
+                    session.holds(log, seq)
+            elif self._backoffs.holds(log, self._time.ms):
+                del session.ahead[log]  # it comes back with the peer's next vector
+            elif log not in self._fetching and log not in session.wanted:
+                self._fetching[log] = session.id
+                session.wanted[log] = first_seq, self._time.ms
+                self._outbox.send(session, Want(log, first_seq, WANT_BYTES_MAX).encode())
+
+    def answered(self, session: Session, answer: Range) -> None:
+        """Take note of a range; its events are the caller's.
+
+        Raises:
+            RemoteProtocolError: Nobody wanted it, or it is larger than its credit.
+        """
+        first_seq, _ = session.wanted.get(answer.log, (None, 0))
+        if first_seq != answer.first_seq:
+            raise RemoteProtocolError(f"range: seq {answer.first_seq} of log {answer.log} was not wanted")
+        if len(answer.wires) > 1 and sum(map(len, answer.wires)) > WANT_BYTES_MAX:
+            raise RemoteProtocolError(f"range: more than the {WANT_BYTES_MAX} bytes that it had credit for")
+        del session.wanted[answer.log]
+        self._release(session, answer.log)
+        if answer.wires:
+            session.stalled_until_ms = 0
+        else:
+            session.ahead.pop(answer.log, None)
+            session.stalled_until_ms = self._time.ms + STALL_MS
+
+    def _release(self, session: Session, log: LogId) -> None:
+        if self._fetching.get(log) == session.id:
+            del self._fetching[log]
+
+    def closed(self, session: Session) -> None:
+        """Forget a session; what it was asked for is wanted from others at the next tick."""
+        for log in session.wanted:
+            self._release(session, log)
+
+    # -- what the peer wants -----------------------------------------------------------------------------------------
+
+    def want(self, session: Session, want: Want, state: State) -> None:
+        """Take a peer's want.
+
+        Raises:
+            RemoteProtocolError: It has as many wants without an answer as are allowed, or one for this log.
+        """
+        if want.log in session.serving or len(session.serving) >= WANTS_MAX:
+            raise RemoteProtocolError(f"want: over {WANTS_MAX} without an answer, or a second one for {want.log}")
+        session.serving[want.log] = want
+        if want.first_seq and want.log in state.logs:
+            session.holds(want.log, want.first_seq - 1)
+        self.serve(session)
+
+    def serve(self, session: Session) -> None:
+        """Have the ranges read that a peer waits for, unless too much waits to be sent already."""
+        for log, want in session.serving.items():
+            if session.queue_bytes > SERVE_QUEUE_BYTES_MAX:
+                return
+            if log not in session.reading:
+                session.reading.add(log)
+                self._outbox.add(Read(session.id, log, want.first_seq, want.size_bytes))
+
+    def read(self, session: Session, log: LogId, first_seq: int, wires: list[bytes]) -> None:
+        """Send the range that was read.
+
+        Raises:
+            LocalProtocolError: The engine did not ask for it.
+        """
+        want = session.serving.get(log)
+        if want is None or log not in session.reading or want.first_seq != first_seq:
+            raise LocalProtocolError(f"BUG! seq {first_seq} of log {log} was read, but not for this session")
+        del session.serving[log]
+        session.reading.remove(log)
+        if wires:
+            wires = wires[:EVENTS_PER_FRAME_MAX]
+            session.holds(log, first_seq + len(wires) - 1)
+        session.events_sent += len(wires)
+        self._outbox.send(session, Range(log, first_seq, wires).encode())
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def tick(self, state: State, *, paused: bool) -> list[Close]:
+        """Send what is due, give up on answers that are late; the sessions to be closed for being silent."""
+        silent: list[Close] = []
+        for session in self._sessions.values():
+            for log, (_, asked_ms) in session.wanted.items():
+                waited_ms = self._time.ms - asked_ms
+                if waited_ms > WANT_MS_MAX:
+                    self._release(session, log)
+                    session.stalled_until_ms = self._time.ms + STALL_MS
+                if waited_ms > SILENT_MS_MAX:
+                    silent.append(Close(session.id, f"no answer to a want for {SILENT_MS_MAX // 1000} s", 0.0))
+                    break
+        if not paused:
+            self._compare(state)
+            for session in self._sessions.values():
+                self.show(session, state)
+                self.pull(session, state)
+        return silent
+
+    def _compare(self, state: State) -> None:
+        open_ones = [session for session in self._sessions.values() if not session.behind]
+        if open_ones and self._time.ms >= self._digest_next_ms:
+            self._digest_next_ms = self._later()
+            self._rng.choice(open_ones).digest_due = True
+        for session in open_ones:
+            if session.digest_due:
+                self.greet(session, state, asks=True)
+
+    def _later(self) -> int:
+        """When the next random session has its turn; jittered, so that peers don't fall into step."""
+        return self._time.ms + round(DIGEST_INTERVAL_MS * self._rng.uniform(2 / 3, 4 / 3))
