@@ -31,7 +31,6 @@ from p2pnodes.config import LogSettings, Settings
 from p2pnodes.gossip.driver import Driver
 from p2pnodes.gossip.ownlog import Step, hear
 from p2pnodes.metrics import status_registry
-from p2pnodes.metrics import status_registry
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
 from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import LOG_NUMBER_MAX, Delegation, Head, LogId, delegate

@@ -98,7 +98,7 @@ class _Link:
 
 
 def keeps_dialled_one(own: bytes, peer: bytes) -> bool:
-    """Of two sessions of one pair, whether the one that we dialled stays: both sides keep that of the lower node key."""
+    """Whether, of two sessions of a pair, the one that we dialled stays: both sides keep that of the lower node key."""
     return own < peer
 
 
@@ -177,7 +177,8 @@ class Driver:
 
     def set_targets(self, targets: Mapping[bytes, str], bootstrap: Sequence[str]) -> None:
         """Say whom to keep sessions with: hotkey -> base URL, and URLs whose owner is not known yet."""
-        wanted: dict[str | bytes, str] = {**targets, **{url: url for url in bootstrap}}
+        wanted: dict[str | bytes, str] = {url: url for url in bootstrap}
+        wanted.update(targets.items())
         for key in self._targets.keys() - wanted.keys():
             target = self._targets.pop(key)
             if target.task is not None:
@@ -371,23 +372,25 @@ class Driver:
         address = ss58_encode(peer.hotkey)
         log.info("session_opened", peer=address, session=link.id, dialled=dialled, protocol=peer.version)
         self._carry_out(self._engine.opened(link.id, peer, self._clock()))
-        tasks = [
+        tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(work)
             for work in (
-                self._read_socket(link, socket), self._write_socket(link, socket), self._store_events(link),
+                self._read_socket(link, socket),
+                self._write_socket(link, socket),
+                self._store_events(link),
                 self._read_logs(link),
             )
         ]
-        ended = asyncio.create_task(link.ended.wait())
+        tasks.append(asyncio.create_task(link.ended.wait()))
         try:
-            await asyncio.wait({*tasks, ended}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 if task.done() and (error := task.exception()) is not None:
                     log.error("session_failed", peer=address, session=link.id, exc_info=error)
         finally:
-            for task in (*tasks, ended):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, ended, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._end(link, link.reason)
             log.info("session_closed", peer=address, session=link.id, reason=link.reason)
             with suppress(TimeoutError, ConnectionError, aiohttp.ClientError):
@@ -403,9 +406,7 @@ class Driver:
         link.ended.set()
         self._carry_out(self._engine.closed(link.id, self._clock()))
 
-    async def _read_socket(
-        self, link: _Link, socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse
-    ) -> None:
+    async def _read_socket(self, link: _Link, socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse) -> None:
         while True:
             try:
                 frame = link.channel.decrypt(await _receive(socket))
@@ -417,9 +418,7 @@ class Driver:
                 return
             self._carry_out(self._engine.received(link.id, frame, self._clock()))
 
-    async def _write_socket(
-        self, link: _Link, socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse
-    ) -> None:
+    async def _write_socket(self, link: _Link, socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse) -> None:
         while True:
             frame = await link.outgoing.get()
             try:

@@ -137,7 +137,7 @@ class Initiator:
             )
         shared = _diffie_hellman(self._secret, ephemeral)
         transcript = codec.digest(self.hello + codec.pack([_TAG, version, network_id, ephemeral]))
-        peer = _open(sealed, shared, transcript, "responder", self._identity, self._policy, version)
+        peer = _open(sealed, shared, transcript, "responder", own=self._identity, policy=self._policy, version=version)
         proof = codec.pack([_TAG, _seal(shared, transcript, "initiator", self._identity)])
         whole = codec.digest(self.hello + answer + proof)
         self._session = (
@@ -192,7 +192,7 @@ class Responder:
                 f"{PROTOCOL_VERSION}: upgrade the older daemon"
             )
         self._shared = _diffie_hellman(self._secret, ephemeral)
-        start = [_TAG, self._version, network_id, crypto_scalarmult_base(self._secret)]
+        start: list[codec.Value] = [_TAG, self._version, network_id, crypto_scalarmult_base(self._secret)]
         self._transcript = codec.digest(hello + codec.pack(start))
         answer = codec.pack([*start, _seal(self._shared, self._transcript, "responder", self._identity)])
         self._said = hello + answer
@@ -210,8 +210,9 @@ class Responder:
         tag, sealed = _fields(proof, 2, "proof")
         _check_tag(tag)
         peer = _open(
-            sealed, self._shared, self._transcript, "initiator", self._identity, self._policy, self._version
-        )
+            sealed, self._shared, self._transcript, "initiator",
+            own=self._identity, policy=self._policy, version=self._version,
+        )  # fmt: skip
         whole = codec.digest(self._said + proof)
         return peer, Keys(
             _traffic_key(self._shared, whole, peer.log, self._identity.log, "responder"),
@@ -291,13 +292,7 @@ def _seal(shared: bytes, transcript: bytes, role: str, identity: Identity) -> by
 
 
 def _open(
-    sealed: codec.Value,
-    shared: bytes,
-    transcript: bytes,
-    role: str,
-    own: Identity,
-    policy: Policy,
-    version: int,
+    sealed: codec.Value, shared: bytes, transcript: bytes, role: str, *, own: Identity, policy: Policy, version: int
 ) -> Peer:
     """Decrypt and check the other side's identity; cheap checks first."""
     key = _derive(shared, f"p2pnodes identity of the {role}", transcript)
@@ -316,7 +311,7 @@ def _open(
     except MalformedError as error:
         raise HandshakeError(str(error)) from error
     if log.node_key == own.log.node_key:
-        raise HandshakeError("this is one's own node key: a daemon must not dial itself, nor share its key with another")
+        raise HandshakeError("this is one's own node key: a daemon must not dial itself, nor share its key")
     address = ss58_encode(shown.hotkey)
     if policy.hotkey is not None and shown.hotkey != policy.hotkey:
         raise HandshakeError(f"hotkey {address} answers; expected {ss58_encode(policy.hotkey)}")

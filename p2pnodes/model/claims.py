@@ -185,7 +185,9 @@ def _int(value: dict[str, Any], key: str, loc: Loc, high: int) -> int:
     number: int | None = None
     if type(found) is int:
         number = found
-    elif (type(found) is float and found.is_integer() and abs(found) <= 2**53) or (type(found) is str and _DIGITS.fullmatch(found)):
+    elif (type(found) is float and found.is_integer() and abs(found) <= 2**53) or (
+        type(found) is str and _DIGITS.fullmatch(found)
+    ):
         number = int(found)
     if number is None or not 0 <= number <= high:
         raise InvalidBodyError((*loc, key), f"expected an integer in 0..{high}")
@@ -199,7 +201,11 @@ def _optional_int(value: dict[str, Any], key: str, loc: Loc) -> int | None:
 def _float(value: dict[str, Any], key: str, loc: Loc) -> float:
     found = value.get(key)
     number: float | None = None
-    if type(found) is float or (type(found) is int and abs(found) <= INT_MAX) or (type(found) is str and _DECIMAL.fullmatch(found)):
+    if (
+        type(found) is float
+        or (type(found) is int and abs(found) <= INT_MAX)
+        or (type(found) is str and _DECIMAL.fullmatch(found))
+    ):
         number = float(found)
     if number is None or not math.isfinite(number):
         raise InvalidBodyError((*loc, key), "expected a finite number")

@@ -42,10 +42,10 @@ class GpuTable:
         ``sxm``, ``concurrent_kernels`` and ``ecc`` come from the table where it has them.
         """
         model = self.data.get(node.gpu_identifier, {})
-        from_table = {
+        from_table: dict[str, Any] = {
             key: model[key] for key in ("major", "minor", "sxm", "concurrent_kernels", "ecc") if key in model
         }
-        left_out = {
+        left_out: dict[str, Any] = {
             key: model.get(key)
             for key in ("processors", "max_threads_per_processor")
             if getattr(node, key) is None and key in model

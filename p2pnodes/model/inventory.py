@@ -294,7 +294,7 @@ def _placement_order(placement: Placement) -> tuple[int, bytes]:
     return placement.hlc, b"" if chute is None else codec.pack(list(chute))
 
 
-def decide(
+def decide(  # noqa: PLR0917 - the arguments of f for one GPU
     uuid: str,
     claims: Iterable[Claim],
     deletions: Sequence[Deletion],

@@ -29,7 +29,7 @@ ADDRESSES_KEPT: Final = 4_096
 """SS58 addresses that are kept: base58 is slow, and the same few hotkeys sign everything."""
 
 VERIFICATIONS_KEPT: Final = 4_096
-"""sr25519 answers that are kept: a daemon meets a miner's signature at its HTTP interface and again in its own event."""
+"""sr25519 answers that are kept: a daemon meets a signature at its HTTP interface and again in its own event."""
 
 """Bittensor's address format (chain.md, "Wallet files")."""
 

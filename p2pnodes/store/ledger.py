@@ -564,8 +564,8 @@ class Ledger:
             )
             self._insert_rows(new)
         self._dirty_uuids.clear()
-        for part in batched(buckets, GPUS_PER_READ):
-            for bucket, digests in self.facts.row_digests(part).items():
+        for some in batched(buckets, GPUS_PER_READ):
+            for bucket, digests in self.facts.row_digests(some).items():
                 self._root.set_bucket(bucket, digests)
 
     def _insert_rows(self, rows: Sequence[tuple[Row, int]]) -> None:

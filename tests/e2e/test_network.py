@@ -95,7 +95,7 @@ async def test_what_one_peer_accepts_is_verified_on_all_with_equal_roots(devnet:
 
         async def shown(peer: Peer = peer) -> bool:
             found = await rows(peer)
-            return all(uuid in found and found[uuid]["status"] == "verified" for uuid in uuids)
+            return {found[uuid]["status"] for uuid in uuids if uuid in found} == {"verified"}
 
         await eventually(shown)
         async with MinerClient([peer.url], hotkey("//Bob")) as client:
@@ -114,7 +114,7 @@ async def test_two_miners_who_claim_one_gpu_at_once_end_with_one_owner_everywher
 
     async def verified_everywhere() -> bool:
         found = [(await rows(peer)).get(uuid) for peer in devnet.peers]
-        return all(row and row["status"] == "verified" for row in found) and await agree(devnet)
+        return {row["status"] if row else None for row in found} == {"verified"} and await agree(devnet)
 
     await eventually(verified_everywhere)
     owners = {(await rows(peer))[uuid]["hotkey"] for peer in devnet.peers}
