@@ -409,6 +409,8 @@ def _problem(details: ErrorDetails, fields: Mapping[str, FieldInfo], source: str
             expected = f"a table [{key}]"
         case "int_type" | "int_parsing" | "int_from_float":
             expected = "an integer"
+        case "ip_any_network":
+            expected = "a network such as 10.0.0.0/8"
         case "path_type":
             expected = "a path"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":

@@ -43,6 +43,7 @@ from p2pnodes.model.claims import (
     Body,
     body_of,
     duplicate_uuids,
+    parse_body,
     parse_json,
     valid_uuid,
 )
@@ -114,9 +115,11 @@ class NodesApi:
         """``POST /nodes/``."""
         self._limit(request)
         raw = await self._read_body(request)
-        value = _decode(request, raw)
+        body = _parsed(request, raw)
+        value = None if body is not None else _decode(request, raw)
         signed = self._authenticate(request, [crypto_hash_sha256(raw).hex()])
-        body = _validate(value)
+        if body is None:
+            body = _validate(value)
         if len(body.nodes) > GPUS_PER_CLAIM_MAX:  # no claim has so many, so none can answer before this check
             raise ApiError(400, f"Limit is {GPUS_PER_CLAIM_MAX} GPUs per server.")
         refusal = await self._refusal(body)
@@ -413,12 +416,26 @@ def _task(text: str) -> bytes | None:
     return task if task.hex() == text else None
 
 
+def _parsed(request: web.Request, raw: bytes) -> Body | None:
+    """What the pinned parser reads in a body; None when it finds a fault, which pydantic then tells in full."""
+    if not _is_json(request):
+        return None
+    try:
+        return parse_body(raw)
+    except InvalidBodyError:
+        return None
+
+
+def _is_json(request: web.Request) -> bool:
+    kind = request.content_type if hdrs.CONTENT_TYPE in request.headers else "application/json"
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
 def _decode(request: web.Request, raw: bytes) -> Any:
     """The body's JSON value. Like upstream, a body under another content type is a text, whatever it holds."""
     if not raw:
         return None
-    kind = request.content_type if hdrs.CONTENT_TYPE in request.headers else "application/json"
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+    if not _is_json(request):
         return raw.decode("utf-8", "replace")
     try:
         return parse_json(raw)

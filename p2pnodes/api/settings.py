@@ -1,13 +1,12 @@
 """Settings of the public HTTP interface."""
 
-from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
 
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]
 Burst = Annotated[int, Field(ge=1, le=10_000_000)]
-Network = IPv4Network | IPv6Network
+Network = IPvAnyNetwork
 
 
 class ApiSettings(BaseModel):

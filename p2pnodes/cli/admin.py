@@ -44,7 +44,18 @@ StatusOption = Annotated[
     Literal["pending", "verified", "failed"] | None, typer.Option("--status", help="Only with this status.")
 ]
 
-PEER_COLUMNS: Final = ("hotkey", "url", "connected", "direction", "lag", "last_error")
+PEER_COLUMNS: Final = (
+    "hotkey",
+    "url",
+    "connected",
+    "direction",
+    "peer_lacks",
+    "we_lack",
+    "same_state_root",
+    "queue_bytes",
+    "rtt_ms",
+    "last_error",
+)
 NODE_COLUMNS: Final = ("uuid", "status", "gpu_identifier", "hotkey", "server_id", "created_at", "verified_at", "detail")
 CLAIM_COLUMNS: Final = ("claim_id", "status", "gpus", "hotkey", "created_at", "verified_since", "detail")
 VERDICT_COLUMNS: Final = ("claim_id", "validator", "finding", "method", "at", "detail")
@@ -92,7 +103,11 @@ def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_
 
 
 def peers(*, config: ConfigOption = None, socket_path: SocketOption = None, as_json: JsonOption = False) -> None:
-    """List the peers of a running daemon: sessions, lag, and why there is no session."""
+    """List the peers of a running daemon: sessions, lag, and why there is no session.
+
+    A peer lacks events that are not on their way to it yet; we lack those that it says it holds. With --json there is
+    more about each session.
+    """
     found = ask(_socket(config, socket_path), "/peers")
     if as_json:
         print_json(found)

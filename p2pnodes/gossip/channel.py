@@ -25,6 +25,9 @@ HEADER_BYTES: Final = crypto_secretstream_xchacha20poly1305_HEADERBYTES
 OVERHEAD_BYTES: Final = crypto_secretstream_xchacha20poly1305_ABYTES + HEADER_BYTES
 """What a message has over its frame, at most: tag and MAC, and before the first frame the stream's header."""
 
+HEARTBEAT: Final = b""
+"""The frame that says nothing but that its sender lives."""
+
 
 class Channel:
     """Encrypts frames to a peer and decrypts frames from it, in order."""
@@ -48,17 +51,20 @@ class Channel:
         """The frame in the next message that was received.
 
         Raises:
-            RemoteProtocolError: It is not the next message of this stream.
+            RemoteProtocolError: It is not the next message of this stream; nothing can follow it.
         """
+        sealed = message
         try:
             if self._pull is None:
                 pull = crypto_secretstream_xchacha20poly1305_state()
-                header, message = message[:HEADER_BYTES], message[HEADER_BYTES:]
+                header, sealed = message[:HEADER_BYTES], message[HEADER_BYTES:]
                 crypto_secretstream_xchacha20poly1305_init_pull(pull, header, self._keys.receiving)
                 self._pull = pull
-            frame, _ = crypto_secretstream_xchacha20poly1305_pull(self._pull, message)
-        except (CryptoError, ValueError, RuntimeError) as error:
+            frame, tag = crypto_secretstream_xchacha20poly1305_pull(self._pull, sealed)
+        except (CryptoError, ValueError) as error:
             raise RemoteProtocolError(
                 f"a message of {len(message)} bytes does not decrypt: changed, repeated, or out of order"
             ) from error
+        if tag != crypto_secretstream_xchacha20poly1305_TAG_MESSAGE:
+            raise RemoteProtocolError(f"a message with the stream tag {tag}; expected none but plain ones")
         return bytes(frame)

@@ -136,7 +136,7 @@ def decode(frame: bytes) -> Frame:
     if len(frame) > FRAME_BYTES_MAX:
         raise MalformedError(f"frame of {len(frame)} bytes: at most {FRAME_BYTES_MAX} are allowed")
     kind, *fields = codec.array(codec.unpack(frame), 1, 6, "frame")
-    match kind:
+    match codec.integer(kind, "kind of frame", _DIGEST, _EVENTS):
         case 1:
             return _digest(fields)
         case 2:
@@ -145,11 +145,9 @@ def decode(frame: bytes) -> Frame:
             return _want(fields)
         case 4:
             return _range(fields)
-        case 5:
+        case _:
             (wires,) = codec.fields(fields, 1, "events")
             return Events(_wires(wires, 1))
-        case _:
-            raise MalformedError(f"frame: expected a kind from {_DIGEST} to {_EVENTS}, found {str(kind)[:60]}")
 
 
 def vector_parts(heads: Iterable[tuple[LogId, Head]]) -> Iterator[Vector]:

@@ -7,6 +7,7 @@ layout of the messages. Source of the construction: H. Krawczyk, SIGMA, CRYPTO 2
 
 from collections.abc import Callable
 from hashlib import blake2b
+from hmac import compare_digest
 from typing import Final, NamedTuple
 
 from nacl.bindings import (
@@ -19,7 +20,7 @@ from nacl.exceptions import CryptoError
 
 from p2pnodes.model import codec
 from p2pnodes.model.codec import MalformedError
-from p2pnodes.model.errors import RemoteProtocolError
+from p2pnodes.model.errors import LocalProtocolError, RemoteProtocolError
 from p2pnodes.model.events import LOG_NUMBER_MAX, Delegation, LogId
 from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, NodeKey, ss58_encode, verify_node
 from p2pnodes.model.network import NETWORK_ID_BYTES, PROTOCOL_VERSION
@@ -93,15 +94,27 @@ class Policy(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """Traffic keys of one session: for what this side sends and for what it receives, 32 bytes each."""
+    """What one session is encrypted with.
+
+    Attributes:
+        sending: Key of what this side sends, 32 bytes.
+        receiving: Key of what it receives, 32 bytes.
+        welcome: The message by which the responder consents; only who holds the keys can make it.
+    """
 
     sending: bytes
     receiving: bytes
+    welcome: bytes
 
 
 def refusal(reason: str) -> bytes:
     """The message that tells the other side why it is refused."""
-    return codec.pack([_REFUSED, reason[:REASON_CHARS_MAX]])
+    return codec.pack([_REFUSED, printable(reason)])
+
+
+def printable(text: str) -> str:
+    """A stranger's text, or one that quotes a stranger, made fit for a log: one bounded line of printable characters."""
+    return "".join(character if character.isprintable() else "?" for character in text[:REASON_CHARS_MAX])
 
 
 class Initiator:
@@ -118,7 +131,15 @@ class Initiator:
                 crypto_scalarmult_base(ephemeral_secret),
             ]
         )  # fmt: skip
-        self._session: tuple[Peer, Keys] | None = None
+        self._peer: Peer | None = None
+        self._keys: Keys | None = None
+
+    @property
+    def peer(self) -> Peer:
+        """Who answered; known when ``prove`` has returned."""
+        if self._peer is None:
+            raise LocalProtocolError("BUG! nobody has answered this handshake yet")
+        return self._peer
 
     def prove(self, answer: bytes) -> bytes:
         """Check who answered and prove who dials.
@@ -140,13 +161,8 @@ class Initiator:
         peer = _open(sealed, shared, transcript, "responder", own=self._identity, policy=self._policy, version=version)
         proof = codec.pack([_TAG, _seal(shared, transcript, "initiator", self._identity)])
         whole = codec.digest(self.hello + answer + proof)
-        self._session = (
-            peer,
-            Keys(
-                _traffic_key(shared, whole, self._identity.log, peer.log, "initiator"),
-                _traffic_key(shared, whole, self._identity.log, peer.log, "responder"),
-            ),
-        )
+        self._peer = peer
+        self._keys = _keys(shared, whole, self._identity.log, peer.log, "initiator")
         return proof
 
     def finish(self, welcome: bytes) -> tuple[Peer, Keys]:
@@ -156,14 +172,14 @@ class Initiator:
             RefusedByPeerError: It refused us.
             HandshakeError: It said something else.
         """
-        (tag,) = _fields(welcome, 1, "welcome")
-        if tag != _WELCOME or self._session is None:
-            raise HandshakeError("expected the welcome that ends a handshake")
-        return self._session
+        _fields(welcome, 2, "welcome")
+        if self._keys is None or not compare_digest(welcome, self._keys.welcome):
+            raise HandshakeError("expected the welcome that ends this handshake, made with its keys")
+        return self.peer, self._keys
 
 
 class Responder:
-    """The side that was dialled: ``answer`` the hello, then ``finish`` on the proof; then send ``WELCOME``."""
+    """The side that was dialled: ``answer`` the hello, then ``finish`` on the proof, then send ``Keys.welcome``."""
 
     def __init__(self, identity: Identity, policy: Policy, ephemeral_secret: bytes) -> None:
         """Take 32 fresh random bytes; they must serve one handshake only."""
@@ -214,14 +230,7 @@ class Responder:
             own=self._identity, policy=self._policy, version=self._version,
         )  # fmt: skip
         whole = codec.digest(self._said + proof)
-        return peer, Keys(
-            _traffic_key(self._shared, whole, peer.log, self._identity.log, "responder"),
-            _traffic_key(self._shared, whole, peer.log, self._identity.log, "initiator"),
-        )
-
-
-WELCOME: Final = codec.pack([_WELCOME])
-"""What the responder sends when it has accepted the proof."""
+        return peer, _keys(self._shared, whole, peer.log, self._identity.log, "responder")
 
 
 def _fields(message: bytes, count: int, what: str) -> "list[codec.Value]":
@@ -230,7 +239,7 @@ def _fields(message: bytes, count: int, what: str) -> "list[codec.Value]":
     try:
         value = codec.unpack(message)
         if isinstance(value, list) and len(value) == 2 and value[0] == _REFUSED:
-            raise RefusedByPeerError(codec.text(value[1], "reason", REASON_CHARS_MAX))
+            raise RefusedByPeerError(printable(codec.text(value[1], "reason", REASON_CHARS_MAX)))
         return list(codec.fields(value, count, what))
     except MalformedError as error:
         raise HandshakeError(f"{what}: {error}") from error
@@ -274,9 +283,15 @@ def _derive(shared: bytes, label: str, *context: bytes) -> bytes:
     return blake2b(codec.pack([label, *context]), key=shared, digest_size=KEY_BYTES).digest()
 
 
-def _traffic_key(shared: bytes, transcript: bytes, initiator: LogId, responder: LogId, sender: str) -> bytes:
-    identities = codec.pack([list(initiator), list(responder)])
-    return _derive(shared, f"p2pnodes traffic of the {sender}", transcript, identities)
+def _keys(shared: bytes, transcript: bytes, initiator: LogId, responder: LogId, own_role: str) -> Keys:
+    """Keys bound to all that was said and to both identities."""
+    identities = codec.pack([[*initiator], [*responder]])
+    of_initiator, of_responder, consent = (
+        _derive(shared, f"p2pnodes {purpose}", transcript, identities)
+        for purpose in ("traffic of the initiator", "traffic of the responder", "welcome")
+    )
+    own, other = (of_initiator, of_responder) if own_role == "initiator" else (of_responder, of_initiator)
+    return Keys(own, other, codec.pack([_WELCOME, consent]))
 
 
 def _statement(role: str, transcript: bytes, log: LogId, delegation: Delegation) -> bytes:

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from yarl import URL
 
 from p2pnodes.model.errors import LocalProtocolError, P2PNodesError
@@ -57,6 +57,7 @@ _UNAVAILABLE: Final = frozenset({502, 503, 504})
 """Statuses that say: this API cannot serve it now, ask another one. So does a 429 that names when to come back."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_TOTALS: Final = TypeAdapter(dict[str, dict[str, int]])
 
 
 class MinerError(P2PNodesError):
@@ -352,8 +353,11 @@ class MinerClient:
         """
         filters = {name: value for name, value in (("hotkey", hotkey), ("model", model)) if value is not None}
         path = f"/nodes/?{urlencode(filters)}" if filters else "/nodes/"
-        _, answer = await self._send(lambda _: _Signed("GET", path), 200)
-        return _mapping(answer)
+        api, answer = await self._send(lambda _: _Signed("GET", path), 200)
+        try:
+            return _TOTALS.validate_python(answer)
+        except ValidationError as error:
+            raise MalformedAnswerError(f"{api} answered no inventory; is it a p2pnodes daemon?") from error
 
     async def detailed_inventory(self, *, hotkey: str | None = None, model: str | None = None) -> dict[str, Any]:
         """The detailed inventory: hotkey -> its provisioned and idle GPUs; needs no hotkey."""

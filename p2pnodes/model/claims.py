@@ -81,7 +81,7 @@ def parse_json(data: bytes) -> Any:
     content = data.decode("utf-8")
     if content.count("[") + content.count("{") > JSON_DEPTH_MAX and _depth(content) > JSON_DEPTH_MAX:
         raise DepthError(f"JSON is nested deeper than {JSON_DEPTH_MAX} levels")
-    return json.loads(content, parse_int=_bounded_int, parse_constant=_no_constant)
+    return _DECODER.decode(content)
 
 
 @lru_cache(BODIES_KEPT)
@@ -171,7 +171,7 @@ Loc = tuple[str | int, ...]
 
 def _text(value: dict[str, Any], key: str, loc: Loc, high: int) -> str:
     found = value.get(key)
-    if not isinstance(found, str) or len(found) > high or "\0" in found or not _encodes(found):
+    if type(found) is not str or len(found) > high or "\0" in found or not (found.isascii() or _encodes(found)):
         raise InvalidBodyError((*loc, key), f"expected a string of at most {high} characters without NUL or surrogates")
     return found
 
@@ -251,3 +251,6 @@ def _depth(content: str) -> int:
         elif char in "]}":
             depth -= 1
     return deepest
+
+
+_DECODER: Final = json.JSONDecoder(parse_int=_bounded_int, parse_constant=_no_constant)

@@ -7,7 +7,7 @@ section 3, "Spec rules". The table is looked at by the API and the verifiers onl
 import json
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, Final
 
@@ -17,6 +17,13 @@ PORT_MIN: Final = 80
 PORT_MAX: Final = 65535
 BOOST_TOLERANCE: Final = 1.1
 """How far above the table's boost clock a card's maximum may lie."""
+
+
+NAMES_KEPT: Final = 1_024
+"""Names whose model is remembered: a miner's GPUs have few, and each costs all patterns of the table."""
+
+_TABLES_WORD: Final = ("major", "minor", "sxm", "concurrent_kernels", "ecc")
+_MINERS_WORD: Final = ("processors", "max_threads_per_processor")
 
 
 class GpuSpecError(ValueError):
@@ -30,9 +37,15 @@ class GpuTable:
         """Take the table as upstream publishes it: short reference -> model."""
         self.data: Final = data
         self._patterns: Final = [(key, re.compile(model["model_name_check"])) for key, model in data.items()]
+        self._from_table: Final = {key: _present(model, _TABLES_WORD) for key, model in data.items()}
+        self._where_absent: Final = {key: _present(model, _MINERS_WORD) for key, model in data.items()}
+        self._identified = lru_cache(NAMES_KEPT)(self._identify)
 
     def identify(self, name: str) -> str | None:
         """Short reference of the first model, in table order, whose pattern occurs in ``name``."""
+        return self._identified(name)
+
+    def _identify(self, name: str) -> str | None:
         return next((key for key, pattern in self._patterns if pattern.search(name)), None)
 
     def fill(self, node: Node) -> Node:
@@ -41,16 +54,12 @@ class GpuTable:
         ``processors`` and ``max_threads_per_processor`` are filled where the miner left them out; ``major``, ``minor``,
         ``sxm``, ``concurrent_kernels`` and ``ecc`` come from the table where it has them.
         """
-        model = self.data.get(node.gpu_identifier, {})
-        from_table: dict[str, Any] = {
-            key: model[key] for key in ("major", "minor", "sxm", "concurrent_kernels", "ecc") if key in model
+        left_out = {
+            key: value
+            for key, value in self._where_absent.get(node.gpu_identifier, {}).items()
+            if getattr(node, key) is None
         }
-        left_out: dict[str, Any] = {
-            key: model.get(key)
-            for key in ("processors", "max_threads_per_processor")
-            if getattr(node, key) is None and key in model
-        }
-        return node._replace(**from_table, **left_out)
+        return node._replace(**self._from_table.get(node.gpu_identifier, {}), **left_out)
 
     def check(self, nodes: Iterable[Node]) -> None:
         """Check a server's GPUs against the table.
@@ -82,6 +91,10 @@ class GpuTable:
             raise GpuSpecError(f"Invalid verification_port: {node.verification_port}")
         if node.gpu_identifier != key:
             raise GpuSpecError(f"GPU identifier {node.gpu_identifier} does not match model name identifier: {key}")
+
+
+def _present(model: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: model[key] for key in keys if key in model}
 
 
 @cache

@@ -51,6 +51,7 @@ def ss58_encode(public_key: bytes) -> str:
     return base58.b58encode(data + digest(b"SS58PRE" + data, 64)[:2]).decode()
 
 
+@lru_cache(ADDRESSES_KEPT)
 def ss58_decode(address: str) -> bytes:
     """Public key of an SS58 address.
 
