@@ -36,7 +36,7 @@ from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import LOG_NUMBER_MAX, Delegation, Head, LogId, delegate
 from p2pnodes.model.keys import Hotkey, NodeKey, ss58_encode
 from p2pnodes.store.database import Commit, Database
-from p2pnodes.store.ledger import Outcome, Result
+from p2pnodes.store.ledger import FOREIGN_EVENT, Outcome, Result
 from p2pnodes.verify.scheduler import Scheduler
 from p2pnodes.verify.verifier import NoneVerifier
 
@@ -81,6 +81,7 @@ class Daemon:
         self._heard = False
         self._retry_at = 0.0
         self._own_log_note = "starting"
+        self._refusal: str | None = None
         self._url = settings.http.url
         self._outcomes: dict[str, int] = dict.fromkeys((result.value for result in Result), 0)
 
@@ -253,7 +254,7 @@ class Daemon:
         except P2PNodesError as error:
             self._own_log_note = f"no new log: {error}"
             self._retry_at = time.monotonic() + REOPEN_BACKOFF_S
-            ledger.writes_refused = self._own_log_note
+            self._refuse_writes(self._own_log_note)
             log.error("log_not_opened", reason=reason, error=str(error))
             return
         ledger.foreign_own = None
@@ -272,10 +273,10 @@ class Daemon:
             return
         if ledger.foreign_own is not None and ledger.foreign_own == ledger.own_log:
             self._heard = False
-            await self._open_log("an event that this daemon did not write appeared in its log")
+            await self._open_log(FOREIGN_EVENT)
         elif not self._heard:
             await self._hear()
-        ledger.writes_refused = self._why_no_writes()
+        self._refuse_writes(self._why_no_writes())
         own = ledger.own_log
         delegation = ledger.delegation_of(own) if own else None
         if ledger.writes_refused is None and own and delegation and self._hotkey and self._stale(delegation):
@@ -283,6 +284,15 @@ class Daemon:
             await self._database.write(lambda led: led.renew(renewed, now_ms()))
             self._delegation = own, renewed
             log.info("delegation_renewed", log=str(own), not_after=renewed.not_after)
+
+    def _refuse_writes(self, reason: str | None) -> None:
+        """Refuse own writes for a reason, or take them again; the log tells each change."""
+        if reason is None and self._refusal is not None:
+            log.info("writes_taken", before=self._refusal)
+        elif reason is not None and reason != self._refusal:
+            log.warning("writes_refused", reason=reason)
+        self._refusal = reason
+        self._database.ledger.writes_refused = reason
 
     async def _hear(self) -> None:
         ledger = self._database.ledger
@@ -302,10 +312,19 @@ class Daemon:
     def _why_no_writes(self) -> str | None:
         if not self._heard:
             return self._own_log_note
+        ledger = self._database.ledger
+        if ledger.foreign_own is not None and ledger.foreign_own == ledger.own_log:
+            return FOREIGN_EVENT
         offset = self._driver.clock_offset_ms()
         if offset is not None and abs(offset) > CLOCK_OFF_MS_MAX:
             return (
                 f"the system clock is {-offset / 1000:+.1f} s off the median of the peers' clocks: at most "
+                f"{CLOCK_OFF_MS_MAX // 1000} s are allowed, set it right (NTP)"
+            )
+        ahead_ms = self._database.electorate.time_ms - now_ms()
+        if ahead_ms > CLOCK_OFF_MS_MAX:
+            return (
+                f"the system clock lies {ahead_ms / 1000:.0f} s before the time of the electorate's block: at most "
                 f"{CLOCK_OFF_MS_MAX // 1000} s are allowed, set it right (NTP)"
             )
         own = self._delegation[1].hotkey if self._delegation else b""

@@ -6,14 +6,13 @@ size, JSON, signature, fields, hosts, the database.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from json import JSONDecodeError
 from typing import Any, Final
 
 import orjson
 from aiohttp import hdrs, web
 from aiohttp.http import HttpProcessingError, HttpVersion11
-from nacl.bindings import crypto_hash_sha256
 from pydantic import TypeAdapter, ValidationError
 
 from p2pnodes.api import auth, openapi, views
@@ -35,7 +34,7 @@ from p2pnodes.api.hosts import HostCheck, Resolver, SystemResolver
 from p2pnodes.api.inventory import Inventory
 from p2pnodes.api.limits import TokenBuckets, client_address
 from p2pnodes.api.schemas import MultiNodeArgs
-from p2pnodes.api.server import make_runner, runner_kwargs
+from p2pnodes.api.server import make_runner
 from p2pnodes.api.settings import ApiSettings
 from p2pnodes.model.claims import (
     GPUS_PER_CLAIM_MAX,
@@ -47,6 +46,7 @@ from p2pnodes.model.claims import (
     parse_json,
     valid_uuid,
 )
+from p2pnodes.model.codec import digest
 from p2pnodes.model.errors import InvalidBodyError
 from p2pnodes.model.gpus import GpuSpecError, supported_gpus
 from p2pnodes.model.keys import ss58_decode
@@ -57,6 +57,7 @@ from p2pnodes.model.requests import (
     PURPOSE_STATUS,
     Add,
     Delete,
+    body_tail,
     bound_purpose,
 )
 from p2pnodes.store.admission import (
@@ -67,7 +68,7 @@ from p2pnodes.store.admission import (
     TooManyClaimsError,
 )
 
-__all__ = ["ApiSettings", "NodesApi", "create_app", "make_runner", "runner_kwargs"]
+__all__ = ["ApiSettings", "create_app", "make_runner"]
 
 GOSSIP_PATH: Final = "/gossip"
 TASK_HEX_CHARS: Final = 32
@@ -101,10 +102,10 @@ class NodesApi:
         self._hosts = HostCheck(resolver, timeout_s=settings.dns_timeout_s, allow_private=settings.allow_private_hosts)
         self._per_hotkey = TokenBuckets(settings.hotkey_rate, settings.hotkey_burst)
         self._per_address = TokenBuckets(settings.address_rate, settings.address_burst)
-        self._cache = RootedCache(lambda: db.state)
+        self._cache = RootedCache(db)
         self._table = supported_gpus()
         content = orjson.dumps(self._table.data)
-        self._supported = rendered(content, crypto_hash_sha256(content), "supported")
+        self._supported = rendered(content, digest(content), "supported")
         document = openapi.document()
         self._openapi = orjson.dumps(document)
         self._docs = openapi.page(document)
@@ -117,7 +118,7 @@ class NodesApi:
         raw = await self._read_body(request)
         body = _parsed(request, raw)
         value = None if body is not None else _decode(request, raw)
-        signed = self._authenticate(request, [crypto_hash_sha256(raw).hex()])
+        signed = self._authenticate(request, [body_tail(raw)])
         if body is None:
             body = _validate(value)
         if len(body.nodes) > GPUS_PER_CLAIM_MAX:  # no claim has so many, so none can answer before this check
@@ -276,6 +277,8 @@ class NodesApi:
         if (request.content_length or 0) > BODY_BYTES_MAX:
             raise ApiError(413, TOO_LARGE)
         try:
+            if request.content.is_eof():  # all of it is here, as it mostly is: no timer is needed
+                return await request.read()
             async with asyncio.timeout(self._settings.body_timeout_s):
                 return await request.read()
         except web.HTTPRequestEntityTooLarge as error:
@@ -284,9 +287,6 @@ class NodesApi:
             raise ApiError(408, "The request body did not arrive in time.", {hdrs.CONNECTION: "close"}) from error
         except (web.RequestPayloadError, HttpProcessingError) as error:
             raise ApiError(400, "The request body is not framed as HTTP wants it.") from error
-
-
-NODES_API: Final = web.AppKey("NODES_API", NodesApi)
 
 
 def create_app(
@@ -298,7 +298,6 @@ def create_app(
     readiness: Callable[[], Sequence[str]],
     resolver: Resolver | None = None,
     gossip: Handler | None = None,
-    extra_routes: Iterable[web.AbstractRouteDef] = (),
 ) -> web.Application:
     """Build the public application; serve it with ``server.make_runner``.
 
@@ -310,7 +309,6 @@ def create_app(
         readiness: Reasons why the daemon is not ready; empty when it is.
         resolver: Looks up verification hosts; the system's resolver by default.
         gossip: Handler of the peers' WebSocket at GOSSIP_PATH.
-        extra_routes: Further public routes.
     """
     middlewares = [answer_errors]
     if settings.cors_origins:
@@ -325,7 +323,6 @@ def create_app(
 
         app.cleanup_ctx.append(close_resolver)
     api = NodesApi(db, network, settings, now=now, readiness=readiness, resolver=resolver)
-    app[NODES_API] = api
     app.add_routes(
         [
             web.get("/nodes/", api.inventory, allow_head=False),
@@ -342,7 +339,6 @@ def create_app(
             web.route("*", "/nodes/verification_status/", _other_slash),
             web.route("*", "/nodes/{node_id}/", _other_slash),
             *([] if gossip is None else [web.get(GOSSIP_PATH, gossip, allow_head=False)]),
-            *extra_routes,
         ]
     )
     return app

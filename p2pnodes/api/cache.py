@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from aiohttp import hdrs
 
 from p2pnodes.api.errors import JSON_HEADERS
+from p2pnodes.api.inventory import Inventory
 from p2pnodes.model.codec import digest
 from p2pnodes.store.ledger import State
 
@@ -43,37 +44,42 @@ def rendered(body: bytes, root: bytes | None, query: str) -> Rendered:
 class RootedCache:
     """Least-recently-used cache of rendered answers."""
 
-    def __init__(self, state: Callable[[], State]) -> None:
-        """``state`` returns a new object after each commit."""
-        self._state = state
+    def __init__(self, db: Inventory) -> None:
+        self._db = db
         self._entries: OrderedDict[tuple[bytes, str], Rendered] = OrderedDict()
         self._bytes = 0
-        self._pending: dict[tuple[bytes, str], asyncio.Task[Rendered]] = {}
+        self._pending: dict[str, tuple[State, asyncio.Task[Rendered]]] = {}
         self._computing = asyncio.Semaphore(COMPUTED_AT_ONCE_MAX)
 
     def held(self, query: str) -> Rendered | None:
         """The answer to ``query`` at the current root, if it is kept."""
-        key = (self._state().state_root, query)
+        key = (self._db.state.state_root, query)
         found = self._entries.get(key)
         if found is not None:
             self._entries.move_to_end(key)
         return found
 
     async def compute(self, query: str, render: Callable[[], Awaitable[bytes]]) -> Rendered:
-        """The answer to ``query``; callers that come while it is being rendered for the same root share it."""
-        key = (self._state().state_root, query)
-        task = self._pending.get(key)
-        if task is None:
+        """The answer to ``query``; callers that come while it is being rendered share it until a commit comes in."""
+        state = self._db.state
+        since, task = self._pending.get(query, (None, None))
+        if task is None or since is not state:  # what began before a commit may lack what the caller just wrote
             task = asyncio.create_task(self._render(query, render))
-            self._pending[key] = task
-            task.add_done_callback(lambda _: self._pending.pop(key, None))
+            self._pending[query] = state, task
+            task.add_done_callback(lambda done: self._forget(query, done))
         return await asyncio.shield(task)  # one caller that goes away does not take the answer from the others
+
+    def _forget(self, query: str, task: "asyncio.Task[Rendered]") -> None:
+        if query in self._pending and self._pending[query][1] is task:
+            del self._pending[query]
+        if not task.cancelled():
+            task.exception()  # seen: asyncio need not complain when nobody waited for it to the end
 
     async def _render(self, query: str, render: Callable[[], Awaitable[bytes]]) -> Rendered:
         async with self._computing:
-            before = self._state()
+            before = self._db.settled_state
             body = await render()
-        if self._state() is not before:
+        if before is None or self._db.settled_state is not before:
             return rendered(body, None, query)
         answer = rendered(body, before.state_root, query)
         self._keep((before.state_root, query), answer)

@@ -145,7 +145,9 @@ async def answer_errors(request: web.Request, handler: Any) -> web.StreamRespons
     except web.HTTPException as error:
         return _http_exception(error)
     except ConnectionError:
-        raise  # the client is gone: aiohttp knows what to do
+        if request.writer.output_size:
+            raise
+        return web.Response(status=400)  # the client went away in its request; raised, it would be a traceback
     except Exception:
         log.exception("request_failed", method=echo(request.method), path=echo(request.path))
         if request.writer.output_size:

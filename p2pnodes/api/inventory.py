@@ -19,6 +19,10 @@ class Inventory(Protocol):
         """What the last commit left: a new object after each commit."""
 
     @property
+    def settled_state(self) -> State | None:
+        """``state``, or None while a commit is under way, when what is read may be ahead of it."""
+
+    @property
     def electorate(self) -> Electorate:
         """Who is registered."""
 

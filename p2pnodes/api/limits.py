@@ -6,6 +6,7 @@ bucket is our own. It is pure: the clock comes in as an argument.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -13,6 +14,9 @@ from p2pnodes.api.settings import Network
 
 BUCKETS_MAX: Final = 65_536
 """Keys that one table remembers; beyond it the key that was quiet the longest is forgotten, and so starts full."""
+
+ADDRESSES_KEPT: Final = 1_024
+"""Addresses of connections that are kept parsed: one connection carries many requests."""
 
 FORWARDED_HOPS_MAX: Final = 16
 """Entries of X-Forwarded-For that are looked at, from the right."""
@@ -79,6 +83,20 @@ def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
             client = hop
             if not _within(client, trusted):
                 break
+    return _key(client)
+
+
+@lru_cache(ADDRESSES_KEPT)
+def _parse(text: str) -> Address | None:
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
+@lru_cache(ADDRESSES_KEPT)
+def _key(client: Address) -> str:
     if isinstance(client, IPv4Address):
         return str(client)
     return f"{IPv6Address(int(client) >> _HOST_BITS_V6 << _HOST_BITS_V6)}/{_HOST_BITS_V6}"
@@ -86,11 +104,3 @@ def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
 
 def _within(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
-
-
-def _parse(text: str) -> Address | None:
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address

@@ -63,6 +63,7 @@ def runner_kwargs() -> dict[str, Any]:
     """Arguments of ``web.AppRunner`` (and of aiohttp's test server) for the public interface."""
     logger = logging.getLogger(f"{__name__}.aiohttp")
     logger.filters[:] = [ParserErrors()]
+    logger.setLevel(logging.DEBUG)  # what is not HTTP at all (a TLS hello, say) aiohttp logs there
     return {
         "logger": logger,
         "access_log": None,  # at the rate of polls, a line per request is what fills disks

@@ -99,6 +99,7 @@ def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_
             "up": f"{found['uptime_s']} s",
         }
     )
+    print()
     _print_peers(found["gossip"]["peers"])
 
 

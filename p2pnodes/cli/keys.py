@@ -101,7 +101,9 @@ def show(
     if as_json:
         print_json(shown)
     else:
-        for key in shown:
+        for number, key in enumerate(shown):
+            if number:
+                print()
             print_fields(key)
 
 

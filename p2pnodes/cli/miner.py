@@ -205,18 +205,20 @@ def delete(
         from p2pnodes.miner.client import RefusedError
 
         deleted: list[str] = []
-        for uuid in dict.fromkeys(uuids):
-            try:
-                await client.delete(uuid)
-            except RefusedError as error:
-                refused[uuid] = str(error)
-                fail_line(f"{uuid}: {error}")
-            else:
-                deleted.append(uuid)
-                if not as_json:
-                    say(f"deleted {uuid}")
-        if as_json:
-            print_json({"deleted": deleted, "refused": refused})
+        try:
+            for uuid in dict.fromkeys(uuids):
+                try:
+                    await client.delete(uuid)
+                except RefusedError as error:
+                    refused[uuid] = str(error)
+                    fail_line(f"{uuid}: {error}")
+                else:
+                    deleted.append(uuid)
+                    if not as_json:
+                        say(f"deleted {uuid}")
+        finally:  # what was done is told, also when the APIs went away in the middle
+            if as_json:
+                print_json({"deleted": deleted, "refused": refused})
 
     _run(api, signer, retries, remove)
     raise typer.Exit(ExitCode.FAILED if refused else ExitCode.DONE)

@@ -1,11 +1,12 @@
 """What every command shares: tables, JSON, errors on stderr, exit codes.
 
-Tables are for people: colours only on a terminal (and not with NO_COLOR), full width where the output is no terminal,
-so that nothing is cut in a pipe. ``--json`` is for programs. What miners and peers wrote is shown without the control
-characters that could move a cursor.
+Tables are for people: colours only on a terminal (and not with NO_COLOR), hotkeys and ids shortened where a terminal is
+too narrow for them, everything in full where the output is no terminal. ``--json`` is for programs. What miners and
+peers wrote is shown without the control characters that could move a cursor.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
@@ -37,6 +38,9 @@ EXIT_CODES: Final = (
     "Exit codes: 0 done; 1 refused or failed, the reason is on stderr; 2 the command line cannot be used; "
     "3 nobody answered or decided in time, the same command can be repeated; 130 interrupted."
 )
+
+_LONG: Final = re.compile(r"5[1-9A-HJ-NP-Za-km-z]{47}|[0-9a-f]{64}")
+"""SS58 addresses, and what is 32 bytes in hex."""
 
 Command = TypeVar("Command", bound=Callable[..., None])
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -128,16 +132,26 @@ def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, em
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        texts = [cell(row.get(column)) for column in columns]
-        table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in texts))
-    if table.row_count:
-        console().print(table)
-    else:
+    headings = [column.replace("_", " ") for column in columns]
+    lines = [[cell(row.get(column)) for column in columns] for row in rows]
+    if not lines:
         say(empty)
+        return
+    target = console()
+    widths = [max(map(len, values)) for values in zip(headings, *lines, strict=True)]
+    if sum(widths) + 2 * len(widths) > target.width:
+        lines = [[_shortened(text) for text in line] for line in lines]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", no_wrap=number == 0)
+    for line in lines:
+        table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in line))
+    target.print(table)
+
+
+def _shortened(text: str) -> str:
+    """A hotkey, node key or id by its ends; GPU uuids and the like are short enough to stay."""
+    return f"{text[:8]}…{text[-4:]}" if _LONG.fullmatch(text) else text
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:

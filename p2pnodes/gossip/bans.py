@@ -1,4 +1,4 @@
-"""Peers that are refused for a while, by node key: a name that its owner has proved, so nobody can have another banned."""
+"""Peers that are refused for a while, by node key: its owner has proved it, so nobody can have somebody else banned."""
 
 from typing import Final, NamedTuple
 

@@ -13,6 +13,9 @@ PAUSE_S_MAX: Final = 30.0
 SETTLED_S: Final = 10.0
 """A session that lasted this long was a success; one that ended sooner counts as a failed dial."""
 
+OWN_PAUSE_S: Final = 600.0
+"""Pause of an address where this daemon found itself: bootstrap lists are often the same everywhere."""
+
 DIALS_MAX: Final = 1_024
 """Peers that are dialled; the electorate and the settings name fewer."""
 
@@ -44,6 +47,11 @@ class Dial:
         news, self.error = reason != self.error, reason
         self._put_off(now_s, rng)
         return news
+
+    def found_itself(self, reason: str, now_s: float) -> None:
+        """Put off the next try of an address that is our own."""
+        self.error = reason
+        self.next_s = now_s + OWN_PAUSE_S
 
     def ended(self, lasted_s: float, now_s: float, rng: random.Random) -> None:
         """Put off the next try after a session has ended."""

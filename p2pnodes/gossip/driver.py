@@ -1,37 +1,49 @@
 """The one module of gossip that does I/O: WebSockets over aiohttp, the store, the clock, and the engine in between.
 
-The engine is called in the event loop alone, one input at a time; what it returns is carried out in order. The tasks of
-a session read its socket, write to it, store its events and read the log for it; all of them end with the session.
+The engine is called in the event loop alone, one input at a time, and its effects are carried out in order. A session
+is a task of its own with one that reads its socket and one that writes to it; they end with it. What a session has in
+the store is finished behind it, because others may be waiting for those events.
+
+Backpressure: a socket is not read while the store has STORING_BYTES_MAX of its session's events to work on, so the
+peer's own queue fills. The other way round, the engine hears what has been written and stops pushing to a slow peer.
 """
 
 import asyncio
 import random
+import sqlite3
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from socket import SHUT_RDWR
+from typing import Any, Final
 
 import aiohttp
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from nacl.utils import random as random_bytes
 
-from p2pnodes.gossip import handshake
-from p2pnodes.gossip.channel import OVERHEAD_BYTES, Channel
-from p2pnodes.gossip.engine import (
-    TICK_MS,
-    Close,
-    Effect,
-    Engine,
-    Notice,
-    Read,
-    Send,
-    SessionId,
-    Store,
-)
+from p2pnodes.gossip.bans import Bans
+from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES, Channel
+from p2pnodes.gossip.dials import Dial, Dials
+from p2pnodes.gossip.engine import TICK_MS, Close, Effect, Engine, Notice, Read, Send, SessionId, Store
 from p2pnodes.gossip.frames import FRAME_BYTES_MAX
-from p2pnodes.gossip.handshake import HandshakeError, Identity, Initiator, Peer, Policy, RefusedByPeerError, Responder
+from p2pnodes.gossip.handshake import (
+    HandshakeError,
+    Identity,
+    Initiator,
+    Keys,
+    OwnKeyError,
+    Peer,
+    Policy,
+    RefusedByPeerError,
+    Responder,
+    printable,
+    refusal,
+)
+from p2pnodes.gossip.lobby import Lobby
+from p2pnodes.gossip.pairs import Pairs
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.errors import P2PNodesError, RemoteProtocolError
+from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Delegation, Event, Head, LogId
 from p2pnodes.model.keys import NodeKey, ss58_encode
 from p2pnodes.model.network import Network
@@ -41,65 +53,83 @@ from p2pnodes.store.ledger import Outcome
 log = structlog.get_logger("p2pnodes.gossip")
 
 PATH: Final = "/gossip"
+"""Where a daemon's base URL serves its peers."""
+
+MESSAGE_BYTES_MAX: Final = FRAME_BYTES_MAX + OVERHEAD_BYTES
+_TOO_LARGE: Final = MESSAGE_BYTES_MAX + 1
+"""What aiohttp is given as the bound of a message: it refuses what reaches it."""
+
 HANDSHAKE_S_MAX: Final = 10.0
-"""Bound of a handshake, from the first byte of the connection on."""
-
-HANDSHAKES_MAX: Final = 64
-"""Inbound handshakes at once, over all addresses."""
-
-HANDSHAKES_PER_ADDRESS_MAX: Final = 16
-"""The same for one address: many daemons may stand behind one, but none may take every place."""
+"""Bound of a handshake; for a dial, the connection included."""
 
 SESSIONS_MAX: Final = 256
+"""Open sessions; a subnet has at most as many validators."""
+
+DIALS_AT_ONCE_MAX: Final = 32
 HEARTBEAT_S: Final = 10.0
-"""Ping interval; a peer that does not answer for half of it is gone."""
+"""After this long without a frame, a heartbeat is sent."""
+
+SILENCE_S_MAX: Final = 30.0
+"""A peer of which nothing was heard, or to which nothing could be written, for this long is gone."""
+
+STORING_BYTES_MAX: Final = 2 << 20
+"""Events of one session that the store may have to work on before the session's socket is left unread."""
+
+STORING_EVENTS_MAX: Final = 1_024
+"""Events of one session that go to the store as one job; stores that wait share a job, and so a commit."""
 
 CLOSE_S_MAX: Final = 1.0
-REDIAL_S_MIN: Final = 1.0
-REDIAL_S_MAX: Final = 30.0
-"""Pauses between dials of one peer double up to this, each jittered to between a half and all of it; for ever."""
+"""How long a session may take to say good-bye."""
 
-BANS_MAX: Final = 1_024
-REFUSALS_LOGGED_PER_S: Final = 2.0
-MESSAGE_BYTES_MAX: Final = FRAME_BYTES_MAX + OVERHEAD_BYTES
+_CLOSE_FRAME_S: Final = CLOSE_S_MAX / 2
+"""How long of that to wait for the other side's close frame."""
+
+CLOSE_REASON_BYTES_MAX: Final = 123
+"""Bound of the text in a close frame. Source: RFC 6455, 5.5."""
+
+REFUSALS_LOGGED_BURST: Final = 10
+REFUSALS_LOGGED_PER_S: Final = 1.0
+"""Log lines about refused strangers: at once, and again each second."""
+
+_Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
 
-class _Ban(NamedTuple):
-    until: float
-    reason: str
-
-
-class _Target:
-    """A peer to be dialled, and how that went."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.failures = 0
-        self.next_at = 0.0
-        self.error: str | None = None
-        self.task: asyncio.Task[None] | None = None
+class _OnePerPairError(HandshakeError):
+    """Nothing is wrong with the other side, but another session with it goes on instead."""
 
 
 class _Link:
-    """One session: its socket, channel and queues."""
+    """One open session: its socket, its channel, and what waits for it."""
 
-    def __init__(self, number: SessionId, peer: Peer, channel: Channel, *, dialled: bool, since_ms: int) -> None:
+    def __init__(self, number: SessionId, socket: _Socket, peer: Peer, keys: Keys, *, dialled: bool) -> None:
         self.id = number
+        self.socket = socket
         self.peer = peer
-        self.channel = channel
+        self.channel = Channel(keys)
         self.dialled = dialled
-        self.since_ms = since_ms
-        # What may wait in these is bounded by the engine, which hears when each is done.
-        self.outgoing: asyncio.Queue[bytes] = asyncio.Queue()
-        self.stores: asyncio.Queue[Store] = asyncio.Queue()
-        self.reads: asyncio.Queue[Read] = asyncio.Queue()
-        self.ended = asyncio.Event()
-        self.reason = "the peer closed the connection"
+        self.address = ss58_encode(peer.hotkey)
+        self.since_ms = 0
+        self.since_s = 0.0
+        self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Why the session ended, once it has."""
+        # What waits in these is bounded by the engine, which hears when each is done.
+        self.outgoing: deque[bytes] = deque()
+        self.written = asyncio.Event()
+        """Set when something waits in ``outgoing``."""
+        self.stores: deque[Store] = deque()
+        self.storing_bytes = 0
+        self.storing = False
+        self.room = asyncio.Event()
+        """Set while the socket may be read."""
+        self.room.set()
 
-
-def keeps_dialled_one(own: bytes, peer: bytes) -> bool:
-    """Whether, of two sessions of a pair, the one that we dialled stays: both sides keep that of the lower node key."""
-    return own < peer
+    def count(self, size_bytes: int) -> None:
+        """Note that the store has more or less of this session's events to work on."""
+        self.storing_bytes += size_bytes
+        if self.storing_bytes > STORING_BYTES_MAX:
+            self.room.clear()
+        else:
+            self.room.set()
 
 
 class Driver:
@@ -121,13 +151,13 @@ class Driver:
 
         Args:
             node_key: Signs sessions.
-            delegation: The own log and its latest delegation; None while there is none, then nobody is talked to.
+            delegation: The own log and its latest delegation; while it is None nobody is talked to.
             network: Its parameters.
             store: Where events go and come from.
             electorate: Who may speak.
-            rng: For jitter and for the engine.
+            rng: For jitter and for the engine; keys are drawn elsewhere.
             clock: Unix milliseconds.
-            on_outcomes: Called with what became of each received event.
+            on_outcomes: Called with what became of received events.
         """
         self._node_key = node_key
         self._delegation = delegation
@@ -138,59 +168,53 @@ class Driver:
         self._clock = clock
         self._on_outcomes = on_outcomes
         self._engine = Engine(network, store, rng)
+        self._effects: deque[Effect] = deque()
+        self._performing = False
         self._links: dict[SessionId, _Link] = {}
-        self._by_key: dict[bytes, _Link] = {}
-        self._next_id = 0
-        self._targets: dict[str | bytes, _Target] = {}
-        self._bans: dict[bytes, _Ban] = {}
-        self._shaking: dict[str, int] = {}
-        self._sockets: set[web.WebSocketResponse] = set()
-        self._client: aiohttp.ClientSession | None = None
+        self._sessions = 0
+        self._pairs = Pairs(node_key.public_key)
+        self._bans = Bans()
+        self._dials = Dials()
+        self._lobby: Lobby[asyncio.Task[None]] = Lobby()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
-        self._log_allowance = REFUSALS_LOGGED_PER_S
-        self._log_at = 0.0
+        self._client: aiohttp.ClientSession | None = None
+        self._refusals = _Allowance(REFUSALS_LOGGED_BURST, REFUSALS_LOGGED_PER_S)
 
     # -- life cycle --------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to dial and to tick."""
+        """Begin to accept, to dial and to tick."""
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_redirect.append(_refuse_redirect)
         self._client = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=HANDSHAKE_S_MAX),
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            trace_configs=[tracing],
         )
         self._spawn(self._tick())
 
     async def stop(self) -> None:
-        """End every session and stop dialling."""
-        self._stopping = True
-        for link in list(self._links.values()):
-            self._end(link, "this daemon stops")
-        for task in list(self._tasks):
+        """End every session and stop dialling; takes little more than CLOSE_S_MAX."""
+        client, self._client = self._client, None
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for socket in list(self._sockets):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(socket.close(), CLOSE_S_MAX)
-        if self._client is not None:
-            await self._client.close()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        if client is not None:
+            await client.close()
 
     def set_targets(self, targets: Mapping[bytes, str], bootstrap: Sequence[str]) -> None:
-        """Say whom to keep sessions with: hotkey -> base URL, and URLs whose owner is not known yet."""
-        wanted: dict[str | bytes, str] = {url: url for url in bootstrap}
-        wanted.update(targets.items())
-        for key in self._targets.keys() - wanted.keys():
-            target = self._targets.pop(key)
-            if target.task is not None:
-                target.task.cancel()
-        for key, url in wanted.items():
-            target = self._targets.setdefault(key, _Target(url))
-            if target.url != url:
-                target.url, target.next_at, target.failures = url, 0.0, 0
+        """Say whom to keep sessions with; open ones go on in any case.
+
+        Args:
+            targets: Hotkey -> base URL.
+            bootstrap: Base URLs whose owners are not known yet.
+        """
+        self._dials.want(targets, bootstrap)
 
     def appended(self, events: Sequence[Event]) -> None:
-        """Push own events that are durable."""
-        self._carry_out(self._engine.appended(events, self._clock()))
+        """Push own events, which are durable now."""
+        self._perform(self._engine.appended(events, self._clock()))
 
     # -- what others ask ---------------------------------------------------------------------------------------------
 
@@ -204,341 +228,506 @@ class Driver:
         return self._engine.clock_offset_ms()
 
     def status(self) -> dict[str, Any]:
-        """What operators see: ``peers`` lists every target and every session."""
-        now = asyncio.get_running_loop().time()
-        sessions = {entry["node_key"]: entry for entry in self._engine.status()}
-        hotkeys = {link.peer.hotkey: link for link in self._links.values()}
+        """What operators see, JSON-able.
+
+        ``peers`` has a row for each open session and for each address without one: ``hotkey`` (None until somebody has
+        answered there), ``url``, ``connected``; of a session ``direction`` (dialled or accepted), ``since`` (Unix
+        seconds), ``lag`` (events that either end is known to lack) and what ``Engine.status`` says of it; of an address
+        without a session ``last_error``, ``next_dial_s``, ``banned_s`` and ``ban_reason``.
+        """
+        now_s = _now_s()
+        found = {entry["node_key"]: entry for entry in self._engine.status()}
         peers: list[dict[str, Any]] = []
-        for key, target in self._targets.items():
-            link = hotkeys.get(key) if isinstance(key, bytes) else None
-            if isinstance(key, str) and any(each.peer.delegation.url == key for each in self._links.values()):
-                continue
+        for link in self._links.values():
+            entry = found.get(link.peer.node_key.hex(), {})
             peers.append(
                 {
-                    "hotkey": ss58_encode(key) if isinstance(key, bytes) else None,
-                    "url": target.url,
-                    "connected": link is not None,
-                    "last_error": None if link is not None else target.error,
-                    "next_dial_s": None if link is not None else round(max(0.0, target.next_at - now), 1),
+                    "hotkey": link.address,
+                    "url": link.peer.delegation.url,
+                    "connected": True,
+                    "direction": "dialled" if link.dialled else "accepted",
+                    "since": link.since_ms // 1000,
+                    **entry,
+                    "lag": (entry.get("peer_lacks") or 0) + entry.get("we_lack", 0),
                 }
             )
-        listed = {entry["hotkey"]: entry for entry in peers if entry["hotkey"]}
-        for link in self._links.values():
-            address = ss58_encode(link.peer.hotkey)
-            if address not in listed:
-                listed[address] = {"hotkey": address, "url": link.peer.delegation.url, "connected": True}
-                peers.append(listed[address])
-            listed[address] |= {
-                "direction": "dialled" if link.dialled else "accepted",
-                **sessions.get(link.peer.node_key.hex(), {}),
-            }
+        hotkeys = self._hotkeys()
+        for dial in self._dials:
+            if self._is_connected(dial, hotkeys):
+                continue
+            ban = self._bans.find(dial.node_key, now_s) if dial.node_key else None
+            peers.append(
+                {
+                    "hotkey": ss58_encode(dial.hotkey) if dial.hotkey else None,
+                    "url": dial.url,
+                    "connected": False,
+                    "last_error": dial.error,
+                    "next_dial_s": 0.0 if dial.active else round(max(0.0, dial.next_s - now_s), 1),
+                    "banned_s": ban and round(ban.until_s - now_s, 1),
+                    "ban_reason": ban and ban.reason,
+                }
+            )
         return {
             "sessions": len(self._links),
-            "handshakes": sum(self._shaking.values()),
+            "handshakes": len(self._lobby),
+            "dials": sum(dial.active for dial in self._dials),
             "peers": peers,
             "bans": [
-                {"node_key": key.hex(), "reason": ban.reason, "for_s": round(ban.until - now, 1)}
-                for key, ban in self._bans.items()
-                if ban.until > now
+                {"node_key": node_key.hex(), "banned_s": round(ban.until_s - now_s, 1), "ban_reason": ban.reason}
+                for node_key, ban in self._bans.active(now_s).items()
             ],
         }
 
     # -- inbound -----------------------------------------------------------------------------------------------------
 
     async def handler(self, request: web.Request) -> web.StreamResponse:
-        """Serve one inbound connection at PATH."""
-        remote = request.remote or "?"
-        delegation = self._delegation()
-        if self._stopping or delegation is None:
-            raise web.HTTPServiceUnavailable(text="not ready for peers yet", headers={"Retry-After": "5"})
-        shaking = self._shaking.get(remote, 0)
-        if shaking >= HANDSHAKES_PER_ADDRESS_MAX or sum(self._shaking.values()) >= HANDSHAKES_MAX:
-            raise web.HTTPServiceUnavailable(text="too many handshakes at once", headers={"Retry-After": "5"})
-        if len(self._links) >= SESSIONS_MAX:
-            raise web.HTTPServiceUnavailable(text="too many sessions", headers={"Retry-After": "60"})
-        socket = web.WebSocketResponse(
-            heartbeat=HEARTBEAT_S, max_msg_size=MESSAGE_BYTES_MAX, compress=False, timeout=CLOSE_S_MAX
-        )
-        if not socket.can_prepare(request).ok:
-            raise web.HTTPUpgradeRequired(text="this is the peers' WebSocket; miners use /nodes")
-        self._shaking[remote] = shaking + 1
-        self._sockets.add(socket)
+        """Serve one inbound connection at PATH; it lasts as long as the session."""
+        identity = self._identity()
+        if identity is None:
+            return _answer(503, "not ready for peers yet: try again", {hdrs.RETRY_AFTER: "5"})
+        socket = web.WebSocketResponse(max_msg_size=_TOO_LARGE, compress=False, timeout=_CLOSE_FRAME_S)
+        if not socket.can_prepare(request):
+            return _answer(426, "this is the peers' WebSocket; miners use /nodes", {hdrs.UPGRADE: "websocket"})
+        await socket.prepare(request)
+        task = self._spawn(self._accept(socket, request.remote or "unknown", identity))
         try:
-            try:
-                async with asyncio.timeout(HANDSHAKE_S_MAX):
-                    await socket.prepare(request)
-                    found = await self._respond(socket, Identity(self._node_key, *delegation))
-            except (HandshakeError, TimeoutError, ConnectionError, aiohttp.ClientError) as error:
-                await self._refuse(socket, remote, error)
-                return socket
-            finally:
-                self._shaking[remote] -= 1
-                if not self._shaking[remote]:
-                    del self._shaking[remote]
-            await self._talk(socket, *found, dialled=False)
+            await asyncio.wait([task])
         finally:
-            self._sockets.discard(socket)
+            task.cancel()
         return socket
 
-    async def _respond(self, socket: web.WebSocketResponse, identity: Identity) -> tuple[Peer, Channel]:
+    async def _accept(self, socket: web.WebSocketResponse, remote: str, identity: Identity) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        leaving = self._lobby.enter(task, remote)
+        if leaving is not None:
+            leaving.cancel("too many handshakes at once: this one took longest")
+        try:
+            async with asyncio.timeout(HANDSHAKE_S_MAX):
+                peer, keys = await self._respond(socket, identity)
+        except asyncio.CancelledError as error:
+            self._log_refusal("info", remote, str(error) or "this daemon stops")
+            _abort(socket)
+            raise
+        except (HandshakeError, OSError, aiohttp.ClientError) as error:
+            level = "info" if isinstance(error, RefusedByPeerError | _OnePerPairError) else "warning"
+            self._log_refusal(level, remote, _reason(error, f"no handshake within {HANDSHAKE_S_MAX:g} s"))
+            await _refuse(socket, error)
+            return
+        finally:
+            self._lobby.leave(task)
+        self._bans.opened(peer.node_key, _now_s())
+        await self._run(self._open(socket, peer, keys, dialled=False), keys.welcome)
+
+    async def _respond(self, socket: web.WebSocketResponse, identity: Identity) -> tuple[Peer, Keys]:
+        mark = self._pairs.arrived()
         responder = Responder(identity, self._policy(None), random_bytes(32))
         await socket.send_bytes(responder.answer(await _receive(socket)))
         peer, keys = responder.finish(await _receive(socket))
         self._check_ban(peer)
-        await socket.send_bytes(handshake.WELCOME)
-        return peer, Channel(keys)
+        if self._pairs.yields(peer.node_key, mark):
+            raise _OnePerPairError("both dialled at once: the dial of the lower node key goes on")
+        if len(self._links) >= SESSIONS_MAX and peer.node_key not in self._pairs:
+            raise HandshakeError(f"there are {SESSIONS_MAX} sessions already: try again later")
+        return peer, keys
 
     # -- outbound ----------------------------------------------------------------------------------------------------
 
-    def _dial_due(self, now: float) -> None:
-        delegation = self._delegation()
-        if self._stopping or delegation is None or len(self._links) >= SESSIONS_MAX:
+    def _dial_due(self) -> None:
+        identity = self._identity()
+        if identity is None:
             return
-        connected: set[str | bytes] = {link.peer.hotkey for link in self._links.values()}
-        connected |= {link.peer.delegation.url for link in self._links.values()}
-        for key, target in self._targets.items():
-            if target.task is None and target.next_at <= now and key not in connected:
-                hotkey = key if isinstance(key, bytes) else None
-                target.task = self._spawn(self._dial(target, hotkey, Identity(self._node_key, *delegation)))
+        now_s, hotkeys = _now_s(), self._hotkeys()
+        active = sum(dial.active for dial in self._dials)
+        for dial in self._dials:
+            if active >= DIALS_AT_ONCE_MAX or active + len(self._links) >= SESSIONS_MAX:
+                return
+            if dial.active or dial.next_s > now_s or self._is_connected(dial, hotkeys):
+                continue
+            if dial.node_key is not None and self._bans.find(dial.node_key, now_s) is not None:
+                continue
+            dial.active = True
+            active += 1
+            self._spawn(self._dial(dial, identity))
 
-    async def _dial(self, target: _Target, hotkey: bytes | None, identity: Identity) -> None:
+    def _hotkeys(self) -> set[bytes]:
+        return {link.peer.hotkey for link in self._links.values()}
+
+    def _is_connected(self, dial: Dial, hotkeys: set[bytes]) -> bool:
+        """Whether there is a session with whom a dial is for."""
+        if dial.hotkey is None:
+            return dial.node_key is not None and dial.node_key in self._pairs
+        return dial.hotkey in hotkeys
+
+    async def _dial(self, dial: Dial, identity: Identity) -> None:
         assert self._client is not None
+        socket: aiohttp.ClientWebSocketResponse | None = None
+        link: _Link | None = None
         try:
             async with asyncio.timeout(HANDSHAKE_S_MAX):
                 socket = await self._client.ws_connect(
-                    target.url.rstrip("/") + PATH, heartbeat=HEARTBEAT_S, max_msg_size=MESSAGE_BYTES_MAX, compress=0,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S_MAX),
-                )  # fmt: skip
-                try:
-                    found = await self._initiate(socket, hotkey, identity)
-                except BaseException:
-                    await socket.close()
-                    raise
-            target.failures, target.error = 0, None
-            await self._talk(socket, *found, dialled=True)
-        except TimeoutError:
-            self._dial_failed(target, f"no handshake within {HANDSHAKE_S_MAX:g} s")
-        except (HandshakeError, aiohttp.ClientError, OSError, ValueError) as error:
-            self._dial_failed(target, _reason(error))
+                    dial.url + PATH,
+                    max_msg_size=_TOO_LARGE,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_FRAME_S),
+                )
+                peer, keys = await self._initiate(socket, dial, identity)
+            link = self._open(socket, peer, keys, dialled=True)
+            dial.active, dial.error = False, None
+            await self._run(link)
+        except (HandshakeError, OSError, aiohttp.ClientError, ValueError) as error:
+            reason = _reason(error, f"no handshake within {HANDSHAKE_S_MAX:g} s")
+            if isinstance(error, OwnKeyError):
+                dial.found_itself(reason, _now_s())
+            elif dial.failed(reason, _now_s(), self._rng) and not isinstance(error, _OnePerPairError):
+                log.info("dial_failed", url=dial.url, reason=reason)
+            if socket is not None:
+                await _refuse(socket, error)
+        except asyncio.CancelledError:
+            if socket is not None and link is None:
+                _abort(socket)
+            raise
         finally:
-            target.task = None
-            if not target.error:
-                target.next_at = asyncio.get_running_loop().time() + self._rng.uniform(0.1, REDIAL_S_MIN)
+            dial.active = False
 
     async def _initiate(
-        self, socket: aiohttp.ClientWebSocketResponse, hotkey: bytes | None, identity: Identity
-    ) -> tuple[Peer, Channel]:
-        initiator = Initiator(identity, self._policy(hotkey), random_bytes(32))
+        self, socket: aiohttp.ClientWebSocketResponse, dial: Dial, identity: Identity
+    ) -> tuple[Peer, Keys]:
+        initiator = Initiator(identity, self._policy(dial.hotkey), random_bytes(32))
         await socket.send_bytes(initiator.hello)
+        proof = initiator.prove(await _receive(socket))
+        node_key = dial.node_key = initiator.peer.node_key
+        self._check_ban(initiator.peer)
+        if not self._pairs.prove(node_key):
+            raise _OnePerPairError("there is a session with this node key already")
         try:
-            await socket.send_bytes(initiator.prove(await _receive(socket)))
-            peer, keys = initiator.finish(await _receive(socket))
-            self._check_ban(peer)
-        except HandshakeError as error:
-            if not isinstance(error, RefusedByPeerError):
-                await socket.send_bytes(handshake.refusal(str(error)))
-            raise
-        return peer, Channel(keys)
-
-    def _dial_failed(self, target: _Target, reason: str) -> None:
-        target.failures += 1
-        pause_s = min(REDIAL_S_MAX, REDIAL_S_MIN * 2 ** min(target.failures - 1, 16))
-        target.next_at = asyncio.get_running_loop().time() + self._rng.uniform(pause_s / 2, pause_s)
-        if reason != target.error:
-            target.error = reason
-            log.info("dial_failed", url=target.url, reason=reason)
+            await socket.send_bytes(proof)
+            return initiator.finish(await _receive(socket))
+        finally:
+            self._pairs.proved(node_key)
 
     # -- sessions ----------------------------------------------------------------------------------------------------
 
-    async def _talk(
-        self,
-        socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse,
-        peer: Peer,
-        channel: Channel,
-        *,
-        dialled: bool,
-    ) -> None:
-        """Run a session until it ends."""
-        if (held := self._by_key.get(peer.node_key)) is not None:
-            # Of two that were dialled at once both sides keep the same one. One that was dialled anew in the same
-            # direction comes from a peer that has lost the other: it may have started again.
-            if held.dialled != dialled and held.dialled == keeps_dialled_one(self._node_key.public_key, peer.node_key):
-                await socket.close(message=b"there is a session already")
-                return
-            self._end(held, "the peer opened a new session")
-        self._next_id += 1
-        link = _Link(self._next_id, peer, channel, dialled=dialled, since_ms=self._clock())
-        self._links[link.id] = self._by_key[peer.node_key] = link
-        address = ss58_encode(peer.hotkey)
-        log.info("session_opened", peer=address, session=link.id, dialled=dialled, protocol=peer.version)
-        self._carry_out(self._engine.opened(link.id, peer, self._clock()))
-        tasks: list[asyncio.Task[Any]] = [
-            asyncio.create_task(work)
-            for work in (
-                self._read_socket(link, socket),
-                self._write_socket(link, socket),
-                self._store_events(link),
-                self._read_logs(link),
-            )
-        ]
-        tasks.append(asyncio.create_task(link.ended.wait()))
+    def _open(self, socket: _Socket, peer: Peer, keys: Keys, *, dialled: bool) -> _Link:
+        """Take up a session; nothing is awaited between the decision for it and this."""
+        self._sessions += 1
+        link = _Link(self._sessions, socket, peer, keys, dialled=dialled)
+        link.since_ms, link.since_s = self._clock(), _now_s()
+        for number in self._pairs.open(peer.node_key, peer.hotkey, link.id, dialled=dialled):
+            self._end(self._links[number], "another session took its place")
+        self._links[link.id] = link
+        log.info("session_opened", peer=link.address, session=link.id, dialled=dialled, version=peer.version)
+        self._perform(self._engine.opened(link.id, peer, link.since_ms))
+        return link
+
+    async def _run(self, link: _Link, welcome: bytes = b"") -> None:
+        """Carry a session until it is over."""
+        reading = self._spawn_for(link, self._receive_frames(link))
+        writing = self._spawn_for(link, self._send_frames(link, welcome))
+        reason = "this daemon stops"
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                if task.done() and (error := task.exception()) is not None:
-                    log.error("session_failed", peer=address, session=link.id, exc_info=error)
+            reason = await link.over
         finally:
-            for task in tasks:
+            self._end(link, reason)
+            for task in (reading, writing):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._end(link, link.reason)
-            log.info("session_closed", peer=address, session=link.id, reason=link.reason)
-            with suppress(TimeoutError, ConnectionError, aiohttp.ClientError):
-                await asyncio.wait_for(socket.close(), CLOSE_S_MAX)
+            await asyncio.wait([reading, writing])
+            log.info("session_closed", peer=link.address, session=link.id, reason=reason)
+            await _shut(link.socket, reason)
 
     def _end(self, link: _Link, reason: str) -> None:
-        """Take a session out of the books; its tasks end behind it."""
+        """Take a session out of the books at once; its tasks end behind it."""
         if self._links.pop(link.id, None) is None:
             return
-        if self._by_key.get(link.peer.node_key) is link:
-            del self._by_key[link.peer.node_key]
-        link.reason = reason
-        link.ended.set()
-        self._carry_out(self._engine.closed(link.id, self._clock()))
+        self._pairs.closed(link.peer.node_key, link.id)
+        link.stores.clear()
+        link.outgoing.clear()
+        if not link.over.done():
+            link.over.set_result(reason)
+        now_s = _now_s()
+        for dial in self._dials:
+            if link.peer.hotkey == dial.hotkey or link.peer.node_key == dial.node_key:
+                dial.ended(now_s - link.since_s, now_s, self._rng)
+        self._perform(self._engine.closed(link.id, self._clock()))
 
-    async def _read_socket(self, link: _Link, socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse) -> None:
+    async def _receive_frames(self, link: _Link) -> None:
         while True:
+            await link.room.wait()
             try:
-                frame = link.channel.decrypt(await _receive(socket))
-            except ConnectionError as error:
-                link.reason = str(error)
-                return
-            except RemoteProtocolError as error:
-                self._punish(link, str(error))
-                return
-            self._carry_out(self._engine.received(link.id, frame, self._clock()))
+                async with asyncio.timeout(SILENCE_S_MAX):
+                    message = await _receive(link.socket)
+            except TimeoutError as error:
+                raise ConnectionError(f"nothing heard for {SILENCE_S_MAX:g} s") from error
+            frame = link.channel.decrypt(message)
+            if frame != HEARTBEAT:
+                self._perform(self._engine.received(link.id, frame, self._clock()))
+            await asyncio.sleep(0)  # messages that are here already come without a pause: others want a turn
 
-    async def _write_socket(self, link: _Link, socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse) -> None:
+    async def _send_frames(self, link: _Link, welcome: bytes) -> None:
+        if welcome:
+            await _send(link.socket, welcome)
         while True:
-            frame = await link.outgoing.get()
-            try:
-                await socket.send_bytes(link.channel.encrypt(frame))
-            except (ConnectionError, aiohttp.ClientError) as error:
-                link.reason = _reason(error)
-                return
-            self._carry_out(self._engine.sent(link.id, len(frame), self._clock()))
-
-    async def _read_logs(self, link: _Link) -> None:
-        while True:
-            wanted = await link.reads.get()
-            try:
-                wires = await self._store.read_log(wanted.log, wanted.first_seq, wanted.size_bytes_max)
-            except P2PNodesError as error:
-                log.warning("log_not_read", error=str(error))
-                wires = []
-            self._carry_out(self._engine.read(link.id, wanted.log, wanted.first_seq, wires, self._clock()))
+            if not link.outgoing:
+                link.written.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await link.written.wait()
+            frame = link.outgoing.popleft() if link.outgoing else HEARTBEAT
+            await _send(link.socket, link.channel.encrypt(frame))
+            if frame != HEARTBEAT:
+                self._perform(self._engine.sent(link.id, len(frame), self._clock()))
+            await asyncio.sleep(0)  # the same as above
 
     async def _store_events(self, link: _Link) -> None:
+        """Store what waits, in order; goes on behind the session's end with what it has taken up."""
+        try:
+            while link.stores:
+                batch = [link.stores.popleft()]
+                count = len(batch[0].events)
+                while link.stores and count + len(link.stores[0].events) <= STORING_EVENTS_MAX:
+                    batch.append(link.stores.popleft())
+                    count += len(batch[-1].events)
+                outcomes = await self._receive_events([event for store in batch for event in store.events])
+                done = 0
+                for store in batch:
+                    part = None if outcomes is None else outcomes[done : done + len(store.events)]
+                    done += len(store.events)
+                    self._perform(self._engine.stored(link.id, part, self._clock()))
+                    link.count(-_size(store))
+        finally:
+            link.storing = False
+
+    async def _receive_events(self, events: list[Event]) -> list[Outcome] | None:
+        """What became of events; None when the store did not take them."""
+        try:
+            outcomes = await self._store.receive(events, self._clock())
+        except (StoreError, WritesRefusedError) as error:
+            log.warning("events_not_stored", count=len(events), error=str(error))
+            return None
+        except Exception:
+            log.exception("events_not_stored", count=len(events))
+            return None
+        self._on_outcomes(outcomes)
+        return outcomes
+
+    async def _read_log(self, link: _Link, wanted: Read) -> None:
+        wires: list[bytes] = []
+        try:
+            wires = await self._store.read_log(wanted.log, wanted.first_seq, wanted.size_bytes_max)
+        except (StoreError, sqlite3.Error) as error:  # the peer hears "none" and asks somebody else
+            log.warning("log_not_read", log=str(wanted.log), error=str(error))
+        self._perform(self._engine.read(link.id, wanted.log, wanted.first_seq, wires, self._clock()))
+
+    # -- effects -----------------------------------------------------------------------------------------------------
+
+    def _perform(self, effects: Iterable[Effect]) -> None:
+        """Carry out effects in order; those that they bring about come behind them."""
+        self._effects.extend(effects)
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._effects:
+                self._carry_out(self._effects.popleft())
+        finally:
+            self._performing = False
+
+    def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, Notice):
+            getattr(log, effect.level)(effect.event, **effect.fields)
+            return
+        link = self._links.get(effect.session)
+        if link is None:  # it has ended meanwhile
+            return
+        match effect:
+            case Send(frame=frame):
+                link.outgoing.append(frame)
+                link.written.set()
+            case Store():
+                link.stores.append(effect)
+                link.count(_size(effect))
+                if not link.storing:
+                    link.storing = True
+                    self._spawn_for(link, self._store_events(link))
+            case Read():
+                self._spawn_for(link, self._read_log(link, effect))
+            case Close(reason=reason, ban_s=ban_s):
+                if ban_s:
+                    self._bans.add(link.peer.node_key, reason, ban_s, _now_s())
+                self._end(link, reason)
+
+    async def _tick(self) -> None:
         while True:
-            batch = await link.stores.get()
-            outcomes: list[Outcome] | None
+            await asyncio.sleep(TICK_MS / 1000)
             try:
-                outcomes = await self._store.receive(batch.events, self._clock())
-            except P2PNodesError as error:
-                log.warning("events_not_stored", count=len(batch.events), error=str(error))
-                outcomes = None
-            else:
-                self._on_outcomes(outcomes)
-            self._carry_out(self._engine.stored(link.id, outcomes, self._clock()))
+                self._perform(self._engine.tick(self._clock()))
+                self._end_unpermitted()
+                self._dial_due()
+            except Exception:  # a tick that fails must not be the last one
+                log.exception("tick_failed")
 
-    def _carry_out(self, effects: Iterable[Effect]) -> None:
-        for effect in effects:
-            if isinstance(effect, Notice):
-                getattr(log, effect.level)(effect.event, **effect.fields)
-                continue
-            link = self._links.get(effect.session)
-            if link is None:
-                continue
-            match effect:
-                case Send(frame=frame):
-                    link.outgoing.put_nowait(frame)
-                case Store():
-                    link.stores.put_nowait(effect)
-                case Read():
-                    link.reads.put_nowait(effect)
-                case Close(reason=reason, ban_s=ban_s):
-                    self._punish(link, reason, ban_s)
-
-    def _punish(self, link: _Link, reason: str, ban_s: float = 60.0) -> None:
-        log.warning("session_ended_by_us", peer=ss58_encode(link.peer.hotkey), reason=reason, ban_s=ban_s)
-        if ban_s:
-            self._bans.pop(link.peer.node_key, None)
-            self._bans[link.peer.node_key] = _Ban(asyncio.get_running_loop().time() + ban_s, reason)
-            if len(self._bans) > BANS_MAX:
-                del self._bans[next(iter(self._bans))]
-        self._end(link, reason)
+    def _end_unpermitted(self) -> None:
+        permitted = self._electorate().permitted
+        for link in [link for link in self._links.values() if not permitted(link.peer.hotkey)]:
+            self._end(link, f"hotkey {link.address} holds no validator permit any more")
 
     # -- shared ------------------------------------------------------------------------------------------------------
 
+    def _identity(self) -> Identity | None:
+        """Who this daemon is now; None while it does not talk to anybody."""
+        found = self._delegation()
+        return None if found is None or self._client is None else Identity(self._node_key, *found)
+
     def _policy(self, hotkey: bytes | None) -> Policy:
-        electorate = self._electorate()
-        return Policy(self._network.id, self._clock() // 1000, electorate.permitted, hotkey)
+        return Policy(self._network.id, self._clock() // 1000, self._electorate().permitted, hotkey)
 
     def _check_ban(self, peer: Peer) -> None:
-        ban = self._bans.get(peer.node_key)
-        now = asyncio.get_running_loop().time()
-        if ban is not None and ban.until > now:
-            raise HandshakeError(f"this node key is banned for {ban.until - now:.0f} s more: {ban.reason}")
+        now_s = _now_s()
+        ban = self._bans.find(peer.node_key, now_s)
+        if ban is not None:
+            raise HandshakeError(f"this node key is refused for {ban.until_s - now_s:.0f} s more: {ban.reason}")
 
-    async def _refuse(self, socket: web.WebSocketResponse, remote: str, error: Exception) -> None:
-        reason = f"no handshake within {HANDSHAKE_S_MAX:g} s" if isinstance(error, TimeoutError) else _reason(error)
-        now = asyncio.get_running_loop().time()
-        earned = (now - self._log_at) * REFUSALS_LOGGED_PER_S
-        self._log_allowance, self._log_at = min(10.0, self._log_allowance + earned), now
-        if self._log_allowance >= 1:
-            self._log_allowance -= 1
-            log.warning("handshake_refused", remote=remote, reason=reason)
-        with suppress(TimeoutError, ConnectionError, aiohttp.ClientError, RuntimeError):
-            async with asyncio.timeout(CLOSE_S_MAX):
-                if isinstance(error, HandshakeError) and not isinstance(error, RefusedByPeerError):
-                    await socket.send_bytes(handshake.refusal(str(error)))
-                await socket.close()
-
-    async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(TICK_MS / 1000)
-            self._carry_out(self._engine.tick(self._clock()))
-            self._dial_due(loop.time())
+    def _log_refusal(self, level: str, remote: str, reason: str) -> None:
+        left_out = self._refusals.take(_now_s())
+        if left_out is not None:
+            getattr(log, level)("handshake_refused", remote=remote, reason=reason, left_out=left_out)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run a task of the driver's; one that fails is a bug, and logged as one."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
         return task
 
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("gossip_task_failed", exc_info=error)
 
-async def _receive(socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse) -> bytes:
+    def _spawn_for(self, link: _Link, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run a task of a session's; one that fails ends the session."""
+        return self._spawn(self._supervise(link, work))
+
+    async def _supervise(self, link: _Link, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (P2PNodesError, OSError, aiohttp.ClientError) as error:
+            self._end(link, _reason(error))
+        except Exception:
+            log.exception("session_failed", peer=link.address, session=link.id)
+            self._end(link, "an error of this daemon's; its log has it")
+
+
+class _Allowance:
+    """How many log lines may be written: a burst, and then so many each second."""
+
+    def __init__(self, burst: int, per_s: float) -> None:
+        self._burst = burst
+        self._per_s = per_s
+        self._left = float(burst)
+        self._at_s = 0.0
+        self._left_out = 0
+
+    def take(self, now_s: float) -> int | None:
+        """How many were left out before this one; None when this one is left out, too."""
+        self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        if self._left < 1:
+            self._left_out += 1
+            return None
+        self._left -= 1
+        left_out, self._left_out = self._left_out, 0
+        return left_out
+
+
+async def _receive(socket: _Socket) -> bytes:
     """The next binary message.
 
     Raises:
         ConnectionError: The connection has ended.
-        HandshakeError: A text message, or one that is too large.
+        HandshakeError: A text message.
     """
     message = await socket.receive()
-    if message.type is aiohttp.WSMsgType.BINARY:
-        data: bytes = message.data
-        return data
-    if message.type is aiohttp.WSMsgType.TEXT:
-        raise HandshakeError("a text message; expected binary ones")
-    if message.type is aiohttp.WSMsgType.ERROR:
-        raise ConnectionError(f"the connection broke: {_reason(socket.exception())}")
-    raise ConnectionError(str(message.extra or "the peer closed the connection"))
+    match message.type:
+        case aiohttp.WSMsgType.BINARY:
+            data: bytes = message.data
+            return data
+        case aiohttp.WSMsgType.TEXT:
+            raise HandshakeError("a text message; expected binary ones")
+        case aiohttp.WSMsgType.ERROR:
+            raise ConnectionError(f"the connection broke: {_reason(socket.exception())}")
+        case aiohttp.WSMsgType.CLOSE if message.extra:
+            raise ConnectionError(f"the peer closed: {printable(str(message.extra))}")
+        case _:
+            raise ConnectionError("the peer closed the connection")
 
 
-def _reason(error: BaseException | None) -> str:
-    if isinstance(error, aiohttp.WSServerHandshakeError):
-        return f"answered {error.status} instead of a WebSocket"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or str(error)
-    return str(error) or type(error).__name__
+async def _send(socket: _Socket, message: bytes) -> None:
+    """Write a message and wait until the connection takes more; raises ConnectionError."""
+    try:
+        async with asyncio.timeout(SILENCE_S_MAX):
+            await socket.send_bytes(message)
+    except TimeoutError as error:
+        raise ConnectionError(f"the peer read nothing for {SILENCE_S_MAX:g} s") from error
+
+
+async def _refuse(socket: _Socket, error: BaseException) -> None:
+    """End a connection whose handshake failed; the other side is told why, unless it was its own refusal."""
+    reason = _reason(error)
+    if isinstance(error, HandshakeError) and not isinstance(error, RefusedByPeerError):
+        with suppress(OSError, aiohttp.ClientError):
+            async with asyncio.timeout(_CLOSE_FRAME_S):
+                await socket.send_bytes(refusal(reason))
+    await _shut(socket, reason)
+
+
+async def _shut(socket: _Socket, reason: str) -> None:
+    """Close a connection: politely, or, when that takes longer than CLOSE_S_MAX, by force."""
+    message = reason.encode("ascii", "replace")[:CLOSE_REASON_BYTES_MAX]
+    raw = socket.get_extra_info("socket")
+    try:
+        async with asyncio.timeout(CLOSE_S_MAX):
+            await socket.close(message=message)
+    except (OSError, aiohttp.ClientError):
+        _abort(socket, raw)
+    except asyncio.CancelledError:
+        _abort(socket, raw)
+        raise
+
+
+def _abort(socket: _Socket, raw: Any = None) -> None:
+    """Cut a connection at once: what a slow reader has not taken would keep it open for ever."""
+    raw = raw or socket.get_extra_info("socket")
+    if raw is not None:
+        with suppress(OSError):  # it is cut already
+            raw.shutdown(SHUT_RDWR)
+
+
+async def _refuse_redirect(_client: object, _context: object, params: aiohttp.TraceRequestRedirectParams) -> None:
+    """A redirect would lead past the check of whom to dial."""
+    raise aiohttp.ClientError(f"{params.url} redirects; expected a daemon's base URL")
+
+
+def _answer(status: int, detail: str, headers: Mapping[str, str]) -> web.Response:
+    return web.json_response({"detail": detail}, status=status, headers=headers)
+
+
+def _reason(error: BaseException | None, timeout: str = "timed out") -> str:
+    """An error in one line for the log."""
+    match error:
+        case TimeoutError():
+            return timeout
+        case aiohttp.WSServerHandshakeError(status=status):
+            return f"answered with HTTP status {status}; expected a WebSocket"
+        case aiohttp.ClientConnectorError(os_error=cause):
+            return printable(cause.strerror or str(cause))
+        case _:
+            return printable(str(error) or type(error).__name__)
+
+
+def _size(store: Store) -> int:
+    return sum(len(event.wire) for event in store.events)
+
+
+def _now_s() -> float:
+    """A clock that never goes back, seconds."""
+    return asyncio.get_running_loop().time()

@@ -51,6 +51,10 @@ class RefusedByPeerError(HandshakeError):
     """The other side refused; the text is its reason."""
 
 
+class OwnKeyError(HandshakeError):
+    """The other side is this daemon itself, or a copy of it."""
+
+
 class Identity(NamedTuple):
     """Who this daemon is: its node key, the log that it writes, and the delegation for that log."""
 
@@ -113,7 +117,7 @@ def refusal(reason: str) -> bytes:
 
 
 def printable(text: str) -> str:
-    """A stranger's text, or one that quotes a stranger, made fit for a log: one bounded line of printable characters."""
+    """A text that a stranger wrote, or is quoted in, made fit for a log: one bounded line of printable characters."""
     return "".join(character if character.isprintable() else "?" for character in text[:REASON_CHARS_MAX])
 
 
@@ -326,7 +330,7 @@ def _open(
     except MalformedError as error:
         raise HandshakeError(str(error)) from error
     if log.node_key == own.log.node_key:
-        raise HandshakeError("this is one's own node key: a daemon must not dial itself, nor share its key")
+        raise OwnKeyError("this is one's own node key: a daemon must not dial itself, nor share its key")
     address = ss58_encode(shown.hotkey)
     if policy.hotkey is not None and shown.hotkey != policy.hotkey:
         raise HandshakeError(f"hotkey {address} answers; expected {ss58_encode(policy.hotkey)}")

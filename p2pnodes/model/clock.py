@@ -11,6 +11,9 @@ COUNTER_BITS: Final = 16
 MS_MAX: Final = 2**47 - 1
 """Largest millisecond value, so that a timestamp stays a signed 64-bit integer (the year 6429)."""
 
+SECONDS_MAX: Final = MS_MAX // 1000
+"""Largest Unix second on the wire: its milliseconds fit a timestamp."""
+
 HLC_MAX: Final = (MS_MAX << COUNTER_BITS) | (2**COUNTER_BITS - 1)
 
 SKEW_AHEAD_MS_MAX: Final = 60_000
@@ -43,10 +46,11 @@ class HybridClock:
         Raises:
             LocalProtocolError: The clock ran past the last representable millisecond.
         """
-        self.latest = max(self.latest + 1, hlc_at(now_ms))
-        if self.latest > HLC_MAX:
+        following = max(self.latest + 1, hlc_at(now_ms))
+        if following > HLC_MAX:
             raise LocalProtocolError("the hybrid clock overflowed: set the system clock right")
-        return self.latest
+        self.latest = following
+        return following
 
     def observe(self, hlc: int) -> None:
         """Take note of a foreign timestamp that was accepted."""

@@ -1,13 +1,14 @@
 """Canonical msgpack and BLAKE2b: the one encoding behind every signature and every id.
 
 A value has exactly one encoding: arrays, integers, booleans, nil, byte strings and UTF-8 strings in their shortest
-form. Maps, floats and extension types do not occur. Decoding re-encodes and compares, so a second spelling of the
-same value is refused.
+form, arrays nested at most DEPTH_MAX deep. Maps, floats and extension types do not occur. Decoding re-encodes and
+compares, so a second spelling of the same value is refused.
 """
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Final
+from types import NoneType
+from typing import Any, Final
 
 import msgpack
 
@@ -19,6 +20,12 @@ INT_MAX: Final = 2**63 - 1
 """Largest integer on the wire: what a signed 64-bit SQLite column holds."""
 
 DIGEST_BYTES: Final = 32
+
+DEPTH_MAX: Final = 8
+"""Arrays within arrays; the deepest thing on the wire or in the database has four."""
+
+_SCALARS: Final = frozenset({NoneType, bool, int, bytes, str})
+_VALUES: Final = _SCALARS | {list}
 
 
 class MalformedError(RemoteProtocolError):
@@ -39,17 +46,29 @@ def unpack(data: bytes) -> Value:
     """Decode one canonical value.
 
     Raises:
-        MalformedError: Truncated or trailing bytes, bad UTF-8, nesting beyond msgpack's own limit, or an encoding
-            that is not the canonical one.
+        MalformedError: Truncated or trailing bytes, bad UTF-8, a type that the format does not have, nesting beyond
+            DEPTH_MAX, or an encoding that is not the canonical one.
     """
     try:
         value: Value = msgpack.unpackb(data)
+        if not _plain(value, DEPTH_MAX):
+            raise MalformedError(f"expected arrays of at most {DEPTH_MAX} levels and no map, float or extension")
         canonical = msgpack.packb(value) == data
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException, OverflowError) as error:
         raise MalformedError(f"not msgpack: {type(error).__name__}: {error}") from error
     if not canonical:
         raise MalformedError("not canonical msgpack: the value has a shorter or other encoding")
     return value
+
+
+def _plain(value: Any, depth: int) -> bool:
+    """Whether a value holds only what the format has, in arrays at most ``depth`` deep."""
+    if type(value) is not list:
+        return type(value) in _SCALARS
+    types = set(map(type, value))
+    if not depth or not types <= _VALUES:
+        return False
+    return list not in types or all(_plain(item, depth - 1) for item in value if type(item) is list)
 
 
 def digest(data: bytes, size: int = DIGEST_BYTES) -> bytes:

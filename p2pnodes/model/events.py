@@ -9,11 +9,12 @@ every protocol version: version and kind say only how to read the payload.
 The wire format is settled in ``gossip/PROTOCOL.md`` and pinned by ``tests/vectors``.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Self
 
 from p2pnodes.model import codec
-from p2pnodes.model.clock import HLC_MAX
+from p2pnodes.model.clock import HLC_MAX, SECONDS_MAX
 from p2pnodes.model.codec import DIGEST_BYTES, MalformedError
 from p2pnodes.model.errors import LocalProtocolError
 from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, Hotkey, NodeKey, verify_hotkey, verify_node
@@ -34,6 +35,9 @@ PAYLOAD_BYTES_MAX: Final = 96 * 1024
 EVENT_BYTES_MAX: Final = PAYLOAD_BYTES_MAX + 1024
 """Bound of an event on the wire; header and signature take less than 512 bytes."""
 
+HEADER_BYTES_MAX: Final = 256
+"""Bound of a header; the longest takes less than 200."""
+
 LOG_NUMBER_MAX: Final = 2**32 - 1
 URL_CHARS_MAX: Final = 256
 GPUS_PER_EVENT_MAX: Final = 64
@@ -46,6 +50,8 @@ VERIFIED: Final = "verified"
 FAILED: Final = "failed"
 ABSTAIN: Final = "abstain"
 FINDINGS: Final = frozenset({VERIFIED, FAILED, ABSTAIN})
+
+_KIND: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 _DELEGATION_CONTEXT: Final = b"p2pnodes delegation\n"
 _CLOSE_CONTEXT: Final = b"p2pnodes close\n"
@@ -94,7 +100,7 @@ class Event(NamedTuple):
         if len(wire) > EVENT_BYTES_MAX:
             raise MalformedError(f"event of {len(wire)} bytes: at most {EVENT_BYTES_MAX} are allowed")
         header, signature, payload = codec.fields(codec.unpack(wire), 3, "event")
-        header = codec.binary(header, "header", 1, 512)
+        header = codec.binary(header, "header", 1, HEADER_BYTES_MAX)
         payload = codec.binary(payload, "payload", 0, PAYLOAD_BYTES_MAX)
         parsed = Header.decode(header)
         if codec.digest(payload) != parsed.payload_hash:
@@ -178,7 +184,7 @@ class Header(NamedTuple):
             seq,
             codec.binary(previous, "previous id", DIGEST_BYTES if seq else 0),
             codec.integer(hlc, "HLC", 0, HLC_MAX),
-            codec.text(kind, "kind", 32, 1),
+            _kind(kind),
             codec.binary(payload_hash, "payload hash", DIGEST_BYTES),
         )
 
@@ -216,8 +222,8 @@ class Delegation(NamedTuple):
         return cls(
             codec.binary(hotkey, "hotkey", KEY_BYTES),
             codec.text(url, "URL", URL_CHARS_MAX),
-            codec.integer(not_before, "not-before", 0, HLC_MAX >> 26),
-            codec.integer(not_after, "not-after", 0, HLC_MAX >> 26),
+            codec.integer(not_before, "not-before", 0, SECONDS_MAX),
+            codec.integer(not_after, "not-after", 0, SECONDS_MAX),
             predecessor,
             codec.binary(signature, "signature", SIGNATURE_BYTES),
         )
@@ -460,16 +466,14 @@ class Evidence(NamedTuple):
         """Read wire fields; raises MalformedError."""
         first, first_signature, second, second_signature = codec.fields(value, 4, "evidence")
         return cls(
-            codec.binary(first, "first header", 1, 512),
+            codec.binary(first, "first header", 1, HEADER_BYTES_MAX),
             codec.binary(first_signature, "first signature", SIGNATURE_BYTES),
-            codec.binary(second, "second header", 1, 512),
+            codec.binary(second, "second header", 1, HEADER_BYTES_MAX),
             codec.binary(second_signature, "second signature", SIGNATURE_BYTES),
         )
 
 
-Payload = (
-    Delegation | Close | AddPayload | DeletePayload | Carry | Verdict | Place | Release | Evidence
-)
+Payload = Delegation | Close | AddPayload | DeletePayload | Carry | Verdict | Place | Release | Evidence
 
 PAYLOADS: Final[dict[str, type[Payload]]] = {
     "delegate": Delegation,
@@ -495,6 +499,13 @@ def kind_of(payload: Payload) -> str:
 def known(event: Event) -> bool:
     """Whether this build can judge the event: it knows its version and its kind."""
     return event.version <= PROTOCOL_VERSION and event.kind in PAYLOADS
+
+
+def _kind(value: codec.Value) -> str:
+    """A kind, known or not. It is shown to people, so what a peer invents is held to plain letters."""
+    if type(value) is not str or not _KIND.fullmatch(value):
+        raise MalformedError(f"kind: expected 1 to 32 of a-z, 0-9 and '-', a letter first, found {value!r:.60}")
+    return value
 
 
 def _log_id(node_key: codec.Value, number: codec.Value) -> LogId:

@@ -84,9 +84,7 @@ class GpuTable:
             )
         clock_mhz, base, boost = node.clock_rate / 1000, model["clock_rate"]["base"], model["clock_rate"]["boost"]
         if not base <= clock_mhz <= boost * BOOST_TOLERANCE:
-            raise GpuSpecError(
-                f"Clock rate {clock_mhz:.0f}MHz not within expected range {base}-{boost}MHz for {key}"
-            )
+            raise GpuSpecError(f"Clock rate {clock_mhz:.0f}MHz not within expected range {base}-{boost}MHz for {key}")
         if not PORT_MIN <= node.verification_port <= PORT_MAX:
             raise GpuSpecError(f"Invalid verification_port: {node.verification_port}")
         if node.gpu_identifier != key:

@@ -6,6 +6,7 @@ decided here, by the weights.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from p2pnodes.model import codec
@@ -210,11 +211,13 @@ def tally(votes: Iterable[Vote], weights: Weights) -> Tally:
         else:
             verified.append((vote.since or 0, stake))
     weighed -= sum(enrolled[hotkey] for hotkey in weights.young if hotkey not in live)
-    reached = 0
-    for since, stake in sorted(verified):
-        reached += stake
-        if reached * PPM > network.quorum_ppm * weighed and reached * PPM >= network.min_share_ppm * weights.total:
-            return Tally(VERIFIED, since, "")
+    needed = network.quorum_ppm * weighed
+    reached = sum(stake for _, stake in verified)
+    if reached * PPM > needed and reached * PPM >= network.min_share_ppm * weights.total:
+        verified.sort()
+        by_then = accumulate(stake for _, stake in verified)
+        since = next(since for (since, _), stake in zip(verified, by_then, strict=True) if stake * PPM > needed)
+        return Tally(VERIFIED, since, "")
     if failed and failed * PPM >= (PPM - network.quorum_ppm) * weighed:
         return Tally(FAILED, None, _failure(live, enrolled))
     return Tally(PENDING, None, "")
@@ -243,26 +246,38 @@ def counts(claim: Claim, electorate: Electorate) -> bool:
     )
 
 
-def ended(claim: Claim, uuid: str, deletions: Iterable[Deletion], electorate: Electorate) -> bool:
-    """Whether a counted delete by the same miner ends ``claim`` on ``uuid``."""
-    return any(_ends(deletion, claim, uuid, electorate) for deletion in deletions)
+class Ending(NamedTuple):
+    """What a counted deletion does on one GPU: it ends its miner's claims there below ``nonce``, and these at it."""
+
+    miner: bytes
+    nonce: int
+    claim_ids: frozenset[bytes]
 
 
-def _ends(deletion: Deletion, claim: Claim, uuid: str, electorate: Electorate) -> bool:
-    if deletion.miner != claim.miner or deletion.nonce < claim.nonce:
-        return False
+def ending(deletion: Deletion, uuid: str, electorate: Electorate) -> Ending | None:
+    """What a delete request does on ``uuid``; None when it does nothing there."""
     counted = [carriage for carriage in deletion.carriages if electorate.permitted(carriage.author)]
-    named = [carriage for carriage in counted if carriage.uuid == uuid]
+    named = [carriage.claim_ids for carriage in counted if carriage.uuid == uuid]
     if not named or (not deletion.bound and len(named) < len(counted)):
-        return False  # an unbound signature that is used for several GPUs ends none
-    return deletion.nonce > claim.nonce or all(claim.id in carriage.claim_ids for carriage in named)
+        return None  # an unbound signature that is used for several GPUs ends none
+    return Ending(deletion.miner, deletion.nonce, named[0].intersection(*named[1:]))
 
 
-def standing(
-    uuid: str, claims: Iterable[Claim], deletions: Sequence[Deletion], electorate: Electorate
-) -> list[Claim]:
+def standing(uuid: str, claims: Iterable[Claim], deletions: Iterable[Deletion], electorate: Electorate) -> list[Claim]:
     """The claims on a GPU that count and that no delete ends, in order of their stamps."""
-    alive = (c for c in claims if counts(c, electorate) and not ended(c, uuid, deletions, electorate))
+    highest: dict[bytes, int] = {}
+    ended: set[tuple[bytes, int, bytes]] = set()
+    for deletion in deletions:
+        if end := ending(deletion, uuid, electorate):
+            highest[end.miner] = max(highest.get(end.miner, 0), end.nonce)
+            ended.update((end.miner, end.nonce, claim_id) for claim_id in end.claim_ids)
+    alive = (
+        claim
+        for claim in claims
+        if claim.nonce >= highest.get(claim.miner, 0)
+        and (claim.miner, claim.nonce, claim.id) not in ended
+        and counts(claim, electorate)
+    )
     return sorted(alive, key=lambda claim: claim.stamp)
 
 

@@ -25,13 +25,20 @@ from p2pnodes.model.errors import ConfigError
 KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 SS58_FORMAT: Final = 42
+"""Bittensor's address format."""
+
 ADDRESSES_KEPT: Final = 4_096
 """SS58 addresses that are kept: base58 is slow, and the same few hotkeys sign everything."""
 
 VERIFICATIONS_KEPT: Final = 4_096
 """sr25519 answers that are kept: a daemon meets a signature at its HTTP interface and again in its own event."""
 
-"""Bittensor's address format (chain.md, "Wallet files")."""
+URI_CHARS_MAX: Final = 1_024
+"""Length of a key URI: a phrase of 24 words with its derivations takes a few hundred."""
+
+IDENTITY: Final = bytes(KEY_BYTES)
+"""The zero account. As a ristretto point it is the identity, under which an all-zero signature signs everything; the
+chain shows it where a slot of the subnet is empty."""
 
 DEV_PHRASE: Final = "bottom drive obey lake curtain smoke basket hold race lonely fit walk"
 """Substrate's well-known development phrase: the root of ``//Alice`` and her kind. Worthless outside devnets."""
@@ -74,7 +81,7 @@ def ss58_decode(address: str) -> bytes:
 @lru_cache(VERIFICATIONS_KEPT)
 def verify_hotkey(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether ``signature`` is ``public_key``'s sr25519 signature over ``message`` (or its ``<Bytes>`` wrapping)."""
-    if len(signature) != SIGNATURE_BYTES or len(public_key) != KEY_BYTES:
+    if len(signature) != SIGNATURE_BYTES or len(public_key) != KEY_BYTES or public_key == IDENTITY:
         return False
     try:
         return bool(
@@ -87,7 +94,7 @@ def verify_hotkey(public_key: bytes, message: bytes, signature: bytes) -> bool:
 
 def verify_node(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether ``signature`` is ``public_key``'s ed25519 signature over ``message``."""
-    if len(signature) != SIGNATURE_BYTES:
+    if len(signature) != SIGNATURE_BYTES or len(public_key) != KEY_BYTES:
         return False
     try:
         crypto_sign_open(signature + message, public_key)
@@ -131,9 +138,9 @@ class Hotkey(NamedTuple):
         """Key pair of a Substrate URI such as ``//Alice`` or ``phrase//hard/soft``.
 
         Raises:
-            ConfigError: Not a Substrate URI.
+            ConfigError: Not a Substrate URI, or longer than URI_CHARS_MAX.
         """
-        match = _URI.fullmatch(uri.strip())
+        match = _URI.fullmatch(uri.strip()) if len(uri) <= URI_CHARS_MAX else None
         if not match:
             raise ConfigError("not a key URI: expected //Name, or a phrase with //hard and /soft derivations")
         pair = cls.from_phrase(match["phrase"] or DEV_PHRASE)

@@ -5,6 +5,7 @@ the raw body, the tail of a DELETE its purpose.
 """
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from nacl.bindings import crypto_hash_sha256
@@ -13,6 +14,9 @@ from p2pnodes.model import codec
 from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, Hotkey, ss58_encode, verify_hotkey
 
 BODY_BYTES_MAX: Final = 64 * 1024
+TAILS_KEPT: Final = 128
+"""Hashes of bodies that are kept, 8 MiB of bodies at most: a request is checked where it comes in and as an event."""
+
 NONCE_WINDOW_S: Final = 600
 """A nonce lies within this many seconds of now, and of the HLC of the event that carries it, in both directions."""
 
@@ -61,7 +65,13 @@ def bound_purpose(uuid: str) -> str:
 
 def tail_of(request: Request) -> str:
     """The part of the signed message behind hotkey and nonce."""
-    return crypto_hash_sha256(request.body).hex() if isinstance(request, Add) else request.purpose
+    return body_tail(request.body) if isinstance(request, Add) else request.purpose
+
+
+@lru_cache(TAILS_KEPT)
+def body_tail(body: bytes) -> str:
+    """The tail of a registration: the SHA-256 of its body, hex."""
+    return crypto_hash_sha256(body).hex()
 
 
 def signing_message(address: str, nonce: str, tail: str) -> bytes:

@@ -6,15 +6,20 @@ of the inventory) and 128 KiB of bucket hashes.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from p2pnodes.model.codec import DIGEST_BYTES, digest
 from p2pnodes.model.inventory import Row
 
 BUCKETS: Final = 4096
+UUIDS_KEPT: Final = 16_384
+"""GPUs whose bucket is remembered: a row that changes asks for it several times."""
+
 _EMPTY: Final = bytes(DIGEST_BYTES)
 
 
+@lru_cache(UUIDS_KEPT)
 def bucket_of(uuid: str) -> int:
     """Bucket of a GPU, 0 to 4095."""
     return int.from_bytes(digest(uuid.encode(), 16)[:2], "big") & (BUCKETS - 1)

@@ -1,8 +1,9 @@
 """The validity function: is an event's payload good, judged by its own bytes and its own log's prefix alone?
 
 Every peer runs this function over every event, the author before it writes (rule 3). It takes nothing but its
-arguments, so its answer is the same everywhere and for ever. A void event counts for nothing and does not move the
-prefix: the next event is judged as if the void one were not there.
+arguments, so its answer is the same everywhere and for ever. A void event counts for nothing; the next one is judged
+as if it said nothing. Only the HLC rises along all events of a log, also void ones and those that a build cannot judge:
+else a build that learns a kind would find later events void that an older one counts.
 """
 
 from typing import Final, NamedTuple
@@ -38,11 +39,11 @@ from p2pnodes.model.requests import (
 
 
 class Prefix(NamedTuple):
-    """What the valid events of a log so far say: all that the validity of the next one depends on.
+    """What a log says so far: all that the validity of its next event depends on.
 
     Attributes:
         delegation: The latest valid delegation, or None: then only a ``delegate`` can be valid.
-        hlc: HLC of the latest valid event, -1 for none.
+        hlc: Highest HLC of any event, valid or not; -1 for none.
     """
 
     delegation: Delegation | None
@@ -118,21 +119,22 @@ def judge(event: Event, prefix: Prefix) -> Judgement:
         Valid with its content and the prefix that follows, void with the reason, or not judged (``judged`` is false)
         when this build does not know the version or kind, be it of an event that it carries.
     """
+    after = Prefix(prefix.delegation, max(prefix.hlc, event.hlc))
     if not known(event):
-        return Judgement(None, None, (), (), prefix)
+        return Judgement(None, None, (), (), after)
     try:
         payload = PAYLOADS[event.kind].from_wire(codec.unpack(event.payload))
         if event.hlc <= prefix.hlc:
-            raise _Void("its HLC does not lie above that of the valid event before it")
+            raise _Void("its HLC does not lie above those of the events before it")
         delegation = payload if isinstance(payload, Delegation) else prefix.delegation
         if delegation is None:
             raise _Void("its log has no valid delegation")
         _within(delegation, event)
         adds, deletes = _content(event, payload, prefix)
     except _Unknown:
-        return Judgement(None, None, (), (), prefix)
+        return Judgement(None, None, (), (), after)
     except (_Void, codec.MalformedError, InvalidBodyError) as reason:
-        return Judgement(str(reason), None, (), (), prefix)
+        return Judgement(str(reason), None, (), (), after)
     return Judgement(None, payload, adds, deletes, Prefix(delegation, event.hlc))
 
 

@@ -66,36 +66,47 @@ def admit_add(ledger: Ledger, request: Add, body: Body, refusal: Exception | Non
         WritesRefusedError: This daemon may not write now.
     """
     facts, weights = ledger.facts, ledger.weights
-    key = facts.claim_key(request_id(ledger.network.id, request))
+    claim_id = request_id(ledger.network.id, request)
+    key = facts.claim_key(claim_id)
     if key is not None and (known := facts.stored(key, weights)):
         return known
     uuids = [node.uuid for node in body.nodes]
-    conflicts: list[str] = []
-    standings = facts.standing(uuids, weights)
-    tallies = facts.tallies({other for claims in standings.values() for other in claims}, weights)
-    for uuid, claims in standings.items():
-        for other, claim in claims.items():
-            if claim.miner == request.hotkey:
-                if retried := _retried(ledger, other, claim, request, now_ms):
-                    return retried
-                conflicts.append(uuid)
-            elif tallies[other].status == VERIFIED:
-                conflicts.append(uuid)
-    if conflicts:
-        raise ConflictError(list(dict.fromkeys(conflicts)))
+    contested = facts.named(uuids)
+    if contested and (retried := _standing_claim(ledger, request, uuids, now_ms)):
+        return retried
     if refusal is not None:
         raise refusal
     if duplicates := duplicate_uuids(body):
         raise ValueError(f"BUG! the caller let duplicate uuids pass: {duplicates}")
-    _require_newest(ledger, request, uuids)
+    if contested:
+        _require_newest(ledger, request, uuids)
     if ledger.open_claims(request.hotkey) >= OPEN_CLAIMS_PER_MINER_MAX:
         raise TooManyClaimsError(f"{OPEN_CLAIMS_PER_MINER_MAX} claims of this hotkey wait for their vote already")
-    ledger.append(lambda _: AddPayload(request, weights.electorate.block), now_ms)
-    key = facts.claim_key(request_id(ledger.network.id, request))
-    stored = facts.stored(key, weights) if key is not None else None
-    if stored is None:
+    event = ledger.append(lambda _: AddPayload(request, weights.electorate.block), now_ms)
+    key = facts.claim_key(claim_id)
+    if key is None:
         raise LookupError("BUG! the claim that was just appended cannot be read")
-    return stored
+    tally = facts.tallies([key], weights)[key]  # a verdict may have come before its claim
+    return StoredClaim(claim_id, request.hotkey, parse_nonce(request.nonce) or 0, body, event.hlc, tally)
+
+
+def _standing_claim(ledger: Ledger, request: Add, uuids: Sequence[str], now_ms: int) -> StoredClaim | None:
+    """The standing claim that the request repeats, None when nothing stands in its way; raises ConflictError."""
+    facts, weights = ledger.facts, ledger.weights
+    standings = facts.standing(uuids, weights)
+    tallies = facts.tallies({key for claims in standings.values() for key in claims}, weights)
+    conflicts: list[str] = []
+    for uuid, claims in standings.items():
+        for key, claim in claims.items():
+            if claim.miner == request.hotkey:
+                if retried := _retried(ledger, key, claim, request, now_ms):
+                    return retried
+                conflicts.append(uuid)
+            elif tallies[key].status == VERIFIED:
+                conflicts.append(uuid)
+    if conflicts:
+        raise ConflictError(list(dict.fromkeys(conflicts)))
+    return None
 
 
 def _retried(ledger: Ledger, key: int, claim: inventory.Claim, request: Add, now_ms: int) -> StoredClaim | None:

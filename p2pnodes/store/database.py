@@ -26,6 +26,7 @@ from p2pnodes.model.inventory import Chute, TaskStatus
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
 from p2pnodes.model.requests import Add, Delete
+from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store import admission
 from p2pnodes.store.facts import Facts, StoredClaim, chute_from
 from p2pnodes.store.ledger import Ledger, Outcome, State, read_log
@@ -140,6 +141,14 @@ class Database:
     def state(self) -> State:
         """What the last commit left."""
         return self.ledger.state
+
+    @property
+    def settled_state(self) -> State | None:
+        """``state``, or None while a commit is under way, when what a reader sees may be ahead of it.
+
+        What was read between two looks at one and the same state belongs to that state.
+        """
+        return self.ledger.state if self.ledger.settled else None
 
     @property
     def state_root(self) -> bytes:
@@ -340,6 +349,8 @@ class Database:
         columns = [column for (column,) in await self._fetch("SELECT name FROM pragma_table_info(?)", (view,))]
         if unknown := where.keys() - set(columns):
             raise ValueError(f"{view} has no column {min(unknown)!r}: there are {', '.join(columns)}")
+        if view == "inventory" and "uuid" in where:
+            where = {**where, "bucket": str(bucket_of(where["uuid"]))}  # the other half of the row's key
         conditions = [f"{column} = ?" for column in where]
         values: list[Any] = list(where.values())
         if after is not None and view == "event_log":

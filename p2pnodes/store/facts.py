@@ -28,6 +28,7 @@ from p2pnodes.model.inventory import (
     Weights,
 )
 from p2pnodes.model.requests import Add, request_id
+from p2pnodes.model.stateroot import bucket_of
 
 BODIES_KEPT: Final = 256
 """Parsed bodies that are kept, the oldest is dropped: rows of a new claim are written right behind its event."""
@@ -125,6 +126,16 @@ class Facts:
             for key, claim_id, miner, nonce, uuids in self._select(query, keys)
         }
 
+    def named(self, uuids: Collection[str]) -> bool:
+        """Whether any claim or deletion ever named one of these GPUs."""
+        keys = orjson.dumps(list(uuids)).decode()
+        (found,) = self.connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM claim_gpu WHERE uuid IN (SELECT value FROM json_each(?1)))"
+            " OR EXISTS (SELECT 1 FROM deletion WHERE uuid IN (SELECT value FROM json_each(?1)))",
+            (keys,),
+        ).fetchone()
+        return bool(found)
+
     def claims_on(self, uuids: Collection[str]) -> dict[str, dict[int, Claim]]:
         """Every claim that names a GPU, by row key, for each of some GPUs."""
         naming = self._select(
@@ -139,6 +150,8 @@ class Facts:
     def votes(self, keys: Collection[int]) -> dict[int, list[Vote]]:
         """The latest verdict of every log on each of some claims."""
         found: dict[int, list[Vote]] = {key: [] for key in keys}
+        if not found:
+            return found
         query = (
             "SELECT claim, log, hlc, finding, since, method, detail FROM verdict"
             " WHERE claim IN (SELECT value FROM json_each(?))"
@@ -304,8 +317,12 @@ class Facts:
 
     def held_rows(self, uuids: Collection[str]) -> dict[str, tuple[int, bytes]]:
         """What is recorded of some GPUs: row key of the claim that owns it, and digest of the row."""
-        query = "SELECT uuid, claim, digest FROM node WHERE uuid IN (SELECT value FROM json_each(?))"
-        return {uuid: (claim, digest) for uuid, claim, digest in self._select(query, uuids)}
+        rows = self.connection.execute(
+            "SELECT uuid, claim, digest FROM json_each(?) k JOIN node ON bucket = json_extract(k.value, '$[0]')"
+            " AND uuid = json_extract(k.value, '$[1]')",
+            (orjson.dumps([(bucket_of(uuid), uuid) for uuid in uuids]).decode(),),
+        )
+        return {uuid: (claim, digest) for uuid, claim, digest in rows}
 
     def row_digests(self, buckets: Collection[int]) -> dict[int, list[bytes]]:
         """Digests of the rows in some buckets of the state root, in order of their uuids."""

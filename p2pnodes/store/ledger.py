@@ -12,6 +12,8 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
+import orjson
+
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
 from p2pnodes.model.electorate import Electorate
@@ -38,6 +40,9 @@ from p2pnodes.store import pins
 from p2pnodes.store.facts import Facts, chute_fields
 
 T = TypeVar("T")
+
+FOREIGN_EVENT: Final = "an event that this daemon did not write appeared in its own log: it is written from two places"
+"""Why writes stop until a new log is open (rule 4)."""
 
 GPUS_PER_READ: Final = 512
 """GPUs whose facts are read at once when rows are settled: few statements, bounded memory."""
@@ -138,6 +143,8 @@ class Ledger:
         self._appended: list[Event] = []
         self._wrote = False
         self._stale = False
+        self.settled = True
+        """False from just before a commit until ``state`` tells of it: readers may then be ahead of ``state``."""
         self._check_network()
         self._load()
         if self._unknown_now_known():
@@ -156,15 +163,18 @@ class Ledger:
         try:
             yield
             self._settle()
+            self.settled = False
             self._connection.execute("COMMIT")
         except BaseException:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             self._load()
+            self.settled = True
             raise
         self._stale = False
         self._wrote = False
         self._refresh_state()
+        self.settled = True
 
     def attempt(self, job: "Callable[[Ledger], T]") -> T | P2PNodesError:
         """Run one job of a group inside the open transaction; hand back the error of one that refused before writing.
@@ -271,7 +281,6 @@ class Ledger:
             return Outcome(event, Result.REFUSED, refusal)
         if event.log == self.own_log:
             self.foreign_own = event.log
-            self.writes_refused = "an event that this daemon did not write appeared in its own log"
         self._store(event, state, judgement)
         return Outcome(event, Result.STORED, judgement.void or "")
 
@@ -312,13 +321,14 @@ class Ledger:
             self.forks_seen = [*self.forks_seen, (event.log, event.seq, now_ms)]
         if event.log == self.own_log:
             self.foreign_own = event.log
-            self.writes_refused = "a rival of an own event appeared: this log was written from two places"
 
     def _writable(self, now_ms: int) -> LogState:
         if self.writes_refused is not None:
             raise WritesRefusedError(self.writes_refused)
         if self.own_log is None:
             raise WritesRefusedError("this daemon has no open log")
+        if self.foreign_own == self.own_log:  # here, so that no other thread's view of it can be late
+            raise WritesRefusedError(FOREIGN_EVENT)
         if self.clock.ahead_ms(now_ms) > SKEW_AHEAD_MS_MAX:
             raise WritesRefusedError(
                 f"the logical clock is {self.clock.ahead_ms(now_ms)} ms ahead of the system clock, which may have gone "
@@ -390,18 +400,25 @@ class Ledger:
                 pass
 
     def _state_add(self, add: CarriedAdd, log: int, seq: int, item: int, position: int) -> None:
-        request, nodes = add.payload.request, add.body.nodes
-        key = self._claim_key(add.claim_id)
-        uuids = [node.uuid for node in nodes]
-        changed = self._connection.execute(
-            "UPDATE claim SET miner = ?, nonce = ?, position = ?, uuids = ? WHERE claim = ? AND miner IS NULL",
-            (request.hotkey, parse_nonce(request.nonce), position, codec.pack(uuids), key),
-        ).rowcount
-        if changed:
+        request = add.payload.request
+        uuids = [node.uuid for node in add.body.nodes]
+        new = self._connection.execute(
+            "INSERT INTO claim (claim_id, miner, nonce, position, uuids, status, detail) VALUES (?, ?, ?, ?, ?, ?, '')"
+            " ON CONFLICT (claim_id) DO UPDATE SET miner = excluded.miner, nonce = excluded.nonce,"
+            " position = excluded.position, uuids = excluded.uuids WHERE miner IS NULL RETURNING claim",
+            (add.claim_id, request.hotkey, parse_nonce(request.nonce), position, codec.pack(uuids), inventory.PENDING),
+        ).fetchone()
+        if new is not None:
+            (key,) = new
             self._name(request.hotkey)
-            self._connection.executemany("INSERT INTO claim_gpu VALUES (?, ?)", [(uuid, key) for uuid in uuids])
+            self._connection.execute(
+                "INSERT INTO claim_gpu (uuid, claim) SELECT value, ? FROM json_each(?)",
+                (key, orjson.dumps(uuids).decode()),
+            )
             self._new_claims.append(add.claim_id)
             self.facts.keep_body(add.claim_id, add.body)
+        else:
+            key = self._claim_key(add.claim_id)
         self._connection.execute(
             "INSERT INTO carriage VALUES (?, ?, ?, ?, ?, ?)",
             (key, log, seq, item, add.payload.electorate_block, add.hlc),
@@ -551,15 +568,17 @@ class Ledger:
                     new.append((row, key))
                     self._nodes += claim is None
                 elif (now := row.digest()) != digest:  # the same claim: what the GPU is has not changed
-                    changed.append((*_varying(row), now, uuid))
+                    changed.append((*_varying(row), now, bucket_of(uuid), uuid))
                 else:
                     continue
                 buckets.add(bucket_of(uuid))
             self._nodes -= len(gone)
-            self._connection.executemany("DELETE FROM node WHERE uuid = ?", [(uuid,) for uuid in gone])
+            self._connection.executemany(
+                "DELETE FROM node WHERE bucket = ? AND uuid = ?", [(bucket_of(uuid), uuid) for uuid in gone]
+            )
             self._connection.executemany(
                 "UPDATE node SET status = ?, created_hlc = ?, verified_since = ?, detail = ?, chute = ?, chute_id = ?,"
-                " instance_id = ?, digest = ? WHERE uuid = ?",
+                " instance_id = ?, digest = ? WHERE bucket = ? AND uuid = ?",
                 changed,
             )
             self._insert_rows(new)
@@ -574,11 +593,11 @@ class Ledger:
         nodes = {key: {node.uuid: node for node in body.nodes} for key, body in bodies.items()}
         self._connection.executemany(
             "INSERT OR REPLACE INTO node (status, created_hlc, verified_since, detail, chute, chute_id, instance_id,"
-            " digest, uuid, bucket, claim, miner, gpu_identifier, name, server_id)"
+            " digest, bucket, uuid, claim, miner, gpu_identifier, name, server_id)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
-                    *_varying(row), row.digest(), row.uuid, bucket_of(row.uuid), key, row.miner,
+                    *_varying(row), row.digest(), bucket_of(row.uuid), row.uuid, key, row.miner,
                     nodes[key][row.uuid].gpu_identifier, nodes[key][row.uuid].name, bodies[key].server_id,
                 )
                 for row, key in rows
@@ -647,11 +666,12 @@ class Ledger:
         self.facts = Facts(self._connection)
         for key, node_key, number, hotkey in execute("SELECT log, node_key, number, hotkey FROM logs").fetchall():
             log = LogId(node_key, number)
-            seq, event_id, hlc = execute(
-                "SELECT seq, id, hlc FROM events WHERE log = ? ORDER BY seq DESC LIMIT 1", (key,)
+            seq, event_id = execute(
+                "SELECT seq, id FROM events WHERE log = ? ORDER BY seq DESC LIMIT 1", (key,)
             ).fetchone()
-            self.clock.observe(hlc)
-            self._logs[log] = LogState(key, log, hotkey, Head(seq, event_id), self._prefix(key))
+            prefix = self._prefix(key)
+            self.clock.observe(prefix.hlc)
+            self._logs[log] = LogState(key, log, hotkey, Head(seq, event_id), prefix)
             self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
         self.forks_seen = [
             (LogId(node_key, number), seq, seen_ms)
@@ -682,14 +702,17 @@ class Ledger:
         self._root.set_bucket(min(current, BUCKETS - 1), digests)
 
     def _prefix(self, key: int) -> Prefix:
-        """What the valid events of a log say, read back from the log."""
+        """What a log says so far, read back from it."""
         execute = self._connection.execute
         delegate = execute("SELECT max(seq) FROM delegations WHERE log = ?", (key,)).fetchone()[0]
         if delegate is None:
             return EMPTY
         (wire,) = execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (key, delegate)).fetchone()
+        # A valid event lies above all before it, so the highest HLC is its own or that of one behind it.
         (hlc,) = execute(
-            "SELECT hlc FROM events WHERE log = ? AND judged AND void IS NULL ORDER BY seq DESC LIMIT 1", (key,)
+            "SELECT max(hlc) FROM events WHERE log = ?1 AND seq >= (SELECT seq FROM events"
+            " WHERE log = ?1 AND judged AND void IS NULL ORDER BY seq DESC LIMIT 1)",
+            (key,),
         ).fetchone()
         return Prefix(Delegation.from_wire(codec.unpack(Event.decode(wire).payload)), hlc)
 

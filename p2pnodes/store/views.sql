@@ -4,13 +4,14 @@
 -- One row per GPU of the inventory.
 --   uuid, hotkey (its miner), claim_id (the claim that owns it), status (pending, verified, failed),
 --   gpu_identifier, name (as the miner says), created_at, verified_at, detail (why the vote failed),
---   chute_id and instance_id (what runs on it, NULL when idle), server_id (as the miner says)
+--   chute_id and instance_id (what runs on it, NULL when idle), server_id (as the miner says),
+--   bucket (of the state root; with uuid the key of the row)
 DROP VIEW IF EXISTS inventory;
 CREATE VIEW inventory AS
 SELECT n.uuid, a.address AS hotkey, lower(hex(c.claim_id)) AS claim_id, n.status, n.gpu_identifier, n.name,
        strftime('%Y-%m-%dT%H:%M:%fZ', (n.created_hlc >> 16) / 1000.0, 'unixepoch') AS created_at,
        strftime('%Y-%m-%dT%H:%M:%fZ', (n.verified_since >> 16) / 1000.0, 'unixepoch') AS verified_at,
-       n.detail, n.chute_id, n.instance_id, n.server_id
+       n.detail, n.chute_id, n.instance_id, n.server_id, n.bucket
 FROM node n JOIN claim c USING (claim) JOIN address a ON a.hotkey = n.miner;
 
 -- One row per claim.

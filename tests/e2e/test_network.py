@@ -77,7 +77,8 @@ async def test_upstreams_miner_client_registers_polls_and_deletes_at_every_peer(
     assert answer["task_id"]
 
     async def decided() -> bool:
-        return (await client.status(session, answer["task_id"]))["status"] != "pending"
+        status = await client.status(session, answer["task_id"])
+        return bool(status["status"] != "pending")
 
     await eventually(decided)
     assert await client.status(session, answer["task_id"]) == {"status": "verified"}

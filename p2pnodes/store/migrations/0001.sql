@@ -121,8 +121,8 @@ CREATE TABLE electorate (
 );
 
 CREATE TABLE node (                      -- the inventory's rows, f(events, electorate)
-    uuid           TEXT PRIMARY KEY,
-    bucket         INTEGER NOT NULL,     -- of the state root
+    bucket         INTEGER NOT NULL,     -- of the state root; follows from the uuid
+    uuid           TEXT NOT NULL,
     claim          INTEGER NOT NULL,
     miner          BLOB NOT NULL,
     status         TEXT NOT NULL,
@@ -135,6 +135,6 @@ CREATE TABLE node (                      -- the inventory's rows, f(events, elec
     gpu_identifier TEXT NOT NULL,
     name           TEXT NOT NULL,
     server_id      TEXT,
-    digest         BLOB NOT NULL         -- of the row, for the state root
+    digest         BLOB NOT NULL,        -- of the row, for the state root
+    PRIMARY KEY (bucket, uuid)           -- one tree to write for rows and root alike
 ) WITHOUT ROWID;
-CREATE INDEX node_root ON node (bucket, uuid, digest);

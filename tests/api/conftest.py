@@ -1,0 +1,85 @@
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_aiohttp.plugin import AiohttpClient
+
+from p2pnodes.api.app import create_app
+from p2pnodes.api.server import runner_kwargs
+from p2pnodes.api.settings import ApiSettings
+from p2pnodes.model.electorate import Electorate, Pin
+from p2pnodes.model.events import LogId, delegate
+from p2pnodes.model.keys import NodeKey
+from p2pnodes.store.database import Database
+from p2pnodes.store.ledger import Ledger
+from tests.api.support import ALICE, BOB, NETWORK, NOW_S, VALIDATOR, Client, Clock, FakeResolver, Miner
+
+MakeClient = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def resolver() -> FakeResolver:
+    return FakeResolver()
+
+
+@pytest.fixture
+async def db(tmp_path: Path, clock: Clock) -> AsyncIterator[Database]:
+    """The database of the only validator, ready to write."""
+    node_key = NodeKey.from_seed(bytes(32))
+    database = await Database.open(
+        tmp_path / "p2pnodes.db", NETWORK, node_key, now_ms=lambda: int(clock() * 1000)
+    )
+    registered = {ALICE.public_key: 50, BOB.public_key: 60}
+    pin = Pin(100, NOW_S * 1000, {VALIDATOR.public_key: 100}, registered, {})
+    await database.set_electorate(Electorate(pin))
+    delegation = delegate(
+        VALIDATOR,
+        NETWORK.id,
+        LogId(node_key.public_key, 0),
+        url="",
+        not_before=NOW_S - 3600,
+        not_after=NOW_S + 86_400,
+    )
+
+    def take_up(ledger: Ledger) -> None:
+        ledger.open_log(0, delegation, NOW_S * 1000)
+        ledger.writes_refused = None
+
+    await database.write(take_up)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def make_client(
+    aiohttp_client: AiohttpClient, db: Database, clock: Clock, resolver: FakeResolver
+) -> MakeClient:
+    """Serve the database with other settings than the default ones."""
+
+    async def make(settings: ApiSettings | None = None, **changes: Any) -> Client:
+        arguments: dict[str, Any] = {"now": clock, "readiness": list, "resolver": resolver, **changes}
+        app = create_app(arguments.pop("db", db), NETWORK, settings or ApiSettings(), **arguments)
+        return await aiohttp_client(app, server_kwargs=runner_kwargs())
+
+    return make
+
+
+@pytest.fixture
+async def client(make_client: MakeClient) -> Client:
+    return await make_client()
+
+
+@pytest.fixture
+def alice(client: Client, clock: Clock) -> Miner:
+    return Miner(client, clock)
+
+
+@pytest.fixture
+def bob(client: Client, clock: Clock) -> Miner:
+    return Miner(client, clock, BOB)

@@ -1,0 +1,83 @@
+"""The command line in this process: what a command prints, and how it ends."""
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+import tomli_w
+
+from p2pnodes.chain.wallet import create_node_key, write_hotkey_file
+from p2pnodes.cli import main
+from tests.support import NETWORK, hotkey
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.out)
+
+    @property
+    def error(self) -> str:
+        """The one line that it wrote on stderr."""
+        (line,) = self.err.splitlines()
+        assert line.startswith("p2pnodes: error: ")
+        return line.removeprefix("p2pnodes: error: ")
+
+
+Cli = Callable[..., Ended]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run a command as the console script does, without colours and outside any terminal."""
+    for name in list(os.environ):
+        if name.startswith("P2PNODES_") or name in {"FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object, stdin: bytes = b"") -> Ended:
+        monkeypatch.setattr(sys, "argv", ["p2pnodes", *(str(argument) for argument in arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        assert code is None or isinstance(code, int)
+        return Ended(code or 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Everything that a daemon needs to start: settings, hotkey, node key, electorate."""
+    (tmp_path / "data").mkdir()
+    create_node_key(tmp_path / "data" / "node.key")
+    write_hotkey_file(tmp_path / "hotkey.json", hotkey("//validator0"))
+    validator = {"hotkey": hotkey("//validator0").address, "stake": 100}
+    electorate = {"block": 100, "time": 1_764_000_000, "validators": [validator]}
+    (tmp_path / "electorate.toml").write_text(tomli_w.dumps(electorate))
+    settings = {
+        "data_dir": "data",
+        "hotkey_file": "hotkey.json",
+        "network": NETWORK.model_dump(),
+        "electorate": {"file": "electorate.toml"},
+    }
+    (tmp_path / "p2pnodes.toml").write_text(tomli_w.dumps(settings))
+    return tmp_path
+
+
+@pytest.fixture
+def config(directory: Path) -> Path:
+    """The daemon's settings."""
+    return directory / "p2pnodes.toml"

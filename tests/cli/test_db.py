@@ -1,0 +1,73 @@
+"""``db path`` and ``db verify``."""
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.schema import open_writer
+from tests.cli.conftest import Cli
+from tests.support import NETWORK, NOW_MS, Author, add, electorate
+
+
+@pytest.fixture
+def database(config: Path) -> Path:
+    """The database of a daemon that has seen a claim and a verdict."""
+    path = config.parent / "data" / "p2pnodes.db"
+    connection = open_writer(path)
+    ledger = Ledger(connection, NETWORK)
+    author = Author("//validator0")
+    author.delegate()
+    author.add(add("//Alice", ["u1", "u2"]))
+    with ledger.transaction():
+        ledger.set_electorate(electorate())
+        ledger.receive(author.events, NOW_MS)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return path
+
+
+def test_path_is_the_configured_one(cli: Cli, config: Path) -> None:
+    assert cli("db", "path", "--config", config).out == f"{config.parent}/data/p2pnodes.db\n"
+
+
+class TestVerify:
+    """A database is what its log says, or the exit code is 1."""
+
+    def test_a_good_database(self, cli: Cli, config: Path, database: Path) -> None:
+        ended = cli("db", "verify", "--config", config)
+        assert (ended.code, ended.err) == (0, "")
+        assert "2 events in 1 logs, 2 rows" in ended.out
+        assert "no problems found" in ended.out
+
+    def test_json_is_the_report(self, cli: Cli, config: Path, database: Path) -> None:
+        report = cli("db", "verify", "--config", config, "--json").json
+        assert (report["events"], report["logs"], report["rows"], report["problems"]) == (2, 1, 2, [])
+        assert len(report["state_root"]) == 64
+
+    def test_a_changed_row_is_found(self, cli: Cli, config: Path, database: Path) -> None:
+        connection = sqlite3.connect(database)
+        connection.execute("DELETE FROM node WHERE uuid = 'u1'")
+        connection.commit()
+        connection.close()
+        ended = cli("db", "verify", "--config", config)
+        assert ended.code == 1
+        assert re.search(r"^p2pnodes: error: node: only a rebuild has .*\bu1\b", ended.err, re.MULTILINE)
+        assert "problems found: " in ended.out
+
+    def test_a_backup_can_be_named(self, cli: Cli, config: Path, database: Path) -> None:
+        backup = database.rename(config.parent / "backup.db")
+        assert cli("db", "verify", backup, "--config", config).code == 0
+        ended = cli("db", "verify", "--config", config)
+        assert ended.code == 1
+        assert "no such database" in ended.error
+
+    @pytest.mark.parametrize("content", [b"", b"no database at all" * 100])
+    def test_another_file_is_one_line(self, cli: Cli, config: Path, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "other.db"
+        path.write_bytes(content)
+        ended = cli("db", "verify", path, "--config", config)
+        assert ended.code == 1
+        assert "Traceback" not in ended.err

@@ -1,0 +1,232 @@
+"""The miner's commands against APIs that answer what a test tells them to."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2pnodes.chain.wallet import write_hotkey_file
+from tests.cli.conftest import Cli, Ended
+from tests.miner.fake_api import FakeApi, Reply, answers, dead_url, hangs_up, registered, serving
+from tests.support import hotkey
+
+Serve = Callable[..., Awaitable[FakeApi]]
+Run = Callable[..., Awaitable[Ended]]
+ALICE = ("--uri", "//Alice")
+TASK = "5Alice::00"
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    async with AsyncExitStack() as stack:
+
+        async def start(*replies: Reply) -> FakeApi:
+            return await stack.enter_async_context(serving(FakeApi(*replies)))
+
+        yield start
+
+
+@pytest.fixture
+def run(cli: Cli) -> Run:
+    """Run a miner's command beside the API's loop, without waiting for APIs that are down."""
+
+    async def run(*arguments: object, stdin: bytes = b"") -> Ended:
+        retries = () if arguments[0] == "example" else ("--retries", 0)
+        return await asyncio.to_thread(cli, "miner", *arguments, *retries, stdin=stdin)
+
+    return run
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Path:
+    path = tmp_path / "server.json"
+    path.write_text(json.dumps({"server_id": "s", "server_name": None, "nodes": [{"uuid": "u1"}]}, indent=2))
+    return path
+
+
+class TestAdd:
+    """A registration from a file or standard input."""
+
+    async def test_a_file_is_registered_and_the_task_is_shown(self, serve: Serve, run: Run, server: Path) -> None:
+        api = await serve(answers(202, registered("u1")))
+        ended = await run("add", server, *ALICE, "--api", api.url)
+        assert (ended.code, ended.err) == (0, "")
+        assert TASK in ended.out
+        assert "u1" in ended.out
+        assert api.asked[0].body == b'{"server_id":"s","nodes":[{"uuid":"u1"}]}'
+        assert api.asked[0].headers["X-Chutes-Hotkey"] == hotkey("//Alice").address
+
+    async def test_the_example_is_taken_from_standard_input(self, serve: Serve, run: Run) -> None:
+        api = await serve(answers(202, registered("u1")))
+        example = await run("example")
+        ended = await run("add", "-", *ALICE, "--api", api.url, "--json", stdin=example.out.encode())
+        assert ended.json == registered("u1") | {"nodes": [ended.json["nodes"][0]]}
+        sent = json.loads(api.asked[0].body)
+        assert sent == example.json
+        assert len({node["uuid"] for node in sent["nodes"]}) == 8
+
+    async def test_a_dead_api_is_noted_and_the_next_one_asked(self, serve: Serve, run: Run, server: Path) -> None:
+        api, dead = await serve(answers(202, registered("u1"))), dead_url()
+        ended = await run("add", server, *ALICE, "--api", dead, "--api", api.url)
+        assert ended.code == 0
+        assert ended.err == f"p2pnodes: {dead}: Connection refused\n"
+
+    async def test_a_hotkey_file_signs(self, serve: Serve, run: Run, server: Path, tmp_path: Path) -> None:
+        write_hotkey_file(tmp_path / "hotkey", hotkey("//Bob"))
+        api = await serve(answers(202, registered("u1")))
+        assert (await run("add", server, "--hotkey-file", tmp_path / "hotkey", "--api", api.url)).code == 0
+        assert api.asked[0].headers["X-Chutes-Hotkey"] == hotkey("//Bob").address
+
+    async def test_it_waits_for_the_vote(self, serve: Serve, run: Run, server: Path) -> None:
+        api = await serve(answers(202, registered("u1")), answers(200, {"status": "verified"}))
+        ended = await run("add", server, *ALICE, "--api", api.url, "--wait", "--json")
+        assert (ended.code, ended.json["status"]) == (0, "verified")
+
+    async def test_a_lost_vote_is_exit_code_1_and_shows_the_task_all_the_same(
+        self, serve: Serve, run: Run, server: Path
+    ) -> None:
+        api = await serve(answers(202, registered("u1")), answers(200, {"status": "failed", "detail": "no GPU"}))
+        ended = await run("add", server, *ALICE, "--api", api.url, "--wait", "--json")
+        assert (ended.code, ended.json["task_id"]) == (1, TASK)
+        assert ended.error == f"task {TASK} failed: no GPU"
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [(b"{", "not JSON"), (b"[]", "see miner example"), (b" " * 65_537, "over 65536 bytes"), (b"\xff", "not JSON")],
+    )
+    async def test_a_bad_file_is_not_sent(
+        self, serve: Serve, run: Run, server: Path, content: bytes, reason: str
+    ) -> None:
+        api = await serve(answers(202, registered("u1")))
+        server.write_bytes(content)
+        ended = await run("add", server, *ALICE, "--api", api.url)
+        assert ended.code == 1
+        assert reason in ended.error
+        assert api.asked == []
+
+    async def test_an_absent_file_is_one_line(self, run: Run, tmp_path: Path) -> None:
+        ended = await run("add", tmp_path / "absent", *ALICE, "--api", "http://127.0.0.1:1")
+        assert ended.code == 1
+        assert "cannot be read (No such file or directory)" in ended.error
+
+    async def test_a_refusal_is_exit_code_1_with_the_apis_words(self, serve: Serve, run: Run, server: Path) -> None:
+        api = await serve(answers(409, {"detail": "Nodes already \x1b[31mexist"}))
+        ended = await run("add", server, *ALICE, "--api", api.url)
+        assert ended.code == 1
+        assert ended.error == rf"{api.url} answered 409: Nodes already \x1b[31mexist"
+
+    async def test_nobody_there_is_exit_code_3(self, run: Run, server: Path) -> None:
+        dead = dead_url()
+        ended = await run("add", server, *ALICE, "--api", dead)
+        assert ended.code == 3
+        assert f"error: no API took the request ({dead}: Connection refused)" in ended.err
+
+    @pytest.mark.parametrize("keys", [[], ["--uri", "//Alice", "--hotkey-file", "x"]])
+    async def test_there_is_exactly_one_key(self, run: Run, server: Path, keys: list[str]) -> None:
+        ended = await run("add", server, *keys, "--api", "http://127.0.0.1:1")
+        assert ended.code == 2
+        assert "exactly one of" in ended.err
+
+    async def test_a_bad_uri_is_one_line(self, run: Run, server: Path) -> None:
+        ended = await run("add", server, "--uri", "//", "--api", "http://127.0.0.1:1")
+        assert ended.code == 1
+        assert "not a key URI" in ended.error
+
+    async def test_a_bad_api_is_one_line(self, run: Run, server: Path) -> None:
+        ended = await run("add", server, *ALICE, "--api", "node.example.org")
+        assert ended.code == 1
+        assert "expected a base URL" in ended.error
+
+
+class TestStatus:
+    """How a vote stands, as text and as exit code."""
+
+    @pytest.mark.parametrize(
+        ("answer", "code"),
+        [({"status": "pending"}, 0), ({"status": "verified"}, 0), ({"status": "failed", "detail": "no"}, 1)],
+    )
+    async def test_the_exit_code_tells(self, serve: Serve, run: Run, answer: dict[str, str], code: int) -> None:
+        api = await serve(answers(200, answer))
+        ended = await run("status", TASK, *ALICE, "--api", api.url)
+        assert (ended.code, ended.out) == (code, answer["status"] + "\n")
+        as_json = await run("status", TASK, *ALICE, "--api", api.url, "--json")
+        assert (as_json.code, as_json.json) == (code, answer)
+
+    async def test_wait_ends_with_the_decision(self, serve: Serve, run: Run) -> None:
+        pending = answers(200, {"status": "pending"})
+        api = await serve(pending, pending, answers(200, {"status": "verified"}))
+        ended = await run("status", TASK, *ALICE, "--api", api.url, "--wait")
+        assert (ended.code, ended.out) == (0, "verified\n")
+
+    async def test_wait_ends_with_the_time(self, serve: Serve, run: Run) -> None:
+        api = await serve(answers(200, {"status": "pending"}))
+        ended = await run("status", TASK, *ALICE, "--api", api.url, "--wait", "--timeout", "0.1")
+        assert ended.code == 3
+        assert "still pending after 0.1 s" in ended.error
+
+
+class TestList:
+    """The inventory needs no key."""
+
+    async def test_the_compact_list(self, serve: Serve, run: Run) -> None:
+        inventory = {"h100_sxm": {"provisioned": 1, "idle": 7}}
+        api = await serve(answers(200, inventory))
+        ended = await run("list", "--api", api.url, "--hotkey", "5Alice", "--model", "h100_sxm")
+        assert [line.split() for line in ended.out.splitlines()] == [
+            ["gpu", "provisioned", "idle"],
+            ["h100_sxm", "1", "7"],
+        ]
+        assert api.asked[0].path == "/nodes/?hotkey=5Alice&model=h100_sxm"
+        assert (await run("list", "--api", api.url, "--json")).json == inventory
+
+    async def test_the_detailed_list(self, serve: Serve, run: Run) -> None:
+        chute = {"name": "chat", "username": "carol", "chute_id": "c", "verified": True, "instance_id": "i"}
+        held: dict[str, Any] = {"provisioned": [{"gpu": "a100", "chute": chute}] * 2, "idle": {"h100": 3}}
+        api = await serve(answers(200, {"5Alice": held}))
+        ended = await run("list", "--api", api.url, "--detailed")
+        assert [line.split() for line in ended.out.splitlines()[1:]] == [
+            ["5Alice", "a100", "0", "2", "chat"],
+            ["5Alice", "h100", "3", "0", "-"],
+        ]
+        assert (await run("list", "--api", api.url, "--detailed", "--json")).json == {"5Alice": held}
+
+    async def test_an_empty_inventory_is_said(self, serve: Serve, run: Run) -> None:
+        api = await serve(answers(200, {}))
+        assert (await run("list", "--api", api.url)).out == "no GPUs are listed\n"
+
+    @pytest.mark.parametrize(("option", "answer"), [("--detailed", {"5Alice": 7}), ("--model=x", {"h100": 7})])
+    async def test_an_answer_of_another_shape_is_one_line(
+        self, serve: Serve, run: Run, option: str, answer: dict[str, Any]
+    ) -> None:
+        api = await serve(answers(200, answer))
+        ended = await run("list", "--api", api.url, option)
+        assert ended.code == 1
+        assert "is it a p2pnodes daemon?" in ended.error
+
+
+class TestDelete:
+    """Each GPU has a signature of its own; one refusal does not stop the others."""
+
+    async def test_all_are_deleted(self, serve: Serve, run: Run) -> None:
+        api = await serve(answers(200, {"deleted": True}))
+        ended = await run("delete", "u1", "u2", "u1", *ALICE, "--api", api.url)
+        assert (ended.code, ended.out) == (0, "deleted u1\ndeleted u2\n")
+        assert [asked.path for asked in api.asked] == ["/nodes/u1", "/nodes/u2"]
+        assert len({asked.headers["X-Chutes-Signature"] for asked in api.asked}) == 2
+
+    async def test_what_was_done_is_told_when_the_api_goes_away(self, serve: Serve, run: Run) -> None:
+        api = await serve(answers(200, {"deleted": True}), hangs_up)
+        ended = await run("delete", "u1", "u2", *ALICE, "--api", api.url, "--json")
+        assert (ended.code, ended.json) == (3, {"deleted": ["u1"], "refused": {}})
+
+    async def test_a_refused_one_is_told_and_the_rest_goes_on(self, serve: Serve, run: Run) -> None:
+        api = await serve(answers(404, {"detail": "Node does not exist"}), answers(200, {"deleted": True}))
+        ended = await run("delete", "u1", "u2", *ALICE, "--api", api.url, "--json")
+        assert ended.code == 1
+        reason = f"{api.url} answered 404: Node does not exist"
+        assert ended.json == {"deleted": ["u2"], "refused": {"u1": reason}}
+        assert ended.error == f"u1: {reason}"
