@@ -110,7 +110,11 @@ class Database:
         """
         database = cls(path, network, node_key, now_ms)
         database._thread.start()
-        await database._opened
+        try:
+            await database._opened
+        except BaseException:
+            await database._closed.wait()  # the thread has said its last word to this loop
+            raise
         database._reader = await aiosqlite.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
         await database._reader.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         return database

@@ -28,7 +28,6 @@ from p2pnodes.model.inventory import (
     Weights,
 )
 from p2pnodes.model.requests import Add, request_id
-from p2pnodes.model.stateroot import bucket_of
 
 BODIES_KEPT: Final = 256
 """Parsed bodies that are kept, the oldest is dropped: rows of a new claim are written right behind its event."""
@@ -315,21 +314,12 @@ class Facts:
         for key, uuids, *tally in self._select(query, keys).fetchall():
             yield key, Tally(*tally), () if uuids is None else tuple(codec.unpack(uuids))  # type: ignore[arg-type]
 
-    def held_rows(self, uuids: Collection[str]) -> dict[str, tuple[int, bytes]]:
-        """What is recorded of some GPUs: row key of the claim that owns it, and digest of the row."""
-        rows = self.connection.execute(
-            "SELECT uuid, claim, digest FROM json_each(?) k JOIN node ON bucket = json_extract(k.value, '$[0]')"
-            " AND uuid = json_extract(k.value, '$[1]')",
-            (orjson.dumps([(bucket_of(uuid), uuid) for uuid in uuids]).decode(),),
-        )
-        return {uuid: (claim, digest) for uuid, claim, digest in rows}
-
-    def row_digests(self, buckets: Collection[int]) -> dict[int, list[bytes]]:
-        """Digests of the rows in some buckets of the state root, in order of their uuids."""
-        found: dict[int, list[bytes]] = {bucket: [] for bucket in buckets}
-        query = "SELECT bucket, digest FROM node WHERE bucket IN (SELECT value FROM json_each(?)) ORDER BY bucket, uuid"
-        for bucket, digest in self._select(query, buckets):
-            found[bucket].append(digest)
+    def rows_in(self, buckets: Collection[int]) -> dict[int, dict[str, tuple[int, bytes]]]:
+        """The rows in some buckets of the state root: bucket -> uuid -> row key of the claim, digest of the row."""
+        found: dict[int, dict[str, tuple[int, bytes]]] = {bucket: {} for bucket in buckets}
+        query = "SELECT bucket, uuid, claim, digest FROM node WHERE bucket IN (SELECT value FROM json_each(?))"
+        for bucket, uuid, claim, digest in self._select(query, buckets):
+            found[bucket][uuid] = claim, digest
         return found
 
     def own_verdict(self, claim_id: bytes, hotkey: bytes) -> Vote | None:

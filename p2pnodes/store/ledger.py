@@ -552,26 +552,33 @@ class Ledger:
         return tallies
 
     def _settle_rows(self, tallies: dict[int, Tally]) -> None:
-        buckets: set[int] = set()
-        for part in batched(self._dirty_uuids, GPUS_PER_READ):
-            held = self.facts.held_rows(part)
+        """Decide the GPUs that changed anew, write the rows that differ, and rehash their buckets."""
+        for part in batched(sorted(self._dirty_uuids, key=bucket_of), GPUS_PER_READ):
+            held = self.facts.rows_in({bucket_of(uuid) for uuid in part})
             gone: list[str] = []
             changed: list[tuple[Any, ...]] = []
-            new: list[tuple[Row, int]] = []
+            new: list[tuple[Row, int, bytes]] = []
+            rehash: set[int] = set()
             for uuid, (row, key) in self._decide(part, tallies).items():
-                claim, digest = held.get(uuid, (None, None))
+                bucket = bucket_of(uuid)
+                rows = held[bucket]
+                claim, before = rows.get(uuid, (None, None))
                 if row is None or key is None:
                     if claim is None:
                         continue
                     gone.append(uuid)
-                elif claim != key:
-                    new.append((row, key))
-                    self._nodes += claim is None
-                elif (now := row.digest()) != digest:  # the same claim: what the GPU is has not changed
-                    changed.append((*_varying(row), now, bucket_of(uuid), uuid))
+                    del rows[uuid]
                 else:
-                    continue
-                buckets.add(bucket_of(uuid))
+                    digest = row.digest()
+                    if claim != key:
+                        new.append((row, key, digest))
+                        self._nodes += claim is None
+                    elif digest != before:  # the same claim: what the GPU is has not changed
+                        changed.append((*_varying(row), digest, bucket, uuid))
+                    else:
+                        continue
+                    rows[uuid] = key, digest
+                rehash.add(bucket)
             self._nodes -= len(gone)
             self._connection.executemany(
                 "DELETE FROM node WHERE bucket = ? AND uuid = ?", [(bucket_of(uuid), uuid) for uuid in gone]
@@ -582,14 +589,13 @@ class Ledger:
                 changed,
             )
             self._insert_rows(new)
+            for bucket in rehash:
+                self._root.set_bucket(bucket, (held[bucket][uuid][1] for uuid in sorted(held[bucket])))
         self._dirty_uuids.clear()
-        for some in batched(buckets, GPUS_PER_READ):
-            for bucket, digests in self.facts.row_digests(some).items():
-                self._root.set_bucket(bucket, digests)
 
-    def _insert_rows(self, rows: Sequence[tuple[Row, int]]) -> None:
+    def _insert_rows(self, rows: Sequence[tuple[Row, int, bytes]]) -> None:
         """Write rows of GPUs that are new or have another claim than before, with what their bodies say."""
-        bodies = {key: self.facts.body(claim_id) for key, claim_id in {(key, row.claim_id) for row, key in rows}}
+        bodies = {key: self.facts.body(claim_id) for key, claim_id in {(key, row.claim_id) for row, key, _ in rows}}
         nodes = {key: {node.uuid: node for node in body.nodes} for key, body in bodies.items()}
         self._connection.executemany(
             "INSERT OR REPLACE INTO node (status, created_hlc, verified_since, detail, chute, chute_id, instance_id,"
@@ -597,10 +603,10 @@ class Ledger:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
-                    *_varying(row), row.digest(), bucket_of(row.uuid), row.uuid, key, row.miner,
+                    *_varying(row), digest, bucket_of(row.uuid), row.uuid, key, row.miner,
                     nodes[key][row.uuid].gpu_identifier, nodes[key][row.uuid].name, bodies[key].server_id,
                 )
-                for row, key in rows
+                for row, key, digest in rows
             ],
         )  # fmt: skip
 

@@ -24,6 +24,10 @@ LOWEST_SCHEMA_COMPATIBLE: Final = 1
 BUSY_TIMEOUT_MS: Final = 5_000
 """How long a connection waits for another one's lock: only a second process ever holds one."""
 
+WAL_PAGES_MAX: Final = 16_384
+"""Pages of 4 KiB after which the write-ahead log is copied into the database: claims touch pages at random, and a page
+that was written often is copied once."""
+
 _PACKAGE = "p2pnodes.store"
 
 
@@ -42,7 +46,7 @@ def open_writer(path: Path | str) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = OFF")  # facts may name logs and claims that come later
         connection.execute("PRAGMA cache_size = -65536")
-        connection.execute("PRAGMA wal_autocheckpoint = 4096")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
         _migrate(connection)
     except sqlite3.Error as error:
         raise StoreError(f"cannot open the database {path}: {error}; check the path, its owner and the disk") from error
