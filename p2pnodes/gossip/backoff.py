@@ -36,15 +36,21 @@ class Backoffs:
         pause = self._pauses.get(log)
         return pause is not None and pause.refused and time_ms < pause.until_ms
 
-    def fail(self, log: LogId, time_ms: int, *, refused: bool) -> None:
-        """Pause a log that was refused, or that forked: from BACKOFF_MS, doubling, to BACKOFF_MS_MAX."""
-        before = self._pauses.pop(log, None)
-        step_ms = min(BACKOFF_MS if before is None else 2 * before.step_ms, BACKOFF_MS_MAX)
+    def fail(self, log: LogId, time_ms: int, *, refused: bool) -> bool:
+        """Pause a log that was refused, or that forked: from BACKOFF_MS, doubling, to BACKOFF_MS_MAX.
+
+        Returns:
+            Whether a new pause begins; one that lasts is not made longer by more of the same.
+        """
+        before = self._pauses.get(log)
+        if before is not None and time_ms < before.until_ms:
+            return False
+        step_ms = BACKOFF_MS if before is None else min(2 * before.step_ms, BACKOFF_MS_MAX)
         self._set(log, _Pause(time_ms + step_ms, step_ms, refused))
+        return True
 
     def defer(self, log: LogId, time_ms: int, pause_ms: int) -> None:
         """Pause a log whose clock runs ahead, until it has been caught up with; at most BACKOFF_MS_MAX."""
-        self._pauses.pop(log, None)
         self._set(log, _Pause(time_ms + min(pause_ms, BACKOFF_MS_MAX), BACKOFF_MS // 2, refused=False))
 
     def clear(self, log: LogId) -> None:
@@ -59,6 +65,7 @@ class Backoffs:
         return len(self._pauses)
 
     def _set(self, log: LogId, pause: _Pause) -> None:
+        self._pauses.pop(log, None)  # the newest is last, so that the oldest is forgotten first
         self._pauses[log] = pause
         if len(self._pauses) > BACKOFFS_MAX:
             del self._pauses[next(iter(self._pauses))]

@@ -14,6 +14,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from os import strerror
 from socket import SHUT_RDWR
 from typing import Any, Final
 
@@ -43,7 +44,7 @@ from p2pnodes.gossip.handshake import (
 from p2pnodes.gossip.lobby import Lobby
 from p2pnodes.gossip.pairs import Pairs
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
+from p2pnodes.model.errors import RemoteProtocolError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Delegation, Event, Head, LogId
 from p2pnodes.model.keys import NodeKey, ss58_encode
 from p2pnodes.model.network import Network
@@ -91,6 +92,7 @@ REFUSALS_LOGGED_BURST: Final = 10
 REFUSALS_LOGGED_PER_S: Final = 1.0
 """Log lines about refused strangers: at once, and again each second."""
 
+_Work = Callable[..., Coroutine[Any, Any, None]]
 _Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
 
@@ -101,15 +103,18 @@ class _OnePerPairError(HandshakeError):
 class _Link:
     """One open session: its socket, its channel, and what waits for it."""
 
-    def __init__(self, number: SessionId, socket: _Socket, peer: Peer, keys: Keys, *, dialled: bool) -> None:
+    def __init__(
+        self, number: SessionId, socket: _Socket, peer: Peer, keys: Keys, *, dialled: bool, since_ms: int
+    ) -> None:
         self.id = number
         self.socket = socket
         self.peer = peer
         self.channel = Channel(keys)
         self.dialled = dialled
         self.address = ss58_encode(peer.hotkey)
-        self.since_ms = 0
-        self.since_s = 0.0
+        self.since_ms = since_ms
+        """Unix milliseconds."""
+        self.since_s = _now_s()
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why the session ended, once it has."""
         # What waits in these is bounded by the engine, which hears when each is done.
@@ -211,6 +216,7 @@ class Driver:
             bootstrap: Base URLs whose owners are not known yet.
         """
         self._dials.want(targets, bootstrap)
+        self._dial_due()
 
     def appended(self, events: Sequence[Event]) -> None:
         """Push own events, which are durable now."""
@@ -311,8 +317,9 @@ class Driver:
             raise
         except (HandshakeError, OSError, aiohttp.ClientError) as error:
             level = "info" if isinstance(error, RefusedByPeerError | _OnePerPairError) else "warning"
-            self._log_refusal(level, remote, _reason(error, f"no handshake within {HANDSHAKE_S_MAX:g} s"))
-            await _refuse(socket, error)
+            reason = _reason(error, f"no handshake within {HANDSHAKE_S_MAX:g} s")
+            self._log_refusal(level, remote, reason)
+            await _refuse(socket, error, reason)
             return
         finally:
             self._lobby.leave(task)
@@ -359,6 +366,10 @@ class Driver:
             return dial.node_key is not None and dial.node_key in self._pairs
         return dial.hotkey in hotkeys
 
+    def _dials_of(self, peer: Peer) -> list[Dial]:
+        """The addresses where a peer is expected, or was met."""
+        return [dial for dial in self._dials if dial.hotkey == peer.hotkey or dial.node_key == peer.node_key]
+
     async def _dial(self, dial: Dial, identity: Identity) -> None:
         assert self._client is not None
         socket: aiohttp.ClientWebSocketResponse | None = None
@@ -372,16 +383,17 @@ class Driver:
                 )
                 peer, keys = await self._initiate(socket, dial, identity)
             link = self._open(socket, peer, keys, dialled=True)
-            dial.active, dial.error = False, None
+            dial.active = False
             await self._run(link)
         except (HandshakeError, OSError, aiohttp.ClientError, ValueError) as error:
             reason = _reason(error, f"no handshake within {HANDSHAKE_S_MAX:g} s")
+            dial.active = False
             if isinstance(error, OwnKeyError):
                 dial.found_itself(reason, _now_s())
             elif dial.failed(reason, _now_s(), self._rng) and not isinstance(error, _OnePerPairError):
                 log.info("dial_failed", url=dial.url, reason=reason)
             if socket is not None:
-                await _refuse(socket, error)
+                await _refuse(socket, error, reason)
         except asyncio.CancelledError:
             if socket is not None and link is None:
                 _abort(socket)
@@ -410,19 +422,20 @@ class Driver:
     def _open(self, socket: _Socket, peer: Peer, keys: Keys, *, dialled: bool) -> _Link:
         """Take up a session; nothing is awaited between the decision for it and this."""
         self._sessions += 1
-        link = _Link(self._sessions, socket, peer, keys, dialled=dialled)
-        link.since_ms, link.since_s = self._clock(), _now_s()
+        link = _Link(self._sessions, socket, peer, keys, dialled=dialled, since_ms=self._clock())
         for number in self._pairs.open(peer.node_key, peer.hotkey, link.id, dialled=dialled):
             self._end(self._links[number], "another session took its place")
         self._links[link.id] = link
+        for dial in self._dials_of(peer):
+            dial.error = None
         log.info("session_opened", peer=link.address, session=link.id, dialled=dialled, version=peer.version)
         self._perform(self._engine.opened(link.id, peer, link.since_ms))
         return link
 
     async def _run(self, link: _Link, welcome: bytes = b"") -> None:
         """Carry a session until it is over."""
-        reading = self._spawn_for(link, self._receive_frames(link))
-        writing = self._spawn_for(link, self._send_frames(link, welcome))
+        reading = self._spawn_for(link, self._receive_frames)
+        writing = self._spawn_for(link, self._send_frames, welcome)
         reason = "this daemon stops"
         try:
             reason = await link.over
@@ -444,9 +457,8 @@ class Driver:
         if not link.over.done():
             link.over.set_result(reason)
         now_s = _now_s()
-        for dial in self._dials:
-            if link.peer.hotkey == dial.hotkey or link.peer.node_key == dial.node_key:
-                dial.ended(now_s - link.since_s, now_s, self._rng)
+        for dial in self._dials_of(link.peer):
+            dial.ended(now_s - link.since_s, now_s, self._rng)
         self._perform(self._engine.closed(link.id, self._clock()))
 
     async def _receive_frames(self, link: _Link) -> None:
@@ -503,7 +515,7 @@ class Driver:
         except (StoreError, WritesRefusedError) as error:
             log.warning("events_not_stored", count=len(events), error=str(error))
             return None
-        except Exception:
+        except Exception:  # a bug: the engine must hear of it all the same, and tries again later
             log.exception("events_not_stored", count=len(events))
             return None
         self._on_outcomes(outcomes)
@@ -547,9 +559,9 @@ class Driver:
                 link.count(_size(effect))
                 if not link.storing:
                     link.storing = True
-                    self._spawn_for(link, self._store_events(link))
+                    self._spawn_for(link, self._store_events)
             case Read():
-                self._spawn_for(link, self._read_log(link, effect))
+                self._spawn_for(link, self._read_log, effect)
             case Close(reason=reason, ban_s=ban_s):
                 if ban_s:
                     self._bans.add(link.peer.node_key, reason, ban_s, _now_s())
@@ -603,16 +615,16 @@ class Driver:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("gossip_task_failed", exc_info=error)
 
-    def _spawn_for(self, link: _Link, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def _spawn_for(self, link: _Link, work: _Work, *args: Any) -> "asyncio.Task[None]":
         """Run a task of a session's; one that fails ends the session."""
-        return self._spawn(self._supervise(link, work))
+        return self._spawn(self._supervise(link, work, *args))
 
-    async def _supervise(self, link: _Link, work: Coroutine[Any, Any, None]) -> None:
+    async def _supervise(self, link: _Link, work: _Work, *args: Any) -> None:
         try:
-            await work
-        except (P2PNodesError, OSError, aiohttp.ClientError) as error:
+            await work(link, *args)
+        except (RemoteProtocolError, OSError, aiohttp.ClientError) as error:
             self._end(link, _reason(error))
-        except Exception:
+        except Exception:  # a bug: it costs one session, and is logged as what it is
             log.exception("session_failed", peer=link.address, session=link.id)
             self._end(link, "an error of this daemon's; its log has it")
 
@@ -670,9 +682,8 @@ async def _send(socket: _Socket, message: bytes) -> None:
         raise ConnectionError(f"the peer read nothing for {SILENCE_S_MAX:g} s") from error
 
 
-async def _refuse(socket: _Socket, error: BaseException) -> None:
+async def _refuse(socket: _Socket, error: Exception, reason: str) -> None:
     """End a connection whose handshake failed; the other side is told why, unless it was its own refusal."""
-    reason = _reason(error)
     if isinstance(error, HandshakeError) and not isinstance(error, RefusedByPeerError):
         with suppress(OSError, aiohttp.ClientError):
             async with asyncio.timeout(_CLOSE_FRAME_S):
@@ -718,8 +729,10 @@ def _reason(error: BaseException | None, timeout: str = "timed out") -> str:
             return timeout
         case aiohttp.WSServerHandshakeError(status=status):
             return f"answered with HTTP status {status}; expected a WebSocket"
-        case aiohttp.ClientConnectorError(os_error=cause):
-            return printable(cause.strerror or str(cause))
+        case aiohttp.ClientConnectorError(os_error=cause) if cause.errno and not isinstance(
+            error, aiohttp.ClientSSLError
+        ):
+            return strerror(cause.errno) if cause.errno > 0 else printable(cause.strerror or str(cause))
         case _:
             return printable(str(error) or type(error).__name__)
 

@@ -11,7 +11,6 @@ Rules of this module:
 """
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 from typing import Any, Final, Protocol
@@ -32,6 +31,7 @@ from p2pnodes.model.network import Network
 from p2pnodes.store.ledger import Outcome, Result, State
 
 __all__ = [
+    "TICK_MS",
     "Close",
     "Effect",
     "Engine",
@@ -96,8 +96,6 @@ class Engine:
         )
         self._electorate = store.state.electorate_digest
         self._paused_until_ms = 0
-        self.outcomes: Counter[Result] = Counter()
-        """What became of the events that peers sent."""
 
     # -- sessions ----------------------------------------------------------------------------------------------------
 
@@ -160,7 +158,7 @@ class Engine:
             case Vector():
                 self._sync.vector(session, frame, state)
             case Want():
-                self._sync.want(session, frame, state)
+                self._sync.want(session, frame)
             case Range():
                 self._sync.answered(session, frame)
                 self._accept(session, frame.wires, state, (frame.log, frame.first_seq))
@@ -241,7 +239,6 @@ class Engine:
     def _outcome(self, session: Session | None, outcome: Outcome, state: State) -> bool:
         """Draw the conclusions from one outcome; whether the event is new here."""
         event, result, detail = outcome
-        self.outcomes[result] += 1
         match result:
             case Result.STORED | Result.KNOWN:
                 if self._backoffs:
@@ -258,15 +255,15 @@ class Engine:
             case Result.GAP if session is not None:
                 session.is_ahead(event.log, event.seq, state)
             case Result.FORK:
-                self._backoffs.fail(event.log, self._time.ms, refused=False)
-                self._report(session, "fork", event, detail)
+                if self._backoffs.fail(event.log, self._time.ms, refused=False):
+                    self._report(session, "fork", event, detail)
             case Result.AHEAD:
                 pause_ms = hlc_ms(event.hlc) - SKEW_AHEAD_MS_MAX - self._time.wall_ms
                 self._backoffs.defer(event.log, self._time.ms, max(TICK_MS, pause_ms))
                 self._report(session, "event_ahead", event, detail)
             case Result.REFUSED:
-                self._backoffs.fail(event.log, self._time.ms, refused=True)
-                self._report(session, "event_refused", event, detail)
+                if self._backoffs.fail(event.log, self._time.ms, refused=True):
+                    self._report(session, "event_refused", event, detail)
             case _:  # FORGED closes the session, and a gap of a session that is gone is nobody's
                 pass
         return False

@@ -45,6 +45,8 @@ class Session:
         """Highest seq of a log that the peer holds and we don't, as far as it said so."""
         self.reported: dict[LogId, Head] | None = None
         """Heads of the logs that we hold, by the peer's own last complete word; None until there was one."""
+        self.equal_at: bytes | None = None
+        """The vector digest at which ``reported`` was taken, if the peer's digest was equal to ours."""
         self.partial: list[tuple[LogId, Head]] = []
         """The parts so far of a vector whose last part has not come."""
         self.parts = 0
@@ -98,6 +100,7 @@ class Session:
     def hear(self, heads: Iterable[tuple[LogId, Head]], state: State) -> None:
         """Take the peer's complete vector."""
         self.reported = {}
+        self.equal_at = None
         for log, head in heads:
             held = state.logs.get(log)
             if held is not None:

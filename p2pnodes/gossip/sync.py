@@ -98,8 +98,9 @@ class Sync:
         if digest.asks and not session.behind:
             self.greet(session, state, asks=False)
         if digest.vector == state.vector_digest:
-            session.hear(((log, held.head) for log, held in state.logs.items()), state)
-            session.ahead.clear()
+            if session.equal_at != digest.vector:  # said again, it costs nothing
+                session.hear(((log, held.head) for log, held in state.logs.items()), state)
+                session.equal_at = digest.vector
             session.vector_due = False
         else:
             session.vector_due = True
@@ -149,8 +150,7 @@ class Sync:
 
     def _rival(self, session: Session, log: LogId, seq: int) -> None:
         """Two heads at one seq: the log has forked somewhere below. Its proof is exchanged once both ends know how."""
-        if not self._backoffs.holds(log, self._time.ms):
-            self._backoffs.fail(log, self._time.ms, refused=False)
+        if self._backoffs.fail(log, self._time.ms, refused=False):
             self._outbox.notice(session, "warning", "heads_differ", log=str(log), seq=seq)
 
     # -- what we want ------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class Sync:
 
     # -- what the peer wants -----------------------------------------------------------------------------------------
 
-    def want(self, session: Session, want: Want, state: State) -> None:
+    def want(self, session: Session, want: Want) -> None:
         """Take a peer's want.
 
         Raises:
@@ -213,8 +213,6 @@ class Sync:
         if want.log in session.serving or len(session.serving) >= WANTS_MAX:
             raise RemoteProtocolError(f"want: over {WANTS_MAX} without an answer, or a second one for {want.log}")
         session.serving[want.log] = want
-        if want.first_seq and want.log in state.logs:
-            session.holds(want.log, want.first_seq - 1)
         self.serve(session)
 
     def serve(self, session: Session) -> None:

@@ -1,0 +1,1 @@
+"""Gossip: frames, engine, handshake, channel and driver."""

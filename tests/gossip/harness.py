@@ -1,0 +1,180 @@
+"""Engines on ledgers in memory, joined by links that a test moves step by step: no sockets, no threads, no clock."""
+
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from p2pnodes.gossip import frames
+from p2pnodes.gossip.engine import Close, Effect, Engine, Notice, Peer, Read, Send, Store
+from p2pnodes.gossip.frames import Frame
+from p2pnodes.model.electorate import Electorate
+from p2pnodes.model.events import Event, LogId
+from p2pnodes.model.network import PROTOCOL_VERSION
+from p2pnodes.store.ledger import Ledger
+from tests.support import NETWORK, NOW_MS, Author, memory_ledger
+
+
+def peer_of(author: Author) -> Peer:
+    """What the handshake would prove of an author's daemon."""
+    return Peer(author.log, author.delegation(), PROTOCOL_VERSION)
+
+
+class Node:
+    """One engine with its ledger; effects wait in queues until the test lets them happen."""
+
+    def __init__(self, uri: str, who: Electorate | None = None) -> None:
+        self.author = Author(uri)
+        self.ledger: Ledger = memory_ledger(None, who)
+        self.now_ms = NOW_MS
+        self.engine = Engine(NETWORK, self.ledger, random.Random(uri))
+        self.outgoing: dict[int, deque[bytes]] = {}
+        self.stores: deque[Store] = deque()
+        self.reads: deque[Read] = deque()
+        self.closes: list[Close] = []
+        self.notices: list[Notice] = []
+        self.said: list[Frame] = []
+        """Every frame that this node sent, decoded."""
+        self.disk_fails = False
+        self.holds_writes = False
+        """Leave stores and frames where they are, as a slow disk and a slow reader do."""
+
+    def do(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send():
+                    self.said.append(frames.decode(effect.frame))
+                    self.outgoing[effect.session].append(effect.frame)
+                case Store():
+                    self.stores.append(effect)
+                case Read():
+                    self.reads.append(effect)
+                case Close():
+                    self.closes.append(effect)
+                case Notice():
+                    self.notices.append(effect)
+
+    def open(self, session: int, peer: Peer) -> None:
+        self.outgoing[session] = deque()
+        self.do(self.engine.opened(session, peer, self.now_ms))
+
+    def hear(self, session: int, frame: bytes) -> None:
+        self.do(self.engine.received(session, frame, self.now_ms))
+
+    def write_out(self, session: int) -> bytes:
+        """Let the oldest frame leave."""
+        frame = self.outgoing[session].popleft()
+        self.do(self.engine.sent(session, len(frame), self.now_ms))
+        return frame
+
+    def store_one(self) -> None:
+        """Let the store answer its oldest batch."""
+        effect = self.stores.popleft()
+        if self.disk_fails:
+            self.do(self.engine.stored(effect.session, None, self.now_ms))
+            return
+        with self.ledger.transaction():
+            outcomes = self.ledger.receive(effect.events, self.now_ms)
+        self.do(self.engine.stored(effect.session, outcomes, self.now_ms))
+
+    def read_one(self) -> None:
+        """Let the database answer its oldest read."""
+        effect = self.reads.popleft()
+        wires = self.ledger.read(effect.log, effect.first_seq, effect.size_bytes_max)
+        self.do(self.engine.read(effect.session, effect.log, effect.first_seq, wires, self.now_ms))
+
+    def settle(self) -> None:
+        """Let disk and database do all they have to."""
+        while self.stores or self.reads:
+            if self.stores:
+                self.store_one()
+            else:
+                self.read_one()
+
+    def holds(self, *events: Event) -> None:
+        """Put events into the ledger as if they had been there for ever."""
+        with self.ledger.transaction():
+            outcomes = self.ledger.receive(events, self.now_ms)
+        assert {outcome.result for outcome in outcomes} == {"stored"}, outcomes
+
+    def writes(self, *events: Event) -> None:
+        """Write own events: durable, then pushed."""
+        self.holds(*events)
+        self.do(self.engine.appended(events, self.now_ms))
+
+    def tick(self, ms: int = 250) -> None:
+        self.now_ms += ms
+        self.do(self.engine.tick(self.now_ms))
+
+    def head(self, log: LogId) -> int:
+        """Highest stored seq of a log, -1 for none."""
+        held = self.ledger.state.logs.get(log)
+        return held.head.seq if held else -1
+
+    def row(self, session: int = 0) -> dict[str, Any]:
+        """Status of a session."""
+        return self.engine.status()[session]
+
+    def noticed(self, event: str) -> list[dict[str, Any]]:
+        return [notice.fields for notice in self.notices if notice.event == event]
+
+
+class Net:
+    """Nodes and the links between them; a session has the same number at both ends."""
+
+    def __init__(self, *nodes: Node) -> None:
+        self.nodes = nodes
+        self.links: dict[int, tuple[Node, Node]] = {}
+        self.carried = 0
+
+    def join(self, one: Node, other: Node) -> int:
+        """Open a session."""
+        number = len(self.links) + 1
+        self.links[number] = one, other
+        one.open(number, peer_of(other.author))
+        other.open(number, peer_of(one.author))
+        return number
+
+    def join_all(self) -> None:
+        for index, one in enumerate(self.nodes):
+            for other in self.nodes[index + 1 :]:
+                self.join(one, other)
+
+    def cut(self, number: int) -> None:
+        """End a session at both ends; what is under way is lost."""
+        for node in self.links.pop(number):
+            node.outgoing.pop(number)
+            node.do(node.engine.closed(number, node.now_ms))
+
+    def step(self) -> bool:
+        """Let one frame of each direction of each link arrive, and every disk work; False when nothing happened."""
+        moved = False
+        for number, (one, other) in list(self.links.items()):
+            for sender, receiver in ((one, other), (other, one)):
+                if number in self.links and sender.outgoing[number]:
+                    receiver.hear(number, sender.write_out(number))
+                    self.carried += 1
+                    moved = True
+        for node in self.nodes:
+            for close in node.closes:
+                if close.session in self.links:
+                    self.cut(close.session)
+            moved = moved or bool(node.stores or node.reads)
+            node.settle()
+        return moved
+
+    def run(self, ms: int = 0) -> None:
+        """Let everything arrive, then pass time in ticks, letting everything arrive after each."""
+        for _ in range(10_000):
+            if not self.step():
+                break
+        else:
+            raise AssertionError("the network never comes to rest")
+        if ms > 0:
+            for node in self.nodes:
+                node.tick()
+            self.run(ms - 250)
+
+    def agree(self) -> bool:
+        """Whether all nodes hold the same events and rows."""
+        return len({(node.ledger.state.vector_digest, node.ledger.state.state_root) for node in self.nodes}) == 1

@@ -1,0 +1,656 @@
+"""Drivers keep sessions over real sockets; a hostile or slow peer costs its own session and nobody else's."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
+
+from p2pnodes.gossip import dials, driver, engine, lobby, sync
+from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES
+from p2pnodes.gossip.frames import FRAME_BYTES_MAX, Digest, Events
+from p2pnodes.gossip.handshake import RefusedByPeerError
+from p2pnodes.model import codec
+from p2pnodes.model.codec import DIGEST_BYTES
+from p2pnodes.model.errors import StoreError
+from p2pnodes.model.events import Event, LogId
+from p2pnodes.model.network import Network
+from p2pnodes.store.ledger import Outcome
+from tests.gossip.daemons import Node, Stranger, now_ms, stranger, until
+from tests.support import NETWORK, NOW_MS, VALIDATORS, Author, electorate, hotkey
+
+FOREIGN = Network(genesis_hash=NETWORK.genesis_hash, netuid=65)
+MALICE = Author(VALIDATORS[2])
+"""A validator with a permit and bad intentions."""
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[tuple[Node, Node]]:
+    """Two daemons that serve, and dial nobody yet."""
+    first, second = Node(tmp_path, VALIDATORS[0]), Node(tmp_path, VALIDATORS[1])
+    await asyncio.gather(first.start(), second.start())
+    yield first, second
+    await asyncio.gather(first.stop(), second.stop())
+
+
+@pytest.fixture
+async def nodes(pair: tuple[Node, Node], tmp_path: Path) -> AsyncIterator[list[Node]]:
+    """Three of them."""
+    third = Node(tmp_path, VALIDATORS[2])
+    await third.start()
+    yield [*pair, third]
+    await third.stop()
+
+
+@pytest.fixture
+async def honest(pair: tuple[Node, Node]) -> tuple[Node, Node]:
+    """Two daemons with a session between them."""
+    first, second = pair
+    first.dial(second)
+    await until(lambda: first.session_with(second) and second.session_with(first))
+    return first, second
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a peer up soon; heartbeats come in time for that."""
+    monkeypatch.setattr(driver, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(driver, "SILENCE_S_MAX", 0.5)
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dial again soon."""
+    monkeypatch.setattr(dials, "PAUSE_S_MIN", 0.05)
+    monkeypatch.setattr(dials, "PAUSE_S_MAX", 0.3)
+
+
+async def still_talk(first: Node, second: Node) -> None:
+    """A registration posted on one honest daemon arrives on the other."""
+    begin = second.events
+    await first.post(f"gpu-{first.events}-{second.events}")
+    await until(lambda: second.events > begin and first.sees_all_of(second))
+
+
+class TestExchange:
+    """What one daemon writes, all hold."""
+
+    async def test_events_of_one_arrive_on_all(self, nodes: list[Node]) -> None:
+        for node in nodes:
+            node.dial(*(other for other in nodes if other is not node))
+        await until(lambda: all(len(node.sessions) == 2 for node in nodes))
+        for number, node in enumerate(nodes):
+            await node.post(f"gpu-{number}")
+        await until(lambda: nodes[0].sees_all_of(*nodes[1:]) and nodes[0].events == 6)
+        assert {node.database.state.nodes for node in nodes} == {3}
+        assert len({node.database.state.state_root for node in nodes}) == 1
+
+    async def test_a_daemon_that_comes_late_catches_up(self, pair: tuple[Node, Node]) -> None:
+        early, late = pair
+        for number in range(30):
+            await early.post(f"gpu-{number}")
+        late.dial(early)
+        await until(lambda: late.sees_all_of(early))
+        assert late.database.state.nodes == 30
+        assert {outcome.result for outcome in late.outcomes} == {"stored"}
+
+    async def test_events_reach_who_has_no_session_with_their_author(self, nodes: list[Node]) -> None:
+        first, middle, last = nodes
+        middle.dial(first, last)
+        await until(lambda: len(middle.sessions) == 2)
+        await first.post("gpu-1")
+        await until(lambda: last.database.state.nodes == 1)
+
+    async def test_own_heads_and_clocks_are_heard(self, honest: tuple[Node, Node]) -> None:
+        first, second = honest
+        await until(lambda: first.sees_all_of(second) and second.hotkey in first.driver.own_head_reports())
+        await until(lambda: first.driver.clock_offset_ms() is not None)
+        offset = first.driver.clock_offset_ms()
+        assert offset is not None
+        assert abs(offset) < 1_000
+
+    async def test_a_failing_disk_costs_a_retry_and_no_session(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine, "STORE_RETRY_MS", 50)
+        first, second = honest
+        receive, failures = second.database.receive, 2
+
+        async def failing(events: Sequence[Event], at_ms: int) -> list[Outcome]:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise StoreError("disk full")
+            return await receive(events, at_ms)
+
+        monkeypatch.setattr(second.database, "receive", failing)
+        session = second.session_with(first)
+        assert session is not None
+        await first.post("gpu-1")
+        await until(lambda: second.database.state.nodes == 1)
+        assert failures == 0
+        after = second.session_with(first)
+        assert after is not None
+        assert after["since"] == session["since"]
+
+    async def test_a_log_that_cannot_be_read_is_had_later(
+        self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sync, "STALL_MS", 50)
+        early, late = pair
+        read_log, failures = early.database.read_log, 1
+
+        async def failing(log: LogId, first_seq: int, size_bytes_max: int) -> list[bytes]:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise sqlite3.OperationalError("disk I/O error")
+            return await read_log(log, first_seq, size_bytes_max)
+
+        monkeypatch.setattr(early.database, "read_log", failing)
+        await early.post("gpu-1")
+        late.dial(early)
+        await until(lambda: late.database.state.nodes == 1)
+        assert failures == 0
+
+    async def test_a_socket_is_not_read_while_the_store_has_too_much_of_it(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(driver, "STORING_BYTES_MAX", 0)
+        first, second = honest
+        await until(lambda: first.sees_all_of(second))
+        receive, released, sizes = second.database.receive, asyncio.Event(), []
+
+        async def slow(events: Sequence[Event], at_ms: int) -> list[Outcome]:
+            sizes.append(len(events))
+            await released.wait()
+            return await receive(events, at_ms)
+
+        monkeypatch.setattr(second.database, "receive", slow)
+        await first.post("gpu-1")
+        await until(lambda: sizes)
+        (link,) = second.driver._links.values()
+        assert not link.room.is_set()
+        released.set()
+        await until(lambda: second.database.state.nodes == 1)
+        assert link.room.is_set()
+        await still_talk(first, second)
+
+
+class TestSessions:
+    """One session per pair, for as long as both live."""
+
+    async def test_daemons_that_dial_each_other_at_once_keep_one_session(self, pair: tuple[Node, Node]) -> None:
+        first, second = pair
+        first.dial(second)
+        second.dial(first)
+        await until(lambda: first.session_with(second) and second.session_with(first))
+        await still_talk(first, second)
+        ours, theirs = first.session_with(second), second.session_with(first)
+        assert ours is not None
+        assert theirs is not None
+        assert {ours["direction"], theirs["direction"]} == {"dialled", "accepted"}
+        assert len(first.sessions) == len(second.sessions) == 1
+
+    @pytest.mark.usefixtures("eager")
+    async def test_a_daemon_that_started_again_has_its_sessions_back(self, honest: tuple[Node, Node]) -> None:
+        first, second = honest
+        await first.post("gpu-1")
+        await until(lambda: second.sees_all_of(first))
+        await second.stop()
+        await until(lambda: not first.sessions)
+        await first.post("gpu-2")
+        await second.start()
+        await until(lambda: second.sees_all_of(first))
+        assert second.database.state.nodes == 2
+
+    async def test_a_fresh_session_replaces_one_that_only_looks_open(self, honest: tuple[Node, Node]) -> None:
+        first, second = honest
+        async with stranger(first, MALICE) as lost, stranger(first, MALICE) as back:
+            await lost.shake()
+            await back.shake()
+            assert "took its place" in await lost.closed()
+            await back.receive()
+            assert len(first.sessions) == 2
+        await still_talk(first, second)
+
+    @pytest.mark.usefixtures("eager")
+    async def test_a_peer_that_was_down_is_dialled_until_it_answers(self, pair: tuple[Node, Node]) -> None:
+        first, second = pair
+        await second.stop()
+        first.dial(second)
+
+        def row() -> dict[str, Any]:
+            (found,) = first.driver.status()["peers"]
+            return dict(found)
+
+        await until(lambda: row().get("last_error"))
+        assert row()["hotkey"] == second.author.hotkey.address
+        assert row()["connected"] is False
+        assert row()["last_error"] == "Connection refused"
+        await second.start()
+        await until(lambda: first.session_with(second))
+        await still_talk(first, second)
+
+    async def test_a_bootstrap_address_leads_to_a_session_and_is_not_dialled_again(
+        self, pair: tuple[Node, Node]
+    ) -> None:
+        first, second = pair
+        first.driver.set_targets({}, [second.url, second.url + "/"])
+        await until(lambda: first.session_with(second))
+        assert [peer["connected"] for peer in first.driver.status()["peers"]] == [True]
+
+    async def test_a_daemon_that_finds_itself_leaves_the_address_alone(self, pair: tuple[Node, Node]) -> None:
+        first = pair[0]
+        first.driver.set_targets({}, [first.url])
+        await until(lambda: (first.driver.status()["peers"][0]["last_error"] or "").startswith("this is one's own"))
+        assert first.driver.status()["peers"][0]["next_dial_s"] > 500
+
+    async def test_another_hotkey_than_the_one_dialled_is_refused(self, nodes: list[Node]) -> None:
+        first, second, third = nodes
+        first.driver.set_targets({third.hotkey: second.url}, [])
+        await until(lambda: first.driver.status()["peers"][0].get("last_error"))
+        error = first.driver.status()["peers"][0]["last_error"]
+        assert error == f"hotkey {second.author.hotkey.address} answers; expected {third.author.hotkey.address}"
+        assert not first.sessions
+
+    async def test_a_peer_without_a_log_is_neither_dialled_nor_served(self, pair: tuple[Node, Node]) -> None:
+        first, second = pair
+        second.delegation = None
+        second.dial(first)
+        first.dial(second)
+        await until(lambda: first.driver.status()["peers"][0].get("last_error"))
+        assert first.driver.status()["peers"][0]["last_error"] == "answered with HTTP status 503; expected a WebSocket"
+        second.delegation = second.author.log, second.author.delegation()
+        await until(lambda: first.session_with(second))
+
+    async def test_a_validator_that_loses_its_permit_loses_its_session(self, nodes: list[Node]) -> None:
+        first, second, third = nodes
+        first.dial(second, third)
+        await until(lambda: len(first.sessions) == 2)
+        stakes = {VALIDATORS[0]: 100, VALIDATORS[1]: 100}
+        later = electorate(200, NOW_MS + 1, stakes=stakes, previous=electorate(150, NOW_MS, stakes=stakes))
+        await first.database.set_electorate(later)
+        await until(lambda: not first.session_with(third))
+        assert first.session_with(second)
+
+    @pytest.mark.usefixtures("impatient")
+    async def test_an_idle_session_lives_by_heartbeats(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sync, "DIGEST_INTERVAL_MS", 3_600_000)
+        first, _ = honest
+        (link,) = first.driver._links.values()
+        async with stranger(first, MALICE) as guest:
+            await guest.shake()
+            heartbeats = 0
+            while heartbeats * driver.HEARTBEAT_S < 2 * driver.SILENCE_S_MAX:
+                heartbeats += await guest.receive() == HEARTBEAT
+                await guest.send(HEARTBEAT)
+            assert len(first.sessions) == 2
+        assert not link.over.done()
+
+    @pytest.mark.usefixtures("impatient")
+    async def test_a_silent_peer_is_gone(self, honest: tuple[Node, Node]) -> None:
+        first, second = honest
+        async with stranger(first, MALICE) as guest:
+            await guest.shake()
+            assert await guest.closed() == "nothing heard for 0.5 s"
+        assert first.session_with(second)
+        await still_talk(first, second)
+
+    async def test_a_redirect_is_not_followed(self, pair: tuple[Node, Node]) -> None:
+        first, second = pair
+
+        async def redirect(request: web.Request) -> web.Response:
+            raise web.HTTPFound(second.url + driver.PATH)
+
+        app = web.Application()
+        app.router.add_get(driver.PATH, redirect)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            first.driver.set_targets({second.hotkey: f"http://127.0.0.1:{runner.addresses[0][1]}"}, [])
+            await until(lambda: first.driver.status()["peers"][0].get("last_error"))
+            assert "redirects" in first.driver.status()["peers"][0]["last_error"]
+            assert not first.sessions
+        finally:
+            await runner.cleanup()
+
+    @pytest.mark.parametrize("url", ["http://", "nonsense", "ftp://127.0.0.1", "http://[", "http://127.0.0.1:1"])
+    async def test_an_address_that_is_none_is_an_error_in_the_status(self, pair: tuple[Node, Node], url: str) -> None:
+        pair[0].driver.set_targets({pair[1].hotkey: url}, [])
+        await until(lambda: pair[0].driver.status()["peers"][0].get("last_error"))
+
+
+class TestHostileStrangers:
+    """Whoever fails the handshake is told why, and nobody else notices."""
+
+    async def refused(self, guest: Stranger) -> str:
+        with pytest.raises(RefusedByPeerError) as caught:
+            await guest.shake()
+        await guest.closed()
+        return str(caught.value)
+
+    async def test_a_foreign_network_is_named(self, honest: tuple[Node, Node]) -> None:
+        with capture_logs() as logs:
+            async with stranger(honest[0], MALICE, network=FOREIGN) as guest:
+                text = await self.refused(guest)
+        assert FOREIGN.id.hex() in text
+        assert NETWORK.id.hex() in text
+        assert [entry["reason"] for entry in logs if entry["event"] == "handshake_refused"] == [text]
+        await still_talk(*honest)
+
+    async def test_an_unregistered_validator_is_refused(self, honest: tuple[Node, Node]) -> None:
+        async with stranger(honest[0], Author("//Mallory")) as guest:
+            text = await self.refused(guest)
+        assert text == f"hotkey {hotkey('//Mallory').address} holds no validator permit in the current electorate"
+        await still_talk(*honest)
+
+    @pytest.mark.parametrize("garbage", [b"", b"\xff" * 40, b"\xc1", b"GET / HTTP/1.1", bytes(5_000)])
+    async def test_garbage_is_refused(self, honest: tuple[Node, Node], garbage: bytes) -> None:
+        async with stranger(honest[0], MALICE) as guest:
+            await guest.socket.send_bytes(garbage)
+            fields = codec.fields(codec.unpack(await guest.socket.receive_bytes()), 2, "refusal")
+            assert fields[0] == "refused"
+            await guest.closed()
+        await still_talk(*honest)
+
+    async def test_a_huge_message_is_not_read(self, honest: tuple[Node, Node]) -> None:
+        async with stranger(honest[0], MALICE) as guest:
+            await guest.socket.send_bytes(bytes(2 * FRAME_BYTES_MAX))
+            await guest.closed()
+        await still_talk(*honest)
+
+    async def test_text_is_refused(self, honest: tuple[Node, Node]) -> None:
+        async with stranger(honest[0], MALICE) as guest:
+            await guest.socket.send_str("hello")
+            assert b"a text message" in await guest.socket.receive_bytes()
+            await guest.closed()
+        await still_talk(*honest)
+
+    async def test_a_replayed_proof_is_refused(self, honest: tuple[Node, Node]) -> None:
+        async with stranger(honest[0], MALICE) as guest, stranger(honest[0], MALICE) as replayer:
+            initiator = guest.initiator()
+            await guest.socket.send_bytes(initiator.hello)
+            proof = initiator.prove(await guest.socket.receive_bytes())
+            await replayer.socket.send_bytes(initiator.hello)
+            await replayer.socket.receive_bytes()
+            await replayer.socket.send_bytes(proof)
+            assert b"does not decrypt" in await replayer.socket.receive_bytes()
+        await still_talk(*honest)
+
+    async def test_a_half_open_handshake_ends_by_itself(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(driver, "HANDSHAKE_S_MAX", 0.2)
+        async with stranger(honest[0], MALICE) as guest:
+            await guest.socket.send_bytes(guest.initiator().hello)
+            await guest.socket.receive_bytes()
+            assert honest[0].driver.status()["handshakes"] == 1
+            assert await guest.closed() == "no handshake within 0.2 s"
+        await until(lambda: honest[0].driver.status()["handshakes"] == 0)
+        await still_talk(*honest)
+
+    async def test_many_half_open_handshakes_do_not_keep_an_honest_peer_out(
+        self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lobby, "GUESTS_PER_ADDRESS_MAX", 4)
+        first, second = pair
+        async with AsyncExitStack() as stack:
+            idle = [await stack.enter_async_context(stranger(first, MALICE)) for _ in range(8)]
+            for guest in idle[:4]:
+                await guest.closed()
+            second.dial(first)
+            await until(lambda: second.session_with(first))
+            assert first.driver.status()["handshakes"] <= 4
+            await still_talk(first, second)
+
+    async def test_what_is_no_websocket_is_told_so(self, pair: tuple[Node, Node]) -> None:
+        async with aiohttp.ClientSession() as client, client.get(pair[0].url + driver.PATH) as answer:
+            assert answer.status == 426
+            assert await answer.json() == {"detail": "this is the peers' WebSocket; miners use /nodes"}
+
+    async def test_refusals_do_not_fill_the_log(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with capture_logs() as logs:
+            for _ in range(3 * driver.REFUSALS_LOGGED_BURST):
+                async with stranger(honest[0], MALICE) as guest:
+                    await guest.socket.send_bytes(b"x")
+                    await guest.closed()
+        refused = [entry for entry in logs if entry["event"] == "handshake_refused"]
+        assert driver.REFUSALS_LOGGED_BURST <= len(refused) < 2 * driver.REFUSALS_LOGGED_BURST
+        await still_talk(*honest)
+
+
+class TestHostilePeers:
+    """A validator that breaks the protocol loses its own session; for what it signed it is banned for a while."""
+
+    async def test_a_frame_that_is_no_frame_costs_the_session_and_a_ban(self, honest: tuple[Node, Node]) -> None:
+        first, second = honest
+        async with stranger(first, MALICE) as guest:
+            await guest.shake()
+            await guest.send(codec.pack([99]))
+            assert "found 99" in await guest.closed()
+        async with stranger(first, MALICE) as guest:
+            with pytest.raises(RefusedByPeerError, match=r"this node key is refused for .* s more: .*found 99"):
+                await guest.shake()
+        (ban,) = first.driver.status()["bans"]
+        assert ban["node_key"] == MALICE.node_key.public_key.hex()
+        assert 0 < ban["banned_s"] <= engine.BAN_S
+        await still_talk(first, second)
+
+    async def test_a_banned_peer_is_not_dialled_until_its_ban_ends(
+        self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dials, "PAUSE_S_MIN", 0.05)
+        first, second = pair
+        first.dial(second)
+        await until(lambda: first.session_with(second))
+        (link,) = first.driver._links.values()
+        first.driver._perform([engine.Close(link.id, "a lie", 0.8)])
+        await until(lambda: not first.sessions)
+        (row,) = first.driver.status()["peers"]
+        assert row["ban_reason"] == "a lie"
+        assert 0 < row["banned_s"] <= 0.8
+        await until(lambda: first.session_with(second))
+        assert first.driver.status()["bans"] == []
+
+    async def test_the_largest_frame_is_read_and_judged(self, honest: tuple[Node, Node]) -> None:
+        async with stranger(honest[0], MALICE) as guest:
+            await guest.shake()
+            await guest.send(b"\xc0" * FRAME_BYTES_MAX)
+            assert "msgpack" in await guest.closed()
+        await still_talk(*honest)
+
+    async def test_a_larger_frame_costs_the_session(self, honest: tuple[Node, Node]) -> None:
+        async with stranger(honest[0], MALICE) as guest:
+            await guest.shake()
+            await guest.send(b"\xc0" * (FRAME_BYTES_MAX + OVERHEAD_BYTES))
+            assert "msgpack" not in await guest.closed()
+        await until(lambda: len(honest[0].sessions) == 1)
+        await still_talk(*honest)
+
+    @pytest.mark.parametrize("wrong", ["garbage", "truncated", "replayed", "dropped", "text"])
+    async def test_a_message_outside_the_stream_costs_the_session(self, honest: tuple[Node, Node], wrong: str) -> None:
+        first, second = honest
+        async with stranger(first, MALICE) as guest:
+            await guest.shake()
+            good = Digest(False, now_ms(), *[bytes(DIGEST_BYTES)] * 3).encode()
+            message = guest.channel.encrypt(good)
+            match wrong:
+                case "garbage":
+                    await guest.socket.send_bytes(b"\xff" * 64)
+                case "truncated":
+                    await guest.socket.send_bytes(message[:-1])
+                case "replayed":
+                    await guest.socket.send_bytes(message)
+                    await guest.socket.send_bytes(message)
+                case "dropped":
+                    await guest.send(good)
+                case "text":
+                    await guest.socket.send_str("a frame")
+            assert ("text message" if wrong == "text" else "does not decrypt") in await guest.closed()
+        await until(lambda: len(first.sessions) == 1)
+        assert first.driver.status()["bans"] == []  # whoever sits on the wire can do this to an honest peer
+        await still_talk(first, second)
+
+    async def test_an_event_with_a_forged_signature_costs_the_session(self, honest: tuple[Node, Node]) -> None:
+        first, second = honest
+        author = Author(VALIDATORS[2], seed=7)
+        event = author.delegate()
+        header, signature, payload = codec.fields(codec.unpack(event.wire), 3, "event")
+        assert isinstance(signature, bytes)
+        forged = codec.pack([header, bytes([signature[0] ^ 1]) + signature[1:], payload])
+        async with stranger(first, MALICE) as guest:
+            await guest.shake()
+            await guest.send(Events([forged]).encode())
+            assert "forged event" in await guest.closed()
+        assert author.log not in first.database.state.logs
+        await still_talk(first, second)
+
+    @pytest.mark.usefixtures("impatient")
+    async def test_a_peer_that_reads_nothing_loses_its_session_and_delays_nobody(
+        self, honest: tuple[Node, Node]
+    ) -> None:
+        first, second = honest
+        async with stranger(first, MALICE) as guest:
+            await guest.shake()
+            guest.socket._response.connection.transport.pause_reading()  # type: ignore[union-attr]
+            (link,) = (link for link in first.driver._links.values() if link.peer.log == MALICE.log)
+            with capture_logs() as logs:
+                for _ in range(12):  # more than the system's buffers take
+                    first.driver._perform([engine.Send(link.id, bytes(FRAME_BYTES_MAX))])
+                for _ in range(5):
+                    await still_talk(first, second)
+
+                def reason() -> list[str]:
+                    return [e["reason"] for e in logs if e["event"] == "session_closed" and e["session"] == link.id]
+
+                async def alive() -> None:
+                    while not reason():
+                        await guest.send(HEARTBEAT)
+                        await asyncio.sleep(0.05)
+
+                await asyncio.wait_for(alive(), 10)
+            assert reason() == ["the peer read nothing for 0.5 s"]
+        await still_talk(first, second)
+
+    async def test_when_all_places_are_taken_only_known_peers_get_in(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = honest
+        monkeypatch.setattr(driver, "SESSIONS_MAX", 2)
+        newcomer = Author(VALIDATORS[2], seed=1)
+        async with stranger(first, MALICE) as held, stranger(first, newcomer) as guest:
+            await held.shake()
+            with pytest.raises(RefusedByPeerError, match="there are 2 sessions already"):
+                await guest.shake()
+            async with stranger(first, MALICE) as back:
+                await back.shake()
+        await still_talk(first, second)
+
+    async def test_a_peer_that_connects_without_end_is_banned(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("p2pnodes.gossip.bans.OPENINGS_MAX", 3)
+        for _ in range(4):
+            async with stranger(honest[0], MALICE) as guest:
+                await guest.shake()
+        async with stranger(honest[0], MALICE) as guest:
+            with pytest.raises(RefusedByPeerError, match="over 3 sessions in a row"):
+                await guest.shake()
+        await still_talk(*honest)
+
+
+class TestOwnFaults:
+    """A bug of ours that a peer runs into costs one session, and is logged as a bug."""
+
+    async def test_in_the_engine(self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
+        first, second = honest
+        received = first.driver._engine.received
+
+        def broken(session: int, frame: bytes, at_ms: int) -> list[Any]:
+            return [1 // 0] if frame == b"\0" else received(session, frame, at_ms)
+
+        monkeypatch.setattr(first.driver._engine, "received", broken)
+        with capture_logs() as logs:
+            async with stranger(first, MALICE) as guest:
+                await guest.shake()
+                await guest.send(b"\0")
+                assert await guest.closed() == "an error of this daemon's; its log has it"
+        (entry,) = [entry for entry in logs if entry["log_level"] == "error"]
+        assert entry["event"] == "session_failed"
+        assert first.driver.status()["bans"] == []
+        await still_talk(first, second)
+
+    async def test_in_a_tick(self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
+        first, second = pair
+        tick, failures = first.driver._engine.tick, 1
+
+        def broken(at_ms: int) -> list[Any]:
+            nonlocal failures
+            failures -= 1
+            return [1 // 0] if failures >= 0 else tick(at_ms)
+
+        monkeypatch.setattr(first.driver._engine, "tick", broken)
+        with capture_logs() as logs:
+            await until(lambda: failures < 0)
+        assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["tick_failed"]
+        first.dial(second)
+        await until(lambda: first.session_with(second))
+
+
+class TestStop:
+    """A driver that stops leaves nothing behind."""
+
+    async def test_it_stops_at_once_whatever_goes_on(self, tmp_path: Path) -> None:
+        before = asyncio.all_tasks()
+        first, second = Node(tmp_path, VALIDATORS[0]), Node(tmp_path, VALIDATORS[1])
+        await first.start()
+        await second.start()
+        first.driver.set_targets({second.hotkey: second.url}, ["http://127.0.0.1:1"])
+        await until(lambda: first.session_with(second))
+        async with stranger(first, MALICE) as idle, stranger(first, MALICE) as guest:
+            await idle.socket.send_bytes(idle.initiator().hello)
+            await guest.shake()
+            begin = time.monotonic()
+            await first.driver.stop()
+            assert time.monotonic() - begin < 2.0
+            assert first.driver.status()["sessions"] == 0
+            assert first.driver.status()["handshakes"] == 0
+        await until(lambda: not second.sessions)
+        async with aiohttp.ClientSession() as client, client.get(first.url + driver.PATH) as answer:
+            assert answer.status == 503
+        await first.stop()
+        await second.stop()
+        await until(lambda: asyncio.all_tasks() == before)
+
+    async def test_events_that_were_being_stored_are_kept(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = honest
+        await until(lambda: first.sees_all_of(second))
+        receive, begun, released = second.database.receive, asyncio.Event(), asyncio.Event()
+
+        async def slow(events: Sequence[Event], at_ms: int) -> list[Outcome]:
+            begun.set()
+            await released.wait()
+            return await receive(events, at_ms)
+
+        monkeypatch.setattr(second.database, "receive", slow)
+        await first.post("gpu-1")
+        await asyncio.wait_for(begun.wait(), 5)
+        await first.driver.stop()
+        await until(lambda: not second.sessions)
+        released.set()
+        await until(lambda: second.database.state.nodes == 1)

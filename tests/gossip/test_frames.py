@@ -1,0 +1,154 @@
+"""What may be said between peers, byte for byte, and that nothing else is understood."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pnodes.gossip import frames
+from p2pnodes.gossip.frames import (
+    BATCH_BYTES,
+    EVENTS_PER_FRAME_MAX,
+    FRAME_BYTES_MAX,
+    LOGS_MAX,
+    LOGS_PER_FRAME,
+    WANT_BYTES_MAX,
+    Digest,
+    Events,
+    Range,
+    Vector,
+    Want,
+)
+from p2pnodes.model import codec
+from p2pnodes.model.codec import INT_MAX, MalformedError
+from p2pnodes.model.events import EVENT_BYTES_MAX, Head, LogId
+from tests.support import Author
+
+HASH = bytes(range(32))
+LOG = LogId(b"k" * 32, 7)
+OTHER = LogId(b"l" * 32, 0)
+
+FRAMES = [
+    Digest(True, 1_764_000_000_000, HASH, HASH[::-1], bytes(32)),
+    Vector(0, True, []),
+    Vector(3, False, [(LOG, Head(5, HASH)), (OTHER, Head(0, HASH))]),
+    Want(LOG, 0, WANT_BYTES_MAX),
+    Range(LOG, 4, [b"one", b"two"]),
+    Range(LOG, 4, []),
+    Events([b"e"]),
+]
+
+MALFORMED: dict[str, codec.Value] = {
+    "no array": 1,
+    "an empty array": [],
+    "kind 0": [0],
+    "an unknown kind": [6, b""],
+    "a kind that is a text": ["events", [b"e"]],
+    "a kind that is a boolean": [True, True, 1, HASH, HASH, HASH],
+    "a digest without electorate": [1, True, 1, HASH, HASH],
+    "a digest with one field more": [1, True, 1, HASH, HASH, HASH, None],
+    "a digest that asks with a number": [1, 1, 1, HASH, HASH, HASH],
+    "a negative clock": [1, True, -1, HASH, HASH, HASH],
+    "a clock beyond 48 bits": [1, True, 2**47, HASH, HASH, HASH],
+    "a short hash": [1, True, 1, HASH[1:], HASH, HASH],
+    "a vector part beyond the last": [2, LOGS_MAX // LOGS_PER_FRAME, True, []],
+    "a vector that is no array": [2, 0, True, None],
+    "a head without id": [2, 0, True, [[*LOG, 1]]],
+    "a head with a negative seq": [2, 0, True, [[*LOG, -1, HASH]]],
+    "a head at the end of all seqs": [2, 0, True, [[*LOG, INT_MAX, HASH]]],
+    "a log twice": [2, 0, True, [[*LOG, 1, HASH], [*LOG, 2, HASH]]],
+    "logs in descending order": [2, 0, True, [[*OTHER, 1, HASH], [*LOG, 2, HASH]]],
+    "a log number beyond 32 bits": [3, LOG.node_key, 2**32, 0, 1],
+    "a short node key": [3, LOG.node_key[1:], 7, 0, 1],
+    "a want without credit": [3, *LOG, 0, 0],
+    "a want with too much credit": [3, *LOG, 0, WANT_BYTES_MAX + 1],
+    "a want from a negative seq": [3, *LOG, -1, 1],
+    "a range with a text for an event": [4, *LOG, 0, ["event"]],
+    "a range of too many events": [4, *LOG, 0, [b"e"] * (EVENTS_PER_FRAME_MAX + 1)],
+    "no events": [5, []],
+    "an empty event": [5, [b""]],
+    "an event over its bound": [5, [bytes(EVENT_BYTES_MAX + 1)]],
+    "too many events": [5, [b"e"] * (EVENTS_PER_FRAME_MAX + 1)],
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: type(frame).__name__)
+def test_every_frame_comes_back_as_it_was(frame: frames.Frame) -> None:
+    assert frames.decode(frame.encode()) == frame
+
+
+@pytest.mark.parametrize("value", MALFORMED.values(), ids=MALFORMED)
+def test_what_is_not_exactly_a_frame_is_malformed(value: codec.Value) -> None:
+    with pytest.raises(MalformedError):
+        frames.decode(codec.pack(value))
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: type(frame).__name__)
+def test_a_truncated_or_lengthened_frame_is_malformed(frame: frames.Frame) -> None:
+    encoded = frame.encode()
+    for cut in range(len(encoded)):
+        with pytest.raises(MalformedError):
+            frames.decode(encoded[:cut])
+    with pytest.raises(MalformedError):
+        frames.decode(encoded + b"\0")
+
+
+def test_a_second_spelling_of_a_frame_is_malformed() -> None:
+    longer = b"\xdc\x00\x02" + Events([b"e"]).encode()[1:]  # the same array with a 16-bit length
+    with pytest.raises(MalformedError, match="canonical"):
+        frames.decode(longer)
+
+
+def test_a_frame_over_the_bound_is_refused_unread() -> None:
+    with pytest.raises(MalformedError, match=f"at most {FRAME_BYTES_MAX}"):
+        frames.decode(bytes(FRAME_BYTES_MAX + 1))
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.binary(max_size=40) | st.just(HASH),
+    lambda inner: st.lists(inner, max_size=6),
+    max_leaves=20,
+)
+
+
+@given(
+    st.binary(max_size=60)
+    | st.builds(lambda kind, rest: codec.pack([kind, *rest]), st.integers(0, 6), st.lists(_VALUES, max_size=5))
+)
+def test_any_bytes_are_a_frame_or_malformed(data: bytes) -> None:
+    try:
+        frame = frames.decode(data)
+    except MalformedError:
+        return
+    assert frame.encode() == data
+
+
+def test_the_largest_frames_that_are_sent_stay_within_the_bound() -> None:
+    logs = [(LogId(b"k" * 32, 2**31 + number), Head(INT_MAX - 1, HASH)) for number in range(LOGS_PER_FRAME)]
+    assert len(Vector(15, True, logs).encode()) <= FRAME_BYTES_MAX
+    assert len(Range(LOG, INT_MAX - 1, [bytes(WANT_BYTES_MAX), bytes(EVENT_BYTES_MAX)]).encode()) <= FRAME_BYTES_MAX
+
+
+def test_a_vector_is_cut_into_parts_that_say_which_is_the_last() -> None:
+    heads = [(LogId(b"k" * 32, number), Head(0, HASH)) for number in range(LOGS_PER_FRAME + 1)]
+    first, second = frames.vector_parts(heads)
+    assert (first.part, first.last, len(first.heads)) == (0, False, LOGS_PER_FRAME)
+    assert (second.part, second.last, second.heads) == (1, True, heads[-1:])
+
+
+def test_an_empty_vector_is_one_empty_part() -> None:
+    assert list(frames.vector_parts([])) == [Vector(0, True, [])]
+
+
+def test_a_batch_of_small_events_is_cut_by_their_number() -> None:
+    author = Author("//validator0")
+    events = [author.verdict(bytes(32)) for _ in range(EVENTS_PER_FRAME_MAX + 1)]
+    packed = [frames.decode(frame) for frame in frames.batches(events)]
+    assert [len(frame.wires) for frame in packed if isinstance(frame, Events)] == [EVENTS_PER_FRAME_MAX, 1]
+
+
+def test_a_batch_of_large_events_is_cut_by_their_size() -> None:
+    author = Author("//validator0")
+    events = [author.verdict(bytes(32))._replace(wire=bytes(BATCH_BYTES // 3)) for _ in range(7)]
+    sizes = [len(frame) for frame in frames.batches(events)]
+    assert len(sizes) == 3
+    assert max(sizes) <= BATCH_BYTES + 100

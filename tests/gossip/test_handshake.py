@@ -1,0 +1,423 @@
+"""The handshake proves both ends and their keys to each other, and refuses everything else in words."""
+
+from collections.abc import Callable
+from hashlib import blake2b
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nacl.bindings import (
+    crypto_aead_xchacha20poly1305_ietf_decrypt,
+    crypto_aead_xchacha20poly1305_ietf_encrypt,
+    crypto_scalarmult,
+    crypto_scalarmult_base,
+)
+from nacl.signing import SigningKey, VerifyKey
+
+from p2pnodes.gossip import handshake
+from p2pnodes.gossip.handshake import (
+    CLOCK_TOLERANCE_S,
+    MESSAGE_BYTES_MAX,
+    REASON_CHARS_MAX,
+    HandshakeError,
+    Identity,
+    Initiator,
+    Keys,
+    OwnKeyError,
+    Peer,
+    Policy,
+    RefusedByPeerError,
+    Responder,
+    refusal,
+)
+from p2pnodes.model import codec
+from p2pnodes.model.errors import LocalProtocolError
+from p2pnodes.model.events import LogId, delegate
+from p2pnodes.model.keys import NodeKey
+from p2pnodes.model.network import Network
+from tests.support import NETWORK, NOW_S, VALIDATORS, Author, electorate, hotkey
+
+DIALLER, DIALLED = Author(VALIDATORS[0]), Author(VALIDATORS[1])
+FOREIGN = Network(genesis_hash=NETWORK.genesis_hash, netuid=65)
+
+SMALL_ORDER_POINTS = (
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+)
+"""Points with which every Diffie-Hellman gives zero. Source: RFC 7748, 6.1, and libsodium's own list."""
+
+Change = Callable[[int, bytes], bytes]
+
+
+def identity(author: Author) -> Identity:
+    return Identity(author.node_key, author.log, author.delegation())
+
+
+def policy(**changes: object) -> Policy:
+    return Policy(NETWORK.id, NOW_S, electorate().permitted)._replace(**changes)  # type: ignore[arg-type]
+
+
+def dial(who: Identity | None = None, rules: Policy | None = None, secret: bytes = b"\1" * 32) -> Initiator:
+    return Initiator(who or identity(DIALLER), rules or policy(), secret)
+
+
+def pick_up(who: Identity | None = None, rules: Policy | None = None, secret: bytes = b"\2" * 32) -> Responder:
+    return Responder(who or identity(DIALLED), rules or policy(), secret)
+
+
+def shake(
+    initiator: Initiator, responder: Responder, change: Change = lambda _, message: message
+) -> tuple[tuple[Peer, Keys], tuple[Peer, Keys]]:
+    """Carry the four messages over a wire that may change them; what the dialler and what the dialled one found."""
+    answer = responder.answer(change(0, initiator.hello))
+    proof = initiator.prove(change(1, answer))
+    dialler = responder.finish(change(2, proof))
+    return initiator.finish(change(3, dialler[1].welcome)), dialler
+
+
+def recorded() -> list[bytes]:
+    """The messages of a handshake, as somebody on the wire sees them."""
+    messages: list[bytes] = []
+
+    def record(_: int, message: bytes) -> bytes:
+        messages.append(message)
+        return message
+
+    shake(dial(), pick_up(), record)
+    return messages
+
+
+def refused(initiator: Initiator, responder: Responder) -> str:
+    with pytest.raises(HandshakeError) as caught:
+        shake(initiator, responder)
+    return str(caught.value)
+
+
+class TestSuccess:
+    """Both ends know who the other is, and hold the same keys."""
+
+    def test_both_ends_learn_the_others_identity(self) -> None:
+        (dialled, _), (dialler, _) = shake(dial(), pick_up())
+        assert (dialled.log, dialled.hotkey) == (DIALLED.log, DIALLED.hotkey.public_key)
+        assert (dialler.log, dialler.hotkey) == (DIALLER.log, DIALLER.hotkey.public_key)
+        assert dialler.node_key == DIALLER.node_key.public_key
+        assert dialler.version == dialled.version == 1
+
+    def test_what_one_end_sends_with_the_other_receives_with(self) -> None:
+        (_, ours), (_, theirs) = shake(dial(), pick_up())
+        assert (ours.sending, ours.receiving) == (theirs.receiving, theirs.sending)
+        assert ours.sending != ours.receiving
+
+    def test_other_ephemeral_keys_give_other_traffic_keys(self) -> None:
+        (_, first), _ = shake(dial(), pick_up())
+        (_, second), _ = shake(dial(secret=b"\3" * 32), pick_up())
+        assert not set(first) & set(second)
+
+    def test_nobody_on_the_wire_sees_who_talks(self) -> None:
+        seen = recorded()
+        for author in (DIALLER, DIALLED):
+            assert not any(author.node_key.public_key in message for message in seen)
+            assert not any(author.hotkey.public_key in message for message in seen)
+
+    def test_the_expected_hotkey_may_answer(self) -> None:
+        (dialled, _), _ = shake(dial(rules=policy(hotkey=DIALLED.hotkey.public_key)), pick_up())
+        assert dialled.hotkey == DIALLED.hotkey.public_key
+
+    @pytest.mark.parametrize("newer", ["dialler", "dialled"])
+    def test_a_newer_daemon_speaks_the_older_version(self, newer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        if newer == "dialler":
+            with monkeypatch.context() as upgraded:
+                upgraded.setattr(handshake, "PROTOCOL_VERSION", 2)
+                initiator = dial()
+            found = shake(initiator, pick_up())
+        else:
+            initiator, responder = dial(), pick_up()
+            with monkeypatch.context() as upgraded:
+                upgraded.setattr(handshake, "PROTOCOL_VERSION", 2)
+                answer = responder.answer(initiator.hello)
+            proof = initiator.prove(answer)
+            dialler = responder.finish(proof)
+            found = initiator.finish(dialler[1].welcome), dialler
+        assert [peer.version for peer, _ in found] == [1, 1]
+
+
+class TestSecondImplementation:
+    """PROTOCOL.md, "Handshake", line by line, with nothing of ours: it must come out the same."""
+
+    def test_a_dialler_written_from_the_text_gets_a_session(self) -> None:
+        log = [DIALLER.node_key.public_key, DIALLER.log.number]
+        delegation = msgpack.unpackb(msgpack.packb(DIALLER.delegation().to_wire()))
+        secret = b"\7" * 32
+
+        hello = msgpack.packb(["p2pnodes", 1, 1, NETWORK.id, crypto_scalarmult_base(secret)])
+        responder = pick_up()
+        answer = responder.answer(hello)
+        tag, version, network_id, their_public, their_sealed = msgpack.unpackb(answer)
+        assert (tag, version, network_id) == ("p2pnodes", 1, NETWORK.id)
+        shared = crypto_scalarmult(secret, their_public)
+
+        def digest(data: bytes) -> bytes:
+            return blake2b(data, digest_size=32).digest()
+
+        def key(label: str, *values: bytes) -> bytes:
+            return blake2b(msgpack.packb([label, *values]), key=shared, digest_size=32).digest()
+
+        transcript = digest(hello + msgpack.packb(["p2pnodes", version, network_id, their_public]))
+        statement = msgpack.packb(["p2pnodes handshake initiator", transcript, log, delegation])
+        signature = SigningKey(DIALLER.node_key.seed).sign(statement).signature
+        identity = msgpack.packb([*log, delegation, signature])
+        sealed = crypto_aead_xchacha20poly1305_ietf_encrypt(
+            identity, transcript, bytes(24), key("p2pnodes identity of the initiator", transcript)
+        )
+        proof = msgpack.packb(["p2pnodes", sealed])
+        peer, keys = responder.finish(proof)
+
+        *their_log, their_delegation, their_signature = msgpack.unpackb(
+            crypto_aead_xchacha20poly1305_ietf_decrypt(
+                their_sealed, transcript, bytes(24), key("p2pnodes identity of the responder", transcript)
+            )
+        )
+        their_statement = msgpack.packb(["p2pnodes handshake responder", transcript, their_log, their_delegation])
+        VerifyKey(their_log[0]).verify(their_statement, their_signature)
+
+        whole, both = digest(hello + answer + proof), msgpack.packb([log, their_log])
+        assert peer.log == DIALLER.log
+        assert keys.receiving == key("p2pnodes traffic of the initiator", whole, both)
+        assert keys.sending == key("p2pnodes traffic of the responder", whole, both)
+        assert keys.welcome == msgpack.packb(["welcome", key("p2pnodes welcome", whole, both)])
+
+
+class TestTampering:
+    """Whatever is changed on the way, one end notices before it takes the other for somebody."""
+
+    @given(st.integers(0, 3), st.integers(0), st.integers(1, 255))
+    def test_no_byte_of_any_message_can_be_changed(self, which: int, where: int, mask: int) -> None:
+        def change(index: int, message: bytes) -> bytes:
+            if index != which:
+                return message
+            at = where % len(message)
+            return message[:at] + bytes([message[at] ^ mask]) + message[at + 1 :]
+
+        with pytest.raises(HandshakeError):
+            shake(dial(), pick_up(), change)
+
+    @given(st.integers(0, 3), st.integers(0))
+    def test_no_message_can_be_cut_short(self, which: int, length: int) -> None:
+        with pytest.raises(HandshakeError):
+            shake(dial(), pick_up(), lambda index, m: m[: length % len(m)] if index == which else m)
+
+    @given(st.integers(0, 3), st.binary(min_size=1, max_size=8))
+    def test_nothing_can_be_added_to_a_message(self, which: int, tail: bytes) -> None:
+        with pytest.raises(HandshakeError):
+            shake(dial(), pick_up(), lambda index, m: m + tail if index == which else m)
+
+    @given(st.binary(max_size=200))
+    def test_garbage_is_refused_at_every_step(self, garbage: bytes) -> None:
+        initiator, responder = dial(), pick_up()
+        with pytest.raises(HandshakeError):
+            responder.answer(garbage)
+        answer = responder.answer(initiator.hello)
+        with pytest.raises(HandshakeError):
+            initiator.prove(garbage)
+        initiator.prove(answer)
+        with pytest.raises(HandshakeError):
+            responder.finish(garbage)
+        with pytest.raises(HandshakeError):
+            initiator.finish(garbage)
+
+    @pytest.mark.parametrize("which", range(4))
+    def test_a_message_over_its_bound_is_refused_unread(self, which: int) -> None:
+        with pytest.raises(HandshakeError, match=f"expected at most {MESSAGE_BYTES_MAX}"):
+            shake(dial(), pick_up(), lambda index, m: m.ljust(MESSAGE_BYTES_MAX + 1) if index == which else m)
+
+
+class TestReplayAndReflection:
+    """Old messages, and a peer's own messages, prove nothing."""
+
+    @pytest.mark.parametrize("which", [1, 2, 3])
+    def test_a_message_of_an_earlier_handshake_is_worth_nothing_in_a_later_one(self, which: int) -> None:
+        old = recorded()
+        initiator, responder = dial(secret=b"\3" * 32), pick_up(secret=b"\4" * 32)
+        with pytest.raises(HandshakeError):
+            shake(initiator, responder, lambda index, message: old[index] if index == which else message)
+
+    def test_a_replayed_hello_and_proof_meet_a_fresh_key(self) -> None:
+        old = recorded()
+        responder = pick_up(secret=b"\4" * 32)
+        responder.answer(old[0])
+        with pytest.raises(HandshakeError, match="does not decrypt"):
+            responder.finish(old[2])
+
+    def test_a_daemon_whose_own_answer_comes_back_knows_itself(self) -> None:
+        initiator = dial()
+        mirror = Responder(identity(DIALLER), policy(), b"\2" * 32)
+        with pytest.raises(OwnKeyError):
+            initiator.prove(mirror.answer(initiator.hello))
+
+    def test_the_responders_identity_cannot_be_sent_back_as_the_dialler_s(self) -> None:
+        initiator, responder = dial(), pick_up()
+        answer = responder.answer(initiator.hello)
+        sealed = codec.fields(codec.unpack(answer), 5, "answer")[4]
+        with pytest.raises(HandshakeError, match="does not decrypt"):
+            responder.finish(codec.pack(["p2pnodes", sealed]))
+
+    def test_who_did_not_see_the_keys_cannot_welcome(self) -> None:
+        initiator, responder = dial(), pick_up()
+        initiator.prove(responder.answer(initiator.hello))
+        with pytest.raises(HandshakeError, match="made with its keys"):
+            initiator.finish(codec.pack(["welcome", bytes(32)]))
+
+
+class TestRefusals:
+    """Who is not who or what it must be hears why, with what was found and what was expected."""
+
+    def test_one_s_own_node_key(self) -> None:
+        assert "own node key" in refused(dial(), pick_up(identity(DIALLER)))
+
+    def test_another_hotkey_than_the_one_dialled(self) -> None:
+        text = refused(dial(rules=policy(hotkey=hotkey(VALIDATORS[2]).public_key)), pick_up())
+        assert DIALLED.hotkey.address in text
+        assert hotkey(VALIDATORS[2]).address in text
+
+    @pytest.mark.parametrize("foreigner", ["dialler", "dialled"])
+    def test_a_foreign_network(self, foreigner: str) -> None:
+        other = policy(network_id=FOREIGN.id)
+        initiator = dial(rules=other if foreigner == "dialler" else None)
+        responder = pick_up(rules=other if foreigner == "dialled" else None)
+        text = refused(initiator, responder)
+        assert NETWORK.id.hex() in text
+        assert FOREIGN.id.hex() in text
+
+    def test_an_answer_from_a_foreign_network(self) -> None:
+        initiator = dial()
+        answer = pick_up(rules=policy(network_id=FOREIGN.id)).answer(dial(rules=policy(network_id=FOREIGN.id)).hello)
+        with pytest.raises(HandshakeError, match=FOREIGN.id.hex()):
+            initiator.prove(answer)
+
+    @pytest.mark.parametrize(("low", "high"), [(2, 3), (9, 9), (2, 1)])
+    def test_no_common_version(self, low: int, high: int) -> None:
+        hello = codec.pack(["p2pnodes", low, high, NETWORK.id, crypto_scalarmult_base(b"\1" * 32)])
+        with pytest.raises(HandshakeError, match=f"versions {low} to {high} were offered; expected one of 1 to 1"):
+            pick_up().answer(hello)
+
+    def test_a_version_that_nobody_offered(self) -> None:
+        initiator = dial()
+        fields = list(codec.fields(codec.unpack(pick_up().answer(initiator.hello)), 5, "answer"))
+        with pytest.raises(HandshakeError, match="version 2 was chosen; expected 1 to 1"):
+            initiator.prove(codec.pack([fields[0], 2, *fields[2:]]))
+
+    @pytest.mark.parametrize("point", SMALL_ORDER_POINTS)
+    def test_a_key_that_makes_the_shared_secret_zero(self, point: str) -> None:
+        hello = codec.pack(["p2pnodes", 1, 1, NETWORK.id, bytes.fromhex(point)])
+        with pytest.raises(HandshakeError, match="small order"):
+            pick_up().answer(hello)
+        answer = codec.pack(["p2pnodes", 1, NETWORK.id, bytes.fromhex(point), b"sealed"])
+        with pytest.raises(HandshakeError, match="small order"):
+            dial().prove(answer)
+
+    @pytest.mark.parametrize("end", ["dialler", "dialled"])
+    def test_a_hotkey_without_a_permit(self, end: str) -> None:
+        stranger = identity(Author("//Mallory"))
+        text = refused(dial(stranger), pick_up()) if end == "dialler" else refused(dial(), pick_up(stranger))
+        assert text == f"hotkey {hotkey('//Mallory').address} holds no validator permit in the current electorate"
+
+    @pytest.mark.parametrize(
+        ("not_before", "not_after", "accepted"),
+        [
+            (NOW_S + CLOCK_TOLERANCE_S, NOW_S + 9_999, True),
+            (NOW_S + CLOCK_TOLERANCE_S + 1, NOW_S + 9_999, False),
+            (NOW_S - 9_999, NOW_S - CLOCK_TOLERANCE_S, True),
+            (NOW_S - 9_999, NOW_S - CLOCK_TOLERANCE_S - 1, False),
+        ],
+    )
+    def test_a_delegation_outside_its_window(self, not_before: int, not_after: int, accepted: bool) -> None:
+        delegation = DIALLER.delegation(not_before=not_before, not_after=not_after)
+        initiator = dial(Identity(DIALLER.node_key, DIALLER.log, delegation))
+        if accepted:
+            _, (dialler, _) = shake(initiator, pick_up())
+            assert dialler.delegation == delegation
+        else:
+            assert f"is for {not_before} to {not_after}" in refused(initiator, pick_up())
+
+    def test_a_delegation_with_another_hotkey_s_signature(self) -> None:
+        forged = DIALLER.delegation()._replace(signature=Author(VALIDATORS[2]).delegation().signature)
+        assert "does not carry the signature" in refused(dial(identity(DIALLER)._replace(delegation=forged)), pick_up())
+
+    def test_a_delegation_for_another_log(self) -> None:
+        other = LogId(DIALLER.node_key.public_key, DIALLER.log.number + 1)
+        assert "does not carry the signature" in refused(dial(identity(DIALLER)._replace(log=other)), pick_up())
+
+    def test_a_delegation_for_another_network(self) -> None:
+        delegation = delegate(
+            DIALLER.hotkey, FOREIGN.id, DIALLER.log, url="", not_before=NOW_S - 9_999, not_after=NOW_S + 9_999
+        )
+        copied = identity(DIALLER)._replace(delegation=delegation)
+        assert "does not carry the signature" in refused(dial(copied), pick_up())
+
+    def test_a_stolen_delegation_shown_with_another_node_key(self) -> None:
+        thief = NodeKey.from_seed(b"thief".ljust(32))
+        assert "did not sign this handshake" in refused(dial(identity(DIALLER)._replace(node_key=thief)), pick_up())
+
+    def test_no_signature_is_checked_of_who_has_no_permit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        checked: list[bytes] = []
+        initiator, responder = dial(identity(Author("//Mallory"))), pick_up()
+        proof = initiator.prove(responder.answer(initiator.hello))
+        monkeypatch.setattr(handshake, "verify_node", lambda *args: checked.append(args[0]))
+        with pytest.raises(HandshakeError, match="no validator permit"):
+            responder.finish(proof)
+        assert checked == []
+
+
+class TestWords:
+    """A refusal reaches the other side as one bounded, printable line."""
+
+    def test_a_refused_dialler_hears_the_reason(self) -> None:
+        with pytest.raises(RefusedByPeerError, match=r"^no$"):
+            dial().prove(refusal("no"))
+        with pytest.raises(RefusedByPeerError, match=r"^no$"):
+            dial().finish(refusal("no"))
+
+    def test_a_refused_responder_hears_the_reason(self) -> None:
+        responder = pick_up()
+        responder.answer(dial().hello)
+        with pytest.raises(RefusedByPeerError, match=r"^wrong hotkey$"):
+            responder.finish(refusal("wrong hotkey"))
+
+    def test_a_long_reason_is_cut(self) -> None:
+        with pytest.raises(RefusedByPeerError) as caught:
+            dial().prove(refusal("x" * 10_000))
+        assert str(caught.value) == "x" * REASON_CHARS_MAX
+
+    def test_a_reason_cannot_write_to_the_operator_s_terminal(self) -> None:
+        with pytest.raises(RefusedByPeerError) as caught:
+            dial().prove(codec.pack(["refused", "\x1b[2Jno\nfake log line"]))
+        assert str(caught.value) == "?[2Jno?fake log line"
+
+    def test_a_reason_that_is_no_text_is_refused(self) -> None:
+        with pytest.raises(HandshakeError, match="reason: expected a string") as caught:
+            dial().prove(codec.pack(["refused", b"\xff"]))
+        assert not isinstance(caught.value, RefusedByPeerError)
+
+
+class TestOrder:
+    """Steps out of order are an error, not a session."""
+
+    def test_no_proof_before_a_hello(self) -> None:
+        initiator, responder = dial(), pick_up()
+        proof = initiator.prove(responder.answer(initiator.hello))
+        with pytest.raises(HandshakeError, match="hello first"):
+            pick_up().finish(proof)
+
+    def test_no_welcome_before_a_proof(self) -> None:
+        with pytest.raises(HandshakeError, match="welcome"):
+            dial().finish(codec.pack(["welcome", bytes(32)]))
+
+    def test_no_peer_before_an_answer(self) -> None:
+        with pytest.raises(LocalProtocolError, match="BUG!"):
+            _ = dial().peer
