@@ -1,0 +1,8 @@
+"""A whole network in one thread: the daemon's own engine, ledger, admission and own-log rule under a virtual clock.
+
+One seed is one run: workload, latencies, losses, partitions, crashes and everything else that is drawn come from one
+``random.Random``. What is simulated is the outside: disks that take a while, links that are slow, lose connections and
+part, clocks that differ, miners that post to any peer and repeat themselves, an electorate that moves on.
+
+Sessions open with the peer's identity at hand. That the handshake proves it is tested in ``tests/gossip``.
+"""

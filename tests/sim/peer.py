@@ -1,0 +1,333 @@
+"""A simulated daemon: what ``daemon.py``, ``database.py`` and the driver do, without asyncio around it."""
+
+import random
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from p2pnodes.gossip.engine import TICK_MS, Close, Effect, Engine, Notice, Peer, Read, Send, Store
+from p2pnodes.gossip.ownlog import Step, hear
+from p2pnodes.model.claims import parse_body
+from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, hlc_at
+from p2pnodes.model.errors import P2PNodesError
+from p2pnodes.model.events import VERIFIED, Delegation, Event, Head, LogId, delegate
+from p2pnodes.model.keys import NodeKey
+from p2pnodes.model.network import PROTOCOL_VERSION
+from p2pnodes.model.requests import Add, Delete
+from p2pnodes.model.stateroot import state_root
+from p2pnodes.store.admission import admit_add, admit_delete
+from p2pnodes.store.database import GROUP_JOBS_MAX, Database
+from p2pnodes.store.ledger import Ledger, Outcome
+from p2pnodes.store.schema import open_writer
+from p2pnodes.verify.scheduler import QUEUED_CLAIMS_MAX, SCAN_INTERVAL_S, Scheduler
+from p2pnodes.verify.verifier import Finding, NoneVerifier
+from tests.support import NETWORK, hotkey
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+COMMIT_MS: Final = (1.0, 25.0)
+"""From a job's arrival to its fsync; jobs that come meanwhile share it."""
+
+READ_MS: Final = (0.5, 4.0)
+CHECK_MS: Final = (50.0, 500.0)
+"""How long a verifier looks at a claim."""
+
+SKEW_MS_MAX: Final = 5_000
+DELEGATION_S: Final = 86_400
+
+Job = Callable[[Ledger], Any]
+Done = Callable[[Any], None]
+
+
+class CheckFailedError(AssertionError):
+    """Something happened that must never happen."""
+
+
+class SimPeer:
+    """One validator. Its disk outlives a crash, everything else does not."""
+
+    def __init__(self, world: "World", index: int) -> None:
+        self.world = world
+        self.index = index
+        self.name = f"p{index}"
+        self.hotkey = hotkey(f"//validator{index}")
+        self.node_key = NodeKey.from_seed(world.rng.randbytes(32))
+        self.skew_ms = world.rng.randint(-SKEW_MS_MAX, SKEW_MS_MAX)
+        self.disk = open_writer(":memory:")
+        self.backup: sqlite3.Connection | None = None
+        self.up = False
+        self.starts = 0
+        self.ledger: Ledger
+        self.engine: Engine
+        self.acknowledged: list[Event] = []
+        """Own events that were durable and left the writer."""
+        self.delegation: tuple[LogId, Delegation] | None = None
+        self._jobs: list[tuple[Job, Done]] = []
+        self._committing = False
+        self._heard = False
+        self._opening = False
+        self._started_ms = 0.0
+        self._scheduler: Scheduler
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        """This peer's wall clock."""
+        return int(self.world.clock.now_ms) + self.skew_ms
+
+    def start(self) -> None:
+        """Start on the disk as it is."""
+        self.starts += 1
+        self.up = True
+        self.ledger = Ledger(self.disk, NETWORK, self.node_key)
+        found, kept = state_root(self.ledger.rows()), self.ledger.state.state_root
+        if found != kept:
+            raise CheckFailedError(f"{self.name} starts with rows that its events do not give (rule 7)")
+        self.engine = Engine(NETWORK, self.ledger, random.Random(self.world.rng.getrandbits(64)))
+        front = cast("Database", SimpleNamespace(ledger=self.ledger))
+        # Only its rule for writing a verdict is used, never its tasks.
+        self._scheduler = Scheduler(front, NoneVerifier(), self.hotkey.public_key, self.now_ms)
+        self._jobs = []
+        self._committing = self._heard = self._opening = False
+        self._started_ms = self.world.clock.now_ms
+        own = self.ledger.own_log
+        found_delegation = self.ledger.delegation_of(own) if own else None
+        self.delegation = (own, found_delegation) if own and found_delegation else None
+        self.world.trace(self.name, "start", f"with {self.ledger.state.events} events")
+        self.weigh()
+        self._every(TICK_MS, self._turn)
+        self._every(SCAN_INTERVAL_S * 1000, self._scan)
+
+    def crash(self) -> None:
+        """Lose everything but the disk; a job that was not committed never happened."""
+        self.world.trace(self.name, "crash", f"{len(self._jobs)} jobs lost")
+        self.up = False
+        self._jobs = []
+
+    @property
+    def reachable(self) -> bool:
+        """Whether it runs and has a log to show in a handshake."""
+        return self.up and self.delegation is not None
+
+    def holds(self, log: LogId, head: Head) -> bool:
+        """Whether its disk holds a log up to a head."""
+        held = self.ledger.state.logs.get(log)
+        return held is not None and held.head.seq >= head.seq
+
+    def save_backup(self) -> None:
+        """Copy the disk, as an operator does."""
+        self.backup = open_writer(":memory:")
+        self.disk.backup(self.backup)
+
+    def restore_backup(self) -> None:
+        """Put the copy in the disk's place, while the peer is down; nobody tells the daemon."""
+        if self.backup is not None:
+            self.world.trace(self.name, "restore")
+            self.disk, self.backup = self.backup, None
+
+    def later(self, ms: float, callback: Callable[[], None]) -> None:
+        """Run a callback unless this peer has crashed by then."""
+        starts = self.starts
+
+        def run() -> None:
+            if self.up and self.starts == starts:
+                callback()
+
+        self.world.clock.after(ms, run)
+
+    def _every(self, ms: float, callback: Callable[[], None]) -> None:
+        def turn() -> None:
+            callback()
+            self.later(ms, turn)
+
+        self.later(ms * self.world.rng.random(), turn)
+
+    # -- the store ---------------------------------------------------------------------------------------------------
+
+    def write(self, job: Job, done: Done) -> None:
+        """Run a job of the writer; ``done`` gets its result, or its error, once it is durable."""
+        self._jobs.append((job, done))
+        if not self._committing:
+            self._committing = True
+            self.later(self.world.rng.uniform(*COMMIT_MS), self._commit)
+
+    def _commit(self) -> None:
+        jobs, self._jobs = self._jobs[:GROUP_JOBS_MAX], self._jobs[GROUP_JOBS_MAX:]
+        with self.ledger.transaction():
+            results = [self.ledger.attempt(job) for job, _ in jobs]
+        appended, claims = self.ledger.take_appended(), self.ledger.take_new_claims()
+        # A crash between the fsync and this: durable, but neither answered nor sent.
+        self.later(self.world.rng.uniform(0, 1), lambda: self._committed(appended, claims))
+        for (_, done), result in zip(jobs, results, strict=True):
+            self.later(1, partial(done, result))
+        self._committing = bool(self._jobs)
+        if self._jobs:
+            self.later(self.world.rng.uniform(*COMMIT_MS), self._commit)
+
+    def _committed(self, appended: list[Event], claims: list[bytes]) -> None:
+        if appended:
+            self.acknowledged += appended
+            self.do(self.engine.appended(appended, self.now_ms()))
+        for claim_id in claims:
+            self.later(self.world.rng.uniform(*CHECK_MS), partial(self._check, claim_id))
+
+    def weigh(self) -> None:
+        """Take up the electorate that the chain has now."""
+        electorate = self.world.electorate
+        self.write(lambda ledger: ledger.set_electorate(electorate), _done)
+
+    def submit(self, request: Add | Delete, uuid: str, done: Done) -> None:
+        """A miner's request, as the HTTP interface would hand it on."""
+        now_ms = self.now_ms()
+        if isinstance(request, Add):
+            body = parse_body(request.body)
+            self.write(lambda ledger: admit_add(ledger, request, body, None, now_ms), done)
+        else:
+            self.write(lambda ledger: admit_delete(ledger, request, uuid, now_ms), done)
+
+    # -- gossip ------------------------------------------------------------------------------------------------------
+
+    def opened(self, session: int, other: "SimPeer") -> None:
+        """A session is open."""
+        self.do(self.engine.opened(session, other.identity(), self.now_ms()))
+
+    def identity(self) -> Peer:
+        """What the handshake would prove of this peer."""
+        assert self.delegation is not None
+        return Peer(*self.delegation, PROTOCOL_VERSION)
+
+    def closed(self, session: int) -> None:
+        """A session has ended."""
+        if self.up:
+            self.do(self.engine.closed(session, self.now_ms()))
+
+    def received(self, session: int, frame: bytes) -> None:
+        """A frame has arrived."""
+        self.do(self.engine.received(session, frame, self.now_ms()))
+
+    def sent(self, session: int, size: int) -> None:
+        """A frame has left."""
+        self.do(self.engine.sent(session, size, self.now_ms()))
+
+    def do(self, effects: list[Effect]) -> None:
+        """Carry out what the engine asks for."""
+        for effect in effects:
+            match effect:
+                case Send():
+                    self.world.network.send(self, effect.session, effect.frame)
+                case Store():
+                    self._store(effect)
+                case Read():
+                    self.later(self.world.rng.uniform(*READ_MS), partial(self._read, effect))
+                case Close():
+                    if effect.ban_s:
+                        raise CheckFailedError(f"{self.name} bans an honest peer: {effect.reason}")
+                    self.world.network.close(self, effect.session, effect.reason)
+                case Notice():
+                    fields = {key: value for key, value in effect.fields.items() if key not in {"reason", "peer"}}
+                    self.world.trace(
+                        self.name, effect.event, " ".join(f"{key}={fields[key]}" for key in sorted(fields))
+                    )
+
+    def _store(self, effect: Store) -> None:
+        now_ms = self.now_ms()
+
+        def done(outcomes: list[Outcome] | P2PNodesError) -> None:
+            answer = None if isinstance(outcomes, P2PNodesError) else outcomes
+            self.do(self.engine.stored(effect.session, answer, self.now_ms()))
+
+        self.write(lambda ledger: ledger.receive(effect.events, now_ms), done)
+
+    def _read(self, effect: Read) -> None:
+        wires = self.ledger.read(effect.log, effect.first_seq, effect.size_bytes_max)
+        self.do(self.engine.read(effect.session, effect.log, effect.first_seq, wires, self.now_ms()))
+
+    # -- the own log, as in daemon.py ----------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self.do(self.engine.tick(self.now_ms()))
+        ledger = self.ledger
+        if self._opening:
+            return
+        if ledger.foreign_own is not None and ledger.foreign_own == ledger.own_log:
+            self._heard = False
+            self._open_log("a foreign event in the own log")
+        elif not self._heard:
+            self._hear()
+        ledger.writes_refused = self._why_no_writes()
+
+    def _hear(self) -> None:
+        ledger = self.ledger
+        others = {key: stake for key, stake in ledger.weights.enrolled.items() if key != self.hotkey.public_key}
+        own = ledger.own_log
+        head = ledger.heads().get(own) if own else None
+        reports = self.engine.own_head_reports(own) if own else {}
+        hearing = hear(head, reports, others, int(self.world.clock.now_ms - self._started_ms))
+        if hearing.step is Step.GO_ON:
+            self._heard = True
+            self.world.trace(self.name, "own log", hearing.reason)
+        elif hearing.step is Step.OPEN_NEW:
+            self._open_log(hearing.reason)
+
+    def _open_log(self, reason: str) -> None:
+        ledger = self.ledger
+        held = ledger.own_logs()
+        now_s = self.now_ms() // 1000
+        own = LogId(self.node_key.public_key, max([now_s, *(log.number + 1 for log in held)]))
+        before = max(held, default=None)
+        predecessor = (before, held[before].head) if before else None
+        url = f"http://192.0.2.{self.index + 1}"
+        delegation = delegate(
+            self.hotkey, NETWORK.id, own, url=url, not_before=now_s - DELEGATION_S, not_after=now_s + DELEGATION_S,
+            predecessor=predecessor,
+        )  # fmt: skip
+        now_ms = self.now_ms()
+        self._opening = True
+
+        def done(result: Event | P2PNodesError) -> None:
+            self._opening = False
+            if isinstance(result, P2PNodesError):
+                raise CheckFailedError(f"{self.name} cannot open a log: {result}")
+            ledger.foreign_own = None
+            self.delegation = own, delegation
+            self._heard = True
+            self.world.trace(self.name, "new log", f"{own.number - self.world.start_s}: {reason}")
+
+        self.write(lambda led: led.open_log(own.number, delegation, now_ms), done)
+
+    def _why_no_writes(self) -> str | None:
+        if not self._heard:
+            return "the own head is not heard yet"
+        offset_ms = self.engine.clock_offset_ms()
+        if offset_ms is not None and abs(offset_ms) > CLOCK_OFF_MS_MAX:
+            return "the clock is off"
+        if not self.ledger.weights.electorate.permitted(self.hotkey.public_key):
+            return "no permit"
+        return None
+
+    # -- verification ------------------------------------------------------------------------------------------------
+
+    def due(self) -> list[bytes]:
+        """Claims that wait for this peer's verdict."""
+        life_ms = NETWORK.verdict_ttl_s * 1000
+        renew_hlc = hlc_at(max(0, self.now_ms() - life_ms // 2))
+        return self.ledger.facts.due(self.hotkey.public_key, renew_hlc, QUEUED_CLAIMS_MAX, self.ledger.weights)
+
+    def _scan(self) -> None:
+        if self.ledger.writes_refused is None:
+            for claim_id in self.due():
+                self._check(claim_id)
+
+    def _check(self, claim_id: bytes) -> None:
+        facts = self.ledger.facts
+        key = facts.claim_key(claim_id)
+        claim = None if key is None else facts.claim(key)
+        if claim is not None and facts.checkable(claim, self.ledger.weights):
+            self.write(lambda ledger: self._scheduler._record(ledger, claim_id, Finding(VERIFIED)), _done)
+
+
+def _done(result: Any) -> None:
+    """Nobody waits; a refused verdict is found again by the scan."""

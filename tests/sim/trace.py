@@ -1,0 +1,39 @@
+"""The log of a run: readable lines, and a digest over all of them that two runs of one seed must share."""
+
+from collections import deque
+from hashlib import blake2b
+from typing import Final
+
+from tests.sim.clock import START_MS, Clock
+
+LINES_KEPT: Final = 400
+"""Lines that a failure shows; the digest covers all."""
+
+
+class Trace:
+    """Collects lines.
+
+    They name peers by index, logs by number and GPUs by uuid, never ids of events or claims: hotkeys sign with fresh
+    randomness, so such ids differ between runs.
+    """
+
+    def __init__(self, clock: Clock, *, echo: bool = False) -> None:
+        self._clock = clock
+        self._echo = echo
+        self._digest = blake2b(digest_size=16)
+        self.lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self.count = 0
+
+    def __call__(self, who: str, what: str, text: str = "") -> None:
+        """Add a line."""
+        line = f"{(self._clock.now_ms - START_MS) / 1000:10.3f}  {who:<4} {what:<16} {text}".rstrip()
+        self._digest.update(line.encode() + b"\n")
+        self.lines.append(line)
+        self.count += 1
+        if self._echo:
+            print(line)
+
+    @property
+    def digest(self) -> str:
+        """Digest of every line so far, hex."""
+        return self._digest.hexdigest()

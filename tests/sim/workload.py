@@ -1,0 +1,140 @@
+"""Miners that register, fight for, delete and register again a few GPUs, at any peer, and repeat themselves."""
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
+from p2pnodes.model.requests import PURPOSE_DELETE, Add, Delete, bound_purpose, request_id, sign_add, sign_delete
+from p2pnodes.store.facts import StoredClaim
+from tests.support import MINERS, NETWORK, body, hotkey
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+GPUS: Final = tuple(f"gpu-{number:02}" for number in range(32))
+ANYTHING: Final = tuple((miner, uuid) for miner in MINERS for uuid in GPUS)
+PAUSE_MS: Final = (50.0, 1_500.0)
+BURST: Final = 12
+BURST_SHARE: Final = 0.04
+"""Now and then as many requests come in one moment, so that events share commits and frames."""
+
+ANSWER_MS_MAX: Final = 2_000.0
+"""A miner that hears nothing for this long takes the same request to the next peer (rule 2)."""
+
+NONCE_OFF_S: Final = 3
+RANKS: Final = 64
+"""Places of one second's requests in the order of their ids."""
+
+
+class Acknowledged(NamedTuple):
+    """What some peer answered with success; it must never be lost.
+
+    Attributes:
+        id: The claim's id, which may be that of an earlier request with the same body; or the delete's request id.
+        uuid: The GPU of a delete, empty for a claim.
+        label: For people.
+    """
+
+    id: bytes
+    uuid: str
+    label: str
+
+
+class Workload:
+    """Draws requests and keeps what was acknowledged."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._ended = False
+        self._posted: list[tuple[Add | Delete, str, str]] = []
+        self._ranks: dict[int, list[int]] = {}
+        self._registered: list[tuple[str, str]] = []
+        self.acknowledged: list[Acknowledged] = []
+
+    def start(self) -> None:
+        """Post now and then until ``end``."""
+        self._world.clock.after(self._world.rng.uniform(*PAUSE_MS), self._act)
+
+    def end(self) -> None:
+        """Post nothing new; what waits for an answer goes on."""
+        self._ended = True
+
+    def _act(self) -> None:
+        if self._ended:
+            return
+        for _ in range(BURST if self._world.rng.random() < BURST_SHARE else 1):
+            self._request()
+        self.start()
+
+    def _request(self) -> None:
+        rng = self._world.rng
+        kind = rng.choices(("add", "delete", "again"), (5, 3, 1))[0]
+        if kind == "again" and self._posted:
+            self._post(*rng.choice(self._posted), rng.randrange(len(self._world.peers)), retries=0)
+        else:
+            request, uuid, label = self._delete() if kind == "delete" else self._add()
+            self._posted.append((request, uuid, label))
+            first = rng.randrange(len(self._world.peers))
+            self._post(request, uuid, label, first, retries=len(self._world.peers))
+            if rng.random() < 0.2:  # rule 2: the same to another peer at the same time is the same claim
+                self._post(request, uuid, label, first + 1, retries=0)
+
+    def _nonce_s(self) -> int:
+        return int(self._world.clock.now_ms) // 1000 + self._world.rng.randint(-NONCE_OFF_S, NONCE_OFF_S)
+
+    def _add(self) -> tuple[Add, str, str]:
+        rng = self._world.rng
+        miner, nonce_s = rng.choice(MINERS), self._nonce_s()
+        uuids = rng.sample(GPUS, rng.choice((1, 1, 2, 4)))
+        rank, raw = self._rank(nonce_s), body(uuids)
+        # Hotkeys sign with fresh randomness, and stamps of one second are ordered by request id: sign again until the
+        # id begins as the seed chose, so that a seed stays one run.
+        while request_id(NETWORK.id, request := sign_add(hotkey(miner), nonce_s, raw))[0] * RANKS // 256 != rank:
+            pass
+        self._registered += [(miner, uuid) for uuid in uuids]
+        return request, "", f"{miner} adds {' '.join(uuids)} at {nonce_s - self._world.start_s}"
+
+    def _delete(self) -> tuple[Delete, str, str]:
+        rng = self._world.rng
+        nonce_s = self._nonce_s()
+        # Mostly what the miner has registered; now and then what it has not.
+        miner, uuid = rng.choice(self._registered or ANYTHING) if rng.random() < 0.9 else rng.choice(ANYTHING)
+        purpose = bound_purpose(uuid) if rng.random() < 0.7 else PURPOSE_DELETE
+        request = sign_delete(hotkey(miner), nonce_s, purpose)
+        return request, uuid, f"{miner} deletes {uuid} at {nonce_s - self._world.start_s}"
+
+    def _rank(self, nonce_s: int) -> int:
+        """Where a request comes among those of its second; each rank is used once."""
+        used = self._ranks.setdefault(nonce_s, [])
+        used.append(self._world.rng.choice([rank for rank in range(RANKS) if rank not in used]))
+        return used[-1]
+
+    def _post(self, request: Add | Delete, uuid: str, label: str, index: int, *, retries: int) -> None:
+        """Post to a peer, and to the next one when it is down, refuses to write or does not answer."""
+        world = self._world
+        peer = world.peers[index % len(world.peers)]
+        answered = False
+
+        def done(result: Any) -> None:
+            nonlocal answered
+            if answered:
+                return
+            if isinstance(result, WritesRefusedError):
+                again()
+                return
+            answered = True
+            if isinstance(result, P2PNodesError):
+                world.trace(peer.name, "refuses", f"{label}: {type(result).__name__}")
+                return
+            world.trace(peer.name, "accepts", label)
+            found = result.claim_id if isinstance(result, StoredClaim) else request_id(NETWORK.id, request)
+            self.acknowledged.append(Acknowledged(found, uuid, label))
+
+        def again() -> None:
+            nonlocal answered
+            if not answered and retries:
+                answered = True
+                self._post(request, uuid, label, index + 1, retries=retries - 1)
+
+        if peer.up:
+            peer.submit(request, uuid, done)
+        world.clock.after(ANSWER_MS_MAX, again)
