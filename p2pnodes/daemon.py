@@ -274,7 +274,7 @@ class Daemon:
         if ledger.foreign_own is not None and ledger.foreign_own == ledger.own_log:
             self._heard = False
             await self._open_log(FOREIGN_EVENT)
-        elif not self._heard:
+        elif not self._heard and self._permitted:
             await self._hear()
         self._refuse_writes(self._why_no_writes())
         own = ledger.own_log
@@ -294,14 +294,19 @@ class Daemon:
         self._refusal = reason
         self._database.ledger.writes_refused = reason
 
+    @property
+    def _permitted(self) -> bool:
+        """Whether the hotkey that this daemon speaks for holds a permit; without one its log is nobody's to report."""
+        return self._delegation is not None and self._database.electorate.permitted(self._delegation[1].hotkey)
+
     async def _hear(self) -> None:
         ledger = self._database.ledger
         own_hotkey = self._delegation[1].hotkey if self._delegation else None
         others = {hotkey: stake for hotkey, stake in ledger.weights.enrolled.items() if hotkey != own_hotkey}
         own = ledger.own_log if self._delegation else None
-        head = ledger.heads().get(own) if own else None
+        held = ledger.state.logs.get(own) if own else None
         waited_ms = int((time.monotonic() - self._listening_since) * 1000)
-        hearing = hear(head, self._driver.own_head_reports(), others, waited_ms)
+        hearing = hear(held.head if held else None, self._driver.own_head_reports(), others, waited_ms)
         self._own_log_note = hearing.reason
         if hearing.step is Step.GO_ON:
             self._heard = True
@@ -310,6 +315,9 @@ class Daemon:
             await self._open_log(hearing.reason)
 
     def _why_no_writes(self) -> str | None:
+        if self._delegation is not None and not self._permitted:
+            address = ss58_encode(self._delegation[1].hotkey)
+            return f"the hotkey {address} holds no validator permit at block {self._database.electorate.block}"
         if not self._heard:
             return self._own_log_note
         ledger = self._database.ledger
@@ -327,9 +335,6 @@ class Daemon:
                 f"the system clock lies {ahead_ms / 1000:.0f} s before the time of the electorate's block: at most "
                 f"{CLOCK_OFF_MS_MAX // 1000} s are allowed, set it right (NTP)"
             )
-        own = self._delegation[1].hotkey if self._delegation else b""
-        if not self._database.electorate.permitted(own):
-            return f"the hotkey {ss58_encode(own)} holds no validator permit at block {self._database.electorate.block}"
         return None
 
     # -- peers -------------------------------------------------------------------------------------------------------
@@ -388,7 +393,7 @@ class Daemon:
         state, ledger, electorate = self._database.state, self._database.ledger, self._database.electorate
         gossip = self._driver.status()
         own = ledger.own_log
-        heads = ledger.heads()
+        head = state.logs[own].head if own else None
         return {
             "version": __version__,
             "network_id": self.settings.network.id.hex(),
@@ -396,7 +401,7 @@ class Daemon:
             "url": self._url,
             "hotkey": self._address,
             "node_key": self._node_key.public_key.hex(),
-            "log": own and {"number": own.number, "seq": heads[own].seq, "id": heads[own].id.hex()},
+            "log": own and head and {"number": own.number, "seq": head.seq, "id": head.id.hex()},
             "state_root": state.state_root.hex(),
             "vector_digest": state.vector_digest.hex(),
             "electorate": {

@@ -6,7 +6,7 @@ size, JSON, signature, fields, hosts, the database.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from json import JSONDecodeError
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from p2pnodes.api.errors import (
     json_response,
     missing,
 )
-from p2pnodes.api.hosts import HostCheck, Resolver, SystemResolver
+from p2pnodes.api.hosts import HostCheck, Resolver, system_resolver
 from p2pnodes.api.inventory import Inventory
 from p2pnodes.api.limits import TokenBuckets, client_address
 from p2pnodes.api.schemas import MultiNodeArgs
@@ -123,7 +123,7 @@ class NodesApi:
             body = _validate(value)
         if len(body.nodes) > GPUS_PER_CLAIM_MAX:  # no claim has so many, so none can answer before this check
             raise ApiError(400, f"Limit is {GPUS_PER_CLAIM_MAX} GPUs per server.")
-        refusal = await self._refusal(body)
+        refusal = await self._refusal(body, signed.hotkey)
         auth.require_fresh(signed.nonce, self._now())  # names took their time, and the event's own stamp must fit
         try:
             claim = await self._db.submit_add(Add(signed.hotkey, signed.nonce, signed.signature, raw), body, refusal)
@@ -157,9 +157,9 @@ class NodesApi:
             raise ApiError(401, str(error)) from error
         return json_response(200, {"node_id": uuid, "deleted": True})
 
-    async def _refusal(self, body: Body) -> ApiError | None:
+    async def _refusal(self, body: Body, miner: bytes) -> ApiError | None:
         """What is wrong with a well-formed body that conflicts rank above: hosts, specs, uuids twice; in this order."""
-        if not await self._hosts.acceptable(node.verification_host for node in body.nodes):
+        if not await self._hosts.acceptable((node.verification_host for node in body.nodes), miner):
             return ApiError(400, "One or more invalid verification_hosts provided.")
         try:
             self._table.check(body.nodes)
@@ -296,7 +296,7 @@ def create_app(
     *,
     now: Callable[[], float],
     readiness: Callable[[], Sequence[str]],
-    resolver: Resolver | None = None,
+    resolver: Resolver = system_resolver,
     gossip: Handler | None = None,
 ) -> web.Application:
     """Build the public application; serve it with ``server.make_runner``.
@@ -307,21 +307,13 @@ def create_app(
         settings: What the operator chose.
         now: Wall clock, Unix seconds.
         readiness: Reasons why the daemon is not ready; empty when it is.
-        resolver: Looks up verification hosts; the system's resolver by default.
+        resolver: Looks up verification hosts.
         gossip: Handler of the peers' WebSocket at GOSSIP_PATH.
     """
     middlewares = [answer_errors]
     if settings.cors_origins:
         middlewares.insert(0, cors(settings.cors_origins))
     app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=middlewares)
-    if resolver is None:
-        system = resolver = SystemResolver()
-
-        async def close_resolver(_: web.Application) -> AsyncIterator[None]:
-            yield
-            system.close()
-
-        app.cleanup_ctx.append(close_resolver)
     api = NodesApi(db, network, settings, now=now, readiness=readiness, resolver=resolver)
     app.add_routes(
         [
@@ -417,9 +409,11 @@ def _parsed(request: web.Request, raw: bytes) -> Body | None:
     if not _is_json(request):
         return None
     try:
-        return parse_body(raw)
+        body = parse_body(raw)
     except InvalidBodyError:
         return None
+    # Peers read a null server_name as an absent one, while upstream refuses it: pydantic shall look.
+    return None if body.server_name is None and b'"server_name"' in raw else body
 
 
 def _is_json(request: web.Request) -> bool:

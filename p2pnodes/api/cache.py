@@ -86,8 +86,10 @@ class RootedCache:
         return answer
 
     def _keep(self, key: tuple[bytes, str], answer: Rendered) -> None:
+        if len(answer.body) > BYTES_MAX:
+            return  # it would drive out all others and then itself
         replaced = self._entries.pop(key, None)
         self._bytes += len(answer.body) - (len(replaced.body) if replaced else 0)
         self._entries[key] = answer
-        while self._entries and (len(self._entries) > ENTRIES_MAX or self._bytes > BYTES_MAX):
+        while len(self._entries) > ENTRIES_MAX or self._bytes > BYTES_MAX:
             self._bytes -= len(self._entries.popitem(last=False)[1].body)

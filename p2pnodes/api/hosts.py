@@ -7,50 +7,54 @@ connects to (a name can resolve to something else tomorrow); here the point is t
 import asyncio
 import re
 import socket
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, Protocol
+from typing import Any, Final
+from weakref import WeakValueDictionary
 
-HOSTS_KEPT: Final = 4_096
-"""Texts that are remembered as addresses or names: a server's GPUs share one host."""
+LOOKUPS_MAX: Final = 32
+"""Names that are looked up at the same time, over all requests: a lookup that hangs holds a thread."""
 
-LOOKUPS_MAX: Final = 8
-"""Names that are resolved at the same time, over all requests: a lookup that hangs holds a thread."""
+LOOKUPS_PER_MINER_MAX: Final = 4
+"""Of those, for one miner: who sends names that hang delays nobody's registration but his own."""
+
+HOSTS_KEPT: Final = 1_024
+"""Hosts that are kept parsed: a miner's servers are few, and each of their GPUs names its server."""
 
 _NAME = re.compile(r"(?=.{1,253}\.?$)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?", re.ASCII)
 
-
-class Resolver(Protocol):
-    """Looks up the addresses of a name."""
-
-    async def __call__(self, name: str) -> Iterable[str]:
-        """Addresses of ``name``, as text.
-
-        Raises:
-            OSError: The name does not resolve.
-        """
+Resolver = Callable[[str], Coroutine[Any, Any, Iterable[str]]]
+"""Looks up the addresses of a name, as text; raises OSError (or UnicodeError) for one that does not resolve."""
 
 
-class SystemResolver:
-    """``getaddrinfo`` in a small thread pool of its own, so that slow names starve nobody else's threads."""
+async def system_resolver(name: str) -> Iterable[str]:
+    """Ask the system. A ``Resolver``.
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(LOOKUPS_MAX, thread_name_prefix="p2pnodes-dns")
+    ``getaddrinfo`` cannot be interrupted, and the interpreter waits for the threads of an executor when it exits: in a
+    daemon thread, a name that hangs does not hold up the daemon's stop.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[Iterable[str]] = loop.create_future()
 
-    async def __call__(self, name: str) -> Iterable[str]:
-        """See ``Resolver``."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, _getaddrinfo, name)
+    def settle(settler: Callable[[Any], None], value: Any) -> None:
+        if not found.done():  # nobody waits any more
+            settler(value)
 
-    def close(self) -> None:
-        """Forget what waits; lookups that hang are left to the C library's own timeout."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def look_up() -> None:
+        try:
+            infos = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            outcome: tuple[Callable[[Any], None], Any] = found.set_exception, error
+        else:
+            outcome = found.set_result, [str(info[4][0]) for info in infos]
+        with suppress(RuntimeError):  # the loop is closed: the daemon has stopped meanwhile
+            loop.call_soon_threadsafe(settle, *outcome)
 
-
-def _getaddrinfo(name: str) -> list[str]:
-    return [str(info[4][0]) for info in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
+    threading.Thread(target=look_up, name="p2pnodes-dns", daemon=True).start()
+    return await found
 
 
 class HostCheck:
@@ -61,10 +65,12 @@ class HostCheck:
         self._resolver = resolver
         self._timeout_s = timeout_s
         self._allow_private = allow_private
-        self._lookups = asyncio.Semaphore(LOOKUPS_MAX)
+        self._slots = asyncio.Semaphore(LOOKUPS_MAX)
+        self._slots_of: WeakValueDictionary[bytes, asyncio.Semaphore] = WeakValueDictionary()
+        self._running: set[asyncio.Task[Iterable[str]]] = set()
 
-    async def acceptable(self, hosts: Iterable[str]) -> bool:
-        """Whether every host is an address or a resolvable name, and public; answers within the timeout."""
+    async def acceptable(self, hosts: Iterable[str], miner: bytes) -> bool:
+        """Whether every host that a miner names is a public address or resolves to public ones only, in time."""
         names = []
         for host in set(hosts):
             address = _literal(host)
@@ -79,19 +85,42 @@ class HostCheck:
         try:
             async with asyncio.timeout(self._timeout_s):
                 for name in names:
-                    if not await self._name_acceptable(name):
+                    if not await self._name_acceptable(name, miner):
                         return False
         except TimeoutError:
             return False
         return True
 
-    async def _name_acceptable(self, name: str) -> bool:
+    async def _name_acceptable(self, name: str, miner: bytes) -> bool:
         try:
-            async with self._lookups:
-                found = [_literal(text) for text in await self._resolver(name)]
+            found = [_literal(text) for text in await self._look_up(name, miner)]
         except (OSError, UnicodeError):  # UnicodeError: a label that the resolver cannot encode
             return False
         return bool(found) and all(address is not None and self._public(address) for address in found)
+
+    async def _look_up(self, name: str, miner: bytes) -> Iterable[str]:
+        """Addresses of a name. Its slots are taken until the lookup ends, also when nobody waits for it any more."""
+        own = self._slots_of.get(miner)
+        if own is None:
+            own = self._slots_of[miner] = asyncio.Semaphore(LOOKUPS_PER_MINER_MAX)
+        await own.acquire()
+        try:
+            await self._slots.acquire()
+        except BaseException:
+            own.release()
+            raise
+        lookup = asyncio.create_task(self._resolver(name))
+        self._running.add(lookup)
+
+        def ended(task: asyncio.Task[Iterable[str]]) -> None:
+            self._running.discard(task)
+            self._slots.release()
+            own.release()
+            if not task.cancelled():
+                task.exception()  # seen, in case that nobody waits
+
+        lookup.add_done_callback(ended)
+        return await asyncio.shield(lookup)
 
     def _public(self, address: IPv4Address | IPv6Address) -> bool:
         return self._allow_private or is_public(address)

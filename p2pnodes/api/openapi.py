@@ -52,6 +52,7 @@ _UNCHANGED = Answer("Nothing changed since the given ETag.", None)
 _INVALID = Answer("A value is not as it must be.", schemas.ValidationProblem)
 _UNSIGNED = Answer("Not signed by a registered hotkey; the detail says which check failed.", schemas.Problem)
 _LIMITED = Answer("Too many requests; Retry-After says when to come back.", schemas.Problem)
+_NO_READS = Answer("This peer's database cannot be read; Retry-After says when to come back.", schemas.Problem)
 _NO_WRITES = Answer("This peer may not write now; Retry-After says when to come back.", schemas.Problem)
 
 ROUTES: Final = (
@@ -91,7 +92,7 @@ ROUTES: Final = (
         ),
         None,
         {200: Answer("The inventory.", schemas.InventoryView), 304: _UNCHANGED,
-         422: _INVALID, 429: _LIMITED},
+         422: _INVALID, 429: _LIMITED, 503: _NO_READS},
     ),
     Route(
         "get",
@@ -112,7 +113,7 @@ ROUTES: Final = (
         (_parameter("task_id", "string", "As POST /nodes/ returned it.", required=True),),
         None,
         {200: Answer("The vote so far.", schemas.TaskState),
-         401: _UNSIGNED, 422: _INVALID, 429: _LIMITED},
+         401: _UNSIGNED, 422: _INVALID, 429: _LIMITED, 503: _NO_READS},
     ),
     Route(
         "delete",

@@ -7,7 +7,7 @@ application. It answers them with 400 and logs a traceback for each; ``ParserErr
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -59,23 +59,25 @@ class ParserErrors(logging.Filter):
         return False
 
 
-def runner_kwargs() -> dict[str, Any]:
-    """Arguments of ``web.AppRunner`` (and of aiohttp's test server) for the public interface."""
+def make_runner(app: web.Application, *, shutdown_timeout_s: float = SHUTDOWN_S) -> web.AppRunner:
+    """Runner of the public interface; the daemon adds sites to it.
+
+    Args:
+        app: The application.
+        shutdown_timeout_s: Seconds that requests in progress get when it is stopped.
+    """
     logger = logging.getLogger(f"{__name__}.aiohttp")
     logger.filters[:] = [ParserErrors()]
     logger.setLevel(logging.DEBUG)  # what is not HTTP at all (a TLS hello, say) aiohttp logs there
-    return {
-        "logger": logger,
-        "access_log": None,  # at the rate of polls, a line per request is what fills disks
-        "max_headers": HEADERS_MAX,
-        "max_field_size": HEADER_BYTES_MAX,
-        "max_line_size": REQUEST_LINE_BYTES_MAX,
-        "keepalive_timeout": IDLE_TIMEOUT_S,
-        "lingering_time": LINGER_S,
-        "auto_decompress": False,  # the miner signed the bytes that it sent; and no bombs
-    }
-
-
-def make_runner(app: web.Application, *, shutdown_timeout_s: float = SHUTDOWN_S) -> web.AppRunner:
-    """Runner of the public interface; the daemon adds sites to it."""
-    return web.AppRunner(app, shutdown_timeout=shutdown_timeout_s, **runner_kwargs())
+    return web.AppRunner(
+        app,
+        shutdown_timeout=shutdown_timeout_s,
+        logger=logger,
+        access_log=None,  # at the rate of polls, a line per request is what fills disks
+        max_headers=HEADERS_MAX,
+        max_field_size=HEADER_BYTES_MAX,
+        max_line_size=REQUEST_LINE_BYTES_MAX,
+        keepalive_timeout=IDLE_TIMEOUT_S,
+        lingering_time=LINGER_S,
+        auto_decompress=False,  # the miner signed the bytes that it sent; and no bombs
+    )

@@ -32,7 +32,7 @@ def registration(claim: StoredClaim, table: GpuTable) -> bytes:
         "verification_error": (vote.detail or UNKNOWN_FAILURE) if vote.status == FAILED else None,
         "instance": None,
     }
-    nodes = [{**table.fill(node)._asdict(), **shared} for node in claim.body.nodes]
+    nodes = [{**table.fill(node), **shared} for node in claim.body.nodes]
     return orjson.dumps({"nodes": nodes, "task_id": task_id_of(address, claim.claim_id)})
 
 

@@ -322,6 +322,7 @@ class Engine:
             self._backoffs.electorate_changed()
             for session in self._sessions.values():
                 session.digest_due = True
+                session.reported = session.equal_at = None  # equal digests spoke of the logs that were permitted then
         for silent in self._sync.tick(state, paused=self._paused):
             self._close(self._sessions[silent.session], silent.reason, silent.ban_s)
         return self._outbox.take()
@@ -336,6 +337,8 @@ class Engine:
             A hotkey is absent until its peer has sent a complete vector, or a digest that equals ours.
         """
         reports: dict[bytes, Head | None] = {}
+        if self._store.state.electorate_digest != self._electorate:  # the next tick takes note of it
+            return reports
         for session in self._sessions.values():
             if session.reported is not None:
                 hotkey, head = session.peer.hotkey, session.reported.get(log)

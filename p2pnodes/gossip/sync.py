@@ -99,7 +99,7 @@ class Sync:
             self.greet(session, state, asks=False)
         if digest.vector == state.vector_digest:
             if session.equal_at != digest.vector:  # said again, it costs nothing
-                session.hear(((log, held.head) for log, held in state.logs.items()), state)
+                session.hear(state.heads.items(), state)
                 session.equal_at = digest.vector
             session.vector_due = False
         else:

@@ -81,7 +81,8 @@ def parse_json(data: bytes) -> Any:
     content = data.decode("utf-8")
     if content.count("[") + content.count("{") > JSON_DEPTH_MAX and _depth(content) > JSON_DEPTH_MAX:
         raise DepthError(f"JSON is nested deeper than {JSON_DEPTH_MAX} levels")
-    return _DECODER.decode(content)
+    decoder = _COUNTING_DECODER if _LONG_RUN in data.translate(_AS_ZEROS) else _DECODER
+    return decoder.decode(content)
 
 
 @lru_cache(BODIES_KEPT)
@@ -253,4 +254,9 @@ def _depth(content: str) -> int:
     return deepest
 
 
-_DECODER: Final = json.JSONDecoder(parse_int=_bounded_int, parse_constant=_no_constant)
+_DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
+_COUNTING_DECODER: Final = json.JSONDecoder(parse_int=_bounded_int, parse_constant=_no_constant)
+"""Counts the digits of every integer, at a price: taken only where a run of digits is long enough to matter."""
+
+_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG_RUN: Final = b"0" * INTEGER_DIGITS_MAX

@@ -48,18 +48,18 @@ class GpuTable:
     def _identify(self, name: str) -> str | None:
         return next((key for key, pattern in self._patterns if pattern.search(name)), None)
 
-    def fill(self, node: Node) -> Node:
-        """Complete a node with what the table knows of its model.
+    def fill(self, node: Node) -> dict[str, Any]:
+        """The fields of a node, completed with what the table knows of its model.
 
         ``processors`` and ``max_threads_per_processor`` are filled where the miner left them out; ``major``, ``minor``,
         ``sxm``, ``concurrent_kernels`` and ``ecc`` come from the table where it has them.
         """
-        left_out = {
-            key: value
-            for key, value in self._where_absent.get(node.gpu_identifier, {}).items()
-            if getattr(node, key) is None
-        }
-        return node._replace(**self._from_table.get(node.gpu_identifier, {}), **left_out)
+        fields = node._asdict()
+        fields.update(self._from_table.get(node.gpu_identifier, {}))
+        for key, value in self._where_absent.get(node.gpu_identifier, {}).items():
+            if fields[key] is None:
+                fields[key] = value
+        return fields
 
     def check(self, nodes: Iterable[Node]) -> None:
         """Check a server's GPUs against the table.

@@ -6,9 +6,8 @@ the raw body, the tail of a DELETE its purpose.
 
 import re
 from functools import lru_cache
+from hashlib import sha256
 from typing import Final, NamedTuple
-
-from nacl.bindings import crypto_hash_sha256
 
 from p2pnodes.model import codec
 from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, Hotkey, ss58_encode, verify_hotkey
@@ -71,7 +70,7 @@ def tail_of(request: Request) -> str:
 @lru_cache(TAILS_KEPT)
 def body_tail(body: bytes) -> str:
     """The tail of a registration: the SHA-256 of its body, hex."""
-    return crypto_hash_sha256(body).hex()
+    return sha256(body).hexdigest()
 
 
 def signing_message(address: str, nonce: str, tail: str) -> bytes:

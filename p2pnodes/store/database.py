@@ -371,16 +371,26 @@ class Database:
     async def _fetch(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         if self._reader is None:
             raise StoreError("the database is not open")
-        return list(await self._reader.execute_fetchall(query, values))
+        try:
+            return list(await self._reader.execute_fetchall(query, values))
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
 
     async def _with_facts(self, function: Callable[[Facts], T]) -> T:
         return await self._loop.run_in_executor(self._facts_pool, self._run_with_facts, function)
 
     def _run_with_facts(self, function: Callable[[Facts], T]) -> T:
-        if self._facts is None:
-            self._facts = Facts(open_reader(self.path))
-        with self._facts.snapshot():
-            return function(self._facts)
+        try:
+            if self._facts is None:
+                self._facts = Facts(open_reader(self.path))
+            with self._facts.snapshot():
+                return function(self._facts)
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
+
+
+def _unreadable(error: sqlite3.Error) -> StoreError:
+    return StoreError(f"the database cannot be read: {error}; check the disk and the file's permissions")
 
 
 def _filter(miner: bytes | None, model: str | None) -> tuple[str, list[Any]]:

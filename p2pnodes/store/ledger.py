@@ -89,9 +89,21 @@ class LogState(NamedTuple):
 
 
 class State(NamedTuple):
-    """What the last committed transaction left: comparable between peers at equal digests. Safe in any thread."""
+    """What the last committed transaction left: comparable between peers at equal digests. Safe in any thread.
+
+    Attributes:
+        logs: Every log that is held.
+        heads: The version vector as it is compared: heads of the logs whose hotkeys are permitted. What others say
+            cannot matter, and some peers hold it while others never asked for it.
+        state_root: Over all rows.
+        electorate_digest: Of the electorate that they were computed with.
+        vector_digest: Of ``heads``.
+        events: Stored events.
+        nodes: Rows.
+    """
 
     logs: Mapping[LogId, LogState]
+    heads: Mapping[LogId, Head]
     state_root: bytes
     electorate_digest: bytes
     vector_digest: bytes
@@ -193,8 +205,8 @@ class Ledger:
     # -- events ------------------------------------------------------------------------------------------------------
 
     def heads(self) -> dict[LogId, Head]:
-        """The version vector: the head of every log, derived from the log."""
-        return {log: state.head for log, state in self.state.logs.items()}
+        """The version vector, derived from the log: see ``State.heads``."""
+        return dict(self.state.heads)
 
     def read(self, log: LogId, first_seq: int, size_bytes_max: int) -> list[bytes]:
         """Consecutive events of a log from ``first_seq``, as received: at least one if it exists, else up to a size."""
@@ -728,12 +740,14 @@ class Ledger:
         return any(known(Event.decode(wire)) for (wire,) in rows)
 
     def _refresh_state(self) -> None:
-        logs = dict(self._logs)
+        permitted = self.weights.electorate.permitted
+        heads = {log: state.head for log, state in self._logs.items() if permitted(state.hotkey)}
         self.state = State(
-            logs,
+            dict(self._logs),
+            heads,
             self._root.root(),
             self.weights.electorate.digest,
-            vector_digest({log: state.head for log, state in logs.items()}),
+            vector_digest(heads),
             self._events,
             self._nodes,
         )

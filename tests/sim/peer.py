@@ -255,7 +255,7 @@ class SimPeer:
         if ledger.foreign_own is not None and ledger.foreign_own == ledger.own_log:
             self._heard = False
             self._open_log("a foreign event in the own log")
-        elif not self._heard:
+        elif not self._heard and ledger.weights.electorate.permitted(self.hotkey.public_key):
             self._hear()
         ledger.writes_refused = self._why_no_writes()
 

@@ -55,7 +55,7 @@ def test_one_seed_is_one_run_in_another_process_too() -> None:
 
 
 def test_a_run_meets_the_faults_that_it_asks_for() -> None:
-    world = World(2, peers=5, minutes=2.0)
+    world = World(3, peers=5, minutes=2.0)
     world.trace.lines = deque()  # all of them
     world.run()
     log = "\n".join(world.trace.lines)
