@@ -1,12 +1,14 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
-from pytest_aiohttp.plugin import AiohttpClient
+from aiohttp import web
 
 from p2pnodes.api.app import create_app
-from p2pnodes.api.server import runner_kwargs
+from p2pnodes.api.server import make_runner
 from p2pnodes.api.settings import ApiSettings
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import LogId, delegate
@@ -32,9 +34,7 @@ def resolver() -> FakeResolver:
 async def db(tmp_path: Path, clock: Clock) -> AsyncIterator[Database]:
     """The database of the only validator, ready to write."""
     node_key = NodeKey.from_seed(bytes(32))
-    database = await Database.open(
-        tmp_path / "p2pnodes.db", NETWORK, node_key, now_ms=lambda: int(clock() * 1000)
-    )
+    database = await Database.open(tmp_path / "p2pnodes.db", NETWORK, node_key, now_ms=lambda: int(clock() * 1000))
     registered = {ALICE.public_key: 50, BOB.public_key: 60}
     pin = Pin(100, NOW_S * 1000, {VALIDATOR.public_key: 100}, registered, {})
     await database.set_electorate(Electorate(pin))
@@ -57,17 +57,22 @@ async def db(tmp_path: Path, clock: Clock) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def make_client(
-    aiohttp_client: AiohttpClient, db: Database, clock: Clock, resolver: FakeResolver
-) -> MakeClient:
-    """Serve the database with other settings than the default ones."""
+async def make_client(db: Database, clock: Clock, resolver: FakeResolver) -> AsyncIterator[MakeClient]:
+    """Serve the database with other settings than the default ones, as the daemon does."""
+    async with AsyncExitStack() as stack:
 
-    async def make(settings: ApiSettings | None = None, **changes: Any) -> Client:
-        arguments: dict[str, Any] = {"now": clock, "readiness": list, "resolver": resolver, **changes}
-        app = create_app(arguments.pop("db", db), NETWORK, settings or ApiSettings(), **arguments)
-        return await aiohttp_client(app, server_kwargs=runner_kwargs())
+        async def make(settings: ApiSettings | None = None, **changes: Any) -> Client:
+            arguments: dict[str, Any] = {"now": clock, "readiness": list, "resolver": resolver, **changes}
+            app = create_app(arguments.pop("db", db), NETWORK, settings or ApiSettings(), **arguments)
+            runner = make_runner(app, shutdown_timeout_s=1)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            (port,) = [address[1] for address in runner.addresses]
+            session = await stack.enter_async_context(aiohttp.ClientSession(f"http://127.0.0.1:{port}"))
+            return Client(session, port)
 
-    return make
+        yield make
 
 
 @pytest.fixture

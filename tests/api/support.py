@@ -6,14 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from aiohttp import ClientResponse
-from aiohttp.test_utils import TestClient
-from aiohttp.web import Application, Request
+from aiohttp import ClientResponse, ClientSession
 
 from p2pnodes.model.events import VERIFIED, Place, Verdict
 from p2pnodes.model.keys import Hotkey
 from p2pnodes.model.network import Network
-from p2pnodes.model.requests import signing_message
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
 
@@ -28,7 +25,12 @@ MALLORY: Final = Hotkey.from_uri("//Mallory")
 
 VALIDATOR: Final = Hotkey.from_uri("//validator0")
 
-Client = TestClient[Request, Application]
+
+class Client(NamedTuple):
+    """An HTTP client of one served interface, and the port that it is served on."""
+
+    session: ClientSession
+    port: int
 
 
 class Clock:
@@ -80,11 +82,14 @@ class Miner:
     def headers(self, tail: str, nonce: str | None = None) -> dict[str, str]:
         return signed_headers(self.hotkey, nonce or str(int(self.clock())), tail)
 
+    def signed(self, raw: bytes, nonce: str | None = None) -> dict[str, str]:
+        """Headers of a POST of these bytes: sent twice, they are the same signed request."""
+        return self.headers(hashlib.sha256(raw).hexdigest(), nonce)
+
     async def post(self, body: Any, headers: Mapping[str, str] | None = None, nonce: str | None = None) -> Answer:
         raw = body if isinstance(body, bytes) else encode(body)
-        signed = self.headers(hashlib.sha256(raw).hexdigest(), nonce)
-        signed["Content-Type"] = "application/json"
-        return await self.send("POST", "/nodes/", {**signed, **(headers or {})}, raw)
+        sent = {"Content-Type": "application/json", **self.signed(raw, nonce), **(headers or {})}
+        return await self.send("POST", "/nodes/", sent, raw)
 
     async def delete(self, uuid: str, headers: Mapping[str, str] | None = None, nonce: str | None = None) -> Answer:
         return await self.send("DELETE", f"/nodes/{uuid}", headers or self.headers("nodes", nonce))
@@ -99,7 +104,9 @@ class Miner:
     async def send(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> Answer:
-        async with self.client.request(method, path, headers=headers, data=body, allow_redirects=False) as response:
+        async with self.client.session.request(
+            method, path, headers=headers, data=body, allow_redirects=False
+        ) as response:
             return await answer(response)
 
 
@@ -110,10 +117,11 @@ async def answer(response: ClientResponse) -> Answer:
 
 
 def signed_headers(hotkey: Hotkey, nonce: str, tail: str) -> dict[str, str]:
+    """The headers of compat.md, section 1, from its text: the package's own signing is not asked."""
     return {
         "X-Chutes-Hotkey": hotkey.address,
         "X-Chutes-Nonce": nonce,
-        "X-Chutes-Signature": hotkey.sign(signing_message(hotkey.address, nonce, tail)).hex(),
+        "X-Chutes-Signature": hotkey.sign(f"{hotkey.address}:{nonce}:{tail}".encode()).hex(),
     }
 
 

@@ -1,0 +1,162 @@
+"""/openapi.json describes what the routes really answer; /docs shows it without anybody else's help."""
+
+import re
+from typing import Any, cast
+
+import pytest
+from pydantic import BaseModel, RootModel
+
+from p2pnodes.api import schemas
+from p2pnodes.api.app import create_app
+from p2pnodes.api.inventory import Inventory
+from p2pnodes.api.openapi import document
+from p2pnodes.api.settings import ApiSettings
+from p2pnodes.model.claims import GPUS_PER_CLAIM_MAX, NAME_CHARS_MAX
+from p2pnodes.model.events import FAILED, VERIFIED
+from p2pnodes.store.database import Database
+from tests.api.conftest import MakeClient
+from tests.api.support import ALICE, NETWORK, Answer, Clock, FakeResolver, Miner, claim_id_of, gpu, place, server, vote
+
+DOCUMENT = document()
+
+
+def conforms(answer: Answer, method: str, path: str) -> None:
+    """The answer's status is documented for its route, and its body is what its model says, no field more."""
+    described = DOCUMENT["paths"][path][method]["responses"]
+    assert str(answer.status) in described
+    content = described[str(answer.status)].get("content")
+    if content is None:
+        assert answer.body is None
+        return
+    reference = content["application/json"]["schema"]["$ref"]
+    model: type[BaseModel] = getattr(schemas, reference.removeprefix("#/components/schemas/"))
+    assert model.model_validate(answer.body, strict=True).model_dump(exclude_unset=True) == answer.body
+
+
+async def test_every_real_answer_is_the_documented_one(
+    alice: Miner, bob: Miner, db: Database, clock: Clock, make_client: MakeClient
+) -> None:
+    async def post(body: Any, **changes: Any) -> Answer:
+        answer = await alice.post(body, **changes)
+        conforms(answer, "post", "/nodes/")
+        return answer
+
+    statuses = set()
+    accepted = await post(server(8))
+    claim_id = await claim_id_of(db, accepted.body["task_id"])
+    for path in ("/nodes/", "/nodes/?detailed=true"):
+        conforms(await alice.get(path), "get", "/nodes/")
+    await vote(db, clock, claim_id, VERIFIED)
+    await place(db, clock, claim_id, gpu(0)["uuid"], public=True)
+    await place(db, clock, claim_id, gpu(1)["uuid"], public=False)
+    bodies: list[Any] = [server(8), server(9), server(11), server(1, 20, memory=1), {"nodes": [{}]}, b"{", b""]
+    for body in bodies:
+        statuses.add((await post(body)).status)
+    assert statuses == {202, 400, 409, 422}
+    statuses.add((await post(server(1), nonce="0")).status)
+    statuses.add((await post(b" " * 70_000)).status)
+    assert {401, 413} <= statuses
+
+    for path in ("/nodes/", "/nodes/?detailed=true", "/nodes/?detailed=x"):
+        answer = await alice.get(path)
+        conforms(answer, "get", "/nodes/")
+    conforms(await alice.get("/nodes/", {"If-None-Match": "*"}), "get", "/nodes/")
+    conforms(await alice.get("/nodes/supported"), "get", "/nodes/supported")
+    conforms(await alice.get("/nodes/supported", {"If-None-Match": "*"}), "get", "/nodes/supported")
+
+    failed = await bob.post(server(1, 30))
+    await vote(db, clock, await claim_id_of(db, failed.body["task_id"], bob.hotkey), FAILED, "too slow")
+    for miner, task_id in (
+        (alice, accepted.body["task_id"]),
+        (bob, failed.body["task_id"]),
+        (alice, "x"),
+        (alice, None),
+    ):
+        conforms(await miner.status(task_id), "get", "/nodes/verification_status")
+    conforms(await alice.status(f"{ALICE.address}::{'0' * 32}"), "get", "/nodes/verification_status")
+
+    headers = alice.headers("nodes")
+    deletions = [(gpu(0)["uuid"], headers), (gpu(1)["uuid"], headers), ("absent", None)]
+    answers = [await alice.delete(uuid, with_headers) for uuid, with_headers in deletions]
+    answers.append(await alice.delete(gpu(2)["uuid"], nonce=str(int(clock()) - 1)))
+    assert [answer.status for answer in answers] == [200, 401, 404, 409]
+    for answer in answers:
+        conforms(answer, "delete", "/nodes/{node_id}")
+
+    conforms(await alice.get("/healthz"), "get", "/healthz")
+    conforms(await alice.get("/readyz"), "get", "/readyz")
+    limited = Miner(await make_client(ApiSettings(address_burst=1, address_rate=0.1), readiness=lambda: ["no"]), clock)
+    conforms(await limited.get("/readyz"), "get", "/readyz")
+    await limited.status("x")
+    conforms(await limited.status("x"), "get", "/nodes/verification_status")
+    conforms(await limited.post(server(1)), "post", "/nodes/")
+    conforms(await limited.delete("x"), "delete", "/nodes/{node_id}")
+    conforms(await limited.get("/nodes/?model=x"), "get", "/nodes/")
+
+
+async def test_the_document_is_served_as_it_is_made(alice: Miner) -> None:
+    answer = await alice.get("/openapi.json")
+    assert answer.status == 200
+    assert answer.body == DOCUMENT
+
+
+def test_every_route_that_is_served_is_described_and_no_other() -> None:
+    app = create_app(
+        cast("Inventory", None), NETWORK, ApiSettings(), now=Clock(), readiness=list, resolver=FakeResolver()
+    )
+    served = {
+        (route.method.lower(), route.resource.canonical)
+        for route in app.router.routes()
+        if route.resource is not None and route.method != "*"  # of another slash
+    }
+    described = {(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert served - described == {("get", "/openapi.json"), ("get", "/docs")}
+    assert described <= served
+
+
+def test_the_request_model_is_the_one_that_lists_errors() -> None:
+    schema = DOCUMENT["paths"]["/nodes/"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/MultiNodeArgs"}
+    args = DOCUMENT["components"]["schemas"]["NodeArgs"]
+    assert args["properties"]["name"]["maxLength"] == NAME_CHARS_MAX
+    assert set(args["required"]) == {
+        "uuid", "name", "memory", "clock_rate", "device_index", "gpu_identifier", "verification_host",
+        "verification_port",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="at most 512 items"):
+        schemas.MultiNodeArgs.model_validate({"nodes": [{}] * 600})
+
+
+def test_the_document_is_whole() -> None:
+    """Every reference leads somewhere, every operation is named once, every signed route asks for the three headers."""
+
+    def references(value: Any) -> set[str]:
+        if isinstance(value, dict):
+            found = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+            return found.union(*(references(item) for item in value.values()))
+        return set().union(*(references(item) for item in value)) if isinstance(value, list) else set()
+
+    names = DOCUMENT["components"]["schemas"]
+    assert {reference.removeprefix("#/components/schemas/") for reference in references(DOCUMENT)} <= set(names)
+    operations = [operation for methods in DOCUMENT["paths"].values() for operation in methods.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+    signed = {
+        operation["operationId"]
+        for operation in operations
+        if {p["name"] for p in operation["parameters"]} >= {"X-Chutes-Hotkey", "X-Chutes-Nonce", "X-Chutes-Signature"}
+    }
+    assert signed == {"post_nodes", "delete_nodes_node_id", "get_nodes_verification_status"}
+    assert str(GPUS_PER_CLAIM_MAX) in DOCUMENT["paths"]["/nodes/"]["post"]["responses"]["400"]["description"]
+    assert issubclass(schemas.Inventory, RootModel)
+
+
+async def test_the_page_needs_nothing_from_anywhere(alice: Miner) -> None:
+    answer = await alice.get("/docs")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    page = answer.body.decode()
+    assert "<script" not in page
+    assert re.findall(r"(?:src|href)\s*=\s*['\"]?([^'\">\s]+)", page) == ["/openapi.json"]
+    for path in DOCUMENT["paths"]:
+        assert path in page
