@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TypeVar
 
 import aiosqlite
@@ -36,6 +36,9 @@ log = structlog.get_logger("p2pnodes.store")
 
 GROUP_JOBS_MAX: Final = 256
 """Jobs that share one commit."""
+
+GATHER_S: Final = 0.0005
+"""How long a commit waits for another job where several came at once before: well below what it costs to be alone."""
 
 QUEUED_JOBS_MAX: Final = 4_096
 """Jobs that may wait for the writer; beyond it a write is refused with 503."""
@@ -222,21 +225,32 @@ class Database:
             self._call(self._closed.set)
             return
         self._call(_resolve, self._opened, None)
+        jobs: list[_Job] = []
         running = True
         while running:
-            jobs: list[_Job] = []
-            first = self._jobs.get()
-            while first is not None:
-                jobs.append(first)
-                if len(jobs) >= GROUP_JOBS_MAX or self._jobs.empty():
-                    break
-                first = self._jobs.get()
-            running = first is not None
+            jobs, running = self._next_group(crowded=len(jobs) > 1)
             if jobs:
                 self._run_group(self._ledger, jobs)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
         self._call(self._closed.set)
+
+    def _next_group(self, *, crowded: bool) -> tuple[list[_Job], bool]:
+        """Wait for jobs that will share a commit; false when no more will come.
+
+        A lone writer never waits for company. Where the last commit had several jobs, the next one waits a little.
+        """
+        jobs: list[_Job] = []
+        job = self._jobs.get()
+        while job is not None:
+            jobs.append(job)
+            if len(jobs) >= GROUP_JOBS_MAX:
+                return jobs, True
+            try:
+                job = self._jobs.get(timeout=GATHER_S) if crowded else self._jobs.get_nowait()
+            except Empty:
+                return jobs, True
+        return jobs, False
 
     def _run_group(self, ledger: Ledger, jobs: list[_Job]) -> None:
         results: list[Any] = []

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from p2pnodes.model import codec
 from p2pnodes.model.events import AddPayload, Event, LogId, Payload, Place, Verdict, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import request_id, sign_add
@@ -19,8 +20,8 @@ GPUS_PER_SERVER: Final = 10
 
 
 def uuids(server: int, count: int) -> list[str]:
-    """GPU uuids of one server."""
-    return [f"{server << 8 | index:032x}" for index in range(count)]
+    """GPU uuids of one server: spread like real ones, so that the database's pages are met at random."""
+    return [codec.digest(f"{server}/{index}".encode(), 16).hex() for index in range(count)]
 
 
 def open_ledger(path: Path) -> Ledger:
