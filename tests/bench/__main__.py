@@ -1,4 +1,4 @@
-"""``python -m tests.bench``: reads, writes, apply and travel, each against what it cannot beat; exit 1 below a wanted ratio."""
+"""``python -m tests.bench``: reads, writes, apply and travel, each against its limit; exit 1 below a wanted ratio."""
 
 import argparse
 import asyncio
