@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
+from p2pnodes.miner.example import example_gpu
 from p2pnodes.model.clock import HybridClock
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import (
@@ -40,24 +41,7 @@ def hotkey(uri: str) -> Hotkey:
 
 def gpu(uuid: str, index: int = 0, **changes: Any) -> dict[str, Any]:
     """NodeArgs of an H100 that fits the GPU table."""
-    return {
-        "uuid": uuid,
-        "name": "NVIDIA H100 80GB HBM3",
-        "memory": 85_899_345_920,
-        "major": 9,
-        "minor": 0,
-        "processors": 132,
-        "sxm": True,
-        "clock_rate": 1_980_000.0,
-        "max_threads_per_processor": 2048,
-        "concurrent_kernels": True,
-        "ecc": True,
-        "device_index": index,
-        "gpu_identifier": "h100_sxm",
-        "verification_host": "192.0.2.10",
-        "verification_port": 30_000 + index,
-        **changes,
-    }
+    return {**example_gpu(uuid, index, host="192.0.2.10"), **changes}
 
 
 def body(uuids: Iterable[str], **changes: Any) -> bytes:

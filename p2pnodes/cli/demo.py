@@ -110,6 +110,7 @@ async def _run(story: Story, directory: Path) -> None:
 
 async def _tell(story: Story, net: "Devnet") -> None:
     from p2pnodes.miner.client import MinerClient
+    from p2pnodes.miner.example import example_server
     from p2pnodes.model.keys import Hotkey
 
     alice = Hotkey.from_uri("//Alice")
@@ -122,7 +123,7 @@ async def _tell(story: Story, net: "Devnet") -> None:
 
     uuids = [f"{index:032x}" for index in range(1, GPUS + 1)]
     async with MinerClient([first.url], alice) as client:
-        request = client.sign_add(server("alice-1", uuids))
+        request = client.sign_add(example_server(uuids, server_id="alice-1"))
         with story.step(f"The miner //Alice registers a server with {GPUS} GPUs at peer0"):
             registration = await client.send(request)
     story.say("the request is signed by the miner; peer0 wrote it to its log, on disk, before it answered")
@@ -169,6 +170,7 @@ async def _tell(story: Story, net: "Devnet") -> None:
 async def _write_and_kill(net: "Devnet") -> tuple[set[str], int]:
     """Register GPUs at all peers at once and kill the last peer meanwhile; what was acknowledged, and by it alone."""
     from p2pnodes.miner.client import ApiUnreachableError, MinerClient
+    from p2pnodes.miner.example import example_server
     from p2pnodes.model.keys import Hotkey
 
     bob = Hotkey.from_uri("//Bob")
@@ -183,7 +185,7 @@ async def _write_and_kill(net: "Devnet") -> tuple[set[str], int]:
             peer, uuid = waiting.pop()
             async with MinerClient([peer.url], bob, retries=0) as client:
                 try:
-                    await client.add(server(uuid, [uuid]))
+                    await client.add(example_server([uuid], server_id=uuid))
                 except ApiUnreachableError:
                     if peer is not victim:
                         raise
@@ -240,13 +242,6 @@ async def _until(condition: Callable[[], Awaitable[bool]], failure: str, within_
 def _require(held: bool, failure: str) -> None:
     if not held:
         raise DemoError(failure)
-
-
-def server(server_id: str, uuids: list[str]) -> dict[str, Any]:
-    """Registration of a server whose GPUs are H100s as the GPU table wants them."""
-    from p2pnodes.miner.example import example_server
-
-    return example_server(uuids, server_id=server_id)
 
 
 def free_ports(count: int) -> list[int]:

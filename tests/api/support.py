@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from aiohttp import ClientResponse, ClientSession
 
+from p2pnodes.miner.example import example_gpu
 from p2pnodes.model.events import VERIFIED, Place, Verdict
 from p2pnodes.model.keys import Hotkey
 from p2pnodes.model.network import Network
@@ -132,20 +133,8 @@ def encode(body: Any) -> bytes:
 def gpu(index: int = 0, **changes: Any) -> dict[str, Any]:
     """One H100 of a server, as the miner's bootstrap describes it; a change to None drops the field."""
     node = {
-        "uuid": f"{index:032x}",
-        "name": "NVIDIA H100 80GB HBM3",
+        **example_gpu(f"{index:032x}", index % 10, host="93.184.216.34"),
         "memory": 85_045_542_912,
-        "major": 9,
-        "minor": 0,
-        "processors": 132,
-        "sxm": True,
-        "clock_rate": 1_980_000.0,
-        "max_threads_per_processor": 2048,
-        "concurrent_kernels": True,
-        "ecc": True,
-        "device_index": index % 10,
-        "gpu_identifier": "h100_sxm",
-        "verification_host": "93.184.216.34",
         "verification_port": 20000,
         **changes,
     }

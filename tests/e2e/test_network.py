@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from p2pnodes.cli.demo import server
 from p2pnodes.devnet import Devnet, DevnetError, Peer
 from p2pnodes.miner.client import ApiUnreachableError, MinerClient
+from p2pnodes.miner.example import example_server
 from p2pnodes.store.audit import audit
 from tests.e2e.miner import UpstreamMiner
 from tests.support import gpu, hotkey
@@ -91,7 +91,7 @@ async def test_upstreams_miner_client_registers_polls_and_deletes_at_every_peer(
 async def test_what_one_peer_accepts_is_verified_on_all_with_equal_roots(devnet: Devnet) -> None:
     uuids = [next(UUIDS) for _ in range(8)]
     async with MinerClient([devnet.urls[0]], hotkey("//Bob")) as client:
-        registration = await client.add(server("s", uuids))
+        registration = await client.add(example_server(uuids, server_id="s"))
     for peer in devnet.peers:
 
         async def shown(peer: Peer = peer) -> bool:
@@ -109,7 +109,7 @@ async def test_two_miners_who_claim_one_gpu_at_once_end_with_one_owner_everywher
 
     async def claim(miner: str, url: str) -> str:
         async with MinerClient([url], hotkey(miner)) as client:
-            return (await client.add(server("s", [uuid]))).task_id
+            return (await client.add(example_server([uuid], server_id="s"))).task_id
 
     tasks = await asyncio.gather(claim("//Charlie", devnet.urls[0]), claim("//Dave", devnet.urls[1]))
 
@@ -146,7 +146,7 @@ async def test_kill_9_under_load_loses_no_acknowledged_write_and_needs_no_hand(d
             peer, uuid = waiting.pop()
             async with MinerClient([peer.url], hotkey("//Bob"), retries=0) as client:
                 try:
-                    await client.add(server(uuid, [uuid]))
+                    await client.add(example_server([uuid], server_id=uuid))
                 except ApiUnreachableError:
                     assert peer is victim
                     continue
@@ -206,7 +206,7 @@ async def test_a_graceful_stop_takes_under_five_seconds_and_loses_nothing(devnet
     async def write(uuid: str) -> None:
         async with MinerClient([peer.url], hotkey("//Dave"), retries=0) as client:
             try:
-                await client.add(server(uuid, [uuid]))
+                await client.add(example_server([uuid], server_id=uuid))
             except ApiUnreachableError:
                 return
             acknowledged.add(uuid)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from p2pnodes.cli.demo import server
 from p2pnodes.devnet import Devnet, DevnetError, Peer
 from p2pnodes.miner.client import MinerClient
+from p2pnodes.miner.example import example_server
 from tests.support import hotkey
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -18,7 +18,7 @@ DEADLINE_S = 30.0
 
 async def add(peer: Peer, uuid: str) -> None:
     async with MinerClient([peer.url], hotkey("//Alice")) as client:
-        await client.add(server(uuid, [uuid]))
+        await client.add(example_server([uuid], server_id=uuid))
 
 
 async def holds(peer: Peer, *uuids: str) -> bool:
