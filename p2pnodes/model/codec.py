@@ -36,7 +36,8 @@ def pack(value: Value) -> bytes:
     """Encode a value canonically.
 
     Raises:
-        ValueError: An integer beyond 64 bits, or a string with a lone surrogate.
+        OverflowError: An integer beyond 64 bits.
+        ValueError: A string with a lone surrogate.
     """
     packed: bytes = msgpack.packb(value)
     return packed

@@ -12,7 +12,7 @@ from p2pnodes.model import inventory
 from p2pnodes.model.claims import Body, duplicate_uuids
 from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.errors import P2PNodesError
-from p2pnodes.model.events import VERIFIED, AddPayload, DeletePayload
+from p2pnodes.model.events import CLAIMS_PER_DELETE_MAX, VERIFIED, AddPayload, DeletePayload
 from p2pnodes.model.requests import Add, Delete, parse_nonce, request_id
 from p2pnodes.store.facts import StoredClaim
 from p2pnodes.store.ledger import Ledger
@@ -152,5 +152,7 @@ def admit_delete(ledger: Ledger, request: Delete, uuid: str, now_ms: int) -> Non
             f"the nonce {nonce} lies below {latest}, with which GPU {uuid} was registered: "
             "check the clock of the signing machine and sign again"
         )
-    claim_ids = tuple(sorted(claim.id for claim in own))
+    # Those of the request's own nonce come first: lower ones end without being named.
+    own.sort(key=lambda claim: (-claim.nonce, claim.id))
+    claim_ids = tuple(sorted(claim.id for claim in own[:CLAIMS_PER_DELETE_MAX]))
     ledger.append(lambda _: DeletePayload(request, uuid, claim_ids), now_ms)

@@ -167,6 +167,19 @@ class TestDelete:
             remove(writer, delete(who, "nodes:gpu-1"), "gpu-1")
         assert writer.state.nodes == 1
 
+    def test_more_standing_claims_than_a_deletion_can_name_all_end(
+        self, writer: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(admission, "CLAIMS_PER_DELETE_MAX", 2)
+        author = Author("//validator1")
+        author.delegate()
+        for nonce in (NOW_S - 2, NOW_S - 1, NOW_S, NOW_S):  # as several daemons take them at once
+            author.add(add("//Alice", ["gpu-1"], nonce))
+        with writer.transaction():
+            writer.receive(author.events, NOW_MS)
+        remove(writer, delete("//Alice", "nodes:gpu-1"), "gpu-1")
+        assert list(writer.rows()) == []
+
     def test_a_deletion_older_than_the_claim_is_refused_with_both_nonces(self, writer: Ledger) -> None:
         admit(writer, add("//Alice", ["gpu-1"], NOW_S + 5))
         with pytest.raises(ClockError, match=rf"{NOW_S}.*{NOW_S + 5}"):

@@ -1,0 +1,242 @@
+"""f(events, E) once more, straight from design.md ("How one GPU's row is decided"): slow, plain, and only for tests.
+
+Shares no code with ``model/inventory`` but the types of its answer, works on all events at once, and weighs with
+fractions. Which events are valid is taken from ``judge``, log by log.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from fractions import Fraction
+from typing import NamedTuple
+
+from p2pnodes.model import codec
+from p2pnodes.model.claims import Body
+from p2pnodes.model.electorate import Electorate
+from p2pnodes.model.events import Delegation, DeletePayload, Event, LogId, Place, Release, Verdict
+from p2pnodes.model.inventory import Chute, Row
+from p2pnodes.model.network import Network
+from p2pnodes.model.validity import EMPTY, Judgement, judge
+
+
+class Said(NamedTuple):
+    """A valid event and the validator that speaks through its log."""
+
+    author: bytes
+    event: Event
+    judgement: Judgement
+
+
+class Recorded(NamedTuple):
+    """One event that carries an add: who carries it, and what it says."""
+
+    author: bytes
+    miner: bytes
+    nonce: int
+    electorate_block: int
+    hlc: int
+    body: Body
+
+
+class Ended(NamedTuple):
+    """One event that carries a delete."""
+
+    author: bytes
+    payload: DeletePayload
+
+
+class Standing(NamedTuple):
+    """A standing claim on one GPU with its vote."""
+
+    claim_id: bytes
+    miner: bytes
+    nonce: int
+    created_hlc: int
+    status: str
+    since: int | None
+    detail: str
+
+
+def valid_events(events: Iterable[Event]) -> list[Said]:
+    """The valid events among whole logs, each once, log by log."""
+    logs: dict[LogId, dict[int, Event]] = {}
+    for event in events:
+        logs.setdefault(event.log, {})[event.seq] = event
+    said: list[Said] = []
+    for log in logs.values():
+        prefix, author = EMPTY, b""
+        for seq in sorted(log):
+            judgement = judge(log[seq], prefix)
+            prefix = judgement.prefix
+            if isinstance(judgement.payload, Delegation):
+                author = judgement.payload.hotkey
+            if judgement.payload is not None:
+                said.append(Said(author, log[seq], judgement))
+    return said
+
+
+class Reference:
+    """What a set of events comes to under one electorate."""
+
+    def __init__(self, events: Iterable[Event], electorate: Electorate, network: Network) -> None:
+        """Work everything out."""
+        self.electorate, self.network = electorate, network
+        grace = electorate.previous.validators if electorate.previous else {}
+        stakes = {**grace, **electorate.current.validators}
+        # An event counts while its author's hotkey is permitted in E.
+        self.said = [said for said in valid_events(events) if said.author in stakes]
+        self.enrolled = {hotkey: stake for hotkey, stake in stakes.items() if self._delegated(hotkey)}
+        self.claims: dict[bytes, list[Recorded]] = {}
+        self.deletes: dict[bytes, list[Ended]] = {}
+        for author, _, judgement in self.said:
+            for add in judgement.adds:
+                request = add.payload.request
+                self.claims.setdefault(add.claim_id, []).append(
+                    Recorded(
+                        author, request.hotkey, int(request.nonce), add.payload.electorate_block, add.hlc, add.body
+                    )
+                )
+            for delete in judgement.deletes:
+                self.deletes.setdefault(delete.request_id, []).append(Ended(author, delete.payload))
+
+    def rows(self) -> dict[str, Row]:
+        """Every row, by GPU."""
+        uuids = {node.uuid for recorded in self.claims.values() for node in recorded[0].body.nodes}
+        return {uuid: row for uuid in sorted(uuids) if (row := self.row(uuid))}
+
+    def row(self, uuid: str) -> Row | None:
+        """The row of one GPU."""
+        standing = self.standing(uuid)
+        if not standing:
+            return None
+        # The verified one with the lowest (verified-since, stamp), and without any the lowest stamp.
+        verified = [claim for claim in standing if claim.status == "verified"]
+        owner = min(verified or standing, key=lambda claim: (claim.since or 0, claim.nonce, claim.claim_id))
+        return Row(
+            uuid,
+            owner.claim_id,
+            owner.miner,
+            owner.status,
+            owner.created_hlc,
+            owner.since,
+            owner.detail,
+            self._chute(uuid, owner.claim_id),
+        )
+
+    def standing(self, uuid: str) -> list[Standing]:
+        """The claims on a GPU that count and that no delete ends, in no order."""
+        found: list[Standing] = []
+        for claim_id, everywhere in self.claims.items():
+            # An electorate block above E's counts for nothing until E reaches it.
+            recorded = [one for one in everywhere if one.electorate_block <= self.electorate.block]
+            if not recorded or uuid not in {node.uuid for node in recorded[0].body.nodes}:
+                continue
+            miner, nonce = recorded[0].miner, recorded[0].nonce
+            registered = self.electorate.current.registered.get(miner)
+            if registered is None or registered > max(one.electorate_block for one in recorded):
+                continue
+            if not self._deleted(uuid, claim_id, miner, nonce):
+                created_hlc = min(one.hlc for one in recorded)
+                found.append(Standing(claim_id, miner, nonce, created_hlc, *self.tally(claim_id)))
+        return found
+
+    def _deleted(self, uuid: str, claim_id: bytes, miner: bytes, nonce: int) -> bool:
+        for carrying in self.deletes.values():
+            request = carrying[0].payload.request
+            uuids = {one.payload.uuid for one in carrying}
+            if request.hotkey != miner or uuid not in uuids:
+                continue
+            if request.purpose == "nodes" and len(uuids) > 1:
+                continue  # events with one unbound signature name different GPUs: none of them counts
+            if int(request.nonce) > nonce:
+                return True
+            if int(request.nonce) == nonce and all(claim_id in one.payload.claim_ids for one in carrying):
+                return True
+        return False
+
+    def tally(self, claim_id: bytes) -> tuple[str, int | None, str]:
+        """Status, verified-since and detail of the vote on a claim."""
+        live = self.live_verdicts(claim_id)
+        everything, weighed = sum(self.enrolled.values()), self.weighed(live)
+        quorum, min_share = Fraction(str(self.network.quorum)), Fraction(str(self.network.min_share))
+        verified = {hotkey: v.since for hotkey, v in live.items() if v.finding == "verified" and v.since is not None}
+        failed = [hotkey for hotkey in live if live[hotkey].finding == "failed"]
+        for_it = self._stake(verified)
+        if for_it > quorum * weighed and for_it >= min_share * everything:
+            # The lowest of these times at which the validators who say "since then, or before" exceed the quorum.
+            since = min(
+                t
+                for t in verified.values()
+                if self._stake([hotkey for hotkey in verified if verified[hotkey] <= t]) > quorum * weighed
+            )
+            return "verified", since, ""
+        if self._stake(failed) and self._stake(failed) >= (1 - quorum) * weighed:
+            heaviest = max(self.enrolled[hotkey] for hotkey in failed)
+            speaker = min(hotkey for hotkey in failed if self.enrolled[hotkey] == heaviest)
+            return "failed", None, live[speaker].detail
+        return "pending", None, ""
+
+    def weighed(self, live: Mapping[bytes, Verdict]) -> int:
+        """W: enrolled stake less the abstainers, less young validators without a verdict."""
+        return sum(
+            stake
+            for hotkey, stake in self.enrolled.items()
+            if (live[hotkey].finding != "abstain" if hotkey in live else not self.young(hotkey))
+        )
+
+    def live_verdicts(self, claim_id: bytes) -> dict[bytes, Verdict]:
+        """The latest verdict of each enrolled validator on a claim, unless it has lapsed."""
+        cast: dict[bytes, list[tuple[int, Verdict]]] = {}
+        for author, event, judgement in self.said:
+            payload = judgement.payload
+            if isinstance(payload, Verdict) and payload.claim_id == claim_id and author in self.enrolled:
+                cast.setdefault(author, []).append((event.hlc, payload))
+        latest = {
+            author: max(
+                verdicts, key=lambda one: (one[0], one[1].finding, one[1].since or 0, one[1].method, one[1].detail)
+            )
+            for author, verdicts in cast.items()
+        }
+        lapsed_before = self.electorate.time_ms - self.network.verdict_ttl_s * 1000
+        return {author: verdict for author, (hlc, verdict) in latest.items() if hlc >> 16 >= lapsed_before}
+
+    def _chute(self, uuid: str, claim_id: bytes) -> Chute | None:
+        last: dict[bytes, tuple[int, Place | Release]] = {}
+        for author, event, judgement in sorted(self.said, key=lambda said: said.event.hlc):
+            payload = judgement.payload
+            if (
+                isinstance(payload, Place | Release)
+                and payload.claim_id == claim_id
+                and uuid in payload.uuids
+                and author in self.enrolled
+            ):
+                held = last.get(author)
+                # At one HLC in two logs of one hotkey: a place beats a release, then the higher content.
+                if held is None or (event.hlc, _content(payload)) > (held[0], _content(held[1])):
+                    last[author] = event.hlc, payload
+        places = [
+            (hlc, _content(said), author, said) for author, (hlc, said) in last.items() if isinstance(said, Place)
+        ]
+        if not places:
+            return None
+        latest = max(places, key=lambda place: place[:3])[3]
+        return Chute(latest.chute_id, latest.instance_id, latest.verified, latest.public, latest.name, latest.username)
+
+    def _delegated(self, hotkey: bytes) -> bool:
+        """Whether any log of the hotkey has a delegation, its latest, that lives at E's time."""
+        latest: dict[LogId, Delegation] = {}
+        for author, event, judgement in self.said:  # in order of seq within a log
+            if author == hotkey and isinstance(judgement.payload, Delegation):
+                latest[event.log] = judgement.payload
+        return any(d.not_before * 1000 <= self.electorate.time_ms <= d.not_after * 1000 for d in latest.values())
+
+    def young(self, hotkey: bytes) -> bool:
+        """Whether the hotkey's first delegation is younger than a verdict lives."""
+        delegated = [e.hlc >> 16 for a, e, j in self.said if a == hotkey and isinstance(j.payload, Delegation)]
+        return self.electorate.time_ms - min(delegated) < self.network.verdict_ttl_s * 1000
+
+    def _stake(self, hotkeys: Collection[bytes]) -> int:
+        return sum(self.enrolled[hotkey] for hotkey in hotkeys)
+
+
+def _content(said: Place | Release) -> bytes:
+    """What orders words of equal HLC: nothing for a release, the encoded chute for a place."""
+    return codec.pack(list(said[2:])) if isinstance(said, Place) else b""

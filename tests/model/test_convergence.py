@@ -1,0 +1,202 @@
+"""Rules 1 and 2 of the design: the inventory is a function of the set of events, and a retry is free."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from p2pnodes.model.clock import hlc_ms
+from p2pnodes.model.events import ABSTAIN, VERIFIED, Event
+from p2pnodes.model.requests import request_id, seed_of, task_id_of
+from tests.model.reference import Reference
+from tests.model.world import VALIDATORS, Gatherer, World, arrivals, worlds
+from tests.support import NETWORK
+from tests.support import hotkey as hotkey_of
+
+pytestmark = pytest.mark.timeout(400)  # hypothesis may look 300 s for a smaller example before it tells of a failure
+
+
+class TestStateIsAFunctionOfTheSet:
+    """Rule 1."""
+
+    @settings(max_examples=150)
+    @given(world=worlds(), data=st.data())
+    def test_any_order_with_any_duplicates_gives_the_rows_that_the_design_says(
+        self, world: World, data: st.DataObject
+    ) -> None:
+        """The model agrees, in whatever order it hears of things, with a plain reading of the design's text."""
+        daemon = Gatherer(data.draw(arrivals(world.events)))
+        for electorate in world.electorates:
+            assert daemon.rows(electorate) == Reference(world.events, electorate, NETWORK).rows()
+            assert daemon.root(electorate) == Gatherer(world.events).root(electorate)
+
+    @settings(max_examples=40)
+    @given(world=worlds(), data=st.data())
+    def test_daemons_that_merge_in_any_order_end_equal(self, world: World, data: st.DataObject) -> None:
+        """However the events are dealt to three daemons, after they exchange what they hold all three are equal."""
+        places = data.draw(st.lists(st.integers(0, 2), min_size=len(world.events), max_size=len(world.events)))
+        held: list[list[Event]] = [[], [], []]
+        for event, place in zip(world.events, places, strict=True):
+            held[place].append(event)
+        daemons = [Gatherer(events) for events in held]
+        for place, daemon in enumerate(daemons):
+            for other in data.draw(st.permutations([at for at in range(3) if at != place])):
+                daemon.receive(held[other])
+        for electorate in world.electorates:
+            assert len({daemon.root(electorate) for daemon in daemons}) == 1
+
+    @settings(max_examples=40)
+    @given(world=worlds())
+    def test_a_log_without_a_permit_cannot_matter(self, world: World) -> None:
+        """Dropping every log whose hotkey holds no permit in E changes no row: nobody must store it."""
+        whole = Gatherer(world.events)
+        for electorate in world.electorates:
+            permitted = [event for event in world.events if electorate.permitted(whole.author(event.log))]
+            assert Gatherer(permitted).rows(electorate) == whole.rows(electorate)
+
+    @settings(max_examples=40)
+    @given(world=worlds(), data=st.data())
+    def test_no_judgement_changes_with_what_arrives_later(self, world: World, data: st.DataObject) -> None:
+        count = data.draw(st.integers(0, len(world.events)))
+        assert Gatherer(world.events[:count]).judged == Gatherer(world.events).judged[:count]
+
+
+class TestARetryIsFree:
+    """Rule 2."""
+
+    @settings(max_examples=40)
+    @given(world=worlds())
+    def test_one_signed_request_is_one_claim_on_whatever_daemon_it_is_posted(self, world: World) -> None:
+        """Claims are as many as valid signed requests, however often and by whomever those were recorded."""
+        daemon = Gatherer(world.events)
+        requests = {add.payload.request for _, judgement in daemon.judged for add in judgement.adds}
+        claims = daemon.claims()
+        assert claims.keys() == {request_id(NETWORK.id, request) for request in requests}
+        assert len({task_id_of("miner", claim_id) for claim_id in claims}) == len(claims)
+        assert all(1 <= seed_of(claim_id) < 2**63 for claim_id in claims)
+
+
+def test_drawn_worlds_reach_every_case() -> None:
+    """The properties above are not empty: a few hundred worlds hold every situation that the rules speak of."""
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=300, phases=[Phase.generate], database=None)
+    @given(world=worlds())
+    def draw(world: World) -> None:
+        seen.update(situations(world))
+
+    draw()
+    assert not EXPECTED - seen.keys()
+
+
+EXPECTED = {
+    "verified", "failed", "pending", "row with a chute", "released", "void", "void by its HLC", "unknown kind",
+    "two miners stand on one GPU", "a verified claim owns before an earlier one", "failed claim owns nothing verified",
+    "equal nonces of add and delete", "delete and later add in one second", "unbound signature for two GPUs",
+    "unbound signature twice for one GPU", "delete that ends a claim", "recorded twice", "only carried",
+    "ahead of the electorate", "verdict that lapsed", "verdict without permit", "verdict without enrolment",
+    "abstainer", "young validator without a verdict", "quorum without the minimum share", "renewed verdict",
+    "changed verdict", "permit in its grace", "permit regained", "miner left", "miner registered anew",
+    "late enrolment", "equal HLCs of one hotkey", "rows change with the electorate alone",
+    "verified before an earlier claim was", "deletes of one request that name different claims",
+}  # fmt: skip
+
+
+def situations(world: World) -> set[str]:
+    """Which of the situations that matter a world holds."""
+    daemon = Gatherer(world.events)
+    found = _said(world, daemon)
+    rows = []
+    for electorate in world.electorates:
+        reference = Reference(world.events, electorate, NETWORK)
+        rows.append(reference.rows())
+        found |= _decided(reference, daemon)
+    found |= {"rows change with the electorate alone"} if any(one != rows[0] for one in rows) else set()
+    for hotkey in {key for electorate in world.electorates for key in electorate.current.validators}:
+        permits = [hotkey in electorate.current.validators for electorate in world.electorates]
+        found |= {"permit regained"} if [True, False, True] in (permits[:3], permits[1:]) else set()
+    return found
+
+
+def _said(world: World, daemon: Gatherer) -> set[str]:
+    """Situations that lie in the events, whatever the electorate."""
+    found: set[str] = set()
+    claims, deletions = daemon.claims(), daemon.deletions()
+    for event, judgement in daemon.judged:
+        found |= {"void"} if judgement.void else set()
+        found |= {"void by its HLC"} if "HLC does not lie above" in (judgement.void or "") else set()
+        found |= set() if judgement.judged else {"unknown kind"}
+        found |= {"released"} if judgement.payload and event.kind == "release" else set()
+    carried = {add.claim_id for event, judgement in daemon.judged if event.kind == "carry" for add in judgement.adds}
+    direct = {add.claim_id for event, judgement in daemon.judged if event.kind == "add" for add in judgement.adds}
+    found |= {"only carried"} if carried - direct else set()
+    found |= {"recorded twice"} if any(len(claim.carriages) > 1 for claim in claims.values()) else set()
+    hlcs = Counter((daemon.author(event.log), event.hlc) for event in world.events)
+    found |= {"equal HLCs of one hotkey"} if max(hlcs.values()) > 1 else set()
+    for deletion in deletions.values():
+        named = {frozenset(carriage.claim_ids) for carriage in deletion.carriages}
+        found |= {"deletes of one request that name different claims"} if len(named) > 1 else set()
+        uuids = Counter(carriage.uuid for carriage in deletion.carriages)
+        if not deletion.bound:
+            found |= {"unbound signature for two GPUs"} if len(uuids) > 1 else set()
+            found |= {"unbound signature twice for one GPU"} if max(uuids.values()) > 1 else set()
+        for claim in claims.values():
+            if deletion.miner == claim.miner and deletion.nonce == claim.nonce:
+                found.add("equal nonces of add and delete")
+                found |= set() if any(claim.id in ids for ids in named) else {"delete and later add in one second"}
+    for votes in daemon.votes().values():
+        for author in {vote.author for vote in votes}:
+            cast = [vote for vote in votes if vote.author == author]
+            found |= {"changed verdict"} if len({vote.finding for vote in cast}) > 1 else set()
+            since = [vote.since for vote in cast if vote.since is not None]
+            found |= {"renewed verdict"} if len(set(since)) < len(since) else set()
+    return found
+
+
+def _decided(reference: Reference, daemon: Gatherer) -> set[str]:
+    """Situations that an electorate makes of them."""
+    found: set[str] = set()
+    electorate, claims = reference.electorate, daemon.claims()
+    for uuid, row in reference.rows().items():
+        standing = reference.standing(uuid)
+        earliest = min(standing, key=lambda claim: (claim.nonce, claim.claim_id))
+        found.add(row.status)
+        found |= {"row with a chute"} if row.chute else set()
+        found |= {"two miners stand on one GPU"} if len({claim.miner for claim in standing}) > 1 else set()
+        found |= {"a verified claim owns before an earlier one"} if earliest.claim_id != row.claim_id else set()
+        verified = [claim for claim in standing if claim.status == VERIFIED]
+        if verified and min(verified, key=lambda claim: (claim.nonce, claim.claim_id)).claim_id != row.claim_id:
+            found.add("verified before an earlier claim was")
+        if row.status != VERIFIED and any(claim.status == "failed" for claim in standing):
+            found.add("failed claim owns nothing verified")
+        dead = [claim for claim in claims.values() if uuid in claim.uuids and claim.miner == row.miner]
+        found |= (
+            {"delete that ends a claim"} if len(dead) > len([c for c in standing if c.miner == row.miner]) else set()
+        )
+    for claim_id, claim in claims.items():
+        registered = electorate.registration_block(claim.miner)
+        named = [carriage.electorate_block for carriage in claim.carriages]
+        found |= {"miner left"} if registered is None else set()
+        found |= {"miner registered anew"} if registered is not None and registered > max(named) else set()
+        found |= {"ahead of the electorate"} if min(named) > electorate.block else set()
+        live = reference.live_verdicts(claim_id)
+        found |= {"abstainer"} if any(verdict.finding == ABSTAIN for verdict in live.values()) else set()
+        young = [hotkey for hotkey in reference.enrolled if hotkey not in live and reference.young(hotkey)]
+        found |= {"young validator without a verdict"} if live and young else set()
+        for_it = sum(reference.enrolled[hotkey] for hotkey, verdict in live.items() if verdict.finding == VERIFIED)
+        everything = sum(reference.enrolled.values())
+        if NETWORK.quorum * reference.weighed(live) < for_it < NETWORK.min_share * everything:
+            found.add("quorum without the minimum share")
+    for votes in daemon.votes().values():
+        for vote in votes:
+            lapsed_before = electorate.time_ms - NETWORK.verdict_ttl_s * 1000
+            found |= {"verdict that lapsed"} if hlc_ms(vote.hlc) < lapsed_before else set()
+            if not electorate.permitted(vote.author):
+                found.add("verdict without permit")
+            elif vote.author not in reference.enrolled:
+                found.add("verdict without enrolment")
+    if any(hotkey not in electorate.current.validators for hotkey in electorate.stakes):
+        found.add("permit in its grace")
+    found |= {"late enrolment"} if hotkey_of(VALIDATORS[-1]).public_key in reference.enrolled else set()
+    return found

@@ -1,0 +1,289 @@
+"""Events: what is written decodes equal, every malformed field is refused, and a signature covers everything."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pnodes.model import codec
+from p2pnodes.model.clock import HLC_MAX, SECONDS_MAX
+from p2pnodes.model.codec import MalformedError
+from p2pnodes.model.errors import LocalProtocolError
+from p2pnodes.model.events import (
+    CARRIED_MAX,
+    CLAIMS_PER_DELETE_MAX,
+    EVENT_BYTES_MAX,
+    GPUS_PER_EVENT_MAX,
+    HEADER_BYTES_MAX,
+    LOG_NUMBER_MAX,
+    PAYLOAD_BYTES_MAX,
+    PAYLOADS,
+    AddPayload,
+    Carry,
+    Close,
+    Delegation,
+    DeletePayload,
+    Event,
+    Evidence,
+    Head,
+    Header,
+    LogId,
+    Payload,
+    Place,
+    Release,
+    Verdict,
+    delegation_message,
+    kind_of,
+    known,
+)
+from p2pnodes.model.keys import verify_node
+from p2pnodes.model.requests import BODY_BYTES_MAX, Add, Delete
+from tests.support import NETWORK, NOW_MS, Author
+
+KEY, SIGNATURE, ID = b"k" * 32, b"s" * 64, b"i" * 32
+LOG = LogId(KEY, 7)
+
+PAYLOAD_OF_EACH_KIND: tuple[Payload, ...] = (
+    Delegation(KEY, "http://192.0.2.1", 0, SECONDS_MAX, None, SIGNATURE),
+    Delegation(KEY, "", 1, 2, (LOG, Head(3, ID)), SIGNATURE),
+    Delegation(KEY, "", 1, 2, (LOG, None), SIGNATURE),
+    Close(LOG, Head(3, ID), KEY, SIGNATURE),
+    Close(LOG, None, KEY, SIGNATURE),
+    AddPayload(Add(KEY, "1764000000", SIGNATURE, b"{}"), 100),
+    DeletePayload(Delete(KEY, "1764000000", SIGNATURE, "nodes"), "gpu", ()),
+    DeletePayload(Delete(KEY, "1764000000", SIGNATURE, "nodes:gpu"), "gpu", (ID, ID)),
+    Carry((b"one", b"two")),
+    Verdict(ID, "verified", "graval", "", HLC_MAX),
+    Verdict(ID, "failed", "graval", "no proof", None),
+    Verdict(ID, "abstain", "none", "", None),
+    Place(ID, ("gpu-1", "gpu-2"), "chute", "instance", True, True, "", "ann"),
+    Place(ID, ("gpu-1",), "chute", "instance", False, False, None, None),
+    Release(ID, ("gpu-1",)),
+    Evidence(b"first", SIGNATURE, b"second", SIGNATURE),
+)
+
+
+def header(**changes: Any) -> bytes:
+    """A header with some fields changed."""
+    fields: dict[str, Any] = {
+        "version": 1, "network_id": NETWORK.id, "node_key": KEY, "number": 0, "seq": 0, "previous": b"", "hlc": 1,
+        "kind": "add", "payload_hash": codec.digest(b""),
+    }  # fmt: skip
+    return codec.pack(list((fields | changes).values()))
+
+
+class TestEnvelope:
+    """The array of header, signature and payload."""
+
+    @pytest.mark.parametrize("payload", PAYLOAD_OF_EACH_KIND, ids=kind_of)
+    def test_what_is_written_decodes_equal(self, payload: Payload) -> None:
+        author = Author("//validator0", number=3)
+        first, second = (author.write(payload, at_ms=NOW_MS) for _ in range(2))
+        for event in (first, second):
+            assert Event.decode(event.wire) == event
+            assert event.signed()
+            assert PAYLOADS[event.kind].from_wire(codec.unpack(event.payload)) == payload
+        assert (first.seq, first.previous) == (0, b"")
+        assert (second.seq, second.previous) == (1, first.id)
+        assert (second.log, second.network_id) == (author.log, NETWORK.id)
+
+    def test_the_id_is_the_hash_of_the_signed_bytes(self) -> None:
+        author = Author("//validator0")
+        event = author.write(PAYLOAD_OF_EACH_KIND[0])
+        assert event.id == codec.digest(event.header)
+        assert verify_node(author.node_key.public_key, event.header, event.signature)
+        assert Header.decode(event.header).payload_hash == codec.digest(event.payload)
+
+    @given(data=st.data())
+    def test_any_changed_byte_is_malformed_or_unsigned(self, data: st.DataObject) -> None:
+        event = Author("//validator0").write(PAYLOAD_OF_EACH_KIND[9])
+        changed = bytearray(event.wire)
+        position = data.draw(st.integers(0, len(changed) - 1))
+        changed[position] ^= data.draw(st.integers(1, 255))
+        with suppress(MalformedError):
+            assert not Event.decode(bytes(changed)).signed()
+
+    @given(data=st.binary(max_size=400))
+    def test_any_bytes_decode_or_are_malformed(self, data: bytes) -> None:
+        with pytest.raises(MalformedError):
+            Event.decode(data)
+
+    @pytest.mark.parametrize("cut", range(1, 300, 13))
+    def test_a_cut_event_is_malformed(self, cut: int) -> None:
+        wire = Author("//validator0").write(PAYLOAD_OF_EACH_KIND[0]).wire
+        for damaged in (wire[:-cut], wire + bytes(cut)):
+            with pytest.raises(MalformedError):
+                Event.decode(damaged)
+
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            [header(), SIGNATURE],
+            [header(), SIGNATURE, b"", b""],
+            [header(), SIGNATURE[:-1], b""],
+            [header(), SIGNATURE + b"s", b""],
+            [header(), SIGNATURE, ""],
+            [header(), SIGNATURE, b"other"],
+            [b"", SIGNATURE, b""],
+            [header() + b"\0", SIGNATURE, b""],
+            [b"\x99" + bytes(HEADER_BYTES_MAX), SIGNATURE, b""],
+        ],
+    )
+    def test_a_malformed_part_is_refused(self, parts: list[codec.Value]) -> None:
+        assert Event.decode(codec.pack([header(), SIGNATURE, b""])).kind == "add"
+        with pytest.raises(MalformedError):
+            Event.decode(codec.pack(parts))
+
+    def test_an_event_is_bounded(self) -> None:
+        largest = bytes(PAYLOAD_BYTES_MAX)
+        wire = codec.pack([header(payload_hash=codec.digest(largest)), SIGNATURE, largest])
+        assert len(wire) <= EVENT_BYTES_MAX
+        assert Event.decode(wire).payload == largest
+        for payload in (largest + b"\0", bytes(EVENT_BYTES_MAX)):
+            with pytest.raises(MalformedError):
+                Event.decode(codec.pack([header(payload_hash=codec.digest(payload)), SIGNATURE, payload]))
+
+    def test_the_largest_add_can_be_carried(self) -> None:
+        author = Author("//validator0")
+        add = author.write(AddPayload(Add(KEY, "9" * 15, SIGNATURE, bytes(BODY_BYTES_MAX)), codec.INT_MAX))
+        assert Event.decode(author.write(Carry((add.wire,))).wire).kind == "carry"
+
+    def test_an_own_event_too_large_for_peers_is_not_made(self) -> None:
+        with pytest.raises(LocalProtocolError, match="peers accept at most"):
+            Author("//validator0").write(Carry((bytes(PAYLOAD_BYTES_MAX),)))
+
+
+class TestHeader:
+    """What the node key signs."""
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"version": 0}, {"version": 65536}, {"version": True}, {"version": "1"},
+            {"network_id": bytes(15)}, {"network_id": bytes(17)}, {"network_id": "x" * 16},
+            {"node_key": bytes(31)}, {"node_key": None},
+            {"number": -1}, {"number": LOG_NUMBER_MAX + 1},
+            {"seq": -1}, {"seq": 2**63, "previous": ID}, {"seq": 0, "previous": ID}, {"seq": 1, "previous": b""},
+            {"seq": 1, "previous": ID[:-1]}, {"seq": 1, "previous": None},
+            {"hlc": -1}, {"hlc": 2**63}, {"hlc": None},
+            {"kind": ""}, {"kind": "Add"}, {"kind": "a b"}, {"kind": "a\x1b"}, {"kind": "é"}, {"kind": "a" * 33},
+            {"kind": b"add"}, {"kind": "7"}, {"kind": "add\n"},
+            {"payload_hash": bytes(31)}, {"payload_hash": None},
+            {"extra": 1},
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_a_malformed_field_is_refused(self, changes: dict[str, Any]) -> None:
+        with pytest.raises(MalformedError):
+            Header.decode(header(**changes))
+
+    def test_a_field_at_its_bound_is_not(self) -> None:
+        bounds = {"version": 65535, "number": LOG_NUMBER_MAX, "seq": codec.INT_MAX, "previous": ID, "hlc": HLC_MAX}
+        data = header(**bounds, kind="k" * 32)
+        assert len(data) <= HEADER_BYTES_MAX
+        assert Header.decode(data).log == LogId(KEY, LOG_NUMBER_MAX)
+
+    def test_a_later_version_or_kind_decodes_and_is_unknown(self) -> None:
+        for changes in ({"version": 2}, {"kind": "tomorrow"}):
+            assert not known(Event.decode(codec.pack([header(**changes), SIGNATURE, b""])))
+        assert known(Event.decode(codec.pack([header(), SIGNATURE, b""])))
+
+
+def _changed(payload: Payload, index: int, value: codec.Value) -> list[codec.Value]:
+    fields = list(payload.to_wire())
+    fields[index] = value
+    return fields
+
+
+_DELEGATION, _ROTATION, _, _CLOSE, _, _ADD, _DELETE, _BOUND, _CARRY, _VERIFIED, _FAILED = PAYLOAD_OF_EACH_KIND[:11]
+_PUBLIC, _PRIVATE, _RELEASE, _EVIDENCE = PAYLOAD_OF_EACH_KIND[12:]
+
+
+class TestPayloads:
+    """Each kind's fields."""
+
+    @pytest.mark.parametrize("payload", PAYLOAD_OF_EACH_KIND, ids=kind_of)
+    def test_another_number_of_fields_is_refused(self, payload: Payload) -> None:
+        fields = payload.to_wire()
+        read: Callable[[codec.Value], Payload] = type(payload).from_wire
+        assert read(fields) == payload
+        wrongs: tuple[codec.Value, ...] = ([*fields, None], fields[:-1], [], None, b"", 7)
+        for wrong in wrongs:
+            with pytest.raises(MalformedError):
+                read(wrong)
+
+    @pytest.mark.parametrize(
+        ("payload", "index", "value"),
+        [
+            (_DELEGATION, 0, KEY[:-1]), (_DELEGATION, 1, "x" * 257), (_DELEGATION, 1, b""), (_DELEGATION, 1, "a\0"),
+            (_DELEGATION, 2, -1), (_DELEGATION, 3, SECONDS_MAX + 1), (_DELEGATION, 4, []), (_DELEGATION, 5, b""),
+            (_ROTATION, 4, [KEY, 7]), (_ROTATION, 4, [KEY, -1, None]), (_ROTATION, 4, [KEY, 7, [3]]),
+            (_ROTATION, 4, [KEY, 7, [-1, ID]]), (_ROTATION, 4, [KEY, 7, [3, b""]]), (_ROTATION, 4, [b"", 7, None]),
+            (_CLOSE, 0, b""), (_CLOSE, 1, LOG_NUMBER_MAX + 1), (_CLOSE, 2, [3, ID, 1]), (_CLOSE, 3, b""),
+            (_CLOSE, 4, b""),
+            (_ADD, 0, b""), (_ADD, 1, ""), (_ADD, 1, "-1"), (_ADD, 1, "1" * 16), (_ADD, 1, "\u0661"), (_ADD, 1, "1 "),
+            (_ADD, 1, 1_764_000_000), (_ADD, 2, b""), (_ADD, 3, b""), (_ADD, 3, "{}"), (_ADD, 4, -1), (_ADD, 4, None),
+            (_ADD, 3, bytes(BODY_BYTES_MAX + 1)),
+            (_DELETE, 0, b""),
+            (_DELETE, 1, "x"), (_DELETE, 2, b""), (_DELETE, 3, ""), (_DELETE, 3, "nodes:" + "x" * 65),
+            (_DELETE, 4, ""), (_DELETE, 4, "x" * 65), (_DELETE, 4, "a\0"), (_DELETE, 5, [ID[:-1]]), (_DELETE, 5, None),
+            (_BOUND, 5, [ID] * (CLAIMS_PER_DELETE_MAX + 1)),
+            (_CARRY, 0, []), (_CARRY, 0, [b""]), (_CARRY, 0, [b"x"] * (CARRIED_MAX + 1)), (_CARRY, 0, b"x"),
+            (_CARRY, 0, [bytes(EVENT_BYTES_MAX + 1)]),
+            (_VERIFIED, 0, b""), (_VERIFIED, 1, "maybe"), (_VERIFIED, 1, "failed"), (_VERIFIED, 2, ""),
+            (_VERIFIED, 2, "x" * 33), (_VERIFIED, 3, "x" * 513), (_VERIFIED, 4, None), (_VERIFIED, 4, HLC_MAX + 1),
+            (_FAILED, 1, "verified"), (_FAILED, 4, 0),
+            (_PUBLIC, 0, b""), (_PUBLIC, 1, []), (_PUBLIC, 1, ["a", "a"]), (_PUBLIC, 1, [""]), (_PUBLIC, 2, ""),
+            (_PUBLIC, 3, "x" * 257), (_PUBLIC, 4, 1), (_PUBLIC, 5, False), (_PUBLIC, 5, None), (_PUBLIC, 6, None),
+            (_PUBLIC, 7, None), (_PUBLIC, 6, "x" * 257),
+            (_PUBLIC, 1, [str(index) for index in range(GPUS_PER_EVENT_MAX + 1)]),
+            (_PRIVATE, 5, True), (_PRIVATE, 6, "name"), (_PRIVATE, 7, "ann"),
+            (_RELEASE, 0, b""), (_RELEASE, 1, []),
+            (_EVIDENCE, 0, b""), (_EVIDENCE, 0, bytes(HEADER_BYTES_MAX + 1)), (_EVIDENCE, 1, b""), (_EVIDENCE, 2, b""),
+            (_EVIDENCE, 3, b""),
+        ],
+    )  # fmt: skip
+    def test_a_malformed_field_is_refused(self, payload: Payload, index: int, value: codec.Value) -> None:
+        with pytest.raises(MalformedError):
+            type(payload).from_wire(_changed(payload, index, value))
+
+    def test_names_of_private_chutes_have_no_place_on_the_wire(self) -> None:
+        assert _PRIVATE.to_wire()[-2:] == [None, None]
+
+
+class TestDelegationMessage:
+    """What a validator's hotkey signs covers everything that the delegation says."""
+
+    def test_each_part_changes_it(self) -> None:
+        said = Delegation(KEY, "http://a", 1, 2, (LOG, Head(3, ID)), b"")
+        messages = {
+            delegation_message(NETWORK.id, LOG, said),
+            delegation_message(bytes(16), LOG, said),
+            delegation_message(NETWORK.id, LogId(KEY, 8), said),
+            delegation_message(NETWORK.id, LogId(ID, 7), said),
+            delegation_message(NETWORK.id, LOG, said._replace(hotkey=ID)),
+            delegation_message(NETWORK.id, LOG, said._replace(url="http://b")),
+            delegation_message(NETWORK.id, LOG, said._replace(not_before=0)),
+            delegation_message(NETWORK.id, LOG, said._replace(not_after=3)),
+            delegation_message(NETWORK.id, LOG, said._replace(predecessor=None)),
+            delegation_message(NETWORK.id, LOG, said._replace(predecessor=(LOG, None))),
+            delegation_message(NETWORK.id, LOG, said._replace(predecessor=(LOG, Head(4, ID)))),
+            Close(LOG, None, KEY, b"").message(NETWORK.id),
+        }
+        assert len(messages) == 12
+
+    def test_no_other_message_of_a_hotkey_looks_like_it(self) -> None:
+        """A miner signs ``hotkey:nonce:tail``; the contexts hold a space, which no address does."""
+        said = Delegation(KEY, "", 1, 2, None, b"")
+        assert delegation_message(NETWORK.id, LOG, said).startswith(b"p2pnodes delegation\n")
+        assert Close(LOG, None, KEY, b"").message(NETWORK.id).startswith(b"p2pnodes close\n")
+
+    def test_a_delegation_is_for_one_log_on_one_network(self) -> None:
+        author = Author("//validator0")
+        said = author.delegation()
+        assert said.signed_for(NETWORK.id, author.log)
+        assert not said.signed_for(bytes(16), author.log)
+        assert not said.signed_for(NETWORK.id, author.log._replace(number=1))

@@ -1,0 +1,46 @@
+"""The network id names the parameters of the inventory function, and nothing else."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from p2pnodes.model.network import Network
+
+GENESIS = "ab" * 32
+BASE: dict[str, Any] = {"genesis_hash": GENESIS, "netuid": 64}
+
+
+class TestNetworkId:
+    """What peers compare first."""
+
+    def test_each_parameter_changes_it(self) -> None:
+        changes: list[dict[str, Any]] = [
+            {}, {"genesis_hash": "cd" * 32}, {"netuid": 65}, {"quorum": 0.6}, {"min_share": 0.1},
+            {"verdict_ttl_s": 3_600}, {"epoch_blocks": 50},
+        ]  # fmt: skip
+        ids = {Network(**{**BASE, **change}).id for change in changes}
+        assert len(ids) == len(changes)
+        assert {len(network_id) for network_id in ids} == {16}
+
+    def test_defaults_that_are_written_out_are_the_same_network(self) -> None:
+        written = Network(**BASE, quorum=0.5, min_share=0.2, verdict_ttl_s=86_400, epoch_blocks=100)
+        assert written.id == Network(**BASE).id
+
+    def test_shares_are_millionths(self) -> None:
+        network = Network(**BASE, quorum=2 / 3, min_share=0.1)
+        assert (network.quorum_ppm, network.min_share_ppm) == (666_667, 100_000)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"genesis_hash": "ab"}, {"genesis_hash": "AB" * 32}, {"genesis_hash": "ab" * 32 + "\n"}, {"netuid": -1},
+        {"netuid": 65536}, {"quorum": 0}, {"quorum": 1}, {"quorum": float("nan")}, {"min_share": -0.1},
+        {"min_share": 1.1}, {"verdict_ttl_s": 59}, {"epoch_blocks": 0}, {"unknown": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_parameter_out_of_range_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Network(**{**BASE, **change})

@@ -1,0 +1,425 @@
+"""A world of validators and miners for tests: what they write, and a daemon that keeps it all.
+
+``worlds()`` draws a set of signed events with a course of electorates: miners fight over the same GPUs, delete and add
+again within one second; validators vote, change their minds, renew, abstain, enrol, lose and regain permits. Signed
+requests are cached by what they say, so that a drawn world is the same whenever hypothesis draws it again.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Final, NamedTuple
+
+from hypothesis import strategies as st
+
+from p2pnodes.model import codec, inventory
+from p2pnodes.model.clock import hlc_at, hlc_ms
+from p2pnodes.model.electorate import Electorate, Pin
+from p2pnodes.model.events import (
+    ABSTAIN,
+    FAILED,
+    PAYLOADS,
+    VERIFIED,
+    AddPayload,
+    Carry,
+    Delegation,
+    DeletePayload,
+    Event,
+    Head,
+    LogId,
+    Place,
+    Release,
+    Verdict,
+    delegate,
+)
+from p2pnodes.model.inventory import (
+    Carriage,
+    Chute,
+    Claim,
+    DeleteCarriage,
+    Deletion,
+    Mandate,
+    Placement,
+    Row,
+    Tally,
+    Vote,
+    Weights,
+)
+from p2pnodes.model.requests import PURPOSE_DELETE, Add, Delete, bound_purpose, parse_nonce, request_id
+from p2pnodes.model.stateroot import state_root
+from p2pnodes.model.validity import EMPTY, Judgement, Prefix, judge
+from tests.support import NETWORK, NOW_S, Author, add, delete, hotkey
+
+HOUR_S: Final = 3_600
+DAY_S: Final = 86_400
+FIRST_BLOCK: Final = 1_000
+EPOCH: Final = NETWORK.epoch_blocks
+
+VALIDATORS: Final = ("//validator0", "//validator1", "//validator2", "//validator3")
+FIRST_DELEGATED_S: Final = (0, 3 * DAY_S, 0)
+"""How long before the world's beginning validators 0 to 2 were delegated; the last one enrols when it is drawn."""
+
+MINERS: Final = ("//Alice", "//Bob", "//Charlie")
+GPUS: Final = ("gpu-a", "gpu-b", "gpu-c")
+CHUTES: Final = (
+    Chute("chute-1", "instance-1", verified=True, public=True, name="llama", username="ann"),
+    Chute("chute-2", "instance-2", verified=False, public=False, name=None, username=None),
+)
+STEPS_S: Final = (0, 0, 0, 0, 1, 1, 400, 6 * HOUR_S, 20 * HOUR_S)
+"""How far the clock moves before an action: mostly not at all, so that many things share a second."""
+
+
+class World(NamedTuple):
+    """Events in the order in which they were written, and the electorates in the order in which the chain had them."""
+
+    events: tuple[Event, ...]
+    electorates: tuple[Electorate, ...]
+
+    @property
+    def end_ms(self) -> int:
+        """A wall clock at the end of everything that happens."""
+        return max(hlc_ms(event.hlc) for event in self.events)
+
+    def __repr__(self) -> str:
+        """Say what a failing example holds: one line per event."""
+        lines = [f"World({len(self.electorates)} electorates)"]
+        for event in self.events:
+            known = PAYLOADS.get(event.kind)
+            content: object = event.payload
+            with suppress(codec.MalformedError):
+                content = known.from_wire(codec.unpack(event.payload)) if known else event.payload
+            at_s = hlc_ms(event.hlc) / 1000 - NOW_S
+            lines.append(f"  {event.log}#{event.seq} @{at_s:+.3f}s {event.kind} {content!r:.200}")
+        lines.extend(f"  E {electorate.current!r} after {electorate.previous!r}" for electorate in self.electorates)
+        return "\n".join(lines)
+
+
+@cache
+def signed_add(miner: str, uuids: tuple[str, ...], nonce_s: int, variant: int) -> Add:
+    """A registration; another variant is the same body signed once more."""
+    return add(miner, uuids, nonce_s)
+
+
+@cache
+def signed_delete(miner: str, purpose: str, nonce_s: int) -> Delete:
+    """A deletion."""
+    return delete(miner, purpose, nonce_s)
+
+
+@cache
+def signed_delegation(uri: str, log: LogId, not_before: int, not_after: int) -> Delegation:
+    """A delegation of a validator to a log."""
+    return delegate(hotkey(uri), NETWORK.id, log, url="", not_before=not_before, not_after=not_after)
+
+
+def raw_event(author: Author, kind: str, payload: bytes, hlc: int, *, version: int = 1) -> Event:
+    """Append an event of whatever version, kind and content to a log."""
+    seq, previous = (author.head.seq + 1, author.head.id) if author.head else (0, b"")
+    header = codec.pack([version, NETWORK.id, *author.log, seq, previous, hlc, kind, codec.digest(payload)])
+    event = Event.decode(codec.pack([header, author.node_key.sign(header), payload]))
+    author.head = Head(event.seq, event.id)
+    author.events.append(event)
+    return event
+
+
+class Script:
+    """Writes a world: knows what was said so far, so that later events can answer it."""
+
+    def __init__(self) -> None:
+        """Begin at NOW_S, with the first logs of all validators but the last."""
+        self.now_ms = NOW_S * 1000
+        self.events: list[Event] = []
+        self.adds: list[tuple[Add, tuple[str, ...]]] = []
+        self.deletes: list[Delete] = []
+        self.requests: list[Event] = []
+        self.since: dict[tuple[str, bytes], int] = {}
+        self.logs: dict[str, list[Author]] = {uri: [] for uri in VALIDATORS}
+        for uri, age_s in zip(VALIDATORS, FIRST_DELEGATED_S, strict=False):
+            self.open_log(uri, at_ms=(NOW_S - age_s) * 1000)
+
+    def open_log(self, uri: str, *, at_ms: int) -> None:
+        """Open one more log of a validator, with a delegation for long."""
+        author = Author(uri, number=len(self.logs[uri]))
+        self.logs[uri].append(author)
+        delegation = signed_delegation(uri, author.log, NOW_S - 9 * DAY_S, NOW_S + 99 * DAY_S)
+        self.events.append(author.write(delegation, at_ms=at_ms))
+
+    def write(self, author: Author, payload: AddPayload | DeletePayload | Carry | Delegation | Place | Release) -> None:
+        """Append to a log, now."""
+        event = author.write(payload, at_ms=self.now_ms)
+        self.events.append(event)
+        if isinstance(payload, AddPayload | DeletePayload):
+            self.requests.append(event)
+
+    def add(self, author: Author, request: Add, uuids: tuple[str, ...], block: int) -> bytes:
+        """Append a registration; its claim id."""
+        self.adds.append((request, uuids))
+        self.write(author, AddPayload(request, block))
+        return request_id(NETWORK.id, request)
+
+    def vote(self, uri: str, claim_id: bytes, finding: str, *, renew: bool) -> None:
+        """Append a verdict to a validator's last log; a renewal keeps the ``since`` of its author's last one."""
+        if not self.logs[uri]:
+            return
+        author = self.logs[uri][-1]
+        hlc = author.clock.tick(self.now_ms)
+        since = self.since.get((uri, claim_id), hlc) if renew else hlc
+        if finding == VERIFIED:
+            self.since[uri, claim_id] = since
+        detail = f"no proof at {hlc}" if finding == FAILED else ""
+        verdict = Verdict(claim_id, finding, "test", detail, since if finding == VERIFIED else None)
+        self.events.append(author.write(verdict, hlc=hlc))
+
+    def delete(self, draw: st.DrawFn, author: Author, request: Delete, uuid: str) -> None:
+        """Append a deletion that names all of its miner's claims on the GPU, or fewer."""
+        own = [request_id(NETWORK.id, a) for a, uuids in self.adds if a.hotkey == request.hotkey and uuid in uuids]
+        claim_ids = sorted(set(own))
+        named = claim_ids[: draw(st.integers(0, len(claim_ids)))] if draw(st.booleans()) else claim_ids
+        self.write(author, DeletePayload(request, uuid, tuple(named)))
+
+    def act(self, draw: st.DrawFn, kind: str) -> None:
+        """Let somebody do something."""
+        author = draw(st.sampled_from([log for logs in self.logs.values() for log in logs]))
+        nonce_s = self.now_ms // 1000 + draw(st.sampled_from((0, 0, -1, 2)))
+        block = FIRST_BLOCK + EPOCH * draw(st.sampled_from((0, 0, 0, 1, 2, 4)))
+        match kind:
+            case "add":
+                miner, variant = draw(st.sampled_from(MINERS)), draw(st.sampled_from((0, 1)))
+                uuids = draw(st.sampled_from((GPUS[:1], GPUS[:1], GPUS[:2], GPUS[1:], GPUS)))
+                self.add(author, signed_add(miner, uuids, nonce_s, variant), uuids, block)
+            case "add again" if self.adds:  # void when its nonce has become too old
+                self.write(author, AddPayload(draw(st.sampled_from(self.adds))[0], block))
+            case "contest":  # two miners on one GPU, both of them verified, in either order
+                claim_ids = [
+                    self.add(author, signed_add(miner, GPUS[:1], nonce_s, 0), GPUS[:1], FIRST_BLOCK)
+                    for miner in draw(st.permutations(MINERS))[:2]
+                ]
+                for claim_id in draw(st.permutations(claim_ids)):
+                    self.now_ms += 1000
+                    for uri in VALIDATORS:
+                        self.vote(uri, claim_id, VERIFIED, renew=False)
+            case "second":  # two adds and a delete in one second, which two daemons record without all of them in sight
+                for variant in (0, 1):
+                    self.add(author, signed_add(MINERS[0], GPUS[:1], nonce_s, variant), GPUS[:1], FIRST_BLOCK)
+                request = signed_delete(MINERS[0], bound_purpose(GPUS[0]), nonce_s)
+                for log in (author, draw(st.sampled_from([logs[0] for logs in self.logs.values() if logs]))):
+                    self.delete(draw, log, request, GPUS[0])
+            case "reuse":  # the same unbound headers for one GPU after another, as a client in a hurry sends them
+                self.add(author, signed_add(MINERS[1], GPUS[:2], nonce_s, 0), GPUS[:2], FIRST_BLOCK)
+                request = signed_delete(MINERS[1], PURPOSE_DELETE, nonce_s + 1)
+                for uuid in GPUS[:2]:
+                    self.delete(draw, author, request, uuid)
+            case "delete":
+                miner, uuid = draw(st.sampled_from(MINERS)), draw(st.sampled_from(GPUS))
+                purpose = draw(st.sampled_from((PURPOSE_DELETE, bound_purpose(uuid))))
+                self.deletes.append(signed_delete(miner, purpose, nonce_s))
+                self.delete(draw, author, self.deletes[-1], uuid)
+            case "delete again" if self.deletes:  # unbound: perhaps for another GPU; bound: then void
+                self.delete(draw, author, draw(st.sampled_from(self.deletes)), draw(st.sampled_from(GPUS)))
+            case "vote" if self.adds:
+                claim_id = request_id(NETWORK.id, draw(st.sampled_from(self.adds))[0])
+                finding = draw(st.sampled_from((VERIFIED, VERIFIED, VERIFIED, VERIFIED, FAILED, FAILED, ABSTAIN)))
+                renew = draw(st.booleans())
+                voters = draw(st.sampled_from(((0, 1, 2, 3), (0, 1, 2), (0, 1, 2), (2, 3), (1, 2), (0,), (1,), (3,))))
+                for voter in voters:
+                    self.vote(VALIDATORS[voter], claim_id, finding, renew=renew)
+            case "place" if self.adds:
+                placed, uuids = draw(st.sampled_from(self.adds))
+                chute = draw(st.sampled_from((*CHUTES, CHUTES[0], None)))
+                claim_id = request_id(NETWORK.id, placed)
+                self.write(author, Place(claim_id, uuids, *chute) if chute else Release(claim_id, uuids))
+            case "carry" if draw(st.booleans()):  # a request whose own log nobody holds any more
+                miner = draw(st.sampled_from(MINERS))
+                lost = Author("//Dave").add(signed_add(miner, GPUS, nonce_s, 2), block=block, at_ms=self.now_ms)
+                self.write(author, Carry((lost.wire,)))
+            case "carry" if self.requests:
+                carried = draw(st.lists(st.sampled_from(self.requests), min_size=1, max_size=3))
+                self.write(author, Carry(tuple(event.wire for event in carried)))
+            case "open":
+                uri = draw(st.sampled_from(VALIDATORS))
+                if len(self.logs[uri]) < 3:
+                    self.open_log(uri, at_ms=self.now_ms)
+            case "renew":
+                now_s = self.now_ms // 1000
+                until = now_s + draw(st.sampled_from((600, HOUR_S, 30 * DAY_S)))
+                for uri in draw(st.sampled_from((VALIDATORS, VALIDATORS[:1], VALIDATORS[1:2], VALIDATORS[2:]))):
+                    for log in self.logs[uri]:
+                        self.write(log, signed_delegation(uri, log.log, now_s - HOUR_S, until))
+            case "noise":
+                hlc = draw(st.sampled_from((0, author.clock.latest + 1, hlc_at(self.now_ms + 1_500))))
+                known = draw(st.sampled_from(("add", "tomorrow")))  # void, or of a kind that this build does not know
+                self.events.append(raw_event(author, known, b"\xc0", hlc))
+            case _:
+                pass
+
+
+ACTIONS: Final = (
+    *("add", "add", "add again", "delete", "delete", "delete again", "vote", "vote", "vote", "vote"),
+    *("contest", "second", "reuse", "place", "carry", "open", "renew", "noise"),
+)
+
+ACTIONS_MIN: Final = 12
+ACTIONS_MAX: Final = 30
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    """Draw a world."""
+    script = Script()
+    for kind in draw(st.lists(st.sampled_from(ACTIONS), min_size=ACTIONS_MIN, max_size=ACTIONS_MAX)):
+        script.now_ms += draw(st.sampled_from(STEPS_S)) * 1000
+        script.act(draw, kind)
+    return World(tuple(script.events), draw(electorates()))
+
+
+@st.composite
+def electorates(draw: st.DrawFn) -> tuple[Electorate, ...]:
+    """Draw a course of one to four electorates."""
+    found: list[Electorate] = []
+    previous: Pin | None = None
+    block, time_s = FIRST_BLOCK, NOW_S
+    for _ in range(draw(st.integers(1, 4))):
+        time_s += draw(st.sampled_from((1_200, 1_200, 5 * HOUR_S, 13 * HOUR_S, DAY_S, 25 * HOUR_S)))
+        stakes = {uri: draw(st.sampled_from((10, 10, 10, 20, 70, 0, None))) for uri in VALIDATORS}
+        registered = {uri: draw(st.sampled_from((0, 0, 0, 0, block - EPOCH // 2, block, None))) for uri in MINERS}
+        current = Pin(
+            block,
+            time_s * 1000,
+            {hotkey(uri).public_key: stake for uri, stake in stakes.items() if stake is not None},
+            {hotkey(uri).public_key: at for uri, at in registered.items() if at is not None},
+            {},
+        )
+        found.append(Electorate(current, previous))
+        previous = current
+        block += EPOCH
+    return tuple(found)
+
+
+@st.composite
+def arrivals(draw: st.DrawFn, events: Sequence[Event]) -> list[Event]:
+    """Draw an order of arrival: every event at least once, some twice."""
+    again = draw(st.lists(st.sampled_from(events), max_size=5)) if events else []
+    return draw(st.permutations([*events, *again]))
+
+
+class Gatherer:
+    """A daemon without a store: takes events in any order, and hands all they say to the pure functions."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        """Receive ``events`` in order."""
+        self._stored: dict[LogId, list[Event]] = {}
+        self._waiting: dict[LogId, dict[int, Event]] = {}
+        self._prefixes: dict[LogId, Prefix] = {}
+        self.judged: list[tuple[Event, Judgement]] = []
+        self.receive(events)
+
+    def receive(self, events: Iterable[Event]) -> None:
+        """Take events in any order, any number of times; what lacks its predecessor waits."""
+        for event in events:
+            stored = self._stored.setdefault(event.log, [])
+            waiting = self._waiting.setdefault(event.log, {})
+            if event.seq >= len(stored):
+                waiting[event.seq] = event
+            while following := waiting.pop(len(stored), None):
+                judgement = judge(following, self._prefixes.get(event.log, EMPTY))
+                self._prefixes[event.log] = judgement.prefix
+                self.judged.append((following, judgement))
+                stored.append(following)
+
+    @property
+    def events(self) -> list[Event]:
+        """Everything stored, in order of arrival."""
+        return [event for event, _ in self.judged]
+
+    def author(self, log: LogId) -> bytes:
+        """Hotkey that a log speaks for."""
+        delegation = self._prefixes[log].delegation
+        assert delegation is not None
+        return delegation.hotkey
+
+    def mandates(self) -> dict[bytes, Mandate]:
+        """What the logs say about each validator."""
+        windows: dict[bytes, dict[LogId, tuple[int, int]]] = {}
+        first: dict[bytes, int] = {}
+        for event, judgement in self.judged:
+            if isinstance(judgement.payload, Delegation):
+                held = judgement.payload
+                windows.setdefault(held.hotkey, {})[event.log] = (held.not_before, held.not_after)
+                first[held.hotkey] = min(first.get(held.hotkey, event.hlc), event.hlc)
+        return {hotkey: Mandate(tuple(logs.values()), first[hotkey]) for hotkey, logs in windows.items()}
+
+    def claims(self) -> dict[bytes, Claim]:
+        """Every claim that a valid event brings, by id."""
+        found: dict[bytes, Claim] = {}
+        for event, judgement in self.judged:
+            for carried in judgement.adds:
+                request = carried.payload.request
+                carriage = Carriage(self.author(event.log), carried.payload.electorate_block, carried.hlc)
+                uuids = tuple(node.uuid for node in carried.body.nodes)
+                held = found.get(carried.claim_id) or Claim(
+                    carried.claim_id, request.hotkey, parse_nonce(request.nonce) or 0, uuids, ()
+                )
+                found[carried.claim_id] = held._replace(carriages=(*held.carriages, carriage))
+        return found
+
+    def deletions(self) -> dict[bytes, Deletion]:
+        """Every delete request that a valid event brings, by id."""
+        found: dict[bytes, Deletion] = {}
+        for event, judgement in self.judged:
+            for carried in judgement.deletes:
+                request, payload = carried.payload.request, carried.payload
+                carriage = DeleteCarriage(self.author(event.log), payload.uuid, frozenset(payload.claim_ids))
+                held = found.get(carried.request_id) or Deletion(
+                    carried.request_id, request.hotkey, parse_nonce(request.nonce) or 0, request.bound, ()
+                )
+                found[carried.request_id] = held._replace(carriages=(*held.carriages, carriage))
+        return found
+
+    def votes(self) -> dict[bytes, list[Vote]]:
+        """Every valid verdict, by claim id."""
+        found: dict[bytes, list[Vote]] = {}
+        for event, judgement in self.judged:
+            if isinstance(judgement.payload, Verdict):
+                said = judgement.payload
+                vote = Vote(self.author(event.log), event.hlc, said.finding, said.since, said.method, said.detail)
+                found.setdefault(said.claim_id, []).append(vote)
+        return found
+
+    def placements(self) -> dict[str, list[Placement]]:
+        """Every valid place and release, by GPU."""
+        found: dict[str, list[Placement]] = {}
+        for event, judgement in self.judged:
+            if isinstance(judgement.payload, Place | Release):
+                said = judgement.payload
+                chute = Chute(*said[2:]) if isinstance(said, Place) else None
+                for uuid in said.uuids:
+                    placement = Placement(self.author(event.log), event.hlc, said.claim_id, chute)
+                    found.setdefault(uuid, []).append(placement)
+        return found
+
+    def tallies(self, electorate: Electorate) -> dict[bytes, Tally]:
+        """The vote on every claim."""
+        weights, votes = Weights(NETWORK, electorate, self.mandates()), self.votes()
+        return {claim_id: inventory.tally(votes.get(claim_id, []), weights) for claim_id in self.claims()}
+
+    def rows(self, electorate: Electorate) -> dict[str, Row]:
+        """The inventory, f(events, E)."""
+        claims, deletions, placements = self.claims(), self.deletions(), self.placements()
+        weights, tallies = Weights(NETWORK, electorate, self.mandates()), self.tallies(electorate)
+        rows: dict[str, Row] = {}
+        for uuid in sorted({uuid for claim in claims.values() for uuid in claim.uuids}):
+            row = inventory.decide(
+                uuid,
+                [claim for claim in claims.values() if uuid in claim.uuids],
+                [d for d in deletions.values() if any(carriage.uuid == uuid for carriage in d.carriages)],
+                tallies,
+                placements.get(uuid, []),
+                weights,
+            )
+            if row is not None:
+                rows[uuid] = row
+        return rows
+
+    def root(self, electorate: Electorate) -> bytes:
+        """State root of the inventory."""
+        return state_root(self.rows(electorate).values())

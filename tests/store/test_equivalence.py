@@ -1,0 +1,143 @@
+"""The store shows what the events say: equal rows and roots whatever the order, the batches and the electorates before.
+
+The same worlds as in tests/model, through the real ledger on SQLite, against the plain reading of the design.
+"""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from p2pnodes.model.electorate import Electorate
+from p2pnodes.model.events import Event
+from p2pnodes.model.inventory import Row
+from p2pnodes.model.stateroot import state_root
+from p2pnodes.store.facts import chute_from
+from p2pnodes.store.ledger import Ledger, Result
+from p2pnodes.store.schema import open_writer
+from tests.model.reference import Reference
+from tests.model.world import World, arrivals, worlds
+from tests.support import NETWORK
+
+pytestmark = pytest.mark.timeout(400)  # hypothesis may look 300 s for a smaller example before it tells of a failure
+
+SETTLED = {Result.STORED, Result.KNOWN}
+
+
+class Replica:
+    """A ledger that hears events in any order, and asks again for what it could not store yet."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.ledger = Ledger(open_writer(":memory:"), NETWORK)
+        self._now_ms = now_ms
+        self._waiting: list[Event] = []
+
+    def hear(self, events: Sequence[Event]) -> None:
+        """Take one batch in one transaction; what has a gap before it or no permit waits."""
+        self._waiting.extend(events)
+        stored = True
+        while stored and self._waiting:
+            with self.ledger.transaction():
+                outcomes = self.ledger.receive(self._waiting, self._now_ms)
+            assert {outcome.result for outcome in outcomes} <= SETTLED | {Result.GAP, Result.REFUSED}
+            stored = any(outcome.result is Result.STORED for outcome in outcomes)
+            self._waiting = [outcome.event for outcome in outcomes if outcome.result not in SETTLED]
+
+    def weigh(self, electorate: Electorate) -> None:
+        """Take another electorate, and hear again what was refused under the one before."""
+        with self.ledger.transaction():
+            self.ledger.set_electorate(electorate)
+        self.hear(())
+
+    def shown(self) -> dict[str, Row]:
+        """The rows as SQLite holds them."""
+        facts = self.ledger.facts
+        query = "SELECT uuid, claim_id, n.miner, n.status, created_hlc, verified_since, n.detail, chute FROM node n"
+        rows = facts.connection.execute(f"{query} JOIN claim USING (claim)").fetchall()
+        return {row[0]: Row._make((*row[:-1], chute_from(row[-1]))) for row in rows}
+
+    def check(self, expected: dict[str, Row]) -> None:
+        """Require these rows, in the table, computed anew, and in the state root."""
+        assert self.shown() == expected
+        assert {row.uuid: row for row in self.ledger.rows()} == expected
+        assert self.ledger.state.state_root == state_root(expected.values())
+        assert self.ledger.state.nodes == len(expected)
+
+
+@st.composite
+def histories(draw: st.DrawFn, world: World) -> list[Sequence[Event] | Electorate]:
+    """Draw how a daemon lives through a world: batches of events with the electorates somewhere between them."""
+    order = draw(arrivals(world.events))
+    cuts = sorted(draw(st.lists(st.integers(0, len(order)), max_size=6)))
+    batches = [order[start:end] for start, end in zip([0, *cuts], [*cuts, len(order)], strict=True)]
+    life: list[Sequence[Event] | Electorate] = list(batches)
+    at = 0
+    for electorate in world.electorates:  # in their order; a daemon that was away sees only the last ones
+        if electorate is world.electorates[-1] or draw(st.booleans()):
+            at = draw(st.integers(at, len(life)))
+            life.insert(at, electorate)
+            at += 1
+    return life
+
+
+def live(life: Sequence[Sequence[Event] | Electorate], now_ms: int) -> Replica:
+    replica = Replica(now_ms)
+    for step in life:
+        if isinstance(step, Electorate):
+            replica.weigh(step)
+        else:
+            replica.hear(step)
+    return replica
+
+
+class TestEveryHistoryEndsInTheSameInventory:
+    """Rule 1, on SQLite."""
+
+    @settings(max_examples=120)
+    @given(world=worlds(), data=st.data())
+    def test_rows_and_root_are_those_of_the_design_whatever_came_first(self, world: World, data: st.DataObject) -> None:
+        replica = live(data.draw(histories(world)), world.end_ms)
+        replica.check(Reference(world.events, world.electorates[-1], NETWORK).rows())
+
+    @settings(max_examples=40)
+    @given(world=worlds())
+    def test_rows_follow_the_electorate_step_by_step(self, world: World) -> None:
+        """An electorate on events that were stored under another one gives the rows that it gives from scratch."""
+        replica = Replica(world.end_ms)
+        replica.hear(world.events)
+        for electorate in world.electorates:
+            replica.weigh(electorate)
+            replica.check(Reference(world.events, electorate, NETWORK).rows())
+
+    @settings(max_examples=100)
+    @given(world=worlds())
+    def test_rows_follow_events_one_by_one(self, world: World) -> None:
+        """After every single event the rows are those of the events so far."""
+        replica = Replica(world.end_ms)
+        electorate = world.electorates[-1]
+        replica.weigh(electorate)
+        for count, event in enumerate(world.events, start=1):
+            replica.hear([event])
+            replica.check(Reference(world.events[:count], electorate, NETWORK).rows())
+
+    @settings(max_examples=40)
+    @given(world=worlds(), data=st.data())
+    def test_a_rebuild_and_a_restart_change_nothing(self, world: World, data: st.DataObject) -> None:
+        ledger = live(data.draw(histories(world)), world.end_ms).ledger
+        before, rows = ledger.state, list(ledger.rows())
+        with ledger.transaction():
+            ledger.rebuild()
+        assert (ledger.state, list(ledger.rows())) == (before, rows)
+        again = Ledger(ledger.facts.connection, NETWORK)
+        assert (again.state, list(again.rows())) == (before, rows)
+        assert again.clock.latest == ledger.clock.latest
+
+    @settings(max_examples=40)
+    @given(world=worlds(), data=st.data())
+    def test_equal_electorates_and_vectors_mean_equal_roots(self, world: World, data: st.DataObject) -> None:
+        """What peers compare when they meet: at equal electorate and vector digests they hold one inventory."""
+        one, other = (live(data.draw(histories(world)), world.end_ms).ledger.state for _ in range(2))
+        assert one.electorate_digest == other.electorate_digest
+        assume(one.vector_digest == other.vector_digest)
+        assert one.state_root == other.state_root

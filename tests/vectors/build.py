@@ -1,0 +1,312 @@
+"""Makes the vectors from fixed seeds.
+
+sr25519 signatures are randomised, so they are inputs: ``signatures.json`` keeps one for each message, and only a
+message that is new is signed.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+
+from p2pnodes.model.clock import hlc_at
+from p2pnodes.model.codec import digest
+from p2pnodes.model.electorate import Electorate, Pin
+from p2pnodes.model.events import (
+    Carry,
+    Close,
+    Event,
+    Evidence,
+    Head,
+    Payload,
+    Place,
+    Release,
+    delegation_message,
+)
+from p2pnodes.model.keys import Hotkey, NodeKey, ss58_encode
+from p2pnodes.model.network import Network
+from p2pnodes.model.requests import Add, Delete, request_id, seed_of, signing_message, tail_of, task_id_of
+from p2pnodes.model.stateroot import bucket_of, state_root
+from p2pnodes.model.validity import EMPTY, judge
+from p2pnodes.store.ledger import vector_digest
+from tests.model.reference import Reference
+from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, hotkey
+
+FOLDER: Final = Path(__file__).parent
+SIGNATURES: Final = FOLDER / "signatures.json"
+URIS: Final = ("//Alice", "//Bob", "//validator0", "//validator1", "//validator2", "//Alice/soft//7")
+
+Case = dict[str, Any]
+
+
+class Signatures:
+    """The signatures that the vectors hold, by signer and message."""
+
+    def __init__(self, *, may_sign: bool) -> None:
+        """Read those that were kept; ``may_sign``: make those that are missing."""
+        kept: list[dict[str, str]] = json.loads(SIGNATURES.read_text()) if SIGNATURES.exists() else []
+        self._kept = {(each["address"], each["message"]): each["signature"] for each in kept}
+        self._used: dict[tuple[str, str], str] = {}
+        self._may_sign = may_sign
+        self._sign: Callable[[Hotkey, bytes], bytes] = Hotkey.sign
+
+    def sign(self, signer: Hotkey, message: bytes) -> bytes:
+        """The one signature of this message that the vectors know."""
+        key = signer.address, message.hex()
+        if key not in self._kept:
+            assert self._may_sign, f"no signature is kept for {message!r}: see tests/vectors/__init__.py"
+            self._kept[key] = self._sign(signer, message).hex()
+        self._used[key] = self._kept[key]
+        return bytes.fromhex(self._kept[key])
+
+    @contextmanager
+    def instead_of_new_ones(self) -> Iterator[None]:
+        """Let every hotkey sign with what is kept."""
+
+        def sign(signer: Hotkey, message: bytes) -> bytes:
+            return self.sign(signer, message)
+
+        with mock.patch.object(Hotkey, "sign", sign):
+            yield
+
+    def content(self) -> list[Case]:
+        """The file: what was used, in order of first use."""
+        return [{"address": a, "message": m, "signature": signature} for (a, m), signature in self._used.items()]
+
+
+def build(*, may_sign: bool = False) -> dict[str, list[Case]]:
+    """Every file's content, by name."""
+    signatures = Signatures(may_sign=may_sign)
+    with signatures.instead_of_new_ones():
+        files = {
+            "keys": _keys(),
+            "networks": _networks(),
+            "requests": _requests(),
+            "delegations": _delegations(),
+            "events": _events(),
+            "inventories": _inventories(),
+        }
+    return {**files, "signatures": signatures.content()}
+
+
+def text_of(cases: list[Case]) -> str:
+    """A file's text."""
+    return json.dumps(cases, indent=1, ensure_ascii=False) + "\n"
+
+
+def _keys() -> list[Case]:
+    seeds = (bytes(32), bytes(range(32)), b"\xff" * 32)
+    node_keys = [
+        {
+            "kind": "ed25519",
+            "seed": seed.hex(),
+            "public_key": NodeKey.from_seed(seed).public_key.hex(),
+            "signature_of_p2pnodes": NodeKey.from_seed(seed).sign(b"p2pnodes").hex(),
+        }
+        for seed in seeds
+    ]
+    hotkeys = [
+        {"kind": "sr25519", "uri": uri, "public_key": hotkey(uri).public_key.hex(), "address": hotkey(uri).address}
+        for uri in URIS
+    ]
+    return [*node_keys, *hotkeys]
+
+
+def _networks() -> list[Case]:
+    networks = (
+        NETWORK,
+        Network(genesis_hash="2f" * 32, netuid=64),
+        Network(genesis_hash="2f" * 32, netuid=1, quorum=2 / 3, min_share=0.125, verdict_ttl_s=3_600, epoch_blocks=360),
+    )
+    return [{**network.model_dump(), "network_id": network.id.hex()} for network in networks]
+
+
+def _requests() -> list[Case]:
+    requests: list[Add | Delete] = [
+        add("//Alice", ["gpu-1"]),
+        add("//Alice", ["gpu-1"], NOW_S + 1),
+        add("//Bob", [f"{index:032x}" for index in range(10)]),
+        delete("//Alice", "nodes"),
+        delete("//Alice", "nodes:gpu-1"),
+    ]
+    alice = hotkey("//Alice")
+    wrapped = signing_message(alice.address, str(NOW_S), "nodes:gpu-2")
+    requests.append(Delete(alice.public_key, str(NOW_S), alice.sign(b"<Bytes>" + wrapped + b"</Bytes>"), "nodes:gpu-2"))
+    return [_request(request) for request in requests]
+
+
+def _request(request: Add | Delete) -> Case:
+    address = ss58_encode(request.hotkey)
+    found = request_id(NETWORK.id, request)
+    content = {"body": request.body.decode()} if isinstance(request, Add) else {"purpose": request.purpose}
+    claim = {"task_id": task_id_of(address, found), "seed": seed_of(found)} if isinstance(request, Add) else {}
+    return {
+        "network_id": NETWORK.id.hex(),
+        "hotkey": address,
+        "nonce": request.nonce,
+        **content,
+        "message": signing_message(address, request.nonce, tail_of(request)).decode(),
+        "signature": request.signature.hex(),
+        "request_id": found.hex(),
+        **claim,
+    }
+
+
+def _delegations() -> list[Case]:
+    first, second = Author("//validator0"), Author("//validator0", number=1)
+    head = Head(41, digest(b"head"))
+    said = first.delegation()
+    messages: list[tuple[str, Author, bytes]] = [("first", first, delegation_message(NETWORK.id, first.log, said))]
+    for name, predecessor in (("after an empty log", (first.log, None)), ("after a log", (first.log, head))):
+        messages.append(
+            (name, second, delegation_message(NETWORK.id, second.log, said._replace(predecessor=predecessor)))
+        )
+    for name, until in (("close of an empty log", None), ("close", head)):
+        messages.append((name, first, Close(first.log, until, first.hotkey.public_key, b"").message(NETWORK.id)))
+    return [
+        {"case": name, "node_key": author.log.node_key.hex(), "number": author.log.number, "message": message.hex()}
+        for name, author, message in messages
+    ]
+
+
+def _log() -> list[Event]:
+    """A log of //validator0's with an event of every kind."""
+    author = Author("//validator0")
+    author.delegate()
+    request = add("//Alice", ["gpu-1", "gpu-2"])
+    claim_id = request_id(NETWORK.id, request)
+    added = author.add(request)
+    author.delete(delete("//Alice", "nodes:gpu-2"), "gpu-2", [claim_id])
+    author.delete(delete("//Bob", "nodes", NOW_S - 1), "gpu-3")
+    author.verdict(claim_id, since=hlc_at(NOW_MS - 5_000))
+    author.verdict(claim_id, "failed")
+    author.verdict(claim_id, "abstain")
+    author.write(Place(claim_id, ("gpu-1", "gpu-2"), "chute-1", "instance-1", True, True, "llama", "ann"))
+    author.write(Place(claim_id, ("gpu-2",), "chute-2", "instance-2", False, False, None, None))
+    author.write(Release(claim_id, ("gpu-1",)))
+    author.write(Carry((added.wire,)))
+    assert author.head is not None
+    closed = Close(author.log, author.head, author.hotkey.public_key, b"")
+    author.write(closed._replace(signature=author.hotkey.sign(closed.message(NETWORK.id))))
+    one, other = sorted(_rivals(), key=lambda event: event.id)
+    author.write(Evidence(one.header, one.signature, other.header, other.signature))
+    successor = Author("//validator0", number=1)
+    said = successor.delegation()._replace(predecessor=(author.log, author.head))
+    signed = said._replace(signature=author.hotkey.sign(delegation_message(NETWORK.id, successor.log, said)))
+    successor.write(signed, at_ms=NOW_MS)
+    return [*author.events, *successor.events]
+
+
+def _rivals() -> tuple[Event, Event]:
+    author = Author("//validator1", seed=1)
+    author.delegate()
+    fork = author.head
+    first = author.verdict(bytes(32), "failed")
+    author.head = fork
+    return first, author.verdict(bytes(32), "abstain")
+
+
+def _events() -> list[Case]:
+    cases: list[Case] = []
+    prefix = EMPTY
+    for event in _log():
+        judgement = judge(event, EMPTY if event.seq == 0 else prefix)
+        prefix = judgement.prefix
+        assert judgement.payload is not None, judgement.void
+        cases.append(
+            {
+                "kind": event.kind,
+                "version": event.version,
+                "network_id": event.network_id.hex(),
+                "node_key": event.log.node_key.hex(),
+                "number": event.log.number,
+                "seq": event.seq,
+                "previous": event.previous.hex(),
+                "hlc": event.hlc,
+                "payload": _shown(judgement.payload),
+                "id": event.id.hex(),
+                "wire": event.wire.hex(),
+            }
+        )
+    return cases
+
+
+def _shown(payload: Payload) -> list[Any]:
+    def show(value: Any) -> Any:
+        if isinstance(value, bytes):
+            return value.hex()
+        return [show(item) for item in value] if isinstance(value, list | tuple) else value
+
+    shown: list[Any] = show(payload.to_wire())
+    return shown
+
+
+def _inventories() -> list[Case]:
+    return [_inventory(_registered(), _electorate(NOW_MS)), _inventory(_registered(), _electorate(NOW_MS + 90_000_000))]
+
+
+def _registered() -> list[Event]:
+    """Two miners, three validators: a contest, a deletion, a chute."""
+    authors = [Author(f"//validator{index}") for index in range(3)]
+    for author in authors:
+        author.write(author.delegation(not_before=NOW_S - 200_000), at_ms=NOW_MS - 172_800_000)
+    requests = [add("//Alice", ["gpu-1", "gpu-2"]), add("//Bob", ["gpu-1"], NOW_S - 1), add("//Bob", ["gpu-3"])]
+    first, second, third = (request_id(NETWORK.id, request) for request in requests)
+    for author, request in zip(authors, requests, strict=True):
+        author.add(request)
+    for author in authors[:2]:
+        author.verdict(first, at_ms=NOW_MS + 1_000)
+    authors[2].verdict(first, "abstain", at_ms=NOW_MS + 1_000)
+    for author in authors[1:]:
+        author.verdict(third, "failed", at_ms=NOW_MS + 2_000)
+    authors[0].write(
+        Place(first, ("gpu-1",), "chute-1", "instance-1", True, True, "llama", "ann"), at_ms=NOW_MS + 3_000
+    )
+    authors[1].delete(delete("//Alice", "nodes:gpu-2", NOW_S + 4), "gpu-2", [first], at_ms=NOW_MS + 4_000)
+    assert second != third
+    return [event for author in authors for event in author.events]
+
+
+def _electorate(time_ms: int) -> Electorate:
+    stakes = {hotkey(f"//validator{index}").public_key: 100 + index for index in range(3)}
+    registered = {hotkey(uri).public_key: 7 for uri in ("//Alice", "//Bob")}
+    earlier = Pin(0, time_ms - 1_200_000, stakes, registered, {})
+    return Electorate(Pin(100, time_ms, stakes, registered, {}), earlier)
+
+
+def _inventory(events: list[Event], electorate: Electorate) -> Case:
+    rows = Reference(events, electorate, NETWORK).rows().values()
+    heads = {event.log: Head(event.seq, event.id) for event in sorted(events, key=lambda event: event.seq)}
+    return {
+        "electorate": [
+            {
+                "block": pin.block,
+                "time_ms": pin.time_ms,
+                "validators": {hotkey.hex(): stake for hotkey, stake in pin.validators.items()},
+                "registered": {hotkey.hex(): block for hotkey, block in pin.registered.items()},
+            }
+            for pin in (electorate.current, electorate.previous)
+            if pin is not None
+        ],
+        "electorate_digest": electorate.digest.hex(),
+        "events": [event.wire.hex() for event in events],
+        "vector_digest": vector_digest(heads).hex(),
+        "rows": [
+            {
+                "uuid": row.uuid,
+                "claim_id": row.claim_id.hex(),
+                "miner": row.miner.hex(),
+                "status": row.status,
+                "created_hlc": row.created_hlc,
+                "verified_since": row.verified_since,
+                "detail": row.detail,
+                "chute": row.chute and list(row.chute),
+                "bucket": bucket_of(row.uuid),
+                "digest": row.digest().hex(),
+            }
+            for row in rows
+        ],
+        "state_root": state_root(rows).hex(),
+    }
