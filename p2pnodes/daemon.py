@@ -33,7 +33,7 @@ from p2pnodes.gossip.ownlog import Step, hear
 from p2pnodes.metrics import status_registry
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
 from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
-from p2pnodes.model.events import LOG_NUMBER_MAX, Delegation, Head, LogId, delegate
+from p2pnodes.model.events import DELEGATION_BACKDATE_S, LOG_NUMBER_MAX, Delegation, Head, LogId, delegate
 from p2pnodes.model.keys import Hotkey, NodeKey, ss58_encode
 from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.ledger import FOREIGN_EVENT, Outcome, Result
@@ -47,9 +47,6 @@ OWN_LOG_POLL_S: Final = 0.25
 TARGETS_POLL_S: Final = 2.0
 STOP_S_MAX: Final = 4.0
 """Bound of a graceful stop; systemd and the devnet give 5 s."""
-
-BACKDATE_S: Final = 3600
-"""A delegation begins this long before now and before the electorate's time, which runs behind the clock."""
 
 REOPEN_BACKOFF_S: Final = 30.0
 """Pause after a new log could not be opened."""
@@ -81,6 +78,7 @@ class Daemon:
         self._heard = False
         self._retry_at = 0.0
         self._own_log_note = "starting"
+        self._not_dialled: set[str] = set()
         self._refusal: str | None = None
         self._url = settings.http.url
         self._outcomes: dict[str, int] = dict.fromkeys((result.value for result in Result), 0)
@@ -88,17 +86,17 @@ class Daemon:
     # -- life cycle --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Run until SIGTERM or SIGINT.
+        """Run until SIGTERM, SIGINT or SIGHUP.
 
         Raises:
             P2PNodesError: The daemon cannot start; the message is one line for the operator.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stopping.set)
         try:
             await self._start()
-            log.info("ready_to_serve", url=self._url, hotkey=self._address, node_key=self._node_key.public_key.hex())
+            log.info("listening", url=self._url, hotkey=self._address, node_key=self._node_key.public_key.hex())
             await self._stopping.wait()
             log.info("stopping")
         finally:
@@ -159,7 +157,7 @@ class Daemon:
             await site.start()
         except OSError as error:
             raise ConfigError(
-                f"cannot listen on {settings.http.host}:{settings.http.port}: {error.strerror}; "
+                f"cannot listen on {settings.http.host}:{settings.http.port}: {_why(error)}; "
                 "choose another [http] host or port, or stop what listens there"
             ) from error
         host, port = runner.addresses[0][:2]
@@ -192,6 +190,13 @@ class Daemon:
             return
         self._electorate_error = None
         await self._database.set_electorate(electorate)
+        age_s = now_ms() // 1000 - electorate.time_ms // 1000
+        if age_s > self.settings.network.verdict_ttl_s:
+            self._electorate_error = (
+                f"its time is {age_s / 86_400:.0f} days old: verdicts lapse by it, so nothing lapses; replace "
+                f"{self.settings.electorate.file}"
+            )
+            log.warning("electorate_old", error=self._electorate_error)
         log.info(
             "electorate",
             block=electorate.block,
@@ -221,9 +226,9 @@ class Daemon:
         self._delegation = own, delegation
 
     def _stale(self, delegation: Delegation) -> bool:
-        """Whether a delegation is half over, or names another URL than this daemon has."""
-        half = (delegation.not_before + delegation.not_after) / 2
-        return time.time() > half or delegation.url != (self.settings.http.url or "")
+        """Whether less than half of a delegation's days are left, or it names another URL than this daemon has."""
+        half_s = self.settings.delegation_days * 86_400 / 2
+        return time.time() > delegation.not_after - half_s or delegation.url != (self.settings.http.url or "")
 
     def _sign(self, own: LogId, predecessor: tuple[LogId, Head | None] | None) -> Delegation:
         if self._hotkey is None:
@@ -235,7 +240,7 @@ class Daemon:
             self.settings.network.id,
             own,
             url=self.settings.http.url or "",
-            not_before=max(0, min(begin, electorate_s or begin) - BACKDATE_S),
+            not_before=max(0, min(begin, electorate_s or begin) - DELEGATION_BACKDATE_S),
             not_after=begin + self.settings.delegation_days * 86_400,
             predecessor=predecessor,
         )
@@ -352,8 +357,18 @@ class Daemon:
         targets: dict[bytes, str] = {}
         for hotkey in electorate.stakes:
             url = known.get(hotkey, electorate.current.addresses.get(hotkey, ""))
-            if hotkey != own and url and self._may_dial(url):
+            if hotkey == own or not url:
+                continue
+            if self._may_dial(url):
                 targets[hotkey] = url
+            elif url not in self._not_dialled:
+                self._not_dialled.add(url)
+                log.warning(
+                    "peer_not_dialled",
+                    url=url,
+                    reason="its address is private; [gossip] allow_private_addresses allows that, for devnets",
+                )
+        self._not_dialled &= {*known.values(), *electorate.current.addresses.values()}
         self._driver.set_targets(targets, self.settings.gossip.bootstrap)
 
     def _may_dial(self, url: str) -> bool:
@@ -393,7 +408,7 @@ class Daemon:
         state, ledger, electorate = self._database.state, self._database.ledger, self._database.electorate
         gossip = self._driver.status()
         own = ledger.own_log
-        head = state.logs[own].head if own else None
+        held = state.logs.get(own) if own else None  # absent for as long as its first commit takes
         return {
             "version": __version__,
             "network_id": self.settings.network.id.hex(),
@@ -401,7 +416,7 @@ class Daemon:
             "url": self._url,
             "hotkey": self._address,
             "node_key": self._node_key.public_key.hex(),
-            "log": own and head and {"number": own.number, "seq": head.seq, "id": head.id.hex()},
+            "log": held and {"number": held.id.number, "seq": held.head.seq, "id": held.head.id.hex()},
             "state_root": state.state_root.hex(),
             "vector_digest": state.vector_digest.hex(),
             "electorate": {
@@ -457,6 +472,7 @@ def run(settings: Settings) -> int:
 def configure_logging(settings: LogSettings) -> None:
     """Send structlog's and the libraries' records to stderr, as JSON lines or for people."""
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -473,7 +489,7 @@ def configure_logging(settings: LogSettings) -> None:
         cache_logger_on_first_use=True,
     )
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=colors) if console else structlog.processors.JSONRenderer()
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -489,6 +505,11 @@ def configure_logging(settings: LogSettings) -> None:
     logging.basicConfig(handlers=[handler], level=settings.level.upper(), force=True)
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def _why(error: OSError) -> str:
+    """The operating system's word for an error, without what asyncio adds to it."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 
 def _make_dir(path: Path) -> None:

@@ -11,6 +11,7 @@ over sockets, as validators on different continents do. The keys are development
 
 import asyncio
 import ctypes
+import fcntl
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import aiohttp
 import orjson
@@ -176,7 +177,7 @@ class Peer:
             lines = self.log_file.read_bytes()[-65_536:].decode(errors="replace").strip().splitlines()
         except OSError:
             return ""
-        return lines[-1] if lines else ""
+        return lines[-1].removeprefix("p2pnodes: error: ") if lines else ""
 
 
 class Devnet:
@@ -207,6 +208,7 @@ class Devnet:
         self._epoch_s = epoch_s
         self._report = report
         self._electorate = directory / "electorate.toml"
+        self._lock: IO[str] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -219,9 +221,17 @@ class Devnet:
 
         Raises:
             DevnetError: A peer died or was not ready in time; all are stopped again.
-            ConfigError: The directory cannot be written.
+            ConfigError: The directory cannot be written, or another devnet runs in it.
         """
         try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.directory / "lock").open("w")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f"a devnet runs in {self.directory} already: stop it, or choose another --dir"
+                ) from error
             self._prepare()
         except OSError as error:
             raise ConfigError(
@@ -244,6 +254,9 @@ class Devnet:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await asyncio.gather(*(peer.stop() for peer in self.peers))
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     async def ready(self, peer: Peer) -> None:
         """Wait until a peer takes writes and has a session with every other one.
@@ -267,7 +280,6 @@ class Devnet:
             await asyncio.sleep(POLL_S)
 
     def _prepare(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
         _replace(self.directory / "network.toml", tomli_w.dumps(self.network.model_dump()))
         self._write_electorate(0)
         for peer in self.peers:

@@ -92,7 +92,7 @@ async def _run(story: Story, directory: Path) -> None:
 
     task = asyncio.current_task()
     assert task is not None
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     net = Devnet(directory, free_ports(3), report=lambda _: None)
     try:

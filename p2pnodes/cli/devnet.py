@@ -49,7 +49,7 @@ async def _run(directory: Path, ports: list[int], quorum: float, epoch_s: float)
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
     net = Devnet(directory, ports, quorum=quorum, epoch_s=epoch_s, report=_say)
     starting = asyncio.create_task(net.start())

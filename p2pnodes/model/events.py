@@ -39,6 +39,9 @@ HEADER_BYTES_MAX: Final = 256
 """Bound of a header; the longest takes less than 200."""
 
 LOG_NUMBER_MAX: Final = 2**32 - 1
+DELEGATION_BACKDATE_S: Final = 3600
+"""A delegation begins this long before now and before the electorate's time, which runs behind the clock."""
+
 URL_CHARS_MAX: Final = 256
 GPUS_PER_EVENT_MAX: Final = 64
 CLAIMS_PER_DELETE_MAX: Final = 64

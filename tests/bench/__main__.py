@@ -305,7 +305,8 @@ def _answered(load: "tuple[float, dict[int, int]]", status: int) -> float:
 
 
 def _progress(line: str) -> None:
-    print(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, end="" if sys.stderr.isatty() else "\n", file=sys.stderr)
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr)
 
 
 def main() -> int:
@@ -327,7 +328,8 @@ def main() -> int:
                     print(json.dumps(result._asdict()), flush=True)
                     continue
                 verdict = "TOO SLOW" if result.ratio < result.wanted else "ok"
-                print(f"\r{result.name}", flush=True)
+                _progress("")
+                print(result.name, flush=True)
                 print(f"    {result.ours:,.0f}/s against {result.limit:,.0f}/s: {result.against}")
                 wanted = f"wanted {result.wanted:.2f}: {verdict}" if result.wanted else "for comparison"
                 print(f"    ratio {result.ratio:.2f}, {wanted}", flush=True)

@@ -76,7 +76,7 @@ async def stop(process: asyncio.subprocess.Process) -> int:
 
 async def test_good_settings_start_a_daemon_that_sigterm_ends_with_0(tmp_path: Path, settings: dict[str, Any]) -> None:
     process = await start(tmp_path, settings)
-    await first_record(process, "ready_to_serve")
+    await first_record(process, "listening")
     assert await stop(process) == 0
 
 
@@ -134,7 +134,7 @@ async def test_an_electorate_that_is_none(tmp_path: Path, settings: dict[str, An
 
 async def test_a_database_of_another_network(tmp_path: Path, settings: dict[str, Any]) -> None:
     process = await start(tmp_path, settings)
-    await first_record(process, "ready_to_serve")
+    await first_record(process, "listening")
     await stop(process)
     settings["network"]["netuid"] = 65
     assert "belongs to network" in await refused(tmp_path, settings)
@@ -142,7 +142,7 @@ async def test_a_database_of_another_network(tmp_path: Path, settings: dict[str,
 
 async def test_a_second_daemon_on_one_directory(tmp_path: Path, settings: dict[str, Any]) -> None:
     process = await start(tmp_path, settings)
-    await first_record(process, "ready_to_serve")
+    await first_record(process, "listening")
     assert "another daemon runs on" in await refused(tmp_path, settings)
     assert await stop(process) == 0
 
