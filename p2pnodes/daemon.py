@@ -31,7 +31,7 @@ from p2pnodes.config import LogSettings, Settings
 from p2pnodes.gossip.driver import Driver
 from p2pnodes.gossip.ownlog import Step, hear
 from p2pnodes.metrics import status_registry
-from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
+from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX
 from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import DELEGATION_BACKDATE_S, LOG_NUMBER_MAX, Delegation, Head, LogId, delegate
 from p2pnodes.model.keys import Hotkey, NodeKey, ss58_encode
@@ -47,6 +47,9 @@ OWN_LOG_POLL_S: Final = 0.25
 TARGETS_POLL_S: Final = 2.0
 STOP_S_MAX: Final = 4.0
 """Bound of a graceful stop; systemd and the devnet give 5 s."""
+
+VERIFIERS: Final = {"none": NoneVerifier}
+"""The setting ``verify.verifier`` -> what it means."""
 
 REOPEN_BACKOFF_S: Final = 30.0
 """Pause after a new log could not be opened."""
@@ -74,7 +77,7 @@ class Daemon:
         self._delegation: tuple[LogId, Delegation] | None = None
         self._electorate_file = ElectorateFile(settings.electorate.file)
         self._electorate_error: str | None = None
-        self._listening_since = time.monotonic()
+        self._hearing_since: float | None = None
         self._heard = False
         self._retry_at = 0.0
         self._own_log_note = "starting"
@@ -94,12 +97,19 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stopping.set)
+        stopped = asyncio.create_task(self._stopping.wait())
+        starting = asyncio.create_task(self._start())
         try:
-            await self._start()
-            log.info("listening", url=self._url, hotkey=self._address, node_key=self._node_key.public_key.hex())
-            await self._stopping.wait()
+            await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._stopping.is_set():
+                await starting
+                log.info("listening", url=self._url, hotkey=self._address, node_key=self._node_key.public_key.hex())
+                await stopped
             log.info("stopping")
         finally:
+            for task in (starting, stopped):
+                task.cancel()
+            await asyncio.gather(starting, stopped, return_exceptions=True)
             await self._stack.aclose()
         log.info("stopped")
 
@@ -131,10 +141,11 @@ class Daemon:
         await self._driver.start()
         self._stack.push_async_callback(self._driver.stop)
         if self._hotkey is not None:
-            self._scheduler = Scheduler(self._database, NoneVerifier(), self._hotkey.public_key, now_ms)
+            verifier = VERIFIERS[settings.verify.verifier]()
+            log.warning("verifier", method=verifier.method, note="every claim gets the verdict verified, unchecked")
+            self._scheduler = Scheduler(self._database, verifier, self._hotkey.public_key, now_ms)
             self._scheduler.start()
             self._stack.push_async_callback(self._scheduler.stop)
-        self._listening_since = time.monotonic()
         for work in (self._watch_electorate, self._watch_own_log, self._watch_targets):
             task = asyncio.create_task(work())
             self._stack.push_async_callback(_cancel, task)
@@ -189,7 +200,11 @@ class Daemon:
             log.warning("electorate_went_back", error=self._electorate_error)
             return
         self._electorate_error = None
-        await self._database.set_electorate(electorate)
+        try:
+            await self._database.set_electorate(electorate)
+        except P2PNodesError:
+            self._electorate_file.forget()  # the next poll tries again
+            raise
         age_s = now_ms() // 1000 - electorate.time_ms // 1000
         if age_s > self.settings.network.verdict_ttl_s:
             self._electorate_error = (
@@ -276,9 +291,11 @@ class Daemon:
         ledger = self._database.ledger
         if time.monotonic() < self._retry_at:
             return
-        if ledger.foreign_own is not None and ledger.foreign_own == ledger.own_log:
+        if ledger.foreign_own is not None:
             self._heard = False
             await self._open_log(FOREIGN_EVENT)
+        elif self._delegation is None:
+            await self._open_log("there is no own log that this daemon may write")
         elif not self._heard and self._permitted:
             await self._hear()
         self._refuse_writes(self._why_no_writes())
@@ -310,8 +327,18 @@ class Daemon:
         others = {hotkey: stake for hotkey, stake in ledger.weights.enrolled.items() if hotkey != own_hotkey}
         own = ledger.own_log if self._delegation else None
         held = ledger.state.logs.get(own) if own else None
-        waited_ms = int((time.monotonic() - self._listening_since) * 1000)
-        hearing = hear(held.head if held else None, self._driver.own_head_reports(), others, waited_ms)
+        reports = self._driver.own_head_reports()
+        ids = await self._database.event_ids(own, {head.seq for head in reports.values() if head}) if own else {}
+        if self._hearing_since is None:
+            self._hearing_since = time.monotonic()
+        hearing = hear(
+            held.head if held else None,
+            reports,
+            others,
+            int((time.monotonic() - self._hearing_since) * 1000),
+            ids=ids,
+            alone=not any(stake for hotkey, stake in self._database.electorate.stakes.items() if hotkey != own_hotkey),
+        )
         self._own_log_note = hearing.reason
         if hearing.step is Step.GO_ON:
             self._heard = True
@@ -326,8 +353,18 @@ class Daemon:
         if not self._heard:
             return self._own_log_note
         ledger = self._database.ledger
-        if ledger.foreign_own is not None and ledger.foreign_own == ledger.own_log:
+        if ledger.foreign_own is not None:
             return FOREIGN_EVENT
+        if self._delegation is not None and time.time() > self._delegation[1].not_after:
+            return (
+                f"the delegation of {ss58_encode(self._delegation[1].hotkey)} ended at {self._delegation[1].not_after} "
+                "(Unix seconds), and there is no hotkey_file to renew it with"
+            )
+        if (ahead_ms := ledger.clock.ahead_ms(now_ms())) > SKEW_AHEAD_MS_MAX:
+            return (
+                f"the logical clock is {ahead_ms // 1000} s ahead of the system clock: an own event was written while "
+                f"that ran ahead; at most {SKEW_AHEAD_MS_MAX // 1000} s are allowed, writes go on by themselves then"
+            )
         offset = self._driver.clock_offset_ms()
         if offset is not None and abs(offset) > CLOCK_OFF_MS_MAX:
             return (
@@ -526,7 +563,10 @@ def _make_dir(path: Path) -> None:
 
 def _lock(path: Path) -> IO[str]:
     """Hold the data directory: two daemons on one would fork its log."""
-    file = path.open("w")
+    try:
+        file = path.open("w")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be opened: {error.strerror}; fix its owner, or move it away") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -287,16 +287,21 @@ class Devnet:
 
     def _write_electorate(self, blocks: int) -> None:
         """Write the next electorate: the held one becomes the block before."""
-        electorate: dict[str, Any] = {"block": self.network.epoch_blocks, "time": int(time.time())}
+        who = {
+            "validators": [
+                {"hotkey": Hotkey.from_uri(peer.hotkey_uri).address, "stake": STAKE, "address": peer.url}
+                for peer in self.peers
+            ],
+            "registered": [{"hotkey": Hotkey.from_uri(uri).address, "block": 0} for uri in MINERS],
+        }
+        block, now_s = self.network.epoch_blocks, int(time.time())
+        electorate: dict[str, Any] = {"block": block, "time": now_s, **who}
         if self._electorate.exists():
             held = read_electorate(self._electorate).current
-            electorate["block"] = held.block + blocks
-            electorate["time"] = max(int(time.time()), held.time_ms // 1000 + 1)
-        electorate["validators"] = [
-            {"hotkey": Hotkey.from_uri(peer.hotkey_uri).address, "stake": STAKE, "address": peer.url}
-            for peer in self.peers
-        ]
-        electorate["registered"] = [{"hotkey": Hotkey.from_uri(uri).address, "block": 0} for uri in MINERS]
+            held_s = held.time_ms // 1000
+            electorate |= {"block": held.block + blocks, "time": max(now_s, held_s + 1)}
+            if electorate["block"] > held.block:
+                electorate["previous"] = {"block": held.block, "time": held_s, **who}
         _replace(self._electorate, tomli_w.dumps(electorate))
 
     async def _advance(self) -> None:

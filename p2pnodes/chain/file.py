@@ -23,23 +23,28 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from p2pnodes.model.codec import INT_MAX
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.model.events import URL_CHARS_MAX
 from p2pnodes.model.keys import ss58_decode
+from p2pnodes.model.problems import found_and_expected, lower_first, suggestion
 
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 ENTRIES_MAX: Final = 65_536
 
 
 def _address(value: str) -> str:
-    ss58_decode(value)
+    try:
+        ss58_decode(value)
+    except ValueError as error:
+        raise ValueError(f"expected an SS58 address: {error}") from error
     return value
 
 
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, Field(description="SS58 address."), AfterValidator(_address)]
 
 
 class _Table(BaseModel):
@@ -48,19 +53,19 @@ class _Table(BaseModel):
 
 class _Validator(_Table):
     hotkey: Address
-    stake: Annotated[int, Field(ge=0, le=INT_MAX)]
+    stake: Annotated[int, Field(ge=0, le=INT_MAX, description="Integer, in one unit for the whole file.")]
     permit: bool = True
     address: Annotated[str, Field(max_length=URL_CHARS_MAX)] = ""
 
 
 class _Registered(_Table):
     hotkey: Address
-    block: Annotated[int, Field(ge=0, le=INT_MAX)]
+    block: Annotated[int, Field(ge=0, le=INT_MAX, description="Number of the block at which it registered.")]
 
 
 class _Pin(_Table):
-    block: Annotated[int, Field(ge=0, le=INT_MAX)]
-    time: Annotated[int, Field(ge=0, le=INT_MAX // 65_536_000)]
+    block: Annotated[int, Field(ge=0, le=INT_MAX, description="Number of the pinned block.")]
+    time: Annotated[int, Field(ge=0, le=INT_MAX // 65_536_000, description="Unix seconds of that block.")]
     validators: Annotated[list[_Validator], Field(max_length=ENTRIES_MAX)] = []
     registered: Annotated[list[_Registered], Field(max_length=ENTRIES_MAX)] = []
 
@@ -94,11 +99,25 @@ def read_electorate(path: Path) -> Electorate:
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the electorate: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where}: {first['msg']}, found {first['input']!r:.60}") from error
+        raise ConfigError(f"{path}: {_problem(error.errors()[0])}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
         raise ConfigError(f"{path}: not an electorate: {error}") from error
+
+
+def _problem(details: ErrorDetails) -> str:
+    """One line for one error of pydantic's."""
+    key = ".".join(str(part) for part in details["loc"])
+    tables: dict[str, type[_Table]] = {"validators": _Validator, "registered": _Registered}
+    table = next((str(part) for part in details["loc"][:-1] if part in tables), "")
+    fields = tables.get(table, _File).model_fields
+    name = str(details["loc"][-1])
+    match details["type"]:
+        case "extra_forbidden":
+            return f"{key}: unknown key; {suggestion(name, list(fields))}"
+        case "missing":
+            return f"{key}: missing; expected {lower_first(fields[name].description or 'a value')}"
+        case _:
+            return f"{key}: {found_and_expected(details, key)}"
 
 
 class ElectorateFile:
@@ -108,6 +127,10 @@ class ElectorateFile:
         """Watch ``path``; nothing is read yet."""
         self.path = path
         self._seen: tuple[int, int, int] | None = None
+
+    def forget(self) -> None:
+        """Read the file again at the next poll, changed or not."""
+        self._seen = None
 
     def poll(self) -> Electorate | None:
         """The electorate if the file is new or changed since the last good or bad read, else None.

@@ -196,9 +196,12 @@ async def _write_and_kill(net: "Devnet") -> tuple[set[str], int]:
                 victim.wanted.clear()
                 victim.kill()
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(WRITERS):
-            group.create_task(write())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WRITERS):
+                group.create_task(write())
+    except* P2PNodesError as errors:
+        raise DemoError(f"a write failed: {errors.exceptions[0]}") from errors
     _require(by_victim > 0, "peer2 acknowledged nothing before it was killed")
     return acknowledged, by_victim
 

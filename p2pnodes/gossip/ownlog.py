@@ -35,6 +35,9 @@ def hear(
     reports: Mapping[bytes, Head | None],
     others: Mapping[bytes, int],
     waited_ms: int,
+    *,
+    ids: Mapping[int, bytes],
+    alone: bool,
 ) -> Hearing:
     """Decide whether the own log can be written.
 
@@ -42,10 +45,13 @@ def hear(
         own: Head of the current own log; None when there is no log yet.
         reports: Hotkey of a connected peer -> head of our current log as it holds it, None when it holds nothing of it.
         others: Hotkey -> stake of every other enrolled validator.
-        waited_ms: Time since the daemon started to listen.
+        waited_ms: Time since the daemon may speak.
+        ids: Seq -> id of our own events, for each seq in ``reports`` that is not above ours.
+        alone: Whether the electorate permits no other stake. Who is enrolled is known from the own database, which may
+            be as old as a backup; the electorate is not.
 
     Returns:
-        OPEN_NEW when there is no log, when a peer holds more of it than we do or another event at our head, or when too
+        OPEN_NEW when there is no log, when a peer holds more of it than we do or another event than ours, or when too
         few were heard in time; GO_ON when enough stake was heard; else WAIT.
     """
     if own is None:
@@ -56,9 +62,11 @@ def hear(
                 Step.OPEN_NEW,
                 f"peers hold the own log up to seq {head.seq}, this disk up to {own.seq}: it is a backup or a clone",
             )
-        if head is not None and head.seq == own.seq and head.id != own.id:
-            return Hearing(Step.OPEN_NEW, f"peers hold another event at seq {own.seq} of the own log")
+        if head is not None and head.seq <= own.seq and head.id != ids.get(head.seq):
+            return Hearing(Step.OPEN_NEW, f"peers hold another event at seq {head.seq} of the own log")
     total = sum(others.values())
+    if total == 0 and not alone and waited_ms < HEARING_MS_MAX:
+        return Hearing(Step.WAIT, "waiting to hear whether other validators of the electorate are enrolled")
     heard = sum(stake for hotkey, stake in others.items() if hotkey in reports)
     if 2 * heard > total or total == 0:
         return Hearing(Step.GO_ON, f"heard from {heard} of {total} other enrolled stake")

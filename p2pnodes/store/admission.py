@@ -68,8 +68,11 @@ def admit_add(ledger: Ledger, request: Add, body: Body, refusal: Exception | Non
     facts, weights = ledger.facts, ledger.weights
     claim_id = request_id(ledger.network.id, request)
     key = facts.claim_key(claim_id)
-    if key is not None and (known := facts.stored(key, weights)):
-        return known
+    known = None if key is None else facts.claim(key)
+    # What is stored may count for nothing here (its author lost the permit, or lied about the electorate): then this
+    # daemon must carry the request itself before it says yes.
+    if key is not None and known is not None and inventory.counts(known, weights.electorate):
+        return _found(ledger, key)
     uuids = [node.uuid for node in body.nodes]
     contested = facts.named(uuids)
     if contested and (retried := _standing_claim(ledger, request, uuids, now_ms)):
@@ -80,12 +83,14 @@ def admit_add(ledger: Ledger, request: Add, body: Body, refusal: Exception | Non
         raise ValueError(f"BUG! the caller let duplicate uuids pass: {duplicates}")
     if contested:
         _require_newest(ledger, request, uuids)
-    if ledger.open_claims(request.hotkey) >= OPEN_CLAIMS_PER_MINER_MAX:
+    if ledger.open_claims(request.hotkey, now_ms) >= OPEN_CLAIMS_PER_MINER_MAX:
         raise TooManyClaimsError(f"{OPEN_CLAIMS_PER_MINER_MAX} claims of this hotkey wait for their vote already")
     event = ledger.append(lambda _: AddPayload(request, weights.electorate.block), now_ms)
     key = facts.claim_key(claim_id)
     if key is None:
         raise LookupError("BUG! the claim that was just appended cannot be read")
+    if known is not None:
+        return _found(ledger, key)
     tally = facts.tallies([key], weights)[key]  # a verdict may have come before its claim
     return StoredClaim(claim_id, request.hotkey, parse_nonce(request.nonce) or 0, body, event.hlc, tally)
 
@@ -114,7 +119,14 @@ def _retried(ledger: Ledger, key: int, claim: inventory.Claim, request: Add, now
     created_ms = hlc_ms(min(carriage.hlc for carriage in claim.carriages))
     if now_ms - created_ms >= RETRY_WINDOW_MS or ledger.facts.raw_body(claim.id) != request.body:
         return None
-    return ledger.facts.stored(key, ledger.weights)
+    return _found(ledger, key)
+
+
+def _found(ledger: Ledger, key: int) -> StoredClaim:
+    stored = ledger.facts.stored(key, ledger.weights)
+    if stored is None:
+        raise LookupError("BUG! a claim that was just read is gone")
+    return stored
 
 
 def _require_newest(ledger: Ledger, request: Add, uuids: Sequence[str]) -> None:

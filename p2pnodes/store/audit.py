@@ -19,6 +19,9 @@ PROBLEMS_MAX: Final = 100
 _TABLES: Final = ("delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node")
 """Every table that ``Ledger.rebuild`` derives from the log."""
 
+_CHECK_PATH: Final = "expected a daemon's p2pnodes.db: check the path"
+_RESTORE: Final = "restore a backup, or start empty and let peers refill it"
+
 
 class AuditReport(NamedTuple):
     """What was checked and what was found.
@@ -49,17 +52,25 @@ def audit(path: Path, network: Network, progress: Callable[[int, int], None] | N
     Raises:
         StoreError: No such file, not a database, or of another network.
     """
-    if not path.exists():
+    try:
+        found = path.exists()
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be looked for ({error.strerror}); run this as the daemon's user") from error
+    if not found:
         raise StoreError(f"{path}: no such database; give the daemon's data directory")
     source = open_reader(path)
     try:
+        if not source.execute("SELECT count(*) FROM sqlite_master WHERE name = 'events'").fetchone()[0]:
+            raise StoreError(f"{path}: no p2pnodes database (it has no events); {_CHECK_PATH}")
         # The copy is made inside SQLite: one consistent state, even while the daemon writes.
         copy = open_writer("")  # a temporary file: memory stays bounded by SQLite's cache
         source.backup(copy)
     except sqlite3.Error as error:
-        raise StoreError(
-            f"{path}: cannot be read: {error}; restore a backup, or start empty and let peers refill it"
-        ) from error
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise StoreError(f"{path}: no p2pnodes database ({error}); {_CHECK_PATH}, or {_RESTORE}") from error
+        if error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN:
+            raise StoreError(f"{path}: cannot be opened ({error}); run this as the daemon's user") from error
+        raise StoreError(f"{path}: cannot be read: {error}; {_RESTORE}") from error
     finally:
         source.close()
     problems: list[str] = []
@@ -83,7 +94,7 @@ def _check_logs(
 ) -> int:
     (total,) = copy.execute("SELECT count(*) FROM events").fetchone()
     done = 0
-    for (key,) in copy.execute("SELECT log FROM logs ORDER BY log").fetchall():
+    for key, hotkey in copy.execute("SELECT log, hotkey FROM logs ORDER BY log").fetchall():
         head: Head | None = None
         prefix = EMPTY
         query = "SELECT seq, id, judged, void, wire FROM events WHERE log = ? ORDER BY seq"
@@ -99,6 +110,8 @@ def _check_logs(
                 continue
             judgement = judge(event, prefix)
             prefix = judgement.prefix
+            if prefix.delegation is not None and prefix.delegation.hotkey != hotkey:
+                problems.append(f"{where}: speaks for another hotkey than the log's row says")
             expected = head.seq + 1 if head else 0
             for wrong, what in (
                 (event.id != event_id or event.seq != seq, "the row names another event than its bytes"),

@@ -9,7 +9,8 @@ through aiosqlite on a read-only connection, and never wait for the writer.
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -115,6 +116,9 @@ class Database:
         database._thread.start()
         try:
             await database._opened
+        except asyncio.CancelledError:
+            database._jobs.put(None)  # the thread ends when it has opened the file
+            raise
         except BaseException:
             await database._closed.wait()  # the thread has said its last word to this loop
             raise
@@ -169,7 +173,7 @@ class Database:
 
     @property
     def queued_jobs(self) -> int:
-        """Jobs that wait for the writer."""
+        """Jobs that wait for the writer or are being written."""
         return self._waiting
 
     def heads(self) -> dict[LogId, Head]:
@@ -193,10 +197,7 @@ class Database:
         self._waiting += 1
         future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put(_Job(job, future))
-        try:
-            return await future
-        finally:
-            self._waiting -= 1
+        return await future  # a caller that goes away takes no job out of the queue, nor out of its bound
 
     async def receive(self, events: Sequence[Event], now_ms: int) -> list[Outcome]:
         """Store events that a peer sent."""
@@ -204,13 +205,12 @@ class Database:
 
     async def submit_add(self, request: Add, body: Body, refusal: Exception | None) -> StoredClaim:
         """Record a registration; see ``admission.admit_add``."""
-        now_ms = self._now_ms()
-        return await self.write(lambda ledger: admission.admit_add(ledger, request, body, refusal, now_ms))
+        # The clock is read when the job runs: events that came in before it were held against a later one.
+        return await self.write(lambda ledger: admission.admit_add(ledger, request, body, refusal, self._now_ms()))
 
     async def submit_delete(self, request: Delete, uuid: str) -> None:
         """Record a deletion; see ``admission.admit_delete``."""
-        now_ms = self._now_ms()
-        await self.write(lambda ledger: admission.admit_delete(ledger, request, uuid, now_ms))
+        await self.write(lambda ledger: admission.admit_delete(ledger, request, uuid, self._now_ms()))
 
     async def set_electorate(self, electorate: Electorate) -> None:
         """Weigh with another electorate."""
@@ -221,6 +221,11 @@ class Database:
             connection = open_writer(self.path)
             self._ledger = Ledger(connection, self._network, self._node_key)
         except BaseException as error:  # noqa: BLE001 - handed to the caller of open()
+            if isinstance(error, sqlite3.Error):
+                error = StoreError(
+                    f"cannot read the database {self.path}: {error}; restore a backup, or start empty and let peers "
+                    "refill it"
+                )
             self._call(_reject, self._opened, error)
             self._call(self._closed.set)
             return
@@ -231,9 +236,14 @@ class Database:
             jobs, running = self._next_group(crowded=len(jobs) > 1)
             if jobs:
                 self._run_group(self._ledger, jobs)
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.close()
-        self._call(self._closed.set)
+        try:
+            connection.execute("PRAGMA busy_timeout = 0")  # a reader may hold the file for as long as it likes
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.close()
+        except sqlite3.Error as error:  # nothing is lost: what is committed stands in the write-ahead log
+            log.warning("no_last_checkpoint", error=str(error))
+        finally:
+            self._call(self._closed.set)
 
     def _next_group(self, *, crowded: bool) -> tuple[list[_Job], bool]:
         """Wait for jobs that will share a commit; false when no more will come.
@@ -242,12 +252,14 @@ class Database:
         """
         jobs: list[_Job] = []
         job = self._jobs.get()
+        deadline = time.monotonic() + GATHER_S
         while job is not None:
             jobs.append(job)
             if len(jobs) >= GROUP_JOBS_MAX:
                 return jobs, True
             try:
-                job = self._jobs.get(timeout=GATHER_S) if crowded else self._jobs.get_nowait()
+                left_s = deadline - time.monotonic()
+                job = self._jobs.get(timeout=left_s) if crowded and left_s > 0 else self._jobs.get_nowait()
             except Empty:
                 return jobs, True
         return jobs, False
@@ -269,13 +281,18 @@ class Database:
                 if isinstance(error, sqlite3.Error)
                 else error
             )
-            self._call(_reject, jobs[0].future, failure)
+            self._call(self._failed, jobs[0], failure)
             return
         self.failure = None
         commit = Commit(tuple(ledger.take_appended()), tuple(ledger.take_new_claims()))
         self._call(self._committed, jobs, results, commit)
 
+    def _failed(self, job: _Job, error: BaseException) -> None:
+        self._waiting -= 1
+        _reject(job.future, error)
+
     def _committed(self, jobs: list[_Job], results: list[Any], commit: Commit) -> None:
+        self._waiting -= len(jobs)
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, P2PNodesError):
                 _reject(job.future, result)
@@ -321,7 +338,12 @@ class Database:
     async def due_claims(self, hotkey: bytes, before_hlc: int, limit: int) -> list[bytes]:
         """Claims that a validator should check now; see ``Facts.due``."""
         weights = self.ledger.weights
-        return await self._with_facts(lambda facts: facts.due(hotkey, before_hlc, limit, weights))
+        since_s = self._now_ms() // 1000 - self._network.verdict_ttl_s
+        return await self._with_facts(lambda facts: facts.due(hotkey, before_hlc, since_s, limit, weights))
+
+    async def event_ids(self, log_id: LogId, seqs: Collection[int]) -> dict[int, bytes]:
+        """Ids of some events of a log, by seq."""
+        return await self._with_facts(lambda facts: facts.event_ids(log_id, seqs))
 
     async def totals(self, miner: bytes | None, model: str | None) -> list[tuple[str, int, int]]:
         """GPUs by model: gpu_identifier, provisioned, idle."""

@@ -13,7 +13,7 @@ import orjson
 
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.claims import Body, parse_body
-from p2pnodes.model.events import VERIFIED, AddPayload, Carry, Event
+from p2pnodes.model.events import VERIFIED, AddPayload, Carry, Event, LogId
 from p2pnodes.model.inventory import (
     Carriage,
     Chute,
@@ -268,12 +268,16 @@ class Facts:
             claim, tallies[claim.id], {uuid: list(claims.values()) for uuid, claims in standings.items()}, tallies
         )
 
-    def due(self, hotkey: bytes, before_hlc: int, limit: int, weights: Weights) -> list[bytes]:
+    def due(self, hotkey: bytes, before_hlc: int, since_s: int, limit: int, weights: Weights) -> list[bytes]:
         """Claims that a validator should check now, oldest first.
+
+        Looked at are claims that own a GPU, and pending ones that are young: what else was ever claimed is deleted, or
+        has lost to another, and must not cost a look at each scan.
 
         Args:
             hotkey: The validator.
             before_hlc: Claims with a verdict of its own at or above this HLC are not due.
+            since_s: Unix seconds; pending claims with a nonce below are not young.
             limit: Claims at most.
             weights: Who counts.
 
@@ -281,18 +285,28 @@ class Facts:
             Ids of claims that are ``checkable``.
         """
         keys = self.connection.execute(
-            "SELECT claim FROM claim c WHERE miner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM verdict v"
-            " JOIN logs l USING (log) WHERE v.claim = c.claim AND l.hotkey = ? AND v.hlc >= ?) ORDER BY claim",
-            (hotkey, before_hlc),
-        ).fetchall()
+            "SELECT claim FROM claim c WHERE miner NOTNULL"
+            " AND (claim IN (SELECT claim FROM node) OR (status = 'pending' AND nonce >= ?))"
+            " AND NOT EXISTS (SELECT 1 FROM verdict v JOIN logs l USING (log)"
+            " WHERE v.claim = c.claim AND l.hotkey = ? AND v.hlc >= ?) ORDER BY claim",
+            (since_s, hotkey, before_hlc),
+        )
         found: list[bytes] = []
         for (key,) in keys:
             claim = self.claim(key)
             if claim is not None and self.checkable(claim, weights):
                 found.append(claim.id)
-            if len(found) >= limit:
-                break
+                if len(found) >= limit:
+                    break
         return found
+
+    def event_ids(self, log: LogId, seqs: Collection[int]) -> dict[int, bytes]:
+        """Ids of some events of a log, by seq."""
+        query = (
+            "SELECT seq, id FROM events WHERE log = (SELECT log FROM logs WHERE node_key = ?2 AND number = ?3)"
+            " AND seq IN (SELECT value FROM json_each(?1))"
+        )
+        return dict(self.connection.execute(query, (orjson.dumps(list(seqs)).decode(), *log)))
 
     def checkable(self, claim: Claim, weights: Weights) -> bool:
         """Whether a claim stands on a GPU and is not in conflict with a verified claim of another hotkey.

@@ -19,6 +19,7 @@ from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import LocalProtocolError, P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import (
+    PAYLOADS,
     Delegation,
     DeletePayload,
     Event,
@@ -28,11 +29,10 @@ from p2pnodes.model.events import (
     Place,
     Release,
     Verdict,
-    known,
 )
 from p2pnodes.model.inventory import Chute, Row, Tally, Weights
-from p2pnodes.model.keys import NodeKey, ss58_encode
-from p2pnodes.model.network import Network
+from p2pnodes.model.keys import KEY_BYTES, NodeKey, ss58_encode
+from p2pnodes.model.network import PROTOCOL_VERSION, Network
 from p2pnodes.model.requests import parse_nonce
 from p2pnodes.model.stateroot import BUCKETS, StateRoot, bucket_of
 from p2pnodes.model.validity import EMPTY, CarriedAdd, CarriedDelete, Judgement, Prefix, judge
@@ -41,11 +41,19 @@ from p2pnodes.store.facts import Facts, chute_fields
 
 T = TypeVar("T")
 
-FOREIGN_EVENT: Final = "an event that this daemon did not write appeared in its own log: it is written from two places"
+FOREIGN_EVENT: Final = "an event that this daemon did not write appeared in its own log: two daemons write it"
 """Why writes stop until a new log is open (rule 4)."""
 
 GPUS_PER_READ: Final = 512
 """GPUs whose facts are read at once when rows are settled: few statements, bounded memory."""
+
+EVENTS_PER_READ: Final = 1_024
+"""Events that a rebuild reads at once."""
+
+_NETWORK_ID: Final = "network_id"
+_OWN_LOG: Final = "own_log"
+_JUDGED_BY: Final = "judged_by"
+"""Keys of the table ``meta``: the network, the log that own events go to, version and kinds of the build that judged."""
 
 LOGS_PER_HOTKEY_MAX: Final = 256
 """Bound of logs that one validator may open (rule 6)."""
@@ -159,9 +167,7 @@ class Ledger:
         """False from just before a commit until ``state`` tells of it: readers may then be ahead of ``state``."""
         self._check_network()
         self._load()
-        if self._unknown_now_known():
-            with self.transaction():
-                self.rebuild()
+        self._judge_what_is_known_now()
 
     # -- transactions ------------------------------------------------------------------------------------------------
 
@@ -256,7 +262,9 @@ class Ledger:
             )
         hlc = self.clock.tick(now_ms)
         event = self._write(log, None, EMPTY, delegation, hlc)
+        self._set_meta(_OWN_LOG, codec.pack([*log]))
         self.own_log = log
+        self.foreign_own = None
         return event
 
     def renew(self, delegation: Delegation, now_ms: int) -> Event:
@@ -281,10 +289,10 @@ class Ledger:
             return self._known_or_fork(event, state, now_ms)
         if (state is None and event.seq) or (state is not None and event.seq > state.head.seq + 1):
             return Outcome(event, Result.GAP, f"seq {event.seq} while {state.head.seq + 1 if state else 0} is next")
-        if hlc_ms(event.hlc) > now_ms + SKEW_AHEAD_MS_MAX:
-            return Outcome(event, Result.AHEAD, f"its clock is {hlc_ms(event.hlc) - now_ms} ms ahead of ours")
         if not event.signed():
             return Outcome(event, Result.FORGED, "the header does not carry its node key's signature")
+        if hlc_ms(event.hlc) > now_ms + SKEW_AHEAD_MS_MAX:
+            return Outcome(event, Result.AHEAD, f"its clock is {hlc_ms(event.hlc) - now_ms} ms ahead of ours")
         if state is not None and event.previous != state.head.id:
             self._record_fork(event, state, now_ms)
             return Outcome(event, Result.FORK, f"seq {event.seq} continues another event than the stored one")
@@ -292,7 +300,7 @@ class Ledger:
         if refusal := self._refusal(judgement, state):
             return Outcome(event, Result.REFUSED, refusal)
         if event.log == self.own_log:
-            self.foreign_own = event.log
+            self._disown(event.log)
         self._store(event, state, judgement)
         return Outcome(event, Result.STORED, judgement.void or "")
 
@@ -332,15 +340,15 @@ class Ledger:
         if event.log not in {log for log, _, _ in self.forks_seen}:
             self.forks_seen = [*self.forks_seen, (event.log, event.seq, now_ms)]
         if event.log == self.own_log:
-            self.foreign_own = event.log
+            self._disown(event.log)
 
     def _writable(self, now_ms: int) -> LogState:
         if self.writes_refused is not None:
             raise WritesRefusedError(self.writes_refused)
+        if self.foreign_own is not None:  # here, so that no other thread's view of it can be late
+            raise WritesRefusedError(FOREIGN_EVENT)
         if self.own_log is None:
             raise WritesRefusedError("this daemon has no open log")
-        if self.foreign_own == self.own_log:  # here, so that no other thread's view of it can be late
-            raise WritesRefusedError(FOREIGN_EVENT)
         if self.clock.ahead_ms(now_ms) > SKEW_AHEAD_MS_MAX:
             raise WritesRefusedError(
                 f"the logical clock is {self.clock.ahead_ms(now_ms)} ms ahead of the system clock, which may have gone "
@@ -441,6 +449,15 @@ class Ledger:
     def _state_delete(self, delete: CarriedDelete, log: int, seq: int, item: int) -> None:
         payload: DeletePayload = delete.payload
         request = payload.request
+        named: set[str] = set()
+        if not request.bound:
+            rows = self._connection.execute(
+                "SELECT log, uuid FROM deletion WHERE bound = 0 AND request_id = ?", (delete.request_id,)
+            ).fetchall()
+            here = {uuid for other, uuid in rows if other == log}
+            if len(here) > 1 and payload.uuid not in here:
+                return  # two GPUs in one log end nothing already, and a hundred would not end less
+            named = {uuid for _, uuid in rows}
         self._connection.execute(
             "INSERT INTO deletion VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -456,11 +473,7 @@ class Ledger:
             ),
         )
         self._dirty_uuids.add(payload.uuid)
-        if not request.bound:
-            rows = self._connection.execute(
-                "SELECT uuid FROM deletion WHERE bound = 0 AND request_id = ?", (delete.request_id,)
-            )
-            self._dirty_uuids.update(uuid for (uuid,) in rows)
+        self._dirty_uuids.update(named)
 
     def _state_verdict(self, verdict: Verdict, log: int, hlc: int) -> None:
         key = self._claim_key(verdict.claim_id)
@@ -495,13 +508,14 @@ class Ledger:
 
     def set_electorate(self, electorate: Electorate) -> None:
         """Weigh with another electorate; call inside a transaction. Rows follow before it commits."""
-        if electorate.digest == self.weights.electorate.digest:
+        held = self.weights.electorate
+        if (electorate.current, electorate.previous) == (held.current, held.previous):
             return
         self._wrote = True
         pins.save(self._connection, electorate)
         self.weights = Weights(self.network, electorate, self.facts.mandates())
         self._mandates_dirty = False
-        self._all_dirty = True
+        self._all_dirty = self._all_dirty or electorate.digest != held.digest  # addresses weigh nothing
 
     def rebuild(self) -> None:
         """Judge every stored event again and derive everything from them; call inside a transaction."""
@@ -512,8 +526,7 @@ class Ledger:
         self._nodes = 0
         for log, state in list(self._logs.items()):
             prefix = EMPTY
-            query = "SELECT position, wire FROM events WHERE log = ? ORDER BY seq"
-            for position, wire in self._connection.execute(query, (state.key,)).fetchall():
+            for position, wire in self._wires(state.key):
                 event = Event.decode(wire)
                 judgement = judge(event, prefix)
                 prefix = judgement.prefix
@@ -525,6 +538,14 @@ class Ledger:
             self._logs[log] = state._replace(prefix=prefix)
         self._new_claims.clear()
         self._all_dirty = self._mandates_dirty = True
+
+    def _wires(self, key: int) -> Iterator[tuple[int, bytes]]:
+        """Position and bytes of every event of a log, read in parts while the caller writes."""
+        query = "SELECT seq, position, wire FROM events WHERE log = ? AND seq > ? ORDER BY seq LIMIT ?"
+        seq = -1
+        while part := self._connection.execute(query, (key, seq, EVENTS_PER_READ)).fetchall():
+            yield from ((position, wire) for _, position, wire in part)
+            seq = part[-1][0]
 
     def rows(self) -> Iterator[Row]:
         """Every current row as f decides it now, in order of uuids, computed anew and not read."""
@@ -636,17 +657,19 @@ class Ledger:
             decided[uuid] = row, owner
         return decided
 
-    def open_claims(self, miner: bytes) -> int:
-        """How many claims of a miner have no verdict of the network yet."""
+    def open_claims(self, miner: bytes, now_ms: int) -> int:
+        """How many claims of a miner have no verdict of the network, not counting those that have lapsed."""
         (count,) = self._connection.execute(
-            "SELECT count(*) FROM claim WHERE miner = ? AND status = 'pending'", (miner,)
+            "SELECT count(*) FROM claim WHERE miner = ? AND status = 'pending' AND nonce >= ?",
+            (miner, now_ms // 1000 - self.network.verdict_ttl_s),
         ).fetchone()
         return int(count)
 
     def uuids_deleted_by(self, request: bytes) -> set[str]:
-        """GPUs that recorded deletions name under one request id."""
-        rows = self._connection.execute("SELECT uuid FROM deletion WHERE request_id = ?", (request,))
-        return {uuid for (uuid,) in rows}
+        """GPUs that deletions under one request id name, as far as their authors are permitted."""
+        rows = self._connection.execute("SELECT uuid, log FROM deletion WHERE request_id = ?", (request,))
+        permitted = self.weights.electorate.permitted
+        return {uuid for uuid, log in rows if permitted(self.facts.author(log))}
 
     def take_appended(self) -> list[Event]:
         """Own events written since the last call, to be sent once they are durable."""
@@ -660,13 +683,34 @@ class Ledger:
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
+    def _stored_own_log(self) -> LogId | None:
+        """The log that this database wrote last: never another one of its node key's, which a clone may be writing."""
+        held = self._meta(_OWN_LOG)
+        if held is None or self._node_key is None:
+            return None
+        node_key, number = codec.fields(codec.unpack(held), 2, "own log")
+        log = LogId(codec.binary(node_key, "node key", KEY_BYTES), codec.integer(number, "log number"))
+        return log if log.node_key == self._node_key.public_key and log in self._logs else None
+
+    def _disown(self, log: LogId) -> None:
+        """Stop writing the own log, also after a restart: somebody else writes it, too (rule 4)."""
+        self.foreign_own = log
+        self._connection.execute("DELETE FROM meta WHERE key = ?", (_OWN_LOG,))
+
+    def _meta(self, key: str) -> bytes | None:
+        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def _set_meta(self, key: str, value: bytes) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
     def _check_network(self) -> None:
-        row = self._connection.execute("SELECT value FROM meta WHERE key = 'network_id'").fetchone()
-        if row is None:
-            self._connection.execute("INSERT INTO meta VALUES ('network_id', ?)", (self.network.id,))
-        elif row[0] != self.network.id:
+        held = self._meta(_NETWORK_ID)
+        if held is None:
+            self._set_meta(_NETWORK_ID, self.network.id)
+        elif held != self.network.id:
             raise StoreError(
-                f"the database belongs to network {row[0].hex()}, the settings say {self.network.id.hex()}: "
+                f"the database belongs to network {held.hex()}, the settings say {self.network.id.hex()}: "
                 "use the data directory of this network, or restore the network's parameters"
             )
 
@@ -675,7 +719,7 @@ class Ledger:
         execute = self._connection.execute
         self._dirty_claims.clear()
         self._dirty_uuids.clear()
-        self._all_dirty = self._mandates_dirty = self._wrote = self._stale = False
+        self._all_dirty = self._mandates_dirty = self._wrote = False
         self._new_claims.clear()
         self._appended.clear()
         self._logs = {}
@@ -697,17 +741,14 @@ class Ledger:
                 "SELECT node_key, number, seq, seen_ms FROM fork JOIN logs USING (log)"
             )
         ]
-        own = [log for log in self._logs if self._node_key and log.node_key == self._node_key.public_key]
-        if self.own_log is not None and self.own_log not in self._logs:
-            self.own_log = None
-        elif self.own_log is None and own:
-            self.own_log = max(own)
+        self.own_log = self._stored_own_log()
         self.weights = Weights(self.network, pins.load(self._connection), self.facts.mandates())
         self._root = StateRoot()
         self._load_root()
         (self._events,) = execute("SELECT count(*) FROM events").fetchone()
         (self._nodes,) = execute("SELECT count(*) FROM node").fetchone()
         self._refresh_state()
+        self._stale = False  # last: a load that failed half way is done again
 
     def _load_root(self) -> None:
         digests: list[bytes] = []
@@ -734,10 +775,15 @@ class Ledger:
         ).fetchone()
         return Prefix(Delegation.from_wire(codec.unpack(Event.decode(wire).payload)), hlc)
 
-    def _unknown_now_known(self) -> bool:
-        """Whether events wait that an older build could not judge and this one can."""
-        rows = self._connection.execute("SELECT wire FROM events WHERE NOT judged")
-        return any(known(Event.decode(wire)) for (wire,) in rows)
+    def _judge_what_is_known_now(self) -> None:
+        """Rebuild if events wait that the build before could not judge, and this one knows other kinds than it did."""
+        judged_by = codec.pack([PROTOCOL_VERSION, sorted(PAYLOADS)])
+        if self._meta(_JUDGED_BY) == judged_by:
+            return
+        with self.transaction():
+            if self._connection.execute("SELECT 1 FROM events WHERE NOT judged LIMIT 1").fetchone():
+                self.rebuild()
+            self._set_meta(_JUDGED_BY, judged_by)
 
     def _refresh_state(self) -> None:
         permitted = self.weights.electorate.permitted

@@ -72,6 +72,8 @@ class Scheduler:
                         self.offer(claim_id)
             except P2PNodesError as error:
                 log.warning("scan_failed", error=str(error))
+            except Exception:  # a scan that fails must not be the last one: votes would lapse
+                log.exception("scan_failed")
             await asyncio.sleep(SCAN_INTERVAL_S)
 
     def _renew_before_ms(self) -> int:
@@ -94,6 +96,8 @@ class Scheduler:
                 self._waiting.discard(claim_id)
 
     async def _check(self, claim_id: bytes) -> None:
+        if self._database.ledger.writes_refused is not None:
+            return  # its verdict could not be written; the scan finds it again
         claim = await self._database.claim_to_check(claim_id)
         if claim is None:
             return

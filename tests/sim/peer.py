@@ -252,7 +252,7 @@ class SimPeer:
         ledger = self.ledger
         if self._opening:
             return
-        if ledger.foreign_own is not None and ledger.foreign_own == ledger.own_log:
+        if ledger.foreign_own is not None:
             self._heard = False
             self._open_log("a foreign event in the own log")
         elif not self._heard and ledger.weights.electorate.permitted(self.hotkey.public_key):
@@ -265,7 +265,11 @@ class SimPeer:
         own = ledger.own_log
         head = ledger.heads().get(own) if own else None
         reports = self.engine.own_head_reports(own) if own else {}
-        hearing = hear(head, reports, others, int(self.world.clock.now_ms - self._started_ms))
+        ids = ledger.facts.event_ids(own, {report.seq for report in reports.values() if report}) if own else {}
+        stakes = ledger.weights.electorate.stakes
+        alone = not any(stake for key, stake in stakes.items() if key != self.hotkey.public_key)
+        waited_ms = int(self.world.clock.now_ms - self._started_ms)
+        hearing = hear(head, reports, others, waited_ms, ids=ids, alone=alone)
         if hearing.step is Step.GO_ON:
             self._heard = True
             self.world.trace(self.name, "own log", hearing.reason)
@@ -314,7 +318,8 @@ class SimPeer:
         """Claims that wait for this peer's verdict."""
         life_ms = NETWORK.verdict_ttl_s * 1000
         renew_hlc = hlc_at(max(0, self.now_ms() - life_ms // 2))
-        return self.ledger.facts.due(self.hotkey.public_key, renew_hlc, QUEUED_CLAIMS_MAX, self.ledger.weights)
+        since_s = (self.now_ms() - life_ms) // 1000
+        return self.ledger.facts.due(self.hotkey.public_key, renew_hlc, since_s, QUEUED_CLAIMS_MAX, self.ledger.weights)
 
     def _scan(self) -> None:
         if self.ledger.writes_refused is None:

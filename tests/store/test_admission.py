@@ -17,7 +17,7 @@ from p2pnodes.store.admission import (
 )
 from p2pnodes.store.facts import StoredClaim
 from p2pnodes.store.ledger import Ledger
-from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, body, delete, hotkey
+from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, body, delete, electorate, hotkey
 
 
 def admit(ledger: Ledger, request: Add, *, refusal: Exception | None = None, now_ms: int = NOW_MS) -> StoredClaim:
@@ -63,6 +63,31 @@ class TestAdd:
         remove(writer, delete("//Alice", "nodes:gpu-1"), "gpu-1")
         assert admit(writer, request) == first
         assert writer.state.nodes == 0
+
+    def test_a_request_that_a_liar_carries_so_that_it_does_not_count_is_carried_anew(self, writer: Ledger) -> None:
+        request = add("//Alice", ["gpu-1"])
+        liar = Author("//validator1")
+        liar.delegate()
+        liar.add(request, block=2**62)
+        with writer.transaction():
+            writer.receive(liar.events, NOW_MS)
+        assert writer.state.nodes == 0
+        claim = admit(writer, request)
+        assert claim.claim_id == request_id(NETWORK.id, request)
+        assert writer.state.nodes == 1
+
+    def test_a_request_whose_only_author_lost_the_permit_is_carried_anew(self, writer: Ledger) -> None:
+        request = add("//Alice", ["gpu-1"])
+        author = Author("//validator1")
+        author.delegate()
+        author.add(request)
+        with writer.transaction():
+            writer.receive(author.events, NOW_MS)
+        with writer.transaction():
+            writer.set_electorate(electorate(200, NOW_MS + 1, stakes={"//validator0": 100}))
+        assert writer.state.nodes == 0
+        admit(writer, request)
+        assert writer.state.nodes == 1
 
     def test_the_same_body_signed_anew_within_ten_minutes_is_the_same_claim(self, writer: Ledger) -> None:
         first = admit(writer, add("//Alice", ["gpu-1"]))
@@ -130,6 +155,14 @@ class TestAdd:
         verify(writer, admit(writer, add("//Alice", ["gpu-1"])))
         admit(writer, add("//Alice", ["gpu-2"]))
 
+    def test_claims_that_lapsed_long_ago_do_not_count_towards_the_bound(
+        self, writer: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(admission, "OPEN_CLAIMS_PER_MINER_MAX", 1)
+        admit(writer, add("//Alice", ["gpu-1"]))
+        later_ms = NOW_MS + NETWORK.verdict_ttl_s * 1000 + 1000
+        admit(writer, add("//Alice", ["gpu-2"], later_ms // 1000), now_ms=later_ms)
+
     def test_no_request_is_recorded_while_writes_are_refused(self, writer: Ledger) -> None:
         writer.writes_refused = "the clock is off"
         with pytest.raises(WritesRefusedError, match="the clock is off"):
@@ -151,6 +184,20 @@ class TestDelete:
         events = writer.state.events
         remove(writer, request, "gpu-1")
         assert writer.state.events == events
+
+    def test_a_deletion_whose_only_author_lost_the_permit_is_recorded_anew(self, writer: Ledger) -> None:
+        claim = admit(writer, add("//Alice", ["gpu-1"]))
+        request = delete("//Alice", "nodes:gpu-1")
+        author = Author("//validator1")
+        author.delegate()
+        author.delete(request, "gpu-1", (claim.claim_id,))
+        with writer.transaction():
+            writer.receive(author.events, NOW_MS)
+        with writer.transaction():
+            writer.set_electorate(electorate(200, NOW_MS + 1, stakes={"//validator0": 100}))
+        assert writer.state.nodes == 1
+        remove(writer, request, "gpu-1")
+        assert writer.state.nodes == 0
 
     def test_an_unbound_signature_does_not_delete_a_second_gpu(self, writer: Ledger) -> None:
         admit(writer, add("//Alice", ["gpu-1", "gpu-2"]))

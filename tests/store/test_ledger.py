@@ -6,8 +6,9 @@ import pytest
 
 from p2pnodes.model import codec
 from p2pnodes.model import events as events_module
+from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import StoreError, WritesRefusedError
-from p2pnodes.model.events import Event, LogId, Verdict, delegate
+from p2pnodes.model.events import Carry, Event, LogId, Verdict, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
 from p2pnodes.model.requests import request_id
@@ -15,7 +16,7 @@ from p2pnodes.model.stateroot import state_root
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.ledger import Ledger, Outcome, Result
 from p2pnodes.store.schema import open_writer
-from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, memory_ledger
+from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, hotkey, memory_ledger
 
 
 def receive(ledger: Ledger, *events: Event, now_ms: int = NOW_MS) -> list[Outcome]:
@@ -146,11 +147,11 @@ class TestUnknownKinds:
         author.delegate()
         author.add(add("//Alice", ["gpu-1"]))
         connection = open_writer(":memory:")
-        old = Ledger(connection, NETWORK)
-        with old.transaction():
-            old.set_electorate(electorate())
         with monkeypatch.context() as patch:
             patch.delitem(events_module.PAYLOADS, "add")
+            old = Ledger(connection, NETWORK)
+            with old.transaction():
+                old.set_electorate(electorate())
             outcome = receive(old, *author.events)[1]
         assert (outcome.result, outcome.detail) == (Result.STORED, "")
         assert old.state.nodes == 0
@@ -158,6 +159,130 @@ class TestUnknownKinds:
         upgraded = Ledger(connection, NETWORK)
         assert [row.uuid for row in upgraded.rows()] == ["gpu-1"]
         assert upgraded.state.nodes == 1
+
+    def test_a_carried_event_of_an_unknown_kind_does_not_cost_a_rebuild_at_each_start(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        author, other = Author("//validator1"), Author("//validator2")
+        author.delegate()
+        other.delegate()
+        foreign = other.add(add("//Alice", ["gpu-1"]))
+        header = codec.unpack(foreign.header)
+        assert isinstance(header, list)
+        header[7] = "future"
+        signed = codec.pack(header)
+        author.write(Carry((codec.pack([signed, other.node_key.sign(signed), foreign.payload]),)))
+        connection = open_writer(":memory:")
+        ledger = Ledger(connection, NETWORK)
+        with ledger.transaction():
+            ledger.set_electorate(electorate())
+        assert results(ledger, *author.events) == [Result.STORED, Result.STORED]
+        assert connection.execute("SELECT count(*) FROM events WHERE NOT judged").fetchone() == (1,)
+        monkeypatch.setattr(Ledger, "rebuild", lambda _: pytest.fail("everything is judged again"))
+        Ledger(connection, NETWORK)
+
+
+class TestOwnLogAfterARestart:
+    """What a database wrote last is what it goes on with; what somebody else wrote, it leaves (rule 4)."""
+
+    def test_the_log_of_a_clone_is_not_taken_up(self, writer: Ledger) -> None:
+        own = writer.own_log
+        clone = Author("//validator0", number=9)
+        assert clone.log.node_key == own.node_key if own else False
+        clone.delegate()
+        assert results(writer, *clone.events) == [Result.STORED]
+        assert reopened(writer).own_log == own
+
+    def test_a_foreign_event_in_the_own_log_ends_it_for_good(self, writer: Ledger) -> None:
+        author = Author("//validator0")
+        author.head, author.clock.latest = writer.heads()[author.log], writer.clock.latest
+        assert results(writer, author.verdict(bytes(32))) == [Result.STORED]
+        again = reopened(writer)
+        assert again.own_log is None
+        with pytest.raises(WritesRefusedError), again.transaction():
+            again.append(lambda hlc: Verdict(bytes(32), "verified", "test", "", hlc), NOW_MS)
+
+    def test_a_rival_in_the_own_log_ends_it_for_good(self, writer: Ledger) -> None:
+        with writer.transaction():
+            writer.append(lambda hlc: Verdict(bytes(32), "verified", "test", "", hlc), NOW_MS)
+        rival = Author("//validator0")
+        rival.write(rival.delegation(), at_ms=NOW_MS + 1)
+        assert results(writer, *rival.events) == [Result.FORK]
+        assert reopened(writer).own_log is None
+
+    def test_a_new_log_that_was_not_committed_is_not_the_own_one(self, writer: Ledger) -> None:
+        before = writer.own_log
+        author = Author("//validator0", number=1)
+
+        def interrupted() -> None:
+            with writer.transaction():
+                writer.open_log(1, author.delegation(), NOW_MS)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            interrupted()
+        assert writer.own_log == before
+
+
+def reopened(ledger: Ledger) -> Ledger:
+    """The ledger as the next start finds it."""
+    again = Ledger(ledger.facts.connection, NETWORK, NodeKey.from_seed(Author("//validator0").node_key.seed))
+    again.writes_refused = None
+    return again
+
+
+class TestBounds:
+    """What a permitted liar publishes costs no more with each event (rule 6)."""
+
+    def test_an_unbound_signature_for_many_gpus_is_kept_twice_per_log_and_ends_none(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        author.add(add("//Alice", [f"gpu-{number}" for number in range(5)]))
+        request = delete("//Alice", "nodes", NOW_S + 1)
+        for number in range(5):
+            author.delete(request, f"gpu-{number}")
+        receive(ledger, *author.events)
+        assert ledger.facts.connection.execute("SELECT count(*) FROM deletion").fetchone() == (2,)
+        assert ledger.state.nodes == 5
+
+    def test_an_event_without_its_logs_signature_is_forged_before_it_is_ahead(self, ledger: Ledger) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        receive(ledger, *author.events)
+        ahead = author.verdict(bytes(32), at_ms=NOW_MS + 120_000)
+        assert results(ledger, forged(ahead)) == [Result.FORGED]
+        assert results(ledger, ahead) == [Result.AHEAD]
+
+    def test_addresses_that_change_alone_are_taken(self, ledger: Ledger) -> None:
+        held = ledger.weights.electorate.current
+        moved = Electorate(held._replace(addresses={hotkey("//validator1").public_key: "http://192.0.2.9"}))
+        with ledger.transaction():
+            ledger.set_electorate(moved)
+        assert ledger.weights.electorate.current.addresses == moved.current.addresses
+
+    def test_a_load_that_failed_is_done_again_before_the_next_transaction(
+        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        author.add(add("//Alice", ["gpu-1"]))
+        receive(ledger, *author.events)
+        before = ledger.state
+
+        def failing(_: Ledger) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        def interrupted() -> None:
+            with ledger.transaction():
+                raise ZeroDivisionError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Ledger, "_load_root", failing)
+            with pytest.raises(sqlite3.OperationalError):
+                interrupted()
+        with ledger.transaction():
+            pass
+        assert ledger.state == before
 
 
 class TestAppend:

@@ -55,7 +55,7 @@ CREATE TABLE claim (
     since    INTEGER,
     detail   TEXT NOT NULL
 );
-CREATE INDEX claim_open ON claim (miner) WHERE status = 'pending';
+CREATE INDEX claim_open ON claim (miner, nonce) WHERE status = 'pending';
 
 CREATE TABLE claim_gpu (
     uuid  TEXT NOT NULL,
