@@ -10,7 +10,6 @@ Paths are relative to the directory of the configuration file; ``~`` is the home
 import difflib
 import json
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from p2pnodes.api.settings import ApiSettings
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.model.events import URL_CHARS_MAX
 from p2pnodes.model.network import Network
+from p2pnodes.model.problems import found_and_expected, lower_first, shown, suggestion
 
 ENV_PREFIX: Final = "P2PNODES_"
 ENV_DELIMITER: Final = "__"
@@ -34,7 +34,6 @@ CONFIG_VARIABLE: Final = "P2PNODES_CONFIG"
 
 FILE_BYTES_MAX: Final = 1 << 20
 BOOTSTRAP_URLS_MAX: Final = 64
-_FOUND_CHARS_MAX: Final = 60
 
 _NETWORK_DESCRIPTIONS: Final = {
     "genesis_hash": "Hash of the chain's block 0: 32 bytes, 64 lower-case hex digits; zeros for a devnet.",
@@ -259,7 +258,8 @@ def load_settings(path: Path) -> Settings:
     path = path.expanduser().absolute()
     data = read_toml(path)
     inline = data.get("network")
-    network_file = os.environ.get(f"{ENV_PREFIX}NETWORK_FILE") or data.get("network_file")
+    variable = _variables().get(f"{ENV_PREFIX}network_file".lower())
+    network_file = data.get("network_file") if variable is None else os.environ[variable]
     from_network_file: dict[str, Any] = {}
     if isinstance(network_file, str):
         network_path = path.parent / Path(network_file).expanduser()
@@ -267,7 +267,7 @@ def load_settings(path: Path) -> Settings:
         try:
             Network(**from_network_file)
         except ValidationError as error:
-            problems = [_problem(details, Network.model_fields, str(network_path), "") for details in error.errors()]
+            problems = [_problem(details, Network.model_fields, str(network_path)) for details in error.errors()]
             raise InvalidSettingsError(problems) from error
         if inline is None or isinstance(inline, dict):
             data["network"] = {**from_network_file, **(inline or {})}
@@ -350,7 +350,7 @@ def _value_at(values: Any, key: str) -> Any:
 def _origins(
     data: dict[str, Any], inline_network: dict[str, Any], from_network_file: dict[str, Any]
 ) -> dict[str, Origin]:
-    variables = {name.lower() for name, value in os.environ.items() if value}
+    variables = _variables().keys()
     origins: dict[str, Origin] = {}
     for key in setting_keys():
         parts = key.split(".")
@@ -387,41 +387,24 @@ def _with_absolute_paths(model: _Model, base: Path) -> _Model:
 def _settings_problem(details: ErrorDetails, path: Path) -> str:
     """One line for one error of pydantic's, naming the file or the variable that it comes from."""
     parts = [str(part) for part in details["loc"]]
-    variables = {name.lower(): name for name, value in os.environ.items() if value}
+    variables = _variables()
     for depth in range(len(parts), 0, -1):
         variable = variables.get((ENV_PREFIX + ENV_DELIMITER.join(parts[:depth])).lower())
         if variable is not None:
-            return _problem(details, Settings.model_fields, f"environment variable {variable}", "")
-    return _problem(details, Settings.model_fields, str(path), "")
+            return _problem(details, Settings.model_fields, f"environment variable {variable}")
+    return _problem(details, Settings.model_fields, str(path))
 
 
-def _problem(details: ErrorDetails, fields: Mapping[str, FieldInfo], source: str, prefix: str) -> str:
-    key = prefix + ".".join(str(part) for part in details["loc"])
-    found = _shown(details["input"])
-    context = details.get("ctx", {})
+def _problem(details: ErrorDetails, fields: Mapping[str, FieldInfo], source: str) -> str:
+    key = ".".join(str(part) for part in details["loc"])
     match details["type"]:
         case "extra_forbidden":
             tables = [name for name, field in fields.items() if _table_of(field)]
-            return f"{source}: {key}: unknown setting; {_suggestion(key, [*tables, *(k for k, _ in _leaves(fields))])}"
+            return f"{source}: {key}: unknown setting; {suggestion(key, [*tables, *(k for k, _ in _leaves(fields))])}"
         case "missing":
             return f"{source}: {key}: missing; expected {_wanted(key, fields)}"
-        case "model_type" | "model_attributes_type":
-            expected = f"a table [{key}]"
-        case "int_type" | "int_parsing" | "int_from_float":
-            expected = "an integer"
-        case "ip_any_network":
-            expected = "a network such as 10.0.0.0/8"
-        case "path_type":
-            expected = "a path"
-        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-            words = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
-            expected = " and ".join(f"{words[name]} {limit:,}" for name, limit in context.items() if name in words)
-        case "value_error":
-            return f"{source}: {key}: found {found}, {context['error']}"
         case _:
-            expected = re.sub(r"^(Input|String|Value|Tuple|List) should (be )?", "", details["msg"])
-            expected = re.sub(r"^(have|match) ", r"it to \1 ", expected)
-    return f"{source}: {key}: found {found}, expected {expected}"
+            return f"{source}: {key}: {found_and_expected(details, key)}"
 
 
 def _wanted(key: str, fields: Mapping[str, FieldInfo]) -> str:
@@ -431,23 +414,16 @@ def _wanted(key: str, fields: Mapping[str, FieldInfo]) -> str:
     if (field := fields.get(key)) is not None and (table := _table_of(field)):
         required = [name for name, field in table.model_fields.items() if field.is_required()]
         return f"a table [{key}] with {', '.join(required)}"
-    return _lower_first(_description(key, dict(_leaves(fields))[key])) or "a value"
+    return lower_first(_description(key, dict(_leaves(fields))[key])) or "a value"
 
 
 def _description(key: str, field: FieldInfo) -> str:
     return field.description or _NETWORK_DESCRIPTIONS.get(key.rpartition(".")[2], "")
 
 
-def _suggestion(key: str, known: list[str]) -> str:
-    """What an unknown key may have meant: the nearest one, else the keys beside it, else all tables."""
-    if near := difflib.get_close_matches(key, known, n=1, cutoff=0.6):
-        return f"did you mean {near[0]}?"
-    last = key.rpartition(".")[2]
-    if same := [name for name in known if difflib.get_close_matches(last, [name.rpartition(".")[2]], n=1, cutoff=0.8)]:
-        return f"did you mean {same[0]}?"
-    table = key.rpartition(".")[0]
-    beside = [name for name in known if name.rpartition(".")[0] == table]
-    return f"known {f'in [{table}]' if table else 'at the top'}: {', '.join(beside)}"
+def _variables() -> dict[str, str]:
+    """Lower-case name -> name of every variable that is set: case does not matter in them."""
+    return {name.lower(): name for name, value in os.environ.items() if value}
 
 
 def _unknown_variables() -> list[str]:
@@ -478,7 +454,7 @@ def _undecodable_variable(error: SettingsError) -> str:
             key = variable[len(ENV_PREFIX) :].lower().replace(ENV_DELIMITER, ".")
             field = dict(_leaves(Settings.model_fields)).get(key)
             if (field is None or _is_list(field)) and not _is_json(value):
-                return f'environment variable {variable}: found {_shown(value)}, expected JSON, such as ["a", "b"]'
+                return f'environment variable {variable}: found {shown(value)}, expected JSON, such as ["a", "b"]'
     return f"environment: {error}"
 
 
@@ -492,13 +468,3 @@ def _is_json(value: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _shown(value: Any) -> str:
-    """A value as the file would write it, shortened to one line."""
-    shown = json.dumps(value, default=str, ensure_ascii=True)
-    return shown if len(shown) <= _FOUND_CHARS_MAX else shown[: _FOUND_CHARS_MAX - 3] + "..."
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:].rstrip(".")

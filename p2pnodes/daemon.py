@@ -14,10 +14,8 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
-from ipaddress import ip_address
 from pathlib import Path
 from typing import IO, Any, Final
-from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
@@ -25,6 +23,7 @@ from aiohttp import web
 from p2pnodes import __version__
 from p2pnodes.api.admin import create_admin_app, start_admin
 from p2pnodes.api.app import create_app, make_runner
+from p2pnodes.api.limits import client_address
 from p2pnodes.chain.file import ElectorateFile
 from p2pnodes.chain.wallet import create_node_key, load_hotkey, load_node_key
 from p2pnodes.config import LogSettings, Settings
@@ -81,7 +80,6 @@ class Daemon:
         self._heard = False
         self._retry_at = 0.0
         self._own_log_note = "starting"
-        self._not_dialled: set[str] = set()
         self._refusal: str | None = None
         self._url = settings.http.url
         self._outcomes: dict[str, int] = dict.fromkeys((result.value for result in Result), 0)
@@ -133,6 +131,8 @@ class Daemon:
             rng=random.Random(os.urandom(16)),
             clock=now_ms,
             on_outcomes=self._received,
+            address=self._client_address,
+            allow_private_addresses=settings.gossip.allow_private_addresses,
         )
         await self._listen()
         self._take_up_log()
@@ -394,27 +394,14 @@ class Daemon:
         targets: dict[bytes, str] = {}
         for hotkey in electorate.stakes:
             url = known.get(hotkey, electorate.current.addresses.get(hotkey, ""))
-            if hotkey == own or not url:
-                continue
-            if self._may_dial(url):
+            if hotkey != own and url:
                 targets[hotkey] = url
-            elif url not in self._not_dialled:
-                self._not_dialled.add(url)
-                log.warning(
-                    "peer_not_dialled",
-                    url=url,
-                    reason="its address is private; [gossip] allow_private_addresses allows that, for devnets",
-                )
-        self._not_dialled &= {*known.values(), *electorate.current.addresses.values()}
         self._driver.set_targets(targets, self.settings.gossip.bootstrap)
 
-    def _may_dial(self, url: str) -> bool:
-        if self.settings.gossip.allow_private_addresses:
-            return True
-        try:
-            return ip_address(urlsplit(url).hostname or "").is_global
-        except ValueError:  # a name: whoever answers must still prove the hotkey
-            return True
+    def _client_address(self, request: web.Request) -> str:
+        """Where a peer's connection comes from, behind the operator's own proxies, too."""
+        forwarded = request.headers.getall("X-Forwarded-For", ())
+        return client_address(request.remote, forwarded, self.settings.api.trusted_proxies)
 
     def _committed(self, commit: Commit) -> None:
         if commit.appended:

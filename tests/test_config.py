@@ -108,6 +108,17 @@ class TestPrecedence:
         monkeypatch.setenv("P2PNODES_NETWORK_FILE", "network.toml")
         assert load_settings(file).network.netuid == 64
 
+    @pytest.mark.parametrize("variable", ["P2PNODES_NETWORK_FILE", "p2pnodes_network_file", "P2pnodes_Network_File"])
+    def test_the_case_of_a_variable_does_not_matter(
+        self, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        (tmp_path / "network.toml").write_text(tomli_w.dumps(MINIMAL["network"]))
+        file.write_text(tomli_w.dumps({key: value for key, value in MINIMAL.items() if key != "network"}))
+        monkeypatch.setenv(variable, "network.toml")
+        settings = load_settings(file)
+        assert (settings.network.netuid, settings.network_file) == (64, tmp_path / "network.toml")
+        assert settings.origins["network_file"] == "environment"
+
     def test_paths_are_relative_to_the_file(self, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", "/home/operator")
         monkeypatch.chdir("/")

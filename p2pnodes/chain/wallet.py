@@ -18,26 +18,11 @@ from nacl.utils import random as random_bytes
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.model.keys import KEY_BYTES, Hotkey, NodeKey
 
-WALLETS_DIR: Final = Path("~/.bittensor/wallets")
-"""Where Bittensor's tools keep wallets unless told otherwise."""
-
 KEY_FILE_BYTES_MAX: Final = 64 * 1024
 _SECRET_KEY_BYTES: Final = 64
 _SR25519: Final = 1
 _ENCRYPTED_PREFIXES: Final = (b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")
 _NODE_KEY_TAG: Final = "p2pnodes-node-key-1"
-
-
-def wallet_hotkey_path(wallet: str, hotkey: str, wallets_dir: Path = WALLETS_DIR) -> Path:
-    """Path of a hotkey in a Bittensor wallet directory.
-
-    Raises:
-        ConfigError: A name that is no plain file name.
-    """
-    for kind, name in (("wallet", wallet), ("hotkey", hotkey)):
-        if not name or name in {".", ".."} or "/" in name or "\0" in name:
-            raise ConfigError(f"{kind} name {name!r}: expected a plain name such as default")
-    return wallets_dir.expanduser() / wallet / "hotkeys" / hotkey
 
 
 def load_hotkey(path: Path) -> Hotkey:

@@ -13,7 +13,7 @@ from p2pnodes import __version__
 from p2pnodes.cli import admin, db, keys, miner, settings
 from p2pnodes.cli.demo import demo
 from p2pnodes.cli.devnet import devnet
-from p2pnodes.cli.output import EXIT_CODES, command, fail
+from p2pnodes.cli.output import EXIT_CODES, ExitCode, command, fail, fail_line
 from p2pnodes.model.errors import P2PNodesError
 
 __all__ = ["app", "main"]
@@ -68,14 +68,33 @@ app.add_typer(miner.app, name="miner", rich_help_panel=_MINER)
 
 def main() -> None:
     """Run the command line: what is done on purpose ends in one line on stderr and an exit code, never a traceback."""
+    if sys.stdout is None:  # closed, so that the next file to be opened would take its place
+        fail_line("standard output is closed; expected an open one: send it to /dev/null to be rid of it")
+        sys.exit(ExitCode.FAILED)
     try:
         try:
             app(prog_name="p2pnodes")
         except P2PNodesError as error:
             fail(error)
         finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output is gone, as with `| head`; Python must not try to flush again when it ends.
+            _flush()
+    except OSError as error:
+        where = "standard output, or another open file" if error.filename is None else os.fsdecode(error.filename)
+        fail_line(f"{where}: {error.strerror or error}")
+        sys.exit(ExitCode.FAILED)
+
+
+def _flush() -> None:
+    """Write what is still buffered.
+
+    Raises:
+        OSError: It cannot be written, and is given up.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python must not try to flush again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        if isinstance(error, BrokenPipeError):  # whoever read our output is gone, as with `| head`
+            sys.exit(ExitCode.FAILED)
+        raise

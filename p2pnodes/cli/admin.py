@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +14,12 @@ import typer
 from p2pnodes.cli.output import (
     JsonOption,
     UnreachableError,
+    duration,
     note,
     print_fields,
     print_json,
     print_table,
+    ss58,
 )
 from p2pnodes.model.errors import P2PNodesError
 
@@ -26,6 +29,22 @@ ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 
 ROWS_DEFAULT: Final = 100
 ROWS_MAX: Final = 10_000
+
+
+def _hex_32(text: str) -> str:
+    """A node key or an id as the daemon writes it."""
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", text):
+        raise typer.BadParameter(f"expected 64 hex digits, found {text!r:.80}")
+    return text.lower()
+
+
+def _kind(text: str) -> str:
+    from p2pnodes.model.events import PAYLOADS
+
+    if text not in PAYLOADS:
+        raise typer.BadParameter(f"expected one of {', '.join(PAYLOADS)}, found {text!r:.80}")
+    return text
+
 
 SocketOption = Annotated[
     Path | None,
@@ -38,8 +57,8 @@ ConfigOption = Annotated[
     ),
 ]
 LimitOption = Annotated[int, typer.Option(min=1, max=ROWS_MAX, help="Rows at most.")]
-HotkeyOption = Annotated[str | None, typer.Option(metavar="SS58", help="Only this miner's.")]
-ClaimOption = Annotated[str | None, typer.Option(metavar="ID", help="Only of this claim.")]
+HotkeyOption = Annotated[str | None, typer.Option(metavar="SS58", parser=ss58, help="Only this miner's.")]
+ClaimOption = Annotated[str | None, typer.Option(metavar="ID", parser=_hex_32, help="Only of this claim.")]
 StatusOption = Annotated[
     Literal["pending", "verified", "failed"] | None, typer.Option("--status", help="Only with this status.")
 ]
@@ -72,7 +91,8 @@ def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_
     if as_json:
         print_json(found)
         return
-    electorate, log, queues = found["electorate"], found["log"], found["queues"]
+    electorate, log, refusal = found["electorate"], found["log"], found["writes"]["reason"]
+    age = duration(electorate["age_s"])
     print_fields(
         {
             "version": found["version"],
@@ -80,23 +100,23 @@ def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_
             "url": found["url"],
             "hotkey": found["hotkey"],
             "node key": found["node_key"],
-            "ready": "; ".join(found["ready"]) or "yes",
-            "writes": found["writes"]["reason"] or "allowed",
+            "ready": "; ".join(reason.removesuffix(f": {refusal}") for reason in found["ready"]) or "yes",
+            "writes": refusal or "allowed",
             "own log": log and f"number {log['number']}, seq {log['seq']}, head {log['id']}",
             "state root": found["state_root"],
             "vector digest": found["vector_digest"],
-            "electorate": f"block {electorate['block']}, {electorate['age_s']} s old, {electorate['validators']} "
-            f"validators ({electorate['enrolled']} enrolled), {electorate['registered']} registered hotkeys",
+            "electorate": f"block {electorate['block']}, {age} old, {electorate['validators']} validators "
+            f"({electorate['enrolled']} enrolled), {electorate['registered']} registered hotkeys",
             "electorate digest": electorate["digest"],
             **({"electorate error": electorate["error"]} if electorate["error"] else {}),
             "holds": f"{found['nodes']} GPUs, {found['events']} events",
             "received": _counts(found["outcomes"]),
             "forks": "; ".join(f"log {fork['log']} at seq {fork['seq']}" for fork in found["forks"]) or "none seen",
-            "queues": _counts(queues),
+            "queues": _counts(found["queues"]),
             "clock": "no peer to compare with"
             if found["clock_offset_ms"] is None
             else f"peers are {found['clock_offset_ms'] / 1000:+.3f} s off",
-            "up": f"{found['uptime_s']} s",
+            "up": duration(found["uptime_s"]),
         }
     )
     print()
@@ -162,7 +182,7 @@ def verdicts(
     config: ConfigOption = None,
     socket_path: SocketOption = None,
     claim: ClaimOption = None,
-    validator: Annotated[str | None, typer.Option(metavar="SS58", help="Only this validator's.")] = None,
+    validator: Annotated[str | None, typer.Option(metavar="SS58", parser=ss58, help="Only this validator's.")] = None,
     finding: Annotated[
         Literal["verified", "failed", "abstain"] | None, typer.Option(help="Only with this finding.")
     ] = None,
@@ -178,14 +198,20 @@ def events(
     *,
     config: ConfigOption = None,
     socket_path: SocketOption = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind, such as add or verdict.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(metavar="KIND", parser=_kind, help="Only this kind, such as add or verdict.")
+    ] = None,
     state: Annotated[
         Literal["valid", "void", "unknown"] | None,
         typer.Option(help="Only these; void events count for nothing, unknown ones wait for a newer build."),
     ] = None,
-    author: Annotated[str | None, typer.Option(metavar="SS58", help="Only this validator's.")] = None,
-    node_key: Annotated[str | None, typer.Option(metavar="HEX", help="Only logs of this node key.")] = None,
-    event_id: Annotated[str | None, typer.Option("--id", metavar="HEX", help="Only this event.")] = None,
+    author: Annotated[str | None, typer.Option(metavar="SS58", parser=ss58, help="Only this validator's.")] = None,
+    node_key: Annotated[
+        str | None, typer.Option(metavar="HEX", parser=_hex_32, help="Only logs of this node key.")
+    ] = None,
+    event_id: Annotated[
+        str | None, typer.Option("--id", metavar="HEX", parser=_hex_32, help="Only this event.")
+    ] = None,
     after: Annotated[
         int | None, typer.Option(min=0, help="Only behind this position, in order of arrival, oldest first.")
     ] = None,
@@ -266,18 +292,25 @@ def _socket(config: Path | None, socket_path: Path | None) -> Path:
 def _list(
     path: Path, route: str, filters: Mapping[str, str | None], limit: int, columns: tuple[str, ...], *, as_json: bool
 ) -> None:
-    query = {name: value for name, value in filters.items() if value is not None} | {"limit": str(limit)}
+    asked = min(limit + 1, ROWS_MAX)  # one row more tells whether there are more
+    query = {name: value for name, value in filters.items() if value is not None} | {"limit": str(asked)}
     rows = ask(path, f"{route}?{urlencode(query)}")
     if as_json:
-        print_json(rows)
+        print_json(rows[:limit])
     else:
-        print_table(columns, rows, empty="none")
-    if len(rows) == limit:
-        note(f"{limit} rows are shown, there may be more: see --limit")
+        print_table(columns, rows[:limit], empty="none")
+    if len(rows) > limit:
+        note(f"{limit} rows are shown, there are more: see --limit")
+    elif len(rows) == ROWS_MAX:
+        note(f"{limit} rows are shown, there may be more: use the filters")
 
 
 def _print_peers(found: list[dict[str, Any]]) -> None:
-    print_table(PEER_COLUMNS, found, empty="no peers known")
+    rows: list[dict[str, Any]] = []
+    for peer in found:
+        comparable = peer.get("same_vector") and peer.get("same_electorate")  # else the roots differ by right
+        rows.append(peer | {"same_state_root": peer.get("same_state_root") if comparable else None})
+    print_table(PEER_COLUMNS, rows, empty="no peers known")
 
 
 def _counts(counts: Mapping[str, int]) -> str:

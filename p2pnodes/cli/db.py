@@ -1,5 +1,6 @@
 """``p2pnodes db``: look into a daemon's SQLite file without asking the daemon."""
 
+import stat
 import sys
 import time
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Annotated
 import typer
 
 from p2pnodes.cli.output import ExitCode, JsonOption, command, fail_line, print_fields, print_json
-from p2pnodes.cli.settings import ConfigOption
+from p2pnodes.cli.settings import ConfigOption, status_of
+from p2pnodes.model.errors import StoreError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,7 +35,11 @@ def database_path(config: ConfigOption) -> None:
 def verify(
     config: ConfigOption,
     database: Annotated[
-        Path | None, typer.Argument(metavar="[PATH]", help="Another database of the same network, such as a backup.")
+        Path | None,
+        typer.Argument(
+            metavar="[PATH]",
+            help="Another database of the same network, such as a backup, or the directory that holds it.",
+        ),
     ] = None,
     *,
     as_json: JsonOption = False,
@@ -50,14 +56,19 @@ def verify(
     from p2pnodes.store.audit import audit
 
     settings = load_settings(config)
+    path = database or settings.database_path
     begin = time.monotonic()
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("events", total=None)
-        report = audit(
-            database or settings.database_path,
-            settings.network,
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    try:
+        found = status_of(path)
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            path /= settings.database_path.name
+        with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+            task = progress.add_task("events", total=None)
+            report = audit(
+                path, settings.network, lambda done, total: progress.update(task, completed=done, total=total)
+            )
+    except PermissionError as error:
+        raise StoreError(f"{path}: cannot be looked for ({error.strerror}); run this as the daemon's user") from error
     if as_json:
         print_json(report._asdict())
     else:

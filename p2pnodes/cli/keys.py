@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,9 +11,6 @@ from p2pnodes.model.errors import ConfigError
 
 if TYPE_CHECKING:
     from p2pnodes.model.keys import Hotkey, NodeKey
-
-BACKDATE_S: Final = 3600
-"""A delegation begins this long before it is signed: clocks differ, and the electorate's time runs behind."""
 
 ConfigOption = Annotated[
     Path | None,
@@ -62,7 +59,7 @@ def new(
     if hotkey_file is not None:
         if node_key_file is not None:
             raise typer.BadParameter("give one of --node-key-file and --hotkey-file")
-        hotkey = Hotkey.from_uri(uri) if uri is not None else Hotkey.from_seed(random_bytes(KEY_BYTES))
+        hotkey = hotkey_of_uri(uri) if uri is not None else Hotkey.from_seed(random_bytes(KEY_BYTES))
         write_hotkey_file(hotkey_file, hotkey)
         made = _of_hotkey(hotkey, hotkey_file)
     else:
@@ -87,9 +84,7 @@ def show(
     """
     shown = [_of_file(path) for path in files or []]
     if uri is not None:
-        from p2pnodes.model.keys import Hotkey
-
-        shown.append(_of_hotkey(Hotkey.from_uri(uri), None))
+        shown.append(_of_hotkey(hotkey_of_uri(uri), None))
     elif not shown:
         from p2pnodes.chain.wallet import load_hotkey, load_node_key
         from p2pnodes.config import load_settings
@@ -133,13 +128,16 @@ def delegate(
     days: Annotated[int, typer.Option(min=1, max=366, help="For how long.")] = 30,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign a delegation where the hotkey is: it makes a node key elsewhere speak for the hotkey in one log.
+    """Sign a delegation where the hotkey is: it lets a node key elsewhere speak for the hotkey in one log.
+
+    The file is for keeping and checking: the daemon of this release signs its delegations itself, with hotkey_file,
+    and cannot take one from a file yet.
 
     Works offline, and needs no secret of the daemon's. With --verify, check one: the signature, and whether it is
     good now. Exit code 1 when it is not.
     """
     from p2pnodes.chain.delegation import SignedDelegation, read_delegation, write_delegation
-    from p2pnodes.model.events import LogId
+    from p2pnodes.model.events import DELEGATION_BACKDATE_S, LogId
     from p2pnodes.model.events import delegate as sign
     from p2pnodes.model.keys import KEY_BYTES
     from p2pnodes.model.network import NETWORK_ID_BYTES
@@ -160,7 +158,7 @@ def delegate(
             network,
             log_id,
             url=url,
-            not_before=now_s - BACKDATE_S,
+            not_before=now_s - DELEGATION_BACKDATE_S,
             not_after=now_s + days * 86_400,
         )
         signed = SignedDelegation(network, log_id, delegation)
@@ -178,17 +176,30 @@ def load_signer(hotkey_file: Path | None, uri: str | None) -> "Hotkey":
     """The hotkey that a command signs with, from exactly one of its two options.
 
     Raises:
-        typer.BadParameter: Neither or both are given.
+        typer.BadParameter: Neither or both are given, or the URI is malformed.
         ConfigError: The key cannot be read.
     """
     from p2pnodes.chain.wallet import load_hotkey
-    from p2pnodes.model.keys import Hotkey
 
     if hotkey_file is not None and uri is None:
         return load_hotkey(hotkey_file)
     if uri is not None and hotkey_file is None:
-        return Hotkey.from_uri(uri)
+        return hotkey_of_uri(uri)
     raise typer.BadParameter("give exactly one of --hotkey-file FILE and --uri URI")
+
+
+def hotkey_of_uri(uri: str) -> "Hotkey":
+    """The development key that ``--uri`` names.
+
+    Raises:
+        typer.BadParameter: Malformed.
+    """
+    from p2pnodes.model.keys import Hotkey
+
+    try:
+        return Hotkey.from_uri(uri)
+    except ConfigError as error:
+        raise typer.BadParameter(f"--uri: {error}") from error
 
 
 def _node_key_path(config: Path | None) -> Path:

@@ -21,15 +21,13 @@ from p2pnodes.cli.output import (
     print_json,
     print_table,
     say,
+    ss58,
 )
-from p2pnodes.model.errors import ConfigError, P2PNodesError
+from p2pnodes.model.errors import ConfigError, LocalProtocolError, P2PNodesError
 
 if TYPE_CHECKING:
     from p2pnodes.miner.client import MinerClient
     from p2pnodes.model.keys import Hotkey
-
-BODY_BYTES_MAX: Final = 64 * 1024
-"""Bound of a registration file: the most that daemons take (``model/requests.py``)."""
 
 EXAMPLE_GPUS: Final = 8
 
@@ -121,7 +119,7 @@ def add(
 def list_(
     *,
     api: ApiOption,
-    hotkey: Annotated[str | None, typer.Option(metavar="SS58", help="Only this miner's GPUs.")] = None,
+    hotkey: Annotated[str | None, typer.Option(metavar="SS58", parser=ss58, help="Only this miner's GPUs.")] = None,
     model: Annotated[str | None, typer.Option(metavar="GPU", help="Only this GPU model, such as h100_sxm.")] = None,
     detailed: Annotated[bool, typer.Option("--detailed", help="By miner, with what runs on the GPUs.")] = False,
     retries: RetriesOption = 5,
@@ -230,13 +228,30 @@ def _run(
     retries: int,
     work: "Callable[[MinerClient], Coroutine[Any, Any, None]]",
 ) -> None:
-    """Do a command's work with an open client."""
+    """Do a command's work with an open client; what keeps an API from serving is told when it changes.
+
+    Raises:
+        typer.BadParameter: An API is no base URL.
+    """
     from p2pnodes.miner.client import ApiUnreachableError, MinerClient, TaskTimeoutError
 
+    told: dict[str, str] = {}
+
+    def failed(api: str, reason: str) -> None:
+        if told.get(api) != reason:
+            told[api] = reason
+            note(f"{api}: {reason}")
+
+    def retrying(wait_s: float, number: int) -> None:
+        note(f"retrying in {wait_s:g} s ({number} of {retries})")
+
+    try:
+        opened = MinerClient(apis, hotkey, retries=retries, on_failure=failed, on_retry=retrying)
+    except LocalProtocolError as error:
+        raise typer.BadParameter(f"--api: {error}") from error
+
     async def with_client() -> None:
-        async with MinerClient(
-            apis, hotkey, retries=retries, on_failure=lambda api, reason: note(f"{api}: {reason}")
-        ) as client:
+        async with opened as client:
             await work(client)
 
     try:
@@ -250,6 +265,7 @@ def _read_body(file: str) -> bytes:
     import orjson
 
     from p2pnodes.miner.client import without_nulls
+    from p2pnodes.model.requests import BODY_BYTES_MAX
 
     try:
         if file == "-":

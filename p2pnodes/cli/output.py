@@ -1,11 +1,12 @@
 """What every command shares: tables, JSON, errors on stderr, exit codes.
 
-Tables are for people: colours only on a terminal (and not with NO_COLOR), hotkeys and ids shortened where a terminal is
-too narrow for them, everything in full where the output is no terminal. ``--json`` is for programs. What miners and
-peers wrote is shown without the control characters that could move a cursor.
+Tables are for people: colours only on a terminal (and not with NO_COLOR), hotkeys and ids shortened and columns left
+out where a terminal is too narrow for them, everything in full where the output is no terminal. ``--json`` is for
+programs. What miners and peers wrote is shown without the control characters that could move a cursor.
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,9 +20,16 @@ from p2pnodes.model.errors import P2PNodesError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 PIPE_COLUMNS: Final = 10_000
 """Width of a table that goes to no terminal."""
+
+FREE_TEXT: Final = frozenset({"chutes", "description", "detail", "last_error", "reason", "value"})
+"""Columns of no certain width; only these are broken over several lines where a terminal is too narrow."""
+
+FREE_TEXT_CHARS_MIN: Final = 16
+"""Narrowest that such a column gets; where there is less room, other columns are left out."""
 
 
 class ExitCode(IntEnum):
@@ -41,6 +49,9 @@ EXIT_CODES: Final = (
 
 _LONG: Final = re.compile(r"5[1-9A-HJ-NP-Za-km-z]{47}|[0-9a-f]{64}")
 """SS58 addresses, and what is 32 bytes in hex."""
+
+_MARKUP: Final = re.compile(r"\[(?=[a-z])")
+"""What rich would take for the begin of a style: the name of a table in the configuration."""
 
 Command = TypeVar("Command", bound=Callable[..., None])
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -64,15 +75,31 @@ def command(
 
     def register(function: Command) -> Command:
         paragraphs = cleandoc(function.__doc__ or "").split("\n\n")
+        help_text = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)  # the terminal breaks lines
         app.command(
             name,
-            help="\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs),  # the terminal breaks lines
+            help=_MARKUP.sub(r"\\[", help_text),
             epilog="\n".join(["Examples:", *(f"$ {example}" for example in examples)]) if examples else None,
             rich_help_panel=panel,
         )(function)
         return function
 
     return register
+
+
+def ss58(text: str) -> str:
+    """Check an option that is a hotkey.
+
+    Raises:
+        typer.BadParameter: Not an SS58 address.
+    """
+    from p2pnodes.model.keys import ss58_decode
+
+    try:
+        ss58_decode(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"expected an SS58 address, found {text!r:.80}: {error}") from error
+    return text
 
 
 def print_json(value: Any) -> None:
@@ -88,6 +115,11 @@ def say(line: str) -> None:
 def note(line: str) -> None:
     """Print one line on stderr that is neither result nor error."""
     print(f"p2pnodes: {plain(line)}", file=sys.stderr)
+
+
+def warn_line(line: str) -> None:
+    """Print one line on stderr for what works, but not as it should."""
+    print(f"p2pnodes: warning: {plain(line)}", file=sys.stderr)
 
 
 def fail_line(line: str) -> None:
@@ -121,32 +153,72 @@ def cell(value: Any) -> str:
             return str(value)
 
 
+def duration(seconds: float) -> str:
+    """A time span as one says it: the largest unit of which there are two."""
+    for unit, length_s in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length_s:
+            return f"{seconds // length_s:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, empty: str) -> None:
     """Print rows as a table.
 
     Args:
-        columns: Keys of the rows, in order; they are the headings, too.
+        columns: Keys of the rows, in order; they are the headings, too. Where a terminal is too narrow, those without
+            a value are left out first, then the last ones; the first one and FREE_TEXT stay.
         rows: Column -> value; a column that is absent shows as ``-``.
         empty: Said instead of a table without rows.
     """
     from rich.table import Table
     from rich.text import Text
 
-    headings = [column.replace("_", " ") for column in columns]
-    lines = [[cell(row.get(column)) for column in columns] for row in rows]
-    if not lines:
+    cells: dict[str, list[str]] = {column: [] for column in columns}
+    for row in rows:
+        for column in columns:
+            cells[column].append(cell(row.get(column)))
+    if not any(cells.values()):
         say(empty)
         return
-    target = console()
-    widths = [max(map(len, values)) for values in zip(headings, *lines, strict=True)]
-    if sum(widths) + 2 * len(widths) > target.width:
-        lines = [[_shortened(text) for text in line] for line in lines]
+    width = console().width
+    if _width(cells) > width:
+        cells = {column: [_shortened(text) for text in texts] for column, texts in cells.items()}
+    left_out = _leave_out(cells, width)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for number, heading in enumerate(headings):
-        table.add_column(heading, overflow="fold", no_wrap=number == 0)
-    for line in lines:
+    for column, texts in cells.items():
+        free = column in FREE_TEXT
+        room = min(FREE_TEXT_CHARS_MIN, _column_width(column, texts)) if free else None
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=not free, min_width=room)
+    for line in zip(*cells.values(), strict=True):
         table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in line))
-    target.print(table)
+    _print(table)
+    if left_out:
+        note(f"the terminal is too narrow for {', '.join(left_out)}: widen it, or use --json")
+
+
+def _leave_out(cells: dict[str, list[str]], width: int) -> list[str]:
+    """Remove columns until the others fit; return those that held a value."""
+    empty = [column for column in cells if set(cells[column]) == {"-"}]
+    others = [column for column in cells if column not in FREE_TEXT and column not in empty]
+    left_out: list[str] = []
+    for column in (*empty, *reversed(others[1:])):
+        if _width(cells, FREE_TEXT_CHARS_MIN) <= width:
+            break
+        del cells[column]
+        if column not in empty:
+            left_out.insert(0, column.replace("_", " "))
+    return left_out
+
+
+def _width(cells: Mapping[str, Sequence[str]], free_text_max: int = PIPE_COLUMNS) -> int:
+    """Width of a table, two blanks between its columns, when free text is broken at a width."""
+    widths = [_column_width(column, texts) for column, texts in cells.items() if column not in FREE_TEXT]
+    free = [min(free_text_max, _column_width(column, texts)) for column, texts in cells.items() if column in FREE_TEXT]
+    return sum(widths) + sum(free) + 2 * (len(cells) - 1)
+
+
+def _column_width(column: str, texts: Sequence[str]) -> int:
+    return max(len(column), *map(len, texts))
 
 
 def _shortened(text: str) -> str:
@@ -164,14 +236,29 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name, value in fields.items():
         table.add_row(name, Text(cell(value)))
-    console().print(table)
+    _print(table)
+
+
+def _print(table: "Table") -> None:
+    """Print a table; where it goes to no terminal, without the blanks that fill its lines up."""
+    target = console()
+    if target.is_terminal:
+        target.print(table)
+        return
+    with target.capture() as captured:
+        target.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
 
 
 def console() -> "Console":
     """Where results go: stdout, as wide as the terminal, or as wide as needed where there is none."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
+    return Console(
+        width=None if sys.stdout.isatty() else PIPE_COLUMNS,
+        highlight=False,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",  # rich itself would go on with bold
+    )
 
 
 _STYLES: Final[Mapping[str, str]] = {

@@ -27,6 +27,7 @@ class Dial:
         url: Base URL.
         hotkey: Whose daemon must answer; None for a bootstrap address, where any validator may.
         node_key: Who answered last, as far as it proved itself.
+        owner: Whose daemon that was, or must be.
         next_s: When it is due again, on the caller's steady clock.
         error: Why the last try failed; None when it did not.
         active: Whether a try is under way.
@@ -37,6 +38,7 @@ class Dial:
         self.url = url
         self.hotkey = hotkey
         self.node_key: bytes | None = None
+        self.owner = hotkey
         self.next_s = 0.0
         self.error: str | None = None
         self.active = False

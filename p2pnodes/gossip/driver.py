@@ -14,9 +14,11 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from os import strerror
-from socket import SHUT_RDWR
+from socket import AF_INET, SHUT_RDWR, AddressFamily
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
@@ -43,6 +45,7 @@ from p2pnodes.gossip.handshake import (
 )
 from p2pnodes.gossip.lobby import Lobby
 from p2pnodes.gossip.pairs import Pairs
+from p2pnodes.model.addresses import is_public
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import RemoteProtocolError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Delegation, Event, Head, LogId
@@ -151,6 +154,8 @@ class Driver:
         rng: random.Random,
         clock: Callable[[], int],
         on_outcomes: Callable[[list[Outcome]], None],
+        address: Callable[[web.Request], str] = lambda request: request.remote or "unknown",
+        allow_private_addresses: bool = False,
     ) -> None:
         """Take what sessions need; ``start`` begins to dial.
 
@@ -163,6 +168,8 @@ class Driver:
             rng: For jitter and for the engine; keys are drawn elsewhere.
             clock: Unix milliseconds.
             on_outcomes: Called with what became of received events.
+            address: Where a connection comes from, for the bound of strangers at one address.
+            allow_private_addresses: Also dial private, loopback and link-local addresses, for devnets.
         """
         self._node_key = node_key
         self._delegation = delegation
@@ -172,6 +179,8 @@ class Driver:
         self._rng = rng
         self._clock = clock
         self._on_outcomes = on_outcomes
+        self._address = address
+        self._allow_private = allow_private_addresses
         self._engine = Engine(network, store, rng)
         self._effects: deque[Effect] = deque()
         self._performing = False
@@ -193,7 +202,9 @@ class Driver:
         tracing.on_request_redirect.append(_refuse_redirect)
         self._client = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=HANDSHAKE_S_MAX),
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            connector=aiohttp.TCPConnector(
+                limit=0, force_close=True, resolver=None if self._allow_private else _PublicResolver()
+            ),
             trace_configs=[tracing],
         )
         self._spawn(self._tick())
@@ -261,7 +272,7 @@ class Driver:
         for dial in self._dials:
             if self._is_connected(dial, hotkeys):
                 continue
-            ban = self._bans.find(dial.node_key, now_s) if dial.node_key else None
+            ban = self._bans.find(dial.owner, now_s) if dial.owner else None
             peers.append(
                 {
                     "hotkey": ss58_encode(dial.hotkey) if dial.hotkey else None,
@@ -279,8 +290,8 @@ class Driver:
             "dials": sum(dial.active for dial in self._dials),
             "peers": peers,
             "bans": [
-                {"node_key": node_key.hex(), "banned_s": round(ban.until_s - now_s, 1), "ban_reason": ban.reason}
-                for node_key, ban in self._bans.active(now_s).items()
+                {"hotkey": ss58_encode(hotkey), "banned_s": round(ban.until_s - now_s, 1), "ban_reason": ban.reason}
+                for hotkey, ban in self._bans.active(now_s).items()
             ],
         }
 
@@ -295,7 +306,7 @@ class Driver:
         if not socket.can_prepare(request):
             return _answer(426, "this is the peers' WebSocket; miners use /nodes", {hdrs.UPGRADE: "websocket"})
         await socket.prepare(request)
-        task = self._spawn(self._accept(socket, request.remote or "unknown", identity))
+        task = self._spawn(self._accept(socket, self._address(request), identity))
         try:
             await asyncio.wait([task])
         finally:
@@ -323,7 +334,7 @@ class Driver:
             return
         finally:
             self._lobby.leave(task)
-        self._bans.opened(peer.node_key, _now_s())
+        self._bans.opened(peer.hotkey, _now_s())
         await self._run(self._open(socket, peer, keys, dialled=False), keys.welcome)
 
     async def _respond(self, socket: web.WebSocketResponse, identity: Identity) -> tuple[Peer, Keys]:
@@ -351,7 +362,7 @@ class Driver:
                 return
             if dial.active or dial.next_s > now_s or self._is_connected(dial, hotkeys):
                 continue
-            if dial.node_key is not None and self._bans.find(dial.node_key, now_s) is not None:
+            if dial.owner is not None and self._bans.find(dial.owner, now_s) is not None:
                 continue
             dial.active = True
             active += 1
@@ -375,6 +386,8 @@ class Driver:
         socket: aiohttp.ClientWebSocketResponse | None = None
         link: _Link | None = None
         try:
+            if not self._allow_private:
+                _check_literal(dial.url)
             async with asyncio.timeout(HANDSHAKE_S_MAX):
                 socket = await self._client.ws_connect(
                     dial.url + PATH,
@@ -408,6 +421,7 @@ class Driver:
         await socket.send_bytes(initiator.hello)
         proof = initiator.prove(await _receive(socket))
         node_key = dial.node_key = initiator.peer.node_key
+        dial.owner = initiator.peer.hotkey
         self._check_ban(initiator.peer)
         if not self._pairs.prove(node_key):
             raise _OnePerPairError("there is a session with this node key already")
@@ -564,7 +578,7 @@ class Driver:
                 self._spawn_for(link, self._read_log, effect)
             case Close(reason=reason, ban_s=ban_s):
                 if ban_s:
-                    self._bans.add(link.peer.node_key, reason, ban_s, _now_s())
+                    self._bans.add(link.peer.hotkey, reason, ban_s, _now_s())
                 self._end(link, reason)
 
     async def _tick(self) -> None:
@@ -594,9 +608,9 @@ class Driver:
 
     def _check_ban(self, peer: Peer) -> None:
         now_s = _now_s()
-        ban = self._bans.find(peer.node_key, now_s)
+        ban = self._bans.find(peer.hotkey, now_s)
         if ban is not None:
-            raise HandshakeError(f"this node key is refused for {ban.until_s - now_s:.0f} s more: {ban.reason}")
+            raise HandshakeError(f"this hotkey is refused for {ban.until_s - now_s:.0f} s more: {ban.reason}")
 
     def _log_refusal(self, level: str, remote: str, reason: str) -> None:
         left_out = self._refusals.take(_now_s())
@@ -627,6 +641,41 @@ class Driver:
         except Exception:  # a bug: it costs one session, and is logged as what it is
             log.exception("session_failed", peer=link.address, session=link.id)
             self._end(link, "an error of this daemon's; its log has it")
+
+
+class _PublicResolver(aiohttp.ThreadedResolver):
+    """Resolves names to public addresses only: URLs come from peers, and must not lead into the operator's network."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: AddressFamily = AF_INET
+    ) -> list[aiohttp.abc.ResolveResult]:
+        """See ``aiohttp.abc.AbstractResolver``; raises OSError where not every address is public."""
+        found = await super().resolve(host, port, family)
+        for entry in found:
+            _require_public(ip_address(entry["host"]), host)
+        return found
+
+
+def _check_literal(url: str) -> None:
+    """Refuse a URL whose host is an address that is not public: aiohttp resolves names only."""
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return  # a name
+    _require_public(address, host)
+
+
+def _require_public(address: IPv4Address | IPv6Address, host: str) -> None:
+    if not is_public(address):
+        raise PrivateAddressError(
+            f"{host} is at {address}, which is no public address; [gossip] allow_private_addresses allows that, for "
+            "devnets"
+        )
+
+
+class PrivateAddressError(OSError):
+    """A peer's URL leads to an address that others must not make this daemon connect to."""
 
 
 class _Allowance:
@@ -729,6 +778,8 @@ def _reason(error: BaseException | None, timeout: str = "timed out") -> str:
             return timeout
         case aiohttp.WSServerHandshakeError(status=status):
             return f"answered with HTTP status {status}; expected a WebSocket"
+        case aiohttp.ClientConnectorError(os_error=PrivateAddressError() as private):
+            return str(private)
         case aiohttp.ClientConnectorError(os_error=cause) if cause.errno and not isinstance(
             error, aiohttp.ClientSSLError
         ):

@@ -348,9 +348,16 @@ class Engine:
         return reports
 
     def clock_offset_ms(self) -> int | None:
-        """Median over the sessions of the peer's wall clock less ours (rule 8); None while there is none."""
-        offsets = [session.offset_ms for session in self._sessions.values() if session.offset_ms is not None]
-        return round(median(offsets)) if offsets else None
+        """Median over the peers' hotkeys of their wall clock less ours (rule 8); None while there is none.
+
+        A hotkey may have several sessions and as many node keys as it signs, but one voice about the time.
+        """
+        offsets = {
+            session.peer.hotkey: session.offset_ms
+            for session in self._sessions.values()
+            if session.offset_ms is not None
+        }
+        return round(median(offsets.values())) if offsets else None
 
     def status(self) -> list[dict[str, Any]]:
         """Snapshot of every session, with JSON-able values.

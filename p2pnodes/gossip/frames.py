@@ -15,7 +15,7 @@ from p2pnodes.model.events import EVENT_BYTES_MAX, LOG_NUMBER_MAX, Event, Head, 
 from p2pnodes.model.keys import KEY_BYTES
 
 FRAME_BYTES_MAX: Final = 1 << 20
-"""Bound of a frame. The largest that this build sends is a range: WANT_BYTES_MAX and its envelope."""
+"""Bound of a frame. The largest that this build sends is a full part of a vector; see LOGS_PER_FRAME."""
 
 EVENTS_PER_FRAME_MAX: Final = 512
 """Events in one frame; they are stored in one job of the writer, so this also bounds how long others wait for it."""
@@ -30,7 +30,7 @@ LOGS_MAX: Final = 65_536
 """Logs in a version vector: 256 validators with as many logs each as one hotkey may open."""
 
 LOGS_PER_FRAME: Final = 4_096
-"""Logs in one part of a vector, about 320 KiB."""
+"""Logs in one part of a vector, 333 KiB at most."""
 
 SEQ_MAX: Final = codec.INT_MAX - 1
 """Highest seq: the one after it must still be a number on the wire."""
@@ -44,7 +44,7 @@ class Digest(NamedTuple):
     Attributes:
         asks: Whether the receiver answers with its own digest at once; an answer never asks.
         clock_ms: The sender's wall clock, Unix milliseconds.
-        vector: Digest of its version vector, ``store.ledger.vector_digest``.
+        vector: Digest of its version vector, as far as its logs are permitted: ``store.ledger.State.vector_digest``.
         state_root: Its state root.
         electorate: Digest of its electorate; state roots compare only where this and the vector are equal.
     """
@@ -61,7 +61,7 @@ class Digest(NamedTuple):
 
 
 class Vector(NamedTuple):
-    """A part of the sender's version vector.
+    """A part of the sender's version vector, which has every log that it holds, permitted or not.
 
     Attributes:
         part: 0, 1, 2 …; part 0 begins a new vector.

@@ -17,7 +17,7 @@ UNKNOWN_LOGS_MAX: Final = 4_096
 vector, when these are fetched."""
 
 VECTORS_BURST: Final = 32
-"""Vectors that a peer may send at once, one more a second: a network that stood still delivers what
+"""Parts of vectors that a peer may send at once, one more a second: a network that stood still delivers what
 piled up, but reading vectors must not become all that we do."""
 
 
@@ -30,7 +30,7 @@ class Pending(NamedTuple):
 
 
 class Session:
-    """State of one session. Plain data; the rules are in ``engine``, ``push`` and ``sync``."""
+    """State of one session. Plain data; the rules are in ``engine``, ``intake`` and ``sync``."""
 
     def __init__(self, number: SessionId, peer: Peer, time_ms: int) -> None:
         """Begin with nothing known about the peer's events."""
@@ -67,6 +67,10 @@ class Session:
         self.behind = False
         """Whether pushes are left out, because the queue was full and has not drained yet."""
 
+        self.spared: dict[LogId, int] = {}
+        """Logs that are left to other peers -> until when."""
+        self.rivals: set[LogId] = set()
+        """Logs of which the peer named another event at our head."""
         self.stalled_until_ms = 0
         """Until then the peer is asked for nothing: it left a want without an answer."""
         self.vector_due = False

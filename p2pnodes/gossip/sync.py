@@ -26,7 +26,7 @@ from p2pnodes.gossip.intake import Intake
 from p2pnodes.gossip.session import VECTORS_BURST, Session, SessionId
 from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.model.errors import LocalProtocolError, RemoteProtocolError
-from p2pnodes.model.events import LogId
+from p2pnodes.model.events import EVENT_BYTES_MAX, LogId
 from p2pnodes.store.ledger import State
 
 DIGEST_INTERVAL_MS: Final = 3_000
@@ -42,7 +42,11 @@ WANT_MS_MAX: Final = 10_000
 """After this long without an answer a log is wanted from another peer as well."""
 
 STALL_MS: Final = 30_000
-"""How long a peer that left a want without an answer, or answered it with nothing, is asked for nothing."""
+"""How long a peer that left a want without an answer, or answered it with nothing, is asked for nothing; and for how
+long a log is not wanted from one that answered with less than it could."""
+
+RIVALS_NOTED_MAX: Final = 64
+"""Logs of which a session's heads that differ from ours are told to the operator."""
 
 SILENT_MS_MAX: Final = 60_000
 """After this long without an answer to a want, the session is closed."""
@@ -111,9 +115,10 @@ class Sync:
         if not session.vector_due or session.behind or self._time.ms < session.vector_next_ms:
             return
         session.vector_due = False
-        session.vector_next_ms = self._time.ms + VECTOR_INTERVAL_MS
+        session.vector_next_ms = self._time.ms
         for part in vector_parts((log, state.logs[log].head) for log in sorted(state.logs)):
             self._outbox.send(session, part.encode())
+            session.vector_next_ms += VECTOR_INTERVAL_MS  # the other end counts parts
 
     def vector(self, session: Session, vector: Vector, state: State) -> None:
         """Take a part of a peer's vector; the last part starts what it gives rise to.
@@ -121,8 +126,8 @@ class Sync:
         Raises:
             RemoteProtocolError: Parts or logs out of order, or too many vectors.
         """
+        self._allow_part(session)
         if vector.part == 0:
-            self._allow_vector(session)
             session.partial, session.parts = [], 0
         if vector.part != session.parts:
             raise RemoteProtocolError(f"vector: expected part {session.parts}, found part {vector.part}")
@@ -140,17 +145,23 @@ class Sync:
                 self._rival(session, log, head.seq)
         self.pull(session, state)
 
-    def _allow_vector(self, session: Session) -> None:
+    def _allow_part(self, session: Session) -> None:
         refill = (self._time.ms - session.vectors_refilled_ms) / VECTOR_INTERVAL_MS
         session.vectors_left = min(VECTORS_BURST, session.vectors_left + refill)
         session.vectors_refilled_ms = self._time.ms
         if session.vectors_left < 1:
-            raise RemoteProtocolError(f"vector: over {VECTORS_BURST} at once, one each {VECTOR_INTERVAL_MS} ms allowed")
+            raise RemoteProtocolError(
+                f"vector: over {VECTORS_BURST} parts at once, one each {VECTOR_INTERVAL_MS} ms is allowed"
+            )
         session.vectors_left -= 1
 
     def _rival(self, session: Session, log: LogId, seq: int) -> None:
-        """Two heads at one seq: the log has forked somewhere below. Its proof is exchanged once both ends know how."""
-        if self._backoffs.fail(log, self._time.ms, refused=False):
+        """Two heads at one seq: a fork, if the peer tells the truth. Nobody signs a vector, so nothing follows from it.
+
+        Events that prove it are refused by the store when they come; the proof is exchanged once both ends know how.
+        """
+        if log not in session.rivals and len(session.rivals) < RIVALS_NOTED_MAX:
+            session.rivals.add(log)
             self._outbox.notice(session, "warning", "heads_differ", log=str(log), seq=seq)
 
     # -- what we want ------------------------------------------------------------------------------------------------
@@ -169,7 +180,10 @@ class Sync:
                     session.holds(log, seq)
             elif self._backoffs.holds(log, self._time.ms):
                 del session.ahead[log]  # it comes back with the peer's next vector
+            elif session.spared.get(log, 0) > self._time.ms:
+                continue
             elif log not in self._fetching and log not in session.wanted:
+                session.spared.pop(log, None)
                 self._fetching[log] = session.id
                 session.wanted[log] = first_seq, self._time.ms
                 self._outbox.send(session, Want(log, first_seq, WANT_BYTES_MAX).encode())
@@ -189,9 +203,24 @@ class Sync:
         self._release(session, answer.log)
         if answer.wires:
             session.stalled_until_ms = 0
+            if self._trickles(session, answer):
+                session.spared[answer.log] = self._time.ms + STALL_MS
         else:
             session.ahead.pop(answer.log, None)
             session.stalled_until_ms = self._time.ms + STALL_MS
+
+    @staticmethod
+    def _trickles(session: Session, answer: Range) -> bool:
+        """Whether a range is shorter than it had credit for, and than the peer said that it could be.
+
+        Honest peers fill a range. One that does not could hold a log's only fetch for ever, an event at a time.
+        """
+        room = WANT_BYTES_MAX - EVENT_BYTES_MAX
+        return (
+            answer.first_seq + len(answer.wires) <= session.ahead.get(answer.log, -1)
+            and len(answer.wires) < EVENTS_PER_FRAME_MAX
+            and sum(map(len, answer.wires)) < room
+        )
 
     def _release(self, session: Session, log: LogId) -> None:
         if self._fetching.get(log) == session.id:

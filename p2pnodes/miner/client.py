@@ -53,8 +53,8 @@ ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024
 
 APIS_MAX: Final = 64
 DETAIL_CHARS_MAX: Final = 2_000
-_UNAVAILABLE: Final = frozenset({502, 503, 504})
-"""Statuses that say: this API cannot serve it now, ask another one. So does a 429 that names when to come back."""
+GO_AWAY: Final = "go away"
+"""All that the interface says of a task that is another's or none at all (compat.md, section 3)."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _TOTALS: Final = TypeAdapter(dict[str, dict[str, int]])
@@ -73,14 +73,12 @@ class ApiUnreachableError(MinerError):
 
     def __init__(self, failures: Mapping[str, str]) -> None:
         reasons = "; ".join(f"{api}: {reason}" for api, reason in failures.items())
-        super().__init__(
-            f"no API took the request ({reasons}); the same command can be repeated, here or with other APIs"
-        )
+        super().__init__(f"no API served the request ({reasons}); it can be repeated, here or with other APIs")
         self.failures = dict(failures)
 
 
 class RefusedError(MinerError):
-    """A daemon refused the request; nothing has changed.
+    """A daemon refused the request (3xx or 4xx); nothing has changed.
 
     Attributes:
         status: HTTP status.
@@ -201,6 +199,7 @@ class MinerClient:
         clock: Unix seconds, for nonces.
         sleep: Waits some seconds between rounds and polls.
         on_failure: Called with an API and the reason each time one did not serve a request.
+        on_retry: Called before each pause with its seconds and the number of the round behind it, from 1.
 
     Raises:
         LocalProtocolError: A base URL is not http or https, or there are none or too many.
@@ -217,6 +216,7 @@ class MinerClient:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         on_failure: Callable[[str, str], None] | None = None,
+        on_retry: Callable[[float, int], None] | None = None,
     ) -> None:
         if not 1 <= len(apis) <= APIS_MAX:
             raise LocalProtocolError(f"{len(apis)} APIs; expected 1 to {APIS_MAX}")
@@ -228,6 +228,7 @@ class MinerClient:
         self._clock = clock
         self._sleep = sleep
         self._on_failure = on_failure
+        self._on_retry = on_retry
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -303,7 +304,7 @@ class MinerClient:
         """State of a claim.
 
         Raises:
-            AuthRefusedError: Another miner's task.
+            AuthRefusedError: Another miner's task, or no task's id at all.
             RefusedError: Or another of its children.
             ApiUnreachableError: No API served the request.
             MalformedAnswerError: The answer is no task status.
@@ -315,7 +316,13 @@ class MinerClient:
             signature = signer.sign(signing_message(signer.address, str(nonce_s), PURPOSE_STATUS))
             return _Signed("GET", path, _auth(signer.address, str(nonce_s), signature))
 
-        return _parse(TaskStatus, *await self._send(sign, 200))
+        try:
+            return _parse(TaskStatus, *await self._send(sign, 200))
+        except AuthRefusedError as error:
+            if error.detail != GO_AWAY:
+                raise
+            meaning = f"{GO_AWAY} (no task of {signer.address}; expected <hotkey>::<32 hex digits>, as add printed it)"
+            raise AuthRefusedError(error.status, meaning, error.api) from error
 
     async def wait_verified(
         self, task_id: str, *, timeout_s: float | None = None, poll_s: float = POLL_S
@@ -388,12 +395,14 @@ class MinerClient:
         waits_s: list[float] = []
         for round_number in range(self._retries + 1):
             if round_number:
+                if self._on_retry is not None:
+                    self._on_retry(min(waits_s), round_number)
                 await self._sleep(min(waits_s))
             waits_s = []
-            if abs(self._clock() - signed_at_s) > SIGNATURE_AGE_S_MAX:
-                signed_at_s = int(self._clock())
-                request = sign(signed_at_s)
             for api in self.apis:
+                if abs(self._clock() - signed_at_s) > SIGNATURE_AGE_S_MAX:
+                    signed_at_s = int(self._clock())
+                    request = sign(signed_at_s)
                 wait_s = self._retry_delay_s
                 try:
                     status, content, headers = await self._exchange(api, request)
@@ -403,7 +412,7 @@ class MinerClient:
                     failures[api] = _reason(error)
                 else:
                     retry_after_s = _retry_after_s(headers)
-                    if status not in _UNAVAILABLE and (status != 429 or retry_after_s is None):
+                    if not _to_be_asked_elsewhere(status, retry_after_s):
                         return api, _decide(api, status, content, expected)
                     failures[api] = f"{status}: {_detail(content)}"
                     wait_s = max(wait_s, min(retry_after_s or 0, RETRY_AFTER_S_MAX))
@@ -479,6 +488,11 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
+def _to_be_asked_elsewhere(status: int, retry_after_s: float | None) -> bool:
+    """Whether an answer decides nothing: the API's own fault, a time-out, or a rate limit that names when to return."""
+    return status >= 500 or status == 408 or (status == 429 and retry_after_s is not None)
+
+
 def _decide(api: str, status: int, content: bytes, expected: int) -> Any:
     """JSON of the expected answer, or the error that a refusal is."""
     if status == expected:
@@ -486,6 +500,8 @@ def _decide(api: str, status: int, content: bytes, expected: int) -> Any:
             return orjson.loads(content)
         except orjson.JSONDecodeError as error:
             raise MalformedAnswerError(f"{api} answered {status} without JSON; is it a p2pnodes daemon?") from error
+    if 300 <= status < 400:
+        raise RefusedError(status, "a redirect; give the daemon's base URL, such as http://host:port", api)
     raise _REFUSALS.get(status, RefusedError)(status, _detail(content), api)
 
 

@@ -52,11 +52,7 @@ def audit(path: Path, network: Network, progress: Callable[[int, int], None] | N
     Raises:
         StoreError: No such file, not a database, or of another network.
     """
-    try:
-        found = path.exists()
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be looked for ({error.strerror}); run this as the daemon's user") from error
-    if not found:
+    if not path.exists():
         raise StoreError(f"{path}: no such database; give the daemon's data directory")
     source = open_reader(path)
     try:

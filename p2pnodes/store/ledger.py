@@ -53,7 +53,7 @@ EVENTS_PER_READ: Final = 1_024
 _NETWORK_ID: Final = "network_id"
 _OWN_LOG: Final = "own_log"
 _JUDGED_BY: Final = "judged_by"
-"""Keys of the table ``meta``: the network, the log that own events go to, version and kinds of the build that judged."""
+"""Keys of the table ``meta``: the network, the log of own events, version and kinds of the build that judged."""
 
 LOGS_PER_HOTKEY_MAX: Final = 256
 """Bound of logs that one validator may open (rule 6)."""

@@ -5,8 +5,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from p2pnodes.api.hosts import LOOKUPS_MAX, LOOKUPS_PER_MINER_MAX, HostCheck, is_public, system_resolver
+from p2pnodes.api.hosts import LOOKUPS_MAX, LOOKUPS_PER_MINER_MAX, HostCheck, system_resolver
 from p2pnodes.api.settings import ApiSettings
+from p2pnodes.model.addresses import is_public
 from tests.api.conftest import MakeClient
 from tests.api.support import Clock, FakeResolver, Miner, server
 

@@ -13,7 +13,6 @@ from p2pnodes.chain.wallet import (
     load_hotkey,
     load_key,
     load_node_key,
-    wallet_hotkey_path,
     write_hotkey_file,
 )
 from p2pnodes.model.errors import ConfigError
@@ -173,15 +172,3 @@ class TestNodeKeyFiles:
         write_hotkey_file(tmp_path / "hot", ALICE)
         assert load_key(tmp_path / "node") == node_key
         assert load_key(tmp_path / "hot") == ALICE
-
-
-class TestWallets:
-    """Where Bittensor's tools keep a hotkey."""
-
-    def test_a_hotkey_is_found_by_wallet_and_name(self, tmp_path: Path) -> None:
-        assert wallet_hotkey_path("w", "h", tmp_path) == tmp_path / "w" / "hotkeys" / "h"
-
-    @pytest.mark.parametrize(("wallet", "name"), [("", "h"), ("..", "h"), ("w", "a/b"), ("w", "\0"), ("w", ".")])
-    def test_a_name_is_no_path(self, wallet: str, name: str) -> None:
-        with pytest.raises(ConfigError, match="expected a plain name"):
-            wallet_hotkey_path(wallet, name)

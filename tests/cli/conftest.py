@@ -1,8 +1,10 @@
 """The command line in this process: what a command prints, and how it ends."""
 
+import errno
 import io
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +38,7 @@ class Ended(NamedTuple):
 
 
 Cli = Callable[..., Ended]
+Forbid = Callable[[Path], None]
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def directory(tmp_path: Path) -> Path:
     create_node_key(tmp_path / "data" / "node.key")
     write_hotkey_file(tmp_path / "hotkey.json", hotkey("//validator0"))
     validator = {"hotkey": hotkey("//validator0").address, "stake": 100}
-    electorate = {"block": 100, "time": 1_764_000_000, "validators": [validator]}
+    electorate = {"block": 100, "time": int(time.time()), "validators": [validator]}
     (tmp_path / "electorate.toml").write_text(tomli_w.dumps(electorate))
     settings = {
         "data_dir": "data",
@@ -81,3 +84,19 @@ def directory(tmp_path: Path) -> Path:
 def config(directory: Path) -> Path:
     """The daemon's settings."""
     return directory / "p2pnodes.toml"
+
+
+@pytest.fixture
+def forbid(monkeypatch: pytest.MonkeyPatch) -> Forbid:
+    """Let this process not look for a path, as in a directory of another user's; root would be let in."""
+    stat = Path.stat
+
+    def forbid(forbidden: Path) -> None:
+        def refuse(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+            if path == forbidden:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return stat(path, follow_symlinks=follow_symlinks)
+
+        monkeypatch.setattr(Path, "stat", refuse)
+
+    return forbid

@@ -13,9 +13,11 @@ from p2pnodes.cli import admin
 from p2pnodes.metrics import status_registry
 from tests.cli.conftest import Cli, Ended
 from tests.fake_daemon import FakeDaemon
+from tests.support import hotkey
 
 Ask = Callable[..., Awaitable[Ended]]
 
+ALICE = hotkey("//Alice").address
 NODE = {"uuid": "u1", "status": "verified", "gpu_identifier": "h100_sxm", "hotkey": "5Alice", "server_id": None}
 
 
@@ -80,10 +82,64 @@ class TestStatus:
         assert "no peer to compare with" in out
         assert "no peers known" in out
 
+    async def test_a_reason_is_said_once(self, ask: Ask, daemon: FakeDaemon) -> None:
+        daemon.snapshot |= {
+            "ready": ["the node is alone", "writes are refused: own head not heard"],
+            "writes": {"allowed": False, "reason": "own head not heard"},
+        }
+        out = (await ask("status")).out
+        assert out.count("own head not heard") == 1
+        assert "the node is alone; writes are refused\n" in out
+
+    @pytest.mark.parametrize(
+        ("age_s", "age"), [(3, "3 s"), (119, "119 s"), (300, "5 min"), (7200, "2 h"), (366 * 86_400 + 1, "366 days")]
+    )
+    async def test_ages_are_for_people(self, ask: Ask, daemon: FakeDaemon, age_s: int, age: str) -> None:
+        daemon.snapshot["electorate"]["age_s"] = daemon.snapshot["uptime_s"] = age_s
+        out = (await ask("status")).out
+        assert f"block 100, {age} old, " in out
+        assert f"  {age}\n" in out
+
+    async def test_lines_end_with_text(self, ask: Ask) -> None:
+        lines = (await ask("status")).out.split("\n")
+        assert [line for line in lines if line != line.rstrip()] == []
+        assert len(lines) > 20
+
     async def test_the_socket_can_be_named_instead(self, cli: Cli, daemon: FakeDaemon, config: Path) -> None:
         path = config.parent / "data" / "admin.sock"
         ended = await asyncio.to_thread(cli, "peers", "--socket", path, "--json")
         assert ended.json == daemon.peers()
+
+
+class TestPeers:
+    """Sessions, and what they say."""
+
+    @pytest.mark.parametrize(
+        ("same_vector", "same_electorate", "same_state_root", "shown"),
+        [
+            (True, True, True, "yes"),
+            (True, True, False, "no"),
+            (False, True, False, "-"),
+            (True, False, False, "-"),
+            (None, None, None, "-"),
+        ],
+    )
+    async def test_roots_are_compared_only_at_equal_events_and_stakes(
+        self,
+        ask: Ask,
+        daemon: FakeDaemon,
+        *,
+        same_vector: object,
+        same_electorate: object,
+        same_state_root: object,
+        shown: str,
+    ) -> None:
+        same = {"same_vector": same_vector, "same_electorate": same_electorate, "same_state_root": same_state_root}
+        daemon.snapshot["gossip"]["peers"] = [{"hotkey": "5Peer", "connected": True, **same}]
+        head, row = (await ask("peers")).out.splitlines()
+        assert head[head.index("same state root") :].split()[:3] == ["same", "state", "root"]
+        assert row[head.index("same state root") :].split()[0] == shown
+        assert (await ask("peers", "--json")).json[0]["same_state_root"] == same_state_root
 
 
 class TestLists:
@@ -92,16 +148,20 @@ class TestLists:
     @pytest.mark.parametrize(
         ("arguments", "query"),
         [
-            (["nodes"], ("inventory", {}, 100, None, False)),
+            (["nodes"], ("inventory", {}, 101, None, False)),
             (
                 ["nodes", "--status", "failed", "--model", "h100_sxm", "--server", "s/1", "--limit", "5"],
-                ("inventory", {"status": "failed", "gpu_identifier": "h100_sxm", "server_id": "s/1"}, 5, None, False),
+                ("inventory", {"status": "failed", "gpu_identifier": "h100_sxm", "server_id": "s/1"}, 6, None, False),
             ),
-            (["nodes", "--uuid", "u&limit=1"], ("inventory", {"uuid": "u&limit=1"}, 100, None, False)),
-            (["claims", "--task", "5A::00"], ("claims", {"task_id": "5A::00"}, 100, None, False)),
-            (["verdicts", "--finding", "failed"], ("verdicts", {"finding": "failed"}, 100, None, False)),
-            (["events", "--kind", "add"], ("event_log", {"kind": "add"}, 100, None, True)),
-            (["events", "--state", "void", "--after", "0"], ("event_log", {"state": "void"}, 100, 0, False)),
+            (["nodes", "--uuid", "u&limit=1"], ("inventory", {"uuid": "u&limit=1"}, 101, None, False)),
+            (["nodes", "--hotkey", ALICE], ("inventory", {"hotkey": ALICE}, 101, None, False)),
+            (["claims", "--task", "5A::00"], ("claims", {"task_id": "5A::00"}, 101, None, False)),
+            (["claims", "--claim", "AB" * 32], ("claims", {"claim_id": "ab" * 32}, 101, None, False)),
+            (["verdicts", "--finding", "failed"], ("verdicts", {"finding": "failed"}, 101, None, False)),
+            (["verdicts", "--validator", ALICE], ("verdicts", {"validator": ALICE}, 101, None, False)),
+            (["events", "--kind", "add"], ("event_log", {"kind": "add"}, 101, None, True)),
+            (["events", "--state", "void", "--after", "0"], ("event_log", {"state": "void"}, 101, 0, False)),
+            (["events", "--node-key", "Cd" * 32], ("event_log", {"node_key": "cd" * 32}, 101, None, True)),
         ],
     )
     async def test_options_become_filters(
@@ -124,10 +184,45 @@ class TestLists:
     async def test_no_rows_is_said(self, ask: Ask) -> None:
         assert (await ask("claims")).out == "none\n"
 
-    async def test_a_cut_list_says_so(self, ask: Ask, daemon: FakeDaemon) -> None:
+    @pytest.mark.parametrize("form", [[], ["--json"]])
+    async def test_a_cut_list_says_so_and_a_whole_one_does_not(
+        self, ask: Ask, daemon: FakeDaemon, form: list[str]
+    ) -> None:
         daemon.rows = [NODE] * 3
-        assert "there may be more: see --limit" in (await ask("nodes", "--limit", "3")).err
-        assert (await ask("nodes", "--limit", "4")).err == ""
+        cut = await ask("nodes", "--limit", "2", *form)
+        assert cut.err == "p2pnodes: 2 rows are shown, there are more: see --limit\n"
+        assert cut.out.count("h100_sxm") == 2
+        whole = await ask("nodes", "--limit", "3", *form)
+        assert whole.err == ""
+        assert whole.out.count("h100_sxm") == 3
+
+    async def test_at_the_daemons_bound_nobody_knows(
+        self, ask: Ask, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(admin, "ROWS_MAX", 100)
+        daemon.rows = [NODE] * 200
+        assert (await ask("nodes")).err == "p2pnodes: 100 rows are shown, there may be more: use the filters\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (["nodes", "--hotkey", "5Alice"], "an SS58 address"),
+            (["claims", "--hotkey", ALICE[:-1] + "Z"], "an SS58 address"),
+            (["claims", "--claim", "zz" * 32], "64 hex digits"),
+            (["verdicts", "--validator", "//Alice"], "an SS58 address"),
+            (["events", "--author", "l0IO"], "an SS58 address"),
+            (["events", "--node-key", "cd" * 31], "64 hex digits"),
+            (["events", "--id", ""], "64 hex digits"),
+            (["events", "--kind", "adds"], "one of delegate, close, add"),
+        ],
+    )
+    async def test_a_filter_that_can_match_nothing_is_usage(
+        self, ask: Ask, daemon: FakeDaemon, arguments: list[str], expected: str
+    ) -> None:
+        ended = await ask(*arguments)
+        assert (ended.code, ended.out, daemon.queries) == (2, "", [])
+        assert arguments[1] in ended.err
+        assert f"expected {expected}" in ended.err
 
     @pytest.mark.parametrize(
         "arguments", [["nodes", "--limit", "0"], ["nodes", "--status", "odd"], ["events", "--after", "x"]]

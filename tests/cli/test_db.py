@@ -8,7 +8,7 @@ import pytest
 
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, Forbid
 from tests.support import NETWORK, NOW_MS, Author, add, electorate
 
 
@@ -64,10 +64,39 @@ class TestVerify:
         assert ended.code == 1
         assert "no such database" in ended.error
 
+    def test_a_directory_means_the_database_in_it(self, cli: Cli, config: Path, database: Path) -> None:
+        assert cli("db", "verify", database.parent, "--config", config).code == 0
+        ended = cli("db", "verify", config.parent, "--config", config)
+        assert ended.error.startswith(f"{config.parent}/p2pnodes.db: no such database")
+
     @pytest.mark.parametrize("content", [b"", b"no database at all" * 100])
-    def test_another_file_is_one_line(self, cli: Cli, config: Path, tmp_path: Path, content: bytes) -> None:
+    def test_another_file_is_told_from_a_damaged_one(
+        self, cli: Cli, config: Path, tmp_path: Path, content: bytes
+    ) -> None:
         path = tmp_path / "other.db"
         path.write_bytes(content)
         ended = cli("db", "verify", path, "--config", config)
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.error.startswith(f"{path}: no p2pnodes database (")
+        assert "check the path" in ended.error
+
+    def test_another_programs_database_is_told_from_a_damaged_one(self, cli: Cli, config: Path, tmp_path: Path) -> None:
+        connection = sqlite3.connect(tmp_path / "other.db")
+        connection.execute("CREATE TABLE cookies (name TEXT)")
+        connection.close()
+        ended = cli("db", "verify", tmp_path / "other.db", "--config", config)
+        assert (ended.code, ended.out) == (1, "")
+        assert "no p2pnodes database (it has no events)" in ended.error
+
+    def test_a_database_that_another_user_hides_is_one_line(
+        self, cli: Cli, config: Path, database: Path, forbid: Forbid
+    ) -> None:
+        forbid(database)
+        ended = cli("db", "verify", "--config", config)
         assert ended.code == 1
-        assert "Traceback" not in ended.err
+        assert ended.error == f"{database}: cannot be looked for (Permission denied); run this as the daemon's user"
+
+    def test_a_path_that_no_file_can_have_is_one_line(self, cli: Cli, config: Path) -> None:
+        ended = cli("db", "verify", "x" * 300, "--config", config)
+        assert ended.code == 1
+        assert ended.error == f"{'x' * 300}: File name too long"

@@ -7,6 +7,7 @@ import pytest
 
 from p2pnodes.chain.delegation import read_delegation
 from p2pnodes.chain.wallet import load_hotkey, load_node_key
+from p2pnodes.model.events import DELEGATION_BACKDATE_S
 from tests.cli.conftest import Cli
 from tests.support import NETWORK, hotkey
 
@@ -80,6 +81,24 @@ class TestShow:
     def test_a_development_key_is_known_by_its_uri(self, cli: Cli) -> None:
         assert ALICE.address in cli("keys", "show", "--uri", "//Alice").out
 
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ["show"],
+            ["new", "--hotkey-file", "hotkey"],
+            ["delegate", "--network-id", "01" * 16, "--node-key", "01" * 32],
+        ],
+        ids=["show", "new", "delegate"],
+    )
+    def test_a_malformed_uri_is_usage(
+        self, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        ended = cli("keys", *command, "--uri", "//")
+        assert ended.code == 2
+        assert "--uri: not a key URI: expected //Name" in ended.err
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_bad_file_is_one_line(self, cli: Cli, tmp_path: Path) -> None:
         ended = cli("keys", "show", tmp_path / "absent")
         assert ended.code == 1
@@ -120,6 +139,13 @@ class TestDelegate:
         ended = cli("keys", "delegate", "--verify", path)
         assert ended.code == 1
         assert "good from 2020-09-13 11:26:40 UTC to 2020-10-13 12:26:40 UTC, which is not now" in ended.error
+
+    def test_its_begin_leaves_room_for_clocks_as_a_daemons_does(self, cli: Cli) -> None:
+        fields = cli(*self.SIGN, "--days", 1, "--json").json
+        assert fields["not_after"] - fields["not_before"] == 86_400 + DELEGATION_BACKDATE_S
+
+    def test_help_says_that_no_daemon_reads_the_file(self, cli: Cli) -> None:
+        assert "cannot take one from a file yet" in " ".join(cli("keys", "delegate", "--help").out.split())
 
     @pytest.mark.parametrize(
         "arguments",

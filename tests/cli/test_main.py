@@ -1,5 +1,6 @@
 """The command line as a whole: help, version, import time, and how errors end it."""
 
+import errno
 import io
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +16,22 @@ import typer
 
 from p2pnodes import __version__
 from p2pnodes.cli import app
-from p2pnodes.cli.output import cell, plain, print_table
+from p2pnodes.cli.admin import NODE_COLUMNS
+from p2pnodes.cli.output import cell, plain, print_fields, print_table
+from p2pnodes.config import effective_settings, load_settings
 from p2pnodes.model.errors import ConfigError
 from tests.cli.conftest import Cli
 from tests.support import hotkey
 
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
 HEAVY = ("substrateinterface", "aiohttp", "aiosqlite", "prometheus_client", "structlog", "p2pnodes.daemon")
+
+
+def p2pnodes(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a process of its own."""
+    command = [sys.executable, "-m", "p2pnodes", *map(str, arguments)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("P2PNODES_")}
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, env=environment, **options)
 
 
 def commands(group: Any = None, words: tuple[str, ...] = ("p2pnodes",)) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -83,6 +95,19 @@ class TestHelp:
             assert set(re.findall(r"(?<!\S)--[a-z-]+", example[1])) <= options, example
 
     @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+    def test_no_name_in_brackets_is_lost_as_markup(self, cli: Cli, words: tuple[str, ...]) -> None:
+        command = COMMANDS[words]
+        texts = (command.callback.__doc__, command.epilog, *(parameter.help for parameter in command.params))
+        written = re.findall(r"\[[a-z_]+\]", " ".join(texts))
+        out = cli(*words[1:], "--help").out
+        assert [name for name in written if name not in out] == []
+        assert "\\[" not in out
+
+    def test_some_help_names_tables_in_brackets(self, cli: Cli) -> None:
+        assert "on [http]" in cli("run", "--help").out
+        assert "port in [http]" in cli("config", "show", "--help").out
+
+    @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
     def test_help_can_be_shown(self, cli: Cli, words: tuple[str, ...]) -> None:
         ended = cli(*words[1:], "-h")
         assert ended.code == 0
@@ -135,6 +160,36 @@ class TestErrors:
         assert ended.returncode in {1, -signal.SIGPIPE}
 
 
+class TestBrokenOutput:
+    """An output that cannot be written is one line, whenever that is noticed."""
+
+    SHORT = ("--version",)
+    LONG = ("config", "show", "--config", CONFIGS / "p2pnodes.toml", "--json")
+
+    @pytest.mark.parametrize("arguments", [SHORT, ("--help",), LONG[:-1], LONG], ids=["short", "help", "table", "json"])
+    def test_a_full_disk(self, arguments: tuple[object, ...]) -> None:
+        with Path("/dev/full").open("w") as full:
+            ended = p2pnodes(*arguments, stdout=full)
+        assert ended.returncode == 1
+        assert ended.stderr == "p2pnodes: error: standard output, or another open file: No space left on device\n"
+
+    @pytest.mark.parametrize("arguments", [SHORT, LONG, ("status", "--socket", "absent")])
+    def test_a_closed_output(self, arguments: tuple[object, ...]) -> None:
+        ended = p2pnodes(*arguments, preexec_fn=lambda: os.close(1))
+        assert ended.returncode == 1
+        assert ended.stderr.startswith("p2pnodes: error: standard output is closed; expected an open one")
+        assert len(ended.stderr.splitlines()) == 1
+
+    def test_any_other_file_is_named(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(config: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied", b"/a/file")
+
+        monkeypatch.setattr("p2pnodes.config.load_settings", broken)
+        ended = cli("config", "show", "--config", "x")
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.error == "/a/file: Permission denied"
+
+
 class TestOutput:
     """Colours are for terminals, and what others wrote cannot act on one."""
 
@@ -155,7 +210,65 @@ class TestOutput:
         monkeypatch.setattr(sys, "stdout", stdout)
         print_table(("status",), [{"status": "verified"}], empty="")
         assert ("\x1b[32mverified" in stdout.getvalue()) is coloured
-        assert ("\x1b" in stdout.getvalue()) is terminal
+        assert ("\x1b" in stdout.getvalue()) is coloured  # NO_COLOR is about bold, too
+
+    def terminal(self, monkeypatch: pytest.MonkeyPatch, columns: int) -> io.StringIO:
+        """A terminal of some width, without colours."""
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.setenv("TERM", "xterm")
+        stdout = io.StringIO()
+        monkeypatch.setattr(stdout, "isatty", lambda: True)
+        monkeypatch.setattr(sys, "stdout", stdout)
+        return stdout
+
+    @pytest.mark.parametrize("columns", [80, 100, 140, 400])
+    def test_nodes_stay_whole_on_any_terminal(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
+    ) -> None:
+        stdout = self.terminal(monkeypatch, columns)
+        reason = "the challenge was not answered in time, three times in a row"
+        row = {
+            "uuid": "ab" * 16,
+            "status": "failed",
+            "gpu_identifier": "h100_sxm",
+            "hotkey": hotkey("//Alice").address,
+            "server_id": "rack-12-host-3",
+            "created_at": "2026-01-02T03:04:05.678Z",
+            "verified_at": None,
+            "detail": reason,
+        }
+        print_table(NODE_COLUMNS, [row], empty="")
+        head, first, *rest = stdout.getvalue().splitlines()
+        assert max(map(len, (head, first, *rest))) <= columns
+        assert first.split()[:3] == ["ab" * 16, "failed", "h100_sxm"]
+        assert all(line.startswith(" " * 32) for line in rest)  # only the free text is broken
+        shown = [name for name in NODE_COLUMNS if name.replace("_", " ") in head]
+        hidden = [name for name in NODE_COLUMNS if name not in shown]
+        left_out = [name.replace("_", " ") for name in hidden if row[name] is not None]
+        assert "detail" in shown
+        assert ("created_at" in hidden) is (columns < 140)
+        assert ("verified_at" in hidden) is (columns < 400)
+        told = f"p2pnodes: the terminal is too narrow for {', '.join(left_out)}: widen it, or use --json\n"
+        assert capsys.readouterr().err == (told if left_out else "")
+
+    def test_settings_keep_their_origin_on_a_common_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        stdout = self.terminal(monkeypatch, 80)
+        settings = [setting._asdict() for setting in effective_settings(load_settings(CONFIGS / "p2pnodes.toml"))]
+        print_table(("key", "value", "origin", "description"), settings, empty="")
+        head, *_ = stdout.getvalue().splitlines()
+        assert head.split() == ["key", "value", "origin", "description"]
+
+    def test_a_pipe_gets_no_blanks_at_the_end_of_a_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        print_table(("uuid", "detail"), [{"uuid": "u1", "detail": "long text"}, {"uuid": "u2"}], empty="")
+        print_fields({"name": "long value", "n": "v"})
+        assert capsys.readouterr().out.splitlines() == [
+            "uuid  detail",
+            "u1    long text",
+            "u2    -",
+            "name  long value",
+            "n     v",
+        ]
 
     @pytest.mark.parametrize(("columns", "shortened"), [("80", True), ("200", False)])
     def test_long_ids_are_shortened_only_where_the_terminal_is_too_narrow(

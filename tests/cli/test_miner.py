@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from p2pnodes.chain.wallet import write_hotkey_file
+from p2pnodes.miner.client import MinerClient
 from tests.cli.conftest import Cli, Ended
 from tests.miner.fake_api import FakeApi, Reply, answers, dead_url, hangs_up, registered, serving
 from tests.support import hotkey
@@ -17,6 +18,7 @@ from tests.support import hotkey
 Serve = Callable[..., Awaitable[FakeApi]]
 Run = Callable[..., Awaitable[Ended]]
 ALICE = ("--uri", "//Alice")
+ADDRESS = hotkey("//Alice").address
 TASK = "5Alice::00"
 
 
@@ -123,7 +125,7 @@ class TestAdd:
         dead = dead_url()
         ended = await run("add", server, *ALICE, "--api", dead)
         assert ended.code == 3
-        assert f"error: no API took the request ({dead}: Connection refused)" in ended.err
+        assert f"error: no API served the request ({dead}: Connection refused)" in ended.err
 
     @pytest.mark.parametrize("keys", [[], ["--uri", "//Alice", "--hotkey-file", "x"]])
     async def test_there_is_exactly_one_key(self, run: Run, server: Path, keys: list[str]) -> None:
@@ -131,15 +133,48 @@ class TestAdd:
         assert ended.code == 2
         assert "exactly one of" in ended.err
 
-    async def test_a_bad_uri_is_one_line(self, run: Run, server: Path) -> None:
+    async def test_a_malformed_uri_is_usage(self, run: Run, server: Path) -> None:
         ended = await run("add", server, "--uri", "//", "--api", "http://127.0.0.1:1")
-        assert ended.code == 1
-        assert "not a key URI" in ended.error
+        assert ended.code == 2
+        assert "--uri: not a key URI" in ended.err
 
-    async def test_a_bad_api_is_one_line(self, run: Run, server: Path) -> None:
+    async def test_a_malformed_api_is_usage(self, run: Run, server: Path) -> None:
         ended = await run("add", server, *ALICE, "--api", "node.example.org")
+        assert ended.code == 2
+        assert "--api: API 'node.example.org'; expected a base URL" in ended.err
+
+    async def test_a_redirect_names_what_to_give_instead(self, serve: Serve, run: Run, server: Path) -> None:
+        api = await serve(answers(307, b"", {"Location": "/elsewhere"}))
+        ended = await run("add", server, *ALICE, "--api", api.url)
         assert ended.code == 1
-        assert "expected a base URL" in ended.error
+        assert "answered 307: a redirect; give the daemon's base URL, such as http://host:port" in ended.error
+
+    async def test_a_daemon_without_a_permit_can_be_asked_again(self, serve: Serve, run: Run, server: Path) -> None:
+        api = await serve(answers(503, {"detail": "the hotkey holds no permit"}))
+        ended = await run("add", server, *ALICE, "--api", api.url)
+        assert ended.code == 3
+        assert ended.err.count("the hotkey holds no permit") == 2  # when it happened, and at the end
+
+    async def test_a_round_is_told_once_and_a_reason_when_it_changes(
+        self, serve: Serve, cli: Cli, server: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        defaults = MinerClient.__init__.__kwdefaults__
+        assert defaults is not None
+        monkeypatch.setitem(defaults, "retry_delay_s", 0.01)
+        api = await serve(answers(503, {"detail": "a"}), answers(503, {"detail": "a"}), answers(503, {"detail": "b"}))
+        dead = dead_url()
+        ended = await asyncio.to_thread(
+            cli, "miner", "add", server, *ALICE, "--retries", 3, "--api", dead, "--api", api.url
+        )
+        assert ended.code == 3
+        assert ended.err.splitlines()[:-1] == [
+            f"p2pnodes: {dead}: Connection refused",
+            f"p2pnodes: {api.url}: 503: a",
+            "p2pnodes: retrying in 0.01 s (1 of 3)",
+            "p2pnodes: retrying in 0.01 s (2 of 3)",
+            f"p2pnodes: {api.url}: 503: b",
+            "p2pnodes: retrying in 0.01 s (3 of 3)",
+        ]
 
 
 class TestStatus:
@@ -155,6 +190,16 @@ class TestStatus:
         assert (ended.code, ended.out) == (code, answer["status"] + "\n")
         as_json = await run("status", TASK, *ALICE, "--api", api.url, "--json")
         assert (as_json.code, as_json.json) == (code, answer)
+
+    async def test_an_id_that_is_no_task_of_this_hotkey_is_explained(self, serve: Serve, run: Run) -> None:
+        api = await serve(answers(401, {"detail": "go away"}))
+        ended = await run("status", "5Alice", *ALICE, "--api", api.url)
+        assert ended.code == 1
+        assert f"answered 401: go away (no task of {hotkey('//Alice').address}; expected <hotkey>::<32" in ended.error
+
+    async def test_another_refusal_is_the_apis_own_words(self, serve: Serve, run: Run) -> None:
+        api = await serve(answers(401, {"detail": "invalid nonce"}))
+        assert (await run("status", TASK, *ALICE, "--api", api.url)).error == f"{api.url} answered 401: invalid nonce"
 
     async def test_wait_ends_with_the_decision(self, serve: Serve, run: Run) -> None:
         pending = answers(200, {"status": "pending"})
@@ -175,13 +220,19 @@ class TestList:
     async def test_the_compact_list(self, serve: Serve, run: Run) -> None:
         inventory = {"h100_sxm": {"provisioned": 1, "idle": 7}}
         api = await serve(answers(200, inventory))
-        ended = await run("list", "--api", api.url, "--hotkey", "5Alice", "--model", "h100_sxm")
+        ended = await run("list", "--api", api.url, "--hotkey", ADDRESS, "--model", "h100_sxm")
         assert [line.split() for line in ended.out.splitlines()] == [
             ["gpu", "provisioned", "idle"],
             ["h100_sxm", "1", "7"],
         ]
-        assert api.asked[0].path == "/nodes/?hotkey=5Alice&model=h100_sxm"
+        assert api.asked[0].path == f"/nodes/?hotkey={ADDRESS}&model=h100_sxm"
         assert (await run("list", "--api", api.url, "--json")).json == inventory
+
+    async def test_a_hotkey_that_is_none_is_usage(self, serve: Serve, run: Run) -> None:
+        api = await serve(answers(200, {}))
+        ended = await run("list", "--api", api.url, "--hotkey", "5Alice")
+        assert (ended.code, api.asked) == (2, [])
+        assert "expected an SS58 address, found '5Alice'" in ended.err
 
     async def test_the_detailed_list(self, serve: Serve, run: Run) -> None:
         chute = {"name": "chat", "username": "carol", "chute_id": "c", "verified": True, "instance_id": "i"}

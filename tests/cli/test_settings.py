@@ -1,14 +1,21 @@
 """``run``, ``config check`` and ``config show``."""
 
 import json
+import re
 import subprocess
 import sys
+import time
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tomli_w
 
+from p2pnodes.cli.output import duration
 from p2pnodes.config import setting_keys
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, Forbid
+from tests.support import NETWORK, hotkey
 
 
 class TestCheck:
@@ -40,16 +47,92 @@ class TestCheck:
         (config.parent / "electorate.toml").write_text("time = 0")
         ended = cli("config", "check", "--config", config, "--json")
         assert ended.code == 1
-        electorate, hotkey, node_key = ended.json["problems"]
-        assert "electorate.toml: block: " in electorate
-        assert "mode 0644" in hotkey
+        electorate, hotkey_problem, node_key = ended.json["problems"]
+        assert "electorate.toml: block: missing; expected number of the pinned block" in electorate
+        assert "mode 0644" in hotkey_problem
         assert "not a node key file" in node_key
 
     def test_a_data_dir_below_a_file_cannot_be_made(self, cli: Cli, config: Path) -> None:
         config.write_text(config.read_text().replace('"data"', '"electorate.toml/data"'))
         ended = cli("config", "check", "--config", config)
         assert ended.code == 1
-        assert "electorate.toml cannot be written" in ended.error
+        assert ended.error.endswith("electorate.toml is no directory; choose another")
+
+    def test_a_key_that_another_user_hides_is_one_line(self, cli: Cli, config: Path, forbid: Forbid) -> None:
+        path = config.parent / "data" / "node.key"
+        forbid(path)
+        ended = cli("config", "check", "--config", config)
+        assert ended.code == 1
+        assert ended.error == f"{path}: cannot be looked for (Permission denied); run this as the daemon's user"
+
+
+class TestWarnings:
+    """What works, but perhaps not as it was meant to: a line each on stderr, exit code 0."""
+
+    @pytest.fixture
+    def warnings(self, cli: Cli, config: Path) -> Callable[[], list[str]]:
+        def warnings() -> list[str]:
+            ended = cli("config", "check", "--config", config)
+            assert (ended.code, ended.out) == (0, f"{config}: no problems found\n")
+            found = cli("config", "check", "--config", config, "--json")
+            assert (found.code, found.json["problems"]) == (0, [])
+            lines = [line.removeprefix("p2pnodes: warning: ") for line in ended.err.splitlines()]
+            assert lines == found.json["warnings"]
+            return lines
+
+        return warnings
+
+    def change(self, path: Path, old: str, new: str) -> None:
+        text = path.read_text()
+        assert re.search(old, text)
+        path.write_text(re.sub(old, new, text))
+
+    def test_a_good_configuration_has_none(self, warnings: Callable[[], list[str]]) -> None:
+        assert warnings() == []
+
+    def test_a_hotkey_without_a_permit(self, warnings: Callable[[], list[str]], config: Path) -> None:
+        self.change(config.parent / "electorate.toml", hotkey("//validator0").address, hotkey("//validator1").address)
+        (line,) = warnings()
+        assert f"{hotkey('//validator0').address} holds no permit in {config.parent}/electorate.toml" in line
+
+    def test_a_permit_in_its_grace_is_one(self, warnings: Callable[[], list[str]], config: Path) -> None:
+        path = config.parent / "electorate.toml"
+        electorate = tomllib.loads(path.read_text())
+        before = {"block": 0, "time": 0, "validators": electorate["validators"]}
+        path.write_text(tomli_w.dumps(electorate | {"validators": [], "previous": before}))
+        assert warnings() == []
+
+    def test_no_hotkey(self, warnings: Callable[[], list[str]], config: Path) -> None:
+        self.change(config, 'hotkey_file = ".*"', "")
+        (line,) = warnings()
+        assert line.startswith("hotkey_file is not set: ")
+
+    def test_an_electorate_between_two_epochs(self, warnings: Callable[[], list[str]], config: Path) -> None:
+        self.change(config.parent / "electorate.toml", "block = 100", "block = 250")
+        (line,) = warnings()
+        assert line.endswith("electorate.toml: block 250 is no multiple of network.epoch_blocks, 100")
+
+    def test_an_old_electorate(self, warnings: Callable[[], list[str]], config: Path) -> None:
+        time_s = int(time.time()) - 366 * 86_400 - 60
+        self.change(config.parent / "electorate.toml", r"time = \d+", f"time = {time_s}")
+        (line,) = warnings()
+        assert f"electorate.toml: 366 days old, but verdicts lapse after {duration(NETWORK.verdict_ttl_s)}" in line
+
+    def test_a_data_dir_that_this_user_cannot_write(
+        self, warnings: Callable[[], list[str]], config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("os.access", lambda path, _: path != config.parent)  # root could write it
+        self.change(config, '"data"', '"absent/data"')
+        (line,) = warnings()
+        assert line.startswith(f"data_dir {config.parent}/absent/data: {config.parent} cannot be written by this user")
+
+    def test_a_data_dir_that_this_user_cannot_look_into(
+        self, warnings: Callable[[], list[str]], config: Path, forbid: Forbid
+    ) -> None:
+        self.change(config, "data_dir", 'node_key_file = "data/node.key"\ndata_dir')
+        forbid(config.parent / "data")
+        (line,) = warnings()
+        assert line == f"data_dir {config.parent}/data: cannot be looked into by this user (Permission denied)"
 
 
 class TestShow:

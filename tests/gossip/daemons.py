@@ -82,6 +82,7 @@ class Node:
             rng=random.Random(self.author.hotkey.address),
             clock=now_ms,
             on_outcomes=self.outcomes.extend,
+            allow_private_addresses=True,
         )
         self.database.on_commit = self._committed
         app = web.Application()

@@ -441,13 +441,30 @@ class TestHostilePeers:
             await guest.shake()
             await guest.send(codec.pack([99]))
             assert "found 99" in await guest.closed()
-        async with stranger(first, MALICE) as guest:
-            with pytest.raises(RefusedByPeerError, match=r"this node key is refused for .* s more: .*found 99"):
-                await guest.shake()
+        another_key = Author(VALIDATORS[2], seed=7)  # as many as a hotkey likes to sign
+        for author in (MALICE, another_key):
+            async with stranger(first, author) as guest:
+                with pytest.raises(RefusedByPeerError, match=r"this hotkey is refused for .* s more: .*found 99"):
+                    await guest.shake()
         (ban,) = first.driver.status()["bans"]
-        assert ban["node_key"] == MALICE.node_key.public_key.hex()
+        assert ban["hotkey"] == MALICE.hotkey.address
         assert 0 < ban["banned_s"] <= engine.BAN_S
         await still_talk(first, second)
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "[::1]"])
+    async def test_a_url_that_leads_to_a_private_address_is_not_dialled(
+        self, pair: tuple[Node, Node], host: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = pair
+        await first.driver.stop()
+        first.driver._allow_private = False
+        await first.driver.start()
+        port = second.url.rpartition(":")[2]
+        first.driver.set_targets({second.author.hotkey.public_key: f"http://{host}:{port}"}, [])
+        await until(lambda: bool(first.driver.status()["peers"][0]["last_error"]))
+        error = first.driver.status()["peers"][0]["last_error"]
+        assert "no public address" in error or "not a canonical IPv4 address" in error
+        assert not second.sessions
 
     async def test_a_banned_peer_is_not_dialled_until_its_ban_ends(
         self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch

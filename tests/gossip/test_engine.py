@@ -500,6 +500,14 @@ class TestTime:
         assert nodes[0].engine.clock_offset_ms() == 26_000
         assert nodes[1].engine.clock_offset_ms() == 23_000
 
+    def test_a_hotkey_with_many_sessions_has_one_voice_about_the_time(self) -> None:
+        node = Node(A)
+        for session, uri in enumerate((B, C, C, C, C), 1):
+            node.open(session, peer_of(Author(uri, seed=session)))
+            off_ms = 40_000 if uri == C else 0
+            node.hear(session, Digest(False, node.now_ms + off_ms, *([bytes(32)] * 3)).encode())
+        assert node.engine.clock_offset_ms() == 20_000
+
     def test_an_answer_corrects_the_offset_by_half_the_round_trip(self) -> None:
         _, a, _, _ = three()
         while not any(isinstance(frame, Digest) and frame.asks for frame in a.said):

@@ -171,6 +171,17 @@ class TestDifferent:
         (noticed,) = a.noticed("heads_differ")
         assert (noticed["log"], noticed["seq"]) == (str(a.author.log), 1)
 
+    def test_a_lie_about_a_head_keeps_nobody_from_fetching_the_log_elsewhere(self) -> None:
+        node, owner, liar = Node(A), Author(C), Author(B)
+        owner.delegate()
+        node.holds(*owner.events)
+        node.open(1, peer_of(liar))
+        node.open(2, peer_of(owner))
+        node.hear(1, Vector(0, True, [(owner.log, Head(0, b"x" * 32))]).encode())
+        later = owner.verdict(HASH)
+        node.hear(2, Vector(0, True, [(owner.log, Head(1, later.id))]).encode())
+        assert frames.decode(node.outgoing[2][-1]) == Want(owner.log, 1, WANT_BYTES_MAX)
+
 
 class TestGap:
     """An event that cannot follow yet brings what is missing, at once."""
@@ -326,7 +337,20 @@ class TestWants:
         node.settle()
         assert len(self.wants(node, 1)) == WANTS_MAX + 1
 
-    def test_the_next_range_is_wanted_while_the_last_one_is_being_stored(self) -> None:
+    def test_a_peer_that_answers_with_less_than_it_could_leaves_the_log_to_others(self) -> None:
+        node, author = Node(A), Author(C)
+        events = [author.delegate(), *verdicts(author, 3)]
+        for session, uri in enumerate((B, C), 1):
+            node.open(session, peer_of(Author(uri)))
+            node.hear(session, Vector(0, True, [(author.log, Head(3, events[3].id))]).encode())
+        node.hear(1, Range(author.log, 0, [events[0].wire]).encode())
+        node.settle()
+        node.tick()
+        assert len(self.wants(node, 1)) == 1
+        assert self.wants(node, 2) == [Want(author.log, 1, WANT_BYTES_MAX)]
+
+    def test_the_next_range_is_wanted_while_the_last_one_is_being_stored(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sync, "EVENTS_PER_FRAME_MAX", 2)
         node = Node(A)
         author = Author(C)
         events = [author.delegate(), *verdicts(author, 3)]

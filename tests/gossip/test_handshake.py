@@ -5,6 +5,7 @@ from hashlib import blake2b
 
 import msgpack
 import pytest
+import sr25519
 from hypothesis import given
 from hypothesis import strategies as st
 from nacl.bindings import (
@@ -12,10 +13,16 @@ from nacl.bindings import (
     crypto_aead_xchacha20poly1305_ietf_encrypt,
     crypto_scalarmult,
     crypto_scalarmult_base,
+    crypto_secretstream_xchacha20poly1305_init_pull,
+    crypto_secretstream_xchacha20poly1305_init_push,
+    crypto_secretstream_xchacha20poly1305_pull,
+    crypto_secretstream_xchacha20poly1305_push,
+    crypto_secretstream_xchacha20poly1305_state,
 )
 from nacl.signing import SigningKey, VerifyKey
 
 from p2pnodes.gossip import handshake
+from p2pnodes.gossip.channel import Channel
 from p2pnodes.gossip.handshake import (
     CLOCK_TOLERANCE_S,
     MESSAGE_BYTES_MAX,
@@ -148,11 +155,13 @@ class TestSuccess:
 
 
 class TestSecondImplementation:
-    """PROTOCOL.md, "Handshake", line by line, with nothing of ours: it must come out the same."""
+    """PROTOCOL.md, "Handshake" and "Channel", line by line, with nothing of ours: it must come out the same."""
 
     def test_a_dialler_written_from_the_text_gets_a_session(self) -> None:
         log = [DIALLER.node_key.public_key, DIALLER.log.number]
-        delegation = msgpack.unpackb(msgpack.packb(DIALLER.delegation().to_wire()))
+        said = [DIALLER.hotkey.public_key, "https://a.example", NOW_S - 60, NOW_S + 60, [bytes(32), 7, [41, b"i" * 32]]]
+        context = b"p2pnodes delegation\n"
+        delegation = [*said, DIALLER.hotkey.sign(context + msgpack.packb([NETWORK.id, *log, *said]))]
         secret = b"\7" * 32
 
         hello = msgpack.packb(["p2pnodes", 1, 1, NETWORK.id, crypto_scalarmult_base(secret)])
@@ -185,12 +194,31 @@ class TestSecondImplementation:
         )
         their_statement = msgpack.packb(["p2pnodes handshake responder", transcript, their_log, their_delegation])
         VerifyKey(their_log[0]).verify(their_statement, their_signature)
+        *their_said, their_hotkey_s = their_delegation
+        delegated = context + msgpack.packb([NETWORK.id, *their_log, *their_said])
+        assert sr25519.verify(their_hotkey_s, delegated, DIALLED.hotkey.public_key)
 
         whole, both = digest(hello + answer + proof), msgpack.packb([log, their_log])
         assert peer.log == DIALLER.log
         assert keys.receiving == key("p2pnodes traffic of the initiator", whole, both)
         assert keys.sending == key("p2pnodes traffic of the responder", whole, both)
         assert keys.welcome == msgpack.packb(["welcome", key("p2pnodes welcome", whole, both)])
+
+        channel = Channel(keys)
+        push, pull = crypto_secretstream_xchacha20poly1305_state(), crypto_secretstream_xchacha20poly1305_state()
+        header = crypto_secretstream_xchacha20poly1305_init_push(
+            push, key("p2pnodes traffic of the initiator", whole, both)
+        )
+        for message in (header, b""):
+            sealed = crypto_secretstream_xchacha20poly1305_push(push, b"to them")
+            assert channel.decrypt(message + sealed) == b"to them"
+        first, heartbeat = channel.encrypt(b"to us"), channel.encrypt(b"")
+        header, sealed = first[:24], first[24:]
+        crypto_secretstream_xchacha20poly1305_init_pull(
+            pull, header, key("p2pnodes traffic of the responder", whole, both)
+        )
+        assert crypto_secretstream_xchacha20poly1305_pull(pull, sealed) == (b"to us", 0)
+        assert crypto_secretstream_xchacha20poly1305_pull(pull, heartbeat) == (b"", 0)
 
 
 class TestTampering:

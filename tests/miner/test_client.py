@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from p2pnodes.miner import client as client_module
 from p2pnodes.miner.client import (
@@ -167,9 +168,13 @@ class TestSeveralApis:
         "reply",
         [
             pytest.param(hangs_up, id="hangs up"),
+            pytest.param(answers(408), id="408"),
+            pytest.param(answers(500, {"detail": "Internal Server Error"}), id="500"),
+            pytest.param(answers(501), id="501"),
             pytest.param(answers(502, b"<html>"), id="502"),
             pytest.param(answers(503, {"detail": "writes are refused"}, {"Retry-After": "5"}), id="503"),
             pytest.param(answers(504), id="504"),
+            pytest.param(answers(599), id="599"),
             pytest.param(answers(429, {"detail": "slow down"}, {"Retry-After": "1"}), id="429"),
         ],
     )
@@ -239,6 +244,29 @@ class TestSeveralApis:
         assert len({add_of(asked) for asked in api.asked}) == 2
         assert all(verify_request(add_of(asked)) for asked in api.asked)
 
+    async def test_apis_that_hang_do_not_use_up_the_nonce_of_the_one_that_lives(self, serve: Serve, time: Time) -> None:
+        async def hangs(request: web.Request) -> web.StreamResponse:
+            time.s += 30
+            return await hangs_up(request)
+
+        hanging, live = await serve(hangs), await serve(answers(202, registered("u1")))
+        names = [f"{hanging.url}/{number}" for number in range(25)]
+        async with miner(time, *names, live.url) as client:
+            await client.add(BODY)
+        (asked,) = live.asked
+        assert time.s - int(asked.headers["X-Chutes-Nonce"]) <= SIGNATURE_AGE_S_MAX
+        assert verify_request(add_of(asked))
+        assert len({add_of(asked) for asked in hanging.asked}) == 3  # not one for each
+
+    async def test_rounds_are_told(self, serve: Serve, time: Time) -> None:
+        api = await serve(answers(503, None, {"Retry-After": "7"}))
+        rounds: list[tuple[float, int]] = []
+        async with miner(time, api.url, dead_url(), retries=2, on_retry=lambda *told: rounds.append(told)) as client:
+            with pytest.raises(ApiUnreachableError):
+                await client.add(BODY)
+        assert rounds == [(RETRY_DELAY_S, 1), (RETRY_DELAY_S, 2)]
+        assert [wait_s for wait_s, _ in rounds] == time.slept
+
     async def test_it_gives_up_naming_each_api_and_its_reason(self, serve: Serve, time: Time) -> None:
         api = await serve(answers(503, {"detail": "own head not heard yet"}))
         dead = dead_url()
@@ -269,8 +297,7 @@ class TestAnswers:
             (409, ConflictError),
             (413, InvalidRequestError),
             (429, TooOftenError),
-            (307, RefusedError),
-            (500, RefusedError),
+            (418, RefusedError),
         ],
     )
     async def test_a_refusal_is_raised_with_the_apis_text_and_not_repeated(
@@ -282,6 +309,15 @@ class TestAnswers:
                 await client.add(BODY)
         assert (caught.value.status, caught.value.detail, caught.value.api) == (status, "no, because", api.url)
         assert len(api.asked) == 1
+
+    async def test_a_redirect_is_not_followed_and_says_what_to_give(self, serve: Serve, time: Time) -> None:
+        other = await serve(answers(202, registered("u1")))
+        api = await serve(answers(307, b"<html>", {"Location": f"{other.url}/nodes/"}))
+        async with miner(time, api.url) as client:
+            with pytest.raises(RefusedError, match=r"answered 307: .*base URL, such as http://host:port") as caught:
+                await client.add(BODY)
+        assert caught.value.status == 307
+        assert other.asked == []
 
     async def test_field_errors_are_one_line(self, serve: Serve, time: Time) -> None:
         errors = [{"loc": ["body", "nodes", 0, "uuid"], "msg": "Field required"}, "odd", {"msg": "no place"}]

@@ -220,6 +220,7 @@ def _events() -> list[Case]:
                 "kind": event.kind,
                 "version": event.version,
                 "network_id": event.network_id.hex(),
+                "node_seed": Author("//validator0").node_key.seed.hex(),
                 "node_key": event.log.node_key.hex(),
                 "number": event.log.number,
                 "seq": event.seq,

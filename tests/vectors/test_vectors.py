@@ -1,14 +1,16 @@
 """The wire format, the ids and the roots cannot drift unseen: they are what tests/vectors/*.json say."""
 
 import json
+from hashlib import sha512
 from typing import Any
 
 import pytest
+from nacl.bindings import crypto_core_ed25519_add, crypto_scalarmult_ed25519_base_noclamp
 
 from p2pnodes.model import codec
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import PAYLOADS, Event, LogId
-from p2pnodes.model.keys import ss58_decode, verify_hotkey
+from p2pnodes.model.keys import ss58_decode, verify_hotkey, verify_node
 from p2pnodes.model.requests import Add, Delete, request_id, verify_request
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
@@ -77,6 +79,19 @@ class TestReading:
         for case in cases("signatures"):
             message, signature = bytes.fromhex(case["message"]), bytes.fromhex(case["signature"])
             assert verify_hotkey(ss58_decode(case["address"]), message, signature)
+
+    def test_ed25519_is_checked_without_the_cofactor(self) -> None:
+        """Two libraries that differ in this would split the network over a signature that one of them refuses."""
+        group = 2**252 + 27742317777372353535851937790883648493
+        secret, nonce = 7, 11
+        key, commitment = (
+            crypto_scalarmult_ed25519_base_noclamp(scalar.to_bytes(32, "little")) for scalar in (secret, nonce)
+        )
+        of_order_8 = bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05")
+        for point, good in ((commitment, True), (crypto_core_ed25519_add(commitment, of_order_8), False)):
+            challenge = int.from_bytes(sha512(point + key + b"p2pnodes").digest(), "little")
+            response = (nonce + challenge * secret) % group
+            assert verify_node(key, b"p2pnodes", point + response.to_bytes(32, "little")) is good
 
     @pytest.mark.parametrize("index", range(len(cases("inventories"))))
     def test_a_ledger_that_hears_the_events_shows_the_rows_and_roots(self, index: int) -> None:

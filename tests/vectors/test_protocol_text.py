@@ -1,0 +1,345 @@
+"""PROTOCOL.md is enough: what is written here from its text alone makes the golden vectors, byte by byte.
+
+Nothing of ``p2pnodes`` is imported. sr25519 signatures are randomised, so they are taken from the vectors and checked.
+"""
+
+import json
+from collections.abc import Callable
+from hashlib import blake2b, sha256
+from pathlib import Path
+from typing import Any, Final
+
+import msgpack
+import pytest
+import sr25519
+from nacl.signing import SigningKey, VerifyKey
+
+FOLDER: Final = Path(__file__).parent
+BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+x: Final = bytes.fromhex
+
+
+def cases(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((FOLDER / f"{name}.json").read_text())
+    assert found
+    return found
+
+
+# -- "Values", "Network", "Signatures" ---------------------------------------------------------------------------------
+
+
+def pack(value: Any) -> bytes:
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+def digest(data: bytes, size: int = 32) -> bytes:
+    return blake2b(data, digest_size=size).digest()
+
+
+def network_id(said: dict[str, Any]) -> bytes:
+    shares = [round(said[share] * 1_000_000) for share in ("quorum", "min_share")]
+    parameters = [x(said["genesis_hash"]), said["netuid"], *shares, said["verdict_ttl_s"], said["epoch_blocks"]]
+    return digest(pack(["p2pnodes network", *parameters]), 16)
+
+
+def address(hotkey: bytes) -> str:
+    data = b"\x2a" + hotkey
+    value = int.from_bytes(data + digest(b"SS58PRE" + data, 64)[:2], "big")
+    text = ""
+    while value:
+        value, digit = divmod(value, 58)
+        text = BASE58[digit] + text
+    return text
+
+
+def signed(hotkey: bytes, message: bytes, signature: bytes) -> bool:
+    forms = message, b"<Bytes>" + message + b"</Bytes>"
+    return any(sr25519.verify(signature, form, hotkey) for form in forms)
+
+
+def delegation_message(network: bytes, log: list[Any], fields: list[Any]) -> bytes:
+    return b"p2pnodes delegation\n" + pack([network, *log, *fields])
+
+
+def close_message(network: bytes, log: list[Any], head: list[Any] | None) -> bytes:
+    return b"p2pnodes close\n" + pack([network, *log, head])
+
+
+def request_message(hotkey: bytes, nonce: str, content: bytes | str) -> bytes:
+    tail = sha256(content).hexdigest() if isinstance(content, bytes) else content
+    return f"{address(hotkey)}:{nonce}:{tail}".encode()
+
+
+# -- "Payloads": from the fields as the vectors show them, byte strings in hex -----------------------------------------
+
+
+def head(shown: list[Any] | None) -> list[Any] | None:
+    return None if shown is None else [shown[0], x(shown[1])]
+
+
+def predecessor(shown: list[Any] | None) -> list[Any] | None:
+    return None if shown is None else [x(shown[0]), shown[1], head(shown[2])]
+
+
+PAYLOADS: Final[dict[str, Callable[..., list[Any]]]] = {
+    "delegate": lambda key, url, low, high, before, sig: [x(key), url, low, high, predecessor(before), x(sig)],
+    "close": lambda node, number, last, key, sig: [x(node), number, head(last), x(key), x(sig)],
+    "add": lambda key, nonce, sig, body, block: [x(key), nonce, x(sig), x(body), block],
+    "delete": lambda key, nonce, sig, why, uuid, ids: [x(key), nonce, x(sig), why, uuid, [x(one) for one in ids]],
+    "carry": lambda events: [[x(event) for event in events]],
+    "verdict": lambda claim, *rest: [x(claim), *rest],
+    "place": lambda claim, *rest: [x(claim), *rest],
+    "release": lambda claim, *rest: [x(claim), *rest],
+    "evidence": lambda *four: [x(one) for one in four],
+}
+
+
+def request_id(network: bytes, hotkey: bytes, nonce: str, signature: bytes, content: bytes | str) -> bytes:
+    return digest(pack([network, hotkey, nonce, content, signature]))
+
+
+# -- "Electorate", "State root" ----------------------------------------------------------------------------------------
+
+
+def pin(said: dict[str, Any]) -> list[Any]:
+    lists = ([[x(key), value] for key, value in said[name].items()] for name in ("validators", "registered"))
+    return [said["block"], said["time_ms"], *(sorted(pairs) for pairs in lists)]
+
+
+def state_root(rows: list[list[Any]]) -> bytes:
+    buckets: list[list[tuple[bytes, bytes]]] = [[] for _ in range(4_096)]
+    for row in rows:
+        uuid = row[0].encode()
+        buckets[int.from_bytes(digest(uuid, 16)[:2], "big") & 0xFFF].append((uuid, digest(pack(row))))
+    hashes = (digest(b"".join(each for _, each in sorted(bucket))) if bucket else bytes(32) for bucket in buckets)
+    return digest(b"".join(hashes))
+
+
+# -- "Rows" ------------------------------------------------------------------------------------------------------------
+
+
+class Inventory:
+    """The rows of valid events, none of which is a carry, under an electorate; default quorum, share and ttl."""
+
+    QUORUM, MIN_SHARE, TTL_MS = 500_000, 200_000, 86_400_000
+
+    def __init__(self, wires: list[bytes], pins: list[dict[str, Any]]) -> None:
+        current, before = map(pin, pins)
+        self.block, self.time, permits, registered = current
+        self.stakes: dict[bytes, int] = dict(before[2]) | dict(permits)
+        self.registered: dict[bytes, int] = dict(registered)
+        authors: dict[tuple[bytes, int], bytes] = {}
+        self.said: list[tuple[bytes, tuple[bytes, int], int, str, list[Any]]] = []
+        for wire in wires:
+            header, _, packed = msgpack.unpackb(wire)
+            _, network, node_key, number, _, _, hlc, kind, _ = msgpack.unpackb(header)
+            log, payload = (node_key, number), msgpack.unpackb(packed)
+            author = authors.setdefault(log, payload[0])
+            if author in self.stakes:
+                self.said.append((author, log, hlc, kind, payload))
+            self.network = network
+        self.enrolled = {key: stake for key, stake in self.stakes.items() if self._live(key)}
+        self.total = sum(self.enrolled.values())
+
+    def of(self, *kinds: str) -> list[tuple[bytes, tuple[bytes, int], int, str, list[Any]]]:
+        return [said for said in self.said if said[3] in kinds]
+
+    def _live(self, hotkey: bytes) -> bool:
+        latest = {log: payload for author, log, _, _, payload in self.of("delegate") if author == hotkey}
+        return any(1000 * payload[2] <= self.time <= 1000 * payload[3] for payload in latest.values())
+
+    def _young(self, hotkey: bytes) -> bool:
+        first = min(hlc for author, _, hlc, _, _ in self.of("delegate") if author == hotkey)
+        return bool(self.time - (first >> 16) < self.TTL_MS)
+
+    def vote(self, claim: bytes) -> tuple[str, int | None, str]:
+        cast: dict[bytes, tuple[Any, ...]] = {}
+        for author, _, hlc, _, (about, finding, method, detail, since) in self.of("verdict"):
+            if about == claim and author in self.enrolled:
+                said = hlc, finding, since or 0, method, detail
+                cast[author] = max(said, cast.get(author, said))
+        live = {author: said for author, said in cast.items() if said[0] >> 16 >= self.time - self.TTL_MS}
+        absent = {key for key in self.enrolled if key not in live and self._young(key)}
+        absent |= {key for key, said in live.items() if said[1] == "abstain"}
+        weighed = self.total - sum(self.enrolled[key] for key in absent)
+        since = {key: said[2] for key, said in live.items() if said[1] == "verified"}
+        failing = [key for key, said in live.items() if said[1] == "failed"]
+        yes, no = (sum(self.enrolled[key] for key in keys) * 1_000_000 for keys in (since, failing))
+        if yes > self.QUORUM * weighed and yes >= self.MIN_SHARE * self.total:
+            for moment in sorted(since.values()):
+                by_then = sum(self.enrolled[key] for key in since if since[key] <= moment)
+                if by_then * 1_000_000 > self.QUORUM * weighed:
+                    return "verified", moment, ""
+        if no and no >= (1_000_000 - self.QUORUM) * weighed:
+            return "failed", None, live[min(failing, key=lambda key: (-self.enrolled[key], key))][4]
+        return "pending", None, ""
+
+    def _ended(self, uuid: str, miner: bytes, nonce: int, claim: bytes) -> bool:
+        carried: dict[bytes, list[list[Any]]] = {}
+        for *_, payload in self.of("delete"):
+            carried.setdefault(request_id(self.network, *payload[:4]), []).append(payload)
+        for deletes in carried.values():
+            naming = [payload for payload in deletes if payload[4] == uuid]
+            if not naming or naming[0][0] != miner or (naming[0][3] == "nodes" and len(naming) < len(deletes)):
+                continue
+            if int(naming[0][1]) > nonce or (
+                int(naming[0][1]) == nonce and all(claim in payload[5] for payload in naming)
+            ):
+                return True
+        return False
+
+    def _chute(self, uuid: str, claim: bytes) -> list[Any] | None:
+        words: dict[bytes, tuple[int, bytes]] = {}
+        for author, _, hlc, kind, (about, uuids, *chute) in self.of("place", "release"):
+            if about == claim and uuid in uuids and author in self.enrolled:
+                word = hlc, pack(chute) if kind == "place" else b""
+                words[author] = max(word, words.get(author, word))
+        places = [(*word, author) for author, word in words.items() if word[1]]
+        return list(msgpack.unpackb(max(places)[1])) if places else None
+
+    def rows(self) -> list[list[Any]]:
+        carried: dict[bytes, list[tuple[int, int]]] = {}
+        claims: dict[bytes, tuple[bytes, int, list[str]]] = {}
+        for _, _, hlc, _, (miner, nonce, signature, body, block) in self.of("add"):
+            claim = request_id(self.network, miner, nonce, signature, body)
+            claims[claim] = miner, int(nonce), [node["uuid"] for node in json.loads(body)["nodes"]]
+            if block <= self.block:
+                carried.setdefault(claim, []).append((block, hlc))
+        standing: dict[str, list[tuple[Any, ...]]] = {}
+        for claim, carriages in carried.items():
+            miner, nonce, uuids = claims[claim]
+            if self.registered.get(miner, 1 << 64) > max(block for block, _ in carriages):
+                continue
+            status, since, detail = self.vote(claim)
+            for uuid in uuids:
+                if not self._ended(uuid, miner, nonce, claim):
+                    rank = status != "verified", since or 0, nonce, claim
+                    row = [claim, miner, status, min(hlc for _, hlc in carriages), since, detail]
+                    standing.setdefault(uuid, []).append((rank, row))
+        owners = {uuid: min(found)[1] for uuid, found in standing.items()}
+        return [[uuid, *row, self._chute(uuid, row[0])] for uuid, row in sorted(owners.items())]
+
+
+# -- The claims --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", cases("networks"), ids=lambda case: case["network_id"][:8])
+def test_the_network_id_comes_out(case: dict[str, Any]) -> None:
+    assert network_id(case).hex() == case["network_id"]
+
+
+def test_addresses_come_out() -> None:
+    hotkeys = [case for case in cases("keys") if case["kind"] == "sr25519"]
+    assert {case["uri"]: address(x(case["public_key"])) for case in hotkeys} == {
+        case["uri"]: case["address"] for case in hotkeys
+    }
+
+
+@pytest.mark.parametrize("case", cases("events"), ids=lambda case: f"{case['number']}-{case['seq']}-{case['kind']}")
+class TestEvent:
+    """An event of each kind, from its fields."""
+
+    def test_header_signature_bytes_and_id_come_out(self, case: dict[str, Any]) -> None:
+        payload = pack(PAYLOADS[case["kind"]](*case["payload"]))
+        log = [x(case["node_key"]), case["number"]]
+        place = [case["seq"], x(case["previous"]), case["hlc"]]
+        header = pack([case["version"], x(case["network_id"]), *log, *place, case["kind"], digest(payload)])
+        signature = SigningKey(x(case["node_seed"])).sign(header).signature
+        assert digest(header).hex() == case["id"]
+        assert pack([header, signature, payload]).hex() == case["wire"]
+
+    def test_what_is_signed_inside_holds(self, case: dict[str, Any]) -> None:
+        network, log = x(case["network_id"]), [x(case["node_key"]), case["number"]]
+        payload = PAYLOADS[case["kind"]](*case["payload"])
+        match case["kind"]:
+            case "delegate":
+                *fields, signature = payload
+                assert signed(fields[0], delegation_message(network, log, fields), signature)
+            case "close":
+                node_key, number, last, hotkey, signature = payload
+                assert signed(hotkey, close_message(network, [node_key, number], last), signature)
+            case "add" | "delete":
+                hotkey, nonce, signature, content, *_ = payload
+                assert signed(hotkey, request_message(hotkey, nonce, content), signature)
+            case "evidence":
+                first, first_signature, second, second_signature = payload
+                one, other = msgpack.unpackb(first), msgpack.unpackb(second)
+                assert digest(first) < digest(second)
+                assert one[1:6] == other[1:6]
+                VerifyKey(one[2]).verify(first, first_signature)
+                VerifyKey(other[2]).verify(second, second_signature)
+            case "carry":
+                for event in payload[0]:
+                    header, signature, _ = msgpack.unpackb(event)
+                    VerifyKey(msgpack.unpackb(header)[2]).verify(header, signature)
+            case kind:
+                assert kind in {"verdict", "place", "release"}
+
+
+def test_every_kind_of_the_table_occurs() -> None:
+    assert {case["kind"] for case in cases("events")} == PAYLOADS.keys()
+
+
+def test_a_verdict_names_the_id_of_the_add_before_it() -> None:
+    events = {case["kind"]: case for case in reversed(cases("events"))}
+    hotkey, nonce, signature, body, _ = PAYLOADS["add"](*events["add"]["payload"])
+    claim = request_id(x(events["add"]["network_id"]), hotkey, nonce, signature, body)
+    assert events["verdict"]["payload"][0] == claim.hex()
+
+
+@pytest.mark.parametrize("case", cases("requests"), ids=lambda case: case["request_id"][:8])
+def test_a_request_s_message_id_task_and_seed_come_out(case: dict[str, Any]) -> None:
+    (hotkey,) = (x(key["public_key"]) for key in cases("keys") if key.get("address") == case["hotkey"])
+    content = case["body"].encode() if "body" in case else case["purpose"]
+    message = request_message(hotkey, case["nonce"], content)
+    assert message.decode() == case["message"]
+    assert signed(hotkey, message, x(case["signature"]))
+    found = request_id(x(case["network_id"]), hotkey, case["nonce"], x(case["signature"]), content)
+    assert found.hex() == case["request_id"]
+    if "body" in case:
+        assert f"{address(hotkey)}::{found[:16].hex()}" == case["task_id"]
+        assert (int.from_bytes(found[16:24], "big") % 2**63 or 1) == case["seed"]
+
+
+def test_the_messages_of_delegations_and_closings_come_out() -> None:
+    said = {case["case"]: case for case in cases("delegations")}
+    network = x(cases("networks")[0]["network_id"])
+    logs = {name: [x(case["node_key"]), case["number"]] for name, case in said.items()}
+    fields = PAYLOADS["delegate"](*cases("events")[0]["payload"])[:4]
+    first, last = logs["first"], [41, digest(b"head")]
+    found = {
+        "first": delegation_message(network, first, [*fields, None]),
+        "after an empty log": delegation_message(network, logs["after an empty log"], [*fields, [*first, None]]),
+        "after a log": delegation_message(network, logs["after a log"], [*fields, [*first, last]]),
+        "close of an empty log": close_message(network, first, None),
+        "close": close_message(network, first, last),
+    }
+    assert {name: message.hex() for name, message in found.items()} == {
+        name: case["message"] for name, case in said.items()
+    }
+
+
+@pytest.mark.parametrize("case", cases("inventories"), ids=["while votes live", "after they lapsed"])
+class TestInventory:
+    """The hashes of a digest frame, from events and an electorate."""
+
+    def test_the_electorate_digest_comes_out(self, case: dict[str, Any]) -> None:
+        assert digest(pack([pin(one) for one in case["electorate"]])).hex() == case["electorate_digest"]
+
+    def test_the_vector_digest_comes_out(self, case: dict[str, Any]) -> None:
+        heads: dict[tuple[bytes, int], tuple[int, bytes]] = {}
+        for wire in case["events"]:
+            header, _, _ = msgpack.unpackb(x(wire))
+            _, _, node_key, number, seq, *_ = msgpack.unpackb(header)
+            heads[node_key, number] = max((seq, digest(header)), heads.get((node_key, number), (-1, b"")))
+        vector = [[*log, *heads[log]] for log in sorted(heads)]
+        assert digest(pack(vector)).hex() == case["vector_digest"]
+
+    def test_the_rows_and_the_state_root_come_out(self, case: dict[str, Any]) -> None:
+        rows = Inventory([x(wire) for wire in case["events"]], case["electorate"]).rows()
+        assert [(row[0], row[1].hex(), row[3], digest(pack(row)).hex()) for row in rows] == [
+            (row["uuid"], row["claim_id"], row["status"], row["digest"]) for row in case["rows"]
+        ]
+        assert state_root(rows).hex() == case["state_root"]
