@@ -73,9 +73,15 @@ __all__ = ["ApiSettings", "create_app", "make_runner"]
 GOSSIP_PATH: Final = "/gossip"
 TASK_HEX_CHARS: Final = 32
 TOO_MANY_CLAIMS_RETRY_S: Final = 60
+SIGNATURES_KEPT: Final = 65_536
+"""Signatures that are remembered as paid for, the oldest is forgotten; at the default limits, for a good while."""
+
 TOO_LARGE: Final = f"Request body is too large: at most {BODY_BYTES_MAX} bytes are allowed."
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_NODE_ID: Final = "{node_id:[^/]+}"
+"""aiohttp's own pattern leaves out braces, which a uuid may hold."""
 
 _BOOLEAN: Final = TypeAdapter(bool)
 
@@ -102,6 +108,7 @@ class NodesApi:
         self._hosts = HostCheck(resolver, timeout_s=settings.dns_timeout_s, allow_private=settings.allow_private_hosts)
         self._per_hotkey = TokenBuckets(settings.hotkey_rate, settings.hotkey_burst)
         self._per_address = TokenBuckets(settings.address_rate, settings.address_burst)
+        self._paid: dict[bytes, None] = {}
         self._cache = RootedCache(db)
         self._table = supported_gpus()
         content = orjson.dumps(self._table.data)
@@ -251,7 +258,10 @@ class NodesApi:
     # -- shared ------------------------------------------------------------------------------------------------------
 
     def _limit(self, request: web.Request) -> None:
-        """Refuse who asks too much. A hotkey pays when its signature holds: no stranger can use up its limit."""
+        """Refuse who asks too much. A hotkey pays once for each signature that holds: no stranger can use up its limit.
+
+        Whoever repeats what it signed (every peer can: events carry it) pays by address alone.
+        """
         self._limit_address(request)
         hotkey = request.headers.get(auth.HOTKEY)
         if hotkey is not None and (wait_s := self._per_hotkey.wait_s(hotkey, self._now())):
@@ -269,8 +279,12 @@ class NodesApi:
         signed = auth.authenticate(
             request.headers, tails, now_s=now_s, electorate=self._db.electorate, netuid=self._network.netuid
         )
-        if wait_s := self._per_hotkey.take(signed.address, now_s):
-            raise _limited("hotkey", wait_s)
+        if signed.signature not in self._paid:
+            if wait_s := self._per_hotkey.take(signed.address, now_s):
+                raise _limited("hotkey", wait_s)
+            self._paid[signed.signature] = None
+            if len(self._paid) > SIGNATURES_KEPT:
+                del self._paid[next(iter(self._paid))]
         return signed
 
     async def _read_body(self, request: web.Request) -> bytes:
@@ -321,7 +335,7 @@ def create_app(
             web.post("/nodes/", api.add, expect_handler=_expect),
             web.get("/nodes/supported", api.supported, allow_head=False),
             web.get("/nodes/verification_status", api.verification_status, allow_head=False),
-            web.delete("/nodes/{node_id}", api.delete),
+            web.delete(f"/nodes/{_NODE_ID}", api.delete),
             web.get("/healthz", api.healthz, allow_head=False),
             web.get("/readyz", api.readyz, allow_head=False),
             web.get("/openapi.json", api.openapi, allow_head=False),
@@ -329,7 +343,7 @@ def create_app(
             web.route("*", "/nodes", _other_slash),
             web.route("*", "/nodes/supported/", _other_slash),
             web.route("*", "/nodes/verification_status/", _other_slash),
-            web.route("*", "/nodes/{node_id}/", _other_slash),
+            web.route("*", f"/nodes/{_NODE_ID}/", _other_slash),
             *([] if gossip is None else [web.get(GOSSIP_PATH, gossip, allow_head=False)]),
         ]
     )

@@ -16,12 +16,13 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from p2pnodes.model.addresses import is_public
+from p2pnodes.model.errors import WritesRefusedError
 
 LOOKUPS_MAX: Final = 32
 """Names that are looked up at the same time, over all requests: a lookup that hangs holds a thread."""
 
 LOOKUPS_PER_MINER_MAX: Final = 4
-"""Of those, for one miner: who sends names that hang delays nobody's registration but his own."""
+"""Of those, for one miner: it takes several miners whose names hang to delay others, who are told to try again."""
 
 HOSTS_KEPT: Final = 1_024
 """Hosts that are kept parsed: a miner's servers are few, and each of their GPUs names its server."""
@@ -72,7 +73,11 @@ class HostCheck:
         self._running: set[asyncio.Task[Iterable[str]]] = set()
 
     async def acceptable(self, hosts: Iterable[str], miner: bytes) -> bool:
-        """Whether every host that a miner names is a public address or resolves to public ones only, in time."""
+        """Whether every host that a miner names is a public address or resolves to public ones only, in time.
+
+        Raises:
+            WritesRefusedError: Too many names are being looked up for others.
+        """
         names = []
         for host in set(hosts):
             address = _literal(host)
@@ -107,7 +112,11 @@ class HostCheck:
             own = self._slots_of[miner] = asyncio.Semaphore(LOOKUPS_PER_MINER_MAX)
         await own.acquire()
         try:
-            await self._slots.acquire()
+            async with asyncio.timeout(self._timeout_s / 2):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            own.release()
+            raise WritesRefusedError("too many names are being looked up: try again", retry_after_s=2) from error
         except BaseException:
             own.release()
             raise

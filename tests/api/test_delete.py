@@ -1,5 +1,7 @@
 """DELETE /nodes/{id}: one signature deletes one GPU, and a retry is free."""
 
+from urllib.parse import quote
+
 import pytest
 
 from p2pnodes.store.database import Database
@@ -66,6 +68,14 @@ async def test_anothers_gpu_is_404(bob: Miner, db: Database) -> None:
     answer = await bob.delete(FIRST)
     assert (answer.status, answer.detail) == (404, UNKNOWN)
     assert await fingerprint(db) == before
+
+
+async def test_a_uuid_of_any_printable_characters_can_be_deleted(alice: Miner, db: Database) -> None:
+    before = db.state.nodes
+    for uuid in ("{x}", "a:b", "%41", "a+b"):
+        assert (await alice.post(server(1, uuid=uuid))).status == 202
+        assert (await alice.delete(quote(uuid, safe=""))).status == 200
+    assert db.state.nodes == before
 
 
 async def test_a_gpu_that_was_deleted_before_is_404_under_a_new_signature(alice: Miner) -> None:

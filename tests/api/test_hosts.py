@@ -8,6 +8,7 @@ import pytest
 from p2pnodes.api.hosts import LOOKUPS_MAX, LOOKUPS_PER_MINER_MAX, HostCheck, system_resolver
 from p2pnodes.api.settings import ApiSettings
 from p2pnodes.model.addresses import is_public
+from p2pnodes.model.errors import WritesRefusedError
 from tests.api.conftest import MakeClient
 from tests.api.support import Clock, FakeResolver, Miner, server
 
@@ -84,8 +85,10 @@ async def test_a_miner_whose_names_hang_delays_nobody_else(resolver: FakeResolve
 
 async def test_lookups_of_all_miners_together_are_bounded(resolver: FakeResolver) -> None:
     hosts = check(resolver, timeout_s=0.01)
-    for number in range(2 * LOOKUPS_MAX):
+    for number in range(LOOKUPS_MAX):
         assert not await hosts.acceptable(["hang.example"], str(number).encode())
+    with pytest.raises(WritesRefusedError, match="try again"):  # not: your host is invalid
+        await hosts.acceptable(["public.example"], b"another")
     assert len(resolver.asked) == LOOKUPS_MAX
 
 

@@ -9,7 +9,7 @@ from p2pnodes.api import auth
 from p2pnodes.api.limits import TokenBuckets, client_address
 from p2pnodes.api.settings import ApiSettings
 from tests.api.conftest import MakeClient
-from tests.api.support import ALICE, BOB, Clock, Miner, server
+from tests.api.support import ALICE, BOB, Clock, Miner, encode, server
 
 PROXIES: Final = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 
@@ -149,6 +149,14 @@ class TestRoutes:
             forged = {**alice.headers("other"), "Content-Type": "application/json"}
             assert (await alice.send("POST", "/nodes/", forged, b"{}")).status == 401
         assert (await alice.post(server(1))).status == 202
+
+    async def test_a_replayed_request_costs_its_hotkey_nothing(self, make_client: MakeClient, clock: Clock) -> None:
+        alice = Miner(await make_client(ApiSettings(hotkey_rate=0.001, hotkey_burst=2)), clock)
+        body = server(1)
+        headers = alice.signed(encode(body))
+        for _ in range(5):
+            assert (await alice.post(body, headers)).status == 202
+        assert (await alice.delete(body["nodes"][0]["uuid"])).status == 200
 
     async def test_clients_behind_a_trusted_proxy_have_limits_of_their_own(
         self, make_client: MakeClient, clock: Clock
