@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from p2pnodes.store.admission import ConflictError
 from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.facts import StoredClaim
 from p2pnodes.store.ledger import Ledger, Result
+from p2pnodes.store.schema import BUSY_TIMEOUT_MS
 from tests.support import NETWORK, NOW_MS, Author, add, delete, electorate
 
 
@@ -185,6 +187,32 @@ class TestLifeCycle:
         await asyncio.sleep(0)
         await database.close()
         assert len({claim.claim_id for claim in await asyncio.gather(*writes)}) == 8
+
+    async def test_close_does_not_wait_for_an_operator_who_reads(self, tmp_path: Path) -> None:
+        database = await opened(tmp_path / "p2pnodes.db", Author("//validator0"))
+        reader = sqlite3.connect(tmp_path / "p2pnodes.db", isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM inventory").fetchone()
+        await submit(database, add("//Alice", ["gpu-1"]))
+        await asyncio.wait_for(database.close(), BUSY_TIMEOUT_MS / 1000 / 2)
+        reader.close()
+
+    async def test_writes_whose_callers_went_away_still_count_towards_the_bound(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(database_module, "QUEUED_JOBS_MAX", 2)
+        database = await opened(tmp_path / "p2pnodes.db", Author("//validator0"))
+        gate = threading.Event()
+        blocked = [asyncio.create_task(database.write(lambda _: gate.wait(10))) for _ in range(2)]
+        await asyncio.sleep(0)
+        for task in blocked:
+            task.cancel()
+        await asyncio.gather(*blocked, return_exceptions=True)
+        with pytest.raises(WritesRefusedError):
+            await database.write(lambda _: None)
+        gate.set()
+        await database.close()
+        assert database.queued_jobs == 0
 
     async def test_a_write_after_close_is_refused(self, tmp_path: Path) -> None:
         database = await opened(tmp_path / "p2pnodes.db", Author("//validator0"))
