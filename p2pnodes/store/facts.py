@@ -127,11 +127,10 @@ class Facts:
 
     def named(self, uuids: Collection[str]) -> bool:
         """Whether any claim or deletion ever named one of these GPUs."""
-        keys = orjson.dumps(list(uuids)).decode()
         (found,) = self.connection.execute(
-            "SELECT EXISTS (SELECT 1 FROM claim_gpu WHERE uuid IN (SELECT value FROM json_each(?1)))"
-            " OR EXISTS (SELECT 1 FROM deletion WHERE uuid IN (SELECT value FROM json_each(?1)))",
-            (keys,),
+            "SELECT EXISTS (SELECT 1 FROM claim_gpu WHERE uuid IN (SELECT value FROM json_each(:uuids)))"
+            " OR EXISTS (SELECT 1 FROM deletion WHERE uuid IN (SELECT value FROM json_each(:uuids)))",
+            {"uuids": orjson.dumps(list(uuids)).decode()},
         ).fetchone()
         return bool(found)
 
@@ -303,10 +302,10 @@ class Facts:
     def event_ids(self, log: LogId, seqs: Collection[int]) -> dict[int, bytes]:
         """Ids of some events of a log, by seq."""
         query = (
-            "SELECT seq, id FROM events WHERE log = (SELECT log FROM logs WHERE node_key = ?2 AND number = ?3)"
-            " AND seq IN (SELECT value FROM json_each(?1))"
+            "SELECT seq, id FROM events WHERE log = (SELECT log FROM logs WHERE node_key = ? AND number = ?)"
+            " AND seq IN (SELECT value FROM json_each(?))"
         )
-        return dict(self.connection.execute(query, (orjson.dumps(list(seqs)).decode(), *log)))
+        return dict(self.connection.execute(query, (*log, orjson.dumps(list(seqs)).decode())))
 
     def checkable(self, claim: Claim, weights: Weights) -> bool:
         """Whether a claim stands on a GPU and is not in conflict with a verified claim of another hotkey.

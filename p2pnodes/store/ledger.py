@@ -769,9 +769,9 @@ class Ledger:
         (wire,) = execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (key, delegate)).fetchone()
         # A valid event lies above all before it, so the highest HLC is its own or that of one behind it.
         (hlc,) = execute(
-            "SELECT max(hlc) FROM events WHERE log = ?1 AND seq >= (SELECT seq FROM events"
-            " WHERE log = ?1 AND judged AND void IS NULL ORDER BY seq DESC LIMIT 1)",
-            (key,),
+            "SELECT max(hlc) FROM events WHERE log = :log AND seq >= (SELECT seq FROM events"
+            " WHERE log = :log AND judged AND void IS NULL ORDER BY seq DESC LIMIT 1)",
+            {"log": key},
         ).fetchone()
         return Prefix(Delegation.from_wire(codec.unpack(Event.decode(wire).payload)), hlc)
 
