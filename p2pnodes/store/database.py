@@ -217,10 +217,13 @@ class Database:
         await self.write(lambda ledger: ledger.set_electorate(electorate))
 
     def _write_loop(self) -> None:
+        connection: sqlite3.Connection | None = None
         try:
             connection = open_writer(self.path)
             self._ledger = Ledger(connection, self._network, self._node_key)
         except BaseException as error:  # noqa: BLE001 - handed to the caller of open()
+            if connection is not None:
+                connection.close()
             if isinstance(error, sqlite3.Error):
                 error = StoreError(
                     f"cannot read the database {self.path}: {error}; restore a backup, or start empty and let peers "

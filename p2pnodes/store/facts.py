@@ -128,9 +128,9 @@ class Facts:
     def named(self, uuids: Collection[str]) -> bool:
         """Whether any claim or deletion ever named one of these GPUs."""
         (found,) = self.connection.execute(
-            "SELECT EXISTS (SELECT 1 FROM claim_gpu WHERE uuid IN (SELECT value FROM json_each(:uuids)))"
-            " OR EXISTS (SELECT 1 FROM deletion WHERE uuid IN (SELECT value FROM json_each(:uuids)))",
-            {"uuids": orjson.dumps(list(uuids)).decode()},
+            "SELECT EXISTS (SELECT 1 FROM json_each(?) k WHERE EXISTS (SELECT 1 FROM claim_gpu WHERE uuid = k.value)"
+            " OR EXISTS (SELECT 1 FROM deletion WHERE uuid = k.value))",
+            (orjson.dumps(list(uuids)).decode(),),
         ).fetchone()
         return bool(found)
 

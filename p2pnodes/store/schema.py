@@ -5,6 +5,8 @@ changed and which build is the oldest that may open the result.
 """
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -39,8 +41,9 @@ def open_writer(path: Path | str) -> sqlite3.Connection:
     Raises:
         StoreError: Not a database, of a newer schema than this build may open, locked, or not writable.
     """
-    try:
+    with _opening(f"cannot open the database {path}", "; check the path, its owner and the disk") as opened:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        opened.append(connection)
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -48,20 +51,31 @@ def open_writer(path: Path | str) -> sqlite3.Connection:
         connection.execute("PRAGMA cache_size = -65536")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
         _migrate(connection)
-    except sqlite3.Error as error:
-        raise StoreError(f"cannot open the database {path}: {error}; check the path, its owner and the disk") from error
     return connection
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open the database read-only, for one thread."""
-    try:
+    with _opening(f"cannot read the database {path}") as opened:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        opened.append(connection)
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA query_only = ON")
-    except sqlite3.Error as error:
-        raise StoreError(f"cannot read the database {path}: {error}") from error
     return connection
+
+
+@contextmanager
+def _opening(what: str, advice: str = "") -> Iterator[list[sqlite3.Connection]]:
+    """Close what was opened when the rest of the opening fails; SQLite's errors become a StoreError."""
+    opened: list[sqlite3.Connection] = []
+    try:
+        yield opened
+    except BaseException as error:
+        for connection in opened:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise StoreError(f"{what}: {error}{advice}") from error
+        raise
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

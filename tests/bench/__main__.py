@@ -31,8 +31,8 @@ from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store.ledger import Ledger, Result
 from p2pnodes.store.schema import open_writer
 from tests.bench.load import drive
-from tests.bench.world import fill, open_ledger, stream, uuids
-from tests.support import MINERS, NETWORK, body, electorate, hotkey
+from tests.bench.world import MINERS, fill, open_ledger, stream, uuids
+from tests.support import NETWORK, body, electorate, hotkey
 
 ROUNDS: Final = 7
 GPUS: Final = 10_000
@@ -205,7 +205,9 @@ def apply(directory: Path) -> Iterator[Ratio]:
     wires = [event.wire for event in stream(CLAIMS, GPUS_PER_POST, VALIDATORS)]
     events = [Event.decode(wire) for wire in wires]
     who = electorate(
-        time_ms=time.time_ns() // 1_000_000, stakes={f"//validator{index}": 100 for index in range(VALIDATORS)}
+        time_ms=time.time_ns() // 1_000_000,
+        stakes={f"//validator{index}": 100 for index in range(VALIDATORS)},
+        miners=MINERS,
     )
 
     def ours(number: int) -> float:

@@ -12,10 +12,13 @@ from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import request_id, sign_add
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
-from tests.support import MINERS, NETWORK, Author, body, electorate, hotkey
+from tests.support import NETWORK, Author, body, electorate, hotkey
 
 NODE_SEED: Final = bytes(range(32))
 OWN: Final = "//validator0"
+MINERS: Final = tuple(f"//miner{number}" for number in range(64))
+"""As many as a subnet may have; what one of them has pending is looked at for each of its registrations."""
+
 GPUS_PER_SERVER: Final = 10
 
 
@@ -31,7 +34,7 @@ def open_ledger(path: Path) -> Ledger:
     log = LogId(NodeKey.from_seed(NODE_SEED).public_key, 0)
     delegation = delegate(hotkey(OWN), NETWORK.id, log, url="", not_before=now_s - 86_400, not_after=now_s + 86_400)
     with ledger.transaction():
-        ledger.set_electorate(electorate(time_ms=now_s * 1000, stakes={OWN: 100}))
+        ledger.set_electorate(electorate(time_ms=now_s * 1000, stakes={OWN: 100}, miners=MINERS))
         ledger.open_log(0, delegation, now_s * 1000)
     ledger.writes_refused = None
     return ledger
