@@ -213,7 +213,7 @@ class TestLists:
             (["events", "--author", "l0IO"], "an SS58 address"),
             (["events", "--node-key", "cd" * 31], "64 hex digits"),
             (["events", "--id", ""], "64 hex digits"),
-            (["events", "--kind", "adds"], "one of delegate, close, add"),
+            (["events", "--kind", "adds"], "one of add, carry, close"),
         ],
     )
     async def test_a_filter_that_can_match_nothing_is_usage(
