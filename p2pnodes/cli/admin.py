@@ -42,7 +42,7 @@ def _kind(text: str) -> str:
     from p2pnodes.model.events import PAYLOADS
 
     if text not in PAYLOADS:
-        raise typer.BadParameter(f"expected one of {', '.join(PAYLOADS)}, found {text!r:.80}")
+        raise typer.BadParameter(f"expected one of {', '.join(sorted(PAYLOADS))}, found {text!r:.80}")
     return text
 
 
