@@ -22,7 +22,7 @@ import structlog
 from p2pnodes.model.claims import Body
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
-from p2pnodes.model.events import Event, Head, LogId
+from p2pnodes.model.events import Event, LogId
 from p2pnodes.model.inventory import Chute, TaskStatus
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
@@ -162,11 +162,6 @@ class Database:
         return self.ledger.state if self.ledger.settled else None
 
     @property
-    def state_root(self) -> bytes:
-        """State root after the last commit."""
-        return self.state.state_root
-
-    @property
     def electorate(self) -> Electorate:
         """The electorate that rows are computed with."""
         return self.ledger.weights.electorate
@@ -175,10 +170,6 @@ class Database:
     def queued_jobs(self) -> int:
         """Jobs that wait for the writer or are being written."""
         return self._waiting
-
-    def heads(self) -> dict[LogId, Head]:
-        """The version vector."""
-        return self.ledger.heads()
 
     # -- writing -----------------------------------------------------------------------------------------------------
 

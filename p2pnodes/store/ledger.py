@@ -210,10 +210,6 @@ class Ledger:
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    def heads(self) -> dict[LogId, Head]:
-        """The version vector, derived from the log: see ``State.heads``."""
-        return dict(self.state.heads)
-
     def read(self, log: LogId, first_seq: int, size_bytes_max: int) -> list[bytes]:
         """Consecutive events of a log from ``first_seq``, as received: at least one if it exists, else up to a size."""
         return read_log(self._connection, log, first_seq, size_bytes_max)

@@ -532,7 +532,7 @@ class TestTime:
     def test_a_clock_that_is_set_forward_lets_no_deadline_pass(self) -> None:
         _, a, b, _ = three()
         b.holds(b.author.verdict(bytes(32)))
-        a.hear(1, Vector(0, True, [(b.author.log, b.ledger.heads()[b.author.log])]).encode())
+        a.hear(1, Vector(0, True, [(b.author.log, b.ledger.state.heads[b.author.log])]).encode())
         assert a.row()["wants"] == 1
         a.tick(3_600_000)
         assert a.engine._time.ms <= 2 * STEP_MS_MAX

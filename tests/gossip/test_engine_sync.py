@@ -37,7 +37,7 @@ def verdicts(author: Author, count: int) -> list[Event]:
 
 
 def heads(node: Node) -> list[tuple[LogId, Head]]:
-    return sorted(node.ledger.heads().items())
+    return sorted(node.ledger.state.heads.items())
 
 
 class TestEqual:

@@ -34,7 +34,7 @@ def check(world: "World") -> None:
 
 
 def _same(peer: SimPeer, first: SimPeer) -> None:
-    if peer.ledger.heads() != first.ledger.heads():
+    if peer.ledger.state.heads != first.ledger.state.heads:
         raise CheckFailedError(f"{peer.name} and {first.name} hold different heads")
     if list(peer.ledger.rows()) != list(first.ledger.rows()):
         raise CheckFailedError(f"{peer.name} and {first.name} hold different rows (rule 1)")

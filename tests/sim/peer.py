@@ -263,7 +263,7 @@ class SimPeer:
         ledger = self.ledger
         others = {key: stake for key, stake in ledger.weights.enrolled.items() if key != self.hotkey.public_key}
         own = ledger.own_log
-        head = ledger.heads().get(own) if own else None
+        head = ledger.state.heads.get(own) if own else None
         reports = self.engine.own_head_reports(own) if own else {}
         ids = ledger.facts.event_ids(own, {report.seq for report in reports.values() if report}) if own else {}
         stakes = ledger.weights.electorate.stakes

@@ -42,7 +42,7 @@ class TestReceive:
         author.delegate()
         author.verdict(bytes(32))
         assert results(ledger, *author.events) == [Result.STORED, Result.STORED]
-        assert ledger.heads() == {author.log: author.head}
+        assert ledger.state.heads == {author.log: author.head}
 
     def test_a_known_event_is_known_and_nothing_changes(self, ledger: Ledger) -> None:
         author = Author("//validator1")
@@ -99,7 +99,7 @@ class TestReceive:
         rival = twin.verdict(bytes([1]) * 32)
         assert results(ledger, rival) == [Result.FORK]
         assert [(log, seq) for log, seq, _ in ledger.forks_seen] == [(author.log, 1)]
-        assert ledger.heads() == {author.log: author.head}
+        assert ledger.state.heads == {author.log: author.head}
 
     def test_an_event_that_continues_another_branch_is_a_fork(self, ledger: Ledger) -> None:
         author, twin = Author("//validator1"), Author("//validator1")
@@ -195,7 +195,7 @@ class TestOwnLogAfterARestart:
 
     def test_a_foreign_event_in_the_own_log_ends_it_for_good(self, writer: Ledger) -> None:
         author = Author("//validator0")
-        author.head, author.clock.latest = writer.heads()[author.log], writer.clock.latest
+        author.head, author.clock.latest = writer.state.heads[author.log], writer.clock.latest
         assert results(writer, author.verdict(bytes(32))) == [Result.STORED]
         again = reopened(writer)
         assert again.own_log is None
@@ -313,7 +313,7 @@ class TestAppend:
         clone = Author("//validator0")
         own = writer.own_log
         assert own == clone.log
-        clone.head, clone.clock.latest = writer.heads()[own], writer.clock.latest
+        clone.head, clone.clock.latest = writer.state.heads[own], writer.clock.latest
         assert results(writer, clone.verdict(bytes(32))) == [Result.STORED]
         assert writer.foreign_own == own
         with pytest.raises(WritesRefusedError, match="did not write"), writer.transaction():
@@ -325,7 +325,7 @@ class TestAppend:
             writer.open_log(7, author.delegation(), NOW_MS)
             writer.append(lambda hlc: Verdict(bytes(32), "verified", "none", "", hlc), NOW_MS)
         assert writer.own_log == LogId(author.node_key.public_key, 7)
-        assert writer.heads()[author.log].seq == 1
+        assert writer.state.heads[author.log].seq == 1
 
     def test_own_logs_per_hotkey_are_bounded(self, writer: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
