@@ -14,16 +14,15 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from os import strerror
-from socket import AF_INET, SHUT_RDWR, AddressFamily
+from socket import SHUT_RDWR
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
 from aiohttp import hdrs, web
 from nacl.utils import random as random_bytes
+from yarl import URL
 
 from p2pnodes.gossip.bans import Bans
 from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES, Channel
@@ -40,17 +39,16 @@ from p2pnodes.gossip.handshake import (
     Policy,
     RefusedByPeerError,
     Responder,
-    printable,
     refusal,
 )
 from p2pnodes.gossip.lobby import Lobby
 from p2pnodes.gossip.pairs import Pairs
-from p2pnodes.model.addresses import is_public
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.errors import RemoteProtocolError, StoreError, WritesRefusedError
+from p2pnodes.model.errors import RemoteProtocolError, StoreError, WritesRefusedError, printable
 from p2pnodes.model.events import Delegation, Event, Head, LogId
 from p2pnodes.model.keys import NodeKey, ss58_encode
 from p2pnodes.model.network import Network
+from p2pnodes.outbound import PrivateAddressError, PublicResolver, require_public_literal
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Outcome
 
@@ -81,6 +79,9 @@ STORING_BYTES_MAX: Final = 2 << 20
 
 STORING_EVENTS_MAX: Final = 1_024
 """Events of one session that go to the store as one job; stores that wait share a job, and so a commit."""
+
+ONLINE_S_MAX: Final = 1.5 * HEARTBEAT_S
+"""Silence of all peers from which on this daemon's own network is suspected."""
 
 CLOSE_S_MAX: Final = 1.0
 """How long a session may take to say good-bye."""
@@ -118,6 +119,8 @@ class _Link:
         self.since_ms = since_ms
         """Unix milliseconds."""
         self.since_s = _now_s()
+        self.heard_s = self.since_s
+        """When the last message came."""
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why the session ended, once it has."""
         # What waits in these is bounded by the engine, which hears when each is done.
@@ -203,7 +206,7 @@ class Driver:
         self._client = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=HANDSHAKE_S_MAX),
             connector=aiohttp.TCPConnector(
-                limit=0, force_close=True, resolver=None if self._allow_private else _PublicResolver()
+                limit=0, force_close=True, resolver=None if self._allow_private else PublicResolver()
             ),
             trace_configs=[tracing],
         )
@@ -243,6 +246,12 @@ class Driver:
     def clock_offset_ms(self) -> int | None:
         """See ``Engine.clock_offset_ms``."""
         return self._engine.clock_offset_ms()
+
+    def online(self) -> bool:
+        """Whether there is reason to believe that this daemon's network works: a peer was heard, or none is known."""
+        if not self._links:
+            return next(iter(self._dials), None) is None
+        return _now_s() - max(link.heard_s for link in self._links.values()) < ONLINE_S_MAX
 
     def status(self) -> dict[str, Any]:
         """What operators see, JSON-able.
@@ -387,7 +396,7 @@ class Driver:
         link: _Link | None = None
         try:
             if not self._allow_private:
-                _check_literal(dial.url)
+                require_public_literal(URL(dial.url))
             async with asyncio.timeout(HANDSHAKE_S_MAX):
                 socket = await self._client.ws_connect(
                     dial.url + PATH,
@@ -483,6 +492,7 @@ class Driver:
                     message = await _receive(link.socket)
             except TimeoutError as error:
                 raise ConnectionError(f"nothing heard for {SILENCE_S_MAX:g} s") from error
+            link.heard_s = _now_s()
             frame = link.channel.decrypt(message)
             if frame != HEARTBEAT:
                 self._perform(self._engine.received(link.id, frame, self._clock()))
@@ -643,41 +653,6 @@ class Driver:
             self._end(link, "an error of this daemon's; its log has it")
 
 
-class _PublicResolver(aiohttp.ThreadedResolver):
-    """Resolves names to public addresses only: URLs come from peers, and must not lead into the operator's network."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: AddressFamily = AF_INET
-    ) -> list[aiohttp.abc.ResolveResult]:
-        """See ``aiohttp.abc.AbstractResolver``; raises OSError where not every address is public."""
-        found = await super().resolve(host, port, family)
-        for entry in found:
-            _require_public(ip_address(entry["host"]), host)
-        return found
-
-
-def _check_literal(url: str) -> None:
-    """Refuse a URL whose host is an address that is not public: aiohttp resolves names only."""
-    host = urlsplit(url).hostname or ""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return  # a name
-    _require_public(address, host)
-
-
-def _require_public(address: IPv4Address | IPv6Address, host: str) -> None:
-    if not is_public(address):
-        raise PrivateAddressError(
-            f"{host} is at {address}, which is no public address; [gossip] allow_private_addresses allows that, for "
-            "devnets"
-        )
-
-
-class PrivateAddressError(OSError):
-    """A peer's URL leads to an address that others must not make this daemon connect to."""
-
-
 class _Allowance:
     """How many log lines may be written: a burst, and then so many each second."""
 
@@ -779,7 +754,7 @@ def _reason(error: BaseException | None, timeout: str = "timed out") -> str:
         case aiohttp.WSServerHandshakeError(status=status):
             return f"answered with HTTP status {status}; expected a WebSocket"
         case aiohttp.ClientConnectorError(os_error=PrivateAddressError() as private):
-            return str(private)
+            return f"{private}; [gossip] allow_private_addresses allows that, for devnets"
         case aiohttp.ClientConnectorError(os_error=cause) if cause.errno and not isinstance(
             error, aiohttp.ClientSSLError
         ):

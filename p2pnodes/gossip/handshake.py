@@ -20,7 +20,7 @@ from nacl.exceptions import CryptoError
 
 from p2pnodes.model import codec
 from p2pnodes.model.codec import MalformedError
-from p2pnodes.model.errors import LocalProtocolError, RemoteProtocolError
+from p2pnodes.model.errors import REASON_CHARS_MAX, LocalProtocolError, RemoteProtocolError, printable
 from p2pnodes.model.events import LOG_NUMBER_MAX, Delegation, LogId
 from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, NodeKey, ss58_encode, verify_node
 from p2pnodes.model.network import NETWORK_ID_BYTES, PROTOCOL_VERSION
@@ -33,8 +33,6 @@ MESSAGE_BYTES_MAX: Final = 4096
 
 CLOCK_TOLERANCE_S: Final = 60
 """How far a delegation's window may be missed: clocks differ."""
-
-REASON_CHARS_MAX: Final = 300
 
 _TAG: Final = "p2pnodes"
 _REFUSED: Final = "refused"
@@ -114,11 +112,6 @@ class Keys(NamedTuple):
 def refusal(reason: str) -> bytes:
     """The message that tells the other side why it is refused."""
     return codec.pack([_REFUSED, printable(reason)])
-
-
-def printable(text: str) -> str:
-    """A text that a stranger wrote, or is quoted in, made fit for a log: one bounded line of printable characters."""
-    return "".join(character if character.isprintable() else "?" for character in text[:REASON_CHARS_MAX])
 
 
 class Initiator:

@@ -1,6 +1,12 @@
-"""Which addresses belong to the public internet: the only ones that others may make a daemon connect to."""
+"""Addresses: which ones belong to the public internet, and how a base URL is written in settings."""
 
 from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from p2pnodes.model.events import URL_CHARS_MAX
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
@@ -18,3 +24,26 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     return address.is_global and not (
         address.is_multicast or address.is_reserved or address.is_unspecified or address.is_link_local
     )
+
+
+def base_url(url: str) -> str:
+    """A base URL without the slash at its end.
+
+    Raises:
+        ValueError: Not HTTP or HTTPS, or with parts that a base URL in a settings file must not have.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # a malformed host or port
+        parts, port = urlsplit(""), 0
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise ValueError("expected http://HOST[:PORT] or https://HOST[:PORT]")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("expected no user name or password: settings hold no secrets, and some URLs are published")
+    if parts.query or parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("expected no query, fragment or space, and ASCII only")
+    return url.rstrip("/")
+
+
+BaseUrl = Annotated[str, Field(max_length=URL_CHARS_MAX), AfterValidator(base_url)]

@@ -3,6 +3,11 @@
 Messages say what was found, what was expected, and what to do. HTTP statuses are chosen in ``api/`` alone.
 """
 
+from typing import Final
+
+REASON_CHARS_MAX: Final = 300
+"""Longest text of a stranger's that is shown."""
+
 
 class P2PNodesError(Exception):
     """Root of every error that p2pnodes raises on purpose."""
@@ -46,3 +51,8 @@ class WritesRefusedError(P2PNodesError):
     def __init__(self, message: str, *, retry_after_s: int = 5) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+def printable(text: str) -> str:
+    """A text that a stranger wrote, or is quoted in, made fit for a log: one bounded line of printable characters."""
+    return "".join(character if character.isprintable() else "?" for character in text[:REASON_CHARS_MAX])

@@ -331,6 +331,31 @@ class TestSessions:
         await until(lambda: pair[0].driver.status()["peers"][0].get("last_error"))
 
 
+class TestOnline:
+    """Silence of all peers is taken for a fault of this daemon's own network; having no peers is not."""
+
+    async def test_a_daemon_that_knows_nobody_and_one_that_is_heard_are_online(self, pair: tuple[Node, Node]) -> None:
+        first, second = pair
+        assert first.driver.online()
+        first.dial(second)
+        await until(lambda: first.session_with(second))
+        assert first.driver.online()
+
+    async def test_one_that_nobody_answers_is_not(self, pair: tuple[Node, Node]) -> None:
+        first, second = pair
+        await second.stop()
+        first.dial(second)
+        assert not first.driver.online()
+
+    async def test_one_that_hears_nothing_in_its_sessions_is_not(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, _ = honest
+        assert first.driver.online()
+        monkeypatch.setattr(driver, "ONLINE_S_MAX", 0.0)
+        assert not first.driver.online()
+
+
 class TestHostileStrangers:
     """Whoever fails the handshake is told why, and nobody else notices."""
 
@@ -451,7 +476,19 @@ class TestHostilePeers:
         assert 0 < ban["banned_s"] <= engine.BAN_S
         await still_talk(first, second)
 
-    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "[::1]"])
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "127.0.0.1",
+            "localhost",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "[::1]",
+            "\uff11\uff12\uff17.0.0.1",
+            "127\u30020\u30020\u30021",
+        ],
+    )
     async def test_a_url_that_leads_to_a_private_address_is_not_dialled(
         self, pair: tuple[Node, Node], host: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

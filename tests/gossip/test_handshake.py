@@ -26,7 +26,6 @@ from p2pnodes.gossip.channel import Channel
 from p2pnodes.gossip.handshake import (
     CLOCK_TOLERANCE_S,
     MESSAGE_BYTES_MAX,
-    REASON_CHARS_MAX,
     HandshakeError,
     Identity,
     Initiator,
@@ -39,7 +38,7 @@ from p2pnodes.gossip.handshake import (
     refusal,
 )
 from p2pnodes.model import codec
-from p2pnodes.model.errors import LocalProtocolError
+from p2pnodes.model.errors import REASON_CHARS_MAX, LocalProtocolError
 from p2pnodes.model.events import LogId, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network

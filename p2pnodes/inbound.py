@@ -1,0 +1,126 @@
+"""Incoming HTTP connections: their bounds and time-outs, what aiohttp's own parser refuses, and who asks too often.
+
+Errors that aiohttp finds before a handler runs (a NUL in a header, too many headers, a TLS hello) never reach the
+application. It answers them with 400 and logs a traceback for each; ``ParserErrors`` makes that one line, and few.
+
+``aiolimiter`` delays instead of refusing and keeps no table of keys, ``limits`` keeps tables without a bound; so the
+token bucket is our own. It is pure: the clock comes in as an argument.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
+
+from p2pnodes.model.errors import printable
+
+log = structlog.get_logger(__name__)
+
+HEADERS_MAX: Final = 128
+HEADER_BYTES_MAX: Final = 8190
+REQUEST_LINE_BYTES_MAX: Final = 8190
+IDLE_TIMEOUT_S: Final = 75.0
+"""Seconds that a connection may stay without a complete request: idle, or sending its headers drop by drop."""
+
+LINGER_S: Final = 2.0
+"""Seconds for which the rest of a refused body is read, so that the client sees the answer and not a reset."""
+
+SHUTDOWN_S: Final = 3.0
+"""Seconds that requests in progress get to finish when the daemon stops."""
+
+PARSER_ERRORS_PER_S: Final = 0.2
+PARSER_ERRORS_BURST: Final = 5
+
+BUCKETS_MAX: Final = 65_536
+"""Keys that one table remembers; beyond it the key that was quiet the longest is forgotten, and so starts full."""
+
+
+class TokenBuckets:
+    """One token bucket per key: ``burst`` tokens at most, refilled at ``rate`` per second."""
+
+    def __init__(self, rate: float, burst: int, *, size: int = BUCKETS_MAX) -> None:
+        """Start with every bucket full."""
+        self._rate = rate
+        self._burst = float(burst)
+        self._size = size
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def wait_s(self, key: str, now: float) -> float:
+        """Seconds until ``key`` has a token, 0 when it has one; takes none."""
+        tokens = self._tokens(key, now)
+        return 0.0 if tokens >= 1 else (1 - tokens) / self._rate
+
+    def take(self, key: str, now: float) -> float:
+        """Take a token of ``key`` and return 0; without one, take nothing and return the seconds until there is one."""
+        tokens = self._tokens(key, now)
+        granted = tokens >= 1
+        self._buckets[key] = (tokens - 1 if granted else tokens, now)
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > self._size:
+            self._buckets.popitem(last=False)
+        return 0.0 if granted else (1 - tokens) / self._rate
+
+    def _tokens(self, key: str, now: float) -> float:
+        held = self._buckets.get(key)
+        if held is None:
+            return self._burst
+        tokens, then = held
+        # A clock that was set back adds nothing; the bucket then counts from the new time on.
+        return min(self._burst, tokens + max(0.0, now - then) * self._rate)
+
+
+class ParserErrors(logging.Filter):
+    """Turns aiohttp's tracebacks about unreadable requests into single lines, at most one per 5 s after the first 5."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Count time by ``clock``, in seconds."""
+        super().__init__()
+        self._clock = clock
+        self._budget = TokenBuckets(PARSER_ERRORS_PER_S, PARSER_ERRORS_BURST, size=1)
+        self._suppressed = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let everything pass that is not a parser's error; log those here."""
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if not isinstance(error, HttpProcessingError):
+            return True
+        if self._budget.take("", self._clock()):
+            self._suppressed += 1
+            return False
+        remote = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        reason = printable(" ".join(error.message.split()))
+        log.warning("unreadable_request", remote=remote, reason=reason, suppressed=self._suppressed)
+        self._suppressed = 0
+        return False
+
+
+def make_runner(app: web.Application, *, shutdown_timeout_s: float = SHUTDOWN_S) -> web.AppRunner:
+    """Runner of an application; whoever calls it adds sites.
+
+    Args:
+        app: The application.
+        shutdown_timeout_s: Seconds that requests in progress get when it is stopped.
+    """
+    logger = logging.getLogger(f"{__name__}.aiohttp")
+    logger.filters[:] = [ParserErrors()]
+    logger.setLevel(logging.DEBUG)  # what is not HTTP at all (a TLS hello, say) aiohttp logs there
+    return web.AppRunner(
+        app,
+        shutdown_timeout=shutdown_timeout_s,
+        logger=logger,
+        access_log=None,  # at the rate of polls, a line per request is what fills disks
+        max_headers=HEADERS_MAX,
+        max_field_size=HEADER_BYTES_MAX,
+        max_line_size=REQUEST_LINE_BYTES_MAX,
+        keepalive_timeout=IDLE_TIMEOUT_S,
+        lingering_time=LINGER_S,
+        auto_decompress=False,  # the miner signed the bytes that it sent; and no bombs
+    )
