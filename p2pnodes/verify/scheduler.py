@@ -1,122 +1,446 @@
 """When this validator checks which claim, and how its verdicts get into its log.
 
-New claims are checked as they come; a scan finds what a restart, a full queue or a lapsing verdict left over. A verdict
-is renewed when three quarters of its life are over, so that an unbroken run of verified stays unbroken.
+A claim is looked at when it comes, when a vote on it comes, when the book says so (``store.checks``), and by a scan
+that finds what a restart or a full queue left over, and walks slowly through all decided claims: an electorate that
+changes names none. Looking decides (``verdicts.begins_ms``): not at all, later, or now. At most ``checks_at_once``
+checks run, of claims whose hosts no other check loads, and of one miner half as many (rule 6).
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+import heapq
+import math
+import time
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
 import structlog
 
-from p2pnodes.model.clock import hlc_at, hlc_ms
-from p2pnodes.model.errors import P2PNodesError
-from p2pnodes.model.events import DETAIL_CHARS_MAX, VERIFIED, Verdict
+from p2pnodes.model.clock import hlc_ms
+from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
+from p2pnodes.store import checks
+from p2pnodes.store.checks import Check, Prospect
 from p2pnodes.store.database import Database
-from p2pnodes.store.ledger import Ledger
-from p2pnodes.verify.verifier import Finding, Verifier, VerifierUnavailableError
+from p2pnodes.store.facts import Facts, StoredClaim
+from p2pnodes.verify.finding import Finding, VerifierUnavailableError
+from p2pnodes.verify.loads import Loads
+from p2pnodes.verify.turns import Turns, turns
+from p2pnodes.verify.verdicts import begins_ms, record_fault, record_verdict
+from p2pnodes.verify.verifier import Verifier
 
 log = structlog.get_logger("p2pnodes.verify")
 
 QUEUED_CLAIMS_MAX: Final = 4_096
-"""Claims that wait in memory; what does not fit is found again by the scan."""
+"""Claims that wait to be looked at, in two lines of half as many; what does not fit is found again by the scan."""
 
-CHECKS_AT_ONCE: Final = 16
+LATER_CLAIMS_MAX: Final = 65_536
+"""Claims that are remembered for a later moment; what does not fit is found again by the scan."""
+
 SCAN_INTERVAL_S: Final = 10.0
-RENEW_AT: Final = 0.75
-"""Share of a verdict's life after which it is renewed."""
+WALK: Final = 0.05
+"""Share of a verdict's life in which all decided claims are walked through: a third of the time between ``OVERDUE`` and
+the end, so that others see in time which verdict is not renewed."""
+
+WALKED_CLAIMS_MAX: Final = 65_536
+"""Claims of one scan's part of that walk, whatever their number."""
+
+PAUSE_MS: Final = 60_000
+"""Pause after a claim does not stand, or its check came to an unexpected end: what the scan finds each time must not
+cost a look, or a challenge, each time."""
+
+IN_CONFLICT: Final = "in conflict with a verified claim of another hotkey"
+
+STANDING_POLL_S: Final = 1.0
+"""How often it is looked whether the claims that are being checked still stand."""
+
+BY_HAND_MAX: Final = 16
+"""Checks that operators may have under way by hand."""
+
+
+class ByHand(NamedTuple):
+    """What a check that somebody asked for came to.
+
+    Attributes:
+        finding: The finding; None when this validator could not check.
+        reason: Why it could not; empty otherwise.
+        published: Whether a verdict was written.
+        seconds: How long it took.
+    """
+
+    finding: Finding | None
+    reason: str
+    published: bool
+    seconds: float
+
+
+class NotCheckableError(P2PNodesError):
+    """A claim that cannot be checked now: unknown, gone, or in conflict with a verified one."""
 
 
 class Scheduler:
     """Feeds claims to the verifier and its findings to the own log."""
 
-    def __init__(self, database: Database, verifier: Verifier, hotkey: bytes, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        verifier: Verifier,
+        hotkey: bytes,
+        now_ms: Callable[[], int],
+        *,
+        checks_at_once: int = 16,
+    ) -> None:
         """Verify for the validator ``hotkey``; call ``start`` then."""
         self._database = database
         self._verifier = verifier
         self._hotkey = hotkey
         self._now_ms = now_ms
-        self._queue: asyncio.Queue[bytes] = asyncio.Queue(QUEUED_CLAIMS_MAX)
+        self._checks_at_once = checks_at_once
+        self._queue: asyncio.PriorityQueue[tuple[int, bool, bytes]] = asyncio.PriorityQueue()
+        """Two lines that are served by turns, new claims and those to be checked again: a backlog of either, as after
+        a night without power, must not hold up the other. Round, line, claim."""
+        self._rounds = {False: 0, True: 0}
+        self._round = 0
+        self._queued = {False: 0, True: 0}
         self._waiting: set[bytes] = set()
+        self._voted: set[bytes] = set()
+        """Claims on which verdicts came while they were looked at."""
+        self._later: dict[bytes, int] = {}
+        self._wakes: list[tuple[int, bytes]] = []
+        self._wake = asyncio.Event()
+        self._running: dict[bytes, asyncio.Task[Finding]] = {}
+        self._loads = Loads()
+        self._gone: dict[bytes, int] = {}
+        """Claims that do not stand, and until when the scan passes them over."""
+        self._walked = 0
+        self._freed = asyncio.Event()
+        self._by_hand = 0
         self._tasks: list[asyncio.Task[None]] = []
+        self.scans = 0
+        """How often it was looked for what is due."""
+        self.problem: str | None = None
+        """Why the verifier could not check the last time that it was to; None when it could."""
 
     @property
-    def queued(self) -> int:
-        """Claims that wait or are being checked."""
-        return len(self._waiting)
+    def method(self) -> str:
+        """Name of the verifier."""
+        return self._verifier.method
+
+    def status(self) -> dict[str, Any]:
+        """For ``p2pnodes status``: the verifier, its problem, and how many claims are where."""
+        return {
+            "method": self.method,
+            "problem": self.problem,
+            "running": len(self._running),
+            "queued": len(self._waiting - self._running.keys()),
+            "later": len(self._later) + len(self._loads),
+        }
 
     def start(self) -> None:
-        """Start the workers and the scan."""
-        self._tasks = [asyncio.create_task(self._work()) for _ in range(CHECKS_AT_ONCE)]
-        self._tasks.append(asyncio.create_task(self._scan()))
+        """Start the workers, the clock and the scan."""
+        loops = [self._scan(), self._ring(), self._watch_standing()]
+        loops += [self._work() for _ in range(self._checks_at_once)]
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:
         """Stop; checks under way are dropped and found again at the next start."""
-        for task in self._tasks:
+        for task in (*self._tasks, *self._running.values()):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._running.values(), return_exceptions=True)
 
-    def offer(self, claim_id: bytes) -> None:
-        """Check a claim soon; one that waits already, or does not fit, is passed over."""
-        if claim_id not in self._waiting and not self._queue.full():
-            self._waiting.add(claim_id)
-            self._queue.put_nowait(claim_id)
+    def offer(self, claim_id: bytes, *, again: bool = False) -> None:
+        """Look at a claim soon; one that waits already, or does not fit, is passed over.
+
+        Args:
+            claim_id: 32 bytes.
+            again: Its vote is decided, so that it must not hold up those that are open.
+        """
+        if claim_id in self._waiting or claim_id in self._running or claim_id in self._loads:
+            return
+        if self._queued[again] >= QUEUED_CLAIMS_MAX // 2:
+            return
+        self._later.pop(claim_id, None)
+        self._waiting.add(claim_id)
+        self._queued[again] += 1
+        # Of each line one claim in each round; a line that was empty begins in the present one.
+        self._rounds[again] = max(self._rounds[again], self._round) + 1
+        self._queue.put_nowait((self._rounds[again], again, claim_id))
+
+    def voted(self, claim_ids: Iterable[bytes]) -> None:
+        """Verdicts on claims have come: whoever waits for a turn may have it now."""
+        for claim_id in claim_ids:
+            if claim_id in self._later:
+                self.offer(claim_id)
+            elif claim_id in self._waiting:
+                self._voted.add(claim_id)
+
+    async def turns(self, claim_id: bytes) -> Turns | None:
+        """The turns at a claim, as they stand; None when it cannot be checked."""
+        found = await self._prospect(claim_id)
+        if found is None:
+            return None
+        weights, created_ms = self._database.ledger.weights, hlc_ms(found.claim.created_hlc)
+        return turns(claim_id, created_ms, found.votes, weights, self._slot_ms(found.claim), self._now_ms())
+
+    async def check_now(self, claim_id: bytes) -> ByHand:
+        """Check a claim out of turn, and publish what is found.
+
+        Raises:
+            NotCheckableError: See its own text, and too many checks by hand.
+            WritesRefusedError: The verdict cannot be written now.
+        """
+        if self._by_hand >= BY_HAND_MAX:
+            raise NotCheckableError(f"{BY_HAND_MAX} checks by hand are under way already: wait for one to end")
+        self._by_hand += 1
+        begun_s = time.monotonic()
+        try:
+            finding, reason, published = await self._check_by_hand(claim_id)
+        finally:
+            self._by_hand -= 1
+        return ByHand(finding, reason, published, time.monotonic() - begun_s)
+
+    async def _check_by_hand(self, claim_id: bytes) -> tuple[Finding | None, str, bool]:
+        """The finding, or why there is none, and whether a verdict was written."""
+        if (refusal := self._database.ledger.writes_refused) is not None:
+            raise WritesRefusedError(refusal)  # a challenge whose verdict cannot be written is for nothing
+        found = await self._prospect(claim_id)
+        if found is None:
+            raise NotCheckableError(
+                "this claim is unknown, deleted, of a miner that is not registered, or in conflict with a verified one"
+            )
+        needs = self._needs(found.claim)
+        while not self._loads.take(claim_id, needs):
+            await self._freed.wait()
+        try:
+            finding = await self._run(found.claim)
+            return finding, "", await self._record(found.claim, finding, anew=True)
+        except VerifierUnavailableError as error:
+            return None, str(error), False
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            return None, "the check was stopped: the claim was deleted meanwhile, or this daemon stops", False
+        except P2PNodesError:
+            raise
+        except Exception as error:  # a bug of the verifier's
+            log.exception("verifier_failed", claim=claim_id.hex(), method=self._verifier.method)
+            return None, f"the verifier failed: {type(error).__name__}: {error}", False
+        finally:
+            self._unload(needs)
+
+    # -- loops -------------------------------------------------------------------------------------------------------
 
     async def _scan(self) -> None:
         while True:
             try:
-                if self._database.ledger.writes_refused is None:
-                    renew_hlc = hlc_at(self._renew_before_ms())
-                    for claim_id in await self._database.due_claims(self._hotkey, renew_hlc, QUEUED_CLAIMS_MAX):
-                        self.offer(claim_id)
+                ledger = self._database.ledger
+                if ledger.writes_refused is None and self._hotkey in ledger.weights.enrolled:
+                    await self._offer_due()
+                self.scans += 1
             except P2PNodesError as error:
                 log.warning("scan_failed", error=str(error))
             except Exception:  # a scan that fails must not be the last one: votes would lapse
                 log.exception("scan_failed")
             await asyncio.sleep(SCAN_INTERVAL_S)
 
-    def _renew_before_ms(self) -> int:
-        """Own verdicts written before this moment are to be renewed."""
-        life_ms = self._database.ledger.network.verdict_ttl_s * 1000
-        return max(0, self._now_ms() - int(life_ms * RENEW_AT))
+    async def _offer_due(self) -> None:
+        now_ms, ttl_s = self._now_ms(), self._database.ledger.network.verdict_ttl_s
+        hotkey, walked = self._hotkey, self._walked
+
+        def find(facts: Facts) -> tuple[list[bytes], list[bytes], tuple[list[bytes], int]]:
+            part = min(math.ceil(checks.claims(facts) * SCAN_INTERVAL_S / (ttl_s * WALK)), WALKED_CLAIMS_MAX)
+            return (
+                checks.waiting(facts, hotkey, now_ms, ttl_s, QUEUED_CLAIMS_MAX),
+                checks.entered(facts, now_ms, ttl_s, QUEUED_CLAIMS_MAX),
+                checks.decided(facts, walked, part),
+            )
+
+        waiting, entered, (decided, self._walked) = await self._database.read(find)
+        self._gone = {claim_id: until_ms for claim_id, until_ms in self._gone.items() if until_ms > now_ms}
+        for claim_ids, again in ((waiting, False), (entered, True), (decided, True)):
+            for claim_id in claim_ids:
+                if claim_id not in self._gone and self._later.get(claim_id, 0) <= now_ms:
+                    self.offer(claim_id, again=again)
+
+    async def _ring(self) -> None:
+        """Offer each claim of ``_later`` at its moment."""
+        while True:
+            self._wake.clear()
+            now_ms = self._now_ms()
+            while self._wakes and (self._wakes[0][0] <= now_ms or self._later.get(self._wakes[0][1]) is None):
+                moment_ms, claim_id = heapq.heappop(self._wakes)
+                if self._later.get(claim_id) == moment_ms:
+                    self.offer(claim_id)
+                    self._later.pop(claim_id, None)  # one that did not fit into the queue is the scan's
+            # The wall clock may jump: a machine sleeps, or its time is set.
+            wait_s = min((self._wakes[0][0] - now_ms) / 1000, SCAN_INTERVAL_S) if self._wakes else None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+
+    async def _watch_standing(self) -> None:
+        """Stop the checks of claims that are gone: deleted, or beaten by a verified one."""
+        while True:
+            await asyncio.sleep(STANDING_POLL_S)
+            for claim_id, task in list(self._running.items()):
+                try:
+                    if await self._prospect(claim_id) is None:
+                        log.info("check_stopped", claim=claim_id.hex(), reason="the claim does not stand any more")
+                        task.cancel()
+                except P2PNodesError as error:
+                    log.warning("standing_not_read", claim=claim_id.hex(), error=str(error))
 
     async def _work(self) -> None:
         while True:
-            claim_id = await self._queue.get()
+            self._round, again, claim_id = await self._queue.get()
+            self._queued[again] -= 1
             try:
-                await self._check(claim_id)
-            except VerifierUnavailableError as error:
-                log.warning("verifier_unavailable", claim=claim_id.hex(), error=str(error))
+                await self._look(claim_id)
             except P2PNodesError as error:
                 log.warning("verdict_not_written", claim=claim_id.hex(), error=str(error))
+                self._remind(claim_id, self._now_ms() + PAUSE_MS)
             except Exception:
-                log.exception("verifier_failed", claim=claim_id.hex())
+                log.exception("check_failed", claim=claim_id.hex())
+                self._remind(claim_id, self._now_ms() + PAUSE_MS)
             finally:
                 self._waiting.discard(claim_id)
+                self._call(self._loads.looked_at(claim_id))
+                if claim_id in self._voted:
+                    self._voted.discard(claim_id)
+                    self.voted([claim_id])
 
-    async def _check(self, claim_id: bytes) -> None:
+    # -- one claim ---------------------------------------------------------------------------------------------------
+
+    async def _look(self, claim_id: bytes) -> None:
+        """Check a claim, or note when to look at it again."""
         if self._database.ledger.writes_refused is not None:
             return  # its verdict could not be written; the scan finds it again
-        claim = await self._database.claim_to_check(claim_id)
-        if claim is None:
+        found = await self._prospect(claim_id)
+        if found is None:
+            await self._set_aside(claim_id)
             return
-        finding = await self._verifier.verify(claim)
-        await self._database.write(lambda ledger: self._record(ledger, claim_id, finding))
-        log.debug("verdict", claim=claim_id.hex(), finding=finding.finding, detail=finding.detail)
+        now_ms, weights = self._now_ms(), self._database.ledger.weights
+        begin_ms = begins_ms(found, self._hotkey, weights, self._slot_ms(found.claim), now_ms)
+        if begin_ms is None:
+            if found.check is not None and self._hotkey in weights.enrolled:
+                await self._strike(claim_id, found.check)  # an entry that nothing comes of would be due for ever
+            return
+        if begin_ms > now_ms:
+            self._remind(claim_id, begin_ms)
+            return
+        needs = self._needs(found.claim)
+        if not self._loads.take(claim_id, needs):
+            self._loads.line_up(claim_id, needs)
+            return
+        try:
+            if found.check is None and self._slot_ms(found.claim):
+                # A check of seconds or minutes: the book keeps that it was begun, so that a restart makes it anew.
+                begun = Check(now_ms)
+                await self._database.write(lambda ledger: checks.write_check(ledger.facts, claim_id, begun))
+            await self._check(found.claim)
+        finally:
+            self._unload(needs)
 
-    def _record(self, ledger: Ledger, claim_id: bytes, finding: Finding) -> None:
-        now_ms = self._now_ms()
-        previous = ledger.facts.own_verdict(claim_id, self._hotkey)
-        if previous and previous.finding == finding.finding and hlc_ms(previous.hlc) >= self._renew_before_ms():
-            return  # said already: the scan and a new claim met
-        deadline_ms = now_ms - ledger.network.verdict_ttl_s * 1000
-        unbroken = previous is not None and previous.finding == VERIFIED and hlc_ms(previous.hlc) >= deadline_ms
+    async def _check(self, claim: StoredClaim) -> None:
+        try:
+            finding = await self._run(claim)
+        except VerifierUnavailableError as error:
+            await self._fault(claim.claim_id, str(error))
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise  # the daemon stops; otherwise the check alone was stopped
+        except Exception as error:  # a bug of the verifier's: it must not cost the claim
+            log.exception("verifier_failed", claim=claim.claim_id.hex(), method=self._verifier.method)
+            await self._fault(claim.claim_id, f"the verifier failed: {type(error).__name__}: {error}")
+        else:
+            self.problem = None
+            await self._record(claim, finding)
 
-        def build(hlc: int) -> Verdict:
-            since = None
-            if finding.finding == VERIFIED:
-                since = previous.since if unbroken and previous else hlc
-            return Verdict(claim_id, finding.finding, self._verifier.method, finding.detail[:DETAIL_CHARS_MAX], since)
+    async def _run(self, claim: StoredClaim) -> Finding:
+        task = asyncio.create_task(self._verify(claim))
+        self._running[claim.claim_id] = task
+        try:
+            return await task
+        finally:
+            task.cancel()
+            del self._running[claim.claim_id]
 
-        ledger.append(build, now_ms)
+    async def _verify(self, claim: StoredClaim) -> Finding:
+        return await self._verifier.verify(claim)
+
+    async def _record(self, claim: StoredClaim, finding: Finding, *, anew: bool = False) -> bool:
+        claim_id, method, hotkey, slot_ms = claim.claim_id, self._verifier.method, self._hotkey, self._slot_ms(claim)
+        now_ms = self._now_ms
+        written = await self._database.write(
+            lambda ledger: record_verdict(ledger, claim_id, finding, method, hotkey, slot_ms, now_ms(), anew=anew)
+        )
+        log.debug("verdict", claim=claim_id.hex(), finding=finding.finding, detail=finding.detail, written=written)
+        return written
+
+    async def _fault(self, claim_id: bytes, reason: str) -> None:
+        self.problem = reason
+        check = await self._database.write(lambda ledger: record_fault(ledger, claim_id, reason, self._now_ms()))
+        log.warning("verifier_unavailable", claim=claim_id.hex(), error=reason, times=check.faults)
+        self._remind(claim_id, check.due_ms)
+
+    async def _set_aside(self, claim_id: bytes) -> None:
+        """Note that a claim cannot be checked now. Both reasons may end with no event that names the claim."""
+        weights = self._database.ledger.weights
+
+        def find(facts: Facts) -> tuple[bool, Check | None]:
+            return checks.in_conflict(facts, claim_id, weights), checks.read_check(facts, claim_id)
+
+        in_conflict, entry = await self._database.read(find)
+        if in_conflict:
+            check = await self._database.write(
+                lambda ledger: record_fault(ledger, claim_id, IN_CONFLICT, self._now_ms())
+            )
+            self._remind(claim_id, check.due_ms)
+            return
+        if entry is not None:
+            await self._strike(claim_id, entry)
+        if len(self._gone) < LATER_CLAIMS_MAX:
+            self._gone[claim_id] = self._now_ms() + PAUSE_MS
+
+    async def _strike(self, claim_id: bytes, entry: Check) -> None:
+        """Strike a claim out of the book, unless it was entered anew meanwhile."""
+        await self._database.write(lambda ledger: checks.drop_check(ledger.facts, claim_id, entry))
+
+    async def _prospect(self, claim_id: bytes) -> Prospect | None:
+        weights, hotkey = self._database.ledger.weights, self._hotkey
+        return await self._database.read(lambda facts: checks.prospect(facts, claim_id, hotkey, weights))
+
+    def _slot_ms(self, claim: StoredClaim) -> int:
+        return int(self._verifier.slot_s(claim) * 1000)
+
+    def _remind(self, claim_id: bytes, moment_ms: int) -> None:
+        if len(self._later) >= LATER_CLAIMS_MAX:
+            return
+        self._later[claim_id] = moment_ms
+        if len(self._wakes) < 2 * LATER_CLAIMS_MAX:
+            heapq.heappush(self._wakes, (moment_ms, claim_id))
+        else:  # most of them are of claims that were looked at for another reason meanwhile
+            self._wakes = [(moment, claim) for claim, moment in self._later.items()]
+            heapq.heapify(self._wakes)
+        self._wake.set()
+
+    def _needs(self, claim: StoredClaim) -> dict[Hashable, int]:
+        """What a check of a claim loads: the claim, its hosts, and, where it loads hosts, its miner's share."""
+        endpoints = self._verifier.endpoints(claim)
+        needs: dict[Hashable, int] = {("claim", claim.claim_id): 1}
+        needs |= {("host", endpoint): 1 for endpoint in endpoints}
+        if endpoints:
+            needs["miner", claim.miner] = max(1, self._checks_at_once // 2)
+        return needs
+
+    def _unload(self, needs: dict[Hashable, int]) -> None:
+        self._call(self._loads.free(needs))
+        self._freed.set()
+        self._freed = asyncio.Event()
+
+    def _call(self, called: list[bytes]) -> None:
+        """Look at claims that waited for what is free now; one that does not fit into the queue is the scan's."""
+        while called:
+            claim_id = called.pop()
+            self.offer(claim_id)
+            if claim_id not in self._waiting:
+                called += self._loads.looked_at(claim_id)

@@ -1,44 +1,95 @@
-"""The interface of a verifier, and the one that waves everything through."""
+"""The interface of a verifier, the one that waves everything through, and how others plug theirs in.
 
-from typing import NamedTuple, Protocol
+A package adds a verifier with an entry point of the group ``p2pnodes.verifiers``: its name is the setting
+``[verify] verifier``, its value a subclass of ``Verifier``. Our own are found the same way.
+"""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import ClassVar, Final, NamedTuple
+
+from p2pnodes.model.errors import ConfigError, P2PNodesError
 from p2pnodes.model.events import VERIFIED
+from p2pnodes.model.keys import Hotkey
+from p2pnodes.model.network import Network
 from p2pnodes.store.facts import StoredClaim
+from p2pnodes.verify.exchange import Exchange
+from p2pnodes.verify.finding import Finding
+from p2pnodes.verify.settings import VerifySettings
+
+ENTRY_POINTS: Final = "p2pnodes.verifiers"
+METHOD_CHARS_MAX: Final = 32
+"""Length of a verifier's name in its verdicts, as the format of events has it."""
 
 
-class Finding(NamedTuple):
-    """What a verifier found.
+class Setup(NamedTuple):
+    """What a verifier is made from.
 
     Attributes:
-        finding: ``verified``, ``failed``, or ``abstain`` when this validator could not check (its own fault, or the
-            miner's allow-list): the vote is then counted without it.
-        detail: For the miner: what failed and what to do; empty when verified. At most 512 characters are published.
+        settings: ``[verify]``; a verifier of another package finds its own settings in ``options``.
+        hotkey: The validator's, to sign challenges with.
+        network: The network's parameters.
+        exchange: HTTP to miners' hosts and to the operator's own services, bounded and told apart by whose fault it is.
+        now_s: Wall clock, Unix seconds.
+        randbytes: Secure random bytes.
     """
 
-    finding: str
-    detail: str = ""
+    settings: VerifySettings
+    hotkey: Hotkey
+    network: Network
+    exchange: Exchange
+    now_s: Callable[[], float]
+    randbytes: Callable[[int], bytes]
 
 
-class VerifierUnavailableError(Exception):
-    """The verifier cannot work now for a reason of the validator's own; the claim is tried again later."""
+class Verifier(ABC):
+    """Checks claims; several checks of different hosts may run at once.
 
+    Attributes:
+        method: Name in the verdict, 1 to 32 characters.
+    """
 
-class Verifier(Protocol):
-    """Checks one claim at a time; several calls may run at once."""
+    method: ClassVar[str]
 
-    method: str
-    """Name in the verdict, at most 32 characters."""
-
-    async def verify(self, claim: StoredClaim) -> Finding:
-        """Check the GPUs of a claim.
+    def __init__(self, setup: Setup) -> None:
+        """Take what there is; nothing is connected yet.
 
         Raises:
-            VerifierUnavailableError: See its own text.
+            ConfigError: A setting that this verifier needs is missing or wrong.
         """
-        ...
+        self.setup = setup
+
+    async def start(self) -> None:
+        """Connect, start tasks; called once before the first check. What is down may come up later: do not fail."""
+        return
+
+    async def close(self) -> None:
+        """Undo ``start``; checks under way have been cancelled."""
+        return
+
+    @abstractmethod
+    async def verify(self, claim: StoredClaim) -> Finding:
+        """Check the GPUs of a claim. It is cancelled when the claim is deleted, or the daemon stops.
+
+        Raises:
+            VerifierUnavailableError: This validator cannot check now, and that is not the miner's fault.
+        """
+
+    def slot_s(self, claim: StoredClaim) -> float:
+        """Seconds that a check of the claim may take: validators take turns of this length at one host.
+
+        Must depend on the claim alone, so that all validators with this verifier agree. 0: nothing is loaded by a
+        check, so all may check at once.
+        """
+        return 0.0
+
+    def endpoints(self, claim: StoredClaim) -> frozenset[tuple[str, int]]:
+        """Hosts and ports that a check loads; this daemon checks no two claims with a common one at the same time."""
+        return frozenset((node.verification_host, node.verification_port) for node in claim.body.nodes)
 
 
-class NoneVerifier:
+class NoneVerifier(Verifier):
     """Votes verified at once, without looking: upstream's ``skip_gpu_verification``, for devnets."""
 
     method = "none"
@@ -46,3 +97,62 @@ class NoneVerifier:
     async def verify(self, claim: StoredClaim) -> Finding:
         """Say verified."""
         return Finding(VERIFIED)
+
+    def endpoints(self, claim: StoredClaim) -> frozenset[tuple[str, int]]:
+        """None: no host is asked."""
+        return frozenset()
+
+
+def installed_verifiers() -> dict[str, EntryPoint]:
+    """Every verifier that is installed, by the name that the setting takes."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def load_verifier(name: str) -> type[Verifier]:
+    """The verifier of a name.
+
+    Raises:
+        ConfigError: None is installed under this name, or it does not fit the interface.
+    """
+    installed = installed_verifiers()
+    if name not in installed:
+        raise ConfigError(
+            f"verify.verifier: found {name!r}, expected one that is installed: {', '.join(sorted(installed))}"
+        )
+    point = installed[name]
+    try:
+        found = point.load()
+    except Exception as error:
+        raise ConfigError(
+            f"verify.verifier: {name!r} ({point.value}) cannot be imported: {type(error).__name__}: {error}; install "
+            "its package anew, or choose another"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Verifier)):
+        raise ConfigError(
+            f"verify.verifier: {name!r} ({point.value}) is no subclass of p2pnodes.verify.verifier.Verifier; tell its "
+            "author, or choose another"
+        )
+    if not 1 <= len(getattr(found, "method", "")) <= METHOD_CHARS_MAX:
+        raise ConfigError(
+            f"verify.verifier: {name!r} ({point.value}) has no method of 1 to {METHOD_CHARS_MAX} characters; tell its "
+            "author, or choose another"
+        )
+    return found
+
+
+def make_verifier(name: str, setup: Setup) -> Verifier:
+    """The verifier of a name, ready to be started.
+
+    Raises:
+        ConfigError: As ``load_verifier``, and when a setting that it needs is missing or wrong.
+    """
+    kind = load_verifier(name)
+    try:
+        return kind(setup)
+    except P2PNodesError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"verify.verifier: {name!r} cannot be made: {type(error).__name__}: {error}; see what its package says of "
+            "its settings, or choose another"
+        ) from error

@@ -1,4 +1,4 @@
-"""Every claim that waits for this validator's verdict gets one, once, and again before it lapses."""
+"""Every claim that waits for this validator's verdict gets one, once, in its turn, and again before it lapses."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,16 +7,25 @@ from pathlib import Path
 import pytest
 
 from p2pnodes.model.claims import parse_body
-from p2pnodes.model.clock import hlc_at
+from p2pnodes.model.events import ABSTAIN, FAILED, VERIFIED
 from p2pnodes.model.keys import NodeKey
-from p2pnodes.store.database import Database
+from p2pnodes.store import checks
+from p2pnodes.store.checks import Check
+from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.facts import StoredClaim
 from p2pnodes.verify import scheduler as scheduler_module
-from p2pnodes.verify.scheduler import Scheduler
-from p2pnodes.verify.verifier import Finding, NoneVerifier, VerifierUnavailableError
-from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate
+from p2pnodes.verify.finding import Finding, VerifierUnavailableError
+from p2pnodes.verify.scheduler import NotCheckableError, Scheduler
+from p2pnodes.verify.turns import RETRY_FIRST_MS, ranking
+from p2pnodes.verify.verdicts import FAULT_FIRST_MS, FAULT_MAX_MS
+from p2pnodes.verify.verifier import Verifier
+from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, hotkey
 
 AUTHOR = Author("//validator0")
+OWN = AUTHOR.hotkey.public_key
+SLOT_S = 60.0
+SECOND_MS = 1_000
+TTL_MS = NETWORK.verdict_ttl_s * SECOND_MS
 
 
 class Clock:
@@ -29,21 +38,36 @@ class Clock:
         return self.ms
 
 
-class Scripted:
-    """A verifier that answers what it is told, and counts."""
+class Scripted(Verifier):
+    """A verifier that answers what it is told, verified when it is told nothing more, and remembers."""
 
     method = "scripted"
 
-    def __init__(self, *findings: Finding | Exception) -> None:
+    def __init__(self, *findings: Finding | Exception, slot_s: float = 0.0, hold: bool = False) -> None:
         self.findings = list(findings)
+        self.slot = slot_s
         self.checked: list[bytes] = []
+        self.running = 0
+        self.most = 0
+        self.let_go = asyncio.Event()
+        if not hold:
+            self.let_go.set()
 
     async def verify(self, claim: StoredClaim) -> Finding:
         self.checked.append(claim.claim_id)
-        finding = self.findings.pop(0)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await self.let_go.wait()
+        finally:
+            self.running -= 1
+        finding = self.findings.pop(0) if self.findings else Finding(VERIFIED)
         if isinstance(finding, Exception):
             raise finding
         return finding
+
+    def slot_s(self, claim: StoredClaim) -> float:
+        return self.slot
 
 
 @pytest.fixture
@@ -66,6 +90,7 @@ async def database(tmp_path: Path, clock: Clock) -> AsyncIterator[Database]:
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scan without a pause that a test would wait for."""
     monkeypatch.setattr(scheduler_module, "SCAN_INTERVAL_S", 0.01)
+    monkeypatch.setattr(scheduler_module, "STANDING_POLL_S", 0.01)
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -74,8 +99,8 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def submit(database: Database, uuid: str) -> StoredClaim:
-    request = add("//Alice", [uuid], database._now_ms() // 1000)
+async def submit(database: Database, *uuids: str, host: str = "192.0.2.10") -> StoredClaim:
+    request = add("//Alice", uuids, database._now_ms() // SECOND_MS)
     return await database.submit_add(request, parse_body(request.body), None)
 
 
@@ -83,136 +108,516 @@ async def verdicts(database: Database) -> list[tuple[str, str]]:
     return [(row["finding"], row["detail"]) for row in await database.query("verdicts", {}, 100)]
 
 
-async def running(database: Database, verifier: Scripted | NoneVerifier, clock: Clock) -> Scheduler:
-    scheduler = Scheduler(database, verifier, AUTHOR.hotkey.public_key, clock)
-    scheduler.start()
-    return scheduler
+async def own_verdicts(database: Database) -> int:
+    """Verdict events in the log: each of them was published."""
+    return len(await database.query("event_log", {"kind": "verdict"}, 100))
 
 
-async def test_a_new_claim_is_verified_by_the_none_verifier(database: Database, clock: Clock) -> None:
-    scheduler = await running(database, NoneVerifier(), clock)
-    claim = await submit(database, "gpu-1")
-    scheduler.offer(claim.claim_id)
+def say(count: int, database: Database) -> Callable[[], Awaitable[bool]]:
+    async def said() -> bool:
+        return await own_verdicts(database) >= count
 
-    async def verified() -> bool:
-        return [row["status"] for row in await database.query("inventory", {}, 10)] == ["verified"]
-
-    await eventually(verified)
-    await scheduler.stop()
+    return said
 
 
-async def test_claims_from_before_the_start_are_found_by_the_scan(database: Database, clock: Clock) -> None:
-    await submit(database, "gpu-1")
-    await submit(database, "gpu-2")
-    scheduler = await running(database, NoneVerifier(), clock)
-
-    async def both() -> bool:
-        return await verdicts(database) == [("verified", "")] * 2
-
-    await eventually(both)
-    await scheduler.stop()
+async def entry(database: Database, claim: StoredClaim) -> Check | None:
+    return await database.read(lambda facts: checks.read_check(facts, claim.claim_id))
 
 
-async def test_a_claim_is_checked_once_while_its_verdict_is_fresh(database: Database, clock: Clock) -> None:
-    verifier = Scripted(Finding("verified"))  # a second check would find no answer and be logged as a failure
-    claim = await submit(database, "gpu-1")
-    scheduler = await running(database, verifier, clock)
-    for _ in range(3):
+@pytest.fixture
+async def running(database: Database, clock: Clock) -> AsyncIterator[Callable[..., Scheduler]]:
+    """Starts schedulers, each listening to commits as in the daemon, and stops them in the end."""
+    started: list[Scheduler] = []
+
+    def run(verifier: Verifier, *, checks_at_once: int = 4) -> Scheduler:
+        scheduler = Scheduler(database, verifier, OWN, clock, checks_at_once=checks_at_once)
+
+        def committed(commit: Commit) -> None:
+            for claim_id in commit.new_claims:
+                scheduler.offer(claim_id)
+            scheduler.voted(commit.voted)
+
+        database.on_commit = committed
+        scheduler.start()
+        started.append(scheduler)
+        return scheduler
+
+    yield run
+    for scheduler in started:
+        await scheduler.stop()
+
+
+Running = Callable[..., Scheduler]
+
+
+def idle(scheduler: Scheduler) -> Callable[[], Awaitable[bool]]:
+    async def nothing_queued() -> bool:
+        status = scheduler.status()
+        return bool(status["queued"] == 0 and status["running"] == 0)
+
+    return nothing_queued
+
+
+class TestEveryClaim:
+    """Each claim that waits for this validator gets a verdict, and one only."""
+
+    async def test_a_new_claim_is_checked_as_it_comes(self, database: Database, running: Running) -> None:
+        running(Scripted())
+        await submit(database, "gpu-1")
+
+        async def verified() -> bool:
+            return [row["status"] for row in await database.query("inventory", {}, 10)] == ["verified"]
+
+        await eventually(verified)
+
+    async def test_claims_from_before_the_start_are_found_by_the_scan(
+        self, database: Database, running: Running
+    ) -> None:
+        await submit(database, "gpu-1")
+        await submit(database, "gpu-2")
+        running(Scripted())
+        await eventually(say(2, database))
+
+    async def test_a_claim_is_checked_once_while_its_verdict_is_fresh(
+        self, database: Database, running: Running, clock: Clock
+    ) -> None:
+        verifier = Scripted()
+        claim = await submit(database, "gpu-1")
+        scheduler = running(verifier)
+        for _ in range(3):
+            scheduler.offer(claim.claim_id)
+        await eventually(say(1, database))
         scheduler.offer(claim.claim_id)
+        await eventually(idle(scheduler))
+        assert await database.read(lambda facts: checks.due(facts, OWN, clock.ms, NETWORK.verdict_ttl_s, 10)) == []
+        assert verifier.checked == [claim.claim_id]
 
-    async def done() -> bool:
-        return scheduler.queued == 0 and len(await verdicts(database)) == 1
+    async def test_claims_beyond_the_queue_are_found_again_by_the_scan(
+        self, database: Database, running: Running, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(scheduler_module, "QUEUED_CLAIMS_MAX", 2)
+        for number in range(5):
+            await submit(database, f"gpu-{number}")
+        running(Scripted())
+        await eventually(say(5, database))
+        assert len(await verdicts(database)) == 5
 
-    await eventually(done)
-    events = database.state.events
-    assert await database.due_claims(AUTHOR.hotkey.public_key, hlc_at(NOW_MS - 1000), 10) == []
-    await scheduler.stop()
-    assert database.state.events == events
-    assert verifier.checked == [claim.claim_id]
+    async def test_a_check_that_was_cut_off_by_the_end_is_made_after_the_next_start(
+        self, database: Database, running: Running
+    ) -> None:
+        """As after kill -9: there is no verdict, and the next start makes one. None is lost, none doubled."""
+        held = Scripted(hold=True)
+        claim = await submit(database, "gpu-1")
+        first = running(held)
 
+        async def begun() -> bool:
+            return held.running == 1
 
-async def test_a_verifier_that_is_down_says_nothing_and_is_asked_again(database: Database, clock: Clock) -> None:
-    verifier = Scripted(VerifierUnavailableError("service down"), Finding("failed", "wrong GPU"))
-    claim = await submit(database, "gpu-1")
-    scheduler = await running(database, verifier, clock)
+        await eventually(begun)
+        await first.stop()
+        assert await own_verdicts(database) == 0
+        second = running(Scripted())
+        await eventually(say(1, database))
+        await eventually(idle(second))
+        assert held.checked == [claim.claim_id]
+        assert await own_verdicts(database) == 1
 
-    async def failed() -> bool:
-        return await verdicts(database) == [("failed", "wrong GPU")]
+    async def test_a_check_that_was_cut_off_is_made_anew_though_the_vote_was_decided_meanwhile(
+        self, database: Database, running: Running
+    ) -> None:
+        held = Scripted(hold=True, slot_s=SLOT_S)
+        claim = await submit(database, "gpu-1")
+        first = running(held)
 
-    await eventually(failed)
-    await scheduler.stop()
-    assert verifier.checked == [claim.claim_id] * 2
+        async def begun() -> bool:
+            return held.running == 1
 
+        await eventually(begun)
+        await first.stop()
+        assert await entry(database, claim) == Check(NOW_MS)
+        others = electorate(200, stakes={"//validator0": 1, "//validator1": 99})
+        await database.set_electorate(others)
+        author = Author("//validator1")
+        await database.receive([author.delegate(), author.verdict(claim.claim_id)], NOW_MS)
+        assert (await database.query("claims", {}, 10))[0]["status"] == VERIFIED
+        running(Scripted(slot_s=SLOT_S))
+        await eventually(say(2, database))
 
-async def test_a_deleted_claim_is_not_checked(database: Database, clock: Clock) -> None:
-    verifier = Scripted()
-    claim = await submit(database, "gpu-1")
-    await database.submit_delete(delete("//Alice", "nodes:gpu-1", NOW_S), "gpu-1")
-    scheduler = await running(database, verifier, clock)
-    scheduler.offer(claim.claim_id)
+    async def test_nothing_is_checked_while_writes_are_refused(self, database: Database, running: Running) -> None:
+        verifier = Scripted()
+        claim = await submit(database, "gpu-1")
+        database.ledger.writes_refused = "test"
+        scheduler = running(verifier)
+        scheduler.offer(claim.claim_id)
+        await eventually(idle(scheduler))
+        assert verifier.checked == []
+        database.ledger.writes_refused = None
+        await eventually(say(1, database))
 
-    async def empty() -> bool:
-        return scheduler.queued == 0
+    async def test_a_validator_that_is_not_enrolled_checks_nothing(self, database: Database, running: Running) -> None:
+        """Its verdict would count for nothing, and cost the miner a challenge."""
+        verifier = Scripted()
+        await submit(database, "gpu-1")
+        after_its_delegation_ms = NOW_MS + 31 * 86_400 * SECOND_MS
+        await database.set_electorate(electorate(200, after_its_delegation_ms, stakes={"//validator0": 100}))
+        scheduler = running(verifier)
+        other = await submit(database, "gpu-2")  # comes by itself
 
-    await eventually(empty)
-    await scheduler.stop()
-    assert verifier.checked == []
+        async def looked_at() -> bool:
+            return await idle(scheduler)() and scheduler.scans > 2
 
-
-async def test_a_renewed_verdict_keeps_the_begin_of_its_unbroken_run(database: Database, clock: Clock) -> None:
-    await submit(database, "gpu-1")
-    scheduler = await running(database, NoneVerifier(), clock)
-
-    async def one() -> bool:
-        return len(await verdicts(database)) == 1
-
-    await eventually(one)
-    (first,) = await database.query("verdicts", {}, 10)
-    clock.ms += int(NETWORK.verdict_ttl_s * 1000 * 0.8)
-
-    async def renewed() -> bool:
-        (now,) = await database.query("verdicts", {}, 10)
-        return bool(now["at"] > first["at"])
-
-    await eventually(renewed)
-    (second,) = await database.query("verdicts", {}, 10)
-    await scheduler.stop()
-    assert second["since"] == first["since"]
-
-
-async def test_a_verdict_after_a_lapse_begins_a_new_run(database: Database, clock: Clock) -> None:
-    await submit(database, "gpu-1")
-    scheduler = await running(database, NoneVerifier(), clock)
-
-    async def one() -> bool:
-        return len(await verdicts(database)) == 1
-
-    await eventually(one)
-    await scheduler.stop()
-    (first,) = await database.query("verdicts", {}, 10)
-    clock.ms += NETWORK.verdict_ttl_s * 1000 + 1
-    scheduler = await running(database, NoneVerifier(), clock)
-
-    async def again() -> bool:
-        (now,) = await database.query("verdicts", {}, 10)
-        return bool(now["at"] > first["at"])
-
-    await eventually(again)
-    (second,) = await database.query("verdicts", {}, 10)
-    await scheduler.stop()
-    assert second["since"] == second["at"]
+        await eventually(looked_at)
+        assert await entry(database, other) is None
+        assert verifier.checked == []
 
 
-async def test_claims_beyond_the_queue_are_found_again_by_the_scan(
-    database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scheduler_module, "QUEUED_CLAIMS_MAX", 2)
-    for number in range(5):
-        await submit(database, f"gpu-{number}")
-    scheduler = await running(database, NoneVerifier(), clock)
+class TestTurns:
+    """A validator checks in its turn, and early when those before it have voted."""
 
-    async def all_five() -> bool:
-        return len(await verdicts(database)) == 5
+    @pytest.fixture
+    async def second(self, database: Database) -> str:
+        """Another validator of equal stake, enrolled, whose turn comes first at ``claim``."""
+        await database.set_electorate(electorate(200, stakes={"//validator0": 100, "//validator1": 100}))
+        other = Author("//validator1")
+        event = other.delegate()
+        await database.receive([event], NOW_MS)
+        self.other = other
+        return "//validator1"
 
-    await eventually(all_five)
-    await scheduler.stop()
+    async def claim_where(self, database: Database, first: str, begin: int = 0) -> StoredClaim:
+        """A claim at which a certain validator has the first turn."""
+        stakes = {hotkey(name).public_key: 100 for name in ("//validator0", "//validator1")}
+        for number in range(begin, begin + 64):
+            claim = await submit(database, f"gpu-{number}")
+            if ranking(claim.claim_id, stakes)[0] == hotkey(first).public_key:
+                return claim
+            await database.submit_delete(delete("//Alice", f"nodes:gpu-{number}", NOW_S), f"gpu-{number}")
+        raise AssertionError("64 draws went one way")
+
+    async def test_the_second_one_waits_for_its_slot(
+        self, database: Database, running: Running, clock: Clock, second: str
+    ) -> None:
+        verifier = Scripted(slot_s=SLOT_S)
+        claim = await self.claim_where(database, second)
+        scheduler = running(verifier)
+
+        async def noted() -> bool:
+            return claim.claim_id in scheduler._later
+
+        await eventually(noted)
+        assert verifier.checked == []
+        clock.ms += int(SLOT_S * SECOND_MS) + SECOND_MS
+        await eventually(say(1, database))
+
+    async def test_the_second_one_begins_when_the_first_has_voted(
+        self, database: Database, running: Running, second: str
+    ) -> None:
+        verifier = Scripted(slot_s=SLOT_S)
+        claim = await self.claim_where(database, second)
+        scheduler = running(verifier)
+
+        async def noted() -> bool:
+            return claim.claim_id in scheduler._later
+
+        await eventually(noted)
+        vote = self.other.verdict(claim.claim_id)
+        await database.receive([vote], NOW_MS)
+        await eventually(say(2, database))
+        assert verifier.checked == [claim.claim_id]
+
+
+class TestHosts:
+    """No two checks load one host, and no more run than the operator allows."""
+
+    async def test_claims_of_one_host_are_checked_one_after_the_other(
+        self, database: Database, running: Running
+    ) -> None:
+        verifier = Scripted(hold=True)
+        for number in range(3):
+            await submit(database, f"gpu-{number}")  # all of them at one host and port
+        scheduler = running(verifier)
+
+        async def begun() -> bool:
+            return len(verifier.checked) == 1 and bool(scheduler.status()["queued"] == 0)
+
+        await eventually(begun)
+        verifier.let_go.set()
+        await eventually(say(3, database))
+        assert verifier.most == 1
+
+    async def test_at_most_so_many_checks_run_at_once(self, database: Database, running: Running) -> None:
+        class Anywhere(Scripted):
+            def endpoints(self, claim: StoredClaim) -> frozenset[tuple[str, int]]:
+                return frozenset()
+
+        verifier = Anywhere(hold=True)
+        for number in range(6):
+            await submit(database, f"gpu-{number}")
+        running(verifier, checks_at_once=2)
+
+        async def full() -> bool:
+            return verifier.running == 2
+
+        await eventually(full)
+        verifier.let_go.set()
+        await eventually(say(6, database))
+        assert verifier.most == 2
+
+
+class TestOwnFaults:
+    """What is this validator's own fault never becomes a verdict; it is tried again, ever less often."""
+
+    async def test_a_verifier_that_is_down_says_nothing_and_is_asked_again(
+        self, database: Database, running: Running, clock: Clock
+    ) -> None:
+        verifier = Scripted(VerifierUnavailableError("service down"), Finding(FAILED, "wrong GPU"))
+        claim = await submit(database, "gpu-1")
+        scheduler = running(verifier)
+
+        async def noted() -> bool:
+            return await entry(database, claim) == Check(NOW_MS + FAULT_FIRST_MS, 0, 1, "service down")
+
+        await eventually(noted)
+        assert scheduler.status()["problem"] == "service down"
+        assert await own_verdicts(database) == 0
+        clock.ms += FAULT_FIRST_MS
+        await eventually(say(1, database))
+        assert await verdicts(database) == [(FAILED, "wrong GPU")]
+        assert scheduler.status()["problem"] is None
+        assert verifier.checked == [claim.claim_id] * 2
+
+    async def test_pauses_double_up_to_a_bound(self, database: Database, running: Running, clock: Clock) -> None:
+        verifier = Scripted(*[VerifierUnavailableError("down")] * 12)
+        claim = await submit(database, "gpu-1")
+        running(verifier)
+        pauses: list[int] = []
+        for times in range(1, 11):
+
+            async def faulted(times: int = times) -> bool:
+                held = await entry(database, claim)
+                return held is not None and held.faults == times
+
+            await eventually(faulted)
+            held = await entry(database, claim)
+            assert held is not None
+            pauses.append(held.due_ms - clock.ms)
+            clock.ms = held.due_ms
+        assert pauses == [min(FAULT_FIRST_MS * 2**time, FAULT_MAX_MS) for time in range(10)]
+
+    async def test_a_bug_of_the_verifier_costs_no_claim(
+        self, database: Database, running: Running, clock: Clock
+    ) -> None:
+        verifier = Scripted(RuntimeError("a bug"))
+        claim = await submit(database, "gpu-1")
+        scheduler = running(verifier)
+
+        async def told() -> bool:
+            held = await entry(database, claim)
+            return held is not None and "a bug" in held.note and "a bug" in scheduler.status()["problem"]
+
+        await eventually(told)
+        clock.ms += FAULT_FIRST_MS
+        await eventually(say(1, database))
+        assert await verdicts(database) == [(VERIFIED, "")]
+
+
+class TestAgain:
+    """Verdicts are renewed before they lapse; failed claims are tried again, ever less often."""
+
+    async def test_a_renewed_verdict_keeps_the_begin_of_its_unbroken_run(
+        self, database: Database, running: Running, clock: Clock
+    ) -> None:
+        claim = await submit(database, "gpu-1")
+        running(Scripted())
+        await eventually(say(1, database))
+        (first,) = await database.query("verdicts", {}, 10)
+        held = await entry(database, claim)
+        assert held is not None
+        assert TTL_MS * 0.25 <= held.due_ms - NOW_MS <= TTL_MS * 0.75
+        clock.ms = held.due_ms
+        await eventually(say(2, database))
+        (second,) = await database.query("verdicts", {}, 10)
+        assert second["at"] > first["at"]
+        assert second["since"] == first["since"]
+
+    async def test_a_verdict_after_a_lapse_begins_a_new_run(
+        self, database: Database, running: Running, clock: Clock
+    ) -> None:
+        await submit(database, "gpu-1")
+        scheduler = running(Scripted())
+        await eventually(say(1, database))
+        await scheduler.stop()
+        clock.ms += TTL_MS + SECOND_MS
+        running(Scripted())
+        await eventually(say(2, database))
+        (row,) = await database.query("verdicts", {}, 10)
+        assert row["since"] == row["at"]
+
+    @pytest.mark.parametrize("finding", [FAILED, ABSTAIN])
+    async def test_a_claim_that_did_not_pass_is_tried_again_ever_less_often(
+        self, database: Database, running: Running, clock: Clock, finding: str
+    ) -> None:
+        claim = await submit(database, "gpu-1")
+        running(Scripted(*[Finding(finding, "no")] * 3, Finding(VERIFIED)))
+        for failures in (1, 2, 3):
+
+            async def failed(failures: int = failures) -> bool:
+                held = await entry(database, claim)
+                return held is not None and held.failures == failures
+
+            await eventually(failed)
+            held = await entry(database, claim)
+            assert held is not None
+            assert held.due_ms - clock.ms == RETRY_FIRST_MS << (failures - 1)
+            clock.ms = held.due_ms
+
+        async def verified() -> bool:
+            return await verdicts(database) == [(VERIFIED, "")]
+
+        await eventually(verified)
+        held = await entry(database, claim)
+        assert held is not None
+        assert held.failures == 0
+
+    async def test_the_book_survives_a_restart(self, database: Database, running: Running, clock: Clock) -> None:
+        verifier = Scripted(Finding(FAILED, "no"))
+        await submit(database, "gpu-1")
+        first = running(verifier)
+        await eventually(say(1, database))
+        await first.stop()
+        clock.ms += RETRY_FIRST_MS - SECOND_MS
+        second = running(verifier)
+        await eventually(idle(second))
+        assert len(verifier.checked) == 1
+        clock.ms += SECOND_MS
+        await eventually(say(2, database))
+
+
+class TestDeleted:
+    """A claim that is gone is not checked, and its check is stopped."""
+
+    async def test_a_deleted_claim_is_not_checked(self, database: Database, running: Running) -> None:
+        verifier = Scripted()
+        claim = await submit(database, "gpu-1")
+        await database.submit_delete(delete("//Alice", "nodes:gpu-1", NOW_S), "gpu-1")
+        scheduler = running(verifier)
+        scheduler.offer(claim.claim_id)
+        await eventually(idle(scheduler))
+        assert verifier.checked == []
+
+    async def test_a_delete_stops_the_check(self, database: Database, running: Running) -> None:
+        verifier = Scripted(hold=True)
+        await submit(database, "gpu-1")
+        scheduler = running(verifier)
+
+        async def begun() -> bool:
+            return verifier.running == 1
+
+        await eventually(begun)
+        await database.submit_delete(delete("//Alice", "nodes:gpu-1", NOW_S), "gpu-1")
+
+        async def stopped() -> bool:
+            return verifier.running == 0
+
+        await eventually(stopped)
+        await eventually(idle(scheduler))
+        verifier.let_go.set()
+        await submit(database, "gpu-2")  # the workers are alive
+        await eventually(say(1, database))
+        assert len(await verdicts(database)) == 1
+
+    async def test_a_claim_that_is_gone_is_struck_out_of_the_book(
+        self, database: Database, running: Running, clock: Clock
+    ) -> None:
+        claim = await submit(database, "gpu-1")
+        running(Scripted())
+        await eventually(say(1, database))
+        await database.submit_delete(delete("//Alice", "nodes:gpu-1", NOW_S), "gpu-1")
+        clock.ms += TTL_MS
+
+        async def gone() -> bool:
+            return await entry(database, claim) is None
+
+        await eventually(gone)
+        assert await own_verdicts(database) == 1
+
+
+class TestByHand:
+    """An operator may have a claim checked out of turn."""
+
+    async def test_the_verdict_is_published_though_the_last_one_is_fresh(
+        self, database: Database, running: Running
+    ) -> None:
+        claim = await submit(database, "gpu-1")
+        scheduler = running(Scripted())
+        await eventually(say(1, database))
+        found = await scheduler.check_now(claim.claim_id)
+        assert found.finding == Finding(VERIFIED)
+        assert found.published
+        assert await own_verdicts(database) == 2
+
+    async def test_a_fault_is_told_and_nothing_published(self, database: Database, running: Running) -> None:
+        claim = await submit(database, "gpu-1")
+        scheduler = running(Scripted(Finding(VERIFIED), VerifierUnavailableError("service down")))
+        await eventually(say(1, database))
+        found = await scheduler.check_now(claim.claim_id)
+        assert (found.finding, found.reason, found.published) == (None, "service down", False)
+        assert await own_verdicts(database) == 1
+
+    async def test_an_unknown_claim_is_refused(self, database: Database, running: Running) -> None:
+        scheduler = running(Scripted())
+        with pytest.raises(NotCheckableError, match="unknown"):
+            await scheduler.check_now(bytes(32))
+
+    async def test_it_waits_for_the_host(self, database: Database, running: Running) -> None:
+        verifier = Scripted(hold=True)
+        await submit(database, "gpu-1")
+        scheduler = running(verifier)
+
+        async def begun() -> bool:
+            return verifier.running == 1
+
+        await eventually(begun)
+        other = await submit(database, "gpu-2")
+        by_hand = asyncio.create_task(scheduler.check_now(other.claim_id))
+        verifier.let_go.set()
+        async with asyncio.timeout(10):
+            found = await by_hand
+        assert found.finding == Finding(VERIFIED)
+        assert verifier.most == 1
+
+    async def test_a_claim_that_is_deleted_meanwhile_ends_it(self, database: Database, running: Running) -> None:
+        verifier = Scripted()
+        claim = await submit(database, "gpu-1")
+        scheduler = running(verifier)
+        await eventually(say(1, database))
+        verifier.let_go.clear()
+        by_hand = asyncio.create_task(scheduler.check_now(claim.claim_id))
+
+        async def begun() -> bool:
+            return verifier.running == 1
+
+        await eventually(begun)
+        await database.submit_delete(delete("//Alice", "nodes:gpu-1", NOW_S), "gpu-1")
+        async with asyncio.timeout(10):
+            found = await by_hand
+        assert found.finding is None
+        assert "deleted" in found.reason
+
+
+class TestBounds:
+    """What is remembered for later is bounded, however often it changes."""
+
+    async def test_reminders_are_bounded_and_the_latest_one_holds(
+        self, database: Database, running: Running, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(scheduler_module, "LATER_CLAIMS_MAX", 8)
+        scheduler = Scheduler(database, Scripted(), OWN, clock)
+        for turn in range(100):
+            scheduler._remind(bytes([turn % 5]) * 32, NOW_MS + turn)
+            assert len(scheduler._wakes) <= 16
+        for number in range(5, 50):
+            scheduler._remind(bytes([number]) * 32, NOW_MS)
+        assert len(scheduler._later) == 8
+        assert {scheduler._later[bytes([number]) * 32] - NOW_MS for number in range(5)} == {95, 96, 97, 98, 99}
+        assert {(scheduler._later[claim], claim) for claim in scheduler._later} <= set(scheduler._wakes)
