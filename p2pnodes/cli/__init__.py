@@ -10,10 +10,13 @@ from typing import Annotated
 import typer
 
 from p2pnodes import __version__
-from p2pnodes.cli import admin, db, keys, miner, settings
+from p2pnodes.cli import admin, agent, db, keys, lookup, miner, places, proof, settings
+from p2pnodes.cli.adopt import adopt
+from p2pnodes.cli.compare import compare
 from p2pnodes.cli.demo import demo
 from p2pnodes.cli.devnet import devnet
 from p2pnodes.cli.output import EXIT_CODES, ExitCode, command, fail, fail_line
+from p2pnodes.cli.verify import verify
 from p2pnodes.model.errors import P2PNodesError
 
 __all__ = ["app", "main"]
@@ -21,6 +24,7 @@ __all__ = ["app", "main"]
 _FIRST = "Begin here"
 _DAEMON = "Daemon"
 _OPERATOR = "Look into a running daemon"
+_ACT = "Tell a running daemon"
 _MINER = "Miners"
 
 app = typer.Typer(
@@ -63,7 +67,39 @@ command(app, "p2pnodes nodes --config p2pnodes.toml --status pending", panel=_OP
 command(app, "p2pnodes claims --config p2pnodes.toml --status failed --json", panel=_OPERATOR)(admin.claims)
 command(app, "p2pnodes verdicts --config p2pnodes.toml --finding failed", panel=_OPERATOR)(admin.verdicts)
 command(app, "p2pnodes events --config p2pnodes.toml --state void --limit 20", panel=_OPERATOR)(admin.events)
+app.add_typer(lookup.claim_app, name="claim", rich_help_panel=_OPERATOR)
+app.add_typer(lookup.node_app, name="node", rich_help_panel=_OPERATOR)
+command(
+    app,
+    "p2pnodes place --nodes UUID,UUID --chute-id ID --instance-id ID --name llama --username ann --verified",
+    "p2pnodes place --nodes UUID --chute-id ID --instance-id ID --private",
+    panel=_ACT,
+)(places.place)
+command(app, "p2pnodes release --nodes UUID,UUID --config p2pnodes.toml", panel=_ACT)(places.release)
+command(app, "p2pnodes verify CLAIM --config p2pnodes.toml --timeout 60", panel=_ACT)(verify)
+app.add_typer(proof.app, name="proof", rich_help_panel=_OPERATOR)
+command(
+    miner.app,
+    "p2pnodes miner adopt --from https://api.example --hotkey-file HOTKEY --api https://a.example --dry-run",
+    "p2pnodes miner adopt --from http://127.0.0.1:8100 --uri //Alice --api http://127.0.0.1:8200 --wait",
+)(adopt)
+command(
+    miner.app,
+    "p2pnodes miner probe --host 203.0.113.7 --server-id rack-1 > server.json",
+    "p2pnodes miner probe --sources",
+)(agent.probe)
+command(
+    miner.app,
+    "p2pnodes miner serve --hotkey-file HOTKEY --host 0.0.0.0 --allow 5Grw... --allow 5FHn...",
+    "p2pnodes miner serve --uri //Alice --allow any --recording gpus.json",
+)(agent.serve)
 app.add_typer(miner.app, name="miner", rich_help_panel=_MINER)
+command(
+    app,
+    "p2pnodes compare https://api.example --api http://127.0.0.1:8100 --gpus-only",
+    "p2pnodes compare http://127.0.0.1:8102 --api http://127.0.0.1:8100 --uri //Alice",
+    panel=_MINER,
+)(compare)
 
 
 def main() -> None:

@@ -1,9 +1,6 @@
-"""The operator's commands: they ask a running daemon over its admin socket (``api/admin.py``)."""
+"""What a running daemon holds and does, in lists: the operator's first look."""
 
-import http.client
-import json
 import re
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -11,9 +8,9 @@ from urllib.parse import urlencode
 
 import typer
 
+from p2pnodes.cli.asking import ConfigOption, SocketOption, admin_socket, ask
 from p2pnodes.cli.output import (
     JsonOption,
-    UnreachableError,
     duration,
     note,
     print_fields,
@@ -21,11 +18,6 @@ from p2pnodes.cli.output import (
     print_table,
     ss58,
 )
-from p2pnodes.model.errors import P2PNodesError
-
-ANSWER_S_MAX: Final = 10.0
-ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Bound of an answer; 10,000 rows take about a tenth of it."""
 
 ROWS_DEFAULT: Final = 100
 ROWS_MAX: Final = 10_000
@@ -46,16 +38,6 @@ def _kind(text: str) -> str:
     return text
 
 
-SocketOption = Annotated[
-    Path | None,
-    typer.Option("--socket", metavar="PATH", help="The daemon's admin socket; goes before --config."),
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", envvar="P2PNODES_CONFIG", metavar="FILE", help="The daemon's configuration: names its admin socket."
-    ),
-]
 LimitOption = Annotated[int, typer.Option(min=1, max=ROWS_MAX, help="Rows at most.")]
 HotkeyOption = Annotated[str | None, typer.Option(metavar="SS58", parser=ss58, help="Only this miner's.")]
 ClaimOption = Annotated[str | None, typer.Option(metavar="ID", parser=_hex_32, help="Only of this claim.")]
@@ -87,7 +69,7 @@ def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_
     Two daemons hold the same inventory when their state roots are equal; they should be when their vector digests
     (the same events) and electorate digests (the same stakes) are.
     """
-    found = ask(_socket(config, socket_path), "/status")
+    found = ask(admin_socket(config, socket_path), "/status")
     if as_json:
         print_json(found)
         return
@@ -113,6 +95,7 @@ def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_
             "received": _counts(found["outcomes"]),
             "forks": "; ".join(f"log {fork['log']} at seq {fork['seq']}" for fork in found["forks"]) or "none seen",
             "queues": _counts(found["queues"]),
+            "verifier": _verifier(found["verification"]),
             "clock": "no peer to compare with"
             if found["clock_offset_ms"] is None
             else f"peers are {found['clock_offset_ms'] / 1000:+.3f} s off",
@@ -129,7 +112,7 @@ def peers(*, config: ConfigOption = None, socket_path: SocketOption = None, as_j
     A peer lacks events that are not on their way to it yet; we lack those that it says it holds. With --json there is
     more about each session.
     """
-    found = ask(_socket(config, socket_path), "/peers")
+    found = ask(admin_socket(config, socket_path), "/peers")
     if as_json:
         print_json(found)
     else:
@@ -158,7 +141,7 @@ def nodes(
         "server_id": server,
         "claim_id": claim,
     }
-    _list(_socket(config, socket_path), "/nodes", filters, limit, NODE_COLUMNS, as_json=as_json)
+    _list(admin_socket(config, socket_path), "/nodes", filters, limit, NODE_COLUMNS, as_json=as_json)
 
 
 def claims(
@@ -174,7 +157,7 @@ def claims(
 ) -> None:
     """List the claims that a running daemon knows, and how the vote on each stands."""
     filters = {"hotkey": hotkey, "status": state, "task_id": task, "claim_id": claim}
-    _list(_socket(config, socket_path), "/claims", filters, limit, CLAIM_COLUMNS, as_json=as_json)
+    _list(admin_socket(config, socket_path), "/claims", filters, limit, CLAIM_COLUMNS, as_json=as_json)
 
 
 def verdicts(
@@ -191,7 +174,7 @@ def verdicts(
 ) -> None:
     """List the latest verdict of each validator on each claim."""
     filters = {"claim_id": claim, "validator": validator, "finding": finding}
-    _list(_socket(config, socket_path), "/verdicts", filters, limit, VERDICT_COLUMNS, as_json=as_json)
+    _list(admin_socket(config, socket_path), "/verdicts", filters, limit, VERDICT_COLUMNS, as_json=as_json)
 
 
 def events(
@@ -224,69 +207,7 @@ def events(
     """
     order = {"newest_first": "true"} if after is None else {"after": str(after)}
     filters = {"kind": kind, "state": state, "author": author, "node_key": node_key, "id": event_id, **order}
-    _list(_socket(config, socket_path), "/events", filters, limit, EVENT_COLUMNS, as_json=as_json)
-
-
-def ask(path: Path, route: str) -> Any:
-    """Answer of a running daemon's operator's interface.
-
-    Args:
-        path: Its admin socket.
-        route: Path and query.
-
-    Raises:
-        UnreachableError: Nobody answers there.
-        P2PNodesError: Refused, or no answer of this interface.
-    """
-    connection = _UnixConnection(path)
-    try:
-        connection.request("GET", route)
-        answer = connection.getresponse()
-        content = answer.read(ANSWER_BYTES_MAX + 1)
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnreachableError(
-            f"no daemon answers at {path} ({reason}); expected a running one: is it started, does --config name its "
-            "file, and may you use its socket?"
-        ) from error
-    finally:
-        connection.close()
-    if len(content) > ANSWER_BYTES_MAX:
-        raise P2PNodesError(f"{path} answered more than {ANSWER_BYTES_MAX} bytes; ask for less with --limit")
-    try:
-        found = json.loads(content)
-    except ValueError as error:
-        raise P2PNodesError(f"{path} answered {answer.status} without JSON; is a p2pnodes daemon there?") from error
-    if answer.status != 200:
-        detail = found.get("detail") if isinstance(found, dict) else found
-        raise P2PNodesError(f"the daemon answered {answer.status}: {detail}")
-    return found
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket; the standard library's, because importing an HTTP client costs more than the answer."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=ANSWER_S_MAX)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket instead of the host."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-def _socket(config: Path | None, socket_path: Path | None) -> Path:
-    if socket_path is not None:
-        return socket_path
-    if config is None:
-        raise typer.BadParameter(
-            "give the daemon's configuration with --config (or P2PNODES_CONFIG), or its socket with --socket"
-        )
-    from p2pnodes.config import load_settings
-
-    return load_settings(config).admin_socket_path
+    _list(admin_socket(config, socket_path), "/events", filters, limit, EVENT_COLUMNS, as_json=as_json)
 
 
 def _list(
@@ -311,6 +232,15 @@ def _print_peers(found: list[dict[str, Any]]) -> None:
         comparable = peer.get("same_vector") and peer.get("same_electorate")  # else the roots differ by right
         rows.append(peer | {"same_state_root": peer.get("same_state_root") if comparable else None})
     print_table(PEER_COLUMNS, rows, empty="no peers known")
+
+
+def _verifier(found: Mapping[str, Any] | None) -> str:
+    """How checks of claims go at a daemon."""
+    if found is None:
+        return "none: this daemon has no hotkey to vote with"
+    counts = _counts({name: found[name] for name in ("running", "queued", "later")})
+    trouble = f"; could not check: {found['problem']}" if found["problem"] else ""
+    return f"{found['method']}, checks: {counts}{trouble}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -5,9 +5,12 @@ import signal
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+if TYPE_CHECKING:
+    from p2pnodes.devnet import Devnet
 
 BASE_PORT_MAX: Final = 65_535 - 16
 
@@ -28,12 +31,24 @@ def devnet(
     epoch_s: Annotated[
         float, typer.Option(min=0.1, max=86_400, help="Seconds between blocks of the electorate.")
     ] = 60.0,
+    verifier: Annotated[
+        list[str] | None,
+        typer.Option(
+            show_default="none",
+            help="How GPUs are checked: none, nvml (miners run `p2pnodes miner serve`) or an installed package's. Give "
+            "it once, or once for each peer.",
+        ),
+    ] = None,
+    stake: Annotated[
+        list[int] | None,
+        typer.Option(min=0, max=2**62, show_default="100", help="Once, or once for each peer."),
+    ] = None,
 ) -> None:
     """Run a network of real daemons on this machine, for development.
 
-    The validators are //validator0, //validator1, … with a stake of 100 each, the registered miners //Alice, //Bob,
-    //Charlie and //Dave: development keys that everybody knows. Verifier none votes verified without a check, and
-    private verification hosts are allowed. A daemon that dies is reported and started again.
+    The validators are //validator0, //validator1, …, the registered miners //Alice, //Bob, //Charlie and //Dave:
+    development keys that everybody knows. Verifier none votes verified without a check, and private verification hosts
+    are allowed. A daemon that dies is reported and started again.
 
     Prints the URLs, then “devnet ready” once every peer has a session with every other; runs until Ctrl-C or SIGTERM.
     """
@@ -41,17 +56,25 @@ def devnet(
         if directory is None:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="p2pnodes-")))
         ports = [base_port + index for index in range(peers)]
-        asyncio.run(_run(directory.absolute(), ports, quorum, epoch_s))
+        from p2pnodes.devnet import Devnet
+
+        net = Devnet(
+            directory.absolute(),
+            ports,
+            quorum=quorum,
+            epoch_s=epoch_s,
+            stakes=stake or (),
+            verify=[{"verifier": name} for name in verifier or ()],
+            report=_say,
+        )
+        asyncio.run(_run(net))
 
 
-async def _run(directory: Path, ports: list[int], quorum: float, epoch_s: float) -> None:
-    from p2pnodes.devnet import Devnet
-
+async def _run(net: "Devnet") -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
-    net = Devnet(directory, ports, quorum=quorum, epoch_s=epoch_s, report=_say)
     starting = asyncio.create_task(net.start())
     stopped = asyncio.create_task(stopping.wait())
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,8 +1,10 @@
 """``p2pnodes miner``: register GPUs, follow their verification, delete them, at any of several daemons."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -23,6 +25,7 @@ from p2pnodes.cli.output import (
     say,
     ss58,
 )
+from p2pnodes.cli.progress import waiting_for_votes
 from p2pnodes.model.errors import ConfigError, LocalProtocolError, P2PNodesError
 
 if TYPE_CHECKING:
@@ -104,7 +107,8 @@ def add(
             print_table(("uuid", "gpu_identifier", "created_at"), found["nodes"], empty="no GPUs")
         try:
             if wait:
-                status = await client.wait_verified(registration.task_id, timeout_s=timeout_s)
+                with waiting_for_votes() as progress:
+                    status = await client.wait_verified(registration.task_id, timeout_s=timeout_s, on_progress=progress)
                 found["status"] = status.status
                 if not as_json:
                     say(f"decided: {status.status}")
@@ -112,7 +116,7 @@ def add(
             if as_json:
                 print_json(found)
 
-    _run(api, signer, retries, register)
+    run_with(register, open_client(api, signer, retries))
 
 
 @command(app, "p2pnodes miner list --api http://127.0.0.1:8100 --hotkey 5Grw...", name="list")
@@ -144,7 +148,7 @@ def list_(
                 rows = [{"gpu": gpu_identifier, **counts} for gpu_identifier, counts in totals.items()]
                 print_table(("gpu", "provisioned", "idle"), rows, empty="no GPUs are listed")
 
-    _run(api, None, retries, fetch)
+    run_with(fetch, open_client(api, None, retries))
 
 
 @command(app, "p2pnodes miner status TASK --wait --timeout 600 --uri //Alice --api http://127.0.0.1:8100")
@@ -171,7 +175,8 @@ def status(
 
         found = await client.task_status(task)
         if wait and found.status == "pending":
-            found = await client.wait_verified(task, timeout_s=timeout_s)
+            with waiting_for_votes() as progress:
+                found = await client.wait_verified(task, timeout_s=timeout_s, on_progress=progress)
         if as_json:
             print_json(found.model_dump(mode="json", exclude_none=True))
         else:
@@ -179,7 +184,63 @@ def status(
         if found.status in {"failed", "error"}:
             raise TaskFailedError(task, found.reason or "the API gives no reason")
 
-    _run(api, signer, retries, fetch)
+    run_with(fetch, open_client(api, signer, retries))
+
+
+@command(
+    app,
+    "p2pnodes miner follow --uri //Alice --api http://127.0.0.1:8100 --api http://127.0.0.1:8101",
+    "p2pnodes miner follow --hotkey 5Grw... --api http://127.0.0.1:8100 --timeout 3600 --json",
+)
+def follow(
+    *,
+    api: ApiOption,
+    hotkey: Annotated[
+        str | None, typer.Option(metavar="SS58", parser=ss58, help="The miner, instead of its key: this needs none.")
+    ] = None,
+    hotkey_file: HotkeyFileOption = None,
+    uri: UriOption = None,
+    timeout_s: Annotated[
+        float | None,
+        typer.Option("--timeout", min=0, metavar="S", show_default="no limit", help="Seconds to follow, then exit 0."),
+    ] = None,
+    retries: RetriesOption = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Follow a miner's GPUs and tasks: how things stand now, then each change as it happens, until Ctrl-C.
+
+    When a daemon goes away the next one is asked, and what changed meanwhile is told. With --json every event of the
+    stream is a line: {"event", "api", "data"}; reset means that a whole snapshot follows, up to snapshot_end.
+    """
+    if [hotkey, hotkey_file, uri].count(None) != 2:
+        raise typer.BadParameter("give exactly one of --hotkey SS58, --hotkey-file FILE and --uri URI")
+    address = load_signer(hotkey_file, uri).address if hotkey is None else hotkey
+
+    async def tail(client: "MinerClient") -> None:
+        from datetime import UTC, datetime
+
+        from p2pnodes.miner.tail import Tail
+
+        told = Tail()
+        followed = ""
+        try:
+            async with asyncio.timeout(timeout_s), aclosing(client.follow(address)) as changes:
+                async for kind, data, served_by in changes:
+                    if served_by != followed:
+                        followed = served_by
+                        note(f"{followed}: following {address}")
+                    if as_json:
+                        line = json.dumps({"event": kind, "api": served_by, "data": data})
+                        print(line, flush=True)  # whoever reads a pipe waits for it
+                        continue
+                    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                    for line in told.take(kind, data):
+                        say(f"{now} {line}")
+                    sys.stdout.flush()
+        except TimeoutError:
+            pass  # followed for as long as was asked
+
+    run_with(tail, open_client(api, None, retries))
 
 
 @command(app, "p2pnodes miner delete UUID UUID --hotkey-file HOTKEY --api https://a.example")
@@ -218,22 +279,17 @@ def delete(
             if as_json:
                 print_json({"deleted": deleted, "refused": refused})
 
-    _run(api, signer, retries, remove)
+    run_with(remove, open_client(api, signer, retries))
     raise typer.Exit(ExitCode.FAILED if refused else ExitCode.DONE)
 
 
-def _run(
-    apis: list[str],
-    hotkey: "Hotkey | None",
-    retries: int,
-    work: "Callable[[MinerClient], Coroutine[Any, Any, None]]",
-) -> None:
-    """Do a command's work with an open client; what keeps an API from serving is told when it changes.
+def open_client(apis: list[str], hotkey: "Hotkey | None", retries: int, *, option: str = "--api") -> "MinerClient":
+    """A client for ``run_with``; what keeps an API from serving is told on stderr when it changes.
 
     Raises:
-        typer.BadParameter: An API is no base URL.
+        typer.BadParameter: An API is no base URL; names the option that it came from.
     """
-    from p2pnodes.miner.client import ApiUnreachableError, MinerClient, TaskTimeoutError
+    from p2pnodes.miner.client import MinerClient
 
     told: dict[str, str] = {}
 
@@ -246,16 +302,25 @@ def _run(
         note(f"retrying in {wait_s:g} s ({number} of {retries})")
 
     try:
-        opened = MinerClient(apis, hotkey, retries=retries, on_failure=failed, on_retry=retrying)
+        return MinerClient(apis, hotkey, retries=retries, on_failure=failed, on_retry=retrying)
     except LocalProtocolError as error:
-        raise typer.BadParameter(f"--api: {error}") from error
+        raise typer.BadParameter(f"{option}: {error}") from error
 
-    async def with_client() -> None:
-        async with opened as client:
-            await work(client)
+
+def run_with(work: "Callable[..., Coroutine[Any, Any, None]]", *clients: "MinerClient") -> None:
+    """Do a command's work with open clients, which are its arguments.
+
+    Raises:
+        UnreachableError: No API served a request, or nothing was decided in time.
+    """
+    from p2pnodes.miner.client import ApiUnreachableError, TaskTimeoutError
+
+    async def with_clients() -> None:
+        async with AsyncExitStack() as stack:
+            await work(*[await stack.enter_async_context(client) for client in clients])
 
     try:
-        asyncio.run(with_client())
+        asyncio.run(with_clients())
     except (ApiUnreachableError, TaskTimeoutError) as error:
         raise UnreachableError(str(error)) from error
 
@@ -288,22 +353,23 @@ def _read_body(file: str) -> bytes:
 
 def _by_model(by_miner: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of the detailed inventory: one per miner and GPU model."""
-    rows: list[dict[str, Any]] = []
+    from p2pnodes.miner.compare import count_by_model
+
+    chutes: dict[tuple[str, str], set[str]] = {}
     try:
+        counts = count_by_model(by_miner)
         for miner, held in by_miner.items():
-            busy: dict[str, list[str]] = {}
             for node in held["provisioned"]:
-                busy.setdefault(node["gpu"], []).append(str(node["chute"]["name"]))
-            rows.extend(
-                {
-                    "miner": miner,
-                    "gpu": gpu_identifier,
-                    "idle": held["idle"].get(gpu_identifier, 0),
-                    "provisioned": len(busy.get(gpu_identifier, [])),
-                    "chutes": ", ".join(sorted(set(busy.get(gpu_identifier, [])))) or None,
-                }
-                for gpu_identifier in sorted(held["idle"].keys() | busy.keys())
-            )
-    except (TypeError, KeyError, AttributeError) as error:
+                chutes.setdefault((miner, node["gpu"]), set()).add(str(node["chute"]["name"]))
+    except (ValueError, TypeError, KeyError) as error:
         raise P2PNodesError("the API answered no detailed inventory; is it a p2pnodes daemon?") from error
-    return rows
+    return [
+        {
+            "miner": miner,
+            "gpu": gpu,
+            "idle": count.idle,
+            "provisioned": count.provisioned,
+            "chutes": ", ".join(sorted(chutes.get((miner, gpu), ()))) or None,
+        }
+        for (miner, gpu), count in counts.items()
+    ]

@@ -111,9 +111,12 @@ def status_of(path: Path) -> os.stat_result | None:
 
 def _findings(config: Path) -> tuple[list[str], list[str]]:
     """Problems and warnings; those of the files that a configuration names only when it can be read itself."""
+    from p2pnodes.api.denied import read_denied
     from p2pnodes.chain.file import read_electorate
     from p2pnodes.chain.wallet import load_hotkey, load_node_key
     from p2pnodes.config import InvalidSettingsError, load_settings
+    from p2pnodes.verify.exchange import Exchange
+    from p2pnodes.verify.verifier import Setup, make_verifier
 
     try:
         settings = load_settings(config)
@@ -133,6 +136,12 @@ def _findings(config: Path) -> tuple[list[str], list[str]]:
     electorate = checked(read_electorate, settings.electorate.file)
     hotkey = checked(load_hotkey, settings.hotkey_file) if settings.hotkey_file is not None else None
     checked(load_node_key, settings.node_key_path, optional=settings.node_key_file is None)
+    if settings.api.deny_file is not None:
+        checked(read_denied, settings.api.deny_file)
+    if hotkey is not None:  # without one nothing is verified
+        exchange = Exchange(allow_private=settings.api.allow_private_hosts, online=lambda: True)
+        setup = Setup(settings.verify, hotkey, settings.network, exchange, time.time, os.urandom)
+        checked(lambda _: make_verifier(settings.verify.verifier, setup), config)
     problem, warning = _data_dir_findings(settings.data_dir)
     warnings = _hotkey_warnings(settings, hotkey, electorate)
     if electorate is not None:

@@ -8,6 +8,8 @@ from p2pnodes.miner.client import (
     MalformedAnswerError,
     MinerClient,
     MinerError,
+    NodeList,
+    NodesEvent,
     NotFoundError,
     RefusedError,
     RegisteredNode,
@@ -16,6 +18,7 @@ from p2pnodes.miner.client import (
     TaskStatus,
     TaskTimeoutError,
     TooOftenError,
+    WaitProgress,
 )
 
 __all__ = [
@@ -26,6 +29,8 @@ __all__ = [
     "MalformedAnswerError",
     "MinerClient",
     "MinerError",
+    "NodeList",
+    "NodesEvent",
     "NotFoundError",
     "RefusedError",
     "RegisteredNode",
@@ -34,4 +39,5 @@ __all__ = [
     "TaskStatus",
     "TaskTimeoutError",
     "TooOftenError",
+    "WaitProgress",
 ]

@@ -1,11 +1,12 @@
 """The command line in this process: what a command prints, and how it ends."""
 
+import asyncio
 import errno
 import io
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,11 @@ import orjson
 import pytest
 import tomli_w
 
+from p2pnodes.api.admin import create_admin_app, start_admin
 from p2pnodes.chain.wallet import create_node_key, write_hotkey_file
 from p2pnodes.cli import main
+from p2pnodes.metrics import status_registry
+from tests.fake_daemon import FakeDaemon
 from tests.support import NETWORK, hotkey
 
 
@@ -38,6 +42,7 @@ class Ended(NamedTuple):
 
 
 Cli = Callable[..., Ended]
+Ask = Callable[..., Awaitable[Ended]]
 Forbid = Callable[[Path], None]
 
 
@@ -100,3 +105,23 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> Forbid:
         monkeypatch.setattr(Path, "stat", refuse)
 
     return forbid
+
+
+@pytest.fixture
+async def daemon(config: Path) -> AsyncIterator[FakeDaemon]:
+    """A daemon that answers at the socket that ``config`` names."""
+    daemon = FakeDaemon()
+    app = create_admin_app(daemon, status_registry(daemon.status))
+    runner = await start_admin(app, config.parent / "data" / "admin.sock")
+    yield daemon
+    await runner.cleanup()
+
+
+@pytest.fixture
+def ask(cli: Cli, config: Path, daemon: FakeDaemon) -> Ask:
+    """Run a command beside the daemon's loop."""
+
+    async def ask(*arguments: object) -> Ended:
+        return await asyncio.to_thread(cli, *arguments, "--config", config)
+
+    return ask

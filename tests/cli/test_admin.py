@@ -2,43 +2,18 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from p2pnodes.api.admin import create_admin_app, start_admin
-from p2pnodes.cli import admin
-from p2pnodes.metrics import status_registry
-from tests.cli.conftest import Cli, Ended
+from p2pnodes.cli import admin, asking
+from tests.cli.conftest import Ask, Cli
 from tests.fake_daemon import FakeDaemon
 from tests.support import hotkey
 
-Ask = Callable[..., Awaitable[Ended]]
-
 ALICE = hotkey("//Alice").address
 NODE = {"uuid": "u1", "status": "verified", "gpu_identifier": "h100_sxm", "hotkey": "5Alice", "server_id": None}
-
-
-@pytest.fixture
-async def daemon(config: Path) -> AsyncIterator[FakeDaemon]:
-    """A daemon that answers at the socket that ``config`` names."""
-    daemon = FakeDaemon()
-    app = create_admin_app(daemon, status_registry(daemon.status))
-    runner = await start_admin(app, config.parent / "data" / "admin.sock")
-    yield daemon
-    await runner.cleanup()
-
-
-@pytest.fixture
-def ask(cli: Cli, config: Path, daemon: FakeDaemon) -> Ask:
-    """Run a command beside the daemon's loop."""
-
-    async def ask(*arguments: object) -> Ended:
-        return await asyncio.to_thread(cli, *arguments, "--config", config)
-
-    return ask
 
 
 class TestStatus:
@@ -58,6 +33,7 @@ class TestStatus:
             "8 GPUs, 42 events",
             "40 stored, 3 known",
             "1 writer",
+            "graval, checks: 2 running, 5 later",
             "none seen",
             "peers are -1.500 s off",
             "5Peer",
@@ -75,12 +51,18 @@ class TestStatus:
             "clock_offset_ms": None,
         }
         daemon.snapshot["electorate"]["error"] = "file is gone"
+        daemon.snapshot["verification"]["problem"] = "GraVal service down"
         daemon.snapshot["gossip"]["peers"] = []
         out = (await ask("status")).out
         for text in ("there is no electorate yet", "own head not heard", "log abc/0 at seq 3", "file is gone"):
             assert text in out
+        assert "could not check: GraVal service down" in out
         assert "no peer to compare with" in out
         assert "no peers known" in out
+
+    async def test_a_daemon_without_a_hotkey_checks_nothing(self, ask: Ask, daemon: FakeDaemon) -> None:
+        daemon.snapshot["verification"] = None
+        assert "none: this daemon has no hotkey to vote with" in (await ask("status")).out
 
     async def test_a_reason_is_said_once(self, ask: Ask, daemon: FakeDaemon) -> None:
         daemon.snapshot |= {
@@ -282,7 +264,7 @@ class TestNobodyThere:
             writer.close()
             await writer.wait_closed()
 
-        monkeypatch.setattr(admin, "ANSWER_BYTES_MAX", 4096)
+        monkeypatch.setattr(asking, "ANSWER_BYTES_MAX", 4096)
         async with await asyncio.start_unix_server(serve, tmp_path / "s"):
             ended = await asyncio.to_thread(cli, "status", "--socket", tmp_path / "s")
         assert ended.code == code

@@ -1,9 +1,12 @@
 """The miner's commands against APIs that answer what a test tells them to."""
 
 import asyncio
+import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,17 @@ import pytest
 from p2pnodes.chain.wallet import write_hotkey_file
 from p2pnodes.miner.client import MinerClient
 from tests.cli.conftest import Cli, Ended
-from tests.miner.fake_api import FakeApi, Reply, answers, dead_url, hangs_up, registered, serving
+from tests.miner.fake_api import (
+    FakeApi,
+    Reply,
+    answers,
+    dead_url,
+    event,
+    hangs_up,
+    registered,
+    serving,
+    streams,
+)
 from tests.support import hotkey
 
 Serve = Callable[..., Awaitable[FakeApi]]
@@ -20,14 +33,16 @@ Run = Callable[..., Awaitable[Ended]]
 ALICE = ("--uri", "//Alice")
 ADDRESS = hotkey("//Alice").address
 TASK = "5Alice::00"
+GONE = answers(404, {"detail": "gone"})
+"""Ends whoever follows."""
 
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
-        async def start(*replies: Reply) -> FakeApi:
-            return await stack.enter_async_context(serving(FakeApi(*replies)))
+        async def start(*replies: Reply, events: Sequence[Reply] = ()) -> FakeApi:
+            return await stack.enter_async_context(serving(FakeApi(*replies, events=events)))
 
         yield start
 
@@ -48,6 +63,16 @@ def server(tmp_path: Path) -> Path:
     path = tmp_path / "server.json"
     path.write_text(json.dumps({"server_id": "s", "server_name": None, "nodes": [{"uuid": "u1"}]}, indent=2))
     return path
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Stderr as a terminal without colours."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    return stderr
 
 
 class TestAdd:
@@ -94,7 +119,7 @@ class TestAdd:
         api = await serve(answers(202, registered("u1")), answers(200, {"status": "failed", "detail": "no GPU"}))
         ended = await run("add", server, *ALICE, "--api", api.url, "--wait", "--json")
         assert (ended.code, ended.json["task_id"]) == (1, TASK)
-        assert ended.error == f"task {TASK} failed: no GPU"
+        assert ended.error == f"task {TASK} failed: no GPU"  # and no note: there was nothing to wait for
 
     @pytest.mark.parametrize(
         ("content", "reason"),
@@ -206,12 +231,32 @@ class TestStatus:
         api = await serve(pending, pending, answers(200, {"status": "verified"}))
         ended = await run("status", TASK, *ALICE, "--api", api.url, "--wait")
         assert (ended.code, ended.out) == (0, "verified\n")
+        assert ended.err == "p2pnodes: waiting for the validators' votes\n"
+
+    async def test_what_is_decided_is_not_waited_for(self, serve: Serve, run: Run) -> None:
+        api = await serve(answers(200, {"status": "verified"}))
+        ended = await run("status", TASK, *ALICE, "--api", api.url, "--wait", "--json")
+        assert (ended.code, ended.err, ended.json) == (0, "", {"status": "verified"})
+
+    async def test_on_a_terminal_a_line_tells_how_the_wait_stands_and_vanishes(
+        self, serve: Serve, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stderr = terminal(monkeypatch)
+        told = event("reset") + event("claim", task_id=TASK, status="verified")
+        pending = answers(200, {"status": "pending"})
+        api = await serve(pending, pending, answers(200, {"status": "verified"}), events=[streams(told)])
+        ended = await run("status", TASK, *ALICE, "--api", api.url, "--wait")
+        assert (ended.code, ended.out) == (0, "verified\n")
+        shown = stderr.getvalue()
+        assert "decided: 2 polls, 2 events" in shown
+        assert "0:00:0" in shown
+        assert shown.endswith("\x1b[2K")  # erased
 
     async def test_wait_ends_with_the_time(self, serve: Serve, run: Run) -> None:
         api = await serve(answers(200, {"status": "pending"}))
         ended = await run("status", TASK, *ALICE, "--api", api.url, "--wait", "--timeout", "0.1")
         assert ended.code == 3
-        assert "still pending after 0.1 s" in ended.error
+        assert "error: task 5Alice::00 is still pending after 0.1 s" in ended.err
 
 
 class TestList:
@@ -257,6 +302,80 @@ class TestList:
         ended = await run("list", "--api", api.url, option)
         assert ended.code == 1
         assert "is it a p2pnodes daemon?" in ended.error
+
+
+class TestFollow:
+    """A live tail of one's nodes and tasks, over several daemons."""
+
+    SNAPSHOT = (
+        event("reset") + event("node", uuid="u1", status="pending", gpu_identifier="h100") + event("snapshot_end")
+    )
+    CHANGE = event("node", uuid="u1", status="verified", gpu_identifier="h100\x1b[31m")
+
+    @pytest.fixture(autouse=True)
+    def _reconnect_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("RECONNECT_S", "RECONNECT_S_MIN"):
+            monkeypatch.setattr(f"p2pnodes.miner.client.{name}", 0.01)
+
+    async def test_changes_are_lines_with_their_time(self, serve: Serve, run: Run) -> None:
+        api = await serve(events=[streams(self.SNAPSHOT + self.CHANGE, ends=True), GONE])
+        ended = await run("follow", *ALICE, "--api", api.url)
+        times, told = zip(*(line.split(" ", 1) for line in ended.out.splitlines()), strict=True)
+        assert told == ("now: 1 GPU (1 pending); 0 tasks", r"node u1 verified h100\x1b[31m")
+        assert all(datetime.fromisoformat(time).tzinfo is UTC for time in times)
+        assert api.followed[0].path == f"/nodes/events?hotkey={ADDRESS}"
+
+    async def test_json_has_one_event_a_line(self, serve: Serve, run: Run) -> None:
+        api = await serve(events=[streams(self.SNAPSHOT + self.CHANGE, ends=True), GONE])
+        ended = await run("follow", "--hotkey", ADDRESS, "--api", api.url, "--json")
+        lines = [json.loads(line) for line in ended.out.splitlines()]
+        assert [line["event"] for line in lines] == ["reset", "node", "snapshot_end", "node"]
+        assert lines[1] == {
+            "event": "node",
+            "api": api.url,
+            "data": {"uuid": "u1", "status": "pending", "gpu_identifier": "h100"},
+        }
+        assert "\x1b" not in ended.out
+
+    async def test_the_next_daemon_goes_on_and_tells_what_changed(self, serve: Serve, run: Run) -> None:
+        first = await serve(events=[streams(self.SNAPSHOT, ends=True), GONE])
+        later = event("reset") + event("node", uuid="u2", status="pending", gpu_identifier="a100")
+        second = await serve(events=[streams(later + event("snapshot_end"), ends=True), GONE])
+        ended = await run("follow", *ALICE, "--api", first.url, "--api", second.url)
+        assert [line.split(" ", 1)[1] for line in ended.out.splitlines()[1:]] == [
+            "node u1 deleted",
+            "node u2 pending a100",
+        ]
+        assert ended.err.splitlines() == [
+            f"p2pnodes: {first.url}: following {ADDRESS}",
+            f"p2pnodes: {first.url}: the stream of events ended",
+            f"p2pnodes: {first.url}: 404: gone",
+            f"p2pnodes: {second.url}: following {ADDRESS}",
+            f"p2pnodes: {second.url}: the stream of events ended",
+            f"p2pnodes: error: {second.url} answered 404: gone",
+        ]
+        assert ended.code == 1
+
+    async def test_it_ends_when_its_time_is_over(self, serve: Serve, run: Run) -> None:
+        api = await serve(events=[streams(self.SNAPSHOT)])
+        ended = await run("follow", *ALICE, "--api", api.url, "--timeout", "0.2")
+        assert (ended.code, len(api.followed)) == (0, 1)
+
+    async def test_nobody_there_is_exit_code_3(self, run: Run) -> None:
+        ended = await run("follow", *ALICE, "--api", dead_url())
+        assert ended.code == 3
+        assert "error: no API served the request" in ended.err
+
+    async def test_an_api_without_a_stream_is_exit_code_1(self, serve: Serve, run: Run) -> None:
+        api = await serve(answers(200, {}))
+        ended = await run("follow", *ALICE, "--api", api.url)
+        assert (ended.code, ended.error) == (1, f"{api.url} answered 404: Not Found")
+
+    @pytest.mark.parametrize("keys", [[], [*ALICE, "--hotkey", ADDRESS], [*ALICE, "--hotkey-file", "x"]])
+    async def test_there_is_exactly_one_miner(self, run: Run, keys: list[str]) -> None:
+        ended = await run("follow", *keys, "--api", "http://127.0.0.1:1")
+        assert ended.code == 2
+        assert "exactly one of --hotkey" in ended.err
 
 
 class TestDelete:

@@ -66,6 +66,24 @@ class TestCheck:
         assert ended.error == f"{path}: cannot be looked for (Permission denied); run this as the daemon's user"
 
 
+    @pytest.mark.parametrize(
+        ("settings", "problem"),
+        [
+            ('[verify]\nverifier = "nonesuch"\n', "verify.verifier: found 'nonesuch', expected one that is installed"),
+            ('[verify]\nverifier = "graval"\n', "verify.graval.url: missing"),
+            ('[api]\ndeny_file = "denied.toml"\n', "denied.toml"),
+        ],
+    )
+    def test_a_verifier_or_deny_list_that_cannot_be_had_is_one_line(
+        self, cli: Cli, config: Path, settings: str, problem: str
+    ) -> None:
+        (config.parent / "denied.toml").write_text('"5Nobody" = "?"\n')
+        config.write_text(f"{config.read_text()}\n{settings}")
+        ended = cli("config", "check", "--config", config)
+        assert ended.code == 1
+        assert problem in ended.error
+
+
 class TestWarnings:
     """What works, but perhaps not as it was meant to: a line each on stderr, exit code 0."""
 

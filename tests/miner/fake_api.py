@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -23,17 +23,21 @@ Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class FakeApi:
-    """Answers with its replies in order, the last one again and again."""
+    """Answers with its replies in order, the last one again and again; for its stream of events it has others."""
 
-    def __init__(self, *replies: Reply) -> None:
+    def __init__(self, *replies: Reply, events: Sequence[Reply] = ()) -> None:
         self.replies = list(replies)
+        self.events = list(events) or [answers(404, {"detail": "Not Found"})]
         self.asked: list[Asked] = []
+        self.followed: list[Asked] = []
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name != "Host"}
-        self.asked.append(Asked(request.method, request.path_qs, headers, await request.read()))
-        reply = self.replies[min(len(self.asked), len(self.replies)) - 1]
+        follows = request.path == "/nodes/events"
+        asked, replies = (self.followed, self.events) if follows else (self.asked, self.replies)
+        asked.append(Asked(request.method, request.path_qs, headers, await request.read()))
+        reply = replies[min(len(asked), len(replies)) - 1]
         return await reply(request)
 
 
@@ -43,6 +47,39 @@ def answers(status: int, body: Any = None, headers: Mapping[str, str] | None = N
 
     async def reply(_: web.Request) -> web.Response:
         return web.Response(status=status, body=raw, headers=headers)
+
+    return reply
+
+
+def lists(*nodes: Any) -> Reply:
+    """A miner's own nodes, as upstream streams them: without a content type of their own."""
+    rows = (node if isinstance(node, bytes) else json.dumps(node).encode() for node in nodes)
+    return answers(200, b"".join(b"data: " + row + b"\n\n" for row in rows))
+
+
+def event(kind: str, number: int | None = None, /, **data: Any) -> bytes:
+    """One event of ``GET /nodes/events``."""
+    name = b"" if number is None else b"id: e-%d\n" % number
+    return name + f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def streams(*parts: bytes | Callable[[], Awaitable[object]], ends: bool = False, cut: bool = False) -> Reply:
+    """A stream of events: its bytes, waiting for what is called in between; then it ends, is cut, or stays open."""
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for part in parts:
+            if isinstance(part, bytes):
+                await response.write(part)
+            else:
+                await part()
+        if cut:
+            assert request.transport is not None
+            request.transport.abort()
+        elif not ends:
+            await asyncio.Event().wait()
+        return response
 
     return reply
 
