@@ -1,37 +1,65 @@
-"""The operator's interface: what this daemon holds and does, read-only, on a Unix socket and (if asked) on loopback.
+"""The operator's interface: what this daemon holds and does, on a Unix socket and (if asked, to read) on loopback.
 
-Routes: ``/status``, ``/peers``, ``/nodes``, ``/claims``, ``/verdicts``, ``/events``, ``/metrics`` and ``/healthz``.
-Answers are JSON, that of ``/metrics`` is Prometheus text. The lists take ``limit`` (1 to 10,000; 100 unless told) and
-the columns of their view as filters: ``/claims?status=pending&limit=10``. Nothing here changes anything, and nothing
-here is a secret from the group of the socket (mode 0660).
+Routes to read: ``/status``, ``/peers``, ``/nodes``, ``/claims``, ``/verdicts``, ``/placements``, ``/events``,
+``/metrics`` and ``/healthz``; ``/claims/{id}`` and ``/nodes/{uuid}`` explain one claim and one GPU,
+``/proof/{uuid}`` proves one to others. Answers are JSON, that of ``/metrics`` is Prometheus text. The lists take
+``limit`` (1 to 10,000; 100 unless told) and the columns of their view as filters:
+``/claims?status=pending&limit=10``.
+
+Routes that change something: ``POST /place``, ``/release`` and ``/verify`` (``admin_schemas`` has their bodies). They
+are taken on the Unix socket alone, from whom its mode 0660 lets in; nothing here is a secret from those.
 """
 
 import asyncio
 import os
+import re
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, ValidationError
 
-from p2pnodes.api.errors import ApiError, answer_errors, echo, json_response
-from p2pnodes.model.errors import ConfigError
+from p2pnodes.api import explanations
+from p2pnodes.api.admin_schemas import PlaceBody, ReleaseBody, VerifyBody
+from p2pnodes.api.bodies import read_body
+from p2pnodes.api.errors import ApiError, answer_errors, echo, invalid_values, json_response
+from p2pnodes.model.errors import ConfigError, P2PNodesError, StoreError, WritesRefusedError
+from p2pnodes.model.inventory import Chute
+from p2pnodes.model.keys import ss58_decode
+from p2pnodes.model.proof import ProofError
+from p2pnodes.model.requests import UUID_CHARS_MAX
+from p2pnodes.store.placing import NotPlacedError, Placed, UnknownGpusError
 
 ROWS_DEFAULT: Final = 100
 ROWS_MAX: Final = 10_000
 FILTER_CHARS_MAX: Final = 512
 SOCKET_MODE: Final = 0o660
+BODY_BYTES_MAX: Final = 64 * 1024
+"""Bound of a body: 512 GPUs of 64 characters and four labels take about 40 KiB."""
+
+BODY_S_MAX: Final = 10.0
+"""Seconds within which a body must have arrived."""
+
 SHUTDOWN_S: Final = 1.0
 """Seconds that answers in progress get when the daemon stops."""
 
 _SOCKET_PATH_BYTES_MAX: Final = 107
 """Linux keeps 108 bytes for the path of a Unix socket, the last of them a NUL."""
 
+_CLAIM_NAME: Final = re.compile(
+    r"(?:(?P<hotkey>[0-9A-Za-z]{40,60})::)?(?P<task>[0-9A-Fa-f]{32})|(?P<id>[0-9A-Fa-f]{64})"
+)
+"""How people name a claim: by its task, with or without the hotkey, or by its id."""
+
+_READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 _LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class DaemonView(Protocol):
@@ -49,11 +77,47 @@ class DaemonView(Protocol):
         """Rows of one of the operators' views (``store/views.sql``), see ``Database.query``.
 
         Args:
-            view: ``inventory``, ``claims``, ``verdicts`` or ``event_log``.
+            view: ``inventory``, ``claims``, ``verdicts``, ``placements`` or ``event_log``.
             where: Column -> exact value.
             limit: Rows at most.
             after: For ``event_log``: only events behind this position.
             newest_first: For ``event_log``: from the newest back.
+        """
+
+    async def find_claim(self, prefix: bytes, miner: bytes | None) -> bytes | None:
+        """Id of the claim that begins with ``prefix`` (16 or 32 bytes) and is this miner's, or anybody's for None."""
+
+    async def claim(self, claim_id: bytes) -> dict[str, Any] | None:
+        """Why a claim is where it is, ``explanations.claim``, and its ``turns``; None when unknown.
+
+        ``turns`` is a list of ``{validator, rank, begins_at, state}``, see ``explanations.turns``.
+        """
+
+    async def node(self, uuid: str) -> dict[str, Any] | None:
+        """Why a GPU has the row that it has, ``explanations.node``; None when no claim ever named it."""
+
+    async def place(self, uuids: Sequence[str], chute: Chute) -> Placed:
+        """Say that a chute runs on GPUs; see ``store.placing.place``."""
+
+    async def release(self, uuids: Sequence[str]) -> Placed:
+        """Say that nothing runs on GPUs any more; see ``store.placing.release``."""
+
+    async def verify(self, claim_id: bytes) -> dict[str, Any]:
+        """Check a claim that ``find_claim`` found now, out of turn.
+
+        Returns:
+            ``finding`` (``verified``, ``failed``, ``abstain``, or ``unavailable`` when this validator could not
+            check), ``method``, ``detail``, ``seconds``, and whether a verdict was ``published``.
+
+        Raises:
+            P2PNodesError: It cannot be checked now, and why.
+        """
+
+    async def proof(self, uuid: str) -> dict[str, Any] | None:
+        """A proof that a GPU was registered and verified (``model/PROOF.md``), JSON-able; None for an unknown GPU.
+
+        Raises:
+            ProofError: The events that are held do not prove it.
         """
 
 
@@ -69,6 +133,7 @@ _LISTS: Final = {
     ),
     "/claims": _List("claims", frozenset({"claim_id", "task_id", "hotkey", "status"})),
     "/verdicts": _List("verdicts", frozenset({"claim_id", "validator", "finding", "method"})),
+    "/placements": _List("placements", frozenset({"uuid", "claim_id", "validator"})),
     "/events": _List("event_log", frozenset({"node_key", "number", "id", "kind", "author", "state"}), ordered=True),
 }
 
@@ -83,7 +148,7 @@ def create_admin_app(view: DaemonView, registry: CollectorRegistry) -> web.Appli
         view: The running daemon.
         registry: Its metrics.
     """
-    app = web.Application(middlewares=[answer_errors, _local_only], client_max_size=1024)
+    app = web.Application(middlewares=[answer_errors, _local_only], client_max_size=BODY_BYTES_MAX)
     app[VIEW_KEY] = view
     app[REGISTRY_KEY] = registry
     app.router.add_get("/status", _status)
@@ -92,6 +157,12 @@ def create_admin_app(view: DaemonView, registry: CollectorRegistry) -> web.Appli
     app.router.add_get("/metrics", _metrics)
     for path in _LISTS:
         app.router.add_get(path, _list)
+    app.router.add_get("/proof/{uuid}", _proof)
+    app.router.add_get("/claims/{claim}", _claim)
+    app.router.add_get("/nodes/{uuid}", _node)
+    app.router.add_post("/place", _place)
+    app.router.add_post("/release", _release)
+    app.router.add_post("/verify", _verify)
     return app
 
 
@@ -176,12 +247,18 @@ def _remove_stale(path: Path) -> None:
 
 @web.middleware
 async def _local_only(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Refuse foreign names on TCP: a web page whose name resolves to 127.0.0.1 must not read this interface."""
+    """Refuse on TCP what changes anything, and foreign names.
+
+    Whoever has a login can connect to a port, while the socket's mode says who may. And a web page whose name resolves
+    to 127.0.0.1 must not read this interface.
+    """
     transport = request.transport
     unix = transport is not None and transport.get_extra_info("socket").family == socket.AF_UNIX
     host = request.headers.get(hdrs.HOST, "")
     if not unix and (host if host.endswith("]") else host.rpartition(":")[0] or host) not in _LOOPBACK_HOSTS:
         raise ApiError(403, f"Host is {echo(host)!r}; expected localhost or 127.0.0.1")
+    if not unix and request.method not in _READING:
+        raise ApiError(403, "Over TCP this interface can only be read; expected the Unix socket (admin.sock)")
     response: web.StreamResponse = await handler(request)
     return response
 
@@ -223,6 +300,81 @@ async def _list(request: web.Request) -> web.Response:
     return json_response(200, await view.query(served.view, query, limit, after=after, newest_first=newest_first))
 
 
+async def _claim(request: web.Request) -> web.Response:
+    name = request.match_info["claim"]
+    found = await request.app[VIEW_KEY].claim(await _claim_id(request, name))
+    if found is None:
+        raise _unknown_claim(name)
+    return json_response(200, found)
+
+
+async def _node(request: web.Request) -> web.Response:
+    uuid = request.match_info["uuid"]
+    found = await request.app[VIEW_KEY].node(uuid) if len(uuid) <= UUID_CHARS_MAX else None
+    if found is None:
+        raise ApiError(404, f"no claim ever named a GPU {echo(uuid)!r}; expected a uuid as its miner registered it")
+    return json_response(200, found)
+
+
+async def _place(request: web.Request) -> web.Response:
+    body = await _body(request, PlaceBody)
+    try:
+        result = await request.app[VIEW_KEY].place(body.uuids, body.chute())
+    except UnknownGpusError as error:
+        raise ApiError(404, str(error)) from error
+    return json_response(200, explanations.placed(result))
+
+
+async def _release(request: web.Request) -> web.Response:
+    body = await _body(request, ReleaseBody)
+    try:
+        result = await request.app[VIEW_KEY].release(body.uuids)
+    except NotPlacedError as error:
+        raise ApiError(404, str(error)) from error
+    return json_response(200, explanations.placed(result))
+
+
+async def _verify(request: web.Request) -> web.Response:
+    body = await _body(request, VerifyBody)
+    claim_id = await _claim_id(request, body.claim_id)
+    try:
+        found = await request.app[VIEW_KEY].verify(claim_id)
+    except (StoreError, WritesRefusedError):
+        raise
+    except P2PNodesError as error:
+        raise ApiError(409, str(error)) from error
+    return json_response(200, found)
+
+
+async def _claim_id(request: web.Request, name: str) -> bytes:
+    """The id of the claim that a client names."""
+    found = _CLAIM_NAME.fullmatch(name)
+    if found is None:
+        raise ApiError(
+            400, f"{echo(name)!r} names no claim; expected a claim id (64 hex digits), a task id, or its 32 hex digits"
+        )
+    try:
+        miner = None if found["hotkey"] is None else ss58_decode(found["hotkey"])
+    except ValueError as error:
+        raise ApiError(400, f"{echo(name)!r} names no claim: {error}") from error
+    claim_id = await request.app[VIEW_KEY].find_claim(bytes.fromhex(found["id"] or found["task"]), miner)
+    if claim_id is None:
+        raise _unknown_claim(name)
+    return claim_id
+
+
+def _unknown_claim(name: str) -> ApiError:
+    return ApiError(404, f"no claim {echo(name)!r} is known here; it may arrive yet")
+
+
+async def _body(request: web.Request, model: type[Body]) -> Body:
+    raw = await read_body(request, bytes_max=BODY_BYTES_MAX, timeout_s=BODY_S_MAX)
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        raise invalid_values("body", error) from error
+
+
 def _integer(text: str, name: str, low: int, high: int) -> int:
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
     if not low <= number <= high:
@@ -234,3 +386,14 @@ def _boolean(text: str, name: str) -> bool:
     if text not in {"true", "false"}:
         raise ApiError(400, f"{name} is {echo(text)!r}; expected true or false")
     return text == "true"
+
+
+async def _proof(request: web.Request) -> web.Response:
+    uuid = request.match_info["uuid"]
+    try:
+        found = await request.app[VIEW_KEY].proof(uuid)
+    except ProofError as error:
+        raise ApiError(409, str(error)) from error
+    if found is None:
+        raise ApiError(404, f"GPU {echo(uuid)!r} is not in the inventory; expected the uuid of one that is")
+    return json_response(200, found)

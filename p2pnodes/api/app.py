@@ -1,26 +1,29 @@
-"""The public HTTP application: the five ``/nodes`` routes, health, and the OpenAPI document.
+"""The public HTTP application: the ``/nodes`` routes, a miner's own list, health, and the OpenAPI document.
 
 ``create_app`` is the way in. Checks run in the order of compat.md, section 2; what they cost rises along it: limits,
 size, JSON, signature, fields, hosts, the database.
 """
 
-import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from json import JSONDecodeError
 from typing import Any, Final
 
 import orjson
+import structlog
 from aiohttp import hdrs, web
-from aiohttp.http import HttpProcessingError, HttpVersion11
+from aiohttp.http import HttpVersion11
 from pydantic import TypeAdapter, ValidationError
 
 from p2pnodes.api import auth, openapi, views
+from p2pnodes.api.bodies import read_body, too_large
 from p2pnodes.api.cache import Rendered, RootedCache, rendered
-from p2pnodes.api.cors import cors
+from p2pnodes.api.cors import allow_origins
+from p2pnodes.api.denied import DenyList
 from p2pnodes.api.errors import (
     JSON_HEADERS,
     ApiError,
+    Handler,
     answer_errors,
     bytes_response,
     field_error,
@@ -29,13 +32,17 @@ from p2pnodes.api.errors import (
     join,
     json_response,
     missing,
+    render,
 )
 from p2pnodes.api.hosts import HostCheck, Resolver, system_resolver
 from p2pnodes.api.inventory import Inventory
-from p2pnodes.api.limits import TokenBuckets, client_address
+from p2pnodes.api.limits import client_address
+from p2pnodes.api.proxy import Upstream, passing_on
 from p2pnodes.api.schemas import MultiNodeArgs
-from p2pnodes.api.server import make_runner
+from p2pnodes.api.server import cut, send_part
 from p2pnodes.api.settings import ApiSettings
+from p2pnodes.api.stream import EVENT_STREAM_HEADERS, EVENTS_KEY, NodeEvents
+from p2pnodes.inbound import TokenBuckets, make_runner
 from p2pnodes.model.claims import (
     GPUS_PER_CLAIM_MAX,
     IDENTIFIER_CHARS_MAX,
@@ -47,13 +54,14 @@ from p2pnodes.model.claims import (
     valid_uuid,
 )
 from p2pnodes.model.codec import digest
-from p2pnodes.model.errors import InvalidBodyError
+from p2pnodes.model.errors import InvalidBodyError, StoreError
 from p2pnodes.model.gpus import GpuSpecError, supported_gpus
 from p2pnodes.model.keys import ss58_decode
 from p2pnodes.model.network import Network
 from p2pnodes.model.requests import (
     BODY_BYTES_MAX,
     PURPOSE_DELETE,
+    PURPOSE_MINER,
     PURPOSE_STATUS,
     Add,
     Delete,
@@ -63,22 +71,25 @@ from p2pnodes.model.requests import (
 from p2pnodes.store.admission import (
     ClockError,
     ConflictError,
+    HoppingError,
     NotOwnedError,
     ReusedSignatureError,
     TooManyClaimsError,
 )
+from p2pnodes.store.ledger import batched
+
+log = structlog.get_logger(__name__)
 
 __all__ = ["ApiSettings", "create_app", "make_runner"]
 
 GOSSIP_PATH: Final = "/gossip"
 TASK_HEX_CHARS: Final = 32
 TOO_MANY_CLAIMS_RETRY_S: Final = 60
+OWN_CLAIMS_PER_PART: Final = 32
+"""Claims of a miner's own list that are read and sent at once, at most 320 GPUs."""
+
 SIGNATURES_KEPT: Final = 65_536
 """Signatures that are remembered as paid for, the oldest is forgotten; at the default limits, for a good while."""
-
-TOO_LARGE: Final = f"Request body is too large: at most {BODY_BYTES_MAX} bytes are allowed."
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _NODE_ID: Final = "{node_id:[^/]+}"
 """aiohttp's own pattern leaves out braces, which a uuid may hold."""
@@ -98,6 +109,7 @@ class NodesApi:
         now: Callable[[], float],
         readiness: Callable[[], Sequence[str]],
         resolver: Resolver,
+        denied: DenyList,
     ) -> None:
         """See ``create_app``."""
         self._db = db
@@ -105,6 +117,7 @@ class NodesApi:
         self._settings = settings
         self._now = now
         self._readiness = readiness
+        self._denied = denied
         self._hosts = HostCheck(resolver, timeout_s=settings.dns_timeout_s, allow_private=settings.allow_private_hosts)
         self._per_hotkey = TokenBuckets(settings.hotkey_rate, settings.hotkey_burst)
         self._per_address = TokenBuckets(settings.address_rate, settings.address_burst)
@@ -122,22 +135,32 @@ class NodesApi:
     async def add(self, request: web.Request) -> web.StreamResponse:
         """``POST /nodes/``."""
         self._limit(request)
-        raw = await self._read_body(request)
+        raw = await read_body(request, bytes_max=BODY_BYTES_MAX, timeout_s=self._settings.body_timeout_s)
         body = _parsed(request, raw)
         value = None if body is not None else _decode(request, raw)
         signed = self._authenticate(request, [body_tail(raw)])
         if body is None:
             body = _validate(value)
+        denial = self._denial(signed.hotkey)
         if len(body.nodes) > GPUS_PER_CLAIM_MAX:  # no claim has so many, so none can answer before this check
-            raise ApiError(400, f"Limit is {GPUS_PER_CLAIM_MAX} GPUs per server.")
-        refusal = await self._refusal(body, signed.hotkey)
+            raise denial or ApiError(400, f"Limit is {GPUS_PER_CLAIM_MAX} GPUs per server.")
+        refusal = None if denial else await self._refusal(body, signed.hotkey)
         auth.require_fresh(signed.nonce, self._now())  # names took their time, and the event's own stamp must fit
         try:
-            claim = await self._db.submit_add(Add(signed.hotkey, signed.nonce, signed.signature, raw), body, refusal)
+            claim = await self._db.submit_add(
+                Add(signed.hotkey, signed.nonce, signed.signature, raw), body, refusal, denial=denial
+            )
         except ConflictError as error:
             raise ApiError(
                 409,
                 "Nodes already exist in inventory, please contact chutes team to resolve: " + join(error.uuids),
+            ) from error
+        except HoppingError as error:
+            uses = ", ".join(f"{uuid} (used {count} times recently)" for uuid, count in error.uses)
+            raise ApiError(
+                429,
+                f"Detected GPU hotkey hopping for nodes: {uses}",
+                {hdrs.RETRY_AFTER: str(error.retry_after_s)},
             ) from error
         except ClockError as error:
             raise ApiError(409, str(error)) from error
@@ -163,6 +186,11 @@ class NodesApi:
         except ReusedSignatureError as error:
             raise ApiError(401, str(error)) from error
         return json_response(200, {"node_id": uuid, "deleted": True})
+
+    def _denial(self, hotkey: bytes) -> ApiError | None:
+        """Why this miner may register nothing new here."""
+        reason = self._denied.reason(hotkey)
+        return None if reason is None else ApiError(403, f"Your hotkey has been blacklisted: {reason}")
 
     async def _refusal(self, body: Body, miner: bytes) -> ApiError | None:
         """What is wrong with a well-formed body that conflicts rank above: hosts, specs, uuids twice; in this order."""
@@ -208,7 +236,7 @@ class NodesApi:
         )
         held = self._cache.held(query)
         if held is None:
-            self._limit_address(request)  # every other query string is another read of the database
+            self.limit_address(request)  # every other query string is another read of the database
 
             async def render() -> bytes:
                 if detailed:
@@ -236,6 +264,25 @@ class NodesApi:
         status = None if task is None else await self._db.task_status(signed.hotkey, task)
         return bytes_response(200, views.task_state(status))
 
+    async def own_nodes(self, request: web.Request) -> web.StreamResponse:
+        """``GET /miner/nodes/``."""
+        self._limit(request)
+        signed = self._authenticate(request, [PURPOSE_MINER])
+        owned = await self._db.owned(signed.hotkey)
+        response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
+        try:
+            await response.prepare(request)
+            for part in batched(owned, OWN_CLAIMS_PER_PART):
+                claims = await self._db.stored_claims([key for key, _ in part])
+                content = b"".join(views.own_nodes(claims[key], uuids, self._table) for key, uuids in part)
+                await send_part(request, response, content)
+        except ConnectionError:  # the client went away, or stopped reading
+            pass
+        except StoreError as error:  # half a list must not look like a whole one
+            log.error("list_cut", error=str(error))
+            cut(request)
+        return response
+
     # -- about the daemon --------------------------------------------------------------------------------------------
 
     async def healthz(self, request: web.Request) -> web.StreamResponse:
@@ -262,17 +309,19 @@ class NodesApi:
 
         Whoever repeats what it signed (every peer can: events carry it) pays by address alone.
         """
-        self._limit_address(request)
+        self.limit_address(request)
         hotkey = request.headers.get(auth.HOTKEY)
         if hotkey is not None and (wait_s := self._per_hotkey.wait_s(hotkey, self._now())):
             raise _limited("hotkey", wait_s)
 
-    def _limit_address(self, request: web.Request) -> None:
+    def limit_address(self, request: web.Request) -> str:
+        """Refuse an address that asks too much; the key of those that don't."""
         address = client_address(
             request.remote, request.headers.getall("X-Forwarded-For", ()), self._settings.trusted_proxies
         )
         if wait_s := self._per_address.take(address, self._now()):
             raise _limited("address", wait_s)
+        return address
 
     def _authenticate(self, request: web.Request, tails: Sequence[str]) -> auth.Signed:
         now_s = self._now()
@@ -287,21 +336,6 @@ class NodesApi:
                 del self._paid[next(iter(self._paid))]
         return signed
 
-    async def _read_body(self, request: web.Request) -> bytes:
-        if (request.content_length or 0) > BODY_BYTES_MAX:
-            raise ApiError(413, TOO_LARGE)
-        try:
-            if request.content.is_eof():  # all of it is here, as it mostly is: no timer is needed
-                return await request.read()
-            async with asyncio.timeout(self._settings.body_timeout_s):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise ApiError(413, TOO_LARGE) from error
-        except TimeoutError as error:
-            raise ApiError(408, "The request body did not arrive in time.", {hdrs.CONNECTION: "close"}) from error
-        except (web.RequestPayloadError, HttpProcessingError) as error:
-            raise ApiError(400, "The request body is not framed as HTTP wants it.") from error
-
 
 def create_app(
     db: Inventory,
@@ -313,7 +347,7 @@ def create_app(
     resolver: Resolver = system_resolver,
     gossip: Handler | None = None,
 ) -> web.Application:
-    """Build the public application; serve it with ``server.make_runner``.
+    """Build the public application; serve it with ``inbound.make_runner``.
 
     Args:
         db: The local inventory.
@@ -323,18 +357,34 @@ def create_app(
         readiness: Reasons why the daemon is not ready; empty when it is.
         resolver: Looks up verification hosts.
         gossip: Handler of the peers' WebSocket at GOSSIP_PATH.
+
+    Returns:
+        The application; whoever commits to ``db`` tells it so by ``app[EVENTS_KEY].committed``.
+
+    Raises:
+        ConfigError: The deny-list cannot be read.
     """
-    middlewares = [answer_errors]
+    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[answer_errors])
+    denied = DenyList(settings.deny_file)
+    app.cleanup_ctx.append(denied.watch)
+    api = NodesApi(db, network, settings, now=now, readiness=readiness, resolver=resolver, denied=denied)
+    events = NodeEvents(db, limit=api.limit_address)
+    app[EVENTS_KEY] = events
+    app.on_shutdown.append(events.stop)
+    if settings.upstream is not None:
+        upstream = Upstream(settings.upstream, trusted_proxies=settings.trusted_proxies, limit=api.limit_address)
+        app.cleanup_ctx.append(upstream.session)
+        app.middlewares.append(passing_on(upstream))
     if settings.cors_origins:
-        middlewares.insert(0, cors(settings.cors_origins))
-    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=middlewares)
-    api = NodesApi(db, network, settings, now=now, readiness=readiness, resolver=resolver)
+        allow_origins(app, settings.cors_origins)
     app.add_routes(
         [
             web.get("/nodes/", api.inventory, allow_head=False),
             web.post("/nodes/", api.add, expect_handler=_expect),
             web.get("/nodes/supported", api.supported, allow_head=False),
             web.get("/nodes/verification_status", api.verification_status, allow_head=False),
+            web.get("/nodes/events", events.handle, allow_head=False),
+            web.get("/miner/nodes/", api.own_nodes, allow_head=False),
             web.delete(f"/nodes/{_NODE_ID}", api.delete),
             web.get("/healthz", api.healthz, allow_head=False),
             web.get("/readyz", api.readyz, allow_head=False),
@@ -343,7 +393,9 @@ def create_app(
             web.route("*", "/nodes", _other_slash),
             web.route("*", "/nodes/supported/", _other_slash),
             web.route("*", "/nodes/verification_status/", _other_slash),
+            web.route("*", "/nodes/events/", _other_slash),
             web.route("*", f"/nodes/{_NODE_ID}/", _other_slash),
+            web.route("*", "/miner/nodes", _other_slash),
             *([] if gossip is None else [web.get(GOSSIP_PATH, gossip, allow_head=False)]),
         ]
     )
@@ -357,7 +409,7 @@ async def _expect(request: web.Request) -> web.StreamResponse | None:
     if request.headers[hdrs.EXPECT].lower() != "100-continue":
         return json_response(417, {"detail": "Expectation Failed"})
     if (request.content_length or 0) > BODY_BYTES_MAX:
-        return json_response(413, {"detail": TOO_LARGE})
+        return render(too_large(BODY_BYTES_MAX))
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     # What was written is no part of the answer: with it counted, an error could not be answered any more.
     request.writer.output_size = 0

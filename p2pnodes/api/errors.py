@@ -4,7 +4,7 @@ An error is ``{"detail": text}``; a value that is not as it must be is ``{"detai
 What a client sent is echoed in bounded length, and never in a form that could break the answer.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -32,6 +32,7 @@ JSON_HEADERS: Final[Mapping[str, str]] = {
 }
 
 Loc = tuple[str | int, ...]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ApiError(P2PNodesError):

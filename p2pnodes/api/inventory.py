@@ -1,5 +1,6 @@
 """What the public interface needs of the inventory; ``p2pnodes.store.database.Database`` is the implementation."""
 
+from collections.abc import Collection
 from typing import Protocol
 
 from p2pnodes.model.claims import Body
@@ -7,8 +8,9 @@ from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.inventory import TaskStatus
 from p2pnodes.model.requests import Add, Delete
 from p2pnodes.store.database import Detail
-from p2pnodes.store.facts import StoredClaim
+from p2pnodes.store.facts import StoredClaim, Task
 from p2pnodes.store.ledger import State
+from p2pnodes.store.snapshots import NodeRow, Part
 
 
 class Inventory(Protocol):
@@ -26,13 +28,16 @@ class Inventory(Protocol):
     def electorate(self) -> Electorate:
         """Who is registered."""
 
-    async def submit_add(self, request: Add, body: Body, refusal: Exception | None) -> StoredClaim:
+    async def submit_add(
+        self, request: Add, body: Body, refusal: Exception | None, *, denial: Exception | None = None
+    ) -> StoredClaim:
         """Record a registration durably, or find the claim that it repeats.
 
         Args:
             request: Signed by a registered miner.
             body: Its body, 1 to 10 GPUs.
             refusal: What is wrong with it beyond that; raised where no claim and no conflict answers first.
+            denial: Why its miner may register nothing new; raised where no claim answers first.
 
         Raises:
             P2PNodesError: Those of ``store.admission``, and WritesRefusedError.
@@ -49,3 +54,17 @@ class Inventory(Protocol):
 
     async def details(self, miner: bytes | None, model: str | None) -> list[Detail]:
         """GPUs by miner, model and chute."""
+
+    async def owned(self, miner: bytes) -> list[tuple[int, list[str]]]:
+        """The GPUs of a miner at one moment: row key of each claim that owns some, and these in request order."""
+
+    async def stored_claims(self, keys: Collection[int]) -> dict[int, StoredClaim]:
+        """Some claims with all that their miners are told of them, by row key."""
+
+    async def snapshot_part(self, after: int, miner: bytes | None) -> Part:
+        """The next rows and tasks of the inventory, of one miner or of all; ``after`` 0 begins."""
+
+    async def changed(
+        self, uuids: Collection[str], keys: Collection[int]
+    ) -> tuple[dict[str, NodeRow], dict[int, Task]]:
+        """The rows of some GPUs, of those that have one, and the tasks of some claims by row key."""

@@ -16,10 +16,11 @@ REF: Final = "#/components/schemas/{model}"
 
 
 class Answer(NamedTuple):
-    """One possible answer: its description, and the model of its body or None."""
+    """One possible answer: its description, the model of its body (or of each of its events) or None, its type."""
 
     description: str
     model: type[BaseModel] | None
+    media: str = "application/json"
 
 
 class Route(NamedTuple):
@@ -48,6 +49,7 @@ def _parameter(
 
 
 _ETAG = _parameter("If-None-Match", "string", "ETag of an earlier answer: 304 while nothing changed.", "header")
+_EVENTS: Final = "text/event-stream"
 _UNCHANGED = Answer("Nothing changed since the given ETag.", None)
 _INVALID = Answer("A value is not as it must be.", schemas.ValidationProblem)
 _UNSIGNED = Answer("Not signed by a registered hotkey; the detail says which check failed.", schemas.Problem)
@@ -71,10 +73,12 @@ ROUTES: Final = (
                         schemas.Problem),
             401: _UNSIGNED,
             408: Answer("The body did not arrive in time.", schemas.Problem),
+            403: Answer("This peer's operator refuses the hotkey, and why.", schemas.Problem),
             409: Answer("GPUs are registered already, or the nonce is older than what is recorded.", schemas.Problem),
             413: Answer("The body is over 64 KiB.", schemas.Problem),
             422: _INVALID,
-            429: _LIMITED,
+            429: Answer("Too many requests, or GPUs that several hotkeys registered more than twice within 24 hours; "
+                        "Retry-After says when to come back.", schemas.Problem),
             503: _NO_WRITES,
         },
     ),
@@ -116,6 +120,39 @@ ROUTES: Final = (
          401: _UNSIGNED, 422: _INVALID, 429: _LIMITED, 503: _NO_READS},
     ),
     Route(
+        "get",
+        "/nodes/events",
+        "Changes of GPUs and registrations, as they happen",
+        "Server-sent events. `reset` begins a snapshot: forget what you have. `node` and `claim` tell what there is, "
+        "`snapshot_end` ends it. Then come `node` (new or changed), `node_deleted` and `claim` as they happen; an "
+        "event tells a state, and may repeat what you know. Registrations that own no GPU are in the snapshot for as "
+        "long as a verdict lives. A stream that is resumed by its last id at the same peer goes on where it was; "
+        "elsewhere, or too late, it begins with `reset`. Verification hosts and the names of private chutes are left "
+        "out.",
+        None,
+        (
+            _parameter("hotkey", "string", "Only the GPUs and registrations of this miner (SS58)."),
+            _parameter("last_event_id", "string", "Id of the last event that was received; the header goes before it."),
+            _parameter("Last-Event-ID", "string", "Id of the last event that was received.", "header"),
+        ),
+        None,
+        {200: Answer("The events; the data of each is one of these.", schemas.StreamEvent, _EVENTS),
+         422: _INVALID,
+         429: _LIMITED,
+         503: Answer("Too many streams; Retry-After says when to come back.", schemas.Problem)},
+    ),
+    Route(
+        "get",
+        "/miner/nodes/",
+        "Your own GPUs",
+        "One server-sent event for each GPU, `data` alone, then the stream ends.",
+        "`miner`",
+        (),
+        None,
+        {200: Answer("The GPUs; the data of each event is one.", schemas.Node, _EVENTS),
+         401: _UNSIGNED, 429: _LIMITED, 503: _NO_READS},
+    ),
+    Route(
         "delete",
         "/nodes/{node_id}",
         "Delete one GPU",
@@ -144,7 +181,10 @@ def document() -> dict[str, Any]:
     models = {route.body for route in ROUTES} | {a.model for route in ROUTES for a in route.answers.values()}
     named = sorted((model for model in models if model is not None), key=lambda model: model.__name__)
     references, definitions = models_json_schema([(model, "validation") for model in named], ref_template=REF)
-    content = {model: {"application/json": {"schema": references[model, "validation"]}} for model in named}
+
+    def content(model: type[BaseModel], media: str = "application/json") -> dict[str, Any]:
+        return {media: {"schema": references[model, "validation"]}}
+
     paths: dict[str, Any] = {}
     for route in ROUTES:
         operation: dict[str, Any] = {
@@ -153,14 +193,14 @@ def document() -> dict[str, Any]:
             "parameters": [*route.parameters, *(_signature(route.signed) if route.signed else ())],
             "responses": {
                 str(status): {"description": answer.description}
-                | ({"content": content[answer.model]} if answer.model else {})
+                | ({"content": content(answer.model, answer.media)} if answer.model else {})
                 for status, answer in route.answers.items()
             },
         }
         if route.description:
             operation["description"] = route.description
         if route.body is not None:
-            operation["requestBody"] = {"required": True, "content": content[route.body]}
+            operation["requestBody"] = {"required": True, "content": content(route.body)}
         paths.setdefault(route.path, {})[route.method] = operation
     return {
         "openapi": "3.1.0",

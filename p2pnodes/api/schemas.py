@@ -172,6 +172,45 @@ class TaskState(BaseModel):
     error: Annotated[str | None, Field(description="Only with `error`.")] = None
 
 
+class NodeEvent(BaseModel):
+    """A GPU as it is now: data of the event `node`."""
+
+    uuid: str
+    hotkey: Annotated[str, Field(description="SS58 address of its miner.")]
+    status: Literal["pending", "verified", "failed"]
+    gpu_identifier: str
+    claim_id: Annotated[str, Field(description="The registration that owns the GPU, 64 hex digits.")]
+    task_id: Annotated[str, Field(description="Its task, as POST /nodes/ returned it.")]
+    verified_at: Annotated[str | None, Field(description="ISO 8601, UTC; null while not verified.")]
+    detail: Annotated[str | None, Field(description="Why it failed; only with `failed`.")]
+    chute: Annotated[ChuteInfo | None, Field(description="What runs on it; null when idle.")]
+
+
+class NodeDeletedEvent(BaseModel):
+    """A GPU that a miner has no more: data of the event `node_deleted`. It may be another miner's now."""
+
+    uuid: str
+    hotkey: Annotated[str, Field(description="SS58 address of the miner that lost it.")]
+
+
+class ClaimEvent(BaseModel):
+    """Where a registration stands, as GET /nodes/verification_status answers: data of the event `claim`."""
+
+    task_id: Annotated[str, Field(description="As POST /nodes/ returned it.")]
+    claim_id: Annotated[str, Field(description="64 hex digits.")]
+    hotkey: Annotated[str, Field(description="SS58 address of its miner.")]
+    status: Literal["pending", "verified", "failed"]
+    detail: Annotated[str | None, Field(description="Why it failed; only with `failed`.")]
+
+
+class SnapshotEvent(BaseModel):
+    """Data of the events `reset` and `snapshot_end`: nothing."""
+
+
+class StreamEvent(RootModel[NodeEvent | NodeDeletedEvent | ClaimEvent | SnapshotEvent]):
+    """Data of one server-sent event."""
+
+
 class Deleted(BaseModel):
     """Answer to an accepted ``DELETE /nodes/{node_id}``."""
 

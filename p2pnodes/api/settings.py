@@ -1,8 +1,11 @@
 """Settings of the public HTTP interface."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
+
+from p2pnodes.model.addresses import BaseUrl
 
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]
 Burst = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -51,6 +54,20 @@ class ApiSettings(BaseModel):
             'or "*" for all. Empty: none (no CORS headers are sent).',
         ),
     ] = ()
+    deny_file: Annotated[
+        Path | None,
+        Field(
+            description='TOML file with a line "<SS58>" = "reason" for each hotkey whose registrations are refused; '
+            "read again when it changes. Unset: nobody is refused."
+        ),
+    ] = None
+    upstream: Annotated[
+        BaseUrl | None,
+        Field(
+            description="Base URL of an API to which requests for all paths that are not this daemon's are passed on, "
+            "so that a miner needs no other API. Unset: they are answered 404."
+        ),
+    ] = None
     dns_timeout_s: Annotated[
         float,
         Field(

@@ -1,6 +1,6 @@
 """Answers, rendered: what the inventory holds, as upstream writes it. Equal content is equal bytes on every peer."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -12,8 +12,10 @@ from p2pnodes.model.gpus import GpuTable
 from p2pnodes.model.inventory import Chute, TaskStatus
 from p2pnodes.model.keys import ss58_encode
 from p2pnodes.model.requests import seed_of, task_id_of
+from p2pnodes.store.changes import Gone
 from p2pnodes.store.database import Detail
-from p2pnodes.store.facts import StoredClaim
+from p2pnodes.store.facts import StoredClaim, Task
+from p2pnodes.store.snapshots import NodeRow
 
 PRIVATE_CHUTE: Final = "[private chute]"
 UNKNOWN_FAILURE: Final = "verification failed"
@@ -22,18 +24,28 @@ UNKNOWN_FAILURE: Final = "verification failed"
 def registration(claim: StoredClaim, table: GpuTable) -> bytes:
     """Body of a 202 (``schemas.Registration``)."""
     address = ss58_encode(claim.miner)
+    return orjson.dumps({"nodes": _columns(claim, table), "task_id": task_id_of(address, claim.claim_id)})
+
+
+def own_nodes(claim: StoredClaim, uuids: Collection[str], table: GpuTable) -> bytes:
+    """Events of ``GET /miner/nodes/`` for those of a claim's GPUs that it owns (``schemas.Node``)."""
+    nodes = _columns(claim, table)
+    return b"".join(b"data: %b\n\n" % orjson.dumps(node) for node in nodes if node["uuid"] in uuids)
+
+
+def _columns(claim: StoredClaim, table: GpuTable) -> list[dict[str, Any]]:
+    """All columns of a claim's GPUs, in request order."""
     vote = claim.tally
     shared: dict[str, Any] = {
-        "miner_hotkey": address,
+        "miner_hotkey": ss58_encode(claim.miner),
         "server_id": claim.body.server_id,
         "seed": seed_of(claim.claim_id),
         "created_at": _instant(claim.created_hlc),
-        "verified_at": _instant(vote.since) if vote.status == VERIFIED and vote.since is not None else None,
-        "verification_error": (vote.detail or UNKNOWN_FAILURE) if vote.status == FAILED else None,
+        "verified_at": _verified_at(vote.status, vote.since),
+        "verification_error": _failure(vote.status, vote.detail),
         "instance": None,
     }
-    nodes = [{**table.fill(node), **shared} for node in claim.body.nodes]
-    return orjson.dumps({"nodes": nodes, "task_id": task_id_of(address, claim.claim_id)})
+    return [{**table.fill(node), **shared} for node in claim.body.nodes]
 
 
 def compact(totals: Iterable[tuple[str, int, int]]) -> bytes:
@@ -59,12 +71,50 @@ def detailed(details: Iterable[Detail]) -> bytes:
     )  # fmt: skip
 
 
+def node_event(row: NodeRow) -> bytes:
+    """Data of a ``node`` event (``schemas.NodeEvent``): a row without its verification host and port."""
+    address = ss58_encode(row.miner)
+    return orjson.dumps(
+        {
+            "uuid": row.uuid,
+            "hotkey": address,
+            "status": row.status,
+            "gpu_identifier": row.gpu_identifier,
+            "claim_id": row.claim_id.hex(),
+            "task_id": task_id_of(address, row.claim_id),
+            "verified_at": _verified_at(row.status, row.verified_since),
+            "detail": _failure(row.status, row.detail),
+            "chute": None if row.chute is None else _chute(row.chute),
+        }
+    )
+
+
+def node_deleted_event(gone: Gone) -> bytes:
+    """Data of a ``node_deleted`` event (``schemas.NodeDeletedEvent``)."""
+    return orjson.dumps({"uuid": gone.uuid, "hotkey": ss58_encode(gone.miner)})
+
+
+def claim_event(task: Task) -> bytes:
+    """Data of a ``claim`` event (``schemas.ClaimEvent``): what ``task_state`` answers to its miner."""
+    claim, (status, detail) = task
+    address = ss58_encode(claim.miner)
+    return orjson.dumps(
+        {
+            "task_id": task_id_of(address, claim.id),
+            "claim_id": claim.id.hex(),
+            "hotkey": address,
+            "status": status,
+            "detail": _failure(status, detail),
+        }
+    )
+
+
 def task_state(status: TaskStatus | None) -> bytes:
     """Body of ``GET /nodes/verification_status`` (``schemas.TaskState``); an unknown task may still arrive."""
     if status is None:
         return b'{"status":"pending"}'
     if status.status == FAILED:
-        return orjson.dumps({"status": status.status, "detail": status.detail or UNKNOWN_FAILURE})
+        return orjson.dumps({"status": status.status, "detail": _failure(*status)})
     return orjson.dumps({"status": status.status})
 
 
@@ -81,6 +131,15 @@ def _chute(chute: Chute) -> dict[str, Any]:
         "verified": chute.verified,
         "instance_id": chute.instance_id,
     }
+
+
+def _verified_at(status: str, since: int | None) -> str | None:
+    return _instant(since) if status == VERIFIED and since is not None else None
+
+
+def _failure(status: str, detail: str) -> str | None:
+    """Why something failed, in some words at least; None when it did not fail."""
+    return (detail or UNKNOWN_FAILURE) if status == FAILED else None
 
 
 def _instant(hlc: int) -> str:

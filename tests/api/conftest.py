@@ -4,20 +4,26 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 from aiohttp import web
 
+from p2pnodes.api.admin import create_admin_app, start_admin
 from p2pnodes.api.app import create_app
-from p2pnodes.api.server import make_runner
 from p2pnodes.api.settings import ApiSettings
+from p2pnodes.api.stream import EVENTS_KEY
+from p2pnodes.inbound import make_runner
+from p2pnodes.metrics import status_registry
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import LogId, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
-from tests.api.support import ALICE, BOB, NETWORK, NOW_S, VALIDATOR, Client, Clock, FakeResolver, Miner
+from tests.api.support import ALICE, BOB, NETWORK, NOW_S, VALIDATOR, Answer, Client, Clock, FakeResolver, Miner, answer
+from tests.fake_daemon import DatabaseDaemon
 
 MakeClient = Callable[..., Awaitable[Client]]
+Tell = Callable[..., Awaitable[Answer]]
 
 
 @pytest.fixture
@@ -64,6 +70,7 @@ async def make_client(db: Database, clock: Clock, resolver: FakeResolver) -> Asy
         async def make(settings: ApiSettings | None = None, **changes: Any) -> Client:
             arguments: dict[str, Any] = {"now": clock, "readiness": list, "resolver": resolver, **changes}
             app = create_app(arguments.pop("db", db), NETWORK, settings or ApiSettings(), **arguments)
+            db.on_commit = app[EVENTS_KEY].committed
             runner = make_runner(app, shutdown_timeout_s=1)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
@@ -88,3 +95,21 @@ def alice(client: Client, clock: Clock) -> Miner:
 @pytest.fixture
 def bob(client: Client, clock: Clock) -> Miner:
     return Miner(client, clock, BOB)
+
+
+@pytest.fixture
+async def tell(db: Database, tmp_path: Path) -> AsyncIterator[Tell]:
+    """Send a request to the admin socket."""
+    daemon = DatabaseDaemon(db)
+    path = tmp_path / "admin.sock"
+    runner = await start_admin(create_admin_app(daemon, status_registry(daemon.status)), path)
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session:
+
+        async def tell(route: str, body: Any = None) -> Answer:
+            method = "GET" if body is None else "POST"
+            data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
+            async with session.request(method, f"http://localhost{route}", data=data) as response:
+                return await answer(response)
+
+        yield tell
+    await runner.cleanup()

@@ -99,6 +99,9 @@ class Miner:
         query = "" if task_id is None else f"?task_id={task_id}"
         return await self.send("GET", f"/nodes/verification_status{query}", self.headers("graval"))
 
+    async def own_nodes(self) -> Answer:
+        return await self.send("GET", "/miner/nodes/", self.headers("miner"))
+
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         return await self.send("GET", path, headers)
 

@@ -1,5 +1,6 @@
-"""The operator's interface: read-only, local, bounded; on a real Unix socket."""
+"""The operator's interface: local, bounded, written to on its Unix socket alone; on a real one."""
 
+import asyncio
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -7,15 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 from aiohttp import web
 
-from p2pnodes.api.admin import ROWS_DEFAULT, create_admin_app, start_admin
+from p2pnodes.api import admin
+from p2pnodes.api.admin import BODY_BYTES_MAX, ROWS_DEFAULT, create_admin_app, start_admin
 from p2pnodes.metrics import status_registry
-from p2pnodes.model.errors import ConfigError
+from p2pnodes.model.errors import ConfigError, P2PNodesError, StoreError, WritesRefusedError
+from p2pnodes.model.events import LABEL_CHARS_MAX
+from p2pnodes.model.inventory import Chute
+from p2pnodes.store.placing import GPUS_PER_REQUEST_MAX, NotPlacedError, UnknownGpusError
 from tests.fake_daemon import FakeDaemon
+from tests.support import hotkey
 
 Get = Callable[..., Any]
+Post = Callable[..., Any]
+
+ALICE = hotkey("//Alice")
+CHUTE = {"chute_id": "c", "instance_id": "i", "name": "llama", "username": "ann"}
 
 
 @pytest.fixture
@@ -52,8 +63,20 @@ async def get(runner: web.AppRunner, path: Path) -> AsyncIterator[Get]:
         yield get
 
 
+@pytest.fixture
+async def post(runner: web.AppRunner, path: Path) -> AsyncIterator[Post]:
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session:
+
+        async def post(route: str, body: Any) -> tuple[int, Any]:
+            data = body if isinstance(body, bytes) else orjson.dumps(body)
+            async with session.post(f"http://localhost{route}", data=data) as answer:
+                return answer.status, await answer.json()
+
+        yield post
+
+
 class TestRoutes:
-    """Every route answers from the daemon, nothing is changed."""
+    """Every route answers from the daemon; what is read changes nothing."""
 
     async def test_status_and_peers_are_the_daemons(self, get: Get, daemon: FakeDaemon) -> None:
         assert await get("/status") == (200, daemon.snapshot)
@@ -72,6 +95,7 @@ class TestRoutes:
             ("/nodes?status=verified&limit=3", ("inventory", {"status": "verified"}, 3, None, False)),
             ("/claims?task_id=5A%3A%3A00", ("claims", {"task_id": "5A::00"}, ROWS_DEFAULT, None, False)),
             ("/verdicts?finding=failed", ("verdicts", {"finding": "failed"}, ROWS_DEFAULT, None, False)),
+            ("/placements?uuid=gpu-1", ("placements", {"uuid": "gpu-1"}, ROWS_DEFAULT, None, False)),
             ("/events?kind=add&after=7", ("event_log", {"kind": "add"}, ROWS_DEFAULT, 7, False)),
             ("/events?newest_first=true&limit=10000", ("event_log", {}, 10_000, None, True)),
         ],
@@ -107,7 +131,6 @@ class TestRoutes:
         assert daemon.queries == []
 
     async def test_every_filter_is_a_column_of_its_view(self) -> None:
-        from p2pnodes.api import admin
         from tests.support import memory_ledger
 
         ledger = memory_ledger()
@@ -116,11 +139,226 @@ class TestRoutes:
             assert served.filters <= {name for (name,) in rows}
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-    async def test_nothing_can_be_written(self, get: Get, method: str) -> None:
-        assert (await get("/nodes", method))[0] == 405
+    async def test_what_is_read_cannot_be_written(self, get: Get, method: str) -> None:
+        for route in ("/nodes", "/nodes/gpu-1", "/claims", "/claims/00", "/status"):
+            assert (await get(route, method))[0] == 405
+
+    async def test_what_is_written_cannot_be_read(self, get: Get) -> None:
+        for route in ("/place", "/release", "/verify"):
+            assert (await get(route))[0] == 405
 
     async def test_an_unknown_route_is_404(self, get: Get) -> None:
         assert (await get("/secrets"))[0] == 404
+
+
+class TestClaims:
+    """A claim is named by its id, its task, or the hex digits of that."""
+
+    @pytest.mark.parametrize(
+        ("name", "looked_for"),
+        [
+            ("ab" * 32, (b"\xab" * 32, None)),
+            ("AB" * 32, (b"\xab" * 32, None)),
+            ("ab" * 16, (b"\xab" * 16, None)),
+            (f"{ALICE.address}::{'ab' * 16}", (b"\xab" * 16, ALICE.public_key)),
+            (f"{ALICE.address}%3A%3A{'ab' * 16}", (b"\xab" * 16, ALICE.public_key)),
+        ],
+    )
+    async def test_every_name_leads_to_it(
+        self, get: Get, daemon: FakeDaemon, name: str, looked_for: tuple[bytes, bytes | None]
+    ) -> None:
+        daemon.claims[b"\xab" * 32] = {"claim_id": "ab" * 32}
+        assert await get(f"/claims/{name}") == (200, {"claim_id": "ab" * 32})
+        assert daemon.looked_for == [looked_for]
+
+    @pytest.mark.parametrize(
+        "name",
+        ["x", "ab" * 31, "ab" * 33, "zz" * 32, f"{ALICE.address}::{'ab' * 32}", f"::{'ab' * 16}", "%D9%A3" * 32, "%00"],
+    )
+    async def test_what_names_no_claim_is_400(self, get: Get, daemon: FakeDaemon, name: str) -> None:
+        status, answer = await get(f"/claims/{name}")
+        assert status == 400
+        assert "expected a claim id (64 hex digits), a task id, or its 32 hex digits" in answer["detail"]
+        assert daemon.looked_for == []
+
+    async def test_a_hotkey_with_a_wrong_checksum_is_400(self, get: Get) -> None:
+        status, answer = await get(f"/claims/{ALICE.address[:-1]}Z::{'ab' * 16}")
+        assert status == 400
+        assert "names no claim" in answer["detail"]
+
+    async def test_an_unknown_claim_is_404_and_may_arrive(self, get: Get) -> None:
+        status, answer = await get(f"/claims/{'ab' * 32}")
+        assert (status, answer["detail"]) == (404, f"no claim '{'ab' * 32}' is known here; it may arrive yet")
+
+    async def test_one_that_is_known_but_cannot_be_explained_is_404(
+        self, get: Get, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def unexplained(claim_id: bytes) -> None:
+            return None
+
+        daemon.claims[b"\xab" * 32] = {}
+        monkeypatch.setattr(daemon, "claim", unexplained)
+        assert (await get(f"/claims/{'ab' * 32}"))[0] == 404
+
+
+class TestNodes:
+    """A GPU is named by its uuid."""
+
+    async def test_it_is_the_daemons_word(self, get: Get, daemon: FakeDaemon) -> None:
+        daemon.nodes["gpu-1"] = {"uuid": "gpu-1"}
+        assert await get("/nodes/gpu-1") == (200, {"uuid": "gpu-1"})
+        status, answer = await get("/nodes/gpu-2")
+        assert status == 404
+        assert "no claim ever named a GPU 'gpu-2'" in answer["detail"]
+
+
+class TestWrites:
+    """Bodies are strict: what is not as it must be is refused by name, and never reaches the daemon."""
+
+    async def test_a_place_reaches_the_daemon_as_a_chute(self, post: Post, daemon: FakeDaemon) -> None:
+        status, answer = await post("/place", {"uuids": ["gpu-1", "gpu-2"], **CHUTE, "verified": True})
+        assert status == 200
+        assert daemon.placed == [(["gpu-1", "gpu-2"], Chute("c", "i", True, True, "llama", "ann"))]
+        assert answer == {
+            "written": [{"claim_id": "01" * 32, "uuids": ["gpu-1", "gpu-2"], "event_id": "02" * 32}],
+            "unchanged": [],
+            "validator": hotkey("//validator0").address,
+            "enrolled": True,
+            "warning": None,
+        }
+
+    @pytest.mark.parametrize("names", [{}, {"name": None, "username": None}, {"name": "llama", "username": "ann"}])
+    async def test_the_names_of_a_private_chute_do_not_reach_it(
+        self, post: Post, daemon: FakeDaemon, names: dict[str, object]
+    ) -> None:
+        body = {"uuids": ["gpu-1"], "chute_id": "c", "instance_id": "i", "private": True, **names}
+        assert (await post("/place", body))[0] == 200
+        assert daemon.placed == [(["gpu-1"], Chute("c", "i", False, False, None, None))]
+
+    async def test_a_release_names_gpus_alone(self, post: Post, daemon: FakeDaemon) -> None:
+        assert (await post("/release", {"uuids": ["gpu-1"]}))[0] == 200
+        assert daemon.placed == [(["gpu-1"], None)]
+
+    @pytest.mark.parametrize(
+        ("change", "loc", "message"),
+        [
+            ({"uuids": []}, ["uuids"], "at least 1 item"),
+            ({"uuids": ["x"] * 513}, ["uuids"], "at most 512 items"),
+            ({"uuids": "gpu-1"}, ["uuids"], "valid array"),
+            ({"uuids": ["gpu-1", ""]}, ["uuids", 1], "at least 1 character"),
+            ({"uuids": ["x" * 65]}, ["uuids", 0], "at most 64 characters"),
+            ({"uuids": ["a b"]}, ["uuids", 0], "match pattern"),
+            ({"uuids": ["\u00e4"]}, ["uuids", 0], "match pattern"),
+            ({"chute_id": ""}, ["chute_id"], "at least 1 character"),
+            ({"chute_id": 7}, ["chute_id"], "valid string"),
+            ({"instance_id": "x" * 257}, ["instance_id"], "at most 256 characters"),
+            ({"instance_id": None}, ["instance_id"], "valid string"),
+            ({"name": "a\0b"}, ["name"], "match pattern"),
+            ({"name": None}, [], "expected name and username, or private: true"),
+            ({"username": None}, [], "expected name and username, or private: true"),
+            ({"verified": "yes"}, ["verified"], "valid boolean"),
+            ({"private": 1}, ["private"], "valid boolean"),
+            ({"public": True}, ["public"], "not permitted"),
+        ],
+    )
+    async def test_a_bad_value_is_422_at_its_place(
+        self, post: Post, daemon: FakeDaemon, *, change: dict[str, object], loc: list[object], message: str
+    ) -> None:
+        status, answer = await post("/place", {"uuids": ["gpu-1"], **CHUTE, **change})
+        assert status == 422
+        (problem,) = answer["detail"]
+        assert problem["loc"] == ["body", *loc]
+        assert message in problem["msg"]
+        assert daemon.placed == []
+
+    @pytest.mark.parametrize("route", ["/place", "/release", "/verify"])
+    @pytest.mark.parametrize(
+        "raw", [b"", b"null", b"[]", b"{", b"\xff", b'{"uuids": ["\\ud800"]}', b"[" * 10_000, b'"x"', b"1e999", b"{}"]
+    )
+    async def test_what_is_no_such_body_is_422(self, post: Post, route: str, raw: bytes) -> None:
+        status, answer = await post(route, raw)
+        assert status == 422
+        assert answer["detail"][0]["loc"][0] == "body"
+
+    async def test_a_huge_body_is_413(self, post: Post, daemon: FakeDaemon) -> None:
+        assert (await post("/place", b" " * (BODY_BYTES_MAX + 1)))[0] == 413
+        assert daemon.placed == []
+
+    async def test_the_largest_body_fits(self, post: Post) -> None:
+        uuids = [f"{number:064}" for number in range(GPUS_PER_REQUEST_MAX)]
+        wide = dict.fromkeys(CHUTE, "\u00e4" * LABEL_CHARS_MAX)
+        assert (await post("/place", {"uuids": uuids, **wide}))[0] == 200
+
+    async def test_a_body_that_never_ends_is_given_up(
+        self, runner: web.AppRunner, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(admin, "BODY_S_MAX", 0.05)
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"POST /release HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        async with asyncio.timeout(10):
+            assert (await reader.readline()).split()[1] == b"408"
+        writer.close()
+
+    @pytest.mark.parametrize(
+        ("refusal", "status"),
+        [
+            (UnknownGpusError(["gpu-1"]), 404),
+            (WritesRefusedError("own head not heard"), 503),
+            (StoreError("disk full"), 503),
+        ],
+    )
+    async def test_refusals_of_a_place_have_their_statuses(
+        self, post: Post, daemon: FakeDaemon, refusal: P2PNodesError, status: int
+    ) -> None:
+        daemon.refusal = refusal
+        assert (await post("/place", {"uuids": ["gpu-1"], **CHUTE}))[0] == status
+
+    @pytest.mark.parametrize(
+        ("refusal", "status"),
+        [
+            (NotPlacedError(["gpu-1"]), 404),
+            (WritesRefusedError("own head not heard"), 503),
+        ],
+    )
+    async def test_refusals_of_a_release_have_their_statuses(
+        self, post: Post, daemon: FakeDaemon, refusal: P2PNodesError, status: int
+    ) -> None:
+        daemon.refusal = refusal
+        assert (await post("/release", {"uuids": ["gpu-1"]}))[0] == status
+
+
+class TestVerify:
+    """A check by hand."""
+
+    @pytest.mark.parametrize("name", ["ab" * 32, "ab" * 16, f"{ALICE.address}::{'ab' * 16}"])
+    async def test_the_finding_is_the_daemons(self, post: Post, daemon: FakeDaemon, name: str) -> None:
+        daemon.claims[b"\xab" * 32] = {}
+        assert await post("/verify", {"claim_id": name}) == (200, daemon.finding)
+        assert daemon.checked == [b"\xab" * 32]
+
+    async def test_an_unknown_claim_is_not_checked(self, post: Post, daemon: FakeDaemon) -> None:
+        assert (await post("/verify", {"claim_id": "ab" * 32}))[0] == 404
+        assert (await post("/verify", {"claim_id": "ab"}))[0] == 400
+        assert daemon.checked == []
+
+    @pytest.mark.parametrize(
+        ("refusal", "status"),
+        [
+            (P2PNodesError("the claim is deleted"), 409),
+            (WritesRefusedError("own head not heard"), 503),
+            (StoreError("disk full"), 503),
+        ],
+    )
+    async def test_one_that_cannot_be_checked_says_why(
+        self, post: Post, daemon: FakeDaemon, refusal: P2PNodesError, status: int
+    ) -> None:
+        daemon.claims[b"\xab" * 32] = {}
+        daemon.refusal = refusal
+        found, answer = await post("/verify", {"claim_id": "ab" * 32})
+        assert found == status
+        assert answer["detail"] == (
+            "This peer cannot record or read at the moment." if isinstance(refusal, StoreError) else str(refusal)
+        )
 
 
 class TestSocket:
@@ -203,6 +441,19 @@ class TestTcp:
             session.get(f"http://127.0.0.1:{port}/status", headers=headers) as answer,
         ):
             assert answer.status == status
+
+    @pytest.mark.parametrize("route", ["/place", "/release", "/verify", "/status", "/nodes"])
+    @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+    async def test_nothing_can_be_changed(self, port: int, daemon: FakeDaemon, route: str, method: str) -> None:
+        daemon.claims[b"\xab" * 32] = {}
+        body = {"uuids": ["gpu-1"], **CHUTE} if route == "/place" else {"claim_id": "ab" * 32}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, f"http://127.0.0.1:{port}{route}", json=body) as answer,
+        ):
+            assert answer.status == 403
+            assert "expected the Unix socket" in (await answer.json())["detail"]
+        assert (daemon.placed, daemon.checked) == ([], [])
 
     async def test_a_taken_port_is_one_line_and_leaves_nothing(self, app: web.Application, path: Path) -> None:
         with socket.socket() as taken:

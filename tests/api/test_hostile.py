@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from aiohttp.http import HttpProcessingError
 
+from p2pnodes import inbound
 from p2pnodes.api import errors
-from p2pnodes.api import server as api_server
-from p2pnodes.api.server import PARSER_ERRORS_BURST, ParserErrors
 from p2pnodes.api.settings import ApiSettings
+from p2pnodes.inbound import PARSER_ERRORS_BURST, ParserErrors
 from p2pnodes.model.requests import BODY_BYTES_MAX
 from p2pnodes.store.database import Database
 from tests.api.conftest import MakeClient
@@ -40,7 +40,7 @@ class Log:
 def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
     """The interface's own log; no test of this file may leave a traceback in it or in aiohttp's."""
     log = Log()
-    monkeypatch.setattr(api_server, "log", log)
+    monkeypatch.setattr(inbound, "log", log)
     monkeypatch.setattr(errors, "log", log)
     yield log
     assert [line for line in log.lines if line[0] != "warning"] == []

@@ -9,6 +9,7 @@ import pytest
 from p2pnodes.api import errors
 from p2pnodes.api.settings import ApiSettings
 from p2pnodes.model.errors import StoreError, WritesRefusedError
+from p2pnodes.store import snapshots
 from p2pnodes.store.admission import TooManyClaimsError
 from p2pnodes.store.database import Database
 from p2pnodes.store.facts import Facts
@@ -27,6 +28,8 @@ class TestSlashes:
             ("/nodes?detailed=true&model=a%20b", "/nodes/?detailed=true&model=a%20b"),
             ("/nodes/supported/", "/nodes/supported"),
             ("/nodes/verification_status/?task_id=x", "/nodes/verification_status?task_id=x"),
+            ("/nodes/events/?hotkey=x", "/nodes/events?hotkey=x"),
+            ("/miner/nodes", "/miner/nodes/"),
             ("/nodes/0123/", "/nodes/0123"),
             ("/nodes/a%0D%0AX-B:%20c/", "/nodes/a%0D%0AX-B:%20c"),
         ],
@@ -54,6 +57,8 @@ class TestSlashes:
         ("POST", "/nodes/supported", {"GET", "DELETE"}),
         ("GET", "/nodes/0123", {"DELETE"}),
         ("PATCH", "/nodes/0123", {"DELETE"}),
+        ("POST", "/nodes/events", {"GET", "DELETE"}),
+        ("POST", "/miner/nodes/", {"GET"}),
         ("POST", "/healthz", {"GET"}),
         ("PROPFIND", "/openapi.json", {"GET"}),
     ],
@@ -145,11 +150,11 @@ class Failing:
         self._error = error
 
     def __getattr__(self, name: str) -> Any:
-        if name in {"submit_add", "submit_delete", "task_status", "totals", "details"}:
+        if name in {"submit_add", "submit_delete", "task_status", "totals", "details", "owned"}:
             return self._fail
         return getattr(self._db, name)
 
-    async def _fail(self, *_: Any) -> None:
+    async def _fail(self, *_: Any, **__: Any) -> None:
         raise self._error
 
 
@@ -159,6 +164,7 @@ READS: list[Use] = [
     lambda miner: miner.get("/nodes/"),
     lambda miner: miner.get("/nodes/?detailed=true"),
     lambda miner: miner.status(f"{ALICE.address}::{'0' * 32}"),
+    lambda miner: miner.own_nodes(),
 ]
 
 
@@ -192,6 +198,7 @@ class TestFailures:
 
         monkeypatch.setattr(db._reader, "execute_fetchall", fail)
         monkeypatch.setattr(Facts, "task_status", fail)
+        monkeypatch.setattr(snapshots, "owned", fail)
         for use in READS:
             assert (await use(alice)).status == 503
 

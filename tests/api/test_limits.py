@@ -6,8 +6,9 @@ from typing import Any, Final
 import pytest
 
 from p2pnodes.api import auth
-from p2pnodes.api.limits import TokenBuckets, client_address
+from p2pnodes.api.limits import client_address
 from p2pnodes.api.settings import ApiSettings
+from p2pnodes.inbound import TokenBuckets
 from tests.api.conftest import MakeClient
 from tests.api.support import ALICE, BOB, Clock, Miner, encode, server
 

@@ -1,6 +1,9 @@
 """/openapi.json describes what the routes really answer; /docs shows it without anybody else's help."""
 
+import asyncio
+import json
 import re
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -11,6 +14,7 @@ from p2pnodes.api.app import create_app
 from p2pnodes.api.inventory import Inventory
 from p2pnodes.api.openapi import document
 from p2pnodes.api.settings import ApiSettings
+from p2pnodes.miner.sse import SseEvent, SseParser
 from p2pnodes.model.claims import GPUS_PER_CLAIM_MAX, NAME_CHARS_MAX
 from p2pnodes.model.events import FAILED, VERIFIED
 from p2pnodes.store.database import Database
@@ -28,9 +32,29 @@ def conforms(answer: Answer, method: str, path: str) -> None:
     if content is None:
         assert answer.body is None
         return
-    reference = content["application/json"]["schema"]["$ref"]
+    ((media, value),) = content.items()
+    assert answer.headers["Content-Type"] == media
+    reference = value["schema"]["$ref"]
     model: type[BaseModel] = getattr(schemas, reference.removeprefix("#/components/schemas/"))
-    assert model.model_validate(answer.body, strict=True).model_dump(exclude_unset=True) == answer.body
+    bodies = [answer.body] if media == "application/json" else [json.loads(data) for _, data, _ in events_of(answer)]
+    for body in bodies:
+        assert model.model_validate(body, strict=True).model_dump(exclude_unset=True) == body
+
+
+def events_of(answer: Answer) -> list[SseEvent]:
+    """The server-sent events of an answer, at least one."""
+    events = SseParser().feed(answer.body)
+    assert events
+    return events
+
+
+async def heard(miner: Miner, headers: dict[str, str], until: str) -> Answer:
+    """What the stream of events sends up to an event of some type."""
+    async with asyncio.timeout(20), miner.client.session.get("/nodes/events", headers=headers) as response:
+        body = await response.content.readuntil(f"event: {until}\n".encode()) + await response.content.readuntil(
+            b"\n\n"
+        )
+        return Answer(response.status, body, response.headers)
 
 
 async def test_every_real_answer_is_the_documented_one(
@@ -83,6 +107,17 @@ async def test_every_real_answer_is_the_documented_one(
     for answer in answers:
         conforms(answer, "delete", "/nodes/{node_id}")
 
+    whole = await heard(alice, {}, "snapshot_end")
+    conforms(whole, "get", "/nodes/events")
+    await alice.delete(gpu(3)["uuid"])
+    rest = await heard(alice, {"Last-Event-ID": events_of(whole)[-1].id}, "claim")
+    conforms(rest, "get", "/nodes/events")
+    told = {event.type for event in events_of(whole) + events_of(rest)}
+    assert told == {"reset", "node", "node_deleted", "claim", "snapshot_end"}
+    conforms(await alice.get("/nodes/events?hotkey=x"), "get", "/nodes/events")
+    conforms(await alice.own_nodes(), "get", "/miner/nodes/")
+    conforms(await alice.get("/miner/nodes/"), "get", "/miner/nodes/")
+
     conforms(await alice.get("/healthz"), "get", "/healthz")
     conforms(await alice.get("/readyz"), "get", "/readyz")
     limited = Miner(await make_client(ApiSettings(address_burst=1, address_rate=0.1), readiness=lambda: ["no"]), clock)
@@ -92,6 +127,18 @@ async def test_every_real_answer_is_the_documented_one(
     conforms(await limited.post(server(1)), "post", "/nodes/")
     conforms(await limited.delete("x"), "delete", "/nodes/{node_id}")
     conforms(await limited.get("/nodes/?model=x"), "get", "/nodes/")
+    conforms(await limited.get("/nodes/events"), "get", "/nodes/events")
+    conforms(await limited.own_nodes(), "get", "/miner/nodes/")
+
+
+async def test_a_denied_hotkeys_answer_is_the_documented_one(
+    make_client: MakeClient, clock: Clock, tmp_path: Path
+) -> None:
+    deny_file = tmp_path / "denied.toml"
+    deny_file.write_text(f'"{ALICE.address}" = "spam"')
+    answer = await Miner(await make_client(ApiSettings(deny_file=deny_file)), clock).post(server(1))
+    assert answer.status == 403
+    conforms(answer, "post", "/nodes/")
 
 
 async def test_the_document_is_served_as_it_is_made(alice: Miner) -> None:
@@ -145,7 +192,7 @@ def test_the_document_is_whole() -> None:
         for operation in operations
         if {p["name"] for p in operation["parameters"]} >= {"X-Chutes-Hotkey", "X-Chutes-Nonce", "X-Chutes-Signature"}
     }
-    assert signed == {"post_nodes", "delete_nodes_node_id", "get_nodes_verification_status"}
+    assert signed == {"post_nodes", "delete_nodes_node_id", "get_nodes_verification_status", "get_miner_nodes"}
     assert str(GPUS_PER_CLAIM_MAX) in DOCUMENT["paths"]["/nodes/"]["post"]["responses"]["400"]["description"]
     assert issubclass(schemas.Inventory, RootModel)
 

@@ -1,0 +1,67 @@
+"""Bodies of the operator's interface as pydantic models. Strict: an unknown key is an operator's typing error."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from p2pnodes.model.events import LABEL_CHARS_MAX
+from p2pnodes.model.inventory import Chute
+from p2pnodes.model.requests import UUID_CHARS_MAX
+from p2pnodes.store.placing import GPUS_PER_REQUEST_MAX
+
+Uuid = Annotated[str, StringConstraints(min_length=1, max_length=UUID_CHARS_MAX, pattern=r"^[!-~]+$")]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=LABEL_CHARS_MAX, pattern=r"^[^\x00]+$")]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ReleaseBody(_Body):
+    """``POST /release``: GPUs on which nothing runs any more."""
+
+    uuids: Annotated[list[Uuid], Field(min_length=1, max_length=GPUS_PER_REQUEST_MAX)]
+
+
+class PlaceBody(ReleaseBody):
+    """``POST /place``: GPUs and what runs on them.
+
+    Attributes:
+        uuids: GPU uuids.
+        chute_id: The chute.
+        instance_id: Its instance on these GPUs.
+        verified: Whether that instance has been verified.
+        private: Whether only its user may know what it is: name and username are then dropped here.
+        name: The chute's name; needed unless private.
+        username: Its user; needed unless private.
+    """
+
+    chute_id: Label
+    instance_id: Label
+    verified: bool = False
+    private: bool = False
+    name: Label | None = None
+    username: Label | None = None
+
+    @model_validator(mode="after")
+    def _require_names(self) -> Self:
+        if not self.private and (self.name is None or self.username is None):
+            raise ValueError("expected name and username, or private: true")
+        return self
+
+    def chute(self) -> Chute:
+        """The chute as events carry it."""
+        return Chute(
+            self.chute_id,
+            self.instance_id,
+            self.verified,
+            not self.private,
+            None if self.private else self.name,
+            None if self.private else self.username,
+        )
+
+
+class VerifyBody(_Body):
+    """``POST /verify``: the claim to check now, by its id, its task id, or the 32 hex digits of that."""
+
+    claim_id: Annotated[str, Field(min_length=1, max_length=128)]

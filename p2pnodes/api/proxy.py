@@ -1,0 +1,233 @@
+"""The optional reverse proxy: paths that are not this daemon's go to an upstream API.
+
+So a miner's whole ``api`` setting can point at a daemon. Method, path and query as sent, headers, body and answer pass
+through in both directions as they come; what belongs to one connection (RFC 9110, 7.6.1) does not. Redirects are the
+client's to follow. A connection to the upstream API serves one request: a kept one that it closes meanwhile would cost
+a request that must not be sent twice.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import aiohttp
+import structlog
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+from yarl import URL
+
+from p2pnodes.api.errors import JSON_HEADERS, ApiError, Handler
+from p2pnodes.api.limits import is_trusted
+from p2pnodes.api.server import cut, send_part
+from p2pnodes.api.settings import Network
+
+log = structlog.get_logger(__name__)
+
+REQUESTS_MAX: Final = 256
+"""Requests that are passed on at the same time; beyond it 503."""
+
+BODY_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bound of a request's body, which is never kept whole; that of an answer is the upstream API's business."""
+
+CONNECT_S_MAX: Final = 10.0
+IDLE_S_MAX: Final = 300.0
+"""Seconds without a byte after which a request or its answer is given up: streams that are silent send comments."""
+
+BUSY_RETRY_S: Final = 5
+PSEUDONYM_BYTES: Final = 6
+
+OURS: Final = frozenset({"/miner/nodes", "/miner/nodes/", "/gossip", "/healthz", "/readyz", "/openapi.json", "/docs"})
+OURS_BELOW: Final = "/nodes"
+
+FORWARDED_FOR: Final = "X-Forwarded-For"
+FORWARDED_PROTO: Final = "X-Forwarded-Proto"
+FORWARDED_HOST: Final = "X-Forwarded-Host"
+
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+_AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+"""Headers that aiohttp's client would add of its own."""
+
+
+class Upstream:
+    """Passes requests on; its session lives as long as the application."""
+
+    def __init__(self, url: str, *, trusted_proxies: Sequence[Network], limit: Callable[[web.Request], str]) -> None:
+        """Pass on to an API.
+
+        Args:
+            url: Its base URL, without a slash at its end.
+            trusted_proxies: Networks of the operator's own proxies before this daemon.
+            limit: Takes one request off its client's limit; refuses one that asks too much with an ApiError.
+        """
+        self._base = url
+        self._trusted = trusted_proxies
+        self._limit = limit
+        self._pseudonym = f"p2pnodes-{secrets.token_hex(PSEUDONYM_BYTES)}"
+        self._session: aiohttp.ClientSession
+        self._running = 0
+        self._down = False
+
+    async def session(self, _: web.Application) -> AsyncIterator[None]:
+        """Hold the session while an application runs (an entry of ``Application.cleanup_ctx``)."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=REQUESTS_MAX, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX, sock_read=IDLE_S_MAX),
+            auto_decompress=False,
+            skip_auto_headers=_AUTOMATIC,
+            requote_redirect_url=False,
+        )
+        async with self._session:
+            yield
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request as the upstream API does."""
+        self._limit(request)
+        if not request.rel_url.raw_path.startswith("/"):
+            raise ApiError(400, "Only paths are passed on: expected a request target that begins with /.")
+        if "websocket" in request.headers.get(hdrs.UPGRADE, "").lower():
+            raise ApiError(400, "WebSockets are not passed on to the upstream API: connect to it without this daemon.")
+        if self._pseudonym in ",".join(request.headers.getall(hdrs.VIA, ())):
+            raise ApiError(508, "The upstream API passes requests back to this daemon: check its setting api.upstream.")
+        if (request.content_length or 0) > BODY_BYTES_MAX:
+            raise _too_large()
+        if self._running >= REQUESTS_MAX:
+            raise ApiError(
+                503, f"{REQUESTS_MAX} requests are being passed on already.", {hdrs.RETRY_AFTER: str(BUSY_RETRY_S)}
+            )
+        self._running += 1
+        try:
+            return await self._pass_on(request)
+        finally:
+            self._running -= 1
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        body = _Body(request) if request.body_exists else None
+        try:
+            async with self._session.request(
+                request.method,
+                URL(self._base + request.rel_url.raw_path_qs, encoded=True),
+                headers=self._request_headers(request),
+                data=body and body.parts(),
+                allow_redirects=False,
+            ) as answer:
+                if answer.status < 200:
+                    raise aiohttp.ClientError(f"status {answer.status} is no answer")
+                self._tell(None)
+                return await self._answer(request, answer)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if body is not None and body.refusal is not None:
+                raise body.refusal from error
+            self._tell(error)
+            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+                raise ApiError(504, f"The upstream API was silent for {IDLE_S_MAX:g} s.") from error
+            raise ApiError(502, "The upstream API cannot be reached.") from error
+
+    async def _answer(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+        headers = _end_to_end(answer.headers)
+        headers.add(hdrs.VIA, f"1.1 {self._pseudonym}")
+        headers.setdefault(hdrs.SERVER, JSON_HEADERS["Server"])
+        response = web.StreamResponse(status=answer.status, reason=_sendable(answer.reason or ""), headers=headers)
+        try:
+            await response.prepare(request)
+            async for part in answer.content.iter_any():
+                await send_part(request, response, part)
+            await response.write_eof()
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            if not isinstance(error, ConnectionError):  # which the client's side is
+                self._tell(error)
+            cut(request)  # what is out cannot be taken back, and must not be taken for the whole
+        return response
+
+    def _request_headers(self, request: web.Request) -> CIMultiDict[str]:
+        headers = _end_to_end(request.headers)
+        for name in (hdrs.HOST, hdrs.EXPECT):  # the other host has another name; 100 Continue is answered here
+            headers.popall(name, None)
+        trusted = is_trusted(request.remote, self._trusted)
+        if not trusted:  # whoever is not the operator's proxy may not say what it was asked for
+            headers.popall(FORWARDED_PROTO, None)
+            headers.popall(FORWARDED_HOST, None)
+        headers.setdefault(FORWARDED_PROTO, request.scheme)
+        headers.setdefault(FORWARDED_HOST, request.host)
+        hops = [*headers.popall(FORWARDED_FOR, ()), *([request.remote] if request.remote else [])]
+        if hops:
+            headers[FORWARDED_FOR] = ", ".join(hops)
+        headers.add(hdrs.VIA, f"{request.version.major}.{request.version.minor} {self._pseudonym}")
+        return headers
+
+    def _tell(self, error: Exception | None) -> None:
+        """Log when the upstream API fails, and when it answers again; not each request in between."""
+        if error is not None and not self._down:
+            log.warning("upstream_failed", error=str(error) or type(error).__name__)
+        elif error is None and self._down:
+            log.info("upstream_answers")
+        self._down = error is not None
+
+
+class _Body:
+    """A request's body on its way."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self.refusal: ApiError | None = None
+        """Why the body was not passed on to its end."""
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        size = 0
+        parts = self._request.content.iter_any()
+        while True:
+            try:
+                async with asyncio.timeout(IDLE_S_MAX):
+                    part = await anext(parts, b"")
+            except TimeoutError as error:
+                self.refusal = ApiError(408, "The request body did not arrive in time.", {hdrs.CONNECTION: "close"})
+                raise self.refusal from error
+            except (web.RequestPayloadError, aiohttp.ClientError) as error:
+                self.refusal = ApiError(400, "The request body is not framed as HTTP wants it.")
+                raise self.refusal from error
+            if not part:
+                return
+            size += len(part)
+            if size > BODY_BYTES_MAX:
+                self.refusal = _too_large()
+                raise self.refusal
+            yield part
+
+
+def passing_on(upstream: Upstream) -> Any:
+    """Middleware that hands what no route serves, and is not ours, to ``upstream``."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        unknown = isinstance(request.match_info.http_exception, web.HTTPNotFound)
+        return await (upstream.handle if unknown and not is_ours(request.path) else handler)(request)
+
+    return middleware
+
+
+def is_ours(path: str) -> bool:
+    """Whether a decoded path is this daemon's own, be there a route or not."""
+    return path in OURS or path == OURS_BELOW or path.startswith(f"{OURS_BELOW}/")
+
+
+def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    """The headers that are for the other end: all but hop-by-hop ones and those that ``Connection`` names."""
+    sent = CIMultiDict(headers)
+    named = {name.strip().lower() for value in sent.getall(hdrs.CONNECTION, ()) for name in value.split(",")}
+    dropped = _HOP_BY_HOP | named
+    return CIMultiDict((name, _sendable(value)) for name, value in sent.items() if name.lower() not in dropped)
+
+
+def _sendable(text: str) -> str:
+    """A header's value or a reason as aiohttp can write it: bytes that are not UTF-8, which it reads, are replaced."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _too_large() -> ApiError:
+    return ApiError(413, f"Request body is too large: at most {BODY_BYTES_MAX} bytes are passed on.")
