@@ -6,6 +6,8 @@ decided here, by the weights.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from enum import StrEnum
 from itertools import accumulate
 from typing import Final, NamedTuple
 
@@ -45,12 +47,20 @@ class Weights:
         }
         """Stake of every enrolled validator: permitted, and with a delegation that lives at E's time."""
         self.total = sum(self.enrolled.values())
+        self.share = -(-network.min_share_ppm * self.total // PPM)
+        """Least stake that is the minimum share of all enrolled stake."""
         self.young = frozenset(
             hotkey
             for hotkey in self.enrolled
             if electorate.time_ms - hlc_ms(mandates[hotkey].first_hlc) < network.verdict_ttl_s * 1000
         )
         """Enrolled validators whose first delegation is younger than a verdict lives."""
+
+    def aged(self) -> "Weights":
+        """The same with nobody young: a vote that these decide stays as it is when those who are silent grow old."""
+        aged = copy(self)
+        aged.young = frozenset()
+        return aged
 
     def same_votes(self, other: "Weights") -> bool:
         """Whether both weigh every event alike, so that no row can differ."""
@@ -177,16 +187,73 @@ class TaskStatus(NamedTuple):
     detail: str
 
 
-def live_votes(votes: Iterable[Vote], weights: Weights) -> dict[bytes, Vote]:
-    """The latest verdict of each enrolled validator, where it has not lapsed at E's time."""
+class Scales(NamedTuple):
+    """What the live votes on a claim weigh, and what decides; all in the electorate's unit of stake.
+
+    Attributes:
+        weighed: W: enrolled stake less that which is ``left_out``.
+        verified: Stake of those who say verified.
+        failed: Stake of those who say failed.
+        quorum: Least verified stake that is more than the quorum of W.
+        share: Least verified stake that is the minimum share of all enrolled stake.
+        failing: Least failed stake that fails the claim.
+    """
+
+    weighed: int
+    verified: int
+    failed: int
+    quorum: int
+    share: int
+    failing: int
+
+
+def latest_votes(votes: Iterable[Vote]) -> dict[bytes, Vote]:
+    """The latest verdict of each validator, enrolled or not."""
     latest: dict[bytes, Vote] = {}
     for vote in votes:
         held = latest.get(vote.author)
         # Two logs of one hotkey can share an HLC: then the content decides, never the order.
-        if vote.author in weights.enrolled and (held is None or _vote_order(vote) > _vote_order(held)):
+        if held is None or _vote_order(vote) > _vote_order(held):
             latest[vote.author] = vote
+    return latest
+
+
+def live_votes(votes: Iterable[Vote], weights: Weights) -> dict[bytes, Vote]:
+    """The latest verdict of each enrolled validator, where it has not lapsed at E's time."""
     deadline_ms = weights.electorate.time_ms - weights.network.verdict_ttl_s * 1000
-    return {author: vote for author, vote in latest.items() if hlc_ms(vote.hlc) >= deadline_ms}
+    return {
+        author: vote
+        for author, vote in latest_votes(votes).items()
+        if author in weights.enrolled and hlc_ms(vote.hlc) >= deadline_ms
+    }
+
+
+def left_out(live: Mapping[bytes, Vote], weights: Weights) -> list[bytes]:
+    """The enrolled validators whose stake W leaves out: those who abstain, and the young without a live verdict."""
+    young = [hotkey for hotkey in weights.young if hotkey not in live]
+    return young + [author for author, vote in live.items() if vote.finding == ABSTAIN]
+
+
+def weigh(live: Mapping[bytes, Vote], weights: Weights) -> Scales:
+    """Put live votes on the scales (design.md, "Tally of a claim")."""
+    network, enrolled = weights.network, weights.enrolled
+    verified = failed = 0
+    for author, vote in live.items():
+        if vote.finding == VERIFIED:
+            verified += enrolled[author]
+        elif vote.finding == FAILED:
+            failed += enrolled[author]
+    weighed = weights.total
+    for hotkey in left_out(live, weights):
+        weighed -= enrolled[hotkey]
+    return Scales(
+        weighed,
+        verified,
+        failed,
+        network.quorum_ppm * weighed // PPM + 1,
+        weights.share,
+        max(1, -((network.quorum_ppm - PPM) * weighed // PPM)),
+    )
 
 
 def _vote_order(vote: Vote) -> tuple[int, str, int, str, str]:
@@ -198,27 +265,13 @@ def tally(votes: Iterable[Vote], weights: Weights) -> Tally:
     live = live_votes(votes, weights)
     if not live:
         return Tally(PENDING, None, "")
-    network, enrolled = weights.network, weights.enrolled
-    weighed = weights.total
-    verified: list[tuple[int, int]] = []
-    failed = 0
-    for author, vote in live.items():
-        stake = enrolled[author]
-        if vote.finding == ABSTAIN:
-            weighed -= stake
-        elif vote.finding == FAILED:
-            failed += stake
-        else:
-            verified.append((vote.since or 0, stake))
-    weighed -= sum(enrolled[hotkey] for hotkey in weights.young if hotkey not in live)
-    needed = network.quorum_ppm * weighed
-    reached = sum(stake for _, stake in verified)
-    if reached * PPM > needed and reached * PPM >= network.min_share_ppm * weights.total:
-        verified.sort()
-        by_then = accumulate(stake for _, stake in verified)
-        since = next(since for (since, _), stake in zip(verified, by_then, strict=True) if stake * PPM > needed)
+    scales, enrolled = weigh(live, weights), weights.enrolled
+    if scales.verified >= max(scales.quorum, scales.share):
+        sayers = sorted((vote.since or 0, enrolled[a]) for a, vote in live.items() if vote.finding == VERIFIED)
+        by_then = accumulate(stake for _, stake in sayers)
+        since = next(since for (since, _), stake in zip(sayers, by_then, strict=True) if stake >= scales.quorum)
         return Tally(VERIFIED, since, "")
-    if failed and failed * PPM >= (PPM - network.quorum_ppm) * weighed:
+    if scales.failed >= scales.failing:
         return Tally(FAILED, None, _failure(live, enrolled))
     return Tally(PENDING, None, "")
 
@@ -229,21 +282,50 @@ def _failure(live: Mapping[bytes, Vote], enrolled: Mapping[bytes, int]) -> str:
     return live[author].detail
 
 
+class Objection(StrEnum):
+    """Why something that is valid does not count under an electorate."""
+
+    AHEAD = "electorate ahead"
+    """The carriage names an electorate that E has not reached."""
+    NOT_PERMITTED = "author not permitted"
+    """The author's hotkey holds no permit in E."""
+    NOT_REGISTERED = "miner not registered"
+    NOT_CARRIED = "not carried"
+    """No carriage counts."""
+    REGISTERED_LATER = "miner registered later"
+    """Above the highest electorate block that a counted carriage names: the miner left the chain and came back."""
+    SEVERAL_GPUS = "signature used for several GPUs"
+    """A delete signature that is bound to no GPU, under which counted events name different ones."""
+
+
+def carriage_objection(carriage: Carriage, electorate: Electorate) -> Objection | None:
+    """Why a carriage does not count; None when it does."""
+    if carriage.electorate_block > electorate.block:
+        return Objection.AHEAD
+    return None if electorate.permitted(carriage.author) else Objection.NOT_PERMITTED
+
+
 def counted_carriages(claim: Claim, electorate: Electorate) -> list[Carriage]:
     """The carriages whose author is permitted in E and whose electorate E has reached."""
-    return [
-        carriage
-        for carriage in claim.carriages
-        if carriage.electorate_block <= electorate.block and electorate.permitted(carriage.author)
-    ]
+    return [carriage for carriage in claim.carriages if carriage_objection(carriage, electorate) is None]
+
+
+def objection(claim: Claim, electorate: Electorate) -> Objection | None:
+    """Why a claim does not count; None when it does."""
+    registration = electorate.registration_block(claim.miner)
+    if registration is None:
+        return Objection.NOT_REGISTERED
+    counted = counted_carriages(claim, electorate)
+    if not counted:
+        return Objection.NOT_CARRIED
+    if all(registration > carriage.electorate_block for carriage in counted):
+        return Objection.REGISTERED_LATER
+    return None
 
 
 def counts(claim: Claim, electorate: Electorate) -> bool:
     """Whether a claim counts: it is carried, and its miner registered no later than the latest carriage knew."""
-    registration = electorate.registration_block(claim.miner)
-    return registration is not None and any(
-        registration <= carriage.electorate_block for carriage in counted_carriages(claim, electorate)
-    )
+    return objection(claim, electorate) is None
 
 
 class Ending(NamedTuple):
@@ -253,32 +335,49 @@ class Ending(NamedTuple):
     nonce: int
     claim_ids: frozenset[bytes]
 
+    def ends(self, claim: Claim) -> bool:
+        """Whether the claim ends by this."""
+        return claim.miner == self.miner and (
+            claim.nonce < self.nonce or (claim.nonce == self.nonce and claim.id in self.claim_ids)
+        )
 
-def ending(deletion: Deletion, uuid: str, electorate: Electorate) -> Ending | None:
-    """What a delete request does on ``uuid``; None when it does nothing there."""
+
+def ending(deletion: Deletion, uuid: str, electorate: Electorate) -> Ending | Objection:
+    """What a delete request does on ``uuid``, or why it does nothing there."""
     counted = [carriage for carriage in deletion.carriages if electorate.permitted(carriage.author)]
     named = [carriage.claim_ids for carriage in counted if carriage.uuid == uuid]
-    if not named or (not deletion.bound and len(named) < len(counted)):
-        return None  # an unbound signature that is used for several GPUs ends none
+    if not named:
+        return Objection.NOT_PERMITTED
+    if not deletion.bound and len(named) < len(counted):
+        return Objection.SEVERAL_GPUS
     return Ending(deletion.miner, deletion.nonce, named[0].intersection(*named[1:]))
 
 
 def standing(uuid: str, claims: Iterable[Claim], deletions: Iterable[Deletion], electorate: Electorate) -> list[Claim]:
     """The claims on a GPU that count and that no delete ends, in order of their stamps."""
-    highest: dict[bytes, int] = {}
-    ended: set[tuple[bytes, int, bytes]] = set()
-    for deletion in deletions:
-        if end := ending(deletion, uuid, electorate):
-            highest[end.miner] = max(highest.get(end.miner, 0), end.nonce)
-            ended.update((end.miner, end.nonce, claim_id) for claim_id in end.claim_ids)
+    endings = (ending(deletion, uuid, electorate) for deletion in deletions)
+    last = _last_endings(end for end in endings if isinstance(end, Ending))
     alive = (
         claim
         for claim in claims
-        if claim.nonce >= highest.get(claim.miner, 0)
-        and (claim.miner, claim.nonce, claim.id) not in ended
-        and counts(claim, electorate)
+        if not ((end := last.get(claim.miner)) and end.ends(claim)) and counts(claim, electorate)
     )
     return sorted(alive, key=lambda claim: claim.stamp)
+
+
+def _last_endings(endings: Iterable[Ending]) -> dict[bytes, Ending]:
+    """What each miner's endings do together: those of the highest nonce end all that the others do."""
+    highest: dict[bytes, list[Ending]] = {}
+    for end in endings:
+        held = highest.setdefault(end.miner, [])
+        if held and end.nonce > held[0].nonce:
+            held.clear()
+        if not held or end.nonce == held[0].nonce:
+            held.append(end)
+    return {
+        miner: Ending(miner, ends[0].nonce, frozenset().union(*(end.claim_ids for end in ends)))
+        for miner, ends in highest.items()
+    }
 
 
 def owner(claims: Sequence[Claim], tallies: Mapping[bytes, Tally]) -> Claim | None:
@@ -289,19 +388,31 @@ def owner(claims: Sequence[Claim], tallies: Mapping[bytes, Tally]) -> Claim | No
     return claims[0] if claims else None
 
 
-def chute_of(claim: Claim, placements: Iterable[Placement], weights: Weights) -> Chute | None:
-    """What runs on a GPU that ``claim`` owns: of the latest word of each enrolled author, the latest place."""
-    latest: dict[bytes, Placement] = {}
+def last_words(placements: Iterable[Placement]) -> dict[tuple[bytes, bytes], Placement]:
+    """The latest place or release of each author under each claim: (author, claim id) -> placement."""
+    latest: dict[tuple[bytes, bytes], Placement] = {}
     for placement in placements:
-        held = latest.get(placement.author)
-        if (
-            placement.claim_id == claim.id
-            and placement.author in weights.enrolled
-            and (held is None or _placement_order(placement) > _placement_order(held))
-        ):
-            latest[placement.author] = placement
-    places = [placement for placement in latest.values() if placement.chute is not None]
-    return max(places, key=lambda p: (_placement_order(p), p.author)).chute if places else None
+        key = placement.author, placement.claim_id
+        held = latest.get(key)
+        if held is None or _placement_order(placement) > _placement_order(held):
+            latest[key] = placement
+    return latest
+
+
+def current_place(claim: Claim, placements: Iterable[Placement], weights: Weights) -> Placement | None:
+    """The place that counts on a GPU that ``claim`` owns: of the last word of each enrolled author, the latest."""
+    places = [
+        placement
+        for (author, claim_id), placement in last_words(placements).items()
+        if claim_id == claim.id and author in weights.enrolled and placement.chute is not None
+    ]
+    return max(places, key=lambda p: (_placement_order(p), p.author)) if places else None
+
+
+def chute_of(claim: Claim, placements: Iterable[Placement], weights: Weights) -> Chute | None:
+    """What runs on a GPU that ``claim`` owns."""
+    place = current_place(claim, placements, weights)
+    return None if place is None else place.chute
 
 
 def _placement_order(placement: Placement) -> tuple[int, bytes]:
@@ -343,6 +454,17 @@ def decide(  # noqa: PLR0917 - the arguments of f for one GPU
     )
 
 
+def gpu_status(claim: Claim, uuid: str, claims: Sequence[Claim], tallies: Mapping[bytes, Tally]) -> TaskStatus | None:
+    """What one GPU of a claim says to its task, None where the claim does not stand; see ``task_status``."""
+    if claim not in claims:
+        return None
+    holder = owner(claims, tallies) or claim
+    leader = owner([other for other in claims if other.miner == claim.miner], tallies) or claim
+    if holder.miner != claim.miner and tallies[holder.id].status == VERIFIED:
+        return TaskStatus(FAILED, f"GPU {uuid} belongs to a verified claim of another hotkey")
+    return TaskStatus(tallies[leader.id].status, tallies[leader.id].detail)
+
+
 def task_status(
     claim: Claim, own: Tally, standings: Mapping[str, Sequence[Claim]], tallies: Mapping[bytes, Tally]
 ) -> TaskStatus:
@@ -360,16 +482,9 @@ def task_status(
         beats pending beats verified over the GPUs. A claim that stands nowhere any more keeps a vote that ended, and
         otherwise has failed because it is gone.
     """
-    answers = []
-    for uuid, claims in standings.items():
-        if claim not in claims:
-            continue
-        holder = owner(claims, tallies) or claim
-        leader = owner([other for other in claims if other.miner == claim.miner], tallies) or claim
-        if holder.miner != claim.miner and tallies[holder.id].status == VERIFIED:
-            answers.append(TaskStatus(FAILED, f"GPU {uuid} belongs to a verified claim of another hotkey"))
-        else:
-            answers.append(TaskStatus(tallies[leader.id].status, tallies[leader.id].detail))
+    answers = [
+        answer for uuid, claims in standings.items() if (answer := gpu_status(claim, uuid, claims, tallies)) is not None
+    ]
     if not answers:
         if own.status != PENDING:
             return TaskStatus(own.status, own.detail)

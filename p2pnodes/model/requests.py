@@ -21,6 +21,7 @@ NONCE_WINDOW_S: Final = 600
 
 PURPOSE_STATUS: Final = "graval"
 PURPOSE_DELETE: Final = "nodes"
+PURPOSE_MINER: Final = "miner"
 UUID_CHARS_MAX: Final = 64
 
 _NONCE = re.compile(r"[0-9]{1,15}")

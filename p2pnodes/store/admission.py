@@ -5,12 +5,12 @@ registration and the shape of the body were checked before; here only the order 
 "the same request" on is decided.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from p2pnodes.model import inventory
 from p2pnodes.model.claims import Body, duplicate_uuids
-from p2pnodes.model.clock import hlc_ms
+from p2pnodes.model.clock import hlc_at, hlc_ms
 from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.events import CLAIMS_PER_DELETE_MAX, VERIFIED, AddPayload, DeletePayload
 from p2pnodes.model.requests import Add, Delete, parse_nonce, request_id
@@ -20,8 +20,21 @@ from p2pnodes.store.ledger import Ledger
 RETRY_WINDOW_MS: Final = 600_000
 """A re-signed retry finds its claim while that is younger than this (compat.md, "Ours, better")."""
 
+HOPPING_WINDOW_MS: Final = 86_400_000
+HOPPING_CLAIMS_MAX: Final = 2
+HOPPING_HOTKEYS_MIN: Final = 2
+"""More claims on one GPU than this within the window, by at least so many hotkeys, are hopping (the central API's
+rule)."""
+
+HISTORY_CLAIMS_MAX: Final = 256
+"""Claims of one GPU that are looked at for it, those that came here last."""
+
 OPEN_CLAIMS_PER_MINER_MAX: Final = 2_048
 """Pending claims that one miner may have here (rule 6): 20,480 GPUs waiting for their vote."""
+
+
+Standings = Mapping[str, Mapping[int, inventory.Claim]]
+"""GPU -> its standing claims by row key, see ``Facts.standing``."""
 
 
 class ConflictError(P2PNodesError):
@@ -31,6 +44,16 @@ class ConflictError(P2PNodesError):
         """Name the GPUs, in request order."""
         super().__init__(f"nodes exist already: {list(uuids)}")
         self.uuids = list(uuids)
+
+
+class HoppingError(P2PNodesError):
+    """GPUs were claimed too often of late, by more than one hotkey."""
+
+    def __init__(self, uses: Sequence[tuple[str, int]], retry_after_s: int) -> None:
+        """Name the GPUs with how many claims named each, in request order, and when none is over its bound any more."""
+        super().__init__(f"nodes were claimed too often by several hotkeys: {list(uses)}")
+        self.uses = list(uses)
+        self.retry_after_s = retry_after_s
 
 
 class ClockError(P2PNodesError):
@@ -49,7 +72,15 @@ class TooManyClaimsError(P2PNodesError):
     """The miner has as many pending claims as are allowed at once."""
 
 
-def admit_add(ledger: Ledger, request: Add, body: Body, refusal: Exception | None, now_ms: int) -> StoredClaim:
+def admit_add(
+    ledger: Ledger,
+    request: Add,
+    body: Body,
+    refusal: Exception | None,
+    now_ms: int,
+    *,
+    denial: Exception | None = None,
+) -> StoredClaim:
     """Record a registration, or find the claim that it repeats.
 
     Args:
@@ -58,9 +89,11 @@ def admit_add(ledger: Ledger, request: Add, body: Body, refusal: Exception | Non
         body: Its body, 1 to 10 GPUs.
         refusal: What else is wrong with it (hosts, specs, duplicate uuids); raised when no earlier check answers.
         now_ms: Wall clock.
+        denial: Why this miner may register nothing new here; raised when the request is no repetition.
 
     Raises:
         ConflictError: See its own text.
+        HoppingError: See its own text.
         ClockError: The miner deleted one of these GPUs with a higher nonce.
         TooManyClaimsError: See its own text.
         WritesRefusedError: This daemon may not write now.
@@ -74,14 +107,19 @@ def admit_add(ledger: Ledger, request: Add, body: Body, refusal: Exception | Non
     if key is not None and known is not None and inventory.counts(known, weights.electorate):
         return _found(ledger, key)
     uuids = [node.uuid for node in body.nodes]
-    contested = facts.named(uuids)
-    if contested and (retried := _standing_claim(ledger, request, uuids, now_ms)):
+    standings = facts.standing(uuids, weights) if facts.named(uuids) else {}
+    if retried := _retried(ledger, request, standings, now_ms):
         return retried
+    if denial is not None:
+        raise denial
+    if standings:
+        _require_no_conflict(ledger, request, standings)
+        _require_no_hopping(ledger, uuids, now_ms)
     if refusal is not None:
         raise refusal
     if duplicates := duplicate_uuids(body):
         raise ValueError(f"BUG! the caller let duplicate uuids pass: {duplicates}")
-    if contested:
+    if standings:
         _require_newest(ledger, request, uuids)
     if ledger.open_claims(request.hotkey, now_ms) >= OPEN_CLAIMS_PER_MINER_MAX:
         raise TooManyClaimsError(f"{OPEN_CLAIMS_PER_MINER_MAX} claims of this hotkey wait for their vote already")
@@ -95,31 +133,52 @@ def admit_add(ledger: Ledger, request: Add, body: Body, refusal: Exception | Non
     return StoredClaim(claim_id, request.hotkey, parse_nonce(request.nonce) or 0, body, event.hlc, tally)
 
 
-def _standing_claim(ledger: Ledger, request: Add, uuids: Sequence[str], now_ms: int) -> StoredClaim | None:
-    """The standing claim that the request repeats, None when nothing stands in its way; raises ConflictError."""
-    facts, weights = ledger.facts, ledger.weights
-    standings = facts.standing(uuids, weights)
-    tallies = facts.tallies({key for claims in standings.values() for key in claims}, weights)
-    conflicts: list[str] = []
-    for uuid, claims in standings.items():
-        for key, claim in claims.items():
-            if claim.miner == request.hotkey:
-                if retried := _retried(ledger, key, claim, request, now_ms):
-                    return retried
-                conflicts.append(uuid)
-            elif tallies[key].status == VERIFIED:
-                conflicts.append(uuid)
-    if conflicts:
-        raise ConflictError(list(dict.fromkeys(conflicts)))
+def _retried(ledger: Ledger, request: Add, standings: Standings, now_ms: int) -> StoredClaim | None:
+    """The miner's standing claim, if the request is the same body signed anew soon after."""
+    own = {
+        key: claim for claims in standings.values() for key, claim in claims.items() if claim.miner == request.hotkey
+    }
+    for key, claim in own.items():
+        created_ms = hlc_ms(min(carriage.hlc for carriage in claim.carriages))
+        if now_ms - created_ms < RETRY_WINDOW_MS and ledger.facts.raw_body(claim.id) == request.body:
+            return _found(ledger, key)
     return None
 
 
-def _retried(ledger: Ledger, key: int, claim: inventory.Claim, request: Add, now_ms: int) -> StoredClaim | None:
-    """The miner's standing claim, if the request is the same body signed anew soon after."""
-    created_ms = hlc_ms(min(carriage.hlc for carriage in claim.carriages))
-    if now_ms - created_ms >= RETRY_WINDOW_MS or ledger.facts.raw_body(claim.id) != request.body:
-        return None
-    return _found(ledger, key)
+def _require_no_conflict(ledger: Ledger, request: Add, standings: Standings) -> None:
+    tallies = ledger.facts.tallies({key for claims in standings.values() for key in claims}, ledger.weights)
+    conflicts = [
+        uuid
+        for uuid, claims in standings.items()
+        if any(claim.miner == request.hotkey or tallies[key].status == VERIFIED for key, claim in claims.items())
+    ]
+    if conflicts:
+        raise ConflictError(conflicts)
+
+
+def _require_no_hopping(ledger: Ledger, uuids: Sequence[str], now_ms: int) -> None:
+    """Refuse GPUs that go from hotkey to hotkey (compat.md, section 3, 429); the log is their history."""
+    since_hlc = hlc_at(max(0, now_ms - HOPPING_WINDOW_MS))
+    uses: list[tuple[str, int]] = []
+    until_ms = 0
+    for uuid in dict.fromkeys(uuids):
+        history = ledger.facts.history(uuid, since_hlc, HISTORY_CLAIMS_MAX)
+        hops = _hops(history)
+        if hops:
+            uses.append((uuid, len(history)))
+            until_ms = max(until_ms, hlc_ms(history[hops - 1][0]) + HOPPING_WINDOW_MS)
+    if uses:
+        raise HoppingError(uses, max(1, (until_ms - now_ms) // 1000 + 1))
+
+
+def _hops(history: Sequence[tuple[int, bytes]]) -> int:
+    """How many claims, from the earliest, must grow old before a GPU's history is within the rule; 0 when it is."""
+    miners: set[bytes] = set()
+    for recent, (_, miner) in enumerate(reversed(history), 1):
+        miners.add(miner)
+        if recent > HOPPING_CLAIMS_MAX and len(miners) >= HOPPING_HOTKEYS_MIN:
+            return len(history) - recent + 1
+    return 0
 
 
 def _found(ledger: Ledger, key: int) -> StoredClaim:

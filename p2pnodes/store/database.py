@@ -23,15 +23,20 @@ from p2pnodes.model.claims import Body
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Event, LogId
+from p2pnodes.model.explain import ClaimCase, NodeCase
 from p2pnodes.model.inventory import Chute, TaskStatus
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
+from p2pnodes.model.proof import Proof
 from p2pnodes.model.requests import Add, Delete
 from p2pnodes.model.stateroot import bucket_of
-from p2pnodes.store import admission
-from p2pnodes.store.facts import Facts, StoredClaim, chute_from
+from p2pnodes.store import admission, placing, proofs, snapshots
+from p2pnodes.store.changes import Changes
+from p2pnodes.store.facts import Facts, StoredClaim, Task, chute_from
 from p2pnodes.store.ledger import Ledger, Outcome, State, read_log
+from p2pnodes.store.placing import Placed
 from p2pnodes.store.schema import BUSY_TIMEOUT_MS, open_reader, open_writer
+from p2pnodes.store.snapshots import NodeRow, Part
 
 log = structlog.get_logger("p2pnodes.store")
 
@@ -44,7 +49,7 @@ GATHER_S: Final = 0.0005
 QUEUED_JOBS_MAX: Final = 4_096
 """Jobs that may wait for the writer; beyond it a write is refused with 503."""
 
-VIEWS: Final = frozenset({"inventory", "claims", "verdicts", "peers", "event_log"})
+VIEWS: Final = frozenset({"inventory", "claims", "verdicts", "placements", "peers", "event_log"})
 """The operators' views (views.sql)."""
 
 VIEW_ROWS_MAX: Final = 10_000
@@ -67,10 +72,14 @@ class Commit(NamedTuple):
     Attributes:
         appended: Own events, durable now, to be sent.
         new_claims: Ids of claims that became known.
+        voted: Ids of claims on which verdicts came.
+        changes: What the inventory's readers see otherwise; None when nothing.
     """
 
     appended: tuple[Event, ...]
     new_claims: tuple[bytes, ...]
+    voted: tuple[bytes, ...] = ()
+    changes: Changes | None = None
 
 
 class _Job(NamedTuple):
@@ -101,7 +110,7 @@ class Database:
         self.failure: str | None = None
         """Why the last transaction failed as a whole (disk full, I/O error), until one succeeds."""
         self.on_commit: Callable[[Commit], None] = _ignore
-        """Called in the event loop after each commit that appended events or brought claims."""
+        """Called in the event loop after each commit that appended events, brought claims or votes, or changed rows."""
 
     @classmethod
     async def open(
@@ -194,14 +203,26 @@ class Database:
         """Store events that a peer sent."""
         return await self.write(lambda ledger: ledger.receive(events, now_ms))
 
-    async def submit_add(self, request: Add, body: Body, refusal: Exception | None) -> StoredClaim:
+    async def submit_add(
+        self, request: Add, body: Body, refusal: Exception | None, *, denial: Exception | None = None
+    ) -> StoredClaim:
         """Record a registration; see ``admission.admit_add``."""
         # The clock is read when the job runs: events that came in before it were held against a later one.
-        return await self.write(lambda ledger: admission.admit_add(ledger, request, body, refusal, self._now_ms()))
+        return await self.write(
+            lambda ledger: admission.admit_add(ledger, request, body, refusal, self._now_ms(), denial=denial)
+        )
 
     async def submit_delete(self, request: Delete, uuid: str) -> None:
         """Record a deletion; see ``admission.admit_delete``."""
         await self.write(lambda ledger: admission.admit_delete(ledger, request, uuid, self._now_ms()))
+
+    async def place(self, uuids: Sequence[str], chute: Chute) -> Placed:
+        """Say that a chute runs on GPUs; see ``placing.place``."""
+        return await self.write(lambda ledger: placing.place(ledger, uuids, chute, self._now_ms()))
+
+    async def release(self, uuids: Sequence[str]) -> Placed:
+        """Say that nothing runs on GPUs any more; see ``placing.release``."""
+        return await self.write(lambda ledger: placing.release(ledger, uuids, self._now_ms()))
 
     async def set_electorate(self, electorate: Electorate) -> None:
         """Weigh with another electorate."""
@@ -278,7 +299,12 @@ class Database:
             self._call(self._failed, jobs[0], failure)
             return
         self.failure = None
-        commit = Commit(tuple(ledger.take_appended()), tuple(ledger.take_new_claims()))
+        commit = Commit(
+            tuple(ledger.take_appended()),
+            tuple(ledger.take_new_claims()),
+            tuple(ledger.take_voted()),
+            ledger.take_changes(),
+        )
         self._call(self._committed, jobs, results, commit)
 
     def _failed(self, job: _Job, error: BaseException) -> None:
@@ -292,7 +318,7 @@ class Database:
                 _reject(job.future, result)
             else:
                 _resolve(job.future, result)
-        if commit.appended or commit.new_claims:
+        if commit.appended or commit.new_claims or commit.voted or commit.changes:
             self.on_commit(commit)
 
     def _call(self, function: Callable[..., None], *args: Any) -> None:
@@ -305,39 +331,63 @@ class Database:
 
     async def read_log(self, log_id: LogId, first_seq: int, size_bytes_max: int) -> list[bytes]:
         """Consecutive events of a log as received; see ``ledger.read_log``."""
-        return await self._with_facts(lambda facts: read_log(facts.connection, log_id, first_seq, size_bytes_max))
+        return await self.read(lambda facts: read_log(facts.connection, log_id, first_seq, size_bytes_max))
 
     async def task_status(self, miner: bytes, task: bytes) -> TaskStatus | None:
         """Status of a miner's task (the first 16 bytes of its claim id); None when unknown."""
         weights = self.ledger.weights
-        return await self._with_facts(lambda facts: facts.task_status(miner, task, weights))
+        return await self.read(lambda facts: facts.task_status(miner, task, weights))
+
+    async def changed(
+        self, uuids: Collection[str], keys: Collection[int]
+    ) -> tuple[dict[str, NodeRow], dict[int, Task]]:
+        """The rows of some GPUs, of those that have one, and the tasks of some claims by row key."""
+        weights = self.ledger.weights
+        return await self.read(lambda facts: (snapshots.rows(facts, uuids), facts.tasks(keys, weights)))
+
+    async def snapshot_part(self, after: int, miner: bytes | None) -> Part:
+        """The next part of the inventory; see ``snapshots.part``."""
+        weights = self.ledger.weights
+        since_s = self._now_ms() // 1000 - self._network.verdict_ttl_s
+        return await self.read(lambda facts: snapshots.part(facts, after, miner, since_s, weights))
+
+    async def owned(self, miner: bytes) -> list[tuple[int, list[str]]]:
+        """The GPUs of a miner, by claim; see ``snapshots.owned``."""
+        return await self.read(lambda facts: snapshots.owned(facts, miner))
+
+    async def stored_claims(self, keys: Collection[int]) -> dict[int, StoredClaim]:
+        """Some claims with all that their miners are told of them, by row key."""
+        weights = self.ledger.weights
+        return await self.read(
+            lambda facts: {key: claim for key in keys if (claim := facts.stored(key, weights)) is not None}
+        )
+
+    async def find_claim(self, prefix: bytes, miner: bytes | None) -> bytes | None:
+        """Id of a claim by its first 16 bytes or more; see ``Facts.find_claim``."""
+        return await self.read(lambda facts: facts.find_claim(prefix, miner))
+
+    async def explain_claim(self, claim_id: bytes) -> ClaimCase | None:
+        """Why a claim is where it is; None when unknown."""
+        weights = self.ledger.weights
+        return await self.read(lambda facts: facts.explain_claim(claim_id, weights))
+
+    async def explain_node(self, uuid: str) -> NodeCase | None:
+        """Why a GPU has the row that it has; None when no claim ever named it."""
+        weights = self.ledger.weights
+        return await self.read(lambda facts: facts.explain_node(uuid, weights))
 
     async def urls(self) -> dict[bytes, str]:
         """Hotkey -> URL of its latest delegation."""
-        return await self._with_facts(lambda facts: facts.urls())
-
-    async def claim_to_check(self, claim_id: bytes) -> StoredClaim | None:
-        """A claim with its body and vote; None when it is unknown or not ``Facts.checkable``."""
-        weights = self.ledger.weights
-
-        def find(facts: Facts) -> StoredClaim | None:
-            key = facts.claim_key(claim_id)
-            claim = None if key is None else facts.claim(key)
-            if key is None or claim is None or not facts.checkable(claim, weights):
-                return None
-            return facts.stored(key, weights)
-
-        return await self._with_facts(find)
-
-    async def due_claims(self, hotkey: bytes, before_hlc: int, limit: int) -> list[bytes]:
-        """Claims that a validator should check now; see ``Facts.due``."""
-        weights = self.ledger.weights
-        since_s = self._now_ms() // 1000 - self._network.verdict_ttl_s
-        return await self._with_facts(lambda facts: facts.due(hotkey, before_hlc, since_s, limit, weights))
+        return await self.read(lambda facts: facts.urls())
 
     async def event_ids(self, log_id: LogId, seqs: Collection[int]) -> dict[int, bytes]:
         """Ids of some events of a log, by seq."""
-        return await self._with_facts(lambda facts: facts.event_ids(log_id, seqs))
+        return await self.read(lambda facts: facts.event_ids(log_id, seqs))
+
+    async def proof(self, uuid: str) -> Proof | None:
+        """A proof of the claim that owns a GPU; see ``proofs.gather``."""
+        weights = self.ledger.weights
+        return await self.read(lambda facts: proofs.gather(facts, uuid, weights))
 
     async def totals(self, miner: bytes | None, model: str | None) -> list[tuple[str, int, int]]:
         """GPUs by model: gpu_identifier, provisioned, idle."""
@@ -406,10 +456,15 @@ class Database:
         except sqlite3.Error as error:
             raise _unreadable(error) from error
 
-    async def _with_facts(self, function: Callable[[Facts], T]) -> T:
-        return await self._loop.run_in_executor(self._facts_pool, self._run_with_facts, function)
+    async def read(self, function: Callable[[Facts], T]) -> T:
+        """Run a function on one state of the database, in the readers' thread; it must not write.
 
-    def _run_with_facts(self, function: Callable[[Facts], T]) -> T:
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        return await self._loop.run_in_executor(self._facts_pool, self._run_read, function)
+
+    def _run_read(self, function: Callable[[Facts], T]) -> T:
         try:
             if self._facts is None:
                 self._facts = Facts(open_reader(self.path))

@@ -11,8 +11,10 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from p2pnodes.model import codec, inventory
+from p2pnodes.model import codec, explain, inventory
 from p2pnodes.model.claims import Body, parse_body
+from p2pnodes.model.clock import hlc_ms
+from p2pnodes.model.codec import DIGEST_BYTES
 from p2pnodes.model.events import VERIFIED, AddPayload, Carry, Event, LogId
 from p2pnodes.model.inventory import (
     Carriage,
@@ -27,7 +29,7 @@ from p2pnodes.model.inventory import (
     Vote,
     Weights,
 )
-from p2pnodes.model.requests import Add, request_id
+from p2pnodes.model.requests import NONCE_WINDOW_S, Add, request_id
 
 BODIES_KEPT: Final = 256
 """Parsed bodies that are kept, the oldest is dropped: rows of a new claim are written right behind its event."""
@@ -51,6 +53,13 @@ class StoredClaim(NamedTuple):
     body: Body
     created_hlc: int
     tally: Tally
+
+
+class Task(NamedTuple):
+    """A claim with the answer to its miner's poll."""
+
+    claim: Claim
+    status: TaskStatus
 
 
 class Facts:
@@ -124,6 +133,28 @@ class Facts:
             key: Claim(claim_id, miner, nonce, tuple(codec.unpack(uuids)), tuple(carriages[key]))  # type: ignore[arg-type]
             for key, claim_id, miner, nonce, uuids in self._select(query, keys)
         }
+
+    def miners(self, keys: Collection[int]) -> dict[int, bytes]:
+        """Miner of each of some claims."""
+        query = "SELECT claim, miner FROM claim WHERE miner NOTNULL AND claim IN (SELECT value FROM json_each(?))"
+        return dict(self._select(query, keys))
+
+    def history(self, uuid: str, since_hlc: int, limit: int) -> list[tuple[int, bytes]]:
+        """Claims that named a GPU since some moment, whatever became of them, earliest first: HLC, miner.
+
+        Args:
+            uuid: The GPU.
+            since_hlc: Lowest HLC; that of a claim is the lowest of its carriages.
+            limit: Claims that are looked at, at most: those that came here last.
+        """
+        since_s = hlc_ms(since_hlc) // 1000 - NONCE_WINDOW_S  # an older nonce was void by then
+        found = self.connection.execute(
+            "SELECT (SELECT min(hlc) FROM carriage r WHERE r.claim = c.claim), c.miner"
+            " FROM (SELECT claim FROM claim_gpu WHERE uuid = ? ORDER BY claim DESC LIMIT ?) g"
+            " CROSS JOIN claim c ON c.claim = g.claim WHERE c.nonce >= ?",
+            (uuid, limit, since_s),
+        )
+        return sorted((hlc, miner) for hlc, miner in found if hlc >= since_hlc)
 
     def named(self, uuids: Collection[str]) -> bool:
         """Whether any claim or deletion ever named one of these GPUs."""
@@ -215,6 +246,14 @@ class Facts:
             found[uuid] = {keys[claim.id]: claim for claim in order}
         return found
 
+    def owners(self, uuids: Collection[str], weights: Weights) -> dict[str, Claim]:
+        """The claim that owns each of some GPUs, of those that have an owner; decided anew, not read from the rows."""
+        standings = self.standing(uuids, weights)
+        ids = {key: claim.id for claims in standings.values() for key, claim in claims.items()}
+        tallies = {ids[key]: vote for key, vote in self.tallies(ids, weights).items()}
+        found = {uuid: inventory.owner(list(claims.values()), tallies) for uuid, claims in standings.items()}
+        return {uuid: claim for uuid, claim in found.items() if claim is not None}
+
     def body(self, claim_id: bytes) -> Body:
         """What the miner sent, from an event that carries the claim."""
         body = self._bodies.get(claim_id)
@@ -254,49 +293,66 @@ class Facts:
         ).fetchone()
         return None if row is None else row[0]
 
-    def task_status(self, miner: bytes, task: bytes, weights: Weights) -> TaskStatus | None:
-        """Status of a miner's task, None when no claim of this miner is known by it."""
-        key = self.find_task(miner, task)
+    def find_claim(self, prefix: bytes, miner: bytes | None) -> bytes | None:
+        """Id of the claim that begins with ``prefix`` (16 to 32 bytes) and is this miner's, or anybody's for None."""
+        rest = DIGEST_BYTES - len(prefix)
+        row = self.connection.execute(
+            "SELECT claim_id FROM claim WHERE claim_id BETWEEN ? AND ? AND miner = coalesce(?, miner)"
+            " ORDER BY claim_id",
+            (prefix + bytes(rest), prefix + b"\xff" * rest, miner),
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def explain_claim(self, claim_id: bytes, weights: Weights) -> explain.ClaimCase | None:
+        """Why a claim is where it is; None while at most verdicts name it."""
+        key = self.claim_key(claim_id)
         claim = None if key is None else self.claim(key)
         if key is None or claim is None:
             return None
-        standings = self.standing(claim.uuids, weights)
-        ids = {other: each.id for claims in standings.values() for other, each in claims.items()} | {key: claim.id}
+        claims = self.claims_on(claim.uuids)
+        ids = {other: each.id for on in claims.values() for other, each in on.items()}
         tallies = {ids[other]: vote for other, vote in self.tallies(ids, weights).items()}
-        return inventory.task_status(
-            claim, tallies[claim.id], {uuid: list(claims.values()) for uuid, claims in standings.items()}, tallies
+        return explain.claim(
+            claim,
+            self.votes([key])[key],
+            {uuid: list(on.values()) for uuid, on in claims.items()},
+            self.deletions(claim.uuids),
+            tallies,
+            weights,
         )
 
-    def due(self, hotkey: bytes, before_hlc: int, since_s: int, limit: int, weights: Weights) -> list[bytes]:
-        """Claims that a validator should check now, oldest first.
-
-        Looked at are claims that own a GPU, and pending ones that are young: what else was ever claimed is deleted, or
-        has lost to another, and must not cost a look at each scan.
-
-        Args:
-            hotkey: The validator.
-            before_hlc: Claims with a verdict of its own at or above this HLC are not due.
-            since_s: Unix seconds; pending claims with a nonce below are not young.
-            limit: Claims at most.
-            weights: Who counts.
-
-        Returns:
-            Ids of claims that are ``checkable``.
-        """
-        keys = self.connection.execute(
-            "SELECT claim FROM claim c WHERE miner NOTNULL"
-            " AND (claim IN (SELECT claim FROM node) OR (status = 'pending' AND nonce >= ?))"
-            " AND NOT EXISTS (SELECT 1 FROM verdict v JOIN logs l USING (log)"
-            " WHERE v.claim = c.claim AND l.hotkey = ? AND v.hlc >= ?) ORDER BY claim",
-            (since_s, hotkey, before_hlc),
+    def explain_node(self, uuid: str, weights: Weights) -> explain.NodeCase | None:
+        """Why a GPU has the row that it has, or none; None when no claim ever named it."""
+        claims = self.claims_on([uuid])[uuid]
+        if not claims:
+            return None
+        tallies = {claims[key].id: vote for key, vote in self.tallies(claims, weights).items()}
+        return explain.node(
+            uuid,
+            list(claims.values()),
+            self.deletions([uuid])[uuid],
+            tallies,
+            self.placements([uuid])[uuid],
+            weights,
         )
-        found: list[bytes] = []
-        for (key,) in keys:
-            claim = self.claim(key)
-            if claim is not None and self.checkable(claim, weights):
-                found.append(claim.id)
-                if len(found) >= limit:
-                    break
+
+    def task_status(self, miner: bytes, task: bytes, weights: Weights) -> TaskStatus | None:
+        """Status of a miner's task, None when no claim of this miner is known by it."""
+        key = self.find_task(miner, task)
+        task_of = {} if key is None else self.tasks([key], weights)
+        return task_of[key].status if key in task_of else None
+
+    def tasks(self, keys: Collection[int], weights: Weights) -> dict[int, Task]:
+        """Each of some claims with the status of its task, by row key; those that only verdicts name are left out."""
+        claims = self._claims(keys)
+        standings = self.standing({uuid for claim in claims.values() for uuid in claim.uuids}, weights)
+        ids = {other: each.id for on in standings.values() for other, each in on.items()}
+        ids |= {key: claim.id for key, claim in claims.items()}
+        tallies = {ids[other]: vote for other, vote in self.tallies(ids, weights).items()}
+        found: dict[int, Task] = {}
+        for key, claim in claims.items():
+            on = {uuid: list(standings[uuid].values()) for uuid in claim.uuids}
+            found[key] = Task(claim, inventory.task_status(claim, tallies[claim.id], on, tallies))
         return found
 
     def event_ids(self, log: LogId, seqs: Collection[int]) -> dict[int, bytes]:

@@ -7,6 +7,7 @@ prefixes, weights, bucket hashes) mirrors the database and is read anew whenever
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import islice
@@ -30,13 +31,14 @@ from p2pnodes.model.events import (
     Release,
     Verdict,
 )
-from p2pnodes.model.inventory import Chute, Row, Tally, Weights
+from p2pnodes.model.inventory import Chute, Claim, Deletion, Row, Tally, Weights
 from p2pnodes.model.keys import KEY_BYTES, NodeKey, ss58_encode
 from p2pnodes.model.network import PROTOCOL_VERSION, Network
 from p2pnodes.model.requests import parse_nonce
 from p2pnodes.model.stateroot import BUCKETS, StateRoot, bucket_of
 from p2pnodes.model.validity import EMPTY, CarriedAdd, CarriedDelete, Judgement, Prefix, judge
 from p2pnodes.store import pins
+from p2pnodes.store.changes import ChangeCollector, Changes, Gone
 from p2pnodes.store.facts import Facts, chute_fields
 
 T = TypeVar("T")
@@ -119,6 +121,15 @@ class State(NamedTuple):
     nodes: int
 
 
+class Decision(NamedTuple):
+    """What f says of one GPU: its row or None, the row key of the owner, and what that was decided from."""
+
+    row: Row | None
+    owner: int | None
+    claims: Mapping[int, Claim]
+    deletions: Sequence[Deletion]
+
+
 def vector_digest(heads: Mapping[LogId, Head]) -> bytes:
     """BLAKE2b-256 over the version vector: every log with its head, sorted."""
     return codec.digest(codec.pack([[*log, *heads[log]] for log in sorted(heads)]))
@@ -157,9 +168,12 @@ class Ledger:
         self._addresses: set[bytes] = set()
         self._dirty_claims: set[int] = set()
         self._dirty_uuids: set[str] = set()
+        self._placed_uuids: set[str] = set()
+        self._changes = ChangeCollector()
         self._all_dirty = False
         self._mandates_dirty = False
         self._new_claims: list[bytes] = []
+        self._voted: list[bytes] = []
         self._appended: list[Event] = []
         self._wrote = False
         self._stale = False
@@ -477,6 +491,7 @@ class Ledger:
             "INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?, ?, ?, ?)",
             (key, log, hlc, verdict.finding, verdict.since, verdict.method, verdict.detail),
         )
+        self._voted.append(verdict.claim_id)
         self._dirty_claims.add(key)
 
     def _state_placement(self, payload: Place | Release, chute: Chute | None, log: int, hlc: int) -> None:
@@ -484,7 +499,7 @@ class Ledger:
             "INSERT OR REPLACE INTO placement VALUES (?, ?, ?, ?, ?)",
             [(uuid, payload.claim_id, log, hlc, chute_fields(chute)) for uuid in payload.uuids],
         )
-        self._dirty_uuids.update(payload.uuids)
+        self._placed_uuids.update(payload.uuids)
 
     def _claim_key(self, claim_id: bytes) -> int:
         key = self.facts.claim_key(claim_id)
@@ -533,6 +548,7 @@ class Ledger:
                 self._state_facts(event, state.key, position, judgement)
             self._logs[log] = state._replace(prefix=prefix)
         self._new_claims.clear()
+        self._voted.clear()
         self._all_dirty = self._mandates_dirty = True
 
     def _wires(self, key: int) -> Iterator[tuple[int, bytes]]:
@@ -547,9 +563,9 @@ class Ledger:
         """Every current row as f decides it now, in order of uuids, computed anew and not read."""
         uuids = [uuid for (uuid,) in self._connection.execute("SELECT DISTINCT uuid FROM claim_gpu ORDER BY uuid")]
         for part in batched(uuids, GPUS_PER_READ):
-            for row, _ in self._decide(part, {}).values():
-                if row is not None:
-                    yield row
+            for decision in self._decide(part, self._recount).values():
+                if decision.row is not None:
+                    yield decision.row
 
     def _settle(self) -> None:
         """Bring tallies, rows and state root in step with facts and electorate."""
@@ -558,37 +574,74 @@ class Ledger:
             self._all_dirty = self._all_dirty or not weights.same_votes(self.weights)
             self.weights = weights
             self._mandates_dirty = False
+        # A daemon's event loop waits for as long as one call holds the interpreter: what concerns everything is done in
+        # parts and remembered by numbers, so that neither a large set nor the garbage collector takes long.
         if self._all_dirty:
-            execute = self._connection.execute
-            self._dirty_claims = {key for (key,) in execute("SELECT claim FROM claim")}
-            self._dirty_uuids = {uuid for (uuid,) in execute("SELECT DISTINCT uuid FROM claim_gpu")}
+            recounted = self._settle_tallies(self._every_claim())
+            self._settle_rows(batched(self._every_gpu(), GPUS_PER_READ), recounted)
             self._all_dirty = False
-        self._settle_rows(self._settle_tallies())
+        else:
+            recounted = self._settle_tallies(batched(self._dirty_claims, GPUS_PER_READ))
+            dirty = self._dirty_uuids | self._placed_uuids
+            for part in batched(recounted, GPUS_PER_READ):
+                dirty.update(*(uuids for _, _, uuids in self.facts.held_tallies(part)))
+            self._settle_rows(batched(sorted(dirty, key=bucket_of), GPUS_PER_READ), recounted)
+        self._dirty_claims.clear()
+        self._dirty_uuids.clear()
+        self._placed_uuids.clear()
+        self._settled_electorate = self.weights.electorate
 
-    def _settle_tallies(self) -> dict[int, Tally]:
-        """Recount the claims whose votes changed; mark the GPUs of those whose tally did."""
-        tallies: dict[int, Tally] = {}
-        for part in batched(self._dirty_claims, GPUS_PER_READ):
-            found = self.facts.tallies(part, self.weights)
-            for key, held, uuids in self.facts.held_tallies(part):
+    def _every_claim(self) -> Iterator[list[int]]:
+        """Row keys of all claims, in parts, read while the caller writes."""
+        last = 0
+        query = "SELECT claim FROM claim WHERE claim > ? ORDER BY claim LIMIT ?"
+        while part := [key for (key,) in self._connection.execute(query, (last, GPUS_PER_READ))]:
+            yield part
+            last = part[-1]
+
+    def _every_gpu(self) -> Iterator[str]:
+        """All GPUs that claims name, those of one bucket one after the other."""
+        buckets = [bytearray() for _ in range(BUCKETS)]  # as text: a list's items are each looked at by the collector
+        for (uuid,) in self._connection.execute("SELECT DISTINCT uuid FROM claim_gpu"):
+            buckets[bucket_of(uuid)] += uuid.encode() + b"\0"
+        while buckets:
+            yield from buckets.pop().decode().split("\0")[:-1]
+
+    def _settle_tallies(self, parts: Iterable[Collection[int]]) -> set[int]:
+        """Recount claims and record the tallies that differ; the claims whose tallies did."""
+        changed: set[int] = set()
+        for part in parts:
+            found = self._recount(part)
+            for key, held, _ in self.facts.held_tallies(part):
                 if held != found[key]:
                     self._connection.execute(
                         "UPDATE claim SET status = ?, since = ?, detail = ? WHERE claim = ?", (*found[key], key)
                     )
-                    self._dirty_uuids.update(uuids)
-            tallies |= found
-        self._dirty_claims.clear()
-        return tallies
+                    changed.add(key)
+        return changed
 
-    def _settle_rows(self, tallies: dict[int, Tally]) -> None:
-        """Decide the GPUs that changed anew, write the rows that differ, and rehash their buckets."""
-        for part in batched(sorted(self._dirty_uuids, key=bucket_of), GPUS_PER_READ):
+    def _recount(self, keys: Collection[int]) -> dict[int, Tally]:
+        return self.facts.tallies(keys, self.weights)
+
+    def _recorded(self, keys: Collection[int]) -> dict[int, Tally]:
+        return {key: tally for key, tally, _ in self.facts.held_tallies(keys)}
+
+    def _settle_rows(self, parts: Iterable[list[str]], recounted: AbstractSet[int]) -> None:
+        """Decide GPUs anew, write the rows that differ, and rehash their buckets.
+
+        Args:
+            parts: The GPUs, those of one bucket one after the other.
+            recounted: Claims whose tallies changed.
+        """
+        for part in parts:
             held = self.facts.rows_in({bucket_of(uuid) for uuid in part})
             gone: list[str] = []
             changed: list[tuple[Any, ...]] = []
             new: list[tuple[Row, int, bytes]] = []
             rehash: set[int] = set()
-            for uuid, (row, key) in self._decide(part, tallies).items():
+            left: dict[str, int] = {}
+            decided = self._decide(part, self._recorded)
+            for uuid, (row, key, *_) in decided.items():
                 bucket = bucket_of(uuid)
                 rows = held[bucket]
                 claim, before = rows.get(uuid, (None, None))
@@ -596,12 +649,15 @@ class Ledger:
                     if claim is None:
                         continue
                     gone.append(uuid)
+                    left[uuid] = claim
                     del rows[uuid]
                 else:
                     digest = row.digest()
                     if claim != key:
                         new.append((row, key, digest))
                         self._nodes += claim is None
+                        if claim is not None:
+                            left[uuid] = claim
                     elif digest != before:  # the same claim: what the GPU is has not changed
                         changed.append((*_varying(row), digest, bucket, uuid))
                     else:
@@ -620,7 +676,48 @@ class Ledger:
             self._insert_rows(new)
             for bucket in rehash:
                 self._root.set_bucket(bucket, (held[bucket][uuid][1] for uuid in sorted(held[bucket])))
-        self._dirty_uuids.clear()
+            written = [row.uuid for row, *_ in new] + [values[-1] for values in changed]
+            self._note_changes(decided, written, left, recounted)
+
+    def _note_changes(
+        self,
+        decided: Mapping[str, Decision],
+        written: Sequence[str],
+        left: Mapping[str, int],
+        recounted: AbstractSet[int],
+    ) -> None:
+        """Note for the followers what became of some GPUs.
+
+        Args:
+            decided: Each GPU that was looked at, as it is now.
+            written: Those whose rows are new or changed.
+            left: GPU -> row key of the claim that owned it and does not any more.
+            recounted: Claims whose tallies changed.
+        """
+        miners = self.facts.miners(left.values()) if left else {}
+        gone = [
+            Gone(uuid, miners[key])
+            for uuid, key in left.items()
+            if (row := decided[uuid].row) is None or row.miner != miners[key]
+        ]
+        before = self._settled_electorate
+        restood = before is not self.weights.electorate
+        rows = {*written, *left} if restood else ()
+        claims: list[int] = []
+        for uuid, decision in decided.items():
+            touched = uuid in self._dirty_uuids or not recounted.isdisjoint(decision.claims)
+            if touched or (restood and self._stands_otherwise(uuid, decision, before, changed=uuid in rows)):
+                claims += decision.claims
+        self._changes.add(gone, written, claims)
+
+    def _stands_otherwise(self, uuid: str, decision: Decision, before: Electorate, *, changed: bool) -> bool:
+        """Whether other claims stand on a GPU than did under the electorate before, or in another order."""
+        if len(decision.claims) == 1:
+            return changed  # a claim that is alone stands just where it has the row
+        claims, deletions = decision.claims.values(), decision.deletions
+        return inventory.standing(uuid, claims, deletions, before) != inventory.standing(
+            uuid, claims, deletions, self.weights.electorate
+        )
 
     def _insert_rows(self, rows: Sequence[tuple[Row, int, bytes]]) -> None:
         """Write rows of GPUs that are new or have another claim than before, with what their bodies say."""
@@ -639,18 +736,20 @@ class Ledger:
             ],
         )  # fmt: skip
 
-    def _decide(self, uuids: Collection[str], tallies: dict[int, Tally]) -> dict[str, tuple[Row | None, int | None]]:
-        """The row of each GPU and the row key of the claim that owns it; ``tallies`` is a cache to read and fill."""
+    def _decide(
+        self, uuids: Collection[str], tallies_of: Callable[[Collection[int]], Mapping[int, Tally]]
+    ) -> dict[str, Decision]:
+        """What f says of each GPU, with the tallies of claims from ``tallies_of``."""
         claims, deletions, placements = (
             self.facts.claims_on(uuids), self.facts.deletions(uuids), self.facts.placements(uuids)
         )  # fmt: skip
-        tallies |= self.facts.tallies({key for on in claims.values() for key in on} - tallies.keys(), self.weights)
-        decided: dict[str, tuple[Row | None, int | None]] = {}
+        tallies = tallies_of({key for on in claims.values() for key in on})
+        decided: dict[str, Decision] = {}
         for uuid, on in claims.items():
             by_id = {claim.id: tallies[key] for key, claim in on.items()}
             row = inventory.decide(uuid, on.values(), deletions[uuid], by_id, placements[uuid], self.weights)
             owner = None if row is None else next(key for key, claim in on.items() if claim.id == row.claim_id)
-            decided[uuid] = row, owner
+            decided[uuid] = Decision(row, owner, on, deletions[uuid])
         return decided
 
     def open_claims(self, miner: bytes, now_ms: int) -> int:
@@ -676,6 +775,15 @@ class Ledger:
         """Ids of claims that became known since the last call, for the verifiers."""
         found, self._new_claims = self._new_claims, []
         return found
+
+    def take_voted(self) -> list[bytes]:
+        """Ids of claims on which verdicts came since the last call, for whoever waits for them."""
+        found, self._voted = self._voted, []
+        return found
+
+    def take_changes(self) -> Changes | None:
+        """What transactions changed in the inventory since the last call, for those who follow it."""
+        return self._changes.take()
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
@@ -715,8 +823,11 @@ class Ledger:
         execute = self._connection.execute
         self._dirty_claims.clear()
         self._dirty_uuids.clear()
+        self._placed_uuids.clear()
+        self._changes.clear()
         self._all_dirty = self._mandates_dirty = self._wrote = False
         self._new_claims.clear()
+        self._voted.clear()
         self._appended.clear()
         self._logs = {}
         self._per_hotkey = {}
@@ -739,6 +850,7 @@ class Ledger:
         ]
         self.own_log = self._stored_own_log()
         self.weights = Weights(self.network, pins.load(self._connection), self.facts.mandates())
+        self._settled_electorate = self.weights.electorate
         self._root = StateRoot()
         self._load_root()
         (self._events,) = execute("SELECT count(*) FROM events").fetchone()

@@ -36,6 +36,15 @@ SELECT lower(hex(c.claim_id)) AS claim_id, a.address AS validator, v.finding, v.
        strftime('%Y-%m-%dT%H:%M:%fZ', (v.hlc >> 16) / 1000.0, 'unixepoch') AS at
 FROM verdict v JOIN claim c USING (claim) JOIN logs l USING (log) JOIN address a USING (hotkey);
 
+-- One row per GPU, claim and validator log: the latest word on what runs there. It counts while its author is enrolled
+-- and the claim owns the GPU; inventory has the chute that counts.
+--   uuid, claim_id, validator, placed (1, or 0 after a release), at (when that was written)
+DROP VIEW IF EXISTS placements;
+CREATE VIEW placements AS
+SELECT p.uuid, lower(hex(p.claim_id)) AS claim_id, a.address AS validator, p.chute NOTNULL AS placed,
+       strftime('%Y-%m-%dT%H:%M:%fZ', (p.hlc >> 16) / 1000.0, 'unixepoch') AS at
+FROM placement p JOIN logs l USING (log) JOIN address a USING (hotkey);
+
 -- One row per log of each validator: who writes it, where it says it listens, how far we hold it.
 --   hotkey, node_key, number (of the log), url, delegated_until, events (held), last_event_at
 DROP VIEW IF EXISTS peers;

@@ -174,6 +174,31 @@ class Reference:
             return "failed", None, live[speaker].detail
         return "pending", None, ""
 
+    def task(self, claim_id: bytes) -> tuple[str, str]:
+        """Status and detail of a claim's task (design.md, "Squatting"; compat.md, "GET /nodes/verification_status")."""
+        answers: list[tuple[str, str]] = []
+        for node in self.claims[claim_id][0].body.nodes if claim_id in self.claims else ():
+            standing = self.standing(node.uuid)
+            claim = next((one for one in standing if one.claim_id == claim_id), None)
+            if claim is None:
+                continue
+            row = self.row(node.uuid)
+            if row is not None and row.miner != claim.miner and row.status == "verified":
+                answers.append(("failed", f"GPU {node.uuid} belongs to a verified claim of another hotkey"))
+            else:  # of one miner's own claims, the one that owns the GPU where nobody else claims it speaks for all
+                own = [one for one in standing if one.miner == claim.miner]
+                verified = [one for one in own if one.status == "verified"]
+                speaker = min(verified or own, key=lambda one: (one.since or 0, one.nonce, one.claim_id))
+                answers.append((speaker.status, speaker.detail))
+        for status in ("failed", "pending", "verified"):
+            for answer in answers:
+                if answer[0] == status:
+                    return answer
+        status, _, detail = self.tally(claim_id)
+        if status != "pending":
+            return status, detail
+        return "failed", "the nodes of this task are deleted, or their miner is no longer registered"
+
     def weighed(self, live: Mapping[bytes, Verdict]) -> int:
         """W: enrolled stake less the abstainers, less young validators without a verdict."""
         return sum(

@@ -31,6 +31,17 @@ class TestStateIsAFunctionOfTheSet:
             assert daemon.rows(electorate) == Reference(world.events, electorate, NETWORK).rows()
             assert daemon.root(electorate) == Gatherer(world.events).root(electorate)
 
+    @settings(max_examples=80)
+    @given(world=worlds(), data=st.data())
+    def test_every_task_answers_what_the_design_says(self, world: World, data: st.DataObject) -> None:
+        daemon = Gatherer(data.draw(arrivals(world.events)))
+        for electorate in world.electorates:
+            reference = Reference(world.events, electorate, NETWORK)
+            tasks = daemon.tasks(electorate)
+            assert {claim_id: (task.status, task.detail) for claim_id, task in tasks.items()} == {
+                claim_id: reference.task(claim_id) for claim_id in tasks
+            }
+
     @settings(max_examples=40)
     @given(world=worlds(), data=st.data())
     def test_daemons_that_merge_in_any_order_end_equal(self, world: World, data: st.DataObject) -> None:

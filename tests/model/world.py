@@ -42,6 +42,7 @@ from p2pnodes.model.inventory import (
     Placement,
     Row,
     Tally,
+    TaskStatus,
     Vote,
     Weights,
 )
@@ -419,6 +420,25 @@ class Gatherer:
             if row is not None:
                 rows[uuid] = row
         return rows
+
+    def tasks(self, electorate: Electorate) -> dict[bytes, TaskStatus]:
+        """What every claim's task answers, by claim id."""
+        claims, deletions, tallies = self.claims(), self.deletions().values(), self.tallies(electorate)
+        standings = {
+            uuid: inventory.standing(
+                uuid,
+                [claim for claim in claims.values() if uuid in claim.uuids],
+                [deletion for deletion in deletions if any(carriage.uuid == uuid for carriage in deletion.carriages)],
+                electorate,
+            )
+            for uuid in {uuid for claim in claims.values() for uuid in claim.uuids}
+        }
+        return {
+            claim.id: inventory.task_status(
+                claim, tallies[claim.id], {uuid: standings[uuid] for uuid in claim.uuids}, tallies
+            )
+            for claim in claims.values()
+        }
 
     def root(self, electorate: Electorate) -> bytes:
         """State root of the inventory."""

@@ -11,6 +11,7 @@ from p2pnodes.store.admission import (
     RETRY_WINDOW_MS,
     ClockError,
     ConflictError,
+    HoppingError,
     NotOwnedError,
     ReusedSignatureError,
     TooManyClaimsError,
@@ -20,9 +21,16 @@ from p2pnodes.store.ledger import Ledger
 from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, body, delete, electorate, hotkey
 
 
-def admit(ledger: Ledger, request: Add, *, refusal: Exception | None = None, now_ms: int = NOW_MS) -> StoredClaim:
+def admit(
+    ledger: Ledger,
+    request: Add,
+    *,
+    refusal: Exception | None = None,
+    now_ms: int = NOW_MS,
+    denial: Exception | None = None,
+) -> StoredClaim:
     with ledger.transaction():
-        return admission.admit_add(ledger, request, parse_body(request.body), refusal, now_ms)
+        return admission.admit_add(ledger, request, parse_body(request.body), refusal, now_ms, denial=denial)
 
 
 def remove(ledger: Ledger, request: Delete, uuid: str, *, now_ms: int = NOW_MS) -> None:
@@ -167,6 +175,110 @@ class TestAdd:
         writer.writes_refused = "the clock is off"
         with pytest.raises(WritesRefusedError, match="the clock is off"):
             admit(writer, add("//Alice", ["gpu-1"]))
+
+
+class TestDenial:
+    """A denied miner registers nothing new; what is recorded stays recorded."""
+
+    def test_a_denied_miner_is_refused_before_anything_else_is_looked_at(self, writer: Ledger) -> None:
+        verify(writer, admit(writer, add("//Bob", ["gpu-1"])))
+        with pytest.raises(PermissionError):
+            admit(writer, add("//Alice", ["gpu-1"]), refusal=ValueError("specs"), denial=PermissionError())
+
+    def test_a_request_that_is_recorded_is_found_all_the_same(self, writer: Ledger) -> None:
+        request = add("//Alice", ["gpu-1"])
+        claim = admit(writer, request)
+        assert admit(writer, request, denial=PermissionError()) == claim
+        again = add("//Alice", ["gpu-1"], NOW_S + 1)
+        assert admit(writer, again, denial=PermissionError(), now_ms=NOW_MS + 1000) == claim
+
+
+class TestHopping:
+    """More than two claims on one GPU within 24 hours, by at least two hotkeys, and the next one is refused."""
+
+    def claim(self, ledger: Ledger, miner: str, uuids: list[str], at_s: int) -> StoredClaim:
+        """Register GPUs and delete them in the next second."""
+        claim = admit(ledger, add(miner, uuids, at_s), now_ms=at_s * 1000)
+        for uuid in uuids:
+            remove(ledger, delete(miner, f"nodes:{uuid}", at_s + 1), uuid, now_ms=at_s * 1000 + 1000)
+        return claim
+
+    def refused(self, ledger: Ledger, miner: str, uuids: list[str], at_s: int) -> HoppingError:
+        with pytest.raises(HoppingError) as found:
+            admit(ledger, add(miner, uuids, at_s), now_ms=at_s * 1000, refusal=ValueError("hosts"))
+        return found.value
+
+    def test_the_fourth_claim_is_refused_and_the_gpus_are_named_in_request_order(self, writer: Ledger) -> None:
+        for at, miner in enumerate(["//Alice", "//Bob", "//Alice"]):
+            self.claim(writer, miner, ["gpu-1", "gpu-2"], NOW_S + 10 * at)
+        self.claim(writer, "//Bob", ["gpu-3"], NOW_S + 30)
+        error = self.refused(writer, "//Charlie", ["gpu-3", "gpu-2", "gpu-4", "gpu-1"], NOW_S + 40)
+        assert error.uses == [("gpu-2", 3), ("gpu-1", 3)]
+
+    def test_the_third_claim_is_taken(self, writer: Ledger) -> None:
+        self.claim(writer, "//Alice", ["gpu-1"], NOW_S)
+        self.claim(writer, "//Bob", ["gpu-1"], NOW_S + 10)
+        admit(writer, add("//Charlie", ["gpu-1"], NOW_S + 20), now_ms=NOW_MS + 20_000)
+
+    def test_one_hotkey_may_claim_its_gpu_as_often_as_it_likes(self, writer: Ledger) -> None:
+        for at in range(5):
+            self.claim(writer, "//Alice", ["gpu-1"], NOW_S + 10 * at)
+
+    def test_standing_claims_count_too(self, writer: Ledger) -> None:
+        for at, miner in enumerate(["//Alice", "//Bob", "//Charlie"]):
+            admit(writer, add(miner, ["gpu-1"], NOW_S + at), now_ms=NOW_MS + 1000 * at)
+        assert self.refused(writer, "//Dave", ["gpu-1"], NOW_S + 10).uses == [("gpu-1", 3)]
+
+    def test_it_is_over_when_the_claims_are_a_day_old(self, writer: Ledger) -> None:
+        for at, miner in enumerate(["//Alice", "//Bob", "//Alice"]):
+            self.claim(writer, miner, ["gpu-1"], NOW_S + 100 * at)
+        now_s = NOW_S + 1000
+        error = self.refused(writer, "//Alice", ["gpu-1"], now_s)
+        assert error.retry_after_s == 86_400 - 1000 + 1  # then two of the three are younger than a day
+        then_s = now_s + error.retry_after_s
+        self.refused(writer, "//Alice", ["gpu-1"], then_s - 2)
+        admit(writer, add("//Alice", ["gpu-1"], then_s), now_ms=then_s * 1000)
+
+    def test_a_repeated_request_is_found_and_counts_once(self, writer: Ledger) -> None:
+        self.claim(writer, "//Alice", ["gpu-1"], NOW_S)
+        self.claim(writer, "//Bob", ["gpu-1"], NOW_S + 10)
+        request = add("//Bob", ["gpu-1"], NOW_S + 20)
+        claim = admit(writer, request, now_ms=NOW_MS + 20_000)
+        assert admit(writer, request, now_ms=NOW_MS + 20_000) == claim
+        remove(writer, delete("//Bob", "nodes:gpu-1", NOW_S + 21), "gpu-1", now_ms=NOW_MS + 21_000)
+        assert admit(writer, request, now_ms=NOW_MS + 22_000).claim_id == claim.claim_id
+        assert self.refused(writer, "//Alice", ["gpu-1"], NOW_S + 30).uses == [("gpu-1", 3)]
+
+    def test_a_conflict_is_told_before(self, writer: Ledger) -> None:
+        for at, miner in enumerate(["//Alice", "//Bob", "//Charlie"]):
+            admit(writer, add(miner, ["gpu-1"], NOW_S + at), now_ms=NOW_MS + 1000 * at)
+        with pytest.raises(ConflictError):
+            admit(writer, add("//Alice", ["gpu-1", "gpu-2"], NOW_S + 5), now_ms=NOW_MS + 5000)
+
+    def test_a_claim_is_as_old_as_its_first_event(self, writer: Ledger) -> None:
+        requests = [add(miner, ["gpu-1"]) for miner in ("//Alice", "//Bob", "//Charlie")]
+        for uri, at_ms in (("//validator1", NOW_MS), ("//validator2", NOW_MS + 500_000)):
+            author = Author(uri)
+            author.delegate()
+            for request in requests:
+                author.add(request, at_ms=at_ms)
+            with writer.transaction():
+                writer.receive(author.events, NOW_MS + 500_000)
+        self.refused(writer, "//Dave", ["gpu-1"], NOW_S + 86_399)
+        admit(writer, add("//Dave", ["gpu-1"], NOW_S + 86_401), now_ms=NOW_MS + 86_401_000)
+
+    def test_of_a_long_history_the_claims_that_came_last_are_looked_at(
+        self, writer: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        author = Author("//validator1")
+        author.delegate()
+        for miner in ("//Bob", *["//Alice"] * 5):
+            author.add(add(miner, ["gpu-1"]))
+        with writer.transaction():
+            writer.receive(author.events, NOW_MS)
+        assert self.refused(writer, "//Charlie", ["gpu-1"], NOW_S + 1).uses == [("gpu-1", 6)]
+        monkeypatch.setattr(admission, "HISTORY_CLAIMS_MAX", 5)
+        admit(writer, add("//Charlie", ["gpu-1"], NOW_S + 1), now_ms=NOW_MS + 1000)  # Bob's came before those
 
 
 class TestDelete:

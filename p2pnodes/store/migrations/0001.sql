@@ -56,6 +56,8 @@ CREATE TABLE claim (
     detail   TEXT NOT NULL
 );
 CREATE INDEX claim_open ON claim (miner, nonce) WHERE status = 'pending';
+CREATE INDEX claim_pending ON claim (nonce) WHERE status = 'pending';
+CREATE INDEX claim_miner ON claim (miner);
 
 CREATE TABLE claim_gpu (
     uuid  TEXT NOT NULL,
@@ -138,3 +140,15 @@ CREATE TABLE node (                      -- the inventory's rows, f(events, elec
     digest         BLOB NOT NULL,        -- of the row, for the state root
     PRIMARY KEY (bucket, uuid)           -- one tree to write for rows and root alike
 ) WITHOUT ROWID;
+CREATE INDEX node_pending ON node (claim) WHERE status = 'pending';
+
+-- This validator's own book of checks. It follows from no event, and is nobody else's business.
+
+CREATE TABLE checks (
+    claim_id BLOB PRIMARY KEY,
+    due_ms   INTEGER NOT NULL,           -- Unix milliseconds; checked again from then on
+    failures INTEGER NOT NULL,           -- findings other than verified, in a row
+    faults   INTEGER NOT NULL,           -- times in a row that this validator could not check
+    note     TEXT NOT NULL               -- why it could not, for the operator
+) WITHOUT ROWID;
+CREATE INDEX checks_due ON checks (due_ms);
