@@ -5,7 +5,8 @@ import sys
 import time
 
 from tests.sim.faults import FAULTS
-from tests.sim.world import PEERS_MAX, SimulationError, World
+from tests.sim.simulation import SimulationError
+from tests.sim.world import PEERS_MAX, World
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """What must hold when the network has healed and come to rest."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from p2pnodes.model.stateroot import state_root
@@ -10,9 +11,9 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 
-def agree(world: "World") -> bool:
+def agree(peers: Iterable[SimPeer]) -> bool:
     """Whether all peers hold the same events and rows under the same electorate."""
-    states = [peer.ledger.state for peer in world.peers]
+    states = [peer.ledger.state for peer in peers]
     return len({(s.vector_digest, s.state_root, s.electorate_digest) for s in states}) == 1
 
 
@@ -24,7 +25,7 @@ def check(world: "World") -> None:
     """
     first = world.peers[0]
     for peer in world.peers:
-        _same(peer, first)
+        same(peer, first)
         _rows(peer)
         _honest(peer)
         for acknowledged in world.workload.acknowledged:
@@ -33,7 +34,12 @@ def check(world: "World") -> None:
             _events_kept(peer, author)
 
 
-def _same(peer: SimPeer, first: SimPeer) -> None:
+def same(peer: SimPeer, first: SimPeer) -> None:
+    """Require that two peers hold the same events and give the same rows.
+
+    Raises:
+        CheckFailedError: They do not.
+    """
     if peer.ledger.state.heads != first.ledger.state.heads:
         raise CheckFailedError(f"{peer.name} and {first.name} hold different heads")
     if list(peer.ledger.rows()) != list(first.ledger.rows()):

@@ -1,32 +1,34 @@
 """A simulated daemon: what ``daemon.py``, ``database.py`` and the driver do, without asyncio around it."""
 
+import math
 import random
 import sqlite3
 from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from p2pnodes.gossip.engine import TICK_MS, Close, Effect, Engine, Notice, Peer, Read, Send, Store
 from p2pnodes.gossip.ownlog import Step, hear
 from p2pnodes.model.claims import parse_body
-from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, hlc_at
+from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
 from p2pnodes.model.errors import P2PNodesError
-from p2pnodes.model.events import VERIFIED, Delegation, Event, Head, LogId, delegate
+from p2pnodes.model.events import Delegation, Event, Head, LogId, Payload, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import PROTOCOL_VERSION
 from p2pnodes.model.requests import Add, Delete
 from p2pnodes.model.stateroot import state_root
+from p2pnodes.store import checks
 from p2pnodes.store.admission import admit_add, admit_delete
-from p2pnodes.store.database import GROUP_JOBS_MAX, Database
+from p2pnodes.store.database import GROUP_JOBS_MAX
 from p2pnodes.store.ledger import Ledger, Outcome
 from p2pnodes.store.schema import open_writer
-from p2pnodes.verify.scheduler import QUEUED_CLAIMS_MAX, SCAN_INTERVAL_S, Scheduler
-from p2pnodes.verify.verifier import Finding, NoneVerifier
-from tests.support import NETWORK, hotkey
+from p2pnodes.verify.scheduler import IN_CONFLICT, PAUSE_MS, QUEUED_CLAIMS_MAX, WALK
+from p2pnodes.verify.verdicts import begins_ms, record_fault, record_verdict
+from tests.sim.verifiers import Behaviour, honest
+from tests.support import hotkey
 
 if TYPE_CHECKING:
-    from tests.sim.world import World
+    from tests.sim.simulation import Simulation
 
 COMMIT_MS: Final = (1.0, 25.0)
 """From a job's arrival to its fsync; jobs that come meanwhile share it."""
@@ -34,6 +36,11 @@ COMMIT_MS: Final = (1.0, 25.0)
 READ_MS: Final = (0.5, 4.0)
 CHECK_MS: Final = (50.0, 500.0)
 """How long a verifier looks at a claim."""
+
+SCAN_MS: Final = 5_000
+"""How often a peer looks for claims that it has to check."""
+
+METHOD: Final = "simulated"
 
 SKEW_MS_MAX: Final = 5_000
 DELEGATION_S: Final = 86_400
@@ -49,13 +56,16 @@ class CheckFailedError(AssertionError):
 class SimPeer:
     """One validator. Its disk outlives a crash, everything else does not."""
 
-    def __init__(self, world: "World", index: int) -> None:
+    def __init__(self, world: "Simulation", index: int) -> None:
         self.world = world
         self.index = index
         self.name = f"p{index}"
         self.hotkey = hotkey(f"//validator{index}")
         self.node_key = NodeKey.from_seed(world.rng.randbytes(32))
         self.skew_ms = world.rng.randint(-SKEW_MS_MAX, SKEW_MS_MAX)
+        self.behaviour: Behaviour = honest
+        """What it makes of the claims that it checks."""
+        self.check_ms = CHECK_MS
         self.disk = open_writer(":memory:")
         self.backup: sqlite3.Connection | None = None
         self.up = False
@@ -70,7 +80,11 @@ class SimPeer:
         self._heard = False
         self._opening = False
         self._started_ms = 0.0
-        self._scheduler: Scheduler
+        self._waiting: dict[bytes, int] = {}
+        self._running: set[bytes] = set()
+        self._voted: set[bytes] = set()
+        self._aside: dict[bytes, int] = {}
+        self._walked = 0
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -82,15 +96,17 @@ class SimPeer:
         """Start on the disk as it is."""
         self.starts += 1
         self.up = True
-        self.ledger = Ledger(self.disk, NETWORK, self.node_key)
+        self.ledger = Ledger(self.disk, self.world.parameters, self.node_key)
         found, kept = state_root(self.ledger.rows()), self.ledger.state.state_root
         if found != kept:
             raise CheckFailedError(f"{self.name} starts with rows that its events do not give (rule 7)")
-        self.engine = Engine(NETWORK, self.ledger, random.Random(self.world.rng.getrandbits(64)))
-        front = cast("Database", SimpleNamespace(ledger=self.ledger))
-        # Only its rule for writing a verdict is used, never its tasks.
-        self._scheduler = Scheduler(front, NoneVerifier(), self.hotkey.public_key, self.now_ms)
+        self.engine = Engine(self.world.parameters, self.ledger, random.Random(self.world.rng.getrandbits(64)))
         self._jobs = []
+        self._waiting = {}
+        self._running = set()
+        self._voted = set()
+        self._aside = {}
+        self._walked = 0
         self._committing = self._heard = self._opening = False
         self._started_ms = self.world.clock.now_ms
         own = self.ledger.own_log
@@ -99,7 +115,7 @@ class SimPeer:
         self.world.trace(self.name, "start", f"with {self.ledger.state.events} events")
         self.weigh()
         self._every(TICK_MS, self._turn)
-        self._every(SCAN_INTERVAL_S * 1000, self._scan)
+        self._every(SCAN_MS, self._scan)
 
     def crash(self) -> None:
         """Lose everything but the disk; a job that was not committed never happened."""
@@ -159,6 +175,8 @@ class SimPeer:
         with self.ledger.transaction():
             results = [self.ledger.attempt(job) for job, _ in jobs]
         appended, claims = self.ledger.take_appended(), self.ledger.take_new_claims()
+        self._voted.update(self.ledger.take_voted())
+        self.ledger.take_changes()  # nobody follows them here
         # A crash between the fsync and this: durable, but neither answered nor sent.
         self.later(self.world.rng.uniform(0, 1), lambda: self._committed(appended, claims))
         for (_, done), result in zip(jobs, results, strict=True):
@@ -172,7 +190,7 @@ class SimPeer:
             self.acknowledged += appended
             self.do(self.engine.appended(appended, self.now_ms()))
         for claim_id in claims:
-            self.later(self.world.rng.uniform(*CHECK_MS), partial(self._check, claim_id))
+            self._look(claim_id)
 
     def weigh(self) -> None:
         """Take up the electorate that the chain has now."""
@@ -187,6 +205,11 @@ class SimPeer:
             self.write(lambda ledger: admit_add(ledger, request, body, None, now_ms), done)
         else:
             self.write(lambda ledger: admit_delete(ledger, request, uuid, now_ms), done)
+
+    def say(self, payload: Callable[[int], Payload], done: Done | None = None) -> None:
+        """Write an own event of any kind, without asking whether this peer ought to."""
+        now_ms = self.now_ms()
+        self.write(lambda ledger: ledger.append(payload, now_ms), done or _done)
 
     # -- gossip ------------------------------------------------------------------------------------------------------
 
@@ -249,6 +272,9 @@ class SimPeer:
 
     def _turn(self) -> None:
         self.do(self.engine.tick(self.now_ms()))
+        for claim_id in self._voted.intersection(self._waiting):  # now it may be this peer's turn, or nobody's
+            self._look(claim_id)
+        self._voted.clear()
         ledger = self.ledger
         if self._opening:
             return
@@ -276,26 +302,36 @@ class SimPeer:
         elif hearing.step is Step.OPEN_NEW:
             self._open_log(hearing.reason)
 
-    def _open_log(self, reason: str) -> None:
-        ledger = self.ledger
+    def enrol(self, age_ms: int) -> None:
+        """Open a log that is that old, before the first start."""
+        now_ms = self.now_ms() - age_ms
+        ledger = Ledger(self.disk, self.world.parameters, self.node_key)
+        own, delegation = self._delegation(ledger, now_ms // 1000)
+        with ledger.transaction():
+            ledger.open_log(own.number, delegation, now_ms)
+
+    def _delegation(self, ledger: Ledger, now_s: int) -> tuple[LogId, Delegation]:
+        """A delegation to the next log."""
         held = ledger.own_logs()
-        now_s = self.now_ms() // 1000
         own = LogId(self.node_key.public_key, max([now_s, *(log.number + 1 for log in held)]))
         before = max(held, default=None)
         predecessor = (before, held[before].head) if before else None
         url = f"http://192.0.2.{self.index + 1}"
-        delegation = delegate(
-            self.hotkey, NETWORK.id, own, url=url, not_before=now_s - DELEGATION_S, not_after=now_s + DELEGATION_S,
-            predecessor=predecessor,
+        return own, delegate(
+            self.hotkey, self.world.parameters.id, own, url=url, not_before=now_s - DELEGATION_S,
+            not_after=now_s + DELEGATION_S, predecessor=predecessor,
         )  # fmt: skip
+
+    def _open_log(self, reason: str) -> None:
         now_ms = self.now_ms()
+        own, delegation = self._delegation(self.ledger, now_ms // 1000)
         self._opening = True
 
         def done(result: Event | P2PNodesError) -> None:
             self._opening = False
             if isinstance(result, P2PNodesError):
                 raise CheckFailedError(f"{self.name} cannot open a log: {result}")
-            ledger.foreign_own = None
+            self.ledger.foreign_own = None
             self.delegation = own, delegation
             self._heard = True
             self.world.trace(self.name, "new log", f"{own.number - self.world.start_s}: {reason}")
@@ -312,26 +348,107 @@ class SimPeer:
             return "no permit"
         return None
 
-    # -- verification ------------------------------------------------------------------------------------------------
+    # -- verification: the scheduler without its tasks -----------------------------------------------------------------
 
-    def due(self) -> list[bytes]:
-        """Claims that wait for this peer's verdict."""
-        life_ms = NETWORK.verdict_ttl_s * 1000
-        renew_hlc = hlc_at(max(0, self.now_ms() - life_ms // 2))
-        since_s = (self.now_ms() - life_ms) // 1000
-        return self.ledger.facts.due(self.hotkey.public_key, renew_hlc, since_s, QUEUED_CLAIMS_MAX, self.ledger.weights)
+    @property
+    def checking(self) -> bool:
+        """Whether a check is under way, or this peer waits for its turn; renewals that come later do not count."""
+        if self.ledger.writes_refused is not None:
+            return False
+        return bool(self._running) or any(
+            self._begins_ms(claim_id) is not None for claim_id in self._due(self.now_ms())
+        )
+
+    def _due(self, now_ms: int) -> list[bytes]:
+        facts, own, ttl_s = self.ledger.facts, self.hotkey.public_key, self.world.parameters.verdict_ttl_s
+        found = checks.waiting(facts, own, now_ms, ttl_s, QUEUED_CLAIMS_MAX)
+        found += checks.entered(facts, now_ms, ttl_s, QUEUED_CLAIMS_MAX)
+        return sorted(set(found))  # in an order that the seed decides, not the database
+
+    def _decided(self) -> list[bytes]:
+        """The next part of the walk through the decided claims."""
+        facts, ttl_s = self.ledger.facts, self.world.parameters.verdict_ttl_s
+        part = math.ceil(checks.claims(facts) * SCAN_MS / (1000 * ttl_s * WALK))
+        found, self._walked = checks.decided(facts, self._walked, part)
+        return found
+
+    def _begins_ms(self, claim_id: bytes) -> int | None:
+        own, weights = self.hotkey.public_key, self.ledger.weights
+        found = checks.prospect(self.ledger.facts, claim_id, own, weights)
+        return found and begins_ms(found, own, weights, self.world.slot_ms, self.now_ms())
 
     def _scan(self) -> None:
         if self.ledger.writes_refused is None:
-            for claim_id in self.due():
-                self._check(claim_id)
+            now_ms = self.now_ms()
+            self._aside = {claim_id: until_ms for claim_id, until_ms in self._aside.items() if until_ms > now_ms}
+            for claim_id in [*self._due(now_ms), *self._decided()]:
+                if claim_id not in self._aside and self._waiting.get(claim_id, 0) <= now_ms:
+                    self._look(claim_id)
 
-    def _check(self, claim_id: bytes) -> None:
+    def _look(self, claim_id: bytes) -> None:
+        """Check a claim, or note when to look at it again."""
+        self._waiting.pop(claim_id, None)
+        if claim_id in self._running or self.ledger.writes_refused is not None:
+            return
+        own, weights = self.hotkey.public_key, self.ledger.weights
+        found = checks.prospect(self.ledger.facts, claim_id, own, weights)
+        if found is None:
+            self._set_aside(claim_id)
+            return
+        begin_ms = begins_ms(found, own, weights, self.world.slot_ms, self.now_ms())
+        if begin_ms is None:
+            if found.check is not None and own in weights.enrolled:
+                self._strike(claim_id, found.check)
+        elif begin_ms > self.now_ms():
+            self._remind(claim_id, begin_ms)
+        else:
+            self._running.add(claim_id)
+            self.later(self.world.rng.uniform(*self.check_ms), partial(self._checked, claim_id))
+
+    def _ring(self, claim_id: bytes, moment_ms: int) -> None:
+        if self._waiting.get(claim_id) == moment_ms:
+            self._look(claim_id)
+
+    def _remind(self, claim_id: bytes, moment_ms: int) -> None:
+        self._waiting[claim_id] = moment_ms
+        self.later(max(0, moment_ms - self.now_ms()), partial(self._ring, claim_id, moment_ms))
+
+    def _set_aside(self, claim_id: bytes) -> None:
+        """Note that a claim cannot be checked now: it is beaten by a verified one, or stands nowhere."""
+        facts = self.ledger.facts
+        if checks.in_conflict(facts, claim_id, self.ledger.weights):
+            self._fault(claim_id, IN_CONFLICT)
+            return
+        if (entry := checks.read_check(facts, claim_id)) is not None:
+            self._strike(claim_id, entry)
+        self._aside[claim_id] = self.now_ms() + PAUSE_MS
+
+    def _strike(self, claim_id: bytes, entry: checks.Check) -> None:
+        self.write(lambda ledger: checks.drop_check(ledger.facts, claim_id, entry), _done)
+
+    def _fault(self, claim_id: bytes, reason: str) -> None:
+        def noted(check: checks.Check | P2PNodesError) -> None:
+            if not isinstance(check, P2PNodesError):
+                self._remind(claim_id, check.due_ms)
+
+        self.write(lambda ledger: record_fault(ledger, claim_id, reason, self.now_ms()), noted)
+
+    def _checked(self, claim_id: bytes) -> None:
+        self._running.discard(claim_id)
+        own, slot_ms = self.hotkey.public_key, self.world.slot_ms
         facts = self.ledger.facts
         key = facts.claim_key(claim_id)
         claim = None if key is None else facts.claim(key)
-        if claim is not None and facts.checkable(claim, self.ledger.weights):
-            self.write(lambda ledger: self._scheduler._record(ledger, claim_id, Finding(VERIFIED)), _done)
+        if claim is None or not facts.checkable(claim, self.ledger.weights):
+            return  # stopped: it was deleted, or beaten by a verified one
+        finding = self.behaviour(claim, self.world.truth)
+        self.world.trace(self.name, "checked", f"{claim_id.hex()[:8]}: {finding.finding if finding else 'no finding'}")
+        if finding is None:
+            self._fault(claim_id, "simulated")
+        else:
+            self.write(
+                lambda ledger: record_verdict(ledger, claim_id, finding, METHOD, own, slot_ms, self.now_ms()), _done
+            )
 
 
 def _done(result: Any) -> None:

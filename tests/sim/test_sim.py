@@ -11,7 +11,8 @@ import pytest
 from tests.sim.check import check
 from tests.sim.faults import FAULTS
 from tests.sim.peer import SimPeer
-from tests.sim.world import SimulationError, World
+from tests.sim.simulation import SimulationError
+from tests.sim.world import World
 
 
 @pytest.mark.parametrize("seed", range(1, 9))

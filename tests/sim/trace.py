@@ -11,11 +11,7 @@ LINES_KEPT: Final = 400
 
 
 class Trace:
-    """Collects lines.
-
-    They name peers by index, logs by number and GPUs by uuid, never ids of events or claims: hotkeys sign with fresh
-    randomness, so such ids differ between runs.
-    """
+    """Collects lines. They name peers by index, logs by number, GPUs by uuid and claims by the head of their id."""
 
     def __init__(self, clock: Clock, *, echo: bool = False) -> None:
         self._clock = clock

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
 from p2pnodes.model.requests import PURPOSE_DELETE, Add, Delete, bound_purpose, request_id, sign_add, sign_delete
 from p2pnodes.store.facts import StoredClaim
-from tests.support import MINERS, NETWORK, body, hotkey
+from tests.support import MINERS, body, hotkey
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -21,8 +21,6 @@ ANSWER_MS_MAX: Final = 2_000.0
 """A miner that hears nothing for this long takes the same request to the next peer (rule 2)."""
 
 NONCE_OFF_S: Final = 3
-RANKS: Final = 64
-"""Places of one second's requests in the order of their ids."""
 
 
 class Acknowledged(NamedTuple):
@@ -46,7 +44,6 @@ class Workload:
         self._world = world
         self._ended = False
         self._posted: list[tuple[Add | Delete, str, str]] = []
-        self._ranks: dict[int, list[int]] = {}
         self._registered: list[tuple[str, str]] = []
         self.acknowledged: list[Acknowledged] = []
 
@@ -85,11 +82,7 @@ class Workload:
         rng = self._world.rng
         miner, nonce_s = rng.choice(MINERS), self._nonce_s()
         uuids = rng.sample(GPUS, rng.choice((1, 1, 2, 4)))
-        rank, raw = self._rank(nonce_s), body(uuids)
-        # Hotkeys sign with fresh randomness, and stamps of one second are ordered by request id: sign again until the
-        # id begins as the seed chose, so that a seed stays one run.
-        while request_id(NETWORK.id, request := sign_add(hotkey(miner), nonce_s, raw))[0] * RANKS // 256 != rank:
-            pass
+        request = sign_add(hotkey(miner), nonce_s, body(uuids))
         self._registered += [(miner, uuid) for uuid in uuids]
         return request, "", f"{miner} adds {' '.join(uuids)} at {nonce_s - self._world.start_s}"
 
@@ -101,12 +94,6 @@ class Workload:
         purpose = bound_purpose(uuid) if rng.random() < 0.7 else PURPOSE_DELETE
         request = sign_delete(hotkey(miner), nonce_s, purpose)
         return request, uuid, f"{miner} deletes {uuid} at {nonce_s - self._world.start_s}"
-
-    def _rank(self, nonce_s: int) -> int:
-        """Where a request comes among those of its second; each rank is used once."""
-        used = self._ranks.setdefault(nonce_s, [])
-        used.append(self._world.rng.choice([rank for rank in range(RANKS) if rank not in used]))
-        return used[-1]
 
     def _post(self, request: Add | Delete, uuid: str, label: str, index: int, *, retries: int) -> None:
         """Post to a peer, and to the next one when it is down, refuses to write or does not answer."""
@@ -126,7 +113,7 @@ class Workload:
                 world.trace(peer.name, "refuses", f"{label}: {type(result).__name__}")
                 return
             world.trace(peer.name, "accepts", label)
-            found = result.claim_id if isinstance(result, StoredClaim) else request_id(NETWORK.id, request)
+            found = result.claim_id if isinstance(result, StoredClaim) else request_id(world.parameters.id, request)
             self.acknowledged.append(Acknowledged(found, uuid, label))
 
         def again() -> None:

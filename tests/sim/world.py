@@ -1,20 +1,18 @@
 """One run: peers, network, miners, faults and the electorate, from one seed."""
 
-import random
 from collections.abc import Collection
 from contextlib import nullcontext
 from typing import Final
 
 from p2pnodes.model.electorate import Electorate
-from tests.sim.bounds import tight_bounds
+from tests.sim.bounds import open_door, tight_bounds
 from tests.sim.check import agree, check
-from tests.sim.clock import START_MS, Clock
 from tests.sim.faults import FAULTS, Faults
-from tests.sim.network import Network
 from tests.sim.peer import SimPeer
-from tests.sim.trace import Trace
+from tests.sim.signatures import seeded_signatures
+from tests.sim.simulation import Simulation, SimulationError
 from tests.sim.workload import Workload
-from tests.support import BLOCK, electorate
+from tests.support import BLOCK, NETWORK, electorate
 
 PEERS_MAX: Final = 16
 EPOCH_MS: Final = 20_000
@@ -27,15 +25,11 @@ HEALED_MS_MAX: Final = 180_000
 """How long a healed network may take to come to rest."""
 
 REST_MS: Final = 12_000
-"""How long nothing may change before the network counts as at rest: longer than the scheduler's scan."""
+"""How long nothing may change, and no check be due, before the network counts as at rest."""
 
 
-class SimulationError(AssertionError):
-    """A run failed; the message holds its log and the command that replays it."""
-
-
-class World:
-    """Everything of one run."""
+class World(Simulation):
+    """A run whose story is drawn: workload, faults and electorates."""
 
     def __init__(
         self,
@@ -59,15 +53,10 @@ class World:
         """
         if not 2 <= peers <= PEERS_MAX:
             raise ValueError(f"{peers} peers: expected 2 to {PEERS_MAX}")
-        self.seed = seed
+        super().__init__(seed, parameters=NETWORK, faults=faults, echo=echo)
+        self.truth.everybody = True
         self.minutes = minutes
         self.tight = tight
-        self.start_s = START_MS // 1000
-        self.faults = frozenset(faults)
-        self.rng = random.Random(seed)
-        self.clock = Clock()
-        self.trace = Trace(self.clock, echo=echo)
-        self.network = Network(self.clock, self.rng, self.trace, self.faults)
         self._validators = [f"//validator{index}" for index in range(peers)]
         self._without_permit: str | None = None
         self._epochs = 0
@@ -90,7 +79,7 @@ class World:
             SimulationError: Whatever went wrong.
         """
         try:
-            with tight_bounds() if self.tight else nullcontext():
+            with seeded_signatures(self.seed), open_door(), tight_bounds() if self.tight else nullcontext():
                 self._run()
         except Exception as error:
             log = "\n".join(self.trace.lines)
@@ -100,9 +89,7 @@ class World:
     def _run(self) -> None:
         for peer in self.peers:
             peer.start()
-        for index, one in enumerate(self.peers):
-            for other in self.peers[index + 1 :]:
-                self.network.keep(one, other)
+        self.connect()
         self.workload.start()
         self._weather.start()
         self.clock.after(EPOCH_MS, self._epoch)
@@ -131,7 +118,8 @@ class World:
                 raise AssertionError(f"not at rest {HEALED_MS_MAX / 1000:g} s after healing; events: {heads}")
             self.clock.run_for(1_000)
             before, events = events, max(peer.ledger.state.events for peer in self.peers)
-            unchanged_ms = unchanged_ms + 1_000 if agree(self) and events == before else 0
+            still = agree(self.peers) and events == before and not any(peer.checking for peer in self.peers)
+            unchanged_ms = unchanged_ms + 1_000 if still else 0
         self.trace("net", "at rest", f"{events} events, {self.peers[0].ledger.state.nodes} nodes")
 
     # -- the chain ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,62 @@
+"""Every scenario by its name, and how one is run."""
+
+from collections.abc import Callable
+from typing import Final
+
+from tests.sim.bounds import open_door
+from tests.sim.scenarios import chutes, contest, liars, renewal, voters
+from tests.sim.signatures import seeded_signatures
+from tests.sim.simulation import SimulationError
+from tests.sim.stage import Stage
+
+Scenario = Callable[[Stage], None]
+
+SCENARIOS: Final[dict[str, Scenario]] = {
+    scenario.__name__.replace("_", "-"): scenario
+    for scenario in (
+        contest.two_miners_at_once,
+        contest.two_sides_of_a_partition,
+        contest.equal_nonces,
+        contest.servers_that_overlap,
+        contest.backdating_validator,
+        contest.squatter_before_the_owner,
+        renewal.owner_is_renewed,
+        renewal.owners_verdict_lapses,
+        renewal.owner_loses_the_gpu,
+        renewal.owner_deletes,
+        renewal.owner_leaves_the_chain,
+        voters.validators_abstain,
+        voters.validator_enrols,
+        voters.validator_leaves,
+        liars.one_of_four_lies,
+        liars.young_network_with_a_liar,
+        liars.forty_and_twenty_offline,
+        liars.liar_that_flips,
+        liars.verdicts_on_nothing,
+        chutes.places_while_the_owner_changes,
+    )
+}
+
+
+def play(name: str, seed: int, *, echo: bool = False) -> Stage:
+    """Play a scenario to its end.
+
+    Args:
+        name: Of SCENARIOS.
+        seed: Everything that is drawn follows from it.
+        echo: Print the log as it grows.
+
+    Raises:
+        SimulationError: A check failed, or whatever else went wrong.
+    """
+    stage = Stage(seed, echo=echo)
+    try:
+        with seeded_signatures(seed), open_door():
+            SCENARIOS[name](stage)
+    except Exception as error:
+        log = "\n".join(stage.trace.lines)
+        replay = f"python -m tests.sim.scenarios --scenario {name} --seed {seed}"
+        raise SimulationError(f"{log}\n\n{name}, seed {seed}: {error!r}\nreplay: {replay} --log") from error
+    finally:
+        stage.close()
+    return stage

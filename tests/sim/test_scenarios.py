@@ -1,0 +1,173 @@
+"""Every conflict ends, on all peers alike, as the rules say; and a rule that is bent is noticed.
+
+Hundreds of seeds: ``python -m tests.sim.scenarios --seeds 300``.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import pytest
+
+from p2pnodes.model import inventory
+from p2pnodes.model.electorate import Electorate
+from p2pnodes.model.events import VERIFIED
+from p2pnodes.model.inventory import Claim, Deletion, Objection, Placement, Tally, TaskStatus, Vote, Weights
+from tests.sim import outcome
+from tests.sim.peer import CheckFailedError
+from tests.sim.scenarios import catalogue
+from tests.sim.scenarios.catalogue import SCENARIOS, play
+from tests.sim.simulation import SimulationError
+from tests.sim.stage import Stage
+
+SEEDS: Final = 20
+"""Seeds that each scenario is played with here."""
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_it_ends_alike_on_all_peers_as_the_rules_say(name: str) -> None:
+    _play_seeds(name)
+
+
+def _play_seeds(name: str) -> None:
+    for seed in range(1, SEEDS + 1):
+        play(name, seed)
+
+
+class TestPlaying:
+    """One seed is one run, and a run that fails says how to play it again."""
+
+    def test_one_seed_is_one_run(self) -> None:
+        first, second = play("two-miners-at-once", 3), play("two-miners-at-once", 3)
+        assert first.trace.digest == second.trace.digest
+        assert first.trace.count == second.trace.count > 20
+        assert play("two-miners-at-once", 4).trace.digest != first.trace.digest
+
+    def test_one_seed_is_one_run_in_another_process_too(self) -> None:
+        command = [sys.executable, "-m", "tests.sim.scenarios", "--scenario", "equal-nonces", "--seed", "3", "--log"]
+        environment = {**os.environ, "PYTHONHASHSEED": "1"}
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True)
+        lines = list(play("equal-nonces", 3).trace.lines)
+        assert result.stdout.splitlines()[: len(lines)] == lines
+
+    def test_a_failure_names_scenario_and_seed_and_the_command_that_repeats_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(stage: Stage) -> None:
+            stage.open((100, 100, 100))
+            raise CheckFailedError("the sky fell")
+
+        monkeypatch.setitem(catalogue.SCENARIOS, "broken", broken)
+        replay = re.escape("replay: python -m tests.sim.scenarios --scenario broken --seed 7 --log")
+        with pytest.raises(SimulationError, match=rf"p0 +start(.|\n)*broken, seed 7: .*the sky fell.*\n{replay}"):
+            play("broken", 7)
+
+
+# -- bent rules ------------------------------------------------------------------------------------------------------
+
+_weigh, _tally, _live_votes, _standing = inventory.weigh, inventory.tally, inventory.live_votes, inventory.standing
+_left_out, _objection = inventory.left_out, inventory.objection
+
+
+def _first_come(claims: Sequence[Claim], tallies: Mapping[bytes, Tally]) -> Claim | None:
+    """Verified or not, the lowest stamp owns a GPU."""
+    return claims[0] if claims else None
+
+
+def _any_since(votes: Iterable[Vote], weights: Weights) -> Tally:
+    """Verified since the first validator says so, not since a quorum does."""
+    votes = list(votes)
+    found = _tally(votes, weights)
+    sinces = [vote.since or 0 for vote in _live_votes(votes, weights).values() if vote.finding == VERIFIED]
+    return found._replace(since=min(sinces)) if found.status == VERIFIED else found
+
+
+def _plurality(votes: Iterable[Vote], weights: Weights) -> Tally:
+    """Whoever votes decides, be it a quorum or not."""
+    votes = list(votes)
+    scales = _weigh(_live_votes(votes, weights), weights)
+    since = max((vote.since or 0 for vote in votes), default=0)
+    return Tally(VERIFIED, since, "") if scales.verified > scales.failed else _tally(votes, weights)
+
+
+def _for_ever(votes: Iterable[Vote], weights: Weights) -> dict[bytes, Vote]:
+    """A verdict never lapses."""
+    return {author: vote for author, vote in inventory.latest_votes(votes).items() if author in weights.enrolled}
+
+
+def _silence_is_no(live: Mapping[bytes, Vote], weights: Weights) -> list[bytes]:
+    """Abstainers are not counted, but the young are before they have voted."""
+    return [hotkey for hotkey in _left_out(live, weights) if hotkey in live]
+
+
+def _abstention_is_no(live: Mapping[bytes, Vote], weights: Weights) -> list[bytes]:
+    """Abstainers count like those who say no."""
+    return [hotkey for hotkey in _left_out(live, weights) if hotkey not in live]
+
+
+def _undeletable(
+    uuid: str, claims: Iterable[Claim], deletions: Iterable[Deletion], electorate: Electorate
+) -> list[Claim]:
+    """A delete ends nothing."""
+    return _standing(uuid, claims, (), electorate)
+
+
+def _unsorted(uuid: str, claims: Iterable[Claim], deletions: Iterable[Deletion], electorate: Electorate) -> list[Claim]:
+    """Claims stand in the order in which a peer heard of them."""
+    claims = list(claims)
+    alive = _standing(uuid, claims, deletions, electorate)
+    return [claim for claim in claims if claim in alive]
+
+
+def _once_registered(claim: Claim, electorate: Electorate) -> Objection | None:
+    """Who comes back to the chain finds its old claims again."""
+    found = _objection(claim, electorate)
+    return None if found is Objection.REGISTERED_LATER else found
+
+
+def _of_any_claim(claim: Claim, placements: Iterable[Placement], weights: Weights) -> Placement | None:
+    """A chute stays on its GPU when another claim owns it."""
+    places = [place for place in placements if place.chute is not None]
+    return max(places, key=lambda place: place.hlc, default=None)
+
+
+def _own_vote(claim: Claim, uuid: str, claims: Sequence[Claim], tallies: Mapping[bytes, Tally]) -> TaskStatus | None:
+    """A task says what its own claim's vote says, whoever owns the GPU."""
+    return TaskStatus(tallies[claim.id].status, tallies[claim.id].detail) if claim in claims else None
+
+
+MUTANTS: Final[tuple[tuple[str, Callable[..., Any], str], ...]] = (
+    ("owner", _first_come, "squatter-before-the-owner"),
+    ("tally", _any_since, "backdating-validator"),
+    ("tally", _plurality, "forty-and-twenty-offline"),
+    ("live_votes", _for_ever, "owners-verdict-lapses"),
+    ("left_out", _silence_is_no, "validator-enrols"),
+    ("left_out", _abstention_is_no, "validators-abstain"),
+    ("standing", _undeletable, "owner-deletes"),
+    ("standing", _unsorted, "equal-nonces"),
+    ("objection", _once_registered, "owner-leaves-the-chain"),
+    ("current_place", _of_any_claim, "places-while-the-owner-changes"),
+    ("gpu_status", _own_vote, "two-miners-at-once"),
+)
+"""A rule of ``model.inventory``, how it is bent, and the scenario that must notice."""
+
+
+@pytest.mark.parametrize(("rule", "bent", "name"), MUTANTS, ids=[bent.__name__[1:] for _, bent, _ in MUTANTS])
+def test_a_bent_rule_is_noticed_by_its_scenario(
+    rule: str, bent: Callable[..., Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what the scenario itself expects: the plain reading of the design looks away here."""
+    monkeypatch.setattr(inventory, rule, bent)
+    monkeypatch.setattr(outcome, "check_by_reference", lambda _: None)
+    with pytest.raises(SimulationError, match="CheckFailedError"):
+        _play_seeds(name)
+
+
+def test_the_plain_reading_of_the_design_notices_a_bent_rule_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "gpu_status", _own_vote)
+    monkeypatch.setattr(outcome, "agrees_with_rows", lambda *_: None)
+    with pytest.raises(SimulationError, match="a plain reading"):
+        _play_seeds("two-miners-at-once")
