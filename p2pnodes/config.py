@@ -14,18 +14,18 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from p2pnodes.api.settings import ApiSettings
+from p2pnodes.model.addresses import BaseUrl
 from p2pnodes.model.errors import ConfigError
-from p2pnodes.model.events import URL_CHARS_MAX
 from p2pnodes.model.network import Network
 from p2pnodes.model.problems import found_and_expected, lower_first, shown, suggestion
+from p2pnodes.verify.settings import VerifySettings
 
 ENV_PREFIX: Final = "P2PNODES_"
 ENV_DELIMITER: Final = "__"
@@ -49,23 +49,6 @@ _Model = TypeVar("_Model", bound=BaseModel)
 Origin = Literal["default", "file", "network file", "environment"]
 
 
-def _base_url(url: str) -> str:
-    """Check a base URL and cut the slash at its end."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # a malformed host or port
-        parts, port = urlsplit(""), 0
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise ValueError("expected http://HOST[:PORT] or https://HOST[:PORT]")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("expected no user name or password: peers would read it")
-    if parts.query or parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError("expected no query, fragment or space, and ASCII only")
-    return url.rstrip("/")
-
-
-BaseUrl = Annotated[str, Field(max_length=URL_CHARS_MAX), AfterValidator(_base_url)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -122,12 +105,6 @@ class ElectorateSettings(_Table):
         description="TOML file that stands in for the chain: block, time, validators and registered hotkeys; "
         "read again when it changes."
     )
-
-
-class VerifySettings(_Table):
-    """``[verify]``: how this validator checks the GPUs that miners claim."""
-
-    verifier: Literal["none"] = Field("none", description="Verifier; none votes verified at once, without a check.")
 
 
 class LogSettings(_Table):

@@ -12,7 +12,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Final
@@ -21,9 +21,11 @@ import structlog
 from aiohttp import web
 
 from p2pnodes import __version__
+from p2pnodes.api import explanations
 from p2pnodes.api.admin import create_admin_app, start_admin
 from p2pnodes.api.app import create_app, make_runner
 from p2pnodes.api.limits import client_address
+from p2pnodes.api.stream import EVENTS_KEY, NodeEvents
 from p2pnodes.chain.file import ElectorateFile
 from p2pnodes.chain.wallet import create_node_key, load_hotkey, load_node_key
 from p2pnodes.config import LogSettings, Settings
@@ -33,11 +35,14 @@ from p2pnodes.metrics import status_registry
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX
 from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import DELEGATION_BACKDATE_S, LOG_NUMBER_MAX, Delegation, Head, LogId, delegate
+from p2pnodes.model.inventory import Chute
 from p2pnodes.model.keys import Hotkey, NodeKey, ss58_encode
 from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.ledger import FOREIGN_EVENT, Outcome, Result
+from p2pnodes.store.placing import Placed
+from p2pnodes.verify.exchange import Exchange
 from p2pnodes.verify.scheduler import Scheduler
-from p2pnodes.verify.verifier import NoneVerifier
+from p2pnodes.verify.verifier import NoneVerifier, Setup, make_verifier
 
 log = structlog.get_logger("p2pnodes.daemon")
 
@@ -46,9 +51,6 @@ OWN_LOG_POLL_S: Final = 0.25
 TARGETS_POLL_S: Final = 2.0
 STOP_S_MAX: Final = 4.0
 """Bound of a graceful stop; systemd and the devnet give 5 s."""
-
-VERIFIERS: Final = {"none": NoneVerifier}
-"""The setting ``verify.verifier`` -> what it means."""
 
 REOPEN_BACKOFF_S: Final = 30.0
 """Pause after a new log could not be opened."""
@@ -71,6 +73,7 @@ class Daemon:
         self._database: Database
         self._driver: Driver
         self._scheduler: Scheduler | None = None
+        self._events: NodeEvents | None = None
         self._node_key: NodeKey
         self._hotkey: Hotkey | None = None
         self._delegation: tuple[LogId, Delegation] | None = None
@@ -141,14 +144,33 @@ class Daemon:
         await self._driver.start()
         self._stack.push_async_callback(self._driver.stop)
         if self._hotkey is not None:
-            verifier = VERIFIERS[settings.verify.verifier]()
-            log.warning("verifier", method=verifier.method, note="every claim gets the verdict verified, unchecked")
-            self._scheduler = Scheduler(self._database, verifier, self._hotkey.public_key, now_ms)
-            self._scheduler.start()
-            self._stack.push_async_callback(self._scheduler.stop)
+            await self._start_verifying(self._hotkey)
         for work in (self._watch_electorate, self._watch_own_log, self._watch_targets):
             task = asyncio.create_task(work())
             self._stack.push_async_callback(_cancel, task)
+
+    async def _start_verifying(self, hotkey: Hotkey) -> None:
+        settings = self.settings
+        exchange = Exchange(allow_private=settings.api.allow_private_hosts, online=self._driver.online)
+        await exchange.start()
+        self._stack.push_async_callback(exchange.close)
+        setup = Setup(settings.verify, hotkey, settings.network, exchange, time.time, os.urandom)
+        verifier = make_verifier(settings.verify.verifier, setup)
+        await verifier.start()
+        self._stack.push_async_callback(verifier.close)
+        if isinstance(verifier, NoneVerifier):
+            log.warning("verifier", method=verifier.method, note="every claim gets the verdict verified, unchecked")
+        else:
+            log.info("verifier", method=verifier.method)
+        self._scheduler = Scheduler(
+            self._database,
+            verifier,
+            hotkey.public_key,
+            now_ms,
+            checks_at_once=settings.verify.checks_at_once,
+        )
+        self._scheduler.start()
+        self._stack.push_async_callback(self._scheduler.stop)
 
     async def _listen(self) -> None:
         settings = self.settings
@@ -160,6 +182,7 @@ class Daemon:
             readiness=self.readiness,
             gossip=self._driver.handler,
         )
+        self._events = app[EVENTS_KEY]
         runner = make_runner(app, shutdown_timeout_s=STOP_S_MAX / 2)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
@@ -409,6 +432,9 @@ class Daemon:
         if self._scheduler is not None:
             for claim_id in commit.new_claims:
                 self._scheduler.offer(claim_id)
+            self._scheduler.voted(commit.voted)
+        if self._events is not None:
+            self._events.committed(commit)
 
     def _received(self, outcomes: "list[Outcome]") -> None:
         for outcome in outcomes:
@@ -431,6 +457,7 @@ class Daemon:
         """Snapshot for ``p2pnodes status``."""
         state, ledger, electorate = self._database.state, self._database.ledger, self._database.electorate
         gossip = self._driver.status()
+        verification = self._scheduler.status() if self._scheduler else None
         own = ledger.own_log
         held = state.logs.get(own) if own else None  # absent for as long as its first commit takes
         return {
@@ -463,8 +490,9 @@ class Daemon:
             ],
             "queues": {
                 "writer": self._database.queued_jobs,
-                "verifier": self._scheduler.queued if self._scheduler else 0,
+                "verifier": verification["queued"] + verification["running"] if verification else 0,
             },
+            "verification": verification,
             "gossip": gossip,
             "clock_offset_ms": self._driver.clock_offset_ms(),
             "uptime_s": (now_ms() - self.started_ms) // 1000,
@@ -480,6 +508,49 @@ class Daemon:
     ) -> list[dict[str, Any]]:
         """Rows of an operators' view; see ``Database.query``."""
         return await self._database.query(view, where, limit, after=after, newest_first=newest_first)
+
+    async def find_claim(self, prefix: bytes, miner: bytes | None) -> bytes | None:
+        """Id of a claim by its first bytes; see ``Database.find_claim``."""
+        return await self._database.find_claim(prefix, miner)
+
+    async def claim(self, claim_id: bytes) -> dict[str, Any] | None:
+        """Why a claim is where it is, and who checks it when; None when unknown."""
+        case = await self._database.explain_claim(claim_id)
+        if case is None:
+            return None
+        turns = await self._scheduler.turns(claim_id) if self._scheduler else None
+        return {**explanations.claim(case), "turns": explanations.turns(turns, now_ms()) if turns else []}
+
+    async def node(self, uuid: str) -> dict[str, Any] | None:
+        """Why a GPU has the row that it has; None when no claim ever named it."""
+        case = await self._database.explain_node(uuid)
+        return None if case is None else explanations.node(case)
+
+    async def place(self, uuids: Sequence[str], chute: Chute) -> Placed:
+        """Say that a chute runs on GPUs; see ``Database.place``."""
+        return await self._database.place(uuids, chute)
+
+    async def release(self, uuids: Sequence[str]) -> Placed:
+        """Say that nothing runs on GPUs any more; see ``Database.release``."""
+        return await self._database.release(uuids)
+
+    async def verify(self, claim_id: bytes) -> dict[str, Any]:
+        """Check a claim now, out of turn; see ``Scheduler.check_now``."""
+        if self._scheduler is None:
+            raise WritesRefusedError("this daemon has no hotkey to vote with: set hotkey_file", retry_after_s=60)
+        found = await self._scheduler.check_now(claim_id)
+        return {
+            "finding": found.finding.finding if found.finding else "unavailable",
+            "method": self._scheduler.method,
+            "detail": found.finding.detail if found.finding else found.reason,
+            "seconds": round(found.seconds, 3),
+            "published": found.published,
+        }
+
+    async def proof(self, uuid: str) -> dict[str, Any] | None:
+        """A proof that a GPU was registered and verified; see ``Database.proof``."""
+        found = await self._database.proof(uuid)
+        return None if found is None else found.document()
 
 
 def run(settings: Settings) -> int:

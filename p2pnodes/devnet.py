@@ -16,10 +16,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 
 import aiohttp
 import orjson
@@ -55,6 +55,9 @@ GENESIS_HASH: Final = "0" * 64
 _PR_SET_PDEATHSIG: Final = 1
 
 
+T = TypeVar("T")
+
+
 class DevnetError(P2PNodesError):
     """The devnet cannot start or go on; the message is one line for the person who started it."""
 
@@ -69,7 +72,7 @@ class Peer:
         wanted: While it is cleared, the devnet does not start the peer again when it ends.
     """
 
-    def __init__(self, index: int, directory: Path, port: int) -> None:
+    def __init__(self, index: int, directory: Path, port: int, verify: Mapping[str, Any]) -> None:
         self.name = f"peer{index}"
         self.url = f"http://{HOST}:{port}"
         self.directory = directory
@@ -77,6 +80,7 @@ class Peer:
         self.wanted = asyncio.Event()
         self.wanted.set()
         self._port = port
+        self._verify = verify
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -108,7 +112,7 @@ class Peer:
             "api": {"allow_private_hosts": True},
             "gossip": {"allow_private_addresses": True},
             "electorate": {"file": "../electorate.toml"},
-            "verify": {"verifier": "none"},
+            "verify": dict(self._verify),
             "log": {"format": "json"},
         }
         _replace(self.directory / "p2pnodes.toml", tomli_w.dumps(settings))
@@ -181,13 +185,15 @@ class Peer:
 
 
 class Devnet:
-    """Validators ``//validator0`` ... with equal stakes, each with one daemon, and four miners.
+    """Validators ``//validator0`` ..., each with one daemon, and four miners.
 
     Args:
         directory: Keeps everything; a devnet that ran there before goes on.
         ports: One for each peer, 1 to 16.
         quorum: Share of the stake that must say verified.
         epoch_s: Seconds between blocks of the electorate.
+        stakes: Of each validator; equal ones unless given.
+        verify: Settings ``[verify]`` of each daemon, or one for all; verifier ``none`` unless given.
         report: Called with one line when something happened that a person wants to know.
     """
 
@@ -198,12 +204,20 @@ class Devnet:
         *,
         quorum: float = 0.5,
         epoch_s: float = 60.0,
+        stakes: Sequence[int] = (),
+        verify: Sequence[Mapping[str, Any]] = (),
         report: Callable[[str], None] = print,
     ) -> None:
         if not 1 <= len(ports) <= PEERS_MAX:
             raise ConfigError(f"{len(ports)} peers; expected 1 to {PEERS_MAX}")
         self.directory = directory
-        self.peers = [Peer(index, directory / f"peer{index}", port) for index, port in enumerate(ports)]
+        self.peers = [
+            Peer(index, directory / f"peer{index}", port, settings)
+            for index, (port, settings) in enumerate(
+                zip(ports, _each(verify, len(ports), {"verifier": "none"}, "verifiers"), strict=True)
+            )
+        ]
+        self._stakes = _each(stakes, len(ports), STAKE, "stakes")
         self.network = Network(genesis_hash=GENESIS_HASH, netuid=NETUID, quorum=quorum)
         self._epoch_s = epoch_s
         self._report = report
@@ -289,8 +303,8 @@ class Devnet:
         """Write the next electorate: the held one becomes the block before."""
         who = {
             "validators": [
-                {"hotkey": Hotkey.from_uri(peer.hotkey_uri).address, "stake": STAKE, "address": peer.url}
-                for peer in self.peers
+                {"hotkey": Hotkey.from_uri(peer.hotkey_uri).address, "stake": stake, "address": peer.url}
+                for peer, stake in zip(self.peers, self._stakes, strict=True)
             ],
             "registered": [{"hotkey": Hotkey.from_uri(uri).address, "block": 0} for uri in MINERS],
         }
@@ -332,6 +346,13 @@ class Devnet:
                 self._report(f"{peer.name} cannot be started: {error.strerror}")
                 continue
             self._report(f"{peer.name} started again (pid {peer.pid})")
+
+
+def _each(given: Sequence[T], count: int, default: T, what: str) -> Sequence[T]:
+    """One value for each peer, of as many as were given: none, one for all, or one for each."""
+    if len(given) not in {0, 1, count}:
+        raise ConfigError(f"{len(given)} {what} for {count} peers; expected one for all, or one for each")
+    return given if len(given) == count else [*(given or [default])] * count
 
 
 def _why_not_ready(status: dict[str, Any], others: int) -> str | None:

@@ -24,6 +24,16 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[Mapping[str, Any]], float | None]
     ),
     ("p2pnodes_peers", "Peers known.", lambda status: len(status["gossip"]["peers"])),
     ("p2pnodes_sessions", "Open sessions.", lambda s: sum(bool(peer["connected"]) for peer in s["gossip"]["peers"])),
+    (
+        "p2pnodes_verifier_working",
+        "Whether the verifier could check the last time that it was to (1) or not (0); absent without a hotkey.",
+        lambda status: None if status["verification"] is None else status["verification"]["problem"] is None,
+    ),
+    (
+        "p2pnodes_checks_running",
+        "Claims that are being checked; absent without a hotkey.",
+        lambda status: None if status["verification"] is None else status["verification"]["running"],
+    ),
     ("p2pnodes_uptime_seconds", "Time since this daemon started.", lambda status: status["uptime_s"]),
 )
 """Name, help, and where the value stands in ``Daemon.status()``; a value of None is left out."""

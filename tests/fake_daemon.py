@@ -1,8 +1,16 @@
 """A daemon as its operator sees it: the snapshot of ``Daemon.status`` and rows, without anything that runs."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
+
+from p2pnodes.api import explanations
+from p2pnodes.model.errors import P2PNodesError
+from p2pnodes.model.inventory import Chute
+from p2pnodes.model.proof import ProofError
+from p2pnodes.store.database import Database
+from p2pnodes.store.placing import Placed, Written
+from tests.support import hotkey
 
 STATUS: Final[dict[str, Any]] = {
     "version": "0.1.0",
@@ -31,6 +39,7 @@ STATUS: Final[dict[str, Any]] = {
     "outcomes": {"stored": 40, "known": 3, "gap": 0},
     "forks": [],
     "queues": {"writer": 1, "verifier": 0},
+    "verification": {"method": "graval", "problem": None, "running": 2, "queued": 0, "later": 5},
     "gossip": {
         "sessions": 1,
         "handshakes": 0,
@@ -52,6 +61,17 @@ class FakeDaemon:
         self.snapshot = copy.deepcopy(STATUS)
         self.rows: list[dict[str, Any]] = []
         self.queries: list[tuple[str, dict[str, str], int, int | None, bool]] = []
+        self.proofs: dict[str, dict[str, Any] | ProofError] = {}
+        self.claims: dict[bytes, dict[str, Any]] = {}
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self.looked_for: list[tuple[bytes, bytes | None]] = []
+        self.placed: list[tuple[list[str], Chute | None]] = []
+        self.enrolled = True
+        self.checked: list[bytes] = []
+        self.finding: dict[str, Any] = {
+            "finding": "verified", "method": "none", "detail": "", "seconds": 0.25, "published": True,
+        }  # fmt: skip
+        self.refusal: P2PNodesError | None = None
 
     def status(self) -> dict[str, Any]:
         return self.snapshot
@@ -65,3 +85,66 @@ class FakeDaemon:
     ) -> list[dict[str, Any]]:
         self.queries.append((view, dict(where), limit, after, newest_first))
         return self.rows[:limit]
+
+    async def find_claim(self, prefix: bytes, miner: bytes | None) -> bytes | None:
+        self.looked_for.append((prefix, miner))
+        return next((claim_id for claim_id in self.claims if claim_id.startswith(prefix)), None)
+
+    async def claim(self, claim_id: bytes) -> dict[str, Any] | None:
+        return self.claims.get(claim_id)
+
+    async def node(self, uuid: str) -> dict[str, Any] | None:
+        return self.nodes.get(uuid)
+
+    async def place(self, uuids: Sequence[str], chute: Chute) -> Placed:
+        return self._say(uuids, chute)
+
+    async def release(self, uuids: Sequence[str]) -> Placed:
+        return self._say(uuids, None)
+
+    def _say(self, uuids: Sequence[str], chute: Chute | None) -> Placed:
+        """Write what is new of it; a GPU that has been named before is unchanged."""
+        if self.refusal is not None:
+            raise self.refusal
+        known = {uuid for said, _ in self.placed for uuid in said}
+        new = tuple(uuid for uuid in uuids if uuid not in known)
+        self.placed.append((list(uuids), chute))
+        written = (Written(b"\1" * 32, new, b"\2" * 32),) if new else ()
+        return Placed(written, tuple(known & set(uuids)), hotkey("//validator0").public_key, self.enrolled)
+
+    async def verify(self, claim_id: bytes) -> dict[str, Any]:
+        self.checked.append(claim_id)
+        if self.refusal is not None:
+            raise self.refusal
+        return self.finding
+
+    async def proof(self, uuid: str) -> dict[str, Any] | None:
+        found = self.proofs.get(uuid)
+        if isinstance(found, ProofError):
+            raise found
+        return found
+
+
+class DatabaseDaemon(FakeDaemon):
+    """A daemon of which nothing runs but its database."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__()
+        self.database = database
+
+    async def find_claim(self, prefix: bytes, miner: bytes | None) -> bytes | None:
+        return await self.database.find_claim(prefix, miner)
+
+    async def claim(self, claim_id: bytes) -> dict[str, Any] | None:
+        case = await self.database.explain_claim(claim_id)
+        return None if case is None else explanations.claim(case)
+
+    async def node(self, uuid: str) -> dict[str, Any] | None:
+        case = await self.database.explain_node(uuid)
+        return None if case is None else explanations.node(case)
+
+    async def place(self, uuids: Sequence[str], chute: Chute) -> Placed:
+        return await self.database.place(uuids, chute)
+
+    async def release(self, uuids: Sequence[str]) -> Placed:
+        return await self.database.release(uuids)

@@ -276,7 +276,7 @@ class TestSamples:
         def keys(table: dict[str, Any], prefix: str = "") -> set[str]:
             found: set[str] = set()
             for name, value in table.items():
-                found |= keys(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name}
+                found |= keys(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name}
             return found
 
         assert keys(tomllib.loads(sample.read_text())) == set(setting_keys())

@@ -29,6 +29,8 @@ def test_metrics_say_what_the_status_says() -> None:
     assert found["p2pnodes_sessions"] == 1
     assert found["p2pnodes_clock_offset_seconds"] == -1.5
     assert found["p2pnodes_electorate_block"] == 100
+    assert found["p2pnodes_verifier_working"] == 1
+    assert found["p2pnodes_checks_running"] == 2
     assert found["p2pnodes_queue_jobs{queue=writer}"] == 1
     assert found["p2pnodes_received_events_total{outcome=stored}"] == 40
     assert found["process_open_fds"] > 0
@@ -44,8 +46,15 @@ def test_a_daemon_that_is_not_ready_says_so() -> None:
 
 def test_what_is_not_known_is_left_out() -> None:
     daemon = FakeDaemon()
-    daemon.snapshot |= {"log": None, "clock_offset_ms": None}
-    assert not {"p2pnodes_own_log_seq", "p2pnodes_clock_offset_seconds"} & scrape(daemon).keys()
+    daemon.snapshot |= {"log": None, "clock_offset_ms": None, "verification": None}
+    absent = {"p2pnodes_own_log_seq", "p2pnodes_clock_offset_seconds", "p2pnodes_verifier_working"}
+    assert not absent & scrape(daemon).keys()
+
+
+def test_a_verifier_with_a_problem_does_not_work() -> None:
+    daemon = FakeDaemon()
+    daemon.snapshot["verification"]["problem"] = "its service is down"
+    assert scrape(daemon)["p2pnodes_verifier_working"] == 0
 
 
 def test_names_and_units_are_prometheuss() -> None:

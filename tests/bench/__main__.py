@@ -1,12 +1,9 @@
-"""``python -m tests.bench``: reads, writes, apply and travel, each against its limit; exit 1 below a wanted ratio."""
+"""``python -m tests.bench``: each suite against its limit; exit 1 when a wanted ratio is not reached."""
 
 import argparse
-import asyncio
-import gc
 import itertools
 import json
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -15,26 +12,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from nacl.signing import VerifyKey
 
-from p2pnodes.cli.demo import free_ports
-from p2pnodes.devnet import Devnet
-from p2pnodes.miner.client import MinerClient
-from p2pnodes.miner.example import example_server
 from p2pnodes.model import codec
 from p2pnodes.model.events import Event
 from p2pnodes.model.keys import Hotkey, ss58_encode, verify_hotkey
 from p2pnodes.model.requests import Add, request_id, sign_add, signing_message, tail_of
 from p2pnodes.model.stateroot import bucket_of
-from p2pnodes.store.ledger import Ledger, Result
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
-from tests.bench.load import drive
-from tests.bench.world import MINERS, fill, open_ledger, stream, uuids
+from tests.bench.load import answered, drive, post
+from tests.bench.measure import Ratio, compare, progress
+from tests.bench.network import decide, travel
+from tests.bench.tally import CLAIMS as CLAIMS_TALLIED
+from tests.bench.tally import tally
+from tests.bench.world import EVENTS_PER_COMMIT, MINERS, fill, open_ledger, stream, take_in, uuids
 from tests.support import NETWORK, body, electorate, hotkey
 
-ROUNDS: Final = 7
 GPUS: Final = 10_000
 READS: Final = 2_000
 DETAILED_READS: Final = 300
@@ -44,21 +40,6 @@ CLIENTS: Final = 16
 GPUS_PER_POST: Final = 8
 CLAIMS: Final = 120
 VALIDATORS: Final = 16
-BATCH: Final = 256
-PEERS: Final = 3
-TRIPS: Final = 60
-TRIP_S_MAX: Final = 20.0
-
-
-class Ratio(NamedTuple):
-    """One result: ``ours`` and ``limit`` per second, medians of rounds; ``ratio`` the median of each round's."""
-
-    name: str
-    against: str
-    ours: float
-    limit: float
-    ratio: float
-    wanted: float
 
 
 @contextmanager
@@ -75,32 +56,10 @@ def server(kind: str, path: Path) -> Iterator[int]:
             process.wait(30)
 
 
-def compare(
-    name: str, against: str, wanted: float, ours: Callable[[int], float], limit: Callable[[int], float]
-) -> Ratio:
-    """Run both turn about; the first round warms up and is not counted."""
-    pairs = []
-    for number in range(ROUNDS + 1):
-        gc.collect()
-        order = (ours, limit) if number % 2 else (limit, ours)
-        found = {each: each(number) for each in order}
-        pairs.append((found[ours], found[limit]))
-        _progress(f"{name}: round {number} of {ROUNDS}")
-    counted = pairs[1:]
-    return Ratio(
-        name,
-        against,
-        statistics.median(one for one, _ in counted),
-        statistics.median(two for _, two in counted),
-        statistics.median(one / two for one, two in counted),
-        wanted,
-    )
-
-
 def reads(directory: Path) -> Iterator[Ratio]:
     """GET of the inventory against a handler that has the answer in its hand."""
     database = directory / "reads.db"
-    _progress(f"writing an inventory of {GPUS:,} GPUs")
+    progress(f"writing an inventory of {GPUS:,} GPUs")
     fill(database, GPUS)
     with server("inventory", database) as port:
         for name, path, count in (("compact", "/nodes/", READS), ("detailed", "/nodes/?detailed=true", DETAILED_READS)):
@@ -118,7 +77,7 @@ def reads(directory: Path) -> Iterator[Ratio]:
 
 
 def _read(port: int, request: bytes, count: int, _: int) -> float:
-    return _answered(drive(port, [request] * count, READERS), 200)
+    return answered(drive([port], [request] * count, READERS), 200)
 
 
 def writes(directory: Path) -> Iterator[Ratio]:
@@ -133,8 +92,8 @@ def writes(directory: Path) -> Iterator[Ratio]:
         posted = itertools.count()
 
         def ours(_: int) -> float:
-            posts = [_post(_registration(next(posted))) for _ in range(POSTS)]
-            return _answered(drive(port, posts, CLIENTS), 202)
+            posts = [post(_registration(next(posted))) for _ in range(POSTS)]
+            return answered(drive([port], posts, CLIENTS), 202)
 
         for commit, (wanted, write) in floors.items():
 
@@ -201,7 +160,7 @@ def verify_once(request: Add) -> bool:
 
 def apply(directory: Path) -> Iterator[Ratio]:
     """Storing and counting what peers send, against nothing but the check of each event's signature."""
-    _progress(f"signing {CLAIMS} claims of {GPUS_PER_POST} GPUs and {VALIDATORS} verdicts on each")
+    progress(f"signing {CLAIMS} claims of {GPUS_PER_POST} GPUs and {VALIDATORS} verdicts on each")
     wires = [event.wire for event in stream(CLAIMS, GPUS_PER_POST, VALIDATORS)]
     events = [Event.decode(wire) for wire in wires]
     who = electorate(
@@ -215,12 +174,7 @@ def apply(directory: Path) -> Iterator[Ratio]:
         with ledger.transaction():
             ledger.set_electorate(who)
         begin = time.perf_counter()
-        for at in range(0, len(wires), BATCH):
-            batch = [Event.decode(wire) for wire in wires[at : at + BATCH]]
-            with ledger.transaction():
-                outcomes = ledger.receive(batch, time.time_ns() // 1_000_000)
-            assert {outcome.result for outcome in outcomes} == {Result.STORED}
-            assert not any(outcome.detail for outcome in outcomes)
+        take_in(ledger, wires)
         seconds = time.perf_counter() - begin
         assert ledger.state.nodes == CLAIMS * GPUS_PER_POST
         return len(wires) / seconds
@@ -232,7 +186,7 @@ def apply(directory: Path) -> Iterator[Ratio]:
         return len(events) / (time.perf_counter() - begin)
 
     yield compare(
-        f"apply of remote events: 1 claim of {GPUS_PER_POST} GPUs to {VALIDATORS} verdicts, batches of {BATCH}",
+        f"apply of remote events: {VALIDATORS} verdicts a claim of {GPUS_PER_POST} GPUs, {EVENTS_PER_COMMIT} a commit",
         "PyNaCl's ed25519 verification of each",
         0.4,
         ours,
@@ -240,55 +194,9 @@ def apply(directory: Path) -> Iterator[Ratio]:
     )
 
 
-def travel(directory: Path) -> Iterator[Ratio]:
-    """How long what one daemon has acknowledged takes to the others, on real processes and sockets."""
-    seconds = asyncio.run(_travel(directory / "net"))
-    median_s = statistics.median(seconds)
-    yield Ratio(
-        f"POST on one of {PEERS} peers until the slowest other one lists it: median {median_s * 1000:.0f} ms, "
-        f"worst of {len(seconds)} {max(seconds) * 1000:.0f} ms",
-        "at most 1 s at the median",
-        1 / median_s,
-        1.0,
-        1 / median_s,
-        1.0,
-    )
-
-
-async def _travel(directory: Path) -> list[float]:
-    net = Devnet(directory, free_ports(PEERS), report=lambda _: None)
-    await net.start()
-    seconds: list[float] = []
-    try:
-        for number in range(TRIPS):
-            origin = net.peers[number % PEERS]
-            (uuid,) = uuids(number, 1)
-            async with MinerClient([origin.url], hotkey("//Alice")) as client:
-                await client.add(example_server([uuid], server_id=str(number)))
-            begin = time.perf_counter()
-            for peer in net.peers:
-                while not await peer.ask(f"/nodes?uuid={uuid}"):
-                    if time.perf_counter() - begin > TRIP_S_MAX:
-                        raise SystemExit(f"{peer.name} does not list {uuid} after {TRIP_S_MAX:g} s")
-            seconds.append(time.perf_counter() - begin)
-            _progress(f"travel: {number + 1} of {TRIPS}")
-    finally:
-        await net.stop()
-    return seconds
-
-
 def _registration(server_number: int) -> Add:
     miner: Hotkey = hotkey(MINERS[server_number % len(MINERS)])
     return sign_add(miner, int(time.time()), body(uuids(server_number, GPUS_PER_POST)))
-
-
-def _post(request: Add) -> bytes:
-    headers = (
-        f"POST /nodes/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(request.body)}\r\nX-Chutes-Hotkey: {ss58_encode(request.hotkey)}\r\n"
-        f"X-Chutes-Nonce: {request.nonce}\r\nX-Chutes-Signature: {request.signature.hex()}\r\n\r\n"
-    )
-    return headers.encode() + request.body
 
 
 def _fetch(port: int, path: str) -> bytes:
@@ -299,25 +207,38 @@ def _fetch(port: int, path: str) -> bytes:
         return content
 
 
-def _answered(load: "tuple[float, dict[int, int]]", status: int) -> float:
-    per_second, statuses = load
-    if set(statuses) != {status}:
-        raise SystemExit(f"expected {status} for every request, found {dict(statuses)}")
-    return per_second
+def _rate(per_second: float) -> str:
+    return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.2f}/s"
 
 
-def _progress(line: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{line}", end="", file=sys.stderr)
+SUITES: Final[dict[str, Callable[[Path], Iterator[Ratio]]]] = {
+    "reads": reads,
+    "writes": writes,
+    "apply": apply,
+    "travel": travel,
+    "decide": decide,
+    "tally": tally,
+}
+"""By name, in the order in which they run."""
 
 
 def main() -> int:
     """Run the benchmarks; 0 when every ratio is reached."""
-    suites = {"reads": reads, "writes": writes, "apply": apply, "travel": travel}
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(suites)} (all)")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)} (all)")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each result")
+    parser.add_argument("--claims", type=int, default=CLAIMS_TALLIED, help="claims that tally counts (%(default)s)")
+    parser.add_argument(
+        "--gpus-per-claim",
+        type=int,
+        choices=range(1, 11),
+        default=1,
+        metavar="GPUS",
+        help="of each of them, 1 to 10 (%(default)s)",
+    )
     arguments = parser.parse_args()
+    suites: dict[str, Callable[[Path], Iterator[Ratio]]]
+    suites = {**SUITES, "tally": partial(tally, claims=arguments.claims, gpus=arguments.gpus_per_claim)}
     if unknown := [name for name in arguments.suites if name not in suites]:
         parser.error(f"no suite {unknown[0]!r}: there are {', '.join(suites)}")
     random.seed(0)
@@ -330,9 +251,9 @@ def main() -> int:
                     print(json.dumps(result._asdict()), flush=True)
                     continue
                 verdict = "TOO SLOW" if result.ratio < result.wanted else "ok"
-                _progress("")
+                progress("")
                 print(result.name, flush=True)
-                print(f"    {result.ours:,.0f}/s against {result.limit:,.0f}/s: {result.against}")
+                print(f"    {_rate(result.ours)} against {_rate(result.limit)}: {result.against}")
                 wanted = f"wanted {result.wanted:.2f}: {verdict}" if result.wanted else "for comparison"
                 print(f"    ratio {result.ratio:.2f}, {wanted}", flush=True)
     return int(failed)

@@ -4,8 +4,12 @@ import selectors
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import cycle, islice
 from typing import Final, NamedTuple
+
+from p2pnodes.model.keys import ss58_encode
+from p2pnodes.model.requests import Add
 
 ANSWER_S_MAX: Final = 60.0
 _READ_BYTES: Final = 1 << 20
@@ -52,13 +56,33 @@ class _Connection:
         return self._missing == 0
 
 
-def drive(port: int, requests: Iterable[bytes], connections: int) -> Load:
-    """Send raw HTTP/1.1 requests to 127.0.0.1 over some connections, each the next one when its answer is whole."""
+def post(request: Add) -> bytes:
+    """A registration as a raw HTTP/1.1 request."""
+    headers = (
+        f"POST /nodes/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(request.body)}\r\nX-Chutes-Hotkey: {ss58_encode(request.hotkey)}\r\n"
+        f"X-Chutes-Nonce: {request.nonce}\r\nX-Chutes-Signature: {request.signature.hex()}\r\n\r\n"
+    )
+    return headers.encode() + request.body
+
+
+def answered(load: Load, status: int) -> float:
+    """Requests per second, all of which must have been answered with ``status``."""
+    if set(load.statuses) != {status}:
+        raise SystemExit(f"expected {status} for every request, found {dict(load.statuses)}")
+    return load.per_second
+
+
+def drive(ports: Sequence[int], requests: Iterable[bytes], connections: int) -> Load:
+    """Send raw HTTP/1.1 requests to 127.0.0.1 over some connections, each the next one when its answer is whole.
+
+    Connections are spread over ``ports``; a fast one of them is sent more.
+    """
     waiting = deque(requests)
     total = len(waiting)
     statuses: Counter[int] = Counter()
     selector = selectors.DefaultSelector()
-    opened = [_Connection(port) for _ in range(min(connections, total))]
+    opened = [_Connection(port) for port in islice(cycle(ports), min(connections, total))]
     begin = time.perf_counter()
     for connection in opened:
         selector.register(connection.socket, selectors.EVENT_READ, connection)

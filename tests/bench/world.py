@@ -1,7 +1,7 @@
 """The inventories and event streams that the benchmarks run on."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -10,7 +10,7 @@ from p2pnodes.model import codec
 from p2pnodes.model.events import AddPayload, Event, LogId, Payload, Place, Verdict, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import request_id, sign_add
-from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.ledger import Ledger, Result, batched
 from p2pnodes.store.schema import open_writer
 from tests.support import NETWORK, Author, body, electorate, hotkey
 
@@ -20,6 +20,8 @@ MINERS: Final = tuple(f"//miner{number}" for number in range(64))
 """As many as a subnet may have; what one of them has pending is looked at for each of its registrations."""
 
 GPUS_PER_SERVER: Final = 10
+EVENTS_PER_COMMIT: Final = 256
+"""As many as a peer's frames bring at once when there is much to say."""
 
 
 def uuids(server: int, count: int) -> list[str]:
@@ -60,6 +62,15 @@ def fill(path: Path, gpus: int) -> None:
 
 def _payload(payload: Payload, _: int) -> Payload:
     return payload
+
+
+def take_in(ledger: Ledger, wires: Sequence[bytes]) -> None:
+    """Store what peers send, in commits of EVENTS_PER_COMMIT; all of it must be new and valid."""
+    for batch in batched(wires, EVENTS_PER_COMMIT):
+        with ledger.transaction():
+            outcomes = ledger.receive([Event.decode(wire) for wire in batch], time.time_ns() // 1_000_000)
+        assert {outcome.result for outcome in outcomes} == {Result.STORED}
+        assert not any(outcome.detail for outcome in outcomes)
 
 
 def stream(claims: int, gpus: int, validators: int) -> Iterator[Event]:

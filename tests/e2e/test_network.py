@@ -33,9 +33,9 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = DEADLINE_S) -> None:
     """Wait for a condition; a peer that does not answer does not meet it."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(within_s):
         while True:
             try:
                 if await condition():

@@ -1,0 +1,189 @@
+"""An electorate changes over a large inventory: how long it takes, and how long the event loop waits meanwhile.
+
+python -m tests.bench tally --claims 125000 --gpus-per-claim 1
+"""
+
+import asyncio
+import gc
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from p2pnodes.api.stream import NodeEvents
+from p2pnodes.model import inventory
+from p2pnodes.model.claims import parse_body
+from p2pnodes.model.inventory import Vote, Weights
+from p2pnodes.model.keys import NodeKey
+from p2pnodes.model.requests import sign_add
+from p2pnodes.store.database import Database
+from p2pnodes.store.facts import Facts
+from p2pnodes.store.schema import open_reader
+from tests.bench.crowd import Crowd
+from tests.bench.measure import Ratio, of_pairs, progress
+from tests.bench.world import MINERS, NODE_SEED, uuids
+from tests.support import NETWORK, body, hotkey
+
+CLAIMS: Final = 125_000
+CHANGES: Final = 3
+"""Changes of each sort that are counted, one after the other on one database."""
+
+BLOCKED_S_MAX: Final = 0.05
+BEAT_S: Final = 0.001
+COUNTING_S: Final = 5.0
+VOTERS: Final = (3, 20)
+
+
+class Change(NamedTuple):
+    """One change of the electorate.
+
+    Attributes:
+        seconds: Until it was committed.
+        late: By how many seconds each beat of the event loop was late meanwhile.
+        waited: Seconds that a registration waited which came in the middle of it; None when it came too late.
+        rest: Seconds that the change still took then.
+        floor: Seconds that reading and counting all the votes alone takes.
+    """
+
+    seconds: float
+    late: list[float]
+    waited: float | None
+    rest: float
+    floor: float
+
+
+def tally(directory: Path, claims: int = CLAIMS, gpus: int = 1) -> Iterator[Ratio]:
+    """Recounting every claim against reading and counting its votes; the event loop's longest wait against 50 ms."""
+    progress(f"writing {claims:,} claims of {gpus} GPUs")
+    crowd = Crowd(directory / "tally.db", claims=claims, gpus=gpus, voters_max=max(VOTERS))
+    for voters in VOTERS:
+        crowd.vote(voters)
+        found = asyncio.run(_changes(crowd))
+        beside_counting = asyncio.run(_beside_counting())
+        what = f"{claims:,} claims of {gpus} GPUs, {voters} voters, "
+        for sort, changes in found.items():
+            yield of_pairs(
+                f"electorate change over {what}{sort}: median {_median(c.seconds for c in changes):.1f} s",
+                "one SELECT of all verdicts, and the pure function over them",
+                0.0,
+                [(claims / c.seconds, claims / c.floor) for c in changes],
+            )
+            worst = [max(c.late) for c in changes]
+            yield of_pairs(
+                f"event loop meanwhile: late by {_median(worst) * 1000:.0f} ms at the worst in the median change, "
+                f"{max(worst) * 1000:.0f} ms in the worst of {len(changes)}",
+                f"at most {BLOCKED_S_MAX * 1000:.0f} ms at a time; beside a thread that only counts, "
+                f"{beside_counting * 1000:.0f} ms",
+                1.0,
+                [(1 / late, 1 / BLOCKED_S_MAX) for late in worst],
+            )
+            waited = [(c.waited, c.rest) for c in changes if c.waited is not None]
+            if waited:
+                yield of_pairs(
+                    f"registration that comes in the middle of it: waits {_median(w for w, _ in waited):.1f} s",
+                    "the rest of the change: there is one writer",
+                    0.0,
+                    [(1 / wait, 1 / rest) for wait, rest in waited],
+                )
+
+
+async def _changes(crowd: Crowd) -> dict[str, list[Change]]:
+    """Changes that turn no row, then such that turn every row to and fro."""
+    database = await Database.open(
+        crowd.path, NETWORK, NodeKey.from_seed(NODE_SEED), now_ms=lambda: time.time_ns() // 1_000_000
+    )
+    database.ledger.writes_refused = None
+    database.on_commit = NodeEvents(database, limit=lambda _: "").committed  # what a daemon's event loop has to do then
+    gc.collect()
+    gc.freeze()  # as the daemon does when it has started
+    try:
+        first = await _change(database, crowd, turned=False, expected_s=0.0)
+        sorts: dict[str, list[Change]] = {"no row changes": [], "every row changes": []}
+        expected_s = first.seconds
+        for sort, changes in sorts.items():
+            for number in range(CHANGES):
+                turned = sort == "every row changes" and number % 2 == 0
+                changes.append(await _change(database, crowd, turned=turned, expected_s=expected_s))
+                expected_s = changes[-1].seconds
+                progress(f"tally, {crowd.voters} voters, {sort}: {number + 1} of {CHANGES}")
+        return sorts
+    finally:
+        gc.unfreeze()
+        await database.close()
+
+
+async def _change(database: Database, crowd: Crowd, *, turned: bool, expected_s: float) -> Change:
+    electorate = crowd.next_electorate(turned=turned)
+    late: list[float] = []
+    begin = time.perf_counter()
+    beating = asyncio.create_task(_beat(late))
+    changing = asyncio.create_task(database.set_electorate(electorate))
+    posting = asyncio.create_task(_post_after(database, expected_s / 2))
+    await changing
+    end = time.perf_counter()
+    beating.cancel()
+    posted, answered = await posting
+    assert database.ledger.weights.electorate is electorate
+    return Change(
+        end - begin,
+        late,
+        answered - posted if begin < posted < end else None,
+        end - posted,
+        _count_votes(crowd.path, database.ledger.weights),
+    )
+
+
+async def _beat(late: list[float]) -> None:
+    while True:
+        begin = time.perf_counter()
+        await asyncio.sleep(BEAT_S)
+        late.append(time.perf_counter() - begin - BEAT_S)
+
+
+async def _beside_counting() -> float:
+    """By how many seconds a beat is late at the worst where another thread does nothing but hold the interpreter."""
+    late: list[float] = []
+    done = threading.Event()
+    counting = threading.Thread(target=_count_until, args=(done,))
+    counting.start()
+    beating = asyncio.create_task(_beat(late))
+    await asyncio.sleep(COUNTING_S)
+    beating.cancel()
+    done.set()
+    counting.join()
+    return max(late)
+
+
+def _count_until(done: threading.Event) -> None:
+    count = 0
+    while not done.is_set():
+        count += 1
+
+
+async def _post_after(database: Database, pause_s: float) -> tuple[float, float]:
+    """Register a server after a pause; when it was handed in, and when it was durable."""
+    await asyncio.sleep(pause_s)
+    request = sign_add(hotkey(MINERS[0]), int(time.time()), body(uuids(time.time_ns(), 1)))
+    posted = time.perf_counter()
+    await database.submit_add(request, parse_body(request.body), None)
+    return posted, time.perf_counter()
+
+
+def _count_votes(path: Path, weights: Weights) -> float:
+    """Seconds that the least takes which a recount must do: read each verdict once, and count."""
+    facts = Facts(open_reader(path))
+    begin = time.perf_counter()
+    query = "SELECT claim, log, hlc, finding, since, method, detail FROM verdict ORDER BY claim"
+    for _, votes in groupby(facts.connection.execute(query), itemgetter(0)):
+        inventory.tally([Vote(facts.author(log), *rest) for _, log, *rest in votes], weights)
+    seconds = time.perf_counter() - begin
+    facts.close()
+    return seconds
+
+
+def _median(values: "Iterator[float] | list[float]") -> float:
+    return statistics.median(values)
