@@ -161,6 +161,9 @@ class Ledger:
         self.forks_seen: list[tuple[LogId, int, int]] = []
         """Logs in which a rival event was seen: log, seq of the first rival, when (Unix ms)."""
         self.weights = Weights(network, pins.EMPTY, {})
+        """Of the open transaction, if there is one."""
+        self.committed_weights = self.weights
+        """Those that the rows of ``state`` were computed with."""
         self._connection = connection
         self._node_key = node_key
         self._logs: dict[LogId, LogState] = {}
@@ -894,6 +897,7 @@ class Ledger:
             self._set_meta(_JUDGED_BY, judged_by)
 
     def _refresh_state(self) -> None:
+        self.committed_weights = self.weights
         permitted = self.weights.electorate.permitted
         heads = {log: state.head for log, state in self._logs.items() if permitted(state.hotkey)}
         self.state = State(

@@ -38,19 +38,36 @@ COUNTING_S: Final = 5.0
 VOTERS: Final = (3, 20)
 
 
+class Beat(NamedTuple):
+    """One turn of the event loop.
+
+    Attributes:
+        late: Seconds by which it was late.
+        starved: Seconds of it that the loop's thread or the writer's waited for a core, which other programs had.
+    """
+
+    late: float
+    starved: float
+
+    @property
+    def blocked(self) -> float:
+        """Seconds that are the daemon's own doing."""
+        return max(0.0, self.late - self.starved)
+
+
 class Change(NamedTuple):
     """One change of the electorate.
 
     Attributes:
         seconds: Until it was committed.
-        late: By how many seconds each beat of the event loop was late meanwhile.
+        beats: Turns of the event loop meanwhile.
         waited: Seconds that a registration waited which came in the middle of it; None when it came too late.
         rest: Seconds that the change still took then.
         floor: Seconds that reading and counting all the votes alone takes.
     """
 
     seconds: float
-    late: list[float]
+    beats: list[Beat]
     waited: float | None
     rest: float
     floor: float
@@ -63,7 +80,7 @@ def tally(directory: Path, claims: int = CLAIMS, gpus: int = 1) -> Iterator[Rati
     for voters in VOTERS:
         crowd.vote(voters)
         found = asyncio.run(_changes(crowd))
-        beside_counting = asyncio.run(_beside_counting())
+        counting = asyncio.run(_beside_counting())
         what = f"{claims:,} claims of {gpus} GPUs, {voters} voters, "
         for sort, changes in found.items():
             yield of_pairs(
@@ -72,14 +89,15 @@ def tally(directory: Path, claims: int = CLAIMS, gpus: int = 1) -> Iterator[Rati
                 0.0,
                 [(claims / c.seconds, claims / c.floor) for c in changes],
             )
-            worst = [max(c.late) for c in changes]
+            late = [max(beat.late for beat in c.beats) for c in changes]
+            blocked = [max(beat.blocked for beat in c.beats) for c in changes]
             yield of_pairs(
-                f"event loop meanwhile: late by {_median(worst) * 1000:.0f} ms at the worst in the median change, "
-                f"{max(worst) * 1000:.0f} ms in the worst of {len(changes)}",
-                f"at most {BLOCKED_S_MAX * 1000:.0f} ms at a time; beside a thread that only counts, "
-                f"{beside_counting * 1000:.0f} ms",
+                f"event loop meanwhile: blocked for {_ms(_median(blocked))} at the worst in the median change, "
+                f"{_ms(max(blocked))} in the worst of {len(changes)} (with the waits for a core: {_ms(_median(late))}, "
+                f"{_ms(max(late))})",
+                f"at most {_ms(BLOCKED_S_MAX)} at a time; beside a thread that only counts it is {_ms(counting)}",
                 1.0,
-                [(1 / late, 1 / BLOCKED_S_MAX) for late in worst],
+                [(1 / each, 1 / BLOCKED_S_MAX) for each in blocked],
             )
             waited = [(c.waited, c.rest) for c in changes if c.waited is not None]
             if waited:
@@ -118,9 +136,9 @@ async def _changes(crowd: Crowd) -> dict[str, list[Change]]:
 
 async def _change(database: Database, crowd: Crowd, *, turned: bool, expected_s: float) -> Change:
     electorate = crowd.next_electorate(turned=turned)
-    late: list[float] = []
+    beats: list[Beat] = []
     begin = time.perf_counter()
-    beating = asyncio.create_task(_beat(late))
+    beating = asyncio.create_task(_beat(beats, database._thread))
     changing = asyncio.create_task(database.set_electorate(electorate))
     posting = asyncio.create_task(_post_after(database, expected_s / 2))
     await changing
@@ -130,32 +148,40 @@ async def _change(database: Database, crowd: Crowd, *, turned: bool, expected_s:
     assert database.ledger.weights.electorate is electorate
     return Change(
         end - begin,
-        late,
+        beats,
         answered - posted if begin < posted < end else None,
         end - posted,
         _count_votes(crowd.path, database.ledger.weights),
     )
 
 
-async def _beat(late: list[float]) -> None:
+async def _beat(beats: list[Beat], other: threading.Thread) -> None:
+    """Note each turn of the loop, beside the thread that it shares the interpreter with."""
+    threads = [threading.get_native_id(), other.native_id]
     while True:
-        begin = time.perf_counter()
+        starved, begin = sum(map(_starved_s, threads)), time.perf_counter()
         await asyncio.sleep(BEAT_S)
-        late.append(time.perf_counter() - begin - BEAT_S)
+        late = time.perf_counter() - begin - BEAT_S
+        beats.append(Beat(late, sum(map(_starved_s, threads)) - starved))
+
+
+def _starved_s(thread: int | None) -> float:
+    """Seconds that a thread has waited for a core so far (Linux, Documentation/scheduler/sched-stats.rst)."""
+    return int(Path(f"/proc/self/task/{thread}/schedstat").read_bytes().split()[1]) / 1e9
 
 
 async def _beside_counting() -> float:
-    """By how many seconds a beat is late at the worst where another thread does nothing but hold the interpreter."""
-    late: list[float] = []
+    """How long the loop is blocked at the worst where another thread does nothing but hold the interpreter."""
+    beats: list[Beat] = []
     done = threading.Event()
     counting = threading.Thread(target=_count_until, args=(done,))
     counting.start()
-    beating = asyncio.create_task(_beat(late))
+    beating = asyncio.create_task(_beat(beats, counting))
     await asyncio.sleep(COUNTING_S)
     beating.cancel()
     done.set()
     counting.join()
-    return max(late)
+    return max(beat.blocked for beat in beats)
 
 
 def _count_until(done: threading.Event) -> None:
@@ -183,6 +209,10 @@ def _count_votes(path: Path, weights: Weights) -> float:
     seconds = time.perf_counter() - begin
     facts.close()
     return seconds
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
 
 
 def _median(values: "Iterator[float] | list[float]") -> float:

@@ -22,7 +22,7 @@ from p2pnodes.store.admission import admit_add, admit_delete
 from p2pnodes.store.database import GROUP_JOBS_MAX
 from p2pnodes.store.ledger import Ledger, Outcome
 from p2pnodes.store.schema import open_writer
-from p2pnodes.verify.scheduler import IN_CONFLICT, PAUSE_MS, QUEUED_CLAIMS_MAX, WALK
+from p2pnodes.verify.scheduler import PAUSE_MS, QUEUED_CLAIMS_MAX, WALK
 from p2pnodes.verify.verdicts import begins_ms, record_fault, record_verdict
 from tests.sim.verifiers import Behaviour, honest
 from tests.support import hotkey
@@ -414,12 +414,8 @@ class SimPeer:
         self.later(max(0, moment_ms - self.now_ms()), partial(self._ring, claim_id, moment_ms))
 
     def _set_aside(self, claim_id: bytes) -> None:
-        """Note that a claim cannot be checked now: it is beaten by a verified one, or stands nowhere."""
-        facts = self.ledger.facts
-        if checks.in_conflict(facts, claim_id, self.ledger.weights):
-            self._fault(claim_id, IN_CONFLICT)
-            return
-        if (entry := checks.read_check(facts, claim_id)) is not None:
+        """Pass a claim over for a while: it is beaten by a verified one, or stands nowhere."""
+        if (entry := checks.read_check(self.ledger.facts, claim_id)) is not None:
             self._strike(claim_id, entry)
         self._aside[claim_id] = self.now_ms() + PAUSE_MS
 
