@@ -1,6 +1,7 @@
 """The daemon's own decisions: its delegation, its log after trouble, and what makes it say not ready."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -90,6 +91,22 @@ class TestDelegation:
     def test_another_url_is_announced_at_once(self, config: Path) -> None:
         daemon = Daemon(load_settings(config))
         assert daemon._stale(delegation(begun_days_ago=0, days_left=30, url="http://192.0.2.1"))
+
+
+async def test_what_the_start_made_costs_no_collection_any_more(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full one over it would hold the event loop for longer than its 50 ms."""
+    urls: list[str | None] = []
+    daemon = Daemon(load_settings(config))
+    # The test's own process must go on to collect its garbage.
+    monkeypatch.setattr(gc, "freeze", lambda: urls.append(daemon._url))
+    running = asyncio.create_task(daemon.run())
+    try:
+        await until(lambda: bool(urls) or running.done())
+    finally:
+        daemon._stopping.set()
+        await running
+    (url,) = urls
+    assert url, "it listens by then"
 
 
 async def test_a_first_log_that_cannot_be_opened_is_tried_again(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,9 @@ _CLAIM_NAME: Final = re.compile(
 )
 """How people name a claim: by its task, with or without the hotkey, or by its id."""
 
+_UUID: Final = "{uuid:[^/]+}"
+"""aiohttp's own pattern leaves out braces, which a uuid may hold."""
+
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 _LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -157,9 +160,9 @@ def create_admin_app(view: DaemonView, registry: CollectorRegistry) -> web.Appli
     app.router.add_get("/metrics", _metrics)
     for path in _LISTS:
         app.router.add_get(path, _list)
-    app.router.add_get("/proof/{uuid}", _proof)
+    app.router.add_get(f"/proof/{_UUID}", _proof)
     app.router.add_get("/claims/{claim}", _claim)
-    app.router.add_get("/nodes/{uuid}", _node)
+    app.router.add_get(f"/nodes/{_UUID}", _node)
     app.router.add_post("/place", _place)
     app.router.add_post("/release", _release)
     app.router.add_post("/verify", _verify)

@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 from pydantic import Field, RootModel, ValidationError
 
-from p2pnodes.chain.file import Address
+from p2pnodes.chain.file import Address, Watch
 from p2pnodes.model.errors import ConfigError, printable
 from p2pnodes.model.keys import ss58_decode
 from p2pnodes.model.problems import found_and_expected
@@ -46,12 +46,12 @@ class DenyList:
         Raises:
             ConfigError: The file cannot be read, or is not of its shape.
         """
-        self._path = path
+        self._watched = None if path is None else Watch(path)
         self._problem: str | None = None
         self._denied: dict[bytes, str] = {}
-        if path is not None:
-            self._seen = _stamp(path)
-            self._denied = read_denied(path)
+        if self._watched is not None:
+            self._watched.changed()
+            self._denied = read_denied(self._watched.path)
 
     def reason(self, hotkey: bytes) -> str | None:
         """Why a hotkey (public key) is denied; None when it is not."""
@@ -59,14 +59,10 @@ class DenyList:
 
     def poll(self) -> None:
         """Read the file again if it changed; safe in any thread, as only one calls it at a time."""
-        if self._path is None:
+        if self._watched is None or not self._watched.changed():
             return
-        stamp = _stamp(self._path)
-        if stamp is not None and stamp == self._seen:
-            return
-        self._seen = stamp
         try:
-            self._denied = read_denied(self._path)
+            self._denied = read_denied(self._watched.path)
         except ConfigError as error:
             if str(error) != self._problem:
                 log.warning("deny_file_not_read", error=str(error), kept=len(self._denied))
@@ -77,7 +73,7 @@ class DenyList:
 
     async def watch(self, _: web.Application) -> AsyncIterator[None]:
         """Poll for as long as an application runs, in a thread (an entry of ``Application.cleanup_ctx``)."""
-        task = asyncio.create_task(self._watch()) if self._path is not None else None
+        task = asyncio.create_task(self._watch()) if self._watched is not None else None
         yield
         if task is not None:
             task.cancel()
@@ -114,12 +110,3 @@ def read_denied(path: Path) -> dict[bytes, str]:
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML
         raise ConfigError(f"{path}: not TOML: {error}; expected lines {_EXAMPLE}") from error
     return {ss58_decode(address): reason for address, reason in entries.items()}
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file does; None when it cannot be looked at."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None  # reading it will say why
-    return status.st_mtime_ns, status.st_size, status.st_ino

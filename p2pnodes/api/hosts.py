@@ -6,10 +6,7 @@ connects to (a name can resolve to something else tomorrow); here the point is t
 
 import asyncio
 import re
-import socket
-import threading
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
@@ -17,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from p2pnodes.model.addresses import is_public
 from p2pnodes.model.errors import WritesRefusedError
+from p2pnodes.outbound import look_up
 
 LOOKUPS_MAX: Final = 32
 """Names that are looked up at the same time, over all requests: a lookup that hangs holds a thread."""
@@ -34,30 +32,8 @@ Resolver = Callable[[str], Coroutine[Any, Any, Iterable[str]]]
 
 
 async def system_resolver(name: str) -> Iterable[str]:
-    """Ask the system. A ``Resolver``.
-
-    ``getaddrinfo`` cannot be interrupted, and the interpreter waits for the threads of an executor when it exits: in a
-    daemon thread, a name that hangs does not hold up the daemon's stop.
-    """
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[Iterable[str]] = loop.create_future()
-
-    def settle(settler: Callable[[Any], None], value: Any) -> None:
-        if not found.done():  # nobody waits any more
-            settler(value)
-
-    def look_up() -> None:
-        try:
-            infos = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            outcome: tuple[Callable[[Any], None], Any] = found.set_exception, error
-        else:
-            outcome = found.set_result, [str(info[4][0]) for info in infos]
-        with suppress(RuntimeError):  # the loop is closed: the daemon has stopped meanwhile
-            loop.call_soon_threadsafe(settle, *outcome)
-
-    threading.Thread(target=look_up, name="p2pnodes-dns", daemon=True).start()
-    return await found
+    """Ask the system. A ``Resolver``."""
+    return [str(address[0]) for *_, address in await asyncio.shield(look_up(name))]
 
 
 class HostCheck:

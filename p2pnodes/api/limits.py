@@ -1,10 +1,15 @@
-"""Whose rate a client counts to: its address, or the one that the operator's reverse proxies vouch for."""
+"""Whose limits a client counts to: its address, or the one that the operator's reverse proxies vouch for."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from aiohttp import hdrs
+
+from p2pnodes.api.errors import ApiError
 from p2pnodes.api.settings import Network
 
 ADDRESSES_KEPT: Final = 1_024
@@ -17,6 +22,45 @@ _HOST_BITS_V6: Final = 64
 """Bits of an IPv6 address that its holder chooses freely: a /64 is one subscriber (RFC 6177)."""
 
 Address = IPv4Address | IPv6Address
+
+
+class Places:
+    """How many of something are open at once, over all and for each client."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._open: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """How many are open."""
+        return self._open.total()
+
+    @contextmanager
+    def take(self, client: str, what: str, *, most: int, most_each: int, retry_s: int) -> Iterator[None]:
+        """Hold a place throughout the body.
+
+        Args:
+            client: Key of the client, see ``client_address``.
+            what: What is open, in the plural.
+            most: Bound over all.
+            most_each: Bound for each client: nobody can take all places from the others.
+            retry_s: When a client that is refused shall come back.
+
+        Raises:
+            ApiError: 503 when all are taken, 429 when this client has its share.
+        """
+        again: dict[str, str] = {hdrs.RETRY_AFTER: str(retry_s)}
+        if self.taken >= most:
+            raise ApiError(503, f"{most} {what} are open here already", again)
+        if self._open[client] >= most_each:
+            raise ApiError(429, f"{most_each} {what} of this address are open already", again)
+        self._open[client] += 1
+        try:
+            yield
+        finally:
+            self._open[client] -= 1
+            self._open += Counter()  # drops what is zero
 
 
 def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:

@@ -7,6 +7,7 @@ a request that must not be sent twice.
 """
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -14,18 +15,22 @@ from typing import Any, Final
 import aiohttp
 import structlog
 from aiohttp import hdrs, web
+from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
+from p2pnodes.api.bodies import late, misframed
 from p2pnodes.api.errors import JSON_HEADERS, ApiError, Handler
-from p2pnodes.api.limits import is_trusted
+from p2pnodes.api.limits import Places, is_trusted
 from p2pnodes.api.server import cut, send_part
 from p2pnodes.api.settings import Network
 
 log = structlog.get_logger(__name__)
 
 REQUESTS_MAX: Final = 256
-"""Requests that are passed on at the same time; beyond it 503."""
+REQUESTS_PER_ADDRESS_MAX: Final = 64
+"""Requests that are passed on at the same time, over all and of one client address (IPv6: one /64): one that asks for
+what takes long, or hangs, leaves places for others. A miner's controller has a few open."""
 
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bound of a request's body, which is never kept whole; that of an answer is the upstream API's business."""
@@ -33,6 +38,9 @@ BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 CONNECT_S_MAX: Final = 10.0
 IDLE_S_MAX: Final = 300.0
 """Seconds without a byte after which a request or its answer is given up: streams that are silent send comments."""
+
+WATCH_S: Final = 1.0
+"""How often a request that waits for its answer is looked at: whether its client is there, and its body moves."""
 
 BUSY_RETRY_S: Final = 5
 PSEUDONYM_BYTES: Final = 6
@@ -50,6 +58,7 @@ _HOP_BY_HOP: Final = frozenset(
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """Headers that aiohttp's client would add of its own."""
 
@@ -70,7 +79,7 @@ class Upstream:
         self._limit = limit
         self._pseudonym = f"p2pnodes-{secrets.token_hex(PSEUDONYM_BYTES)}"
         self._session: aiohttp.ClientSession
-        self._running = 0
+        self._running = Places()
         self._down = False
 
     async def session(self, _: web.Application) -> AsyncIterator[None]:
@@ -88,7 +97,7 @@ class Upstream:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a request as the upstream API does."""
-        self._limit(request)
+        client = self._limit(request)
         if not request.rel_url.raw_path.startswith("/"):
             raise ApiError(400, "Only paths are passed on: expected a request target that begins with /.")
         if "websocket" in request.headers.get(hdrs.UPGRADE, "").lower():
@@ -97,30 +106,21 @@ class Upstream:
             raise ApiError(508, "The upstream API passes requests back to this daemon: check its setting api.upstream.")
         if (request.content_length or 0) > BODY_BYTES_MAX:
             raise _too_large()
-        if self._running >= REQUESTS_MAX:
-            raise ApiError(
-                503, f"{REQUESTS_MAX} requests are being passed on already.", {hdrs.RETRY_AFTER: str(BUSY_RETRY_S)}
-            )
-        self._running += 1
-        try:
+        with self._running.take(
+            client, "requests", most=REQUESTS_MAX, most_each=REQUESTS_PER_ADDRESS_MAX, retry_s=BUSY_RETRY_S
+        ):
             return await self._pass_on(request)
-        finally:
-            self._running -= 1
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         body = _Body(request) if request.body_exists else None
         try:
-            async with self._session.request(
-                request.method,
-                URL(self._base + request.rel_url.raw_path_qs, encoded=True),
-                headers=self._request_headers(request),
-                data=body and body.parts(),
-                allow_redirects=False,
-            ) as answer:
+            async with await self._ask(request, body) as answer:
                 if answer.status < 200:
                     raise aiohttp.ClientError(f"status {answer.status} is no answer")
                 self._tell(None)
                 return await self._answer(request, answer)
+        except _ClientGoneError:
+            raise
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if body is not None and body.refusal is not None:
                 raise body.refusal from error
@@ -128,6 +128,40 @@ class Upstream:
             if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise ApiError(504, f"The upstream API was silent for {IDLE_S_MAX:g} s.") from error
             raise ApiError(502, "The upstream API cannot be reached.") from error
+
+    async def _ask(self, request: web.Request, body: "_Body | None") -> aiohttp.ClientResponse:
+        """Send a request, and wait for the head of its answer.
+
+        Raises:
+            _ClientGoneError: Nobody waits for the answer any more.
+            TimeoutError: The upstream API takes nothing of the body, or does not answer.
+            aiohttp.ClientError: It cannot be asked, or its answer is none.
+        """
+
+        async def ask() -> aiohttp.ClientResponse:
+            return await self._session.request(
+                request.method,
+                URL(self._base + request.rel_url.raw_path_qs, encoded=True),
+                headers=self._request_headers(request),
+                data=body and body.parts(),
+                allow_redirects=False,
+            )
+
+        asking = asyncio.create_task(ask())
+        try:
+            while not asking.done():
+                await asyncio.wait({asking}, timeout=WATCH_S)
+                if request.transport is None:
+                    raise _ClientGoneError("the client went away before there was an answer")
+                if body is not None and body.waiting_s > IDLE_S_MAX:
+                    raise TimeoutError("the upstream API took nothing of the request's body")
+            return asking.result()
+        except BaseException:
+            asking.cancel()
+            (asked,) = await asyncio.gather(asking, return_exceptions=True)
+            if isinstance(asked, aiohttp.ClientResponse):
+                asked.close()
+            raise
 
     async def _answer(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         headers = _end_to_end(answer.headers)
@@ -151,8 +185,8 @@ class Upstream:
             headers.popall(name, None)
         trusted = is_trusted(request.remote, self._trusted)
         if not trusted:  # whoever is not the operator's proxy may not say what it was asked for
-            headers.popall(FORWARDED_PROTO, None)
-            headers.popall(FORWARDED_HOST, None)
+            for claimed in (FORWARDED_PROTO, FORWARDED_HOST, "Forwarded"):
+                headers.popall(claimed, None)
         headers.setdefault(FORWARDED_PROTO, request.scheme)
         headers.setdefault(FORWARDED_HOST, request.host)
         hops = [*headers.popall(FORWARDED_FOR, ()), *([request.remote] if request.remote else [])]
@@ -170,13 +204,23 @@ class Upstream:
         self._down = error is not None
 
 
+class _ClientGoneError(ConnectionError):
+    """The client of a request closed its connection."""
+
+
 class _Body:
     """A request's body on its way."""
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
+        self._handed_at: float | None = None
         self.refusal: ApiError | None = None
         """Why the body was not passed on to its end."""
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds for which the other end has taken nothing of the part that it was handed."""
+        return 0.0 if self._handed_at is None else asyncio.get_running_loop().time() - self._handed_at
 
     async def parts(self) -> AsyncIterator[bytes]:
         size = 0
@@ -186,10 +230,11 @@ class _Body:
                 async with asyncio.timeout(IDLE_S_MAX):
                     part = await anext(parts, b"")
             except TimeoutError as error:
-                self.refusal = ApiError(408, "The request body did not arrive in time.", {hdrs.CONNECTION: "close"})
+                self.refusal = late()
                 raise self.refusal from error
-            except (web.RequestPayloadError, aiohttp.ClientError) as error:
-                self.refusal = ApiError(400, "The request body is not framed as HTTP wants it.")
+            except (web.RequestPayloadError, HttpProcessingError, aiohttp.ClientError, OSError) as error:
+                # A lost connection is an OSError, and nobody hears the answer then; it is not the upstream API's fault.
+                self.refusal = misframed()
                 raise self.refusal from error
             if not part:
                 return
@@ -197,7 +242,9 @@ class _Body:
             if size > BODY_BYTES_MAX:
                 self.refusal = _too_large()
                 raise self.refusal
+            self._handed_at = asyncio.get_running_loop().time()
             yield part
+            self._handed_at = None
 
 
 def passing_on(upstream: Upstream) -> Any:
@@ -225,8 +272,13 @@ def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
 
 
 def _sendable(text: str) -> str:
-    """A header's value or a reason as aiohttp can write it: bytes that are not UTF-8, which it reads, are replaced."""
-    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """A header's value or a reason as aiohttp can write it; it reads more.
+
+    Bytes that are not UTF-8 are replaced, and control characters become spaces (RFC 9110, 5.5).
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _CONTROL.sub(" ", text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def _too_large() -> ApiError:

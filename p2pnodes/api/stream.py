@@ -13,7 +13,6 @@ within a snapshot are no place to resume from. While nothing happens, a comment 
 
 import asyncio
 import secrets
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -25,6 +24,7 @@ from aiohttp import hdrs, web
 from p2pnodes.api import views
 from p2pnodes.api.errors import JSON_HEADERS, ApiError, field_error
 from p2pnodes.api.inventory import Inventory
+from p2pnodes.api.limits import Places
 from p2pnodes.api.server import cut, send_part
 from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.keys import ss58_decode
@@ -175,6 +175,11 @@ class _Listener:
             await send_part(self._request, self.response, data)
             self._sent_at = asyncio.get_running_loop().time()
 
+    async def keep_alive(self, event_id: str | None = None) -> None:
+        """Break a silence. An id without data makes no event, but clients resume from it: so one stays resumable."""
+        if asyncio.get_running_loop().time() >= self.silent_at:
+            await self.send(b": keep-alive\n" + (b"" if event_id is None else f"id: {event_id}\n".encode()) + b"\n")
+
     def cut(self) -> None:
         """Drop the connection."""
         cut(self._request)
@@ -202,7 +207,7 @@ class NodeEvents:
         self._rendered: dict[int, _Event | None] = {}
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
         self._rendering = asyncio.Lock()
-        self._streams: Counter[str] = Counter()
+        self._streams = Places()
         self._news = asyncio.Event()
         self._waking: asyncio.TimerHandle | None = None
         self._woke_at = -GATHER_S
@@ -213,7 +218,7 @@ class NodeEvents:
         if commit.changes is None:
             return
         self._ring.extend(commit.changes)
-        if self._streams and self._waking is None:
+        if self._streams.taken and self._waking is None:
             loop = asyncio.get_running_loop()
             self._waking = loop.call_at(max(loop.time(), self._woke_at + GATHER_S), self._wake)
 
@@ -234,16 +239,10 @@ class NodeEvents:
         """``GET /nodes/events``."""
         client = self._limit(request)
         listener = _Listener(request, _hotkey(request))
-        if self._streams.total() >= STREAMS_MAX:
-            raise _busy(503, f"{STREAMS_MAX} streams are open here already")
-        if self._streams[client] >= STREAMS_PER_ADDRESS_MAX:
-            raise _busy(429, f"{STREAMS_PER_ADDRESS_MAX} streams of this address are open already")
-        self._streams[client] += 1
-        try:
+        with self._streams.take(
+            client, "streams", most=STREAMS_MAX, most_each=STREAMS_PER_ADDRESS_MAX, retry_s=BUSY_RETRY_S
+        ):
             await self._serve(listener, self._ring.resume(_last_event_id(request)))
-        finally:
-            self._streams[client] -= 1
-            self._streams += Counter()  # drops what is zero
         return listener.response
 
     async def _serve(self, listener: _Listener, position: int | None) -> None:
@@ -274,6 +273,7 @@ class NodeEvents:
             frames = [_frame("node", views.node_event(row), unfinished) for row in part.rows]
             frames += [_frame("claim", views.claim_event(task), unfinished) for task in part.tasks]
             await listener.send(b"".join(frames))
+            await listener.keep_alive()  # parts that are all history, or another miner's, are empty
             after = part.after
             if self._stopping:
                 return None
@@ -292,9 +292,7 @@ class NodeEvents:
         if changes:
             events = await self._render(changes)
             await listener.send(b"".join(e.frame for e in events if listener.miner in {None, e.miner}))
-        if asyncio.get_running_loop().time() >= listener.silent_at:
-            # An id without data makes no event, but clients resume from it: one whom nothing concerns stays resumable.
-            await listener.send(f": keep-alive\nid: {self._ring.event_id(end)}\n\n".encode())
+        await listener.keep_alive(self._ring.event_id(end))
         if end == position:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(listener.silent_at):
@@ -353,10 +351,6 @@ def _hotkey(request: web.Request) -> bytes | None:
 def _last_event_id(request: web.Request) -> str:
     """The header before the parameter: a client that reconnects cannot change its URL, but sends the header."""
     return request.headers.get(LAST_EVENT_ID) or request.query.getall("last_event_id", [""])[-1]
-
-
-def _busy(status: int, detail: str) -> ApiError:
-    return ApiError(status, detail, {hdrs.RETRY_AFTER: str(BUSY_RETRY_S)})
 
 
 def _frame(kind: str, data: bytes, event_id: str) -> bytes:

@@ -120,17 +120,41 @@ def _problem(details: ErrorDetails) -> str:
             return f"{key}: {found_and_expected(details, key)}"
 
 
+class Watch:
+    """Tells whether a file changed since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        """Watch ``path``; the first look finds a change."""
+        self.path = path
+        self._seen: tuple[int, int, int] | None = None
+
+    def forget(self) -> None:
+        """Find a change at the next look, whatever is there."""
+        self._seen = None
+
+    def changed(self) -> bool:
+        """Whether the file is another one now, or cannot be looked at: who reads it will see why."""
+        before = self._seen
+        try:
+            status = self.path.stat()
+        except OSError:
+            self._seen = None
+        else:
+            self._seen = status.st_mtime_ns, status.st_size, status.st_ino
+        return self._seen is None or self._seen != before
+
+
 class ElectorateFile:
     """A file that is read again when it changed."""
 
     def __init__(self, path: Path) -> None:
         """Watch ``path``; nothing is read yet."""
         self.path = path
-        self._seen: tuple[int, int, int] | None = None
+        self._watch = Watch(path)
 
     def forget(self) -> None:
         """Read the file again at the next poll, changed or not."""
-        self._seen = None
+        self._watch.forget()
 
     def poll(self) -> Electorate | None:
         """The electorate if the file is new or changed since the last good or bad read, else None.
@@ -138,12 +162,4 @@ class ElectorateFile:
         Raises:
             ConfigError: The file changed and is not good; the caller keeps what it has.
         """
-        try:
-            status = self.path.stat()
-        except OSError as error:
-            raise ConfigError(f"{self.path}: cannot read the electorate: {error.strerror}") from error
-        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-        if stamp == self._seen:
-            return None
-        self._seen = stamp
-        return read_electorate(self.path)
+        return read_electorate(self.path) if self._watch.changed() else None

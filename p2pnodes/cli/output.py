@@ -109,7 +109,7 @@ def print_json(value: Any) -> None:
 
 def say(line: str) -> None:
     """Print one line for people."""
-    console().print(plain(line), soft_wrap=True, markup=False, highlight=False)
+    console().print(plain(line), soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 def note(line: str) -> None:

@@ -53,6 +53,19 @@ def counting(what: str, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(line)
 
 
+@contextmanager
+def waiting_for(what: str) -> Iterator[None]:
+    """Show how long something takes, on a terminal only."""
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    if not sys.stderr.isatty():
+        yield
+        return
+    with _bar(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bar:
+        bar.add_task(what, total=None)
+        yield
+
+
 def _described(progress: "WaitProgress") -> str:
     tasks = "pending" if progress.pending + progress.decided == 1 else f"{progress.pending} tasks pending"
     if not progress.pending:

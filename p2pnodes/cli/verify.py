@@ -1,13 +1,12 @@
 """``p2pnodes verify``: check a claim by hand, out of turn."""
 
-import os
-import sys
 from typing import Annotated, Final
 
 import typer
 
 from p2pnodes.cli.asking import ConfigOption, RefusedError, SocketOption, admin_socket, ask
 from p2pnodes.cli.output import ExitCode, JsonOption, UnreachableError, print_fields, print_json
+from p2pnodes.cli.progress import waiting_for
 
 TIMEOUT_S: Final = 900.0
 """How long one waits for a check: upstream's longest takes some minutes, and others may load the same host first."""
@@ -31,19 +30,8 @@ def verify(
     Exit code 0 when the check says verified, 1 when it says failed, 3 when the daemon could not check: it abstains, its
     verifier is not available, or there is no answer in time (the check then goes on).
     """
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     path = admin_socket(config, socket_path)
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True, color_system=None if os.environ.get("NO_COLOR") else "auto"),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        progress.add_task("the daemon checks the claim", total=None)
+    with waiting_for("the daemon checks the claim"):
         try:
             found = ask(path, "/verify", {"claim_id": claim}, timeout_s=timeout_s)
         except RefusedError as error:

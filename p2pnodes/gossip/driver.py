@@ -80,8 +80,10 @@ STORING_BYTES_MAX: Final = 2 << 20
 STORING_EVENTS_MAX: Final = 1_024
 """Events of one session that go to the store as one job; stores that wait share a job, and so a commit."""
 
-ONLINE_S_MAX: Final = 1.5 * HEARTBEAT_S
-"""Silence of all peers from which on this daemon's own network is suspected."""
+ONLINE_S_MAX: Final = 8.0
+"""Silence of all peers from which on this daemon's own network is suspected. In good health some peer answers a digest
+every 4 s at most (``sync.DIGEST_INTERVAL_MS``). It must be below the time that a verifier gives a silent miner: else an
+outage that begins with a check is laid on the miner."""
 
 CLOSE_S_MAX: Final = 1.0
 """How long a session may take to say good-bye."""

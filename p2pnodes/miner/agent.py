@@ -52,6 +52,9 @@ ALLOWED_MAX: Final = 1_024
 CONNECTIONS_MAX: Final = 256
 """Connections that are open at the same time; one more is closed at once."""
 
+CONNECTIONS_PER_ADDRESS_MAX: Final = 32
+"""Those of one address: whoever holds idle ones must not keep validators out, whose miner would fail for it."""
+
 BODY_S_MAX: Final = 5.0
 WAITING_MAX: Final = 32
 """Challenges that wait for their turn; one more is told to come again."""
@@ -176,9 +179,7 @@ class Agent:
         server = self._runner.server
         assert server is not None
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: server() if len(server.connections) < CONNECTIONS_MAX else _Full(), host, port
-            )
+            self._server = await asyncio.get_running_loop().create_server(lambda: _Door(server), host, port)
         except OSError as error:
             await self.stop()
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
@@ -331,11 +332,21 @@ class Agent:
         self._unlogged = 0
 
 
-class _Full(asyncio.Protocol):
-    """Closes a connection that is one too many."""
+class _Door(asyncio.Protocol):
+    """Hands a connection on to the server, or closes it where it is one too many."""
+
+    def __init__(self, server: web.Server) -> None:
+        self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
+        assert isinstance(transport, asyncio.Transport)
+        held = [_peer(handler.transport) for handler in self._server.connections]
+        if len(held) >= CONNECTIONS_MAX or held.count(_peer(transport)) >= CONNECTIONS_PER_ADDRESS_MAX:
+            transport.close()
+            return
+        handler = self._server()
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
 
 
 def models(gpus: Collection[Gpu]) -> str:
@@ -407,6 +418,12 @@ def _public_keys(addresses: Collection[str]) -> frozenset[bytes]:
         return frozenset(ss58_decode(address) for address in addresses)
     except ValueError as error:
         raise ConfigError(f"allow-list: {error}; expected SS58 addresses of validators' hotkeys") from error
+
+
+def _peer(transport: asyncio.BaseTransport | None) -> str:
+    """Whose connection it is; see ``_address_key``."""
+    peer = None if transport is None else transport.get_extra_info("peername")
+    return _address_key(peer[0] if peer else None)
 
 
 def _address_key(remote: str | None) -> str:

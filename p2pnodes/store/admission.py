@@ -23,8 +23,8 @@ RETRY_WINDOW_MS: Final = 600_000
 HOPPING_WINDOW_MS: Final = 86_400_000
 HOPPING_CLAIMS_MAX: Final = 2
 HOPPING_HOTKEYS_MIN: Final = 2
-"""More claims on one GPU than this within the window, by at least so many hotkeys, are hopping (the central API's
-rule)."""
+"""More claims on one GPU than this within the window, by at least so many hotkeys, are hopping. The latest one does not
+count if it is the caller's own: who has a GPU may register it again (the central API's rule)."""
 
 HISTORY_CLAIMS_MAX: Final = 256
 """Claims of one GPU that are looked at for it, those that came here last."""
@@ -50,7 +50,7 @@ class HoppingError(P2PNodesError):
     """GPUs were claimed too often of late, by more than one hotkey."""
 
     def __init__(self, uses: Sequence[tuple[str, int]], retry_after_s: int) -> None:
-        """Name the GPUs with how many claims named each, in request order, and when none is over its bound any more."""
+        """Name the GPUs with how many claims named each, most first, and when none is over its bound any more."""
         super().__init__(f"nodes were claimed too often by several hotkeys: {list(uses)}")
         self.uses = list(uses)
         self.retry_after_s = retry_after_s
@@ -114,7 +114,7 @@ def admit_add(
         raise denial
     if standings:
         _require_no_conflict(ledger, request, standings)
-        _require_no_hopping(ledger, uuids, now_ms)
+        _require_no_hopping(ledger, request.hotkey, uuids, now_ms)
     if refusal is not None:
         raise refusal
     if duplicates := duplicate_uuids(body):
@@ -156,18 +156,21 @@ def _require_no_conflict(ledger: Ledger, request: Add, standings: Standings) -> 
         raise ConflictError(conflicts)
 
 
-def _require_no_hopping(ledger: Ledger, uuids: Sequence[str], now_ms: int) -> None:
+def _require_no_hopping(ledger: Ledger, miner: bytes, uuids: Sequence[str], now_ms: int) -> None:
     """Refuse GPUs that go from hotkey to hotkey (compat.md, section 3, 429); the log is their history."""
     since_hlc = hlc_at(max(0, now_ms - HOPPING_WINDOW_MS))
     uses: list[tuple[str, int]] = []
     until_ms = 0
     for uuid in dict.fromkeys(uuids):
         history = ledger.facts.history(uuid, since_hlc, HISTORY_CLAIMS_MAX)
+        if history and history[-1][1] == miner:
+            del history[-1]
         hops = _hops(history)
         if hops:
             uses.append((uuid, len(history)))
             until_ms = max(until_ms, hlc_ms(history[hops - 1][0]) + HOPPING_WINDOW_MS)
     if uses:
+        uses.sort(key=lambda use: -use[1])
         raise HoppingError(uses, max(1, (until_ms - now_ms) // 1000 + 1))
 
 

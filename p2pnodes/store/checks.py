@@ -81,18 +81,11 @@ def prospect(facts: Facts, claim_id: bytes, validator: bytes, weights: Weights) 
     return Prospect(stored, votes, own, read_check(facts, claim_id))
 
 
-def in_conflict(facts: Facts, claim_id: bytes, weights: Weights) -> bool:
-    """Whether a claim that has no ``prospect`` stands all the same, beaten by a verified one of another hotkey."""
-    key = facts.claim_key(claim_id)
-    claim = None if key is None else facts.claim(key)
-    return claim is not None and any(claim in on.values() for on in facts.standing(claim.uuids, weights).values())
-
-
 def due(facts: Facts, validator: bytes, now_ms: int, ttl_s: int, limit: int) -> list[bytes]:
     """Claims that may have to be checked now: those whose entry is due, and open ones that wait for a verdict.
 
-    Open claims that own no GPU are looked at while they are younger than a verdict lives: what else was ever claimed
-    is deleted, or has lost to another, and must not cost a look at each scan.
+    Open claims are looked at while they are younger than a verdict lives, or on a GPU whose owner is not verified: what
+    else was ever claimed is deleted, or has lost to another, and must not cost a look at each scan.
 
     Args:
         facts: To read from.
@@ -118,8 +111,9 @@ def waiting(facts: Facts, validator: bytes, now_ms: int, ttl_s: int, limit: int)
     """Open claims without an entry and without a verdict of this validator that lives; see ``due``."""
     rows = facts.connection.execute(
         "SELECT claim_id FROM (SELECT claim FROM claim WHERE status = 'pending' AND nonce >= ?"
-        " UNION SELECT claim FROM node WHERE status = 'pending') JOIN claim c USING (claim)"
-        " WHERE NOT EXISTS (SELECT 1 FROM checks k WHERE k.claim_id = c.claim_id)"
+        " UNION SELECT g.claim FROM node n JOIN claim_gpu g USING (uuid) WHERE n.status <> 'verified')"
+        " JOIN claim c USING (claim) WHERE c.status = 'pending'"
+        " AND NOT EXISTS (SELECT 1 FROM checks k WHERE k.claim_id = c.claim_id)"
         " AND NOT EXISTS (SELECT 1 FROM verdict v JOIN logs l USING (log)"
         " WHERE v.claim = c.claim AND l.hotkey = ? AND v.hlc >= ?) ORDER BY random() LIMIT ?",
         (now_ms // 1000 - ttl_s, validator, hlc_at(max(0, now_ms - ttl_s * 1000)), limit),

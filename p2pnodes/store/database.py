@@ -24,7 +24,7 @@ from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Event, LogId
 from p2pnodes.model.explain import ClaimCase, NodeCase
-from p2pnodes.model.inventory import Chute, TaskStatus
+from p2pnodes.model.inventory import Chute, TaskStatus, Weights
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
 from p2pnodes.model.proof import Proof
@@ -48,6 +48,11 @@ GATHER_S: Final = 0.0005
 
 QUEUED_JOBS_MAX: Final = 4_096
 """Jobs that may wait for the writer; beyond it a write is refused with 503."""
+
+WEIGHED_PAUSE_S: Final = 0.01
+WEIGHED_READS_MAX: Final = 500
+"""Pause before what was read with weights that do not belong to it is read again, and how often: 5 s in all, of which a
+commit takes milliseconds."""
 
 VIEWS: Final = frozenset({"inventory", "claims", "verdicts", "placements", "peers", "event_log"})
 """The operators' views (views.sql)."""
@@ -173,7 +178,7 @@ class Database:
     @property
     def electorate(self) -> Electorate:
         """The electorate that rows are computed with."""
-        return self.ledger.weights.electorate
+        return self.ledger.committed_weights.electorate
 
     @property
     def queued_jobs(self) -> int:
@@ -335,21 +340,20 @@ class Database:
 
     async def task_status(self, miner: bytes, task: bytes) -> TaskStatus | None:
         """Status of a miner's task (the first 16 bytes of its claim id); None when unknown."""
-        weights = self.ledger.weights
-        return await self.read(lambda facts: facts.task_status(miner, task, weights))
+        return await self.read_weighed(lambda facts, weights: facts.task_status(miner, task, weights))
 
     async def changed(
         self, uuids: Collection[str], keys: Collection[int]
     ) -> tuple[dict[str, NodeRow], dict[int, Task]]:
         """The rows of some GPUs, of those that have one, and the tasks of some claims by row key."""
-        weights = self.ledger.weights
-        return await self.read(lambda facts: (snapshots.rows(facts, uuids), facts.tasks(keys, weights)))
+        return await self.read_weighed(
+            lambda facts, weights: (snapshots.rows(facts, uuids), facts.tasks(keys, weights))
+        )
 
     async def snapshot_part(self, after: int, miner: bytes | None) -> Part:
         """The next part of the inventory; see ``snapshots.part``."""
-        weights = self.ledger.weights
         since_s = self._now_ms() // 1000 - self._network.verdict_ttl_s
-        return await self.read(lambda facts: snapshots.part(facts, after, miner, since_s, weights))
+        return await self.read_weighed(lambda facts, weights: snapshots.part(facts, after, miner, since_s, weights))
 
     async def owned(self, miner: bytes) -> list[tuple[int, list[str]]]:
         """The GPUs of a miner, by claim; see ``snapshots.owned``."""
@@ -357,9 +361,8 @@ class Database:
 
     async def stored_claims(self, keys: Collection[int]) -> dict[int, StoredClaim]:
         """Some claims with all that their miners are told of them, by row key."""
-        weights = self.ledger.weights
-        return await self.read(
-            lambda facts: {key: claim for key in keys if (claim := facts.stored(key, weights)) is not None}
+        return await self.read_weighed(
+            lambda facts, weights: {key: claim for key in keys if (claim := facts.stored(key, weights)) is not None}
         )
 
     async def find_claim(self, prefix: bytes, miner: bytes | None) -> bytes | None:
@@ -368,13 +371,11 @@ class Database:
 
     async def explain_claim(self, claim_id: bytes) -> ClaimCase | None:
         """Why a claim is where it is; None when unknown."""
-        weights = self.ledger.weights
-        return await self.read(lambda facts: facts.explain_claim(claim_id, weights))
+        return await self.read_weighed(lambda facts, weights: facts.explain_claim(claim_id, weights))
 
     async def explain_node(self, uuid: str) -> NodeCase | None:
         """Why a GPU has the row that it has; None when no claim ever named it."""
-        weights = self.ledger.weights
-        return await self.read(lambda facts: facts.explain_node(uuid, weights))
+        return await self.read_weighed(lambda facts, weights: facts.explain_node(uuid, weights))
 
     async def urls(self) -> dict[bytes, str]:
         """Hotkey -> URL of its latest delegation."""
@@ -386,8 +387,7 @@ class Database:
 
     async def proof(self, uuid: str) -> Proof | None:
         """A proof of the claim that owns a GPU; see ``proofs.gather``."""
-        weights = self.ledger.weights
-        return await self.read(lambda facts: proofs.gather(facts, uuid, weights))
+        return await self.read_weighed(lambda facts, weights: proofs.gather(facts, uuid, weights))
 
     async def totals(self, miner: bytes | None, model: str | None) -> list[tuple[str, int, int]]:
         """GPUs by model: gpu_identifier, provisioned, idle."""
@@ -463,6 +463,23 @@ class Database:
             StoreError: The database cannot be read.
         """
         return await self._loop.run_in_executor(self._facts_pool, self._run_read, function)
+
+    async def read_weighed(self, function: Callable[[Facts, Weights], T]) -> T:
+        """Run a function as ``read`` does, with the weights that belong to what it reads.
+
+        What others' weights make of it may be what never was; a follower would not be told that it is not.
+
+        Raises:
+            StoreError: The database cannot be read, or a commit that changes the weights takes too long.
+        """
+        for _ in range(WEIGHED_READS_MAX):
+            weights = self.ledger.committed_weights
+            found = await self.read(lambda facts: function(facts, weights))  # noqa: B023 - awaited here
+            # Either no transaction has touched them since, or none that did is being committed, or is.
+            if self.ledger.weights is weights or (self.ledger.settled and self.ledger.committed_weights is weights):
+                return found
+            await asyncio.sleep(WEIGHED_PAUSE_S)
+        raise StoreError("the database cannot be read: a commit does not come to its end; check the disk")
 
     def _run_read(self, function: Callable[[Facts], T]) -> T:
         try:

@@ -21,7 +21,13 @@ import aiohttp
 from yarl import URL
 
 from p2pnodes.model.errors import printable
-from p2pnodes.outbound import PrivateAddressError, PublicResolver, require_public_literal
+from p2pnodes.outbound import (
+    LookupsBusyError,
+    PrivateAddressError,
+    PublicResolver,
+    ThreadResolver,
+    require_public_literal,
+)
 from p2pnodes.verify.finding import VerifierUnavailableError
 
 CONNECT_S_MAX: Final = 5.0
@@ -118,8 +124,8 @@ class Exchange:
 
     async def start(self) -> None:
         """Open the client sessions."""
-        self._hosts = _session(None if self._allow_private else PublicResolver())
-        self._services = _session(None)
+        self._hosts = _session(ThreadResolver() if self._allow_private else PublicResolver())
+        self._services = _session(ThreadResolver())
         self._beat = asyncio.create_task(self._watch_loop())
 
     async def close(self) -> None:
@@ -242,7 +248,7 @@ class Exchange:
                 self._beats.append((now_s, late_s))
 
 
-def _session(resolver: aiohttp.abc.AbstractResolver | None) -> aiohttp.ClientSession:
+def _session(resolver: aiohttp.abc.AbstractResolver) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, force_close=True, resolver=resolver),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX),
@@ -259,7 +265,7 @@ def _own_fault(error: Exception) -> bool:
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(cause, socket.gaierror):
         return cause.errno in {socket.EAI_AGAIN, socket.EAI_SYSTEM, socket.EAI_MEMORY}
-    return isinstance(cause, OSError) and cause.errno in _OWN_ERRORS
+    return isinstance(cause, LookupsBusyError) or (isinstance(cause, OSError) and cause.errno in _OWN_ERRORS)
 
 
 def _silence(error: TimeoutError, timeout_s: float) -> str:
@@ -275,6 +281,8 @@ def _reason(error: Exception) -> str:
     match cause:
         case PrivateAddressError():
             return "the host is not at a public address"
+        case LookupsBusyError():
+            return printable(cause.strerror or "too many names are being looked up")
         case ssl.SSLError():
             return printable(f"TLS failed: {cause.reason}")
         case socket.gaierror():

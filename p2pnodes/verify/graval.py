@@ -171,6 +171,7 @@ class GravalService:
         self._exchange = exchange
         self._url = url
         self._turns = asyncio.Semaphore(SERVICE_CALLS_MAX)
+        self._accepted_proof = False
 
     async def probe(self, device: DeviceInfo) -> None:
         """Ask whether a made-up answer of a GPU is right.
@@ -215,10 +216,13 @@ class GravalService:
             "check_index": CHECK_INDEX,
         }
         answer = await self._post("/check_proof", question, SERVICE_S_MAX)
-        if answer.status in {400, 422}:
-            # It took the same device_info and seed for the encryption, so what it cannot read is the miner's part.
+        if answer.status in {400, 422} and self._accepted_proof:
+            # It took the same device_info and seed for the encryption, and other proofs in this form: what it cannot
+            # read is the miner's part. A service of another version reads none, and so is asked in vain.
             return False
-        return self._result("/check_proof", answer)
+        accepted = self._result("/check_proof", answer)
+        self._accepted_proof = self._accepted_proof or accepted
+        return accepted
 
     async def verify_device_challenge(self, devices: Sequence[DeviceInfo], challenge: str, response: str) -> bool:
         """Whether an answer to a device challenge is the one of these devices.

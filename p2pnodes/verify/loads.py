@@ -7,13 +7,13 @@ read: one that then does not begin passes the call on.
 
 from collections import deque
 from collections.abc import Hashable, Mapping
-from typing import Final
+from typing import Any, Final
 
 WAITING_MAX: Final = 4_096
 """Claims that wait in line, over all keys; who calls must find the others again in another way."""
 
-Needs = Mapping[Hashable, int]
-"""What a check loads: key -> how many checks the key has room for."""
+Needs = Mapping[Any, int]
+"""What a check loads: key, of any hashable sort -> how many checks it has room for."""
 
 
 class Loads:
@@ -22,9 +22,10 @@ class Loads:
     def __init__(self) -> None:
         """Begin with nothing loaded."""
         self._held: dict[Hashable, int] = {}
-        self._lines: dict[Hashable, deque[bytes]] = {}
+        self._lines: dict[tuple[Hashable, int], deque[bytes]] = {}
+        """Who waits for a key, which has that room."""
         self._waiting: set[bytes] = set()
-        self._called: dict[bytes, Hashable] = {}
+        self._called: dict[bytes, tuple[Hashable, int]] = {}
 
     def __len__(self) -> int:
         """How many claims wait in line."""
@@ -47,7 +48,7 @@ class Loads:
         """Put a claim for which ``take`` found no room in line, unless too many wait already."""
         if claim_id in self._waiting or len(self._waiting) >= WAITING_MAX:
             return
-        full = next(key for key, room in needs.items() if self._held.get(key, 0) >= room)
+        full = next((key, room) for key, room in needs.items() if self._held.get(key, 0) >= room)
         self._lines.setdefault(full, deque()).append(claim_id)
         self._waiting.add(claim_id)
 
@@ -57,16 +58,17 @@ class Loads:
             self._held[key] -= 1
             if not self._held[key]:
                 del self._held[key]
-        return [claim_id for key in needs for claim_id in self._call(key)]
+        return [claim_id for key in needs.items() for claim_id in self._call(key)]
 
     def looked_at(self, claim_id: bytes) -> list[bytes]:
         """Note that a claim was looked at, or could not be; whom it calls instead if it did not begin."""
         key = self._called.pop(claim_id, None)
         return [] if key is None else self._call(key)
 
-    def _call(self, key: Hashable) -> list[bytes]:
+    def _call(self, key: tuple[Hashable, int]) -> list[bytes]:
+        """The next one in line, if there is room; where there is none, whoever has it calls later."""
         line = self._lines.get(key)
-        if line is None:
+        if line is None or self._held.get(key[0], 0) >= key[1]:
             return []
         claim_id = line.popleft()
         if not line:

@@ -45,10 +45,11 @@ WALKED_CLAIMS_MAX: Final = 65_536
 """Claims of one scan's part of that walk, whatever their number."""
 
 PAUSE_MS: Final = 60_000
-"""Pause after a claim does not stand, or its check came to an unexpected end: what the scan finds each time must not
-cost a look, or a challenge, each time."""
+"""Pause after a claim could not be checked, because it does not stand or is in conflict with a verified one, or after
+its check came to an unexpected end: what the scan finds each time must not cost a look, or a challenge, each time."""
 
-IN_CONFLICT: Final = "in conflict with a verified claim of another hotkey"
+CHECK_S_MIN: Final = 60.0
+"""Seconds that a check may take beyond its slot: a verifier that hangs must not hold a worker for ever."""
 
 STANDING_POLL_S: Final = 1.0
 """How often it is looked whether the claims that are being checked still stand."""
@@ -109,8 +110,8 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._running: dict[bytes, asyncio.Task[Finding]] = {}
         self._loads = Loads()
-        self._gone: dict[bytes, int] = {}
-        """Claims that do not stand, and until when the scan passes them over."""
+        self._resting: dict[bytes, int] = {}
+        """Claims that cannot be checked, and until when the scan passes them over."""
         self._walked = 0
         self._freed = asyncio.Event()
         self._by_hand = 0
@@ -178,7 +179,7 @@ class Scheduler:
         found = await self._prospect(claim_id)
         if found is None:
             return None
-        weights, created_ms = self._database.ledger.weights, hlc_ms(found.claim.created_hlc)
+        weights, created_ms = self._database.ledger.committed_weights, hlc_ms(found.claim.created_hlc)
         return turns(claim_id, created_ms, found.votes, weights, self._slot_ms(found.claim), self._now_ms())
 
     async def check_now(self, claim_id: bytes) -> ByHand:
@@ -233,7 +234,7 @@ class Scheduler:
         while True:
             try:
                 ledger = self._database.ledger
-                if ledger.writes_refused is None and self._hotkey in ledger.weights.enrolled:
+                if ledger.writes_refused is None and self._hotkey in ledger.committed_weights.enrolled:
                     await self._offer_due()
                 self.scans += 1
             except P2PNodesError as error:
@@ -255,10 +256,10 @@ class Scheduler:
             )
 
         waiting, entered, (decided, self._walked) = await self._database.read(find)
-        self._gone = {claim_id: until_ms for claim_id, until_ms in self._gone.items() if until_ms > now_ms}
+        self._resting = {claim_id: until_ms for claim_id, until_ms in self._resting.items() if until_ms > now_ms}
         for claim_ids, again in ((waiting, False), (entered, True), (decided, True)):
             for claim_id in claim_ids:
-                if claim_id not in self._gone and self._later.get(claim_id, 0) <= now_ms:
+                if claim_id not in self._resting and self._later.get(claim_id, 0) <= now_ms:
                     self.offer(claim_id, again=again)
 
     async def _ring(self) -> None:
@@ -318,7 +319,7 @@ class Scheduler:
         if found is None:
             await self._set_aside(claim_id)
             return
-        now_ms, weights = self._now_ms(), self._database.ledger.weights
+        now_ms, weights = self._now_ms(), self._database.ledger.committed_weights
         begin_ms = begins_ms(found, self._hotkey, weights, self._slot_ms(found.claim), now_ms)
         if begin_ms is None:
             if found.check is not None and self._hotkey in weights.enrolled:
@@ -365,7 +366,18 @@ class Scheduler:
             del self._running[claim.claim_id]
 
     async def _verify(self, claim: StoredClaim) -> Finding:
-        return await self._verifier.verify(claim)
+        limit_s = CHECK_S_MIN + self._verifier.slot_s(claim)
+        limit = asyncio.timeout(limit_s)
+        try:
+            async with limit:
+                return await self._verifier.verify(claim)
+        except TimeoutError as error:
+            if not limit.expired():  # the verifier's own, which it should have turned into a finding
+                raise
+            raise VerifierUnavailableError(
+                f"the verifier {self.method} was not done after {limit_s:g} s; it should keep to its slot: tell its "
+                "author"
+            ) from error
 
     async def _record(self, claim: StoredClaim, finding: Finding, *, anew: bool = False) -> bool:
         claim_id, method, hotkey, slot_ms = claim.claim_id, self._verifier.method, self._hotkey, self._slot_ms(claim)
@@ -383,31 +395,22 @@ class Scheduler:
         self._remind(claim_id, check.due_ms)
 
     async def _set_aside(self, claim_id: bytes) -> None:
-        """Note that a claim cannot be checked now. Both reasons may end with no event that names the claim."""
-        weights = self._database.ledger.weights
-
-        def find(facts: Facts) -> tuple[bool, Check | None]:
-            return checks.in_conflict(facts, claim_id, weights), checks.read_check(facts, claim_id)
-
-        in_conflict, entry = await self._database.read(find)
-        if in_conflict:
-            check = await self._database.write(
-                lambda ledger: record_fault(ledger, claim_id, IN_CONFLICT, self._now_ms())
-            )
-            self._remind(claim_id, check.due_ms)
-            return
+        """Pass a claim over for a while that cannot be checked now; the scan tells when it can."""
+        entry = await self._database.read(lambda facts: checks.read_check(facts, claim_id))
         if entry is not None:
             await self._strike(claim_id, entry)
-        if len(self._gone) < LATER_CLAIMS_MAX:
-            self._gone[claim_id] = self._now_ms() + PAUSE_MS
+        if len(self._resting) < LATER_CLAIMS_MAX:
+            self._resting[claim_id] = self._now_ms() + PAUSE_MS
 
     async def _strike(self, claim_id: bytes, entry: Check) -> None:
         """Strike a claim out of the book, unless it was entered anew meanwhile."""
         await self._database.write(lambda ledger: checks.drop_check(ledger.facts, claim_id, entry))
 
     async def _prospect(self, claim_id: bytes) -> Prospect | None:
-        weights, hotkey = self._database.ledger.weights, self._hotkey
-        return await self._database.read(lambda facts: checks.prospect(facts, claim_id, hotkey, weights))
+        hotkey = self._hotkey
+        return await self._database.read_weighed(
+            lambda facts, weights: checks.prospect(facts, claim_id, hotkey, weights)
+        )
 
     def _slot_ms(self, claim: StoredClaim) -> int:
         return int(self._verifier.slot_s(claim) * 1000)

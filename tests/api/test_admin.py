@@ -204,9 +204,10 @@ class TestClaims:
 class TestNodes:
     """A GPU is named by its uuid."""
 
-    async def test_it_is_the_daemons_word(self, get: Get, daemon: FakeDaemon) -> None:
-        daemon.nodes["gpu-1"] = {"uuid": "gpu-1"}
-        assert await get("/nodes/gpu-1") == (200, {"uuid": "gpu-1"})
+    @pytest.mark.parametrize(("uuid", "written"), [("gpu-1", "gpu-1"), ("{a/b%}", "%7Ba%2Fb%25%7D")])
+    async def test_it_is_the_daemons_word(self, get: Get, daemon: FakeDaemon, uuid: str, written: str) -> None:
+        daemon.nodes[uuid] = {"uuid": uuid}
+        assert await get(f"/nodes/{written}") == (200, {"uuid": uuid})
         status, answer = await get("/nodes/gpu-2")
         assert status == 404
         assert "no claim ever named a GPU 'gpu-2'" in answer["detail"]

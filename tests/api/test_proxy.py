@@ -37,6 +37,8 @@ class UpstreamApi:
 
     def __init__(self) -> None:
         self.received: list[Received] = []
+        self.begun = 0
+        self.ended = 0
         self.respond: Respond = self._ok
         self.port = 0
 
@@ -44,7 +46,11 @@ class UpstreamApi:
         return web.json_response({"upstream": True})
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        body = await request.read()
+        self.begun += 1
+        try:
+            body = await request.read()
+        finally:
+            self.ended += 1
         target = request.rel_url.raw_path_qs
         self.received.append(Received(request.method, target, CIMultiDict(request.headers), body))
         return await self.respond(request)  # type: ignore[arg-type]
@@ -167,10 +173,10 @@ class TestRequests:
         }
 
     async def test_the_upstream_is_told_who_asked_for_what(self, miner: Miner, upstream: UpstreamApi) -> None:
-        await miner.get(
-            "/x", {"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "e"}
-        )
+        sent = {"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "e"}
+        await miner.get("/x", {**sent, "Forwarded": "host=e"})
         headers = upstream.last.headers
+        assert "Forwarded" not in headers
         assert headers.getall("X-Forwarded-For") == ["198.51.100.7, 127.0.0.1"]
         assert headers.getall("X-Forwarded-Proto") == ["http"]
         assert headers.getall("X-Forwarded-Host") == [f"127.0.0.1:{miner.client.port}"]
@@ -336,6 +342,12 @@ class TestAnswers:
         async with raw_upstream(sent) as port:
             answer = await Miner(await make_client(ApiSettings(upstream=f"http://127.0.0.1:{port}")), clock).get("/x")
         assert (answer.status, answer.body, answer.headers["X-B"]) == (200, b"ok", "\xe9")
+
+    @pytest.mark.parametrize("sent", [b"200 OK\r\nX-A: a\x01\x7f\tb", b"200 O\x01K\r\nX-A: a  \tb"])
+    async def test_control_characters_become_spaces(self, make_client: MakeClient, clock: Clock, sent: bytes) -> None:
+        async with raw_upstream(b"HTTP/1.1 " + sent + b"\r\nContent-Length: 2\r\n\r\nok") as port:
+            answer = await Miner(await make_client(ApiSettings(upstream=f"http://127.0.0.1:{port}")), clock).get("/x")
+        assert (answer.status, answer.body, answer.headers["X-A"]) == (200, b"ok", "a  \tb")
 
     async def test_pages_of_named_origins_may_read_them(
         self, make_client: MakeClient, upstream: UpstreamApi, clock: Clock
@@ -514,6 +526,94 @@ class TestRefusals:
         answer = await raw_request(client.port, b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhalf")
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert log == []
+
+    async def test_an_upstream_that_takes_nothing_of_a_body_is_504(
+        self, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, log: list[str]
+    ) -> None:
+        monkeypatch.setattr(proxy, "IDLE_S_MAX", 0.2)
+        monkeypatch.setattr(proxy, "WATCH_S", 0.05)
+        done = asyncio.Event()
+
+        async def never_read(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await done.wait()
+            writer.close()
+
+        async def parts() -> AsyncIterator[bytes]:
+            for _ in range(400):
+                yield b"x" * 100_000
+
+        serving = await asyncio.start_server(never_read, "127.0.0.1", 0)
+        port = serving.sockets[0].getsockname()[1]
+        client = await make_client(ApiSettings(upstream=f"http://127.0.0.1:{port}"))
+        async with asyncio.timeout(20), client.session.post("/x", data=parts()) as answer:
+            assert answer.status == 504
+        assert log == ["upstream_failed"]
+        done.set()
+        serving.close()
+
+    async def test_a_client_that_goes_away_in_its_body_is_not_the_upstreams_failure(
+        self, client: Client, upstream: UpstreamApi, log: list[str]
+    ) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhalf")
+        async with asyncio.timeout(20):
+            while not upstream.begun:
+                await asyncio.sleep(0.01)
+            writer.transport.abort()
+            while upstream.begun > upstream.ended:
+                await asyncio.sleep(0.01)
+        async with client.session.get("/y") as answer:
+            assert answer.status == 200
+        assert log == []
+
+    async def test_a_client_that_goes_away_before_the_answer_is_not_waited_for(
+        self, client: Client, upstream: UpstreamApi, monkeypatch: pytest.MonkeyPatch, log: list[str]
+    ) -> None:
+        monkeypatch.setattr(proxy, "WATCH_S", 0.01)
+        monkeypatch.setattr(proxy, "REQUESTS_PER_ADDRESS_MAX", 1)
+        upstream.respond = lambda _: asyncio.sleep(3600)  # type: ignore[assignment, return-value]
+        _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n")
+        async with asyncio.timeout(20):
+            while not upstream.received:
+                await asyncio.sleep(0.01)
+            async with client.session.get("/y") as refused:
+                assert refused.status == 429
+            writer.transport.abort()
+            upstream.respond = upstream._ok
+            status = 0
+            while status != 200:
+                async with client.session.get("/y") as answer:
+                    status = answer.status
+        assert log == []
+
+    async def test_one_address_cannot_take_all_places(
+        self, make_client: MakeClient, clock: Clock, upstream: UpstreamApi, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(proxy, "REQUESTS_PER_ADDRESS_MAX", 1)
+        settings = ApiSettings(
+            upstream=f"http://127.0.0.1:{upstream.port}", trusted_proxies=(ip_network("127.0.0.0/8"),)
+        )
+        miner = Miner(await make_client(settings), clock)
+        gate = asyncio.Event()
+
+        async def respond(request: web.Request) -> web.StreamResponse:
+            if request.path == "/slow":
+                await gate.wait()
+            return web.Response()
+
+        upstream.respond = respond
+        slow = asyncio.create_task(miner.get("/slow", {"X-Forwarded-For": "198.51.100.7"}))
+        async with asyncio.timeout(20):
+            while not upstream.received:
+                await asyncio.sleep(0.01)
+        refused = await miner.get("/x", {"X-Forwarded-For": "198.51.100.7"})
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "5")
+        assert refused.detail == "1 requests of this address are open already"
+        assert (await miner.get("/x", {"X-Forwarded-For": "198.51.100.8"})).status == 200
+        gate.set()
+        assert (await slow).status == 200
 
     async def test_too_many_at_once_are_503(
         self, miner: Miner, upstream: UpstreamApi, monkeypatch: pytest.MonkeyPatch

@@ -23,6 +23,7 @@ from p2pnodes.model.requests import request_id, sign_add, task_id_of
 from p2pnodes.store.changes import Changes, Gone
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.snapshots import Part
 from tests.api.conftest import MakeClient
 from tests.api.support import ALICE, BOB, NETWORK, Client, Clock, Miner, claim_id_of, encode, gpu, place, server, vote
 
@@ -224,7 +225,7 @@ def streams(db: Database) -> int:
     """How many streams the interface over a database serves."""
     events = db.on_commit.__self__  # type: ignore[attr-defined]
     assert isinstance(events, NodeEvents)
-    return events._streams.total()
+    return events._streams.taken
 
 
 async def agrees(listener: Listener, miners: Collection[Miner]) -> None:
@@ -528,6 +529,22 @@ class TestBounds:
             await listener.snapshot()
             for _ in range(3):
                 await listener.response.content.readuntil(b": keep-alive\n")
+
+    async def test_silence_within_a_snapshot_is_broken_by_comments_that_are_no_place_to_resume_from(
+        self, client: Client, db: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Much history, and nothing of it is told: parts are empty for as long as it takes to look through them."""
+        monkeypatch.setattr(stream, "KEEP_ALIVE_S", 0.0)
+        history = [Part([], [], after) for after in (64, 128, None)]
+
+        async def read(*_: Any) -> Part:
+            return history.pop(0)
+
+        monkeypatch.setattr(db, "snapshot_part", read)
+        async with listen(client) as listener:
+            await listener.response.content.readuntil(b"event: reset\ndata: {}\n\n")
+            told = await listener.response.content.readuntil(b"event: snapshot_end\n")
+        assert told.startswith(b": keep-alive\n\n" * 3 + b"id: ")
 
     async def test_comments_come_also_while_others_are_busy(
         self, client: Client, alice: Miner, monkeypatch: pytest.MonkeyPatch

@@ -139,3 +139,16 @@ def test_a_bad_change_is_told_once_and_a_good_one_after_it_is_read(path: Path) -
     assert watched.poll() is None
     write(path, shape(200))
     assert watched.poll() is not None
+
+
+def test_a_file_that_was_away_is_read_again_though_it_is_the_same(path: Path) -> None:
+    watched = ElectorateFile(path)
+    write(path, shape(100))
+    assert watched.poll() is not None
+    away = path.rename(path.with_suffix(".away"))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="No such file"):
+            watched.poll()
+    away.rename(path)
+    assert watched.poll() is not None
+    assert watched.poll() is None

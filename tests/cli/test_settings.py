@@ -65,7 +65,6 @@ class TestCheck:
         assert ended.code == 1
         assert ended.error == f"{path}: cannot be looked for (Permission denied); run this as the daemon's user"
 
-
     @pytest.mark.parametrize(
         ("settings", "problem"),
         [

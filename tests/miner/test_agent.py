@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 import sr25519
 from structlog.testing import capture_logs
+from yarl import URL
 
 from p2pnodes.miner import agent as agent_module
 from p2pnodes.miner.agent import Agent, Source, models
@@ -426,6 +427,25 @@ class TestBounds:
             await stack.aclose()
             await eventually(lambda: len(server.connections) == 0)
             assert (await ask(url, NOW_S)).status == 200
+
+    async def test_whoever_holds_many_idle_connections_keeps_no_other_address_out(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(agent_module, "CONNECTIONS_PER_ADDRESS_MAX", 2)
+        async with running(make()) as url, AsyncExitStack() as stack:
+            port = URL(url).port or 0
+            for _ in range(2):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                stack.callback(writer.close)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            stack.callback(writer.close)
+            async with asyncio.timeout(10):
+                assert await reader.read() == b""
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+            stack.callback(writer.close)
+            writer.write(b"GET /ping HTTP/1.1\r\nHost: agent\r\n\r\n")
+            async with asyncio.timeout(10):
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200")
 
     async def test_refusals_do_not_fill_the_log(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(agent_module, "REFUSALS_BURST", 2)

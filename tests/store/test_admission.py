@@ -208,12 +208,22 @@ class TestHopping:
             admit(ledger, add(miner, uuids, at_s), now_ms=at_s * 1000, refusal=ValueError("hosts"))
         return found.value
 
-    def test_the_fourth_claim_is_refused_and_the_gpus_are_named_in_request_order(self, writer: Ledger) -> None:
+    def test_the_fourth_claim_is_refused_and_the_gpus_are_named_the_most_used_first(self, writer: Ledger) -> None:
         for at, miner in enumerate(["//Alice", "//Bob", "//Alice"]):
             self.claim(writer, miner, ["gpu-1", "gpu-2"], NOW_S + 10 * at)
         self.claim(writer, "//Bob", ["gpu-3"], NOW_S + 30)
         error = self.refused(writer, "//Charlie", ["gpu-3", "gpu-2", "gpu-4", "gpu-1"], NOW_S + 40)
         assert error.uses == [("gpu-2", 3), ("gpu-1", 3)]
+        self.claim(writer, "//Alice", ["gpu-1"], NOW_S + 50)  # she had it last
+        error = self.refused(writer, "//Charlie", ["gpu-2", "gpu-1"], NOW_S + 60)
+        assert error.uses == [("gpu-1", 4), ("gpu-2", 3)]
+
+    def test_the_callers_own_latest_claim_does_not_count(self, writer: Ledger) -> None:
+        for at, miner in enumerate(["//Alice", "//Bob", "//Alice"]):
+            self.claim(writer, miner, ["gpu-1"], NOW_S + 10 * at)
+        self.refused(writer, "//Bob", ["gpu-1"], NOW_S + 30)
+        self.claim(writer, "//Alice", ["gpu-1"], NOW_S + 40)
+        assert self.refused(writer, "//Alice", ["gpu-1"], NOW_S + 50).uses == [("gpu-1", 3)]
 
     def test_the_third_claim_is_taken(self, writer: Ledger) -> None:
         self.claim(writer, "//Alice", ["gpu-1"], NOW_S)
@@ -233,11 +243,11 @@ class TestHopping:
         for at, miner in enumerate(["//Alice", "//Bob", "//Alice"]):
             self.claim(writer, miner, ["gpu-1"], NOW_S + 100 * at)
         now_s = NOW_S + 1000
-        error = self.refused(writer, "//Alice", ["gpu-1"], now_s)
+        error = self.refused(writer, "//Charlie", ["gpu-1"], now_s)
         assert error.retry_after_s == 86_400 - 1000 + 1  # then two of the three are younger than a day
         then_s = now_s + error.retry_after_s
-        self.refused(writer, "//Alice", ["gpu-1"], then_s - 2)
-        admit(writer, add("//Alice", ["gpu-1"], then_s), now_ms=then_s * 1000)
+        self.refused(writer, "//Charlie", ["gpu-1"], then_s - 2)
+        admit(writer, add("//Charlie", ["gpu-1"], then_s), now_ms=then_s * 1000)
 
     def test_a_repeated_request_is_found_and_counts_once(self, writer: Ledger) -> None:
         self.claim(writer, "//Alice", ["gpu-1"], NOW_S)

@@ -75,6 +75,18 @@ class TestDue:
         assert network.due(NOW_MS + 4_999) == []
         assert network.due(NOW_MS + 5_000) == [claim_id]
 
+    def test_an_old_open_claim_is_as_soon_as_the_verified_owner_of_its_gpu_is_that_no_more(
+        self, network: Network
+    ) -> None:
+        owner, request = network.claim("gpu-1"), add("//Bob", ["gpu-1"])
+        rival = request_id(NETWORK.id, request)
+        network.hear(network.own.add(request), network.other.verdict(owner), network.own.verdict(owner))
+        later_ms = NOW_MS + TTL_MS - 60_000
+        network.hear(network.own.verdict(owner, at_ms=later_ms), network.other.verdict(owner, at_ms=later_ms))
+        assert network.due(NOW_MS + TTL_MS + 1_000) == []
+        network.hear(network.own.verdict(owner, FAILED, at_ms=later_ms + 1_000))
+        assert network.due(NOW_MS + TTL_MS + 1_000) == [rival]
+
     def test_no_more_are_found_than_asked_for_and_each_of_them_in_time(self, network: Network) -> None:
         """They are drawn: entries that stay due for long must not stand before the others for ever."""
         ids = {network.claim(f"gpu-{number}") for number in range(4)}
@@ -181,15 +193,3 @@ class TestProspect:
         network.hear(network.other.verdict(b"\1" * 32))
         for unknown in (claim_id, b"\1" * 32, b"\2" * 32):
             assert checks.prospect(network.ledger.facts, unknown, OWN, network.ledger.weights) is None
-
-    def test_a_claim_that_is_beaten_by_a_verified_one_is_in_conflict_and_a_deleted_one_is_not(
-        self, network: Network
-    ) -> None:
-        owner, beaten = network.claim("gpu-1"), request_id(NETWORK.id, add("//Bob", ["gpu-1"]))
-        network.hear(network.own.add(add("//Bob", ["gpu-1"])), network.other.verdict(owner), network.own.verdict(owner))
-        facts, weights = network.ledger.facts, network.ledger.weights
-        assert checks.prospect(facts, beaten, OWN, weights) is None
-        assert checks.in_conflict(facts, beaten, weights)
-        network.hear(network.own.delete(delete("//Bob", "nodes:gpu-1"), "gpu-1", [beaten]))
-        assert not checks.in_conflict(facts, beaten, weights)
-        assert not checks.in_conflict(facts, bytes(32), weights)

@@ -10,15 +10,16 @@ import pytest
 
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.errors import StoreError, WritesRefusedError
+from p2pnodes.model.inventory import Weights
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import Add, request_id
 from p2pnodes.store import database as database_module
 from p2pnodes.store.admission import ConflictError
 from p2pnodes.store.database import Commit, Database
-from p2pnodes.store.facts import StoredClaim
+from p2pnodes.store.facts import Facts, StoredClaim
 from p2pnodes.store.ledger import Ledger, Result
 from p2pnodes.store.schema import BUSY_TIMEOUT_MS
-from tests.support import NETWORK, NOW_MS, Author, add, delete, electorate
+from tests.support import NETWORK, NOW_MS, Author, add, electorate
 
 
 async def opened(path: Path, author: Author) -> Database:
@@ -158,6 +159,58 @@ class TestReading:
         await submit(database, add("//Alice", ["gpu-1"]))
         counts = {view: len(await database.query(view, {}, 100)) for view in database_module.VIEWS}
         assert counts == {"inventory": 1, "claims": 1, "verdicts": 0, "placements": 0, "peers": 1, "event_log": 2}
+
+
+class TestWeights:
+    """What is read is weighed with the electorate that belongs to it, whatever the writer does meanwhile."""
+
+    @staticmethod
+    def blocks(facts: Facts, weights: Weights) -> tuple[int, int]:
+        """Block of the electorate that is stored, and of the one that is weighed with."""
+        (block,) = facts.connection.execute("SELECT block FROM electorate").fetchone()
+        return block, weights.electorate.block
+
+    async def test_an_electorate_that_is_not_committed_yet_does_not_count(self, database: Database) -> None:
+        inside, go = threading.Event(), threading.Event()
+
+        def change_and_fail(ledger: Ledger) -> None:
+            ledger.set_electorate(electorate(200, NOW_MS))
+            inside.set()
+            assert go.wait(20)
+            raise StoreError("no space left")
+
+        writing = asyncio.create_task(database.write(change_and_fail))
+        await asyncio.to_thread(inside.wait, 20)
+        assert await database.read_weighed(self.blocks) == (100, 100)
+        assert database.electorate.block == 100
+        go.set()
+        with pytest.raises(StoreError):
+            await writing
+        assert await database.read_weighed(self.blocks) == (100, 100)
+
+    async def test_a_read_that_an_electorate_overtakes_is_done_again(self, database: Database) -> None:
+        inside, go = threading.Event(), threading.Event()
+
+        def read_late(facts: Facts, weights: Weights) -> tuple[int, int]:
+            inside.set()
+            assert go.wait(20)
+            return self.blocks(facts, weights)
+
+        reading = asyncio.create_task(database.read_weighed(read_late))
+        await asyncio.to_thread(inside.wait, 20)
+        await database.set_electorate(electorate(200, NOW_MS))
+        go.set()
+        assert await reading == (200, 200)
+
+    async def test_a_commit_without_an_end_is_not_waited_for(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(database_module, "WEIGHED_PAUSE_S", 0.0)
+        monkeypatch.setattr(database.ledger, "settled", False)
+        assert await database.read_weighed(self.blocks) == (100, 100)  # it changes nothing that counts here
+        monkeypatch.setattr(database.ledger, "weights", None)
+        with pytest.raises(StoreError, match="does not come to its end"):
+            await database.read_weighed(self.blocks)
 
 
 class TestLifeCycle:

@@ -4,13 +4,16 @@ import asyncio
 import errno
 import socket
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import pytest
+from yarl import URL
 
+from p2pnodes import outbound
 from p2pnodes.outbound import PrivateAddressError, PublicResolver
 from p2pnodes.verify import exchange as exchange_module
 from p2pnodes.verify.exchange import Answer, Exchange, NoAnswerError, host_url
@@ -81,12 +84,12 @@ async def ask(exchange: Exchange, url: str, *, timeout_s: float = 5.0, bytes_max
 def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: str, error: OSError | None = None) -> None:
     """Let every name resolve to these addresses, or fail."""
 
-    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+    def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
         if error is not None:
             raise error
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 def connecting(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
@@ -392,6 +395,36 @@ class TestOwnFaults:
         resolving(monkeypatch, error=socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
         async with exchanging(allow_private=False) as exchange:
             with pytest.raises(VerifierUnavailableError, match=r"Temporary failure in name resolution"):
+                await ask(exchange, "http://gpu.example:80")
+
+    async def test_names_that_hang_keep_nobody_elses_from_being_looked_up(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The pool of asyncio has some six threads: with it, a few such names would make other miners fail."""
+        let_go = threading.Event()
+
+        def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+            if host != "gpu.example":
+                let_go.wait(30)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        try:
+            async with listening(sends(answer_of(b"pong"))) as url, exchanging() as exchange:
+                port = URL(url).port
+                hanging = [asyncio.create_task(ask(exchange, f"http://gpu-{n}.example:{port}")) for n in range(64)]
+                await asyncio.sleep(0)
+                assert (await ask(exchange, f"http://gpu.example:{port}")).body == b"pong"
+                for task in hanging:
+                    task.cancel()
+                await asyncio.gather(*hanging, return_exceptions=True)
+        finally:
+            let_go.set()
+
+    async def test_too_many_names_that_hang_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(outbound, "LOOKUPS_MAX", 0)
+        async with exchanging(allow_private=False) as exchange:
+            with pytest.raises(VerifierUnavailableError, match=r"0 names are being looked up already"):
                 await ask(exchange, "http://gpu.example:80")
 
     async def test_while_no_peer_is_heard_silence_is(self) -> None:

@@ -776,8 +776,14 @@ class TestOwnFaults:
             ):
                 await rigged.check()
 
-    async def test_a_proof_that_the_service_cannot_read_is_the_miners(self) -> None:
+    async def test_a_proof_that_the_service_cannot_read_is_the_miners_once_it_has_read_another(self) -> None:
+        """A service of another version reads none at all, and must not fail every miner."""
         async with rig(1) as rigged:
+            rigged.service.replies["/check_proof"] = answers(422, {"detail": "intermediate_hashes"})
+            with pytest.raises(VerifierUnavailableError, match=r"/check_proof: found status 422"):
+                await rigged.check()
+            del rigged.service.replies["/check_proof"]
+            assert await rigged.check() == Finding(VERIFIED)
             rigged.service.replies["/check_proof"] = answers(422, {"detail": "intermediate_hashes"})
             assert (await rigged.check()).detail.startswith(f"GPU {G1}: POST /prove: its proof of work is wrong")
 

@@ -61,6 +61,18 @@ class TestLine:
         assert loads.looked_at(claim(2)) == []
         assert len(loads) == 0
 
+    def test_a_room_that_somebody_else_took_calls_nobody_until_it_is_free_again(self) -> None:
+        loads = Loads()
+        loads.take(claim(0), HOST)
+        for number in (1, 2):
+            loads.line_up(claim(number), HOST)
+        assert loads.free(HOST) == [claim(1)]
+        assert loads.take(claim(9), HOST)
+        assert not loads.take(claim(1), HOST)
+        loads.line_up(claim(1), HOST)
+        assert loads.looked_at(claim(1)) == []
+        assert loads.free(HOST) == [claim(2)]
+
     def test_who_waits_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(loads_module, "WAITING_MAX", 2)
         loads = Loads()

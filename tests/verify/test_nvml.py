@@ -13,6 +13,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pnodes.gossip import driver
 from p2pnodes.miner.agent import Agent, Source
 from p2pnodes.miner.challenge import (
     Challenge,
@@ -508,6 +509,9 @@ class TestNoVerdict:
         assert finding == Finding(
             ABSTAIN, 'this validator\'s GPU table has no model "b300": it cannot check it before an upgrade'
         )
+
+    def test_an_outage_that_begins_with_a_check_is_noticed_before_its_last_try_ends(self) -> None:
+        assert driver.ONLINE_S_MAX + nvml.ANSWER_S_MIN < nvml.CHECK_S_MAX
 
     async def test_a_validator_without_a_network_says_nothing(self, verifier: NvmlVerifier, online: Online) -> None:
         online.value = False

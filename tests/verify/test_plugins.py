@@ -197,6 +197,7 @@ class TestTheDocumentedExample:
         found = await verifier.verify(self.claim(host.port))
         assert found.finding == finding
         assert bool(found.detail) is (finding != VERIFIED)
+        assert "127.0.0.1" not in found.detail, "where a GPU is, is not public"
 
     async def test_a_service_that_is_down_is_nobody_elses_fault(
         self, example: type[Verifier], exchange: Exchange, serve: Callable[..., Any], unused_tcp_port: int

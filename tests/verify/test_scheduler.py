@@ -3,21 +3,24 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from p2pnodes.model.claims import parse_body
+from p2pnodes.model.errors import WritesRefusedError
 from p2pnodes.model.events import ABSTAIN, FAILED, VERIFIED
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.store import checks
 from p2pnodes.store.checks import Check
 from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.facts import StoredClaim
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.verify import scheduler as scheduler_module
 from p2pnodes.verify.finding import Finding, VerifierUnavailableError
 from p2pnodes.verify.scheduler import NotCheckableError, Scheduler
-from p2pnodes.verify.turns import RETRY_FIRST_MS, ranking
-from p2pnodes.verify.verdicts import FAULT_FIRST_MS, FAULT_MAX_MS
+from p2pnodes.verify.turns import OVERDUE, RETRY_FIRST_MS, ranking
+from p2pnodes.verify.verdicts import FAULT_FIRST_MS, FAULT_MAX_MS, record_verdict
 from p2pnodes.verify.verifier import Verifier
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, hotkey
 
@@ -158,6 +161,14 @@ def idle(scheduler: Scheduler) -> Callable[[], Awaitable[bool]]:
     return nothing_queued
 
 
+def idle_but_running(scheduler: Scheduler) -> Callable[[], Awaitable[bool]]:
+    async def nothing_queued() -> bool:
+        status = scheduler.status()
+        return bool(status["queued"] == 0 and status["running"] > 0)
+
+    return nothing_queued
+
+
 class TestEveryClaim:
     """Each claim that waits for this validator gets a verdict, and one only."""
 
@@ -271,6 +282,77 @@ class TestEveryClaim:
         assert verifier.checked == []
 
 
+class TestElectorate:
+    """Whoever has to check after the electorate changed checks, though no event says so."""
+
+    @pytest.fixture
+    async def other(self, database: Database) -> Author:
+        """A validator with all that decides; the own one has nothing, and so comes last at each claim."""
+        await database.set_electorate(electorate(200, stakes={"//validator0": 0, "//validator1": 100}))
+        other = Author("//validator1")
+        await database.receive([other.delegate()], NOW_MS)
+        return other
+
+    async def test_a_claim_that_was_decided_without_it_is_checked_once_its_stake_is_missing(
+        self, database: Database, running: Running, other: Author
+    ) -> None:
+        claim = await submit(database, "gpu-1")
+        await database.receive([other.verdict(claim.claim_id)], NOW_MS)
+        verifier = Scripted(slot_s=SLOT_S)
+        scheduler = running(verifier)
+
+        async def scanned() -> bool:
+            return await idle(scheduler)() and scheduler.scans > 3
+
+        await eventually(scanned)
+        assert verifier.checked == []
+        await database.set_electorate(electorate(300, stakes={"//validator0": 100, "//validator1": 100}))
+        # For as long as its delegation is young the vote is decided without it; then all claims would be open at once.
+        assert (await database.query("claims", {}, 10))[0]["status"] == VERIFIED
+        await eventually(say(2, database))
+
+    async def test_who_stepped_in_and_is_not_needed_any_more_does_not_check_again(
+        self, database: Database, running: Running, clock: Clock, other: Author
+    ) -> None:
+        verifier = Scripted(slot_s=SLOT_S)
+        claim = await submit(database, "gpu-1")
+        clock.ms += int(SLOT_S * SECOND_MS)  # the second slot is its own
+        running(verifier)
+        await eventually(say(1, database))
+        held = await entry(database, claim)
+        assert held is not None
+        await database.receive([other.verdict(claim.claim_id, at_ms=held.due_ms)], held.due_ms)
+        clock.ms = held.due_ms
+
+        async def struck() -> bool:
+            return await entry(database, claim) is None
+
+        await eventually(struck)
+        assert verifier.checked == [claim.claim_id]
+
+    async def test_an_entry_that_nothing_comes_of_is_struck_out(
+        self, database: Database, running: Running, clock: Clock, other: Author
+    ) -> None:
+        """Left in the book it would be due at each scan for ever, and some thousands of them would hide the others."""
+        verifier = Scripted(VerifierUnavailableError("service down"))
+        claim = await submit(database, "gpu-1")
+        running(verifier)
+
+        async def faulted() -> bool:
+            held = await entry(database, claim)
+            return held is not None and held.faults == 1
+
+        await eventually(faulted)
+        await database.receive([other.verdict(claim.claim_id)], NOW_MS)
+        clock.ms += FAULT_FIRST_MS
+
+        async def struck() -> bool:
+            return await entry(database, claim) is None
+
+        await eventually(struck)
+        assert verifier.checked == [claim.claim_id]
+
+
 class TestTurns:
     """A validator checks in its turn, and early when those before it have voted."""
 
@@ -325,6 +407,28 @@ class TestTurns:
         await eventually(say(2, database))
         assert verifier.checked == [claim.claim_id]
 
+    async def test_a_vote_that_comes_while_the_claim_is_looked_at_counts(
+        self, database: Database, running: Running, monkeypatch: pytest.MonkeyPatch, second: str
+    ) -> None:
+        verifier = Scripted(slot_s=SLOT_S)
+        claim = await self.claim_where(database, second)
+        vote = self.other.verdict(claim.claim_id)
+        plain = Scheduler._prospect
+        reads = 0
+
+        async def slow(scheduler: Scheduler, claim_id: bytes) -> checks.Prospect | None:
+            nonlocal reads
+            found = await plain(scheduler, claim_id)
+            reads += claim_id == claim.claim_id
+            if reads == 1:  # this look knows nothing of it yet
+                await database.receive([vote], NOW_MS)
+            return found
+
+        monkeypatch.setattr(Scheduler, "_prospect", slow)
+        running(verifier)
+        await eventually(say(2, database))
+        assert verifier.checked == [claim.claim_id]
+
 
 class TestHosts:
     """No two checks load one host, and no more run than the operator allows."""
@@ -363,6 +467,60 @@ class TestHosts:
         await eventually(say(6, database))
         assert verifier.most == 2
 
+    async def test_the_claims_of_one_miner_take_half_of_the_checks_at_most(
+        self, database: Database, running: Running
+    ) -> None:
+        """Rule 6: its hosts may hang for as long as they like, the claims of others are checked beside them."""
+
+        class EachItsOwn(Scripted):
+            def endpoints(self, claim: StoredClaim) -> frozenset[tuple[str, int]]:
+                return frozenset({(claim.claim_id.hex(), 1)})
+
+        verifier = EachItsOwn(hold=True)
+        claims = [await submit(database, f"gpu-{number}") for number in range(6)]
+        other = add("//Bob", ["gpu-9"], NOW_S)
+        scheduler = running(verifier, checks_at_once=4)
+
+        async def full() -> bool:
+            return await idle_but_running(scheduler)() and verifier.running == 2
+
+        await eventually(full)
+        bobs = await database.submit_add(other, parse_body(other.body), None)
+
+        async def beside() -> bool:
+            return bobs.claim_id in verifier.checked
+
+        await eventually(beside)
+        assert verifier.running == 3
+        verifier.let_go.set()
+        await eventually(say(7, database))
+        assert set(verifier.checked) == {bobs.claim_id, *(claim.claim_id for claim in claims)}
+        assert len(verifier.checked) == 7
+
+    async def test_many_claims_behind_one_host_cost_a_look_or_two_each(
+        self, database: Database, running: Running, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not all of them look again whenever one of them is done."""
+        monkeypatch.setattr(scheduler_module, "STANDING_POLL_S", 60.0)
+        looks = 0
+        plain = Scheduler._prospect
+
+        async def counted(scheduler: Scheduler, claim_id: bytes) -> checks.Prospect | None:
+            nonlocal looks
+            looks += 1
+            return await plain(scheduler, claim_id)
+
+        monkeypatch.setattr(Scheduler, "_prospect", counted)
+        verifier = Scripted(hold=True)
+        count = 20
+        for number in range(count):
+            await submit(database, f"gpu-{number}")
+        scheduler = running(verifier)
+        await eventually(idle_but_running(scheduler))
+        verifier.let_go.set()
+        await eventually(say(count, database))
+        assert looks <= 3 * count
+
 
 class TestOwnFaults:
     """What is this validator's own fault never becomes a verdict; it is tried again, ever less often."""
@@ -385,6 +543,30 @@ class TestOwnFaults:
         assert await verdicts(database) == [(FAILED, "wrong GPU")]
         assert scheduler.status()["problem"] is None
         assert verifier.checked == [claim.claim_id] * 2
+
+    async def test_a_verdict_that_cannot_be_written_does_not_make_the_miner_be_asked_at_each_scan(
+        self, database: Database, running: Running, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    ) -> None:
+        refuse = True
+
+        def record(*args: Any, **named: Any) -> bool:
+            if refuse:
+                raise WritesRefusedError("test")
+            return record_verdict(*args, **named)
+
+        monkeypatch.setattr(scheduler_module, "record_verdict", record)
+        verifier = Scripted()
+        claim = await submit(database, "gpu-1")
+        scheduler = running(verifier)
+
+        async def scanned() -> bool:
+            return scheduler.scans > 10 and verifier.checked != []
+
+        await eventually(scanned)
+        assert verifier.checked == [claim.claim_id]
+        refuse = False
+        clock.ms += scheduler_module.PAUSE_MS
+        await eventually(say(1, database))
 
     async def test_pauses_double_up_to_a_bound(self, database: Database, running: Running, clock: Clock) -> None:
         verifier = Scripted(*[VerifierUnavailableError("down")] * 12)
@@ -419,6 +601,22 @@ class TestOwnFaults:
         clock.ms += FAULT_FIRST_MS
         await eventually(say(1, database))
         assert await verdicts(database) == [(VERIFIED, "")]
+
+    async def test_a_verifier_that_hangs_holds_no_worker_for_ever(
+        self, database: Database, running: Running, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(scheduler_module, "CHECK_S_MIN", 0.05)
+        claim = await submit(database, "gpu-1")
+        scheduler = running(Scripted(hold=True))
+
+        async def told() -> bool:
+            held = await entry(database, claim)
+            return held is not None and held.faults == 1
+
+        await eventually(told)
+        assert scheduler.status()["problem"] == (
+            "the verifier scripted was not done after 0.05 s; it should keep to its slot: tell its author"
+        )
 
 
 class TestAgain:
@@ -478,6 +676,29 @@ class TestAgain:
         held = await entry(database, claim)
         assert held is not None
         assert held.failures == 0
+
+    @pytest.mark.parametrize("finding", [VERIFIED, FAILED])
+    async def test_a_finding_that_was_repeated_in_silence_is_renewed_before_the_verdict_lapses(
+        self, database: Database, clock: Clock, finding: str
+    ) -> None:
+        """The silence says what the verdict said, so the verdict's own age counts."""
+        await database.set_electorate(electorate(200, stakes={"//validator0": 0, "//validator1": 100}))
+        await database.receive([Author("//validator1").delegate()], NOW_MS)  # so that the own place is the second one
+
+        def record(claim: StoredClaim) -> Callable[[Ledger], bool]:
+            return lambda ledger: record_verdict(
+                ledger, claim.claim_id, Finding(finding, "no"), "test", OWN, TTL_MS // 5, clock.ms
+            )
+
+        for number in range(8):
+            claim, said_ms = await submit(database, f"gpu-{number}"), clock.ms
+            assert await database.write(record(claim))
+            clock.ms += int(TTL_MS * 0.24)
+            for _ in range(9):
+                assert not await database.write(record(claim))
+            held = await entry(database, claim)
+            assert held is not None
+            assert clock.ms <= held.due_ms <= said_ms + TTL_MS * OVERDUE
 
     async def test_the_book_survives_a_restart(self, database: Database, running: Running, clock: Clock) -> None:
         verifier = Scripted(Finding(FAILED, "no"))
@@ -540,6 +761,27 @@ class TestDeleted:
 
         await eventually(gone)
         assert await own_verdicts(database) == 1
+
+    async def test_a_claim_that_is_gone_is_not_looked_at_for_ever(
+        self, database: Database, running: Running, clock: Clock
+    ) -> None:
+        """Else each that ever was would cost a look a minute."""
+        claim = await submit(database, "gpu-1")
+        scheduler = running(Scripted())
+        await eventually(say(1, database))
+        await database.submit_delete(delete("//Alice", "nodes:gpu-1", NOW_S), "gpu-1")
+        scheduler.offer(claim.claim_id)
+        await eventually(idle(scheduler))
+        assert scheduler.status()["later"] == 0
+        assert claim.claim_id in scheduler._resting
+        clock.ms += scheduler_module.PAUSE_MS
+        scans = scheduler.scans
+
+        async def scanned() -> bool:
+            return scheduler.scans > scans + 2
+
+        await eventually(scanned)
+        assert claim.claim_id not in scheduler._later
 
 
 class TestByHand:
@@ -604,6 +846,68 @@ class TestByHand:
         assert found.finding is None
         assert "deleted" in found.reason
 
+    async def test_it_makes_no_second_verdict_of_a_check_that_runs_already(
+        self, database: Database, running: Running
+    ) -> None:
+        """Also where a check loads no host."""
+
+        class Nowhere(Scripted):
+            def endpoints(self, claim: StoredClaim) -> frozenset[tuple[str, int]]:
+                return frozenset()
+
+        verifier = Nowhere(hold=True)
+        claim = await submit(database, "gpu-1")
+        scheduler = Scheduler(database, verifier, OWN, lambda: NOW_MS)
+        by_hand = asyncio.create_task(scheduler.check_now(claim.claim_id))
+
+        async def begun() -> bool:
+            return verifier.running == 1
+
+        await eventually(begun)
+        looking = asyncio.create_task(scheduler._look(claim.claim_id))
+        again = asyncio.create_task(scheduler.check_now(claim.claim_id))
+        await looking
+        assert verifier.running == 1
+        verifier.let_go.set()
+        async with asyncio.timeout(10):
+            assert [(await task).finding for task in (by_hand, again)] == [Finding(VERIFIED)] * 2
+        assert verifier.most == 1
+
+    async def test_so_many_run_at_once_and_no_more(
+        self, database: Database, running: Running, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(scheduler_module, "BY_HAND_MAX", 2)
+        verifier = Scripted(hold=True)
+        claim = await submit(database, "gpu-1")
+        scheduler = running(verifier)
+        asked = [asyncio.create_task(scheduler.check_now(claim.claim_id)) for _ in range(5)]
+        done, waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)
+        while len(done) < 3:
+            done, waiting = await asyncio.wait(asked, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+        assert {type(task.exception()) for task in done} == {NotCheckableError}
+        assert (len(done), len(waiting)) == (3, 2)
+        verifier.let_go.set()
+        async with asyncio.timeout(10):
+            await asyncio.gather(*waiting)
+
+    async def test_nobody_is_challenged_for_a_verdict_that_cannot_be_written(
+        self, database: Database, running: Running
+    ) -> None:
+        claim = await submit(database, "gpu-1")
+        verifier = Scripted()
+        scheduler = Scheduler(database, verifier, OWN, lambda: NOW_MS)
+        database.ledger.writes_refused = "test"
+        with pytest.raises(WritesRefusedError, match="test"):
+            await scheduler.check_now(claim.claim_id)
+        assert verifier.checked == []
+
+    async def test_a_bug_of_the_verifier_is_told(self, database: Database) -> None:
+        claim = await submit(database, "gpu-1")
+        scheduler = Scheduler(database, Scripted(RuntimeError("a bug")), OWN, lambda: NOW_MS)
+        found = await scheduler.check_now(claim.claim_id)
+        assert (found.finding, found.published) == (None, False)
+        assert "a bug" in found.reason
+
 
 class TestBounds:
     """What is remembered for later is bounded, however often it changes."""
@@ -621,3 +925,23 @@ class TestBounds:
         assert len(scheduler._later) == 8
         assert {scheduler._later[bytes([number]) * 32] - NOW_MS for number in range(5)} == {95, 96, 97, 98, 99}
         assert {(scheduler._later[claim], claim) for claim in scheduler._later} <= set(scheduler._wakes)
+
+    async def test_a_backlog_of_renewals_does_not_hold_up_a_new_claim(self, database: Database, clock: Clock) -> None:
+        """Nor the other way round: the two lines are served by turns."""
+        scheduler = Scheduler(database, Scripted(), OWN, clock)
+        for number in range(100):
+            scheduler.offer(bytes([0, number]) * 16, again=True)
+        for number in range(3):
+            scheduler.offer(bytes([1, number]) * 16)
+        served = [scheduler._queue.get_nowait()[2][0] for _ in range(8)]
+        assert served == [1, 0, 1, 0, 1, 0, 0, 0]
+
+    async def test_each_line_is_bounded(
+        self, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(scheduler_module, "QUEUED_CLAIMS_MAX", 8)
+        scheduler = Scheduler(database, Scripted(), OWN, clock)
+        for number in range(100):
+            scheduler.offer(bytes([number]) * 32, again=number % 3 == 0)
+        assert scheduler._queue.qsize() == 8
+        assert scheduler.status()["queued"] == 8

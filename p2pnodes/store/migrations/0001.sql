@@ -140,7 +140,7 @@ CREATE TABLE node (                      -- the inventory's rows, f(events, elec
     digest         BLOB NOT NULL,        -- of the row, for the state root
     PRIMARY KEY (bucket, uuid)           -- one tree to write for rows and root alike
 ) WITHOUT ROWID;
-CREATE INDEX node_pending ON node (claim) WHERE status = 'pending';
+CREATE INDEX node_open ON node (uuid) WHERE status <> 'verified';
 
 -- This validator's own book of checks. It follows from no event, and is nobody else's business.
 
