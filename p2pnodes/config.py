@@ -427,16 +427,21 @@ def _variable_of(key: str) -> str:
 def _undecodable_variable(error: SettingsError) -> str:
     """One line for a list or table in the environment that is not JSON."""
     for variable, value in sorted(os.environ.items()):
-        if variable.upper().startswith(ENV_PREFIX):
+        if variable.upper().startswith(ENV_PREFIX) and variable.upper() != CONFIG_VARIABLE:
             key = variable[len(ENV_PREFIX) :].lower().replace(ENV_DELIMITER, ".")
             field = dict(_leaves(Settings.model_fields)).get(key)
             if (field is None or _is_list(field)) and not _is_json(value):
-                return f'environment variable {variable}: found {shown(value)}, expected JSON, such as ["a", "b"]'
+                such = '["a", "b"]' if field is not None and not _is_table(field) else '{"a": "b"}'
+                return f"environment variable {variable}: found {shown(value)}, expected JSON, such as {such}"
     return f"environment: {error}"
 
 
 def _is_list(field: FieldInfo) -> bool:
     return getattr(field.annotation, "__origin__", None) in {tuple, list, set, frozenset, dict}
+
+
+def _is_table(field: FieldInfo) -> bool:
+    return getattr(field.annotation, "__origin__", None) is dict
 
 
 def _is_json(value: str) -> bool:

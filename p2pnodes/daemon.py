@@ -38,6 +38,7 @@ from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import DELEGATION_BACKDATE_S, LOG_NUMBER_MAX, Delegation, Head, LogId, delegate
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.keys import Hotkey, NodeKey, ss58_encode
+from p2pnodes.store.checks import read_check
 from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.ledger import FOREIGN_EVENT, Outcome, Result
 from p2pnodes.store.placing import Placed
@@ -421,7 +422,9 @@ class Daemon:
             url = known.get(hotkey, electorate.current.addresses.get(hotkey, ""))
             if hotkey != own and url:
                 targets[hotkey] = url
-        self._driver.set_targets(targets, self.settings.gossip.bootstrap)
+        # A delegation's URL goes before the electorate's address; but who has moved can say so only once it is reached.
+        moved = [url for hotkey, url in electorate.current.addresses.items() if targets.get(hotkey, url) != url]
+        self._driver.set_targets(targets, [*self.settings.gossip.bootstrap, *moved])
 
     def _client_address(self, request: web.Request) -> str:
         """Where a peer's connection comes from, behind the operator's own proxies, too."""
@@ -521,7 +524,12 @@ class Daemon:
         if case is None:
             return None
         turns = await self._scheduler.turns(claim_id) if self._scheduler else None
-        return {**explanations.claim(case), "turns": explanations.turns(turns, now_ms()) if turns else []}
+        entry = await self._database.read(lambda facts: read_check(facts, claim_id))
+        return {
+            **explanations.claim(case),
+            "turns": explanations.turns(turns, now_ms()) if turns else [],
+            "own_check": explanations.check(entry),
+        }
 
     async def node(self, uuid: str) -> dict[str, Any] | None:
         """Why a GPU has the row that it has; None when no claim ever named it."""

@@ -295,7 +295,7 @@ class Devnet:
 
     def _prepare(self) -> None:
         _replace(self.directory / "network.toml", tomli_w.dumps(self.network.model_dump()))
-        self._write_electorate(0)
+        self._write_electorate(self.network.epoch_blocks)
         for peer in self.peers:
             peer.prepare()
 

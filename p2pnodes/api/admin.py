@@ -91,9 +91,10 @@ class DaemonView(Protocol):
         """Id of the claim that begins with ``prefix`` (16 or 32 bytes) and is this miner's, or anybody's for None."""
 
     async def claim(self, claim_id: bytes) -> dict[str, Any] | None:
-        """Why a claim is where it is, ``explanations.claim``, and its ``turns``; None when unknown.
+        """Why a claim is where it is, ``explanations.claim``, and its ``turns`` and ``own_check``; None when unknown.
 
-        ``turns`` is a list of ``{validator, rank, begins_at, state}``, see ``explanations.turns``.
+        ``turns`` is a list of ``{validator, rank, begins_at, state}``, see ``explanations.turns``; ``own_check`` is
+        what this validator's book says of the claim, see ``explanations.check``.
         """
 
     async def node(self, uuid: str) -> dict[str, Any] | None:

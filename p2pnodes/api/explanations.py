@@ -25,6 +25,7 @@ from p2pnodes.model.inventory import (
 )
 from p2pnodes.model.keys import ss58_encode
 from p2pnodes.model.requests import task_id_of
+from p2pnodes.store.checks import Check
 from p2pnodes.store.placing import Placed
 from p2pnodes.verify.turns import Turns
 
@@ -134,7 +135,7 @@ def turns(found: Turns, now_ms: int) -> list[dict[str, Any]]:
         if begins_ms is not None:
             state = "may check now" if begins_ms <= now_ms else "waits for its turn"
         else:
-            state = "has voted" if found.open or rank <= found.first else "not needed"
+            state = "has voted" if validator in found.voted else "not needed"
         entries.append(
             {
                 "validator": ss58_encode(validator),
@@ -144,6 +145,15 @@ def turns(found: Turns, now_ms: int) -> list[dict[str, Any]]:
             }
         )
     return entries
+
+
+def check(entry: Check | None) -> dict[str, Any] | None:
+    """What this validator's own book says of a claim; None when nothing.
+
+    ``due_at``; ``failures``, findings other than verified in a row; ``faults``, times in a row that this validator
+    could not check; ``note``, why it could not.
+    """
+    return None if entry is None else {**entry._asdict(), "due_at": _instant_ms(entry.due_ms)}
 
 
 def _identity(claim: Claim) -> dict[str, Any]:

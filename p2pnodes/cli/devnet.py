@@ -1,6 +1,7 @@
 """``p2pnodes devnet``: a network on this machine, until it is told to stop."""
 
 import asyncio
+import json
 import signal
 import tempfile
 from contextlib import ExitStack
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
     from p2pnodes.devnet import Devnet
 
 BASE_PORT_MAX: Final = 65_535 - 16
+
+
+def _options(text: str) -> str:
+    """A JSON object, as it is: typer takes no dict."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"found {text!r:.80}, expected a JSON object")
+    return text
 
 
 def devnet(
@@ -39,6 +51,14 @@ def devnet(
             "it once, or once for each peer.",
         ),
     ] = None,
+    options: Annotated[
+        str,
+        typer.Option(
+            metavar="JSON",
+            parser=_options,
+            help='Settings of an installed package\'s verifier, for all peers: \'{"service": "http://127.0.0.1:9000"}\'.',
+        ),
+    ] = "{}",
     stake: Annotated[
         list[int] | None,
         typer.Option(min=0, max=2**62, show_default="100", help="Once, or once for each peer."),
@@ -64,7 +84,7 @@ def devnet(
             quorum=quorum,
             epoch_s=epoch_s,
             stakes=stake or (),
-            verify=[{"verifier": name} for name in verifier or ()],
+            verify=[{"verifier": name, "options": json.loads(options)} for name in verifier or ()],
             report=_say,
         )
         asyncio.run(_run(net))

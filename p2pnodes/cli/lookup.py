@@ -59,6 +59,7 @@ def show_claim(
             "stake": f"{vote['enrolled_stake']} enrolled, {vote['weighed_stake']} weighed",
             "for it": _side(vote["verified_stake"], _more(vote)),
             "against": _side(vote["failed_stake"], _missing(vote["missing"]["failed"], "fail it")),
+            **({"own check": _own_check(found["own_check"])} if found.get("own_check") else {}),
         }
     )
     _section("votes")
@@ -152,6 +153,12 @@ def _more(vote: dict[str, Any]) -> str:
 
 def _missing(stake: int, end: str) -> str:
     return f"{stake} more would {end}" if stake else f"enough to {end}"
+
+
+def _own_check(entry: dict[str, Any]) -> str:
+    """What this validator's own book says: when it looks again, and why it could not."""
+    reason = f"; it could not, {entry['faults']} times in a row: {entry['note']}" if entry["faults"] else ""
+    return f"again at {entry['due_at']}{reason}"
 
 
 def _side(stake: int, rest: str) -> str:

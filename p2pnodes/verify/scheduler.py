@@ -213,9 +213,12 @@ class Scheduler:
             await self._freed.wait()
         try:
             finding = await self._run(found.claim)
+            self.problem = None
             return finding, "", await self._record(found.claim, finding, anew=True)
         except VerifierUnavailableError as error:
-            return None, str(error), False
+            self.problem = str(error)
+            log.warning("verifier_unavailable", claim=claim_id.hex(), error=self.problem)
+            return None, self.problem, False
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
@@ -224,7 +227,8 @@ class Scheduler:
             raise
         except Exception as error:  # a bug of the verifier's
             log.exception("verifier_failed", claim=claim_id.hex(), method=self._verifier.method)
-            return None, f"the verifier failed: {type(error).__name__}: {error}", False
+            self.problem = f"the verifier failed: {type(error).__name__}: {error}"
+            return None, self.problem, False
         finally:
             self._unload(needs)
 

@@ -50,6 +50,7 @@ class Turns(NamedTuple):
         order: Enrolled validators, the first one first.
         first: How many of them always check.
         open: Whether the vote needs the others, too.
+        voted: Those with a verdict that lives, and is not overdue.
         waiting: Those that still have to check.
         base_ms: When slot 0 begins: the claim's creation.
         slot_ms: Length of a slot; 0: nobody waits for anybody.
@@ -58,6 +59,7 @@ class Turns(NamedTuple):
     order: tuple[bytes, ...]
     first: int
     open: bool
+    voted: frozenset[bytes]
     waiting: frozenset[bytes]
     base_ms: int
     slot_ms: int
@@ -124,13 +126,13 @@ def turns(  # noqa: PLR0917 - the arguments of a pure function
     """
     overdue_ms = now_ms - int(weights.network.verdict_ttl_s * 1000 * OVERDUE)
     fresh = [vote for vote in votes if hlc_ms(vote.hlc) >= overdue_ms]
-    voted = inventory.live_votes(fresh, weights).keys()
+    voted = frozenset(inventory.live_votes(fresh, weights))
     is_open = inventory.tally(fresh, weights.aged()).status == PENDING
     order = ranking(claim_id, weights.enrolled)
     first = first_ones(order, weights.enrolled, weights.network.quorum_ppm)
     asked = order if is_open else order[:first]
     waiting = frozenset(hotkey for hotkey in asked if hotkey not in voted)
-    return Turns(order, first, is_open, waiting, created_ms, slot_ms)
+    return Turns(order, first, is_open, voted, waiting, created_ms, slot_ms)
 
 
 def renew_ms(claim_id: bytes, verdict_ms: int, place: int, slot_ms: int, ttl_ms: int) -> int:

@@ -8,6 +8,7 @@ from p2pnodes.api import explanations
 from p2pnodes.model.events import Place
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.requests import request_id
+from p2pnodes.store.checks import Check
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.verify.turns import turns
 from tests.cli.conftest import Ask, Cli, Ended
@@ -44,7 +45,12 @@ def explained_claim(ledger: Ledger, claim_id: bytes = CLAIM) -> dict[str, Any]:
     assert case is not None
     votes = [voice.vote for voice in case.poll.voices if voice.vote]
     found = turns(claim_id, NOW_MS, votes, ledger.weights, 60_000, NOW_MS)
-    return {**explanations.claim(case), "turns": explanations.turns(found, NOW_MS)}
+    own = Check(NOW_MS + 5_000, 0, 1, "the GraVal service is down")
+    return {
+        **explanations.claim(case),
+        "turns": explanations.turns(found, NOW_MS),
+        "own_check": explanations.check(own),
+    }
 
 
 def explained_node(ledger: Ledger, uuid: str) -> dict[str, Any]:
@@ -109,6 +115,11 @@ class TestClaim:
         assert "verified, the only verified claim" in first
         assert second.split()[:3] == ["gpu-2", "deleted", "-"]
         assert f"of nonce {NOW_S + 3}, with a higher nonce" in second
+
+    async def test_what_keeps_this_validator_from_checking_is_told(self, ask: Ask, daemon: FakeDaemon) -> None:
+        daemon.claims[CLAIM] = explained_claim(world(liar=True))
+        shown = fields(await ask("claim", "show", CLAIM.hex()))
+        assert shown["own check"].endswith("; it could not, 1 times in a row: the GraVal service is down")
 
     async def test_turns_are_ranked(self, ask: Ask, daemon: FakeDaemon) -> None:
         daemon.claims[CLAIM] = explained_claim(world(liar=True))

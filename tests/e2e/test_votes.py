@@ -80,8 +80,9 @@ async def ended(peers: list[Peer], uuid: str, status: str) -> bool:
 
 async def votes(peer: Peer, uuid: str) -> dict[str, str]:
     """Validator -> finding, as a peer knows them."""
-    row = (await rows(peer))[uuid]
-    return {vote["validator"]: vote["finding"] for vote in await peer.ask(f"/verdicts?claim_id={row['claim_id']}")}
+    row = (await rows(peer)).get(uuid)
+    verdicts = [] if row is None else await peer.ask(f"/verdicts?claim_id={row['claim_id']}")
+    return {vote["validator"]: vote["finding"] for vote in verdicts}
 
 
 def down(peer: Peer) -> None:
