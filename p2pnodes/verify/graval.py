@@ -33,6 +33,7 @@ import orjson
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
+from p2pnodes.miner.challenge import signed_headers
 from p2pnodes.model.claims import NAME_CHARS_MAX, Node, parse_json
 from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.codec import INT_MAX
@@ -600,7 +601,7 @@ class _ServerCheck:
             VerifierUnavailableError: This validator's own fault.
             _DecidedError: Any other answer.
         """
-        headers = self._signed(tail)
+        headers = signed_headers(self._setup.hotkey, self._miner, self._setup.now_s(), tail)
         if body is not None:
             headers["Content-Type"] = "application/json"
         answer = await self._setup.exchange.ask_host(
@@ -611,17 +612,6 @@ class _ServerCheck:
         if answer.status != 200:
             self._refuse(f"{method} {path.partition('?')[0]}", answer)
         return answer
-
-    def _signed(self, tail: str) -> dict[str, str]:
-        """The headers that a bootstrap service knows a validator by (compat.md, section 5)."""
-        hotkey, nonce = self._setup.hotkey, str(int(self._setup.now_s()))
-        message = f"{self._miner}:{hotkey.address}:{nonce}:{tail}"
-        return {
-            "X-Chutes-Miner": self._miner,
-            "X-Chutes-Validator": hotkey.address,
-            "X-Chutes-Nonce": nonce,
-            "X-Chutes-Signature": hotkey.sign(message.encode()).hex(),
-        }
 
     def _refuse(self, call: str, answer: Answer) -> NoReturn:
         node, found = self._server.nodes[0], f"{call}: found status {answer.status} {_shown(answer.body)}"
