@@ -11,6 +11,8 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 import structlog
@@ -38,6 +40,32 @@ PARSER_ERRORS_BURST: Final = 5
 
 BUCKETS_MAX: Final = 65_536
 """Keys that one table remembers; beyond it the key that was quiet the longest is forgotten, and so starts full."""
+
+ADDRESSES_KEPT: Final = 1_024
+"""Addresses of connections that are kept parsed: one connection carries many requests."""
+
+_HOST_BITS_V6: Final = 64
+"""Bits of an IPv6 address that its holder chooses freely: a /64 is one subscriber (RFC 6177)."""
+
+Address = IPv4Address | IPv6Address
+
+
+@lru_cache(ADDRESSES_KEPT)
+def parse_address(text: str) -> Address | None:
+    """An address as a socket or a header has it, IPv4 in its own form; None where it is none."""
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
+@lru_cache(ADDRESSES_KEPT)
+def address_key(client: Address) -> str:
+    """Whose limits a client counts to: an IPv4 address, or an IPv6 /64."""
+    if isinstance(client, IPv4Address):
+        return str(client)
+    return f"{IPv6Address(int(client) >> _HOST_BITS_V6 << _HOST_BITS_V6)}/{_HOST_BITS_V6}"
 
 
 class TokenBuckets:

@@ -3,25 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from aiohttp import hdrs
 
 from p2pnodes.api.errors import ApiError
 from p2pnodes.api.settings import Network
-
-ADDRESSES_KEPT: Final = 1_024
-"""Addresses of connections that are kept parsed: one connection carries many requests."""
+from p2pnodes.inbound import Address, address_key, parse_address
 
 FORWARDED_HOPS_MAX: Final = 16
 """Entries of X-Forwarded-For that are looked at, from the right."""
-
-_HOST_BITS_V6: Final = 64
-"""Bits of an IPv6 address that its holder chooses freely: a /64 is one subscriber (RFC 6177)."""
-
-Address = IPv4Address | IPv6Address
 
 
 class Places:
@@ -71,40 +62,24 @@ def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
         forwarded: The X-Forwarded-For headers in order; believed only as far as they were added by ``trusted`` proxies.
         trusted: Networks of the operator's reverse proxies.
     """
-    client = None if peer is None else _parse(peer)
+    client = None if peer is None else parse_address(peer)
     if client is None:
         return "local"
     if trusted and forwarded and _within(client, trusted):
         for entry in reversed(",".join(forwarded).rsplit(",", FORWARDED_HOPS_MAX)[-FORWARDED_HOPS_MAX:]):
-            hop = _parse(entry.strip())
+            hop = parse_address(entry.strip())
             if hop is None:
                 break  # whoever wrote this, the hop before it is the last one that a trusted proxy vouches for
             client = hop
             if not _within(client, trusted):
                 break
-    return _key(client)
+    return address_key(client)
 
 
 def is_trusted(peer: str | None, trusted: Sequence[Network]) -> bool:
     """Whether a connection comes from one of the operator's reverse proxies."""
-    address = None if peer is None else _parse(peer)
+    address = None if peer is None else parse_address(peer)
     return address is not None and _within(address, trusted)
-
-
-@lru_cache(ADDRESSES_KEPT)
-def _parse(text: str) -> Address | None:
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
-
-
-@lru_cache(ADDRESSES_KEPT)
-def _key(client: Address) -> str:
-    if isinstance(client, IPv4Address):
-        return str(client)
-    return f"{IPv6Address(int(client) >> _HOST_BITS_V6 << _HOST_BITS_V6)}/{_HOST_BITS_V6}"
 
 
 def _within(address: Address, networks: Sequence[Network]) -> bool:

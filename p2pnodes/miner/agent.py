@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 
 import orjson
@@ -24,7 +23,7 @@ import structlog
 from aiohttp import hdrs, web
 from pydantic import ValidationError
 
-from p2pnodes.inbound import TokenBuckets, make_runner
+from p2pnodes.inbound import TokenBuckets, address_key, make_runner, parse_address
 from p2pnodes.miner.challenge import (
     CHALLENGE_BYTES_MAX,
     MINER,
@@ -84,7 +83,6 @@ REFUSALS_BURST: Final = 20
 """Log lines about refused challenges; the next line tells how many had none."""
 
 SHUTDOWN_S: Final = 3.0
-_IPV6_SUBNET_BITS: Final = 64
 
 Source = Callable[[], HostAnswers]
 """Reads the GPUs; blocks. Raises HardwareError."""
@@ -427,14 +425,9 @@ def _peer(transport: asyncio.BaseTransport | None) -> str:
 
 
 def _address_key(remote: str | None) -> str:
-    """Whose rate a client counts to: an IPv4 address, or the /64 of an IPv6 one, which is one subscriber's."""
-    try:
-        address = ip_address((remote or "").partition("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
-        return str(IPv6Address(int(address) >> _IPV6_SUBNET_BITS << _IPV6_SUBNET_BITS))
-    return str(address)
+    """Whose limits a client counts to; see ``inbound.address_key``."""
+    address = parse_address(remote or "")
+    return "" if address is None else address_key(address)
 
 
 def _unhex(text: str) -> bytes:
