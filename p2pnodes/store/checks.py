@@ -81,25 +81,16 @@ def prospect(facts: Facts, claim_id: bytes, validator: bytes, weights: Weights) 
     return Prospect(stored, votes, own, read_check(facts, claim_id))
 
 
-def due(facts: Facts, validator: bytes, now_ms: int, ttl_s: int, limit: int) -> list[bytes]:
-    """Claims that may have to be checked now: those whose entry is due, and open ones that wait for a verdict.
-
-    Open claims are looked at while they are younger than a verdict lives, or on a GPU whose owner is not verified: what
-    else was ever claimed is deleted, or has lost to another, and must not cost a look at each scan.
+def entered(facts: Facts, now_ms: int, ttl_s: int, limit: int) -> list[bytes]:
+    """Claims whose entry is due.
 
     Args:
         facts: To read from.
-        validator: Whose checks.
         now_ms: Wall clock.
         ttl_s: A verdict's life. An entry that is due later than that was written by a clock that ran ahead.
-        limit: Claims at most, of each of the two sorts. They are drawn: some may have to wait long for reasons of their
-            own, and must not stand before the others for ever.
+        limit: Claims at most. They are drawn: some may have to wait long for reasons of their own, and must not stand
+            before the others for ever.
     """
-    return entered(facts, now_ms, ttl_s, limit) + waiting(facts, validator, now_ms, ttl_s, limit)
-
-
-def entered(facts: Facts, now_ms: int, ttl_s: int, limit: int) -> list[bytes]:
-    """Claims whose entry is due; see ``due``."""
     rows = facts.connection.execute(
         "SELECT claim_id FROM checks WHERE due_ms <= ? OR due_ms > ? ORDER BY random() LIMIT ?",
         (now_ms, now_ms + ttl_s * 1000, limit),
@@ -108,7 +99,18 @@ def entered(facts: Facts, now_ms: int, ttl_s: int, limit: int) -> list[bytes]:
 
 
 def waiting(facts: Facts, validator: bytes, now_ms: int, ttl_s: int, limit: int) -> list[bytes]:
-    """Open claims without an entry and without a verdict of this validator that lives; see ``due``."""
+    """Open claims without an entry and without a verdict of this validator that lives.
+
+    They are looked at while they are younger than a verdict lives, or on a GPU whose owner is not verified: what else
+    was ever claimed is deleted, or has lost to another, and must not cost a look at each scan.
+
+    Args:
+        facts: To read from.
+        validator: Whose checks.
+        now_ms: Wall clock.
+        ttl_s: A verdict's life.
+        limit: Claims at most, drawn as in ``entered``.
+    """
     rows = facts.connection.execute(
         "SELECT claim_id FROM (SELECT claim FROM claim WHERE status = 'pending' AND nonce >= ?"
         " UNION SELECT g.claim FROM node n JOIN claim_gpu g USING (uuid) WHERE n.status <> 'verified')"

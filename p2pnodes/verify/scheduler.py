@@ -223,12 +223,6 @@ class Scheduler:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
             return None, "the check was stopped: the claim was deleted meanwhile, or this daemon stops", False
-        except P2PNodesError:
-            raise
-        except Exception as error:  # a bug of the verifier's
-            log.exception("verifier_failed", claim=claim_id.hex(), method=self._verifier.method)
-            self.problem = f"the verifier failed: {type(error).__name__}: {error}"
-            return None, self.problem, False
         finally:
             self._unload(needs)
 
@@ -353,9 +347,6 @@ class Scheduler:
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise  # the daemon stops; otherwise the check alone was stopped
-        except Exception as error:  # a bug of the verifier's: it must not cost the claim
-            log.exception("verifier_failed", claim=claim.claim_id.hex(), method=self._verifier.method)
-            await self._fault(claim.claim_id, f"the verifier failed: {type(error).__name__}: {error}")
         else:
             self.problem = None
             await self._record(claim, finding)
@@ -375,13 +366,16 @@ class Scheduler:
         try:
             async with limit:
                 return await self._verifier.verify(claim)
-        except TimeoutError as error:
-            if not limit.expired():  # the verifier's own, which it should have turned into a finding
-                raise
-            raise VerifierUnavailableError(
-                f"the verifier {self.method} was not done after {limit_s:g} s; it should keep to its slot: tell its "
-                "author"
-            ) from error
+        except VerifierUnavailableError:
+            raise
+        except Exception as error:  # its time is over, or it has a bug: neither must cost the claim
+            if limit.expired():
+                raise VerifierUnavailableError(
+                    f"the verifier {self.method} was not done after {limit_s:g} s; it should keep to its slot: tell "
+                    "its author"
+                ) from error
+            log.exception("verifier_failed", claim=claim.claim_id.hex(), method=self.method)
+            raise VerifierUnavailableError(f"the verifier failed: {type(error).__name__}: {error}") from error
 
     async def _record(self, claim: StoredClaim, finding: Finding, *, anew: bool = False) -> bool:
         claim_id, method, hotkey, slot_ms = claim.claim_id, self._verifier.method, self._hotkey, self._slot_ms(claim)

@@ -41,7 +41,8 @@ class Network:
             checks.write_check(self.ledger.facts, claim_id, check)
 
     def due(self, now_ms: int = NOW_MS, limit: int = 10) -> list[bytes]:
-        return checks.due(self.ledger.facts, OWN, now_ms, TTL_S, limit)
+        facts = self.ledger.facts
+        return checks.entered(facts, now_ms, TTL_S, limit) + checks.waiting(facts, OWN, now_ms, TTL_S, limit)
 
 
 @pytest.fixture

@@ -200,7 +200,9 @@ class TestEveryClaim:
         await eventually(say(1, database))
         scheduler.offer(claim.claim_id)
         await eventually(idle(scheduler))
-        assert await database.read(lambda facts: checks.due(facts, OWN, clock.ms, NETWORK.verdict_ttl_s, 10)) == []
+        ttl_s = NETWORK.verdict_ttl_s
+        assert await database.read(lambda facts: checks.entered(facts, clock.ms, ttl_s, 10)) == []
+        assert await database.read(lambda facts: checks.waiting(facts, OWN, clock.ms, ttl_s, 10)) == []
         assert verifier.checked == [claim.claim_id]
 
     async def test_claims_beyond_the_queue_are_found_again_by_the_scan(
