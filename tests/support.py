@@ -1,6 +1,7 @@
 """What several suites need: keys by name, request bodies, an author of events off any ledger, an electorate."""
 
 import json
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
@@ -135,9 +136,23 @@ class Author:
         return self.write(Verdict(claim_id, finding, "test", detail, begin), hlc=hlc)
 
 
+def forks(ledger: Ledger) -> dict[LogId, int]:
+    """The logs of which a ledger holds a proof that they fork, and where."""
+    return {log: fork for log, state in ledger.state.logs.items() if (fork := state.ends.fork) is not None}
+
+
 def memory_ledger(node_key: NodeKey | None = None, who: Electorate | None = None) -> Ledger:
     """A ledger in memory that weighs with ``who`` (the default electorate)."""
     ledger = Ledger(open_writer(":memory:"), NETWORK, node_key)
     with ledger.transaction():
         ledger.set_electorate(who or electorate())
     return ledger
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has a loopback address of IPv6."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False

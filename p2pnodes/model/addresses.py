@@ -1,7 +1,7 @@
-"""Addresses: which ones belong to the public internet, and how a base URL is written in settings."""
+"""Addresses: which ones belong to the public internet, and how URLs are written in settings."""
 
 from ipaddress import IPv4Address, IPv6Address
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
@@ -47,3 +47,39 @@ def base_url(url: str) -> str:
 
 
 BaseUrl = Annotated[str, Field(max_length=URL_CHARS_MAX), AfterValidator(base_url)]
+
+
+CHAIN_URL_CHARS_MAX: Final = 1_024
+"""Longest URL of a chain endpoint: some providers put long tokens in the path."""
+
+
+def chain_url(url: str) -> str:
+    """The URL of a chain endpoint as it is; it may carry credentials.
+
+    Raises:
+        ValueError: Not a WebSocket URL. The message does not quote it.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # a malformed host or port
+        parts, port = urlsplit(""), 0
+    if parts.scheme not in {"ws", "wss"} or not parts.hostname or port == 0:
+        raise ValueError("expected ws://HOST[:PORT] or wss://HOST[:PORT]")
+    if parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("expected no fragment or space, and ASCII only")
+    return url
+
+
+def without_credentials(url: str) -> str:
+    """A URL of a chain endpoint as it may be shown: ``***`` stands for what may hold a password or token.
+
+    Providers put tokens in the user name, the path or the query, so only scheme, host and port are kept.
+    """
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    path = "/***" if parts.path.strip("/") or parts.query else ""
+    return f"{parts.scheme}://{'***@' if user else ''}{host}{path}"
+
+
+ChainUrl = Annotated[str, Field(max_length=CHAIN_URL_CHARS_MAX), AfterValidator(chain_url)]

@@ -29,6 +29,10 @@ class ConfigError(P2PNodesError):
     """A setting, a key file or the environment is wrong; the message says which and what to do."""
 
 
+class ChainError(P2PNodesError):
+    """The chain, or an endpoint of it, does not give what it must; the electorate that is held stays."""
+
+
 class InvalidBodyError(P2PNodesError):
     """A request body is not a claim.
 

@@ -296,6 +296,12 @@ class Close(NamedTuple):
         return _CLOSE_CONTEXT + codec.pack([network_id, *self.log, _head_fields(self.head)])
 
 
+def closing(hotkey: Hotkey, network_id: bytes, log: LogId, head: Head | None) -> Close:
+    """Sign that ``log`` ends with ``head``, its last good event; None: nothing in it is good."""
+    unsigned = Close(log, head, hotkey.public_key, b"")
+    return unsigned._replace(signature=hotkey.sign(unsigned.message(network_id)))
+
+
 class AddPayload(NamedTuple):
     """Payload of ``add``: a miner's registration and the block of the author's electorate."""
 

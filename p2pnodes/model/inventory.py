@@ -91,11 +91,15 @@ class Tally(NamedTuple):
 
 
 class Carriage(NamedTuple):
-    """A valid event that carries an add: its author, the electorate block it names, the original event's HLC."""
+    """A valid event that carries an add: its author, the electorate block it names, the original event's HLC.
+
+    Those that lie at or above the cut of their log (``cut``) count for nothing; callers need not tell of them.
+    """
 
     author: bytes
     electorate_block: int
     hlc: int
+    cut: bool = False
 
 
 class Claim(NamedTuple):
@@ -114,11 +118,15 @@ class Claim(NamedTuple):
 
 
 class DeleteCarriage(NamedTuple):
-    """A valid event that carries a delete request: its author, the GPU that it names, the claims that it ends."""
+    """A valid event that carries a delete request: its author, the GPU that it names, the claims that it ends.
+
+    ``cut`` as in ``Carriage``.
+    """
 
     author: bytes
     uuid: str
     claim_ids: frozenset[bytes]
+    cut: bool = False
 
 
 class Deletion(NamedTuple):
@@ -285,6 +293,8 @@ def _failure(live: Mapping[bytes, Vote], enrolled: Mapping[bytes, int]) -> str:
 class Objection(StrEnum):
     """Why something that is valid does not count under an electorate."""
 
+    CUT = "log cut"
+    """It lies at or above the seq from which its log counts for nothing (fork, closing)."""
     AHEAD = "electorate ahead"
     """The carriage names an electorate that E has not reached."""
     NOT_PERMITTED = "author not permitted"
@@ -300,6 +310,8 @@ class Objection(StrEnum):
 
 def carriage_objection(carriage: Carriage, electorate: Electorate) -> Objection | None:
     """Why a carriage does not count; None when it does."""
+    if carriage.cut:
+        return Objection.CUT
     if carriage.electorate_block > electorate.block:
         return Objection.AHEAD
     return None if electorate.permitted(carriage.author) else Objection.NOT_PERMITTED
@@ -344,10 +356,11 @@ class Ending(NamedTuple):
 
 def ending(deletion: Deletion, uuid: str, electorate: Electorate) -> Ending | Objection:
     """What a delete request does on ``uuid``, or why it does nothing there."""
-    counted = [carriage for carriage in deletion.carriages if electorate.permitted(carriage.author)]
+    permitted = [carriage for carriage in deletion.carriages if electorate.permitted(carriage.author)]
+    counted = [carriage for carriage in permitted if not carriage.cut]
     named = [carriage.claim_ids for carriage in counted if carriage.uuid == uuid]
     if not named:
-        return Objection.NOT_PERMITTED
+        return Objection.CUT if any(carriage.uuid == uuid for carriage in permitted) else Objection.NOT_PERMITTED
     if not deletion.bound and len(named) < len(counted):
         return Objection.SEVERAL_GPUS
     return Ending(deletion.miner, deletion.nonce, named[0].intersection(*named[1:]))

@@ -1,16 +1,18 @@
 """The parameters that make one network, and the id that peers compare before anything else."""
 
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from p2pnodes.model.codec import Value, digest, pack
+from p2pnodes.model import codec
 
 PROTOCOL_VERSION: Final = 1
 """Highest protocol version that this build speaks."""
 
 NETWORK_ID_BYTES: Final = 16
+GENESIS_BYTES: Final = 32
 PPM: Final = 1_000_000
 
 
@@ -46,15 +48,93 @@ class Network(BaseModel):
         return round(self.min_share * PPM)
 
     @cached_property
-    def id(self) -> bytes:
-        """Network id (16 bytes): BLAKE2b over the canonical encoding of every parameter."""
-        parameters: list[Value] = [
-            "p2pnodes network",
+    def parameters(self) -> Sequence[codec.Value]:
+        """All parameters in the one order and form in which they are hashed, and shown to peers: see PARAMETERS."""
+        return (
             bytes.fromhex(self.genesis_hash),
             self.netuid,
             self.quorum_ppm,
             self.min_share_ppm,
             self.verdict_ttl_s,
             self.epoch_blocks,
+        )
+
+    @cached_property
+    def id(self) -> bytes:
+        """Network id (16 bytes): BLAKE2b over the canonical encoding of every parameter."""
+        return codec.digest(codec.pack(["p2pnodes network", *self.parameters]), NETWORK_ID_BYTES)
+
+    def differences(self, theirs: codec.Value) -> "list[Difference]":
+        """Name the parameters in which another network differs; empty when it is the same one.
+
+        Args:
+            theirs: The other side's ``parameters``, as they came.
+
+        Raises:
+            MalformedError: They are no list of parameters.
+        """
+        values = codec.fields(theirs, len(PARAMETERS), "network parameters")
+        found = [parameter.check(value) for parameter, value in zip(PARAMETERS, values, strict=True)]
+        return [
+            Difference(parameter.name, parameter.show(there), parameter.show(here))
+            for parameter, there, here in zip(PARAMETERS, found, self.parameters, strict=True)
+            if there != here
         ]
-        return digest(pack(parameters), NETWORK_ID_BYTES)
+
+
+class Difference(NamedTuple):
+    """A parameter that two networks don't share; as text ``quorum is 0.6 there, 0.5 here``.
+
+    Attributes:
+        name: As in settings.
+        there: The other side's value, as people write it.
+        here: Our own.
+    """
+
+    name: str
+    there: str
+    here: str
+
+    def __str__(self) -> str:
+        return f"{self.name} is {self.there} there, {self.here} here"
+
+    def seen_from_there(self) -> "Difference":
+        """The same difference in the other side's words."""
+        return Difference(self.name, self.here, self.there)
+
+
+class _Parameter(NamedTuple):
+    """One place in the list of parameters.
+
+    Attributes:
+        name: As in settings.
+        check: Gives back a value of its form; raises MalformedError for any other.
+        show: Writes one for people.
+    """
+
+    name: str
+    check: Callable[[codec.Value], codec.Value]
+    show: Callable[[Any], str] = str
+
+
+def _integer(name: str, low: int, high: int, show: Callable[[Any], str] = str) -> _Parameter:
+    return _Parameter(name, lambda value: codec.integer(value, name, low, high), show)
+
+
+def _share(ppm: int) -> str:
+    return f"{ppm / PPM:g}"
+
+
+PARAMETERS: Final = (
+    _Parameter(
+        "genesis_hash",
+        lambda value: codec.binary(value, "genesis_hash", GENESIS_BYTES),
+        lambda value: f"0x{value[:8].hex()}...",  # a refusal has little room, and no two chains begin alike
+    ),
+    _integer("netuid", 0, 65_535),
+    _integer("quorum", 1, PPM - 1, _share),
+    _integer("min_share", 0, PPM, _share),
+    _integer("verdict_ttl_s", 60, 31_536_000),
+    _integer("epoch_blocks", 1, 1_000_000),
+)
+"""The parameters in canonical order, with the bounds of ``Network``; shares are in millionths."""

@@ -11,6 +11,13 @@ from pydantic_core import ErrorDetails
 FOUND_CHARS_MAX: Final = 60
 """Most that a line shows of a value."""
 
+_PHRASE: Final = re.compile(r"(?:\b[a-z]{3,8}[\s,]+){11,}[a-z]{3,8}\b", re.IGNORECASE)
+"""A BIP-39 phrase has 12 words or more, of 3 to 8 letters."""
+
+_SECRET_HEX: Final = re.compile(r"(?:0x)?(?:[0-9a-f]{64}|[0-9a-f]{128})", re.IGNORECASE)
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s\"@]*@")
+_QUERY: Final = re.compile(r"(?<=\?)[^\s\"]+")
+
 _LIMITS: Final = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 
 
@@ -60,9 +67,17 @@ def suggestion(key: str, known: Sequence[str]) -> str:
     return f"known {f'in [{table}]' if table else 'at the top'}: {', '.join(beside)}"
 
 
+def seems_secret(text: str) -> bool:
+    """Whether a text reads like a secret phrase, a seed or a private key in hex."""
+    return _PHRASE.search(text) is not None or _SECRET_HEX.fullmatch(text.strip()) is not None
+
+
 def shown(value: Any) -> str:
-    """A value as the file would write it, shortened to one line."""
+    """A value as the file would write it, shortened to one line, without secret phrases and credentials of URLs."""
     text = json.dumps(value, default=str, ensure_ascii=True)
+    if _PHRASE.search(text) is not None:
+        return "a secret phrase"
+    text = _QUERY.sub("***", _CREDENTIALS.sub("***@", text))
     return text if len(text) <= FOUND_CHARS_MAX else text[: FOUND_CHARS_MAX - 3] + "..."
 
 

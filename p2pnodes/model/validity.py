@@ -160,10 +160,10 @@ def _content(
             if payload.since is not None and payload.since > event.hlc:
                 raise _Void("since lies above the verdict's own HLC")
         case Close():
-            if not verify_hotkey(payload.hotkey, payload.message(event.network_id), payload.signature):
+            if not check_close(event.network_id, payload):
                 raise _Void("the close does not carry its hotkey's signature")
         case Evidence():
-            _evidence(event, payload)
+            _evidence(event.network_id, payload)
         case _:  # place and release: their fields say it all
             pass
     return (), ()
@@ -216,16 +216,58 @@ def _delegation(event: Event, payload: Delegation, prefix: Prefix) -> None:
         raise _Void("the delegation names another hotkey than its log's first one")
 
 
-def _evidence(event: Event, payload: Evidence) -> None:
+def check_close(network_id: bytes, close: Close) -> bool:
+    """Whether a closing carries its hotkey's signature; whose log it closes is for the store to know."""
+    return verify_hotkey(close.hotkey, close.message(network_id), close.signature)
+
+
+def check_evidence(network_id: bytes, evidence: Evidence) -> bool:
+    """Whether evidence proves that its log forks."""
+    try:
+        _evidence(network_id, evidence)
+    except (_Void, codec.MalformedError):
+        return False
+    return True
+
+
+def _evidence(network_id: bytes, payload: Evidence) -> None:
     first, second = Header.decode(payload.first), Header.decode(payload.second)
     if codec.digest(payload.first) >= codec.digest(payload.second):
         raise _Void("the two headers are equal or not in ascending order of their ids")
     if (first.log, first.seq, first.previous) != (second.log, second.seq, second.previous):
         raise _Void("the two headers are not rivals: log, seq or previous id differ")
-    if first.network_id != event.network_id or second.network_id != event.network_id:
+    if first.network_id != network_id or second.network_id != network_id:
         raise _Void("the two headers are of another network")
     key = first.log.node_key
     if not verify_node(key, payload.first, payload.first_signature) or not verify_node(
         key, payload.second, payload.second_signature
     ):
         raise _Void("a header does not carry its log's signature")
+
+
+class Contents(NamedTuple):
+    """What a valid event says.
+
+    Attributes:
+        payload: Its payload.
+        adds: Ids of the registrations that it brings.
+        deletes: The deletions that it brings, each with its request id.
+    """
+
+    payload: Payload
+    adds: tuple[bytes, ...]
+    deletes: tuple[tuple[bytes, DeletePayload], ...]
+
+
+def contents(event: Event) -> Contents:
+    """Read an event that was judged valid, without judging it again: no signature is checked."""
+    payload = PAYLOADS[event.kind].from_wire(codec.unpack(event.payload))
+    adds: list[bytes] = []
+    deletes: list[tuple[bytes, DeletePayload]] = []
+    carried = [Event.decode(wire) for wire in payload.events] if isinstance(payload, Carry) else []
+    for said in (payload, *(PAYLOADS[inner.kind].from_wire(codec.unpack(inner.payload)) for inner in carried)):
+        if isinstance(said, AddPayload):
+            adds.append(request_id(event.network_id, said.request))
+        elif isinstance(said, DeletePayload):
+            deletes.append((request_id(event.network_id, said.request), said))
+    return Contents(payload, tuple(adds), tuple(deletes))

@@ -5,19 +5,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from p2pnodes.model.branches import Ends, ended_log
 from p2pnodes.model.errors import P2PNodesError, StoreError
-from p2pnodes.model.events import Event, Head
+from p2pnodes.model.events import Close, Event, Evidence, Head, LogId
 from p2pnodes.model.network import Network
 from p2pnodes.model.stateroot import state_root
-from p2pnodes.model.validity import EMPTY, judge
+from p2pnodes.model.validity import EMPTY, check_close, check_evidence, judge
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_reader, open_writer
 
 PROBLEMS_MAX: Final = 100
 """Problems that are reported; a database with more is as broken."""
 
-_TABLES: Final = ("delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node")
-"""Every table that ``Ledger.rebuild`` derives from the log."""
+_TABLES: Final = (
+    *("logs", "events", "fork", "closing"),
+    *("delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node"),
+)
+"""Every table that ``Ledger.rebuild`` derives from the log, and those in which it may only find what they hold."""
 
 _CHECK_PATH: Final = "expected a daemon's p2pnodes.db: check the path"
 _RESTORE: Final = "restore a backup, or start empty and let peers refill it"
@@ -76,6 +80,7 @@ def audit(path: Path, network: Network, progress: Callable[[int, int], None] | N
     events = 0
     try:
         events = _check_logs(copy, network, problems, progress)
+        _check_ends(copy, network, problems)
         logs, rows, root = _check_rows(copy, network, problems)
     except (sqlite3.Error, P2PNodesError) as error:
         problems.append(f"the check could not go on: {error}")
@@ -125,11 +130,37 @@ def _check_logs(
     return done
 
 
+def _check_ends(copy: sqlite3.Connection, network: Network, problems: list[str]) -> None:
+    """Check that every proof of a log's end proves it."""
+    query = "SELECT node_key, number, seq, first, first_signature, second, second_signature FROM fork"
+    for node_key, number, seq, *proof in copy.execute(query):
+        log = LogId(node_key, number)
+        evidence = Evidence(*proof)
+        if not check_evidence(network.id, evidence) or Ends(evidence).fork != seq or ended_log(evidence) != log:
+            problems.append(f"log {log}: what is held as the proof of its fork at seq {seq} proves nothing")
+    for node_key, number, hotkey, *head, signature in copy.execute(
+        "SELECT node_key, number, hotkey, seq, id, signature FROM closing"
+    ):
+        log = LogId(node_key, number)
+        close = Close(log, None if head[0] is None else Head(*head), hotkey, signature)
+        if not check_close(network.id, close):
+            problems.append(f"log {log}: what is held as its closing does not carry its hotkey's signature")
+
+
+def _stored_id(copy: sqlite3.Connection, log: int, seq: int) -> bytes | None:
+    row = copy.execute("SELECT id FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
+    return None if row is None else row[0]
+
+
 def _check_rows(copy: sqlite3.Connection, network: Network, problems: list[str]) -> tuple[int, int, str]:
     """Rebuild every derived table and compare."""
     for table in _TABLES:
         copy.execute(f"CREATE TEMP TABLE held_{table} AS {_content(copy, table)}")
     ledger = Ledger(copy, network)
+    for log, state in ledger.state.logs.items():
+        cut = state.ends.cut(lambda seq: _stored_id(copy, state.key, seq))  # noqa: B023 - called here
+        if cut != state.cut:
+            problems.append(f"log {log}: is cut at seq {state.cut}, its ends say {cut}")
     held_root = ledger.state.state_root
     with ledger.transaction():
         ledger.rebuild()
@@ -147,6 +178,13 @@ def _content(copy: sqlite3.Connection, table: str) -> str:
     """Query for a table's rows with claims named by their ids: row keys and positions differ between rebuilds."""
     if table == "claim":
         return "SELECT claim_id, miner, nonce, uuids, status, since, detail FROM claim"
+    if table == "logs":
+        return "SELECT log, node_key, number, cut FROM logs"
+    if table == "events":  # what it replaces matters of a word that counts alone
+        return (
+            "SELECT log, seq, before FROM events JOIN logs USING (log)"
+            " WHERE before NOTNULL AND (cut IS NULL OR seq < cut)"
+        )
     columns = [name for (name,) in copy.execute("SELECT name FROM pragma_table_info(?)", (table,))]
     named = "(SELECT claim_id FROM claim c WHERE c.claim = t.claim)"
     shown = [f"{named} AS claim_id" if column == "claim" else f"t.{column}" for column in columns]

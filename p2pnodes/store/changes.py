@@ -56,8 +56,12 @@ class ChangeCollector:
         self._nodes.update(dict.fromkeys(nodes))
         self._claims.update(dict.fromkeys(claims))
         if len(self._gone) + len(self._nodes) + len(self._claims) > CHANGES_MAX:
-            self.clear()
-            self._too_many = True
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Tell only that it was too much."""
+        self.clear()
+        self._too_many = True
 
     def take(self) -> Changes | None:
         """What was gathered since the last call; None when nothing was."""

@@ -67,6 +67,23 @@ def drop_check(facts: Facts, claim_id: bytes, check: Check | None = None) -> Non
         facts.connection.execute("DELETE FROM checks WHERE claim_id = ?", (claim_id,))
 
 
+def drop_unsaid(facts: Facts, validator: bytes, life_ms: int) -> None:
+    """Strike out what was entered for verdicts that do not count any more, as their log was cut; they are due again.
+
+    Call it in the writer's transaction.
+
+    Args:
+        facts: Of the writer.
+        validator: Whose checks.
+        life_ms: An entry is due within this time after the verdict that it was made for.
+    """
+    facts.connection.execute(
+        "DELETE FROM checks WHERE faults = 0 AND NOT EXISTS (SELECT 1 FROM claim c JOIN verdict v USING (claim)"
+        " JOIN logs l USING (log) WHERE c.claim_id = checks.claim_id AND l.hotkey = ? AND v.hlc >= ? * (due_ms - ?))",
+        (validator, hlc_at(1), life_ms),
+    )
+
+
 def prospect(facts: Facts, claim_id: bytes, validator: bytes, weights: Weights) -> Prospect | None:
     """A claim with what decides when it is checked; None when it is unknown or not ``Facts.checkable``."""
     key = facts.claim_key(claim_id)

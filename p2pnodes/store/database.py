@@ -22,7 +22,7 @@ import structlog
 from p2pnodes.model.claims import Body
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
-from p2pnodes.model.events import Event, LogId
+from p2pnodes.model.events import Close, Event, Evidence, Head, LogId
 from p2pnodes.model.explain import ClaimCase, NodeCase
 from p2pnodes.model.inventory import Chute, TaskStatus, Weights
 from p2pnodes.model.keys import NodeKey
@@ -46,6 +46,9 @@ GROUP_JOBS_MAX: Final = 256
 GATHER_S: Final = 0.0005
 """How long a commit waits for another job where several came at once before: well below what it costs to be alone."""
 
+SLICE_S: Final = 0.02
+"""How long the writer recounts for another electorate before it looks whether jobs wait: what these wait for it."""
+
 QUEUED_JOBS_MAX: Final = 4_096
 """Jobs that may wait for the writer; beyond it a write is refused with 503."""
 
@@ -58,6 +61,8 @@ VIEWS: Final = frozenset({"inventory", "claims", "verdicts", "placements", "peer
 """The operators' views (views.sql)."""
 
 VIEW_ROWS_MAX: Final = 10_000
+
+_STOPPING: Final = "the database is closed: this daemon is stopping"
 
 T = TypeVar("T")
 
@@ -79,17 +84,21 @@ class Commit(NamedTuple):
         new_claims: Ids of claims that became known.
         voted: Ids of claims on which verdicts came.
         changes: What the inventory's readers see otherwise; None when nothing.
+        ended: Logs of whose ends more became known.
     """
 
     appended: tuple[Event, ...]
     new_claims: tuple[bytes, ...]
     voted: tuple[bytes, ...] = ()
     changes: Changes | None = None
+    ended: tuple[LogId, ...] = ()
 
 
 class _Job(NamedTuple):
     run: Callable[[Ledger], Any]
     future: "asyncio.Future[Any]"
+    electorate: Electorate | None = None
+    """What to weigh with then: the job is not run among others, but done when a recount beside them is in force."""
 
 
 class Database:
@@ -104,6 +113,7 @@ class Database:
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._waiting = 0
+        self._changing: list[_Job] = []  # the writer's: those who wait for the recount
         self._thread = threading.Thread(target=self._write_loop, name="p2pnodes-writer", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
@@ -115,7 +125,8 @@ class Database:
         self.failure: str | None = None
         """Why the last transaction failed as a whole (disk full, I/O error), until one succeeds."""
         self.on_commit: Callable[[Commit], None] = _ignore
-        """Called in the event loop after each commit that appended events, brought claims or votes, or changed rows."""
+        """Called in the event loop after each commit that appended events, brought claims, votes or proofs of ends, or
+        changed rows."""
 
     @classmethod
     async def open(
@@ -181,6 +192,17 @@ class Database:
         return self.ledger.committed_weights.electorate
 
     @property
+    def recounting(self) -> dict[str, int] | None:
+        """How far the recount is for an electorate that is not in force yet; None while there is none.
+
+        Its ``block``, and ``done`` of ``of``: claims that were counted, and once more for each GPU that they name.
+        """
+        recount = self.ledger.recount
+        if recount is None:
+            return None
+        return {"block": recount.weights.electorate.block, "done": recount.done, "of": max(recount.of, recount.done)}
+
+    @property
     def queued_jobs(self) -> int:
         """Jobs that wait for the writer or are being written."""
         return self._waiting
@@ -195,18 +217,25 @@ class Database:
             StoreError: The transaction failed, nothing of it happened; or the database is closed.
             P2PNodesError: What the job itself raised.
         """
+        return await self._queue(job)
+
+    async def _queue(self, job: Callable[[Ledger], T], electorate: Electorate | None = None) -> T:
         if self._closing:
-            raise StoreError("the database is closed: this daemon is stopping")
+            raise StoreError(_STOPPING)
         if self._waiting >= QUEUED_JOBS_MAX:
             raise WritesRefusedError(f"{QUEUED_JOBS_MAX} writes wait for the disk already", retry_after_s=1)
         self._waiting += 1
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Job(job, future))
+        self._jobs.put(_Job(job, future, electorate))
         return await future  # a caller that goes away takes no job out of the queue, nor out of its bound
 
     async def receive(self, events: Sequence[Event], now_ms: int) -> list[Outcome]:
         """Store events that a peer sent."""
         return await self.write(lambda ledger: ledger.receive(events, now_ms))
+
+    async def receive_proofs(self, proofs: Sequence[Evidence | Close], now_ms: int) -> None:
+        """Take proofs of the ends of logs, which a peer sent; see ``Ledger.receive_proofs``."""
+        await self.write(lambda ledger: ledger.receive_proofs(proofs, now_ms))
 
     async def submit_add(
         self, request: Add, body: Body, refusal: Exception | None, *, denial: Exception | None = None
@@ -230,8 +259,18 @@ class Database:
         return await self.write(lambda ledger: placing.release(ledger, uuids, self._now_ms()))
 
     async def set_electorate(self, electorate: Electorate) -> None:
-        """Weigh with another electorate."""
-        await self.write(lambda ledger: ledger.set_electorate(electorate))
+        """Weigh with another electorate, and wait until it is in force.
+
+        What it changes is computed in slices, between which other jobs are written under the electorate before; then
+        everything changes in one commit. An electorate that is asked for meanwhile takes its place: whoever waits for
+        this one waits for that one then.
+
+        Raises:
+            WritesRefusedError: Too many jobs wait already.
+            StoreError: What is computed cannot be kept, or the commit failed: the electorate before stays in force. Or
+                the database is closed.
+        """
+        await self._queue(lambda ledger: ledger.set_electorate(electorate), electorate)
 
     def _write_loop(self) -> None:
         connection: sqlite3.Connection | None = None
@@ -253,9 +292,16 @@ class Database:
         jobs: list[_Job] = []
         running = True
         while running:
-            jobs, running = self._next_group(crowded=len(jobs) > 1)
+            group, running = self._next_group(crowded=len(jobs) > 1)
+            jobs = [job for job in group if job.electorate is None]
             if jobs:
                 self._run_group(self._ledger, jobs)
+            for job in group:
+                if job.electorate is not None:
+                    self._begin_change(self._ledger, job, job.electorate)
+            if self._changing and running:
+                self._go_on_changing(self._ledger)
+        self._give_up_change(self._ledger, StoreError(_STOPPING))
         try:
             connection.execute("PRAGMA busy_timeout = 0")  # a reader may hold the file for as long as it likes
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -266,11 +312,13 @@ class Database:
             self._call(self._closed.set)
 
     def _next_group(self, *, crowded: bool) -> tuple[list[_Job], bool]:
-        """Wait for jobs that will share a commit; false when no more will come.
+        """Wait for jobs that will share a commit; false when no more will come. None are waited for beside a recount.
 
         A lone writer never waits for company. Where the last commit had several jobs, the next one waits a little.
         """
         jobs: list[_Job] = []
+        if self._changing and self._jobs.empty():
+            return jobs, True
         job = self._jobs.get()
         deadline = time.monotonic() + GATHER_S
         while job is not None:
@@ -294,27 +342,88 @@ class Database:
                 for job in jobs:
                     self._run_group(ledger, [job])
                 return
-            self.failure = f"{type(error).__name__}: {error}"
-            log.error("transaction_failed", error=self.failure)
-            failure = (
-                StoreError(f"the database cannot write: {error}; check disk space and permissions")
-                if isinstance(error, sqlite3.Error)
-                else error
-            )
-            self._call(self._failed, jobs[0], failure)
+            self._call(self._failed, jobs, self._why_failed(error))
             return
+        self._tell_commit(ledger, jobs, results)
+
+    def _begin_change(self, ledger: Ledger, job: _Job, electorate: Electorate) -> None:
+        """Begin to recount for an electorate, or wait with others for one that is being recounted."""
+        pending = ledger.recount.weights.electorate if ledger.recount else None
+        self._changing.append(job)
+        if pending and (electorate.current, electorate.previous) == (pending.current, pending.previous):
+            return
+        try:
+            if electorate.digest == ledger.weights.electorate.digest:  # only addresses can differ: nothing to recount
+                self._change_at_once(ledger)
+            else:
+                ledger.begin_recount(electorate)
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+            self._give_up_change(ledger, self._why_failed(error))
+
+    def _go_on_changing(self, ledger: Ledger) -> None:
+        """Recount for a while; switch when that is done."""
+        assert ledger.recount is not None
+        try:
+            ledger.advance_recount(SLICE_S)
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+            failure = self._why_failed(error)
+            if isinstance(error, sqlite3.Error):
+                failure = StoreError(
+                    f"what electorate {ledger.recount.weights.electorate.block} changes cannot be kept: {error}; check "
+                    "space and permissions of SQLite's temporary directory ($SQLITE_TMPDIR, else /var/tmp or /tmp)"
+                )
+            self._give_up_change(ledger, failure)
+            return
+        if ledger.recount.hopeless:
+            self._change_at_once(ledger)
+        elif ledger.recount.ready:
+            self._change(ledger, Ledger.switch)
+
+    def _change_at_once(self, ledger: Ledger) -> None:
+        """Change to the latest electorate in one transaction."""
+        ledger.end_recount()
+        self._change(ledger, self._changing[-1].run)
+
+    def _change(self, ledger: Ledger, change: Callable[[Ledger], None]) -> None:
+        try:
+            with ledger.transaction():
+                change(ledger)
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+            self._give_up_change(ledger, self._why_failed(error))
+            return
+        ledger.end_recount()
+        changed, self._changing = self._changing, []
+        self._tell_commit(ledger, changed, [None] * len(changed))
+
+    def _give_up_change(self, ledger: Ledger, error: BaseException) -> None:
+        """Stay with the electorate that is in force."""
+        ledger.end_recount()
+        given_up, self._changing = self._changing, []
+        self._call(self._failed, given_up, error)
+
+    def _why_failed(self, error: BaseException) -> BaseException:
+        """Note why a transaction failed, and say what whoever waits for it is told."""
+        self.failure = f"{type(error).__name__}: {error}"
+        log.error("transaction_failed", error=self.failure)
+        if isinstance(error, sqlite3.Error):
+            return StoreError(f"the database cannot write: {error}; check disk space and permissions")
+        return error
+
+    def _tell_commit(self, ledger: Ledger, jobs: list[_Job], results: list[Any]) -> None:
         self.failure = None
         commit = Commit(
             tuple(ledger.take_appended()),
             tuple(ledger.take_new_claims()),
             tuple(ledger.take_voted()),
             ledger.take_changes(),
+            tuple(ledger.take_ended()),
         )
         self._call(self._committed, jobs, results, commit)
 
-    def _failed(self, job: _Job, error: BaseException) -> None:
-        self._waiting -= 1
-        _reject(job.future, error)
+    def _failed(self, jobs: list[_Job], error: BaseException) -> None:
+        self._waiting -= len(jobs)
+        for job in jobs:
+            _reject(job.future, error)
 
     def _committed(self, jobs: list[_Job], results: list[Any], commit: Commit) -> None:
         self._waiting -= len(jobs)
@@ -323,7 +432,7 @@ class Database:
                 _reject(job.future, result)
             else:
                 _resolve(job.future, result)
-        if commit.appended or commit.new_claims or commit.voted or commit.changes:
+        if any(commit):
             self.on_commit(commit)
 
     def _call(self, function: Callable[..., None], *args: Any) -> None:
@@ -384,6 +493,10 @@ class Database:
     async def event_ids(self, log_id: LogId, seqs: Collection[int]) -> dict[int, bytes]:
         """Ids of some events of a log, by seq."""
         return await self.read(lambda facts: facts.event_ids(log_id, seqs))
+
+    async def last_event(self, log_id: LogId, hlc_max: int) -> Head | None:
+        """The last event of a log whose HLC is not above ``hlc_max``."""
+        return await self.read(lambda facts: facts.last_event(log_id, hlc_max))
 
     async def proof(self, uuid: str) -> Proof | None:
         """A proof of the claim that owns a GPU; see ``proofs.gather``."""

@@ -4,7 +4,7 @@ Works on any connection: the writer's inside its transaction, or a reader's snap
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Final, NamedTuple
@@ -15,7 +15,7 @@ from p2pnodes.model import codec, explain, inventory
 from p2pnodes.model.claims import Body, parse_body
 from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.codec import DIGEST_BYTES
-from p2pnodes.model.events import VERIFIED, AddPayload, Carry, Event, LogId
+from p2pnodes.model.events import VERIFIED, AddPayload, Carry, Event, Head, LogId
 from p2pnodes.model.inventory import (
     Carriage,
     Chute,
@@ -30,6 +30,13 @@ from p2pnodes.model.inventory import (
     Weights,
 )
 from p2pnodes.model.requests import NONCE_WINDOW_S, Add, request_id
+from p2pnodes.model.stateroot import bucket_of
+
+FROM_NODE: Final = (
+    "FROM json_each(?) k CROSS JOIN node n ON n.bucket = json_extract(k.value, '$[0]')"
+    " AND n.uuid = json_extract(k.value, '$[1]')"
+)
+"""The rows of some GPUs as ``n``, by their keys (``row_keys``)."""
 
 BODIES_KEPT: Final = 256
 """Parsed bodies that are kept, the oldest is dropped: rows of a new claim are written right behind its event."""
@@ -68,6 +75,9 @@ class Facts:
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Read through ``connection``, from its own thread."""
         self.connection = connection
+        self.cuts: dict[int, int] = {}
+        """First seq that counts for nothing, of the logs that have such, by row key: what lies there is left out."""
+        self.read_cuts()
         self._hotkeys: dict[int, bytes] = {}
         self._bodies: dict[bytes, Body] = {}
 
@@ -80,9 +90,18 @@ class Facts:
         """Read one state of the database throughout the body; not for the writer's connection."""
         self.connection.execute("BEGIN")
         try:
+            self.read_cuts()
             yield
         finally:
             self.connection.execute("COMMIT")
+
+    def read_cuts(self) -> None:
+        """Learn where logs are cut, as of now."""
+        self.cuts = dict(self.connection.execute("SELECT log, cut FROM logs WHERE cut NOTNULL").fetchall())
+
+    def is_void(self, log: int, seq: int) -> bool:
+        """Whether an event lies at or above the cut of its log."""
+        return seq >= self.cuts.get(log, seq + 1)
 
     def author(self, log: int) -> bytes:
         """Hotkey that a log speaks for."""
@@ -96,9 +115,11 @@ class Facts:
         """What the logs say about each validator's delegations."""
         windows: dict[bytes, list[tuple[int, int]]] = {}
         first: dict[bytes, int] = {}
-        query = "SELECT log, hlc, not_before, not_after FROM delegations ORDER BY log, seq DESC"
+        query = "SELECT log, seq, hlc, not_before, not_after FROM delegations ORDER BY log, seq DESC"
         latest_of = None
-        for log, hlc, not_before, not_after in self.connection.execute(query):
+        for log, seq, hlc, not_before, not_after in self.connection.execute(query):
+            if self.is_void(log, seq):
+                continue
             hotkey = self.author(log)
             first[hotkey] = min(first.get(hotkey, hlc), hlc)
             if log != latest_of:
@@ -108,8 +129,8 @@ class Facts:
 
     def urls(self) -> dict[bytes, str]:
         """Hotkey -> URL of the delegation with the highest HLC."""
-        query = "SELECT log, url FROM delegations ORDER BY hlc"
-        return {self.author(log): url for log, url in self.connection.execute(query)}
+        query = "SELECT log, seq, url FROM delegations ORDER BY hlc"
+        return {self.author(log): url for log, seq, url in self.connection.execute(query) if not self.is_void(log, seq)}
 
     def claim_key(self, claim_id: bytes) -> int | None:
         """Row key of a claim that at least a verdict names."""
@@ -120,17 +141,32 @@ class Facts:
         """A claim by row key; None while only verdicts name it."""
         return self._claims([key]).get(key)
 
-    def _claims(self, keys: Collection[int]) -> dict[int, Claim]:
+    def all_void(self, key: int) -> bool:
+        """Whether every event that carries a claim lies at or above the cut of its log."""
+        if not self.cuts:
+            return False
+        return all(
+            self.is_void(log, seq)
+            for log, seq in self.connection.execute("SELECT log, seq FROM carriage WHERE claim = ?", (key,))
+        )
+
+    def _claims(self, keys: Collection[int], *, cut: bool = False) -> dict[int, Claim]:
+        """Some claims by row key; with ``cut`` also with the carriages that count for nothing, to explain them."""
         carriages: dict[int, list[Carriage]] = {}
-        query = "SELECT claim, log, electorate_block, hlc FROM carriage WHERE claim IN (SELECT value FROM json_each(?))"
-        for key, log, block, hlc in self._select(query, keys):
-            carriages.setdefault(key, []).append(Carriage(self.author(log), block, hlc))
+        query = (
+            "SELECT claim, log, seq, electorate_block, hlc FROM carriage"
+            " WHERE claim IN (SELECT value FROM json_each(?))"
+        )
+        for key, log, seq, block, hlc in self._select(query, keys):
+            void = self.is_void(log, seq)
+            if cut or not void:
+                carriages.setdefault(key, []).append(Carriage(self.author(log), block, hlc, void))
         query = (
             "SELECT claim, claim_id, miner, nonce, uuids FROM claim"
             " WHERE miner NOTNULL AND claim IN (SELECT value FROM json_each(?))"
         )
         return {
-            key: Claim(claim_id, miner, nonce, tuple(codec.unpack(uuids)), tuple(carriages[key]))  # type: ignore[arg-type]
+            key: Claim(claim_id, miner, nonce, tuple(codec.unpack(uuids)), tuple(carriages.get(key, ())))  # type: ignore[arg-type]
             for key, claim_id, miner, nonce, uuids in self._select(query, keys)
         }
 
@@ -165,12 +201,12 @@ class Facts:
         ).fetchone()
         return bool(found)
 
-    def claims_on(self, uuids: Collection[str]) -> dict[str, dict[int, Claim]]:
+    def claims_on(self, uuids: Collection[str], *, cut: bool = False) -> dict[str, dict[int, Claim]]:
         """Every claim that names a GPU, by row key, for each of some GPUs."""
         naming = self._select(
             "SELECT uuid, claim FROM claim_gpu WHERE uuid IN (SELECT value FROM json_each(?))", uuids
         ).fetchall()
-        claims = self._claims({key for _, key in naming}) if naming else {}
+        claims = self._claims({key for _, key in naming}, cut=cut) if naming else {}
         found: dict[str, dict[int, Claim]] = {uuid: {} for uuid in uuids}
         for uuid, key in naming:
             found[uuid][key] = claims[key]
@@ -193,16 +229,16 @@ class Facts:
         """Tally of each of some claims."""
         return {key: inventory.tally(votes, weights) for key, votes in self.votes(keys).items()}
 
-    def deletions(self, uuids: Collection[str]) -> dict[str, list[Deletion]]:
-        """Every delete request that names a GPU, for each of some GPUs, with its carriages.
+    def deletions(self, uuids: Collection[str], *, cut: bool = False) -> dict[str, list[Deletion]]:
+        """Every delete request that names a GPU, for each of some GPUs, with its carriages below the cuts of the logs.
 
         Those of an unbound request are all that there are, also for other GPUs (design.md, "How one GPU's row is
-        decided").
+        decided"). With ``cut`` those that count for nothing are among them.
         """
         requests: dict[bytes, tuple[bytes, int, bool]] = {}
         carriages: dict[bytes, list[DeleteCarriage]] = {}
         rows = self._select(
-            "SELECT request_id, miner, nonce, bound, log, uuid, claim_ids FROM deletion"
+            "SELECT request_id, miner, nonce, bound, log, seq, uuid, claim_ids FROM deletion"
             " WHERE uuid IN (SELECT value FROM json_each(?))",
             uuids,
         ).fetchall()
@@ -210,16 +246,19 @@ class Facts:
         bound_rows = [row for row in rows if row[3]]
         siblings = (
             self.connection.execute(
-                "SELECT request_id, miner, nonce, bound, log, uuid, claim_ids FROM deletion"
+                "SELECT request_id, miner, nonce, bound, log, seq, uuid, claim_ids FROM deletion"
                 " WHERE bound = 0 AND request_id = ?",
                 (request,),
             )
             for request in unbound
         )
-        for request, miner, nonce, bound, log, named, ids in chain(bound_rows, *siblings):
+        for request, miner, nonce, bound, log, seq, named, ids in chain(bound_rows, *siblings):
+            void = self.is_void(log, seq)
+            if void and not cut:
+                continue
             requests[request] = miner, nonce, bool(bound)
             carriages.setdefault(request, []).append(
-                DeleteCarriage(self.author(log), named, frozenset(codec.unpack(ids)))  # type: ignore[arg-type]
+                DeleteCarriage(self.author(log), named, frozenset(codec.unpack(ids)), void)  # type: ignore[arg-type]
             )
         found: dict[str, list[Deletion]] = {uuid: [] for uuid in uuids}
         for request, fields in requests.items():
@@ -280,7 +319,11 @@ class Facts:
         claim = self.claim(key)
         if claim is None:
             return None
-        created = min(carriage.hlc for carriage in claim.carriages)
+        # As its row has it; one that nothing counted carries has none, and keeps the time that it was first told.
+        counted = inventory.counted_carriages(claim, weights.electorate) or claim.carriages
+        created = min((carriage.hlc for carriage in counted), default=None)
+        if created is None:  # every log that carries it was cut
+            (created,) = self.connection.execute("SELECT min(hlc) FROM carriage WHERE claim = ?", (key,)).fetchone()
         return StoredClaim(
             claim.id, claim.miner, claim.nonce, self.body(claim.id), created, self.tallies([key], weights)[key]
         )
@@ -306,31 +349,31 @@ class Facts:
     def explain_claim(self, claim_id: bytes, weights: Weights) -> explain.ClaimCase | None:
         """Why a claim is where it is; None while at most verdicts name it."""
         key = self.claim_key(claim_id)
-        claim = None if key is None else self.claim(key)
+        claim = None if key is None else self._claims([key], cut=True).get(key)
         if key is None or claim is None:
             return None
-        claims = self.claims_on(claim.uuids)
+        claims = self.claims_on(claim.uuids, cut=True)
         ids = {other: each.id for on in claims.values() for other, each in on.items()}
         tallies = {ids[other]: vote for other, vote in self.tallies(ids, weights).items()}
         return explain.claim(
             claim,
             self.votes([key])[key],
             {uuid: list(on.values()) for uuid, on in claims.items()},
-            self.deletions(claim.uuids),
+            self.deletions(claim.uuids, cut=True),
             tallies,
             weights,
         )
 
     def explain_node(self, uuid: str, weights: Weights) -> explain.NodeCase | None:
         """Why a GPU has the row that it has, or none; None when no claim ever named it."""
-        claims = self.claims_on([uuid])[uuid]
+        claims = self.claims_on([uuid], cut=True)[uuid]
         if not claims:
             return None
         tallies = {claims[key].id: vote for key, vote in self.tallies(claims, weights).items()}
         return explain.node(
             uuid,
             list(claims.values()),
-            self.deletions([uuid])[uuid],
+            self.deletions([uuid], cut=True)[uuid],
             tallies,
             self.placements([uuid])[uuid],
             weights,
@@ -363,6 +406,23 @@ class Facts:
         )
         return dict(self.connection.execute(query, (*log, orjson.dumps(list(seqs)).decode())))
 
+    def last_event(self, log: LogId, hlc_max: int) -> Head | None:
+        """The last event of a log whose HLC is not above ``hlc_max``; None when there is none."""
+        row = self.connection.execute(
+            "SELECT seq, id FROM events WHERE log = (SELECT log FROM logs WHERE node_key = ? AND number = ?)"
+            " AND hlc <= ? ORDER BY seq DESC LIMIT 1",
+            (*log, hlc_max),
+        ).fetchone()
+        return None if row is None else Head(*row)
+
+    def ends_seen(self) -> dict[LogId, int]:
+        """When the first proof of each log's end came here, Unix milliseconds."""
+        query = (
+            "SELECT node_key, number, min(seen_ms) FROM (SELECT node_key, number, seen_ms FROM fork"
+            " UNION ALL SELECT node_key, number, seen_ms FROM closing) GROUP BY node_key, number"
+        )
+        return {LogId(node_key, number): seen_ms for node_key, number, seen_ms in self.connection.execute(query)}
+
     def checkable(self, claim: Claim, weights: Weights) -> bool:
         """Whether a claim stands on a GPU and is not in conflict with a verified claim of another hotkey.
 
@@ -383,12 +443,29 @@ class Facts:
         for key, uuids, *tally in self._select(query, keys).fetchall():
             yield key, Tally(*tally), () if uuids is None else tuple(codec.unpack(uuids))  # type: ignore[arg-type]
 
+    def recorded(self, keys: Collection[int]) -> dict[int, Tally]:
+        """The tallies that are recorded of some claims."""
+        return {key: tally for key, tally, _ in self.held_tallies(keys)}
+
+    def held_rows(self, uuids: Collection[str]) -> dict[str, tuple[int, bytes]]:
+        """The rows of some GPUs, of those that have one: uuid -> row key of the claim, digest of the row."""
+        query = f"SELECT n.uuid, n.claim, n.digest {FROM_NODE}"
+        return {uuid: (claim, digest) for uuid, claim, digest in self.connection.execute(query, (row_keys(uuids),))}
+
     def rows_in(self, buckets: Collection[int]) -> dict[int, dict[str, tuple[int, bytes]]]:
         """The rows in some buckets of the state root: bucket -> uuid -> row key of the claim, digest of the row."""
         found: dict[int, dict[str, tuple[int, bytes]]] = {bucket: {} for bucket in buckets}
         query = "SELECT bucket, uuid, claim, digest FROM node WHERE bucket IN (SELECT value FROM json_each(?))"
         for bucket, uuid, claim, digest in self._select(query, buckets):
             found[bucket][uuid] = claim, digest
+        return found
+
+    def digests_in(self, buckets: Collection[int]) -> dict[int, list[bytes]]:
+        """The digests of the rows in some buckets of the state root, in order of the uuids."""
+        found: dict[int, list[bytes]] = {bucket: [] for bucket in buckets}
+        query = "SELECT bucket, digest FROM node WHERE bucket IN (SELECT value FROM json_each(?)) ORDER BY bucket, uuid"
+        for bucket, digest in self._select(query, buckets):
+            found[bucket].append(digest)
         return found
 
     def own_verdict(self, claim_id: bytes, hotkey: bytes) -> Vote | None:
@@ -400,6 +477,11 @@ class Facts:
     def _select(self, query: str, keys: Collection[int] | Collection[str]) -> sqlite3.Cursor:
         """Run a query with ``IN (SELECT value FROM json_each(?))``: one statement for any number of keys."""
         return self.connection.execute(query, (orjson.dumps(list(keys)).decode(),))
+
+
+def row_keys(uuids: Iterable[str]) -> str:
+    """The keys of some GPUs' rows, as FROM_NODE takes them."""
+    return orjson.dumps([[bucket_of(uuid), uuid] for uuid in uuids]).decode()
 
 
 def chute_fields(chute: Chute | None) -> bytes | None:

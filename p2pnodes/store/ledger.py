@@ -6,24 +6,29 @@ prefixes, weights, bucket hashes) mirrors the database and is read anew whenever
 """
 
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeVar
 
 import orjson
 
 from p2pnodes.model import codec, inventory
+from p2pnodes.model.branches import NO_ENDS, Ends, ended_log, ends_by, rivalry
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import LocalProtocolError, P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import (
     PAYLOADS,
+    Close,
     Delegation,
     DeletePayload,
     Event,
+    Evidence,
     Head,
     LogId,
     Payload,
@@ -31,31 +36,54 @@ from p2pnodes.model.events import (
     Release,
     Verdict,
 )
-from p2pnodes.model.inventory import Chute, Claim, Deletion, Row, Tally, Weights
+from p2pnodes.model.inventory import Row, Tally, Weights
 from p2pnodes.model.keys import KEY_BYTES, NodeKey, ss58_encode
 from p2pnodes.model.network import PROTOCOL_VERSION, Network
 from p2pnodes.model.requests import parse_nonce
 from p2pnodes.model.stateroot import BUCKETS, StateRoot, bucket_of
-from p2pnodes.model.validity import EMPTY, CarriedAdd, CarriedDelete, Judgement, Prefix, judge
-from p2pnodes.store import pins
-from p2pnodes.store.changes import ChangeCollector, Changes, Gone
-from p2pnodes.store.facts import Facts, chute_fields
+from p2pnodes.model.validity import (
+    EMPTY,
+    CarriedAdd,
+    CarriedDelete,
+    Contents,
+    Judgement,
+    Prefix,
+    check_close,
+    check_evidence,
+    contents,
+    judge,
+)
+from p2pnodes.store import pins, words
+from p2pnodes.store.changes import CHANGES_MAX, ChangeCollector, Changes
+from p2pnodes.store.ends import keep as keep_end
+from p2pnodes.store.ends import of_all, of_log
+from p2pnodes.store.facts import Facts
+from p2pnodes.store.recount import Recount
+from p2pnodes.store.rows import COLUMNS, VARYING, Decision, Difference, compare, decide, lost, turned, values, varying
 
 T = TypeVar("T")
 
 FOREIGN_EVENT: Final = "an event that this daemon did not write appeared in its own log: two daemons write it"
-"""Why writes stop until a new log is open (rule 4)."""
+OWN_LOG_CLOSED: Final = "this daemon's log was closed by its hotkey"
+OWN_LOG_FORKED: Final = "this daemon's log has a fork: two daemons wrote it"
+"""Why writes stop until a new log is open (rules 4 and 5)."""
 
 GPUS_PER_READ: Final = 512
 """GPUs whose facts are read at once when rows are settled: few statements, bounded memory."""
+
+BUCKETS_PER_READ: Final = 64
+"""Buckets of the state root that are rehashed at once."""
 
 EVENTS_PER_READ: Final = 1_024
 """Events that a rebuild reads at once."""
 
 _NETWORK_ID: Final = "network_id"
-_OWN_LOG: Final = "own_log"
+OWN_LOG: Final = "own_log"
 _JUDGED_BY: Final = "judged_by"
 """Keys of the table ``meta``: the network, the log of own events, version and kinds of the build that judged."""
+
+_UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
+_INSERT_ROW: Final = f"INSERT OR REPLACE INTO node ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
 
 LOGS_PER_HOTKEY_MAX: Final = 256
 """Bound of logs that one validator may open (rule 6)."""
@@ -81,21 +109,39 @@ class Outcome(NamedTuple):
         result: STORED; KNOWN already; GAP: an event before it is missing; FORK: a rival of a stored event; AHEAD: its
             clock runs over 60 s ahead of ours, deferred; REFUSED: nobody must store it; FORGED: not signed by its log.
         detail: For STORED the reason why it is void, or empty. Otherwise what was found.
+        proved: Of a FORK: the rival names the same previous id, so both together are evidence, which is recorded now.
     """
 
     event: Event
     result: Result
     detail: str
+    proved: bool = False
 
 
 class LogState(NamedTuple):
-    """What the ledger keeps in memory of a log."""
+    """What the ledger keeps in memory of a log.
+
+    Attributes:
+        key: Its row key.
+        id: Its node key and number.
+        hotkey: The validator that it speaks for.
+        head: The last stored event.
+        prefix: What the next event is judged by.
+        ends: What is proved about its end.
+        cut: First seq that counts for nothing; None while all of it counts.
+        counted: The last stored event below the cut; None when there is none.
+        hlc: Highest HLC below the cut; -1 for none.
+    """
 
     key: int
     id: LogId
     hotkey: bytes
     head: Head
     prefix: Prefix
+    ends: Ends = NO_ENDS
+    cut: int | None = None
+    counted: Head | None = None
+    hlc: int = -1
 
 
 class State(NamedTuple):
@@ -103,13 +149,17 @@ class State(NamedTuple):
 
     Attributes:
         logs: Every log that is held.
-        heads: The version vector as it is compared: heads of the logs whose hotkeys are permitted. What others say
-            cannot matter, and some peers hold it while others never asked for it.
+        heads: The version vector as it is compared: of the logs whose hotkeys are permitted, the last event that
+            counts; a log of which nothing counts is left out. What others say cannot matter, and some peers hold it
+            while others never asked for it.
         state_root: Over all rows.
         electorate_digest: Of the electorate that they were computed with.
-        vector_digest: Of ``heads``.
+        vector_digest: Of ``heads`` and the ends of these logs.
         events: Stored events.
         nodes: Rows.
+        ends: What is proved about the ends of the logs whose hotkeys are permitted, of those that have any; also of
+            those that are not in ``heads``.
+        own: The log that own events go to; None while there is none.
     """
 
     logs: Mapping[LogId, LogState]
@@ -119,20 +169,14 @@ class State(NamedTuple):
     vector_digest: bytes
     events: int
     nodes: int
+    ends: Mapping[LogId, Ends] = MappingProxyType({})
+    own: LogId | None = None
 
 
-class Decision(NamedTuple):
-    """What f says of one GPU: its row or None, the row key of the owner, and what that was decided from."""
-
-    row: Row | None
-    owner: int | None
-    claims: Mapping[int, Claim]
-    deletions: Sequence[Deletion]
-
-
-def vector_digest(heads: Mapping[LogId, Head]) -> bytes:
-    """BLAKE2b-256 over the version vector: every log with its head, sorted."""
-    return codec.digest(codec.pack([[*log, *heads[log]] for log in sorted(heads)]))
+def vector_digest(heads: Mapping[LogId, Head], ends: Mapping[LogId, Ends]) -> bytes:
+    """BLAKE2b-256 over the version vector: every log of ``heads`` with its head and the mark of its end, sorted."""
+    marks = {log: end.mark for log, end in ends.items()}
+    return codec.digest(codec.pack([[*log, *heads[log], marks.get(log)] for log in sorted(heads)]))
 
 
 class Ledger:
@@ -157,13 +201,15 @@ class Ledger:
         self.own_log: LogId | None = None
         """The log that own events go to; None until one is opened or taken up."""
         self.foreign_own: LogId | None = None
-        """An own log in which an event appeared that this ledger did not write (rule 4)."""
-        self.forks_seen: list[tuple[LogId, int, int]] = []
-        """Logs in which a rival event was seen: log, seq of the first rival, when (Unix ms)."""
+        """An own log that must not be written on: it holds an event of another daemon's, or has an end (rule 4)."""
+        self.foreign_reason = FOREIGN_EVENT
+        """Why ``foreign_own`` must not."""
         self.weights = Weights(network, pins.EMPTY, {})
         """Of the open transaction, if there is one."""
         self.committed_weights = self.weights
         """Those that the rows of ``state`` were computed with."""
+        self.recount: Recount | None = None
+        """What is known so far under the weights of an electorate that is not in force yet."""
         self._connection = connection
         self._node_key = node_key
         self._logs: dict[LogId, LogState] = {}
@@ -172,12 +218,14 @@ class Ledger:
         self._dirty_claims: set[int] = set()
         self._dirty_uuids: set[str] = set()
         self._placed_uuids: set[str] = set()
+        self._recounted: set[int] = set()
         self._changes = ChangeCollector()
         self._all_dirty = False
         self._mandates_dirty = False
         self._new_claims: list[bytes] = []
         self._voted: list[bytes] = []
         self._appended: list[Event] = []
+        self._ended: dict[LogId, None] = {}
         self._wrote = False
         self._stale = False
         self.settled = True
@@ -195,6 +243,7 @@ class Ledger:
             self._load()
         self._connection.execute("BEGIN IMMEDIATE")
         self._stale = True
+        before = self._node_key, self.foreign_own
         try:
             yield
             self._settle()
@@ -203,6 +252,7 @@ class Ledger:
         except BaseException:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            self._node_key, self.foreign_own = before
             self._load()
             self.settled = True
             raise
@@ -243,6 +293,23 @@ class Ledger:
         """
         return [self._receive(event, now_ms) for event in events]
 
+    def receive_proofs(self, proofs: Sequence[Evidence | Close], now_ms: int) -> None:
+        """Take proofs of the ends of logs that are held; call inside a transaction.
+
+        Args:
+            proofs: Decoded, unchecked, at most a few hundred. One that is bad, of a log that is not held, or not lower
+                than what is known changes nothing.
+            now_ms: Wall clock, to tell when it was seen.
+        """
+        for proof in proofs:
+            with suppress(codec.MalformedError):
+                state = self._logs.get(ended_log(proof))
+                if state is None or (isinstance(proof, Close) and proof.hotkey != state.hotkey):
+                    continue
+                # First what costs nothing: a proof that is known already comes from every peer.
+                if state.ends.merged(ends_by(proof)) != state.ends and self._proves(proof):
+                    self._take_end(proof, now_ms)
+
     def append(self, build: Callable[[int], Payload], now_ms: int) -> Event:
         """Write an own event; call inside a transaction and answer or send nothing before it commits (rule 3).
 
@@ -255,27 +322,48 @@ class Ledger:
         """
         state = self._writable(now_ms)
         hlc = self.clock.tick(now_ms)
-        return self._write(state.id, state.head, state.prefix, build(hlc), hlc)
+        assert self._node_key is not None
+        return self._write(self._node_key, state.id, state.head, state.prefix, build(hlc), hlc)
 
-    def open_log(self, number: int, delegation: Delegation, now_ms: int) -> Event:
+    def open_log(
+        self,
+        number: int,
+        delegation: Delegation,
+        now_ms: int,
+        *,
+        closings: Sequence[Close] = (),
+        node_key: NodeKey | None = None,
+    ) -> Event:
         """Open a new own log with its delegation; call inside a transaction.
+
+        Args:
+            number: Its number.
+            delegation: Its first event.
+            now_ms: Wall clock.
+            closings: Checked ones, which it tells behind that. What they void does not hold the clock ahead any more.
+            node_key: Signs from now on, instead of the ledger's key so far.
 
         Raises:
             LocalProtocolError: The log exists, or the ledger has no node key.
             WritesRefusedError: The delegation is void here, or the hotkey is at its bound of logs.
         """
-        if self._node_key is None:
+        node_key = node_key or self._node_key
+        if node_key is None:
             raise LocalProtocolError("this ledger has no node key and cannot write")
-        log = LogId(self._node_key.public_key, number)
+        log = LogId(node_key.public_key, number)
         if log in self._logs:
             raise LocalProtocolError(f"log {log} exists already")
         if self._per_hotkey.get(delegation.hotkey, 0) >= LOGS_PER_HOTKEY_MAX:
             raise WritesRefusedError(
                 f"this hotkey has {LOGS_PER_HOTKEY_MAX} logs, the most that peers accept", retry_after_s=600
             )
-        hlc = self.clock.tick(now_ms)
-        event = self._write(log, None, EMPTY, delegation, hlc)
-        self._set_meta(_OWN_LOG, codec.pack([*log]))
+        self.receive_proofs(closings, now_ms)
+        event = self._write(node_key, log, None, EMPTY, delegation, self.clock.tick(now_ms))
+        self._node_key = node_key
+        for close in closings:
+            state = self._logs[log]
+            self._write(node_key, log, state.head, state.prefix, close, self.clock.tick(now_ms))
+        self._set_meta(OWN_LOG, codec.pack([*log]))
         self.own_log = log
         self.foreign_own = None
         return event
@@ -283,6 +371,11 @@ class Ledger:
     def renew(self, delegation: Delegation, now_ms: int) -> Event:
         """Write a later delegation into the current own log; call inside a transaction."""
         return self.append(lambda _: delegation, now_ms)
+
+    def counted(self, log: LogId) -> Head | None:
+        """The last event of a log that counts, as the open transaction has it; None when none does."""
+        state = self._logs.get(log)
+        return None if state is None else state.counted
 
     def own_logs(self) -> dict[LogId, LogState]:
         """Every log of this ledger's node key."""
@@ -307,13 +400,12 @@ class Ledger:
         if hlc_ms(event.hlc) > now_ms + SKEW_AHEAD_MS_MAX:
             return Outcome(event, Result.AHEAD, f"its clock is {hlc_ms(event.hlc) - now_ms} ms ahead of ours")
         if state is not None and event.previous != state.head.id:
-            self._record_fork(event, state, now_ms)
-            return Outcome(event, Result.FORK, f"seq {event.seq} continues another event than the stored one")
+            return self._fork(event, None, f"seq {event.seq} continues another event than the stored one", now_ms)
         judgement = judge(event, state.prefix if state else EMPTY)
         if refusal := self._refusal(judgement, state):
             return Outcome(event, Result.REFUSED, refusal)
         if event.log == self.own_log:
-            self._disown(event.log)
+            self._disown(event.log, FOREIGN_EVENT)
         self._store(event, state, judgement)
         return Outcome(event, Result.STORED, judgement.void or "")
 
@@ -334,32 +426,29 @@ class Ledger:
         return None
 
     def _known_or_fork(self, event: Event, state: LogState, now_ms: int) -> Outcome:
-        (stored_id,) = self._connection.execute(
-            "SELECT id FROM events WHERE log = ? AND seq = ?", (state.key, event.seq)
-        ).fetchone()
-        if stored_id == event.id:
+        if self._stored_id(state.key, event.seq) == event.id:
             return Outcome(event, Result.KNOWN, "")
         if not event.signed():
             return Outcome(event, Result.FORGED, "the header does not carry its node key's signature")
-        self._record_fork(event, state, now_ms)
-        return Outcome(event, Result.FORK, f"seq {event.seq} is stored with another id")
+        (wire,) = self._connection.execute(
+            "SELECT wire FROM events WHERE log = ? AND seq = ?", (state.key, event.seq)
+        ).fetchone()
+        evidence = rivalry(Event.decode(wire), event)
+        return self._fork(event, evidence, f"seq {event.seq} is stored with another id", now_ms)
 
-    def _record_fork(self, event: Event, state: LogState, now_ms: int) -> None:
-        self._wrote = True
-        self._connection.execute(
-            "INSERT OR IGNORE INTO fork VALUES (?, ?, ?, ?, ?)",
-            (state.key, event.seq, event.header, event.signature, now_ms),
-        )
-        if event.log not in {log for log, _, _ in self.forks_seen}:
-            self.forks_seen = [*self.forks_seen, (event.log, event.seq, now_ms)]
+    def _fork(self, event: Event, evidence: Evidence | None, detail: str, now_ms: int) -> Outcome:
+        """Answer to a signed event that the stored branch does not have."""
+        if evidence is not None:
+            self._take_end(evidence, now_ms)
         if event.log == self.own_log:
-            self._disown(event.log)
+            self._disown(event.log, FOREIGN_EVENT)
+        return Outcome(event, Result.FORK, detail, evidence is not None)
 
     def _writable(self, now_ms: int) -> LogState:
         if self.writes_refused is not None:
             raise WritesRefusedError(self.writes_refused)
         if self.foreign_own is not None:  # here, so that no other thread's view of it can be late
-            raise WritesRefusedError(FOREIGN_EVENT)
+            raise WritesRefusedError(self.foreign_reason)
         if self.own_log is None:
             raise WritesRefusedError("this daemon has no open log")
         if self.clock.ahead_ms(now_ms) > SKEW_AHEAD_MS_MAX:
@@ -367,12 +456,16 @@ class Ledger:
                 f"the logical clock is {self.clock.ahead_ms(now_ms)} ms ahead of the system clock, which may have gone "
                 f"back: at most {SKEW_AHEAD_MS_MAX} ms are allowed, check the system's time"
             )
-        return self._logs[self.own_log]
+        state = self._logs[self.own_log]
+        if state.cut is not None and state.cut <= state.head.seq + 1:
+            raise WritesRefusedError(f"the own log {state.id} ends at seq {state.cut}: what is written there is void")
+        return state
 
-    def _write(self, log: LogId, head: Head | None, prefix: Prefix, payload: Payload, hlc: int) -> Event:
-        assert self._node_key is not None
+    def _write(  # noqa: PLR0917 - what an event is made of
+        self, node_key: NodeKey, log: LogId, head: Head | None, prefix: Prefix, payload: Payload, hlc: int
+    ) -> Event:
         event = Event.create(
-            self._node_key,
+            node_key,
             self.network.id,
             log_number=log.number,
             seq=head.seq + 1 if head else 0,
@@ -400,39 +493,68 @@ class Ledger:
             )
             key = cursor.lastrowid or 0
             self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
-        else:
-            key, hotkey = state.key, state.hotkey
+            ends = of_log(self._connection, event.log, hotkey)
+            state = LogState(key, event.log, hotkey, Head(-1, b""), EMPTY, ends, ends.cut(lambda _: None))
+            if ends != NO_ENDS:
+                self._ended[event.log] = None
+        head = Head(event.seq, event.id)
+        cut = state.cut
+        if cut is not None:  # that the closing names another event here may show only now
+            cut = state.ends.cut(lambda seq: head.id if seq == head.seq else self._stored_id(state.key, seq))
+        counted = cut is None or event.seq < cut
+        word = judgement.payload if counted else None
+        before = words.replaced(self._connection, state.key, word) if isinstance(word, words.Word) else None
         cursor = self._connection.execute(
-            "INSERT INTO events (log, seq, id, hlc, kind, judged, void, wire) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (key, event.seq, event.id, event.hlc, event.kind, judgement.judged, judgement.void, event.wire),
-        )
-        self._logs[event.log] = LogState(key, event.log, hotkey, Head(event.seq, event.id), judgement.prefix)
+            "INSERT INTO events (log, seq, id, hlc, kind, judged, void, before, wire)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                state.key, event.seq, event.id, event.hlc, event.kind, judgement.judged, judgement.void, before,
+                event.wire,
+            ),
+        )  # fmt: skip
+        self._logs[event.log] = LogState(
+            state.key, event.log, state.hotkey, head, judgement.prefix, state.ends, cut,
+            head if counted else state.counted,
+            max(event.hlc, state.hlc) if counted else state.hlc,
+        )  # fmt: skip
+        if cut is not None:
+            self._record_cut(state.key, cut)
         self._events += 1
-        self.clock.observe(event.hlc)
-        self._state_facts(event, key, cursor.lastrowid or 0, judgement)
+        if counted:
+            self.clock.observe(event.hlc)
+        self._state_facts(event, state.key, cursor.lastrowid or 0, judgement, counted=counted)
 
-    def _state_facts(self, event: Event, log: int, position: int, judgement: Judgement) -> None:
+    def _state_facts(self, event: Event, log: int, position: int, judgement: Judgement, *, counted: bool) -> None:
+        """Record what an event says.
+
+        Requests and delegations are recorded whether their log's cut lets them count or not, words only if it does.
+        """
         for item, add in enumerate(judgement.adds):
-            self._state_add(add, log, event.seq, item, position)
+            self._state_add(add, log, event.seq, item, position, counted=counted)
         for item, delete in enumerate(judgement.deletes):
-            self._state_delete(delete, log, event.seq, item)
+            self._state_delete(delete, log, event.seq, item, counted=counted)
         match judgement.payload:
             case Verdict() as verdict:
-                self._state_verdict(verdict, log, event.hlc)
+                key = self._claim_key(verdict.claim_id)
+                if counted:
+                    words.say_verdict(self._connection, key, log, event.seq, event.hlc, verdict)
+                    self._voted.append(verdict.claim_id)
+                    self._dirty_claims.add(key)
             case Delegation() as delegation:
                 self._connection.execute(
                     "INSERT INTO delegations VALUES (?, ?, ?, ?, ?, ?)",
                     (log, event.seq, event.hlc, delegation.url, delegation.not_before, delegation.not_after),
                 )
-                self._mandates_dirty = True
-            case Place() as place:
-                self._state_placement(place, _chute(place), log, event.hlc)
-            case Release() as release:
-                self._state_placement(release, None, log, event.hlc)
-            case _:  # requests are done above; close and evidence get their effect with key rotation
+                self._mandates_dirty = self._mandates_dirty or counted
+            case (Place() | Release()) as word if counted:
+                words.say_placement(self._connection, log, event.seq, event.hlc, word)
+                self._placed_uuids.update(word.uuids)
+            case (Close() | Evidence()) as proof:
+                self._take_end(proof, hlc_ms(event.hlc))
+            case _:  # requests are done above
                 pass
 
-    def _state_add(self, add: CarriedAdd, log: int, seq: int, item: int, position: int) -> None:
+    def _state_add(self, add: CarriedAdd, log: int, seq: int, item: int, position: int, *, counted: bool) -> None:
         request = add.payload.request
         uuids = [node.uuid for node in add.body.nodes]
         new = self._connection.execute(
@@ -448,18 +570,20 @@ class Ledger:
                 "INSERT INTO claim_gpu (uuid, claim) SELECT value, ? FROM json_each(?)",
                 (key, orjson.dumps(uuids).decode()),
             )
-            self._new_claims.append(add.claim_id)
             self.facts.keep_body(add.claim_id, add.body)
         else:
             key = self._claim_key(add.claim_id)
+        if counted and (new is not None or self.facts.all_void(key)):
+            self._new_claims.append(add.claim_id)
         self._connection.execute(
             "INSERT INTO carriage VALUES (?, ?, ?, ?, ?, ?)",
             (key, log, seq, item, add.payload.electorate_block, add.hlc),
         )
-        self._dirty_claims.add(key)
-        self._dirty_uuids.update(uuids)
+        if counted:
+            self._dirty_claims.add(key)
+            self._dirty_uuids.update(uuids)
 
-    def _state_delete(self, delete: CarriedDelete, log: int, seq: int, item: int) -> None:
+    def _state_delete(self, delete: CarriedDelete, log: int, seq: int, item: int, *, counted: bool) -> None:
         payload: DeletePayload = delete.payload
         request = payload.request
         named: set[str] = set()
@@ -485,24 +609,9 @@ class Ledger:
                 codec.pack(list(payload.claim_ids)),
             ),
         )
-        self._dirty_uuids.add(payload.uuid)
-        self._dirty_uuids.update(named)
-
-    def _state_verdict(self, verdict: Verdict, log: int, hlc: int) -> None:
-        key = self._claim_key(verdict.claim_id)
-        self._connection.execute(
-            "INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (key, log, hlc, verdict.finding, verdict.since, verdict.method, verdict.detail),
-        )
-        self._voted.append(verdict.claim_id)
-        self._dirty_claims.add(key)
-
-    def _state_placement(self, payload: Place | Release, chute: Chute | None, log: int, hlc: int) -> None:
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO placement VALUES (?, ?, ?, ?, ?)",
-            [(uuid, payload.claim_id, log, hlc, chute_fields(chute)) for uuid in payload.uuids],
-        )
-        self._placed_uuids.update(payload.uuids)
+        if counted:
+            self._dirty_uuids.add(payload.uuid)
+            self._dirty_uuids.update(named)
 
     def _claim_key(self, claim_id: bytes) -> int:
         key = self.facts.claim_key(claim_id)
@@ -518,10 +627,134 @@ class Ledger:
             self._connection.execute("INSERT OR IGNORE INTO address VALUES (?, ?)", (hotkey, ss58_encode(hotkey)))
             self._addresses.add(hotkey)
 
+    # -- ends --------------------------------------------------------------------------------------------------------
+
+    def _proves(self, proof: Evidence | Close) -> bool:
+        if isinstance(proof, Close):
+            return check_close(self.network.id, proof)
+        return check_evidence(self.network.id, proof)
+
+    def _take_end(self, proof: Evidence | Close, seen_ms: int) -> None:
+        """Keep a proof that was checked, whoever brought it; what it voids counts no more before the commit."""
+        if not keep_end(self._connection, proof, seen_ms):
+            return
+        self._wrote = True
+        log = ended_log(proof)
+        state = self._logs.get(log)
+        if state is None or (isinstance(proof, Close) and proof.hotkey != state.hotkey):
+            return
+        state = state._replace(ends=state.ends.merged(ends_by(proof)))
+        self._logs[log] = state
+        self._ended[log] = None
+        if log == self.own_log:
+            self._disown(log, OWN_LOG_CLOSED if isinstance(proof, Close) else OWN_LOG_FORKED)
+        self._move_cut(state, state.ends.cut(lambda seq: self._stored_id(state.key, seq)))
+
+    def _move_cut(self, state: LogState, cut: int | None) -> None:
+        """Let a log count up to another seq than before."""
+        if cut == state.cut:
+            return
+        following = state.head.seq + 1
+        before, after = (following if seq is None else min(seq, following) for seq in (state.cut, cut))
+        self._record_cut(state.key, cut)
+        if after < before:
+            self._take_back(state.key, after, before)
+        else:  # of two closings with one seq the lower id counts, and may name the stored event
+            self._say_again(state.key, before, after)
+        self._logs[state.id] = self._counted_to(state._replace(cut=cut))
+        self.clock.latest = max(each.hlc for each in self._logs.values())  # what is void holds no clock ahead (rule 8)
+
+    def _counted_to(self, state: LogState) -> LogState:
+        """A log's state with what its cut leaves."""
+        cut, head = state.cut, state.head
+        if cut is None or cut > head.seq:
+            return state._replace(counted=head, hlc=state.prefix.hlc)
+        last = self._stored_id(state.key, cut - 1) if cut else None
+        return state._replace(
+            counted=None if last is None else Head(cut - 1, last), hlc=self._highest_hlc(state.key, cut)
+        )
+
+    def _record_cut(self, log: int, cut: int | None) -> None:
+        if self.facts.cuts.get(log) != cut:
+            self._connection.execute("UPDATE logs SET cut = ? WHERE log = ?", (cut, log))
+            self.facts.read_cuts()
+
+    def _take_back(self, log: int, low: int, high: int) -> None:
+        """Let the events of a log from seq ``low`` below ``high`` count no more."""
+        query = (
+            "SELECT seq, before, wire FROM events WHERE log = ? AND seq >= ? AND seq < ? AND judged AND void IS NULL"
+            " ORDER BY seq DESC LIMIT ?"
+        )
+        while part := self._connection.execute(query, (log, low, high, EVENTS_PER_READ)).fetchall():
+            taken = words.Taken({}, {})
+            for _, before, wire in part:
+                said = contents(Event.decode(wire))
+                self._touch(said)
+                if isinstance(said.payload, words.Word):
+                    taken.add(said.payload, before)
+            words.take_back(self._connection, log, taken)
+            self._bound_dirty()
+            high = part[-1][0]
+
+    def _say_again(self, log: int, low: int, high: int) -> None:
+        """Let the events of a log from seq ``low`` below ``high`` count again."""
+        query = (
+            "SELECT seq, position, hlc, wire FROM events WHERE log = ? AND seq >= ? AND seq < ? AND judged"
+            " AND void IS NULL ORDER BY seq LIMIT ?"
+        )
+        while part := self._connection.execute(query, (log, low, high, EVENTS_PER_READ)).fetchall():
+            for seq, position, hlc, wire in part:
+                said = contents(Event.decode(wire))
+                self._touch(said)
+                word = said.payload
+                if isinstance(word, words.Word):
+                    before = words.replaced(self._connection, log, word)
+                    self._connection.execute("UPDATE events SET before = ? WHERE position = ?", (before, position))
+                if isinstance(word, Verdict):
+                    words.say_verdict(self._connection, self._claim_key(word.claim_id), log, seq, hlc, word)
+                elif isinstance(word, Place | Release):
+                    words.say_placement(self._connection, log, seq, hlc, word)
+            self._bound_dirty()
+            low = part[-1][0] + 1
+
+    def _touch(self, said: Contents) -> None:
+        """Mark what an event says something about as not settled."""
+        for claim_id in said.adds:
+            row = self._connection.execute("SELECT claim, uuids FROM claim WHERE claim_id = ?", (claim_id,)).fetchone()
+            if row is not None and row[1] is not None:  # a rebuild may not have come to it yet
+                self._dirty_claims.add(row[0])
+                self._dirty_uuids.update(codec.unpack(row[1]))  # type: ignore[arg-type]
+        for request, payload in said.deletes:
+            self._dirty_uuids.add(payload.uuid)
+            if not payload.request.bound:
+                siblings = self._connection.execute("SELECT uuid FROM deletion WHERE request_id = ?", (request,))
+                self._dirty_uuids.update(uuid for (uuid,) in siblings)
+        match said.payload:
+            case Verdict() as verdict if (key := self.facts.claim_key(verdict.claim_id)) is not None:
+                self._dirty_claims.add(key)
+            case (Place() | Release()) as word:
+                self._placed_uuids.update(word.uuids)
+            case Delegation():
+                self._mandates_dirty = True
+            case _:
+                pass
+
+    def _bound_dirty(self) -> None:
+        """Settle everything rather than remember more than followers would be told of."""
+        if len(self._dirty_claims) + len(self._dirty_uuids) + len(self._placed_uuids) > CHANGES_MAX:
+            self._all_dirty = True
+            self._changes.give_up()
+            for dirty in (self._dirty_claims, self._dirty_uuids, self._placed_uuids):
+                dirty.clear()
+
+    def _stored_id(self, log: int, seq: int) -> bytes | None:
+        row = self._connection.execute("SELECT id FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
+        return None if row is None else row[0]
+
     # -- rows --------------------------------------------------------------------------------------------------------
 
     def set_electorate(self, electorate: Electorate) -> None:
-        """Weigh with another electorate; call inside a transaction. Rows follow before it commits."""
+        """Weigh with another electorate; call inside a transaction. Rows follow before it commits: all at once."""
         held = self.weights.electorate
         if (electorate.current, electorate.previous) == (held.current, held.previous):
             return
@@ -531,9 +764,64 @@ class Ledger:
         self._mandates_dirty = False
         self._all_dirty = self._all_dirty or electorate.digest != held.digest  # addresses weigh nothing
 
+    def begin_recount(self, electorate: Electorate) -> None:
+        """Begin to recount under another electorate, instead of any that was begun; call outside of transactions.
+
+        The electorate is in force after ``advance_recount``, as often as it takes, and ``switch``.
+        """
+        self.end_recount()
+        self.recount = Recount(self._connection, Weights(self.network, electorate, self.facts.mandates()))
+
+    def advance_recount(self, slice_s: float) -> None:
+        """Go on with a recount; call outside of transactions, until it is ready or hopeless.
+
+        Args:
+            slice_s: Seconds after which no further part of it is begun.
+
+        Raises:
+            sqlite3.Error: What is known so far could not be kept; end it.
+        """
+        assert self.recount is not None
+        if self._stale:
+            self._load()
+        deadline = time.monotonic() + slice_s
+        self._connection.execute("BEGIN")
+        try:
+            while not self.recount.ready:
+                self.recount.advance(self.facts, self.weights.electorate)
+                if time.monotonic() >= deadline:
+                    break
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def switch(self) -> None:
+        """Put the electorate in force that was recounted; call inside a transaction of its own, and end the recount."""
+        assert self.recount is not None
+        self._wrote = True
+        pins.save(self._connection, self.recount.weights.electorate)
+        self.weights = self.recount.weights
+        applied = self.recount.apply(self.facts, self._changes)
+        self._nodes += applied.grown
+        for part in batched(applied.buckets, BUCKETS_PER_READ):
+            for bucket, digests in self.facts.digests_in(part).items():
+                self._root.set_bucket(bucket, digests)
+        self._dirty_claims |= applied.claims
+        self._placed_uuids |= applied.uuids
+        self._recounted = applied.recounted
+
+    def end_recount(self) -> None:
+        """Forget a recount; call outside of transactions."""
+        if self.recount is not None:
+            self.recount.close()
+            self.recount = None
+
     def rebuild(self) -> None:
         """Judge every stored event again and derive everything from them; call inside a transaction."""
         self._wrote = True
+        self._connection.execute("UPDATE events SET before = NULL WHERE before NOTNULL")
         for table in ("delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node"):
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the line above
         self._root = StateRoot()
@@ -544,12 +832,16 @@ class Ledger:
                 event = Event.decode(wire)
                 judgement = judge(event, prefix)
                 prefix = judgement.prefix
+                cut = self._logs[log].cut  # an event that tells of an end may have moved it
+                counted = cut is None or event.seq < cut
+                word = judgement.payload if counted else None
+                before = words.replaced(self._connection, state.key, word) if isinstance(word, words.Word) else None
                 self._connection.execute(
-                    "UPDATE events SET judged = ?, void = ? WHERE position = ?",
-                    (judgement.judged, judgement.void, position),
+                    "UPDATE events SET judged = ?, void = ?, before = ? WHERE position = ?",
+                    (judgement.judged, judgement.void, before, position),
                 )
-                self._state_facts(event, state.key, position, judgement)
-            self._logs[log] = state._replace(prefix=prefix)
+                self._state_facts(event, state.key, position, judgement, counted=counted)
+            self._logs[log] = self._counted_to(self._logs[log]._replace(prefix=prefix))
         self._new_claims.clear()
         self._voted.clear()
         self._all_dirty = self._mandates_dirty = True
@@ -566,32 +858,40 @@ class Ledger:
         """Every current row as f decides it now, in order of uuids, computed anew and not read."""
         uuids = [uuid for (uuid,) in self._connection.execute("SELECT DISTINCT uuid FROM claim_gpu ORDER BY uuid")]
         for part in batched(uuids, GPUS_PER_READ):
-            for decision in self._decide(part, self._recount).values():
+            for decision in decide(self.facts, part, self._count, self.weights).values():
                 if decision.row is not None:
                     yield decision.row
 
     def _settle(self) -> None:
         """Bring tallies, rows and state root in step with facts and electorate."""
         if self._mandates_dirty:
-            weights = Weights(self.network, self.weights.electorate, self.facts.mandates())
+            mandates = self.facts.mandates()
+            weights = Weights(self.network, self.weights.electorate, mandates)
             self._all_dirty = self._all_dirty or not weights.same_votes(self.weights)
             self.weights = weights
             self._mandates_dirty = False
+            if self.recount is not None:
+                self.recount.weigh(Weights(self.network, self.recount.weights.electorate, mandates))
         # A daemon's event loop waits for as long as one call holds the interpreter: what concerns everything is done in
         # parts and remembered by numbers, so that neither a large set nor the garbage collector takes long.
         if self._all_dirty:
             recounted = self._settle_tallies(self._every_claim())
             self._settle_rows(batched(self._every_gpu(), GPUS_PER_READ), recounted)
             self._all_dirty = False
+            if self.recount is not None:
+                self.recount.restart()
         else:
             recounted = self._settle_tallies(batched(self._dirty_claims, GPUS_PER_READ))
             dirty = self._dirty_uuids | self._placed_uuids
             for part in batched(recounted, GPUS_PER_READ):
                 dirty.update(*(uuids for _, _, uuids in self.facts.held_tallies(part)))
-            self._settle_rows(batched(sorted(dirty, key=bucket_of), GPUS_PER_READ), recounted)
+            self._settle_rows(batched(sorted(dirty, key=bucket_of), GPUS_PER_READ), recounted | self._recounted)
+            if self.recount is not None:
+                self.recount.touch(self._dirty_claims, dirty)
         self._dirty_claims.clear()
         self._dirty_uuids.clear()
         self._placed_uuids.clear()
+        self._recounted.clear()
         self._settled_electorate = self.weights.electorate
 
     def _every_claim(self) -> Iterator[list[int]]:
@@ -614,7 +914,7 @@ class Ledger:
         """Recount claims and record the tallies that differ; the claims whose tallies did."""
         changed: set[int] = set()
         for part in parts:
-            found = self._recount(part)
+            found = self._count(part)
             for key, held, _ in self.facts.held_tallies(part):
                 if held != found[key]:
                     self._connection.execute(
@@ -623,11 +923,8 @@ class Ledger:
                     changed.add(key)
         return changed
 
-    def _recount(self, keys: Collection[int]) -> dict[int, Tally]:
+    def _count(self, keys: Collection[int]) -> dict[int, Tally]:
         return self.facts.tallies(keys, self.weights)
-
-    def _recorded(self, keys: Collection[int]) -> dict[int, Tally]:
-        return {key: tally for key, tally, _ in self.facts.held_tallies(keys)}
 
     def _settle_rows(self, parts: Iterable[list[str]], recounted: AbstractSet[int]) -> None:
         """Decide GPUs anew, write the rows that differ, and rehash their buckets.
@@ -638,122 +935,40 @@ class Ledger:
         """
         for part in parts:
             held = self.facts.rows_in({bucket_of(uuid) for uuid in part})
-            gone: list[str] = []
-            changed: list[tuple[Any, ...]] = []
-            new: list[tuple[Row, int, bytes]] = []
-            rehash: set[int] = set()
-            left: dict[str, int] = {}
-            decided = self._decide(part, self._recorded)
-            for uuid, (row, key, *_) in decided.items():
-                bucket = bucket_of(uuid)
-                rows = held[bucket]
-                claim, before = rows.get(uuid, (None, None))
-                if row is None or key is None:
-                    if claim is None:
-                        continue
-                    gone.append(uuid)
-                    left[uuid] = claim
-                    del rows[uuid]
-                else:
-                    digest = row.digest()
-                    if claim != key:
-                        new.append((row, key, digest))
-                        self._nodes += claim is None
-                        if claim is not None:
-                            left[uuid] = claim
-                    elif digest != before:  # the same claim: what the GPU is has not changed
-                        changed.append((*_varying(row), digest, bucket, uuid))
-                    else:
-                        continue
-                    rows[uuid] = key, digest
-                rehash.add(bucket)
-            self._nodes -= len(gone)
-            self._connection.executemany(
-                "DELETE FROM node WHERE bucket = ? AND uuid = ?", [(bucket_of(uuid), uuid) for uuid in gone]
-            )
-            self._connection.executemany(
-                "UPDATE node SET status = ?, created_hlc = ?, verified_since = ?, detail = ?, chute = ?, chute_id = ?,"
-                " instance_id = ?, digest = ? WHERE bucket = ? AND uuid = ?",
-                changed,
-            )
-            self._insert_rows(new)
-            for bucket in rehash:
+            decided = decide(self.facts, part, self.facts.recorded, self.weights)
+            found = compare(decided, {uuid: row for uuid in part if (row := held[bucket_of(uuid)].get(uuid))})
+            self._write_rows(found)
+            self._nodes += found.grown
+            for uuid in found.gone:
+                del held[bucket_of(uuid)][uuid]
+            for each in (*found.new, *found.changed):
+                held[bucket_of(each.row.uuid)][each.row.uuid] = each.claim, each.digest
+            for bucket in {bucket_of(uuid) for uuid in (*found.gone, *found.written)}:
                 self._root.set_bucket(bucket, (held[bucket][uuid][1] for uuid in sorted(held[bucket])))
-            written = [row.uuid for row, *_ in new] + [values[-1] for values in changed]
-            self._note_changes(decided, written, left, recounted)
+            self._note_changes(decided, found, recounted)
 
-    def _note_changes(
-        self,
-        decided: Mapping[str, Decision],
-        written: Sequence[str],
-        left: Mapping[str, int],
-        recounted: AbstractSet[int],
-    ) -> None:
+    def _write_rows(self, found: Difference) -> None:
+        self._connection.executemany(
+            "DELETE FROM node WHERE bucket = ? AND uuid = ?", [(bucket_of(uuid), uuid) for uuid in found.gone]
+        )
+        self._connection.executemany(
+            _UPDATE_ROW, [(*varying(each), bucket_of(each.row.uuid), each.row.uuid) for each in found.changed]
+        )
+        self._connection.executemany(_INSERT_ROW, values(self.facts, found.new))
+
+    def _note_changes(self, decided: Mapping[str, Decision], found: Difference, recounted: AbstractSet[int]) -> None:
         """Note for the followers what became of some GPUs.
 
         Args:
             decided: Each GPU that was looked at, as it is now.
-            written: Those whose rows are new or changed.
-            left: GPU -> row key of the claim that owned it and does not any more.
+            found: How their rows changed.
             recounted: Claims whose tallies changed.
         """
-        miners = self.facts.miners(left.values()) if left else {}
-        gone = [
-            Gone(uuid, miners[key])
-            for uuid, key in left.items()
-            if (row := decided[uuid].row) is None or row.miner != miners[key]
-        ]
-        before = self._settled_electorate
-        restood = before is not self.weights.electorate
-        rows = {*written, *left} if restood else ()
-        claims: list[int] = []
-        for uuid, decision in decided.items():
-            touched = uuid in self._dirty_uuids or not recounted.isdisjoint(decision.claims)
-            if touched or (restood and self._stands_otherwise(uuid, decision, before, changed=uuid in rows)):
-                claims += decision.claims
-        self._changes.add(gone, written, claims)
-
-    def _stands_otherwise(self, uuid: str, decision: Decision, before: Electorate, *, changed: bool) -> bool:
-        """Whether other claims stand on a GPU than did under the electorate before, or in another order."""
-        if len(decision.claims) == 1:
-            return changed  # a claim that is alone stands just where it has the row
-        claims, deletions = decision.claims.values(), decision.deletions
-        return inventory.standing(uuid, claims, deletions, before) != inventory.standing(
-            uuid, claims, deletions, self.weights.electorate
-        )
-
-    def _insert_rows(self, rows: Sequence[tuple[Row, int, bytes]]) -> None:
-        """Write rows of GPUs that are new or have another claim than before, with what their bodies say."""
-        bodies = {key: self.facts.body(claim_id) for key, claim_id in {(key, row.claim_id) for row, key, _ in rows}}
-        nodes = {key: {node.uuid: node for node in body.nodes} for key, body in bodies.items()}
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO node (status, created_hlc, verified_since, detail, chute, chute_id, instance_id,"
-            " digest, bucket, uuid, claim, miner, gpu_identifier, name, server_id)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    *_varying(row), digest, bucket_of(row.uuid), row.uuid, key, row.miner,
-                    nodes[key][row.uuid].gpu_identifier, nodes[key][row.uuid].name, bodies[key].server_id,
-                )
-                for row, key, digest in rows
-            ],
-        )  # fmt: skip
-
-    def _decide(
-        self, uuids: Collection[str], tallies_of: Callable[[Collection[int]], Mapping[int, Tally]]
-    ) -> dict[str, Decision]:
-        """What f says of each GPU, with the tallies of claims from ``tallies_of``."""
-        claims, deletions, placements = (
-            self.facts.claims_on(uuids), self.facts.deletions(uuids), self.facts.placements(uuids)
-        )  # fmt: skip
-        tallies = tallies_of({key for on in claims.values() for key in on})
-        decided: dict[str, Decision] = {}
-        for uuid, on in claims.items():
-            by_id = {claim.id: tallies[key] for key, claim in on.items()}
-            row = inventory.decide(uuid, on.values(), deletions[uuid], by_id, placements[uuid], self.weights)
-            owner = None if row is None else next(key for key, claim in on.items() if claim.id == row.claim_id)
-            decided[uuid] = Decision(row, owner, on, deletions[uuid])
-        return decided
+        electorates = self._settled_electorate, self.weights.electorate
+        others = turned(decided, found, recounted, None if electorates[0] is electorates[1] else electorates)
+        touched = self._dirty_uuids.intersection(decided).union(others)
+        claims = [key for uuid in touched for key in decided[uuid].claims]
+        self._changes.add(lost(self.facts, decided, found.left), found.written, claims)
 
     def open_claims(self, miner: bytes, now_ms: int) -> int:
         """How many claims of a miner have no verdict of the network, not counting those that have lapsed."""
@@ -764,10 +979,10 @@ class Ledger:
         return int(count)
 
     def uuids_deleted_by(self, request: bytes) -> set[str]:
-        """GPUs that deletions under one request id name, as far as their authors are permitted."""
-        rows = self._connection.execute("SELECT uuid, log FROM deletion WHERE request_id = ?", (request,))
-        permitted = self.weights.electorate.permitted
-        return {uuid for uuid, log in rows if permitted(self.facts.author(log))}
+        """GPUs that deletions under one request id name, as far as authors are permitted and their logs not cut."""
+        rows = self._connection.execute("SELECT uuid, log, seq FROM deletion WHERE request_id = ?", (request,))
+        permitted, facts = self.weights.electorate.permitted, self.facts
+        return {uuid for uuid, log, seq in rows if permitted(facts.author(log)) and not facts.is_void(log, seq)}
 
     def take_appended(self) -> list[Event]:
         """Own events written since the last call, to be sent once they are durable."""
@@ -784,6 +999,11 @@ class Ledger:
         found, self._voted = self._voted, []
         return found
 
+    def take_ended(self) -> list[LogId]:
+        """Logs of whose ends more became known since the last call."""
+        found, self._ended = list(self._ended), {}
+        return found
+
     def take_changes(self) -> Changes | None:
         """What transactions changed in the inventory since the last call, for those who follow it."""
         return self._changes.take()
@@ -791,18 +1011,23 @@ class Ledger:
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def _stored_own_log(self) -> LogId | None:
-        """The log that this database wrote last: never another one of its node key's, which a clone may be writing."""
-        held = self._meta(_OWN_LOG)
+        """The log that this database wrote last, while it may go on.
+
+        Never another one of its node key's, which a clone may be writing.
+        """
+        held = self._meta(OWN_LOG)
         if held is None or self._node_key is None:
             return None
         node_key, number = codec.fields(codec.unpack(held), 2, "own log")
         log = LogId(codec.binary(node_key, "node key", KEY_BYTES), codec.integer(number, "log number"))
-        return log if log.node_key == self._node_key.public_key and log in self._logs else None
+        if log.node_key != self._node_key.public_key or log not in self._logs:
+            return None
+        return log if self._logs[log].ends == NO_ENDS else None
 
-    def _disown(self, log: LogId) -> None:
-        """Stop writing the own log, also after a restart: somebody else writes it, too (rule 4)."""
-        self.foreign_own = log
-        self._connection.execute("DELETE FROM meta WHERE key = ?", (_OWN_LOG,))
+    def _disown(self, log: LogId, reason: str) -> None:
+        """Stop writing the own log, also after a restart: somebody else writes it, too, or it has ended (rule 4)."""
+        self.foreign_own, self.foreign_reason = log, reason
+        self._connection.execute("DELETE FROM meta WHERE key = ?", (OWN_LOG,))
 
     def _meta(self, key: str) -> bytes | None:
         row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -827,32 +1052,31 @@ class Ledger:
         self._dirty_claims.clear()
         self._dirty_uuids.clear()
         self._placed_uuids.clear()
+        self._recounted.clear()
         self._changes.clear()
         self._all_dirty = self._mandates_dirty = self._wrote = False
         self._new_claims.clear()
         self._voted.clear()
         self._appended.clear()
+        self._ended.clear()
         self._logs = {}
         self._per_hotkey = {}
         self._addresses = {hotkey for (hotkey,) in execute("SELECT hotkey FROM address")}
         self.facts = Facts(self._connection)
-        for key, node_key, number, hotkey in execute("SELECT log, node_key, number, hotkey FROM logs").fetchall():
-            log = LogId(node_key, number)
+        ends = of_all(self._connection)
+        for key, *log_id, hotkey, cut in execute("SELECT log, node_key, number, hotkey, cut FROM logs").fetchall():
+            log = LogId(*log_id)
             seq, event_id = execute(
                 "SELECT seq, id FROM events WHERE log = ? ORDER BY seq DESC LIMIT 1", (key,)
             ).fetchone()
-            prefix = self._prefix(key)
-            self.clock.observe(prefix.hlc)
-            self._logs[log] = LogState(key, log, hotkey, Head(seq, event_id), prefix)
+            state = LogState(key, log, hotkey, Head(seq, event_id), self._prefix(key), ends.get(log, NO_ENDS), cut)
+            self._logs[log] = self._counted_to(state)
+            self.clock.observe(self._logs[log].hlc)
             self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
-        self.forks_seen = [
-            (LogId(node_key, number), seq, seen_ms)
-            for node_key, number, seq, seen_ms in execute(
-                "SELECT node_key, number, seq, seen_ms FROM fork JOIN logs USING (log)"
-            )
-        ]
         self.own_log = self._stored_own_log()
         self.weights = Weights(self.network, pins.load(self._connection), self.facts.mandates())
+        if self.recount is not None:  # it may have been told of delegations that were undone
+            self.recount.weigh(Weights(self.network, self.recount.weights.electorate, self.facts.mandates()))
         self._settled_electorate = self.weights.electorate
         self._root = StateRoot()
         self._load_root()
@@ -878,13 +1102,18 @@ class Ledger:
         if delegate is None:
             return EMPTY
         (wire,) = execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (key, delegate)).fetchone()
-        # A valid event lies above all before it, so the highest HLC is its own or that of one behind it.
-        (hlc,) = execute(
-            "SELECT max(hlc) FROM events WHERE log = :log AND seq >= (SELECT seq FROM events"
-            " WHERE log = :log AND judged AND void IS NULL ORDER BY seq DESC LIMIT 1)",
-            {"log": key},
-        ).fetchone()
+        hlc = self._highest_hlc(key, None)
         return Prefix(Delegation.from_wire(codec.unpack(Event.decode(wire).payload)), hlc)
+
+    def _highest_hlc(self, key: int, cut: int | None) -> int:
+        """Highest HLC of a log's events below its cut; -1 when there are none."""
+        # A valid event lies above all before it, so the highest HLC is its own or that of one behind it.
+        (hlc,) = self._connection.execute(
+            "SELECT max(hlc) FROM events WHERE log = :log AND seq < :cut AND seq >= coalesce((SELECT seq FROM events"
+            " WHERE log = :log AND seq < :cut AND judged AND void IS NULL ORDER BY seq DESC LIMIT 1), 0)",
+            {"log": key, "cut": codec.INT_MAX if cut is None else cut},
+        ).fetchone()
+        return -1 if hlc is None else int(hlc)
 
     def _judge_what_is_known_now(self) -> None:
         """Rebuild if events wait that the build before could not judge, and this one knows other kinds than it did."""
@@ -899,29 +1128,25 @@ class Ledger:
     def _refresh_state(self) -> None:
         self.committed_weights = self.weights
         permitted = self.weights.electorate.permitted
-        heads = {log: state.head for log, state in self._logs.items() if permitted(state.hotkey)}
+        heads: dict[LogId, Head] = {}
+        ends: dict[LogId, Ends] = {}
+        for log, state in self._logs.items():
+            if permitted(state.hotkey):
+                if state.counted is not None:
+                    heads[log] = state.counted
+                if state.ends != NO_ENDS:
+                    ends[log] = state.ends
         self.state = State(
             dict(self._logs),
             heads,
             self._root.root(),
             self.weights.electorate.digest,
-            vector_digest(heads),
+            vector_digest(heads, ends),
             self._events,
             self._nodes,
+            ends,
+            self.own_log,
         )
-
-
-def _varying(row: Row) -> tuple[Any, ...]:
-    """Columns of ``node`` that votes and places change: status to instance_id."""
-    chute = row.chute
-    return (
-        row.status, row.created_hlc, row.verified_since, row.detail, chute_fields(chute),
-        chute and chute.chute_id, chute and chute.instance_id,
-    )  # fmt: skip
-
-
-def _chute(place: Place) -> Chute:
-    return Chute(place.chute_id, place.instance_id, place.verified, place.public, place.name, place.username)
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

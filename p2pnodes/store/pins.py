@@ -22,18 +22,19 @@ def load(connection: sqlite3.Connection) -> Electorate:
     if row is None:
         return EMPTY
     current, previous = codec.fields(codec.unpack(row[0]), 2, "electorate")
-    return Electorate(_pin(current), None if previous is None else _pin(previous))
+    return Electorate(read_pin(current), None if previous is None else read_pin(previous))
 
 
 def save(connection: sqlite3.Connection, electorate: Electorate) -> None:
     """Replace the stored electorate."""
     previous = electorate.previous
-    pins = codec.pack([_fields(electorate.current), None if previous is None else _fields(previous)])
+    pins = codec.pack([pin_fields(electorate.current), None if previous is None else pin_fields(previous)])
     connection.execute("DELETE FROM electorate")
     connection.execute("INSERT INTO electorate VALUES (?, ?)", (electorate.block, pins))
 
 
-def _fields(pin: Pin) -> list[codec.Value]:
+def pin_fields(pin: Pin) -> list[codec.Value]:
+    """A pin as a value of the canonical encoding: block, time, stakes, registrations and addresses, sorted."""
     return [
         pin.block,
         pin.time_ms,
@@ -43,7 +44,12 @@ def _fields(pin: Pin) -> list[codec.Value]:
     ]
 
 
-def _pin(value: codec.Value) -> Pin:
+def read_pin(value: codec.Value) -> Pin:
+    """The pin that ``pin_fields`` wrote.
+
+    Raises:
+        MalformedError: It is none.
+    """
     block, time_ms, validators, registered, addresses = codec.fields(value, 5, "pin")
     return Pin(
         codec.integer(block, "block"),

@@ -1,13 +1,13 @@
 """Which stored events make a proof of a GPU's claim (``model/proof.py``).
 
 Besides the registration and the votes these are, of each of their logs, the first event, which says for whom the log
-speaks, and the delegations that were the latest at a chosen event and now.
+speaks, and the delegations that were the latest at a chosen event and now. Nothing at or above a log's cut is chosen.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable
 
 from p2pnodes.model import inventory, proof
+from p2pnodes.model.codec import INT_MAX
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import FAILED, Event
 from p2pnodes.model.inventory import Carriage, Claim, Mandate, Vote, Weights
@@ -40,8 +40,8 @@ def gather(facts: Facts, uuid: str, weights: Weights) -> Proof | None:
     assert claim is not None, "BUG! a row names a claim that is not known"
     logs = _Logs(facts, weights)
     logs.choose(*_carriage(facts, key, claim, weights.electorate))
-    for vote, log in _votes(facts, key, weights):
-        logs.choose(log, logs.seq_at(log, vote.hlc))
+    for vote, log, seq in _votes(facts, key, weights):
+        logs.choose(log, seq)
         logs.enroll(vote.author, log)
     try:
         return proof.build(weights.network, weights.electorate, logs.events())
@@ -63,14 +63,17 @@ class _Logs:
     def choose(self, log: int, seq: int) -> None:
         """Take an event with what it needs of its log."""
         (before,) = self._execute("SELECT max(seq) FROM delegations WHERE log = ? AND seq < ?", (log, seq)).fetchone()
-        (latest,) = self._execute("SELECT max(seq) FROM delegations WHERE log = ?", (log,)).fetchone()
+        (latest,) = self._execute(
+            "SELECT max(seq) FROM delegations WHERE log = ? AND seq < ?",
+            (log, self._facts.cuts.get(log, INT_MAX)),
+        ).fetchone()
         self._seqs.setdefault(log, set()).update({0, before, seq, latest})
 
     def enroll(self, hotkey: bytes, log: int) -> None:
         """Take a delegation that lives at the electorate's time, from ``log`` if it has one, else from another."""
         delegations = self._execute(
             "SELECT log, max(seq), not_before, not_after FROM delegations JOIN logs USING (log) WHERE hotkey = ?"
-            " GROUP BY log ORDER BY log <> ?",
+            " AND (cut IS NULL OR seq < cut) GROUP BY log ORDER BY log <> ?",
             (hotkey, log),
         )
         for other, seq, *window in delegations.fetchall():
@@ -78,20 +81,6 @@ class _Logs:
             if hotkey in Weights(self._weights.network, self._weights.electorate, {hotkey: mandate}).enrolled:
                 self._seqs.setdefault(other, set()).update({0, seq})
                 return
-
-    def seq_at(self, log: int, hlc: int) -> int:
-        """Seq of the valid event with this HLC: it rises along the valid events of a log."""
-
-        def highest(seq: int) -> int:
-            row = self._execute(
-                "SELECT hlc FROM events WHERE log = ? AND seq <= ? AND judged AND void IS NULL"
-                " ORDER BY seq DESC LIMIT 1",
-                (log, seq),
-            ).fetchone()
-            return -1 if row is None else int(row[0])
-
-        (head,) = self._execute("SELECT max(seq) FROM events WHERE log = ?", (log,)).fetchone()
-        return bisect_left(range(head), hlc, key=highest)
 
     def events(self) -> Iterable[Event]:
         """Everything that was taken."""
@@ -109,16 +98,17 @@ def _carriage(facts: Facts, key: int, claim: Claim, electorate: Electorate) -> t
         (key,),
     )
     for log, seq, block, hlc in rows:
-        if inventory.counts(claim._replace(carriages=(Carriage(facts.author(log), block, hlc),)), electorate):
+        carriage = Carriage(facts.author(log), block, hlc, facts.is_void(log, seq))
+        if inventory.counts(claim._replace(carriages=(carriage,)), electorate):
             return log, seq
     raise ProofError(f"no proof: nothing that is stored makes claim {claim.id.hex()} count at block {electorate.block}")
 
 
-def _votes(facts: Facts, key: int, weights: Weights) -> list[tuple[Vote, int]]:
-    """The votes that help to prove a claim, each with its log."""
+def _votes(facts: Facts, key: int, weights: Weights) -> list[tuple[Vote, int, int]]:
+    """The votes that help to prove a claim, each with its log and seq."""
     rows = facts.connection.execute(
-        "SELECT log, hlc, finding, since, method, detail FROM verdict WHERE claim = ?", (key,)
+        "SELECT log, seq, hlc, finding, since, method, detail FROM verdict WHERE claim = ?", (key,)
     )
-    logs = {Vote(facts.author(log), *vote): log for log, *vote in rows.fetchall()}
-    live = inventory.live_votes(logs, weights)
-    return [(vote, logs[vote]) for vote in live.values() if vote.finding != FAILED]
+    places = {Vote(facts.author(log), *vote): (log, seq) for log, seq, *vote in rows.fetchall()}
+    live = inventory.live_votes(places, weights)
+    return [(vote, *places[vote]) for vote in live.values() if vote.finding != FAILED]

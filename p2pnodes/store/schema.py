@@ -17,7 +17,7 @@ SCHEMA: Final = 1
 """Schema that this build writes.
 
 Changes:
-    1: logs, events, facts, nodes.
+    1: logs with the proofs of their ends, events, facts, nodes.
 """
 
 LOWEST_SCHEMA_COMPATIBLE: Final = 1

@@ -3,25 +3,16 @@
 No part costs more than the claims that it looks at, so that a reader of everything takes its turn with all others.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Final, NamedTuple
-
-import orjson
 
 from p2pnodes.model import codec
 from p2pnodes.model.inventory import Chute, Weights
-from p2pnodes.model.stateroot import bucket_of
-from p2pnodes.store.facts import Facts, Task, chute_from
+from p2pnodes.store.facts import FROM_NODE, Facts, Task, chute_from, row_keys
 from p2pnodes.store.ledger import GPUS_PER_READ, batched
 
 CLAIMS_PER_PART: Final = 64
 """Claims that one part looks at, at most 640 GPUs: some 10 ms."""
-
-
-_FROM_NODE: Final = (
-    "FROM json_each(?) k CROSS JOIN node n ON n.bucket = json_extract(k.value, '$[0]')"
-    " AND n.uuid = json_extract(k.value, '$[1]')"
-)
 
 
 class NodeRow(NamedTuple):
@@ -68,9 +59,9 @@ def rows(facts: Facts, uuids: Collection[str]) -> dict[str, NodeRow]:
     """The rows of some GPUs, of those that have one."""
     query = (
         "SELECT n.uuid, n.claim, c.claim_id, n.miner, n.status, n.gpu_identifier, n.verified_since, n.detail, n.chute"
-        f" {_FROM_NODE} CROSS JOIN claim c ON c.claim = n.claim"
+        f" {FROM_NODE} CROSS JOIN claim c ON c.claim = n.claim"
     )
-    found = (NodeRow(*columns) for columns in facts.connection.execute(query, (_row_keys(uuids),)))
+    found = (NodeRow(*columns) for columns in facts.connection.execute(query, (row_keys(uuids),)))
     return {row.uuid: row._replace(chute=chute_from(row.chute)) for row in found}  # type: ignore[arg-type]
 
 
@@ -113,16 +104,11 @@ def owned(facts: Facts, miner: bytes) -> list[tuple[int, list[str]]]:
     for some in batched(claims, GPUS_PER_READ // 8):
         named = {key: _uuids(uuids) for key, uuids in some}
         all_named = {uuid for uuids in named.values() for uuid in uuids}
-        owner = dict(facts.connection.execute(f"SELECT n.uuid, n.claim {_FROM_NODE}", (_row_keys(all_named),)))
+        owner = dict(facts.connection.execute(f"SELECT n.uuid, n.claim {FROM_NODE}", (row_keys(all_named),)))
         for key, uuids in named.items():
             if own := [uuid for uuid in uuids if owner.get(uuid) == key]:
                 found.append((key, own))
     return found
-
-
-def _row_keys(uuids: Iterable[str]) -> str:
-    """The keys of some GPUs' rows, as _FROM_NODE takes them."""
-    return orjson.dumps([[bucket_of(uuid), uuid] for uuid in uuids]).decode()
 
 
 def _uuids(packed: bytes) -> list[str]:

@@ -46,24 +46,31 @@ SELECT p.uuid, lower(hex(p.claim_id)) AS claim_id, a.address AS validator, p.chu
 FROM placement p JOIN logs l USING (log) JOIN address a USING (hotkey);
 
 -- One row per log of each validator: who writes it, where it says it listens, how far we hold it.
---   hotkey, node_key, number (of the log), url, delegated_until, events (held), last_event_at
+--   hotkey, node_key, number (of the log), url, delegated_until, events (held), last_event_at,
+--   forked (seq of its lowest fork, or NULL), closed (events that its closing leaves good, or NULL),
+--   cut (first seq that counts for nothing, or NULL)
 DROP VIEW IF EXISTS peers;
 CREATE VIEW peers AS
 SELECT a.address AS hotkey, lower(hex(l.node_key)) AS node_key, l.number, d.url,
        strftime('%Y-%m-%dT%H:%M:%SZ', d.not_after, 'unixepoch') AS delegated_until,
        (SELECT max(seq) + 1 FROM events e WHERE e.log = l.log) AS events,
        strftime('%Y-%m-%dT%H:%M:%fZ', (SELECT hlc >> 16 FROM events e WHERE e.log = l.log ORDER BY seq DESC LIMIT 1)
-                / 1000.0, 'unixepoch') AS last_event_at
+                / 1000.0, 'unixepoch') AS last_event_at,
+       f.seq AS forked, CASE WHEN c.hotkey NOTNULL THEN coalesce(c.seq + 1, 0) END AS closed, l.cut
 FROM logs l JOIN address a USING (hotkey)
-LEFT JOIN delegations d ON d.log = l.log AND d.seq = (SELECT max(seq) FROM delegations m WHERE m.log = l.log);
+LEFT JOIN delegations d ON d.log = l.log
+    AND d.seq = (SELECT max(seq) FROM delegations m WHERE m.log = l.log AND (l.cut IS NULL OR m.seq < l.cut))
+LEFT JOIN fork f ON f.node_key = l.node_key AND f.number = l.number
+LEFT JOIN closing c ON c.node_key = l.node_key AND c.number = l.number AND c.hotkey = l.hotkey;
 
 -- One row per stored event, in order of arrival here.
 --   position, node_key and number (its log), seq, id, kind, at (its HLC), author (hotkey),
---   state (valid, void, unknown), reason (why void), bytes (on the wire)
+--   state (valid, void, unknown, cut: at or above the cut of its log), reason (why void), bytes (on the wire)
 DROP VIEW IF EXISTS event_log;
 CREATE VIEW event_log AS
 SELECT e.position, lower(hex(l.node_key)) AS node_key, l.number, e.seq, lower(hex(e.id)) AS id, e.kind,
        strftime('%Y-%m-%dT%H:%M:%fZ', (e.hlc >> 16) / 1000.0, 'unixepoch') AS at, a.address AS author,
-       CASE WHEN NOT e.judged THEN 'unknown' WHEN e.void IS NULL THEN 'valid' ELSE 'void' END AS state,
+       CASE WHEN NOT e.judged THEN 'unknown' WHEN e.void NOTNULL THEN 'void' WHEN e.seq >= l.cut THEN 'cut'
+            ELSE 'valid' END AS state,
        e.void AS reason, length(e.wire) AS bytes
 FROM events e JOIN logs l USING (log) JOIN address a USING (hotkey);

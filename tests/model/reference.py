@@ -1,7 +1,7 @@
 """f(events, E) once more, straight from design.md ("How one GPU's row is decided"): slow, plain, and only for tests.
 
-Shares no code with ``model/inventory`` but the types of its answer, works on all events at once, and weighs with
-fractions. Which events are valid is taken from ``judge``, log by log.
+Shares no code with ``model/inventory`` and ``model/branches`` but the types of its answer, works on all events of all
+branches at once, and weighs with fractions. Which events are valid is taken from ``judge``, branch by branch.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -11,7 +11,18 @@ from typing import NamedTuple
 from p2pnodes.model import codec
 from p2pnodes.model.claims import Body
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.events import Delegation, DeletePayload, Event, LogId, Place, Release, Verdict
+from p2pnodes.model.events import (
+    Close,
+    Delegation,
+    DeletePayload,
+    Event,
+    Evidence,
+    Header,
+    LogId,
+    Place,
+    Release,
+    Verdict,
+)
 from p2pnodes.model.inventory import Chute, Row
 from p2pnodes.model.network import Network
 from p2pnodes.model.validity import EMPTY, Judgement, judge
@@ -55,34 +66,89 @@ class Standing(NamedTuple):
     detail: str
 
 
-def valid_events(events: Iterable[Event]) -> list[Said]:
-    """The valid events among whole logs, each once, log by log."""
-    logs: dict[LogId, dict[int, Event]] = {}
+def counted_events(events: Iterable[Event], proofs: Iterable[Close | Evidence] = ()) -> list[Said]:
+    """The valid events that their logs' forks and closings leave, each once, log by log.
+
+    Args:
+        events: Of whatever branches, each with all before it.
+        proofs: Of ends, beside those that the events themselves are or bring.
+    """
+    logs: dict[LogId, dict[bytes, Event]] = {}
     for event in events:
-        logs.setdefault(event.log, {})[event.seq] = event
-    said: list[Said] = []
-    for log in logs.values():
-        prefix, author = EMPTY, b""
-        for seq in sorted(log):
-            judgement = judge(log[seq], prefix)
-            prefix = judgement.prefix
-            if isinstance(judgement.payload, Delegation):
-                author = judgement.payload.hotkey
-            if judgement.payload is not None:
-                said.append(Said(author, log[seq], judgement))
-    return said
+        logs.setdefault(event.log, {})[event.id] = event
+    told = [*proofs, *(said for log in logs.values() for event in log.values() if (said := _told(event)))]
+    return [said for log, held in logs.items() for said in _counted(log, held, told)]
+
+
+def _told(event: Event) -> Close | Evidence | None:
+    """The proof that an event brings."""
+    try:
+        if event.kind == "close":
+            return Close.from_wire(codec.unpack(event.payload))
+        return Evidence.from_wire(codec.unpack(event.payload)) if event.kind == "evidence" else None
+    except codec.MalformedError:
+        return None
+
+
+def _counted(log: LogId, held: Mapping[bytes, Event], told: Iterable[Close | Evidence]) -> list[Said]:
+    """The valid events of one log that count, of all its branches."""
+    ordered = sorted(held.values(), key=lambda event: event.seq)
+    judgements: dict[bytes, Judgement] = {}
+    for event in ordered:  # each by what its own branch says before it
+        before = judgements.get(event.previous)
+        judgements[event.id] = judge(event, before.prefix if before else EMPTY)
+    first = judgements[ordered[0].id].payload
+    hotkey = first.hotkey if isinstance(first, Delegation) else b""
+    forks = [one.seq for one in ordered for other in ordered if _rivals(one, other)]
+    forks += [header.seq for header in _headers(told) if header.log == log]
+    # The lowest fork counts: events at that seq and above are void on every branch.
+    left = [event for event in ordered if not forks or event.seq < min(forks)]
+    closings = [end.head for end in told if isinstance(end, Close) and end.log == log and end.hotkey == hotkey]
+    if None in closings:
+        left = []
+    elif heads := [head for head in closings if head is not None]:
+        seq, last = min(heads)
+        # Events outside the branch that ends in that id are void.
+        left = [event for event in left if event.seq < seq or event.id == last]
+        if last in held:
+            left = [event for event in left if event.id in _branch(held, last)]
+    return [Said(hotkey, event, judgements[event.id]) for event in left if judgements[event.id].payload is not None]
+
+
+def _rivals(one: Event, other: Event) -> bool:
+    return (one.seq, one.previous) == (other.seq, other.previous) and one.id != other.id
+
+
+def _headers(told: Iterable[Close | Evidence]) -> list[Header]:
+    return [Header.decode(end.first) for end in told if isinstance(end, Evidence)]
+
+
+def _branch(held: Mapping[bytes, Event], last: bytes) -> set[bytes]:
+    """The events of the branch that ends in an id."""
+    found: set[bytes] = set()
+    event = held.get(last)
+    while event is not None:
+        found.add(event.id)
+        event = held.get(event.previous)
+    return found
 
 
 class Reference:
     """What a set of events comes to under one electorate."""
 
-    def __init__(self, events: Iterable[Event], electorate: Electorate, network: Network) -> None:
-        """Work everything out."""
+    def __init__(
+        self,
+        events: Iterable[Event],
+        electorate: Electorate,
+        network: Network,
+        proofs: Iterable[Close | Evidence] = (),
+    ) -> None:
+        """Work everything out; ``proofs`` of ends may come beside those in ``events``."""
         self.electorate, self.network = electorate, network
         grace = electorate.previous.validators if electorate.previous else {}
         stakes = {**grace, **electorate.current.validators}
         # An event counts while its author's hotkey is permitted in E.
-        self.said = [said for said in valid_events(events) if said.author in stakes]
+        self.said = [said for said in counted_events(events, proofs) if said.author in stakes]
         self.enrolled = {hotkey: stake for hotkey, stake in stakes.items() if self._delegated(hotkey)}
         self.claims: dict[bytes, list[Recorded]] = {}
         self.deletes: dict[bytes, list[Ended]] = {}

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from p2pnodes.model.branches import ended_log
 from p2pnodes.model.clock import hlc_ms
-from p2pnodes.model.events import ABSTAIN, VERIFIED, Event
+from p2pnodes.model.events import ABSTAIN, VERIFIED, Close, Event, Evidence, Header, Place, Release, Verdict
 from p2pnodes.model.requests import request_id, seed_of, task_id_of
 from tests.model.reference import Reference
-from tests.model.world import VALIDATORS, Gatherer, World, arrivals, worlds
+from tests.model.world import VALIDATORS, Gatherer, Proof, World, arrivals, worlds
 from tests.support import NETWORK
 from tests.support import hotkey as hotkey_of
 
@@ -31,19 +32,29 @@ class TestStateIsAFunctionOfTheSet:
             assert daemon.rows(electorate) == Reference(world.events, electorate, NETWORK).rows()
             assert daemon.root(electorate) == Gatherer(world.events).root(electorate)
 
-    @settings(max_examples=80)
-    @given(world=worlds(), data=st.data())
-    def test_every_task_answers_what_the_design_says(self, world: World, data: st.DataObject) -> None:
-        daemon = Gatherer(data.draw(arrivals(world.events)))
+    @settings(max_examples=250)
+    @given(world=worlds(ends=True), data=st.data())
+    def test_whatever_branch_it_stored_and_whenever_the_proofs_came_the_rows_are_those_of_the_design(
+        self, world: World, data: st.DataObject
+    ) -> None:
+        """Forks and closings cut a log for everybody at one place: which branch a daemon heard first never matters."""
+        daemon = Gatherer(data.draw(arrivals((*world.events, *world.proofs))))
         for electorate in world.electorates:
-            reference = Reference(world.events, electorate, NETWORK)
+            assert daemon.rows(electorate) == Reference(world.events, electorate, NETWORK, world.loose).rows()
+
+    @settings(max_examples=80)
+    @given(world=worlds(ends=True), data=st.data())
+    def test_every_task_answers_what_the_design_says(self, world: World, data: st.DataObject) -> None:
+        daemon = Gatherer(data.draw(arrivals((*world.events, *world.proofs))))
+        for electorate in world.electorates:
+            reference = Reference(world.events, electorate, NETWORK, world.loose)
             tasks = daemon.tasks(electorate)
             assert {claim_id: (task.status, task.detail) for claim_id, task in tasks.items()} == {
                 claim_id: reference.task(claim_id) for claim_id in tasks
             }
 
     @settings(max_examples=40)
-    @given(world=worlds(), data=st.data())
+    @given(world=worlds(ends=True), data=st.data())
     def test_daemons_that_merge_in_any_order_end_equal(self, world: World, data: st.DataObject) -> None:
         """However the events are dealt to three daemons, after they exchange what they hold all three are equal."""
         places = data.draw(st.lists(st.integers(0, 2), min_size=len(world.events), max_size=len(world.events)))
@@ -54,23 +65,30 @@ class TestStateIsAFunctionOfTheSet:
         for place, daemon in enumerate(daemons):
             for other in data.draw(st.permutations([at for at in range(3) if at != place])):
                 daemon.receive(held[other])
+        for one in daemons:  # what each proved travels with the version vectors
+            for another in daemons:
+                one.receive(another.proofs())
         for electorate in world.electorates:
             assert len({daemon.root(electorate) for daemon in daemons}) == 1
 
     @settings(max_examples=40)
-    @given(world=worlds())
+    @given(world=worlds(ends=True))
     def test_a_log_without_a_permit_cannot_matter(self, world: World) -> None:
-        """Dropping every log whose hotkey holds no permit in E changes no row: nobody must store it."""
-        whole = Gatherer(world.events)
+        """Dropping every log whose hotkey holds no permit in E changes no row: nobody must store it.
+
+        A proof in it is another matter: it holds by itself, whoever brings it.
+        """
+        whole = Gatherer((*world.events, *world.proofs))
         for electorate in world.electorates:
             permitted = [event for event in world.events if electorate.permitted(whole.author(event.log))]
-            assert Gatherer(permitted).rows(electorate) == whole.rows(electorate)
+            assert Gatherer((*permitted, *world.proofs)).rows(electorate) == whole.rows(electorate)
 
     @settings(max_examples=40)
-    @given(world=worlds(), data=st.data())
+    @given(world=worlds(ends=True), data=st.data())
     def test_no_judgement_changes_with_what_arrives_later(self, world: World, data: st.DataObject) -> None:
         count = data.draw(st.integers(0, len(world.events)))
-        assert Gatherer(world.events[:count]).judged == Gatherer(world.events).judged[:count]
+        early = Gatherer(world.events[:count]).judged
+        assert early == Gatherer(world.events).judged[: len(early)]
 
 
 class TestARetryIsFree:
@@ -99,6 +117,86 @@ def test_drawn_worlds_reach_every_case() -> None:
 
     draw()
     assert not EXPECTED - seen.keys()
+
+
+def test_drawn_ends_reach_every_case() -> None:
+    """So do the worlds in which logs fork and are closed."""
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=300, phases=[Phase.generate], database=None)
+    @given(world=worlds(ends=True))
+    def draw(world: World) -> None:
+        seen.update(ended(world))
+
+    draw()
+    assert not EXPECTED_ENDS - seen.keys()
+
+
+EXPECTED_ENDS = {
+    "fork", "fork at the first event", "fork that only headers show", "request on both branches", "thief's verdict",
+    "closing of nothing good", "closing at the head", "closing in the middle", "closing of the other branch",
+    "closing at an event that does not exist", "closing ahead of its log", "stranger's closing", "several closings",
+    "two closings of one seq", "fork and closing", "proof in an event", "loose proof", "proof in a log that is cut",
+    "proof by who holds no permit", "request that is known and not carried", "earlier verdict counts again",
+    "earlier place counts again", "rows change",
+}  # fmt: skip
+
+
+def ended(world: World) -> set[str]:
+    """Which situations a world holds that have to do with the ends of logs."""
+    found: set[str] = set()
+    one, other = Gatherer((*world.events, *world.proofs)), Gatherer((*reversed(world.events), *world.proofs))
+    for proof in world.proofs:
+        found |= _ended_by(proof, one, other)
+    found |= {"loose proof"} if world.loose else set()
+    found |= {"fork that only headers show"} if {type(p) for p in world.loose} & {Evidence} else set()
+    closings = [proof for proof in world.proofs if isinstance(proof, Close)]
+    forked = {ended_log(proof) for proof in world.proofs if isinstance(proof, Evidence)}
+    for log in {close.log for close in closings}:
+        named = {(close.head.seq if close.head else -1, close.head) for close in closings if close.log == log}
+        found |= {"several closings"} if len({seq for seq, _ in named}) > 1 else set()
+        found |= {"two closings of one seq"} if len({seq for seq, _ in named}) < len(named) else set()
+        found |= {"fork and closing"} if log in forked else set()
+    carried = [{a.claim_id for _, judgement in daemon.judged for a in judgement.adds} for daemon in (one, other)]
+    found |= {"request that is known and not carried"} if carried[0] - one.claims().keys() else set()
+    found |= {"request on both branches"} if carried[0] != carried[1] else set()
+    counted = {event.id for event, _ in one.counted()}
+    said: dict[tuple[object, ...], bool] = {}
+    for event, judgement in one.judged:
+        payload = judgement.payload
+        if isinstance(payload, Proof):
+            found.add("proof in an event")
+            found |= set() if event.id in counted else {"proof in a log that is cut"}
+            permits = [electorate.permitted(one.author(event.log)) for electorate in world.electorates]
+            found |= set() if all(permits) else {"proof by who holds no permit"}
+        if isinstance(payload, Verdict | Place | Release):
+            key = (type(payload) is Verdict, payload.claim_id, event.log)
+            if event.id not in counted:
+                found |= {"thief's verdict"} if isinstance(payload, Verdict) else set()
+                kind = "verdict" if isinstance(payload, Verdict) else "place"
+                found |= {f"earlier {kind} counts again"} if said.get(key) else set()
+            said[key] = event.id in counted
+    for electorate in world.electorates:
+        without = [event for event in world.events if event.kind not in {"close", "evidence"}]
+        found |= {"rows change"} if one.rows(electorate) != Gatherer(without).rows(electorate) else set()
+    return found
+
+
+def _ended_by(proof: Proof, one: Gatherer, other: Gatherer) -> set[str]:
+    """Situations that lie in one proof."""
+    if isinstance(proof, Evidence):
+        return {"fork", "fork at the first event"} if Header.decode(proof.first).seq == 0 else {"fork"}
+    if proof.hotkey != one.author(proof.log):
+        return {"stranger's closing"}
+    if proof.head is None:
+        return {"closing of nothing good"}
+    stored = [{event.seq: event.id for event, _ in daemon.judged if event.log == proof.log} for daemon in (one, other)]
+    seq, last = proof.head
+    if last not in {*stored[0].values(), *stored[1].values()}:
+        return {"closing ahead of its log"} if seq > max(stored[0]) else {"closing at an event that does not exist"}
+    if last not in stored[0].values():
+        return {"closing of the other branch"}
+    return {"closing at the head"} if seq == max(stored[0]) else {"closing in the middle"}
 
 
 EXPECTED = {

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from p2pnodes.model import codec
 from p2pnodes.model.network import Network
 
 GENESIS = "ab" * 32
@@ -30,6 +31,28 @@ class TestNetworkId:
     def test_shares_are_millionths(self) -> None:
         network = Network(**BASE, quorum=2 / 3, min_share=0.1)
         assert (network.quorum_ppm, network.min_share_ppm) == (666_667, 100_000)
+
+
+class TestDifferences:
+    """Operators are told in which parameters two networks differ, as settings write them."""
+
+    def test_a_network_does_not_differ_from_itself(self) -> None:
+        assert Network(**BASE).differences(Network(**BASE).parameters) == []
+
+    def test_each_one_that_differs_is_named_with_both_values(self) -> None:
+        other = Network(**{**BASE, "netuid": 1, "quorum": 2 / 3})
+        found = Network(**BASE).differences(other.parameters)
+        assert [str(each) for each in found] == ["netuid is 1 there, 64 here", "quorum is 0.666667 there, 0.5 here"]
+        assert [each.seen_from_there() for each in found] == other.differences(Network(**BASE).parameters)
+
+    def test_the_network_id_hashes_exactly_these(self) -> None:
+        network = Network(**BASE)
+        assert network.id == codec.digest(codec.pack(["p2pnodes network", *network.parameters]), 16)
+
+    @pytest.mark.parametrize("theirs", [None, [], b"id", [1] * 6, [*Network(**BASE).parameters, 0]], ids=repr)
+    def test_what_is_no_list_of_parameters_is_malformed(self, theirs: codec.Value) -> None:
+        with pytest.raises(codec.MalformedError):
+            Network(**BASE).differences(theirs)
 
 
 @pytest.mark.parametrize(

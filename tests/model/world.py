@@ -1,18 +1,20 @@
 """A world of validators and miners for tests: what they write, and a daemon that keeps it all.
 
 ``worlds()`` draws a set of signed events with a course of electorates: miners fight over the same GPUs, delete and add
-again within one second; validators vote, change their minds, renew, abstain, enrol, lose and regain permits. Signed
-requests are cached by what they say, so that a drawn world is the same whenever hypothesis draws it again.
+again within one second; validators vote, change their minds, renew, abstain, enrol, lose and regain permits; on demand
+logs fork, are closed, and are told to be. Signed requests are cached by what they say, so that a drawn world is the
+same whenever hypothesis draws it again.
 """
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from hypothesis import strategies as st
 
 from p2pnodes.model import codec, inventory
+from p2pnodes.model.branches import NO_ENDS, Ends, ended_log, ends_by, rivalry
 from p2pnodes.model.clock import hlc_at, hlc_ms
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import (
@@ -22,14 +24,18 @@ from p2pnodes.model.events import (
     VERIFIED,
     AddPayload,
     Carry,
+    Close,
     Delegation,
     DeletePayload,
     Event,
+    Evidence,
     Head,
     LogId,
+    Payload,
     Place,
     Release,
     Verdict,
+    closing,
     delegate,
 )
 from p2pnodes.model.inventory import (
@@ -70,11 +76,27 @@ STEPS_S: Final = (0, 0, 0, 0, 1, 1, 400, 6 * HOUR_S, 20 * HOUR_S)
 """How far the clock moves before an action: mostly not at all, so that many things share a second."""
 
 
+Proof = Close | Evidence
+Heard = TypeVar("Heard")
+
+
 class World(NamedTuple):
-    """Events in the order in which they were written, and the electorates in the order in which the chain had them."""
+    """What there is to hear.
+
+    Attributes:
+        events: In the order in which they were written, of all branches.
+        electorates: In the order in which the chain had them.
+        loose: Proofs of logs' ends that no event brings.
+    """
 
     events: tuple[Event, ...]
     electorates: tuple[Electorate, ...]
+    loose: tuple[Proof, ...] = ()
+
+    @property
+    def proofs(self) -> tuple[Proof, ...]:
+        """Every proof of a log's end that anybody could have: loose ones, and those that the events bring or are."""
+        return (*self.loose, *proofs_in(self.events))
 
     @property
     def end_ms(self) -> int:
@@ -93,6 +115,28 @@ class World(NamedTuple):
             lines.append(f"  {event.log}#{event.seq} @{at_s:+.3f}s {event.kind} {content!r:.200}")
         lines.extend(f"  E {electorate.current!r} after {electorate.previous!r}" for electorate in self.electorates)
         return "\n".join(lines)
+
+
+def proofs_in(events: Sequence[Event]) -> list[Proof]:
+    """Every proof of a log's end that events bring, or are together."""
+    found: list[Proof] = []
+    by_place: dict[tuple[LogId, int], list[Event]] = {}
+    for event in events:
+        with suppress(codec.MalformedError):
+            if event.kind in {"close", "evidence"}:
+                payload = PAYLOADS[event.kind].from_wire(codec.unpack(event.payload))
+                assert isinstance(payload, Proof)
+                found.append(payload)
+        others = by_place.setdefault((event.log, event.seq), [])
+        found += [evidence for other in others if other.id != event.id and (evidence := rivalry(other, event))]
+        others.append(event)
+    return found
+
+
+@cache
+def signed_closing(uri: str, log: LogId, head: Head | None) -> Close:
+    """A closing of a log."""
+    return closing(hotkey(uri), NETWORK.id, log, head)
 
 
 @cache
@@ -134,6 +178,7 @@ class Script:
         self.deletes: list[Delete] = []
         self.requests: list[Event] = []
         self.since: dict[tuple[str, bytes], int] = {}
+        self.loose: list[Proof] = []
         self.logs: dict[str, list[Author]] = {uri: [] for uri in VALIDATORS}
         for uri, age_s in zip(VALIDATORS, FIRST_DELEGATED_S, strict=False):
             self.open_log(uri, at_ms=(NOW_S - age_s) * 1000)
@@ -145,7 +190,7 @@ class Script:
         delegation = signed_delegation(uri, author.log, NOW_S - 9 * DAY_S, NOW_S + 99 * DAY_S)
         self.events.append(author.write(delegation, at_ms=at_ms))
 
-    def write(self, author: Author, payload: AddPayload | DeletePayload | Carry | Delegation | Place | Release) -> None:
+    def write(self, author: Author, payload: Payload) -> None:
         """Append to a log, now."""
         event = author.write(payload, at_ms=self.now_ms)
         self.events.append(event)
@@ -177,6 +222,52 @@ class Script:
         claim_ids = sorted(set(own))
         named = claim_ids[: draw(st.integers(0, len(claim_ids)))] if draw(st.booleans()) else claim_ids
         self.write(author, DeletePayload(request, uuid, tuple(named)))
+
+    def fork(self, draw: st.DrawFn) -> None:
+        """Let a second daemon, or a thief, write a log on from one of its events; perhaps only a header shows it."""
+        uri, author = draw(st.sampled_from([(uri, log) for uri, logs in self.logs.items() for log in logs]))
+        if draw(st.booleans()) and self.adds:
+            placed, uuids = draw(st.sampled_from(self.adds))
+            self.write(author, Place(request_id(NETWORK.id, placed), uuids, *CHUTES[0]))
+        seq = draw(st.one_of(st.integers(0, len(author.events)), st.just(len(author.events))))
+        twin = Author(uri, number=author.log.number)
+        twin.events = author.events[:seq]
+        twin.head = Head(seq - 1, twin.events[-1].id) if seq else None
+        twin.clock.latest = twin.events[-1].hlc if seq else 0
+        said: Payload = Release(bytes(32), GPUS[:1])
+        for event in twin.events:  # take back what the log said last
+            if event.kind in {"place", "verdict"}:
+                word = PAYLOADS[event.kind].from_wire(codec.unpack(event.payload))
+                if isinstance(word, Place):
+                    said = Release(word.claim_id, word.uuids)
+                elif isinstance(word, Verdict):
+                    said = Verdict(word.claim_id, FAILED, "test", "stolen", None)
+        if not seq:
+            said = signed_delegation(uri, author.log, NOW_S - 9 * DAY_S, NOW_S + 98 * DAY_S)
+        rival = twin.write(said, at_ms=self.now_ms)
+        if seq < len(author.events) and draw(st.sampled_from((False, False, True))):
+            self.loose += [evidence for evidence in (rivalry(author.events[seq], rival),) if evidence]
+        else:
+            self.events.append(rival)
+            self.logs[uri].append(twin)
+
+    def end(self, draw: st.DrawFn, kind: str) -> Proof | None:
+        """A proof of some log's end: evidence of a fork, or a closing that names one of many things."""
+        if kind == "evidence":
+            forks = [proof for proof in proofs_in(self.events) if isinstance(proof, Evidence)]
+            return draw(st.sampled_from(forks)) if forks else None
+        uri, author = draw(st.sampled_from([(uri, log) for uri, logs in self.logs.items() for log in logs]))
+        last = draw(st.sampled_from(author.events))
+        named = (
+            *(author.head, author.head, Head(last.seq, last.id), Head(last.seq, last.id)),
+            *(Head(last.seq, closed_id) for closed_id in CLOSED_IDS),  # an event that does not exist
+            *[Head(len(author.events), bytes(32))] * 2,  # nor is there one at its seq, yet
+            None,
+        )
+        if draw(st.sampled_from((False, False, True))):  # and another one that names the same seq
+            self.loose.append(signed_closing(uri, author.log, Head(last.seq, draw(st.sampled_from(CLOSED_IDS)))))
+        stranger = draw(st.sampled_from((*[None] * 12, *VALIDATORS)))
+        return signed_closing(stranger or uri, author.log, draw(st.sampled_from(named)))
 
     def act(self, draw: st.DrawFn, kind: str) -> None:
         """Let somebody do something."""
@@ -236,6 +327,13 @@ class Script:
             case "carry" if self.requests:
                 carried = draw(st.lists(st.sampled_from(self.requests), min_size=1, max_size=3))
                 self.write(author, Carry(tuple(event.wire for event in carried)))
+            case "fork":
+                self.fork(draw)
+            case "close" | "evidence" if proof := self.end(draw, kind):
+                if draw(st.booleans()):
+                    self.write(author, proof)
+                else:
+                    self.loose.append(proof)
             case "open":
                 uri = draw(st.sampled_from(VALIDATORS))
                 if len(self.logs[uri]) < 3:
@@ -259,18 +357,24 @@ ACTIONS: Final = (
     *("contest", "second", "reuse", "place", "carry", "open", "renew", "noise"),
 )
 
+CLOSED_IDS: Final = (bytes(32), b"\xff" * 32)
+"""Below and above every id of an event."""
+
+ENDS: Final = ("fork", "fork", "close", "close", "evidence")
+
 ACTIONS_MIN: Final = 12
 ACTIONS_MAX: Final = 30
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> World:
-    """Draw a world."""
+def worlds(draw: st.DrawFn, *, ends: bool = False) -> World:
+    """Draw a world; with ``ends`` logs fork and are closed in it."""
     script = Script()
-    for kind in draw(st.lists(st.sampled_from(ACTIONS), min_size=ACTIONS_MIN, max_size=ACTIONS_MAX)):
+    actions = (*ACTIONS, *ENDS) if ends else ACTIONS
+    for kind in draw(st.lists(st.sampled_from(actions), min_size=ACTIONS_MIN, max_size=ACTIONS_MAX)):
         script.now_ms += draw(st.sampled_from(STEPS_S)) * 1000
         script.act(draw, kind)
-    return World(tuple(script.events), draw(electorates()))
+    return World(tuple(script.events), draw(electorates()), tuple(script.loose))
 
 
 @st.composite
@@ -297,35 +401,82 @@ def electorates(draw: st.DrawFn) -> tuple[Electorate, ...]:
 
 
 @st.composite
-def arrivals(draw: st.DrawFn, events: Sequence[Event]) -> list[Event]:
-    """Draw an order of arrival: every event at least once, some twice."""
-    again = draw(st.lists(st.sampled_from(events), max_size=5)) if events else []
-    return draw(st.permutations([*events, *again]))
+def arrivals(draw: st.DrawFn, heard: Sequence[Heard]) -> list[Heard]:
+    """Draw an order of arrival: everything at least once, some things twice."""
+    again: list[Heard] = draw(st.lists(st.sampled_from(heard), max_size=5)) if heard else []
+    return draw(st.permutations([*heard, *again]))
 
 
 class Gatherer:
-    """A daemon without a store: takes events in any order, and hands all they say to the pure functions."""
+    """A daemon without a store: takes events in any order, and hands all they say to the pure functions.
 
-    def __init__(self, events: Iterable[Event] = ()) -> None:
-        """Receive ``events`` in order."""
+    Of a log that forks it stores the branch that it heard of first, as a daemon does.
+    """
+
+    def __init__(self, heard: Iterable[Event | Proof] = ()) -> None:
+        """Hear all this in order."""
         self._stored: dict[LogId, list[Event]] = {}
-        self._waiting: dict[LogId, dict[int, Event]] = {}
+        self._waiting: dict[LogId, dict[bytes, Event]] = {}
         self._prefixes: dict[LogId, Prefix] = {}
+        self._forks: dict[LogId, Ends] = {}
+        self._closings: dict[tuple[LogId, bytes], Ends] = {}
         self.judged: list[tuple[Event, Judgement]] = []
-        self.receive(events)
+        self.receive(heard)
 
-    def receive(self, events: Iterable[Event]) -> None:
-        """Take events in any order, any number of times; what lacks its predecessor waits."""
-        for event in events:
-            stored = self._stored.setdefault(event.log, [])
-            waiting = self._waiting.setdefault(event.log, {})
-            if event.seq >= len(stored):
-                waiting[event.seq] = event
-            while following := waiting.pop(len(stored), None):
-                judgement = judge(following, self._prefixes.get(event.log, EMPTY))
-                self._prefixes[event.log] = judgement.prefix
-                self.judged.append((following, judgement))
-                stored.append(following)
+    def receive(self, heard: Iterable[Event | Proof]) -> None:
+        """Take events and proofs of ends in any order, any number of times; what lacks its predecessor waits."""
+        for item in heard:
+            if isinstance(item, Proof):
+                self._end(item)
+                continue
+            stored = self._stored.setdefault(item.log, [])
+            waiting = self._waiting.setdefault(item.log, {})
+            waiting[item.id] = item
+            while following := next((event for event in waiting.values() if event.seq <= len(stored)), None):
+                del waiting[following.id]
+                if following.seq < len(stored):
+                    held = stored[following.seq]
+                    if held.id != following.id and (evidence := rivalry(held, following)):
+                        self._end(evidence)
+                elif following.previous == (stored[-1].id if stored else b""):
+                    self._store(following)
+
+    def _store(self, event: Event) -> None:
+        judgement = judge(event, self._prefixes.get(event.log, EMPTY))
+        self._prefixes[event.log] = judgement.prefix
+        self.judged.append((event, judgement))
+        self._stored[event.log].append(event)
+        if isinstance(judgement.payload, Proof):
+            self._end(judgement.payload)
+
+    def _end(self, proof: Proof) -> None:
+        log = ended_log(proof)
+        if isinstance(proof, Evidence):
+            self._forks[log] = self._forks.get(log, NO_ENDS).merged(ends_by(proof))
+        else:
+            key = log, proof.hotkey
+            self._closings[key] = self._closings.get(key, NO_ENDS).merged(ends_by(proof))
+
+    def proofs(self) -> list[Proof]:
+        """What it knows of the ends of logs."""
+        known = (*self._forks.values(), *self._closings.values())
+        return [proof for ends in known for proof in ends if proof is not None]
+
+    def cut(self, log: LogId) -> int | None:
+        """First seq of a stored log that counts for nothing."""
+        stored = self._stored[log]
+        closed = self._closings.get((log, self.author(log)), NO_ENDS)
+        ends = self._forks.get(log, NO_ENDS).merged(closed)
+        return ends.cut(lambda seq: stored[seq].id if seq < len(stored) else None)
+
+    def counted(self) -> list[tuple[Event, Judgement]]:
+        """What lies below the cuts, in order of arrival."""
+        cuts = {log: self.cut(log) for log, stored in self._stored.items() if stored}
+        return [
+            (event, judgement)
+            for event, judgement in self.judged
+            if (cut := cuts[event.log]) is None or event.seq < cut
+        ]
 
     @property
     def events(self) -> list[Event]:
@@ -342,7 +493,7 @@ class Gatherer:
         """What the logs say about each validator."""
         windows: dict[bytes, dict[LogId, tuple[int, int]]] = {}
         first: dict[bytes, int] = {}
-        for event, judgement in self.judged:
+        for event, judgement in self.counted():
             if isinstance(judgement.payload, Delegation):
                 held = judgement.payload
                 windows.setdefault(held.hotkey, {})[event.log] = (held.not_before, held.not_after)
@@ -350,9 +501,9 @@ class Gatherer:
         return {hotkey: Mandate(tuple(logs.values()), first[hotkey]) for hotkey, logs in windows.items()}
 
     def claims(self) -> dict[bytes, Claim]:
-        """Every claim that a valid event brings, by id."""
+        """Every claim that a valid event brings that counts, by id."""
         found: dict[bytes, Claim] = {}
-        for event, judgement in self.judged:
+        for event, judgement in self.counted():
             for carried in judgement.adds:
                 request = carried.payload.request
                 carriage = Carriage(self.author(event.log), carried.payload.electorate_block, carried.hlc)
@@ -364,9 +515,9 @@ class Gatherer:
         return found
 
     def deletions(self) -> dict[bytes, Deletion]:
-        """Every delete request that a valid event brings, by id."""
+        """Every delete request that a valid event brings that counts, by id."""
         found: dict[bytes, Deletion] = {}
-        for event, judgement in self.judged:
+        for event, judgement in self.counted():
             for carried in judgement.deletes:
                 request, payload = carried.payload.request, carried.payload
                 carriage = DeleteCarriage(self.author(event.log), payload.uuid, frozenset(payload.claim_ids))
@@ -377,9 +528,9 @@ class Gatherer:
         return found
 
     def votes(self) -> dict[bytes, list[Vote]]:
-        """Every valid verdict, by claim id."""
+        """Every valid verdict that counts, by claim id."""
         found: dict[bytes, list[Vote]] = {}
-        for event, judgement in self.judged:
+        for event, judgement in self.counted():
             if isinstance(judgement.payload, Verdict):
                 said = judgement.payload
                 vote = Vote(self.author(event.log), event.hlc, said.finding, said.since, said.method, said.detail)
@@ -387,9 +538,9 @@ class Gatherer:
         return found
 
     def placements(self) -> dict[str, list[Placement]]:
-        """Every valid place and release, by GPU."""
+        """Every valid place and release that counts, by GPU."""
         found: dict[str, list[Placement]] = {}
-        for event, judgement in self.judged:
+        for event, judgement in self.counted():
             if isinstance(judgement.payload, Place | Release):
                 said = judgement.payload
                 chute = Chute(*said[2:]) if isinstance(said, Place) else None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pnodes.model.events import ABSTAIN, FAILED, VERIFIED
+from p2pnodes.model.events import ABSTAIN, FAILED, VERIFIED, Head, closing
 from p2pnodes.model.requests import request_id
 from p2pnodes.store import checks
 from p2pnodes.store.checks import NOTE_CHARS_MAX, Check
@@ -173,6 +173,44 @@ class TestBook:
         with network.ledger.transaction():
             checks.drop_check(facts, bytes(32))
         assert checks.read_check(facts, bytes(32)) is None
+
+
+class TestCut:
+    """What was said above the cut of an own log is due again, and nothing else."""
+
+    LIFE_MS = TTL_MS * 8 // 10
+
+    def cut(self, network: Network, good: int) -> None:
+        """Let the own log be closed behind some events, and the book be brought in step."""
+        last = network.own.events[good - 1]
+        close = closing(network.own.hotkey, NETWORK.id, network.own.log, Head(last.seq, last.id))
+        with network.ledger.transaction():
+            network.ledger.receive_proofs([close], NOW_MS)
+            checks.drop_unsaid(network.ledger.facts, OWN, self.LIFE_MS)
+
+    def test_a_verdict_that_is_gone_is_due_again(self, network: Network) -> None:
+        kept, gone = network.claim("gpu-1"), network.claim("gpu-2")
+        network.hear(network.own.verdict(kept), network.own.verdict(gone))
+        for claim_id in (kept, gone):
+            network.enter(claim_id, Check(NOW_MS + TTL_MS // 2))
+        assert network.due() == []
+        self.cut(network, good=4)
+        assert network.due() == [gone]
+        assert checks.read_check(network.ledger.facts, kept) is not None
+
+    def test_a_renewal_that_is_gone_is_due_before_what_it_renewed_lapses(self, network: Network) -> None:
+        claim_id = network.claim("gpu-1")
+        network.hear(network.own.verdict(claim_id), network.own.verdict(claim_id, at_ms=NOW_MS + TTL_MS // 2))
+        network.enter(claim_id, Check(NOW_MS + TTL_MS))
+        self.cut(network, good=3)
+        assert checks.read_check(network.ledger.facts, claim_id) is None
+
+    def test_a_fault_says_nothing_and_stays_in_the_book(self, network: Network) -> None:
+        claim_id = network.claim("gpu-1")
+        entry = Check(NOW_MS + 5_000, faults=3, note="service down")
+        network.enter(claim_id, entry)
+        self.cut(network, good=2)
+        assert checks.read_check(network.ledger.facts, claim_id) == entry
 
 
 class TestProspect:

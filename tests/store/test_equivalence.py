@@ -17,12 +17,12 @@ from p2pnodes.store.facts import chute_from
 from p2pnodes.store.ledger import Ledger, Result
 from p2pnodes.store.schema import open_writer
 from tests.model.reference import Reference
-from tests.model.world import World, arrivals, worlds
+from tests.model.world import Proof, World, arrivals, proofs_in, worlds
 from tests.support import NETWORK
 
 pytestmark = pytest.mark.timeout(400)  # hypothesis may look 300 s for a smaller example before it tells of a failure
 
-SETTLED = {Result.STORED, Result.KNOWN}
+SETTLED = {Result.STORED, Result.KNOWN, Result.FORK}
 
 
 class Replica:
@@ -32,10 +32,17 @@ class Replica:
         self.ledger = Ledger(open_writer(":memory:"), NETWORK)
         self._now_ms = now_ms
         self._waiting: list[Event] = []
+        self._proofs: list[Proof] = []
 
-    def hear(self, events: Sequence[Event]) -> None:
-        """Take one batch in one transaction; what has a gap before it or no permit waits."""
-        self._waiting.extend(events)
+    def hear(self, heard: Sequence[Event | Proof]) -> None:
+        """Take one batch in one transaction; what has a gap before it or no permit waits.
+
+        Proofs of the ends of logs that are not held yet come again: with every version vector.
+        """
+        self._waiting.extend(item for item in heard if isinstance(item, Event))
+        self._proofs.extend(item for item in heard if not isinstance(item, Event))
+        with self.ledger.transaction():
+            self.ledger.receive_proofs(self._proofs, self._now_ms)
         stored = True
         while stored and self._waiting:
             with self.ledger.transaction():
@@ -43,6 +50,8 @@ class Replica:
             assert {outcome.result for outcome in outcomes} <= SETTLED | {Result.GAP, Result.REFUSED}
             stored = any(outcome.result is Result.STORED for outcome in outcomes)
             self._waiting = [outcome.event for outcome in outcomes if outcome.result not in SETTLED]
+        with self.ledger.transaction():
+            self.ledger.receive_proofs(self._proofs, self._now_ms)
 
     def weigh(self, electorate: Electorate) -> None:
         """Take another electorate, and hear again what was refused under the one before."""
@@ -66,12 +75,12 @@ class Replica:
 
 
 @st.composite
-def histories(draw: st.DrawFn, world: World) -> list[Sequence[Event] | Electorate]:
-    """Draw how a daemon lives through a world: batches of events with the electorates somewhere between them."""
-    order = draw(arrivals(world.events))
+def histories(draw: st.DrawFn, world: World) -> list[Sequence[Event | Proof] | Electorate]:
+    """Draw how a daemon lives through a world: batches of what it hears with the electorates somewhere between them."""
+    order: list[Event | Proof] = draw(arrivals((*world.events, *world.proofs)))
     cuts = sorted(draw(st.lists(st.integers(0, len(order)), max_size=6)))
     batches = [order[start:end] for start, end in zip([0, *cuts], [*cuts, len(order)], strict=True)]
-    life: list[Sequence[Event] | Electorate] = list(batches)
+    life: list[Sequence[Event | Proof] | Electorate] = list(batches)
     at = 0
     for electorate in world.electorates:  # in their order; a daemon that was away sees only the last ones
         if electorate is world.electorates[-1] or draw(st.booleans()):
@@ -81,7 +90,7 @@ def histories(draw: st.DrawFn, world: World) -> list[Sequence[Event] | Electorat
     return life
 
 
-def live(life: Sequence[Sequence[Event] | Electorate], now_ms: int) -> Replica:
+def live(life: Sequence[Sequence[Event | Proof] | Electorate], now_ms: int) -> Replica:
     replica = Replica(now_ms)
     for step in life:
         if isinstance(step, Electorate):
@@ -100,29 +109,45 @@ class TestEveryHistoryEndsInTheSameInventory:
         replica = live(data.draw(histories(world)), world.end_ms)
         replica.check(Reference(world.events, world.electorates[-1], NETWORK).rows())
 
+    @settings(max_examples=250)
+    @given(world=worlds(ends=True), data=st.data())
+    def test_where_logs_fork_and_end_everybody_ends_with_the_rows_of_the_design(
+        self, world: World, data: st.DataObject
+    ) -> None:
+        """Whatever branch came first, and whether proofs came before their log or after: same rows, same vectors."""
+        one, other = (live(data.draw(histories(world)), world.end_ms) for _ in range(2))
+        expected = Reference(world.events, world.electorates[-1], NETWORK, world.loose).rows()
+        one.check(expected)
+        other.check(expected)
+        states = [replica.ledger.state for replica in (one, other)]
+        assert states[0].heads == states[1].heads
+        assert states[0].vector_digest == states[1].vector_digest
+        marks = [{log: ends.mark for log, ends in state.ends.items()} for state in states]
+        assert marks[0] == marks[1]
+
     @settings(max_examples=40)
-    @given(world=worlds())
+    @given(world=worlds(ends=True))
     def test_rows_follow_the_electorate_step_by_step(self, world: World) -> None:
         """An electorate on events that were stored under another one gives the rows that it gives from scratch."""
         replica = Replica(world.end_ms)
-        replica.hear(world.events)
+        replica.hear((*world.events, *world.proofs))
         for electorate in world.electorates:
             replica.weigh(electorate)
-            replica.check(Reference(world.events, electorate, NETWORK).rows())
+            replica.check(Reference(world.events, electorate, NETWORK, world.loose).rows())
 
     @settings(max_examples=100)
-    @given(world=worlds())
+    @given(world=worlds(ends=True))
     def test_rows_follow_events_one_by_one(self, world: World) -> None:
-        """After every single event the rows are those of the events so far."""
+        """After every single event the rows are those of the events so far, and of the proofs that they bring."""
         replica = Replica(world.end_ms)
         electorate = world.electorates[-1]
         replica.weigh(electorate)
         for count, event in enumerate(world.events, start=1):
-            replica.hear([event])
+            replica.hear([event, *proofs_in(world.events[:count])])
             replica.check(Reference(world.events[:count], electorate, NETWORK).rows())
 
-    @settings(max_examples=40)
-    @given(world=worlds(), data=st.data())
+    @settings(max_examples=80)
+    @given(world=worlds(ends=True), data=st.data())
     def test_a_rebuild_and_a_restart_change_nothing(self, world: World, data: st.DataObject) -> None:
         ledger = live(data.draw(histories(world)), world.end_ms).ledger
         before, rows = ledger.state, list(ledger.rows())

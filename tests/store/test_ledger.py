@@ -8,7 +8,7 @@ from p2pnodes.model import codec
 from p2pnodes.model import events as events_module
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import StoreError, WritesRefusedError
-from p2pnodes.model.events import Carry, Event, LogId, Verdict, delegate
+from p2pnodes.model.events import Carry, Event, Head, LogId, Verdict, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
 from p2pnodes.model.requests import request_id
@@ -16,7 +16,7 @@ from p2pnodes.model.stateroot import state_root
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.ledger import Ledger, Outcome, Result
 from p2pnodes.store.schema import open_writer
-from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, hotkey, memory_ledger
+from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, forks, hotkey, memory_ledger
 
 
 def receive(ledger: Ledger, *events: Event, now_ms: int = NOW_MS) -> list[Outcome]:
@@ -98,8 +98,8 @@ class TestReceive:
         twin.head, twin.clock.latest = author.head and author.head._replace(seq=0, id=first.id), first.hlc
         rival = twin.verdict(bytes([1]) * 32)
         assert results(ledger, rival) == [Result.FORK]
-        assert [(log, seq) for log, seq, _ in ledger.forks_seen] == [(author.log, 1)]
-        assert ledger.state.heads == {author.log: author.head}
+        assert forks(ledger) == {author.log: 1}
+        assert ledger.state.heads == {author.log: Head(0, first.id)}
 
     def test_an_event_that_continues_another_branch_is_a_fork(self, ledger: Ledger) -> None:
         author, twin = Author("//validator1"), Author("//validator1")

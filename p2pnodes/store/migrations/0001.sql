@@ -1,5 +1,6 @@
 -- Schema 1. Lowest build that may open it: 0.1.0.
--- The log (logs, events) is the truth; every other table is derived from it and can be rebuilt from it.
+-- The log (logs, events) and the proofs of where logs end (fork, closing) are the truth; every other table is derived
+-- from them and can be rebuilt from them.
 
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
@@ -16,8 +17,10 @@ CREATE TABLE logs (
     node_key BLOB NOT NULL,
     number   INTEGER NOT NULL,
     hotkey   BLOB NOT NULL,          -- every valid event of a log speaks for the hotkey of its seq 0
+    cut      INTEGER,                -- first seq that counts for nothing (fork, closing); NULL while all of it counts
     UNIQUE (node_key, number)
 );
+CREATE INDEX logs_cut ON logs (log, cut) WHERE cut NOTNULL;
 
 CREATE TABLE events (
     position INTEGER PRIMARY KEY,    -- order of arrival here; differs between peers
@@ -28,11 +31,39 @@ CREATE TABLE events (
     kind     TEXT NOT NULL,
     judged   INTEGER NOT NULL,       -- 0: of a kind or version that this build does not know
     void     TEXT,                   -- why the event is void; NULL when valid or not judged
+    before   BLOB,                   -- of a verdict, place or release below the cut: seq of the word of its log that
+                                     -- it replaces, for each GPU; msgpack, NULL when it replaces none
     wire     BLOB NOT NULL,          -- the signed bytes as received
     UNIQUE (log, seq)
 );
 
--- What valid events state. One row per statement, never per opinion of who counts.
+-- Where logs end, proved by signatures. By log and not by its row, because a proof may come before its log.
+
+CREATE TABLE fork (                  -- the lowest fork of each log: two signed headers, in ascending order of their ids
+    node_key         BLOB NOT NULL,
+    number           INTEGER NOT NULL,
+    seq              INTEGER NOT NULL,
+    first            BLOB NOT NULL,
+    first_signature  BLOB NOT NULL,
+    second           BLOB NOT NULL,
+    second_signature BLOB NOT NULL,
+    seen_ms          INTEGER NOT NULL,
+    PRIMARY KEY (node_key, number)
+) WITHOUT ROWID;
+
+CREATE TABLE closing (               -- the lowest closing of each log by each hotkey: only that of the log counts
+    node_key  BLOB NOT NULL,
+    number    INTEGER NOT NULL,
+    hotkey    BLOB NOT NULL,
+    seq       INTEGER,               -- of the last event that it leaves good; NULL for none
+    id        BLOB,                  -- of that event
+    signature BLOB NOT NULL,
+    seen_ms   INTEGER NOT NULL,
+    PRIMARY KEY (node_key, number, hotkey)
+) WITHOUT ROWID;
+
+-- What valid events state. One row per statement, never per opinion of who counts; only of verdicts and places, of
+-- which each log has a latest one, those at or above its cut are left out.
 
 CREATE TABLE delegations (
     log        INTEGER NOT NULL,
@@ -89,9 +120,10 @@ CREATE TABLE deletion (
 ) WITHOUT ROWID;
 CREATE INDEX deletion_request ON deletion (request_id);
 
-CREATE TABLE verdict (                   -- the latest of each log: HLCs rise along a log
+CREATE TABLE verdict (                   -- the latest of each log below its cut: HLCs rise along a log
     claim   INTEGER NOT NULL,
     log     INTEGER NOT NULL,
+    seq     INTEGER NOT NULL,
     hlc     INTEGER NOT NULL,
     finding TEXT NOT NULL,
     since   INTEGER,
@@ -100,22 +132,15 @@ CREATE TABLE verdict (                   -- the latest of each log: HLCs rise al
     PRIMARY KEY (claim, log)
 ) WITHOUT ROWID;
 
-CREATE TABLE placement (                 -- the latest of each log
+CREATE TABLE placement (                 -- the latest of each log below its cut
     uuid     TEXT NOT NULL,
     claim_id BLOB NOT NULL,
     log      INTEGER NOT NULL,
+    seq      INTEGER NOT NULL,
     hlc      INTEGER NOT NULL,
     chute    BLOB,                       -- msgpack; NULL after a release
     PRIMARY KEY (uuid, claim_id, log)
 ) WITHOUT ROWID;
-
-CREATE TABLE fork (                      -- the first rival seen of each log
-    log       INTEGER PRIMARY KEY,
-    seq       INTEGER NOT NULL,
-    header    BLOB NOT NULL,
-    signature BLOB NOT NULL,
-    seen_ms   INTEGER NOT NULL
-);
 
 CREATE TABLE electorate (
     block INTEGER PRIMARY KEY,
