@@ -12,7 +12,7 @@ import asyncio
 import random
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from os import strerror
 from socket import SHUT_RDWR
@@ -24,10 +24,10 @@ from aiohttp import hdrs, web
 from nacl.utils import random as random_bytes
 from yarl import URL
 
-from p2pnodes.gossip.bans import Bans
+from p2pnodes.gossip.bans import Ban, Bans
 from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES, Channel
 from p2pnodes.gossip.dials import Dial, Dials
-from p2pnodes.gossip.engine import TICK_MS, Close, Effect, Engine, Notice, Read, Send, SessionId, Store
+from p2pnodes.gossip.engine import TICK_MS, Close, Effect, Engine, Notice, Prove, Read, Send, SessionId, Store
 from p2pnodes.gossip.frames import FRAME_BYTES_MAX
 from p2pnodes.gossip.handshake import (
     HandshakeError,
@@ -66,6 +66,9 @@ HANDSHAKE_S_MAX: Final = 10.0
 
 SESSIONS_MAX: Final = 256
 """Open sessions; a subnet has at most as many validators."""
+
+OBSERVERS_MAX: Final = 64
+"""How many of them may be observers': anybody can be one, under as many hotkeys as he likes; validators need room."""
 
 DIALS_AT_ONCE_MAX: Final = 32
 HEARTBEAT_S: Final = 10.0
@@ -161,6 +164,8 @@ class Driver:
         on_outcomes: Callable[[list[Outcome]], None],
         address: Callable[[web.Request], str] = lambda request: request.remote or "unknown",
         allow_private_addresses: bool = False,
+        observers: bool = False,
+        closed: Callable[[LogId], bool] | None = None,
     ) -> None:
         """Take what sessions need; ``start`` begins to dial.
 
@@ -175,6 +180,8 @@ class Driver:
             on_outcomes: Called with what became of received events.
             address: Where a connection comes from, for the bound of strangers at one address.
             allow_private_addresses: Also dial private, loopback and link-local addresses, for devnets.
+            observers: Whether peers without a permit are talked to, OBSERVERS_MAX of them.
+            closed: Whether a log was closed by its hotkey, so that its daemon is not talked to; else the store's word.
         """
         self._node_key = node_key
         self._delegation = delegation
@@ -186,13 +193,17 @@ class Driver:
         self._on_outcomes = on_outcomes
         self._address = address
         self._allow_private = allow_private_addresses
-        self._engine = Engine(network, store, rng)
+        self._observers = observers
+        self._closed = self._is_closed if closed is None else closed
+        self._engine = Engine(network, store, rng, permitted=lambda hotkey: electorate().permitted(hotkey))
         self._effects: deque[Effect] = deque()
         self._performing = False
         self._links: dict[SessionId, _Link] = {}
         self._sessions = 0
         self._pairs = Pairs(node_key.public_key)
         self._bans = Bans()
+        self._observer_bans = Bans()
+        """Apart from the others: who has hotkeys for nothing must not make validators' bans be forgotten."""
         self._dials = Dials()
         self._lobby: Lobby[asyncio.Task[None]] = Lobby()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -238,30 +249,47 @@ class Driver:
         """Push own events, which are durable now."""
         self._perform(self._engine.appended(events, self._clock()))
 
+    def ended(self, logs: Collection[LogId]) -> None:
+        """Tell peers of logs of whose ends more is known now; see ``Commit.ended``."""
+        self._perform(self._engine.ended(logs, self._clock()))
+
     # -- what others ask ---------------------------------------------------------------------------------------------
+
+    def addresses(self) -> dict[bytes, str]:
+        """Hotkey -> base URL, by what peers showed or told of; see ``Engine.addresses``."""
+        return self._engine.addresses()
 
     def own_head_reports(self) -> dict[bytes, Head | None]:
         """What peers hold of our own log; see ``Engine.own_head_reports``."""
         own = self._store.ledger.own_log
         return {} if own is None else self._engine.own_head_reports(own)
 
+    def own_end_reports(self) -> set[bytes]:
+        """Who says that our own log has ended; see ``Engine.own_end_reports``."""
+        own = self._store.ledger.own_log
+        return set() if own is None else self._engine.own_end_reports(own)
+
     def clock_offset_ms(self) -> int | None:
         """See ``Engine.clock_offset_ms``."""
         return self._engine.clock_offset_ms()
 
     def online(self) -> bool:
-        """Whether there is reason to believe that this daemon's network works: a peer was heard, or none is known."""
-        if not self._links:
+        """Whether there is reason to believe that this daemon's network works: a peer was heard, or none is known.
+
+        An observer may sit anywhere, and be anybody: it is no reason.
+        """
+        heard_s = max((link.heard_s for link in self._links.values() if not link.peer.observer), default=None)
+        if heard_s is None:
             return next(iter(self._dials), None) is None
-        return _now_s() - max(link.heard_s for link in self._links.values()) < ONLINE_S_MAX
+        return _now_s() - heard_s < ONLINE_S_MAX
 
     def status(self) -> dict[str, Any]:
         """What operators see, JSON-able.
 
         ``peers`` has a row for each open session and for each address without one: ``hotkey`` (None until somebody has
         answered there), ``url``, ``connected``; of a session ``direction`` (dialled or accepted), ``since`` (Unix
-        seconds), ``lag`` (events that either end is known to lack) and what ``Engine.status`` says of it; of an address
-        without a session ``last_error``, ``next_dial_s``, ``banned_s`` and ``ban_reason``.
+        seconds), ``lag`` (events that either end is known to lack) and what ``Engine.status`` says of it, such as
+        ``observer``; of an address without a session ``last_error``, ``next_dial_s``, ``banned_s`` and ``ban_reason``.
         """
         now_s = _now_s()
         found = {entry["node_key"]: entry for entry in self._engine.status()}
@@ -283,7 +311,7 @@ class Driver:
         for dial in self._dials:
             if self._is_connected(dial, hotkeys):
                 continue
-            ban = self._bans.find(dial.owner, now_s) if dial.owner else None
+            ban = self._ban_of(dial.owner) if dial.owner else None
             peers.append(
                 {
                     "hotkey": ss58_encode(dial.hotkey) if dial.hotkey else None,
@@ -297,12 +325,14 @@ class Driver:
             )
         return {
             "sessions": len(self._links),
+            "observers": self._observing(),
             "handshakes": len(self._lobby),
             "dials": sum(dial.active for dial in self._dials),
             "peers": peers,
             "bans": [
                 {"hotkey": ss58_encode(hotkey), "banned_s": round(ban.until_s - now_s, 1), "ban_reason": ban.reason}
-                for hotkey, ban in self._bans.active(now_s).items()
+                for bans in (self._bans, self._observer_bans)
+                for hotkey, ban in bans.active(now_s).items()
             ],
         }
 
@@ -317,6 +347,9 @@ class Driver:
         if not socket.can_prepare(request):
             return _answer(426, "this is the peers' WebSocket; miners use /nodes", {hdrs.UPGRADE: "websocket"})
         await socket.prepare(request)
+        if self._client is None:  # stopped meanwhile
+            await _shut(socket, "this daemon stops")
+            return socket
         task = self._spawn(self._accept(socket, self._address(request), identity))
         try:
             await asyncio.wait([task])
@@ -345,7 +378,7 @@ class Driver:
             return
         finally:
             self._lobby.leave(task)
-        self._bans.opened(peer.hotkey, _now_s())
+        self._bans_for(peer).opened(peer.hotkey, _now_s())
         await self._run(self._open(socket, peer, keys, dialled=False), keys.welcome)
 
     async def _respond(self, socket: web.WebSocketResponse, identity: Identity) -> tuple[Peer, Keys]:
@@ -358,6 +391,8 @@ class Driver:
             raise _OnePerPairError("both dialled at once: the dial of the lower node key goes on")
         if len(self._links) >= SESSIONS_MAX and peer.node_key not in self._pairs:
             raise HandshakeError(f"there are {SESSIONS_MAX} sessions already: try again later")
+        if peer.observer and self._observing() >= OBSERVERS_MAX and peer.node_key not in self._pairs:
+            raise HandshakeError(f"there are {OBSERVERS_MAX} observers already: try again later")
         return peer, keys
 
     # -- outbound ----------------------------------------------------------------------------------------------------
@@ -373,7 +408,7 @@ class Driver:
                 return
             if dial.active or dial.next_s > now_s or self._is_connected(dial, hotkeys):
                 continue
-            if dial.owner is not None and self._bans.find(dial.owner, now_s) is not None:
+            if dial.owner is not None and self._ban_of(dial.owner) is not None:
                 continue
             dial.active = True
             active += 1
@@ -547,6 +582,16 @@ class Driver:
         self._on_outcomes(outcomes)
         return outcomes
 
+    async def _prove(self, link: _Link, wanted: Prove) -> None:
+        """Have proofs checked and kept."""
+        checked = False
+        try:
+            await self._store.receive_proofs(wanted.proofs, self._clock())
+            checked = True
+        except (StoreError, WritesRefusedError) as error:
+            log.warning("proofs_not_stored", count=len(wanted.proofs), error=str(error))
+        self._perform(self._engine.proved(link.id, wanted.proofs, self._clock(), checked=checked))
+
     async def _read_log(self, link: _Link, wanted: Read) -> None:
         wires: list[bytes] = []
         try:
@@ -586,11 +631,13 @@ class Driver:
                 if not link.storing:
                     link.storing = True
                     self._spawn_for(link, self._store_events)
+            case Prove():
+                self._spawn_for(link, self._prove, effect)
             case Read():
                 self._spawn_for(link, self._read_log, effect)
             case Close(reason=reason, ban_s=ban_s):
                 if ban_s:
-                    self._bans.add(link.peer.hotkey, reason, ban_s, _now_s())
+                    self._bans_for(link.peer).add(link.peer.hotkey, reason, ban_s, _now_s())
                 self._end(link, reason)
 
     async def _tick(self) -> None:
@@ -598,15 +645,20 @@ class Driver:
             await asyncio.sleep(TICK_MS / 1000)
             try:
                 self._perform(self._engine.tick(self._clock()))
-                self._end_unpermitted()
+                self._end_unfit()
                 self._dial_due()
             except Exception:  # a tick that fails must not be the last one
                 log.exception("tick_failed")
 
-    def _end_unpermitted(self) -> None:
+    def _end_unfit(self) -> None:
+        """End the sessions whose peers would be refused now, or be something else than they were taken for."""
         permitted = self._electorate().permitted
-        for link in [link for link in self._links.values() if not permitted(link.peer.hotkey)]:
-            self._end(link, f"hotkey {link.address} holds no validator permit any more")
+        for link in list(self._links.values()):
+            if permitted(link.peer.hotkey) is link.peer.observer:
+                what = "holds a validator permit now" if link.peer.observer else "holds no validator permit any more"
+                self._end(link, f"hotkey {link.address} {what}")
+            elif self._closed(link.peer.log):
+                self._end(link, f"the log {link.peer.log} is closed: {link.address} ended it")
 
     # -- shared ------------------------------------------------------------------------------------------------------
 
@@ -616,13 +668,34 @@ class Driver:
         return None if found is None or self._client is None else Identity(self._node_key, *found)
 
     def _policy(self, hotkey: bytes | None) -> Policy:
-        return Policy(self._network.id, self._clock() // 1000, self._electorate().permitted, hotkey)
+        return Policy(
+            self._network,
+            self._clock() // 1000,
+            self._electorate().permitted,
+            hotkey,
+            observers=self._observers,
+            closed=self._closed,
+        )
+
+    def _is_closed(self, log_id: LogId) -> bool:
+        held = self._store.state.logs.get(log_id)
+        return held is not None and held.ends.close is not None
+
+    def _observing(self) -> int:
+        """Open sessions with observers."""
+        return sum(link.peer.observer for link in self._links.values())
+
+    def _bans_for(self, peer: Peer) -> Bans:
+        return self._observer_bans if peer.observer else self._bans
+
+    def _ban_of(self, hotkey: bytes) -> Ban | None:
+        now_s = _now_s()
+        return self._bans.find(hotkey, now_s) or self._observer_bans.find(hotkey, now_s)
 
     def _check_ban(self, peer: Peer) -> None:
-        now_s = _now_s()
-        ban = self._bans.find(peer.hotkey, now_s)
+        ban = self._ban_of(peer.hotkey)
         if ban is not None:
-            raise HandshakeError(f"this hotkey is refused for {ban.until_s - now_s:.0f} s more: {ban.reason}")
+            raise HandshakeError(f"this hotkey is refused for {ban.until_s - _now_s():.0f} s more: {ban.reason}")
 
     def _log_refusal(self, level: str, remote: str, reason: str) -> None:
         left_out = self._refusals.take(_now_s())
@@ -713,7 +786,7 @@ async def _refuse(socket: _Socket, error: Exception, reason: str) -> None:
     if isinstance(error, HandshakeError) and not isinstance(error, RefusedByPeerError):
         with suppress(OSError, aiohttp.ClientError):
             async with asyncio.timeout(_CLOSE_FRAME_S):
-                await socket.send_bytes(refusal(reason))
+                await socket.send_bytes(refusal(error.told or reason))
     await _shut(socket, reason)
 
 

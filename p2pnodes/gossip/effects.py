@@ -4,7 +4,8 @@ from typing import Any, Final, NamedTuple
 
 from p2pnodes.gossip.session import Session, SessionId
 from p2pnodes.gossip.timeline import Timeline
-from p2pnodes.model.events import Event, LogId
+from p2pnodes.model.events import Close as Closing
+from p2pnodes.model.events import Event, Evidence, LogId
 
 QUEUE_BYTES_MAX: Final = 4 << 20
 """Unsent bytes of a session above which nothing is pushed to it any more: anti-entropy repairs it once it drained."""
@@ -38,6 +39,13 @@ class Store(NamedTuple):
     events: tuple[Event, ...]
 
 
+class Prove(NamedTuple):
+    """Have proofs of logs' ends checked and kept; answer with ``Engine.proved``."""
+
+    session: SessionId
+    proofs: tuple[Evidence | Closing, ...]
+
+
 class Read(NamedTuple):
     """Read consecutive events of a log; answer with ``Engine.read``."""
 
@@ -56,7 +64,7 @@ class Notice(NamedTuple):
     fields: dict[str, Any]
 
 
-Effect = Send | Close | Store | Read | Notice
+Effect = Send | Close | Store | Prove | Read | Notice
 
 
 class Outbox:
@@ -84,7 +92,7 @@ class Outbox:
             session.behind = True
             self.notice(session, "warning", "peer_behind", queue_bytes=session.queue_bytes)
 
-    def add(self, effect: Close | Store | Read) -> None:
+    def add(self, effect: Close | Store | Prove | Read) -> None:
         """Any other effect."""
         self._effects.append(effect)
 

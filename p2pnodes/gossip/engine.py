@@ -11,22 +11,27 @@ Rules of this module:
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from statistics import median
 from typing import Any, Final, Protocol
 
 from p2pnodes.gossip import frames
 from p2pnodes.gossip.backoff import Backoffs
-from p2pnodes.gossip.effects import QUEUE_BYTES_MAX, Close, Effect, Notice, Outbox, Read, Send, Store
-from p2pnodes.gossip.frames import Digest, Events, Range, Vector, Want
+from p2pnodes.gossip.book import AddressBook
+from p2pnodes.gossip.effects import QUEUE_BYTES_MAX, Close, Effect, Notice, Outbox, Prove, Read, Send, Store
+from p2pnodes.gossip.frames import Book, Digest, Entry, Events, Proofs, Range, Vector, Want
 from p2pnodes.gossip.handshake import Peer
 from p2pnodes.gossip.intake import Intake
-from p2pnodes.gossip.session import Pending, Session, SessionId
-from p2pnodes.gossip.sync import Sync
+from p2pnodes.gossip.proving import Proving
+from p2pnodes.gossip.search import Searches
+from p2pnodes.gossip.session import BOOK_INTERVAL_MS_MIN, BOOKS_BURST, Pending, Session, SessionId
+from p2pnodes.gossip.sync import WANTS_MAX, Sync
 from p2pnodes.gossip.timeline import Timeline
+from p2pnodes.model.branches import ended_log
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, hlc_ms
 from p2pnodes.model.errors import LocalProtocolError, RemoteProtocolError
-from p2pnodes.model.events import Event, Head, LogId
+from p2pnodes.model.events import Close as Closing
+from p2pnodes.model.events import Event, Evidence, Head, LogId
 from p2pnodes.model.network import Network
 from p2pnodes.store.ledger import Outcome, Result, State
 
@@ -37,6 +42,7 @@ __all__ = [
     "Engine",
     "Notice",
     "Peer",
+    "Prove",
     "Read",
     "Send",
     "SessionId",
@@ -60,6 +66,13 @@ STORE_RETRY_MS: Final = 2_000
 """Pause after the store refused a batch: it is full or the disk fails, and more of the same would not help."""
 
 
+BOOK_RENEW_MS: Final = 10_000
+"""How often the address book is brought up to date with sessions and logs."""
+
+BOOK_INTERVAL_MS: Final = 60_000
+"""Shortest time between two changes of the address book that are told to one session."""
+
+
 class StateView(Protocol):
     """What the engine reads of the store."""
 
@@ -72,13 +85,21 @@ class StateView(Protocol):
 class Engine:
     """All sessions of one daemon."""
 
-    def __init__(self, network: Network, store: StateView, rng: random.Random) -> None:
+    def __init__(
+        self,
+        network: Network,
+        store: StateView,
+        rng: random.Random,
+        *,
+        permitted: Callable[[bytes], bool] = lambda _: True,
+    ) -> None:
         """Begin without sessions.
 
         Args:
             network: Events of another one end the session that brings them.
             store: Asked for its state at every call.
             rng: Chooses peers and jitter.
+            permitted: Whether a hotkey holds a permit, so that its address is worth knowing.
         """
         self._store = store
         self._time = Timeline()
@@ -86,9 +107,15 @@ class Engine:
         self._outbox = Outbox(self._time)
         self._backoffs = Backoffs()
         self._intake = Intake(network.id, self._backoffs, self._time)
+        self._proving = Proving(self._outbox)
+        self._searches = Searches(self._sessions, wants_max=WANTS_MAX, outbox=self._outbox, time=self._time)
+        self._book = AddressBook(network.id, permitted, self._time)
+        self._book_renew_ms = 0
         self._sync = Sync(
             self._sessions,
             intake=self._intake,
+            proving=self._proving,
+            searches=self._searches,
             backoffs=self._backoffs,
             outbox=self._outbox,
             time=self._time,
@@ -113,6 +140,8 @@ class Engine:
         opened = Session(session, peer, self._time.ms)
         self._sessions[session] = opened
         self._sync.greet(opened, self._store.state, asks=False)
+        self._book.met(peer)
+        self._tell_book(opened)
         return self._outbox.take()
 
     def closed(self, session: SessionId, now_ms: int) -> list[Effect]:
@@ -125,6 +154,7 @@ class Engine:
         session = self._sessions.pop(number, None)
         if session is not None:
             self._sync.closed(session)
+            self._book.met(session.peer)
             for batch in session.storing:
                 self._intake.settle(batch, None)
 
@@ -160,10 +190,29 @@ class Engine:
             case Want():
                 self._sync.want(session, frame)
             case Range():
-                self._sync.answered(session, frame)
-                self._accept(session, frame.wires, state, (frame.log, frame.first_seq))
+                if self._sync.answered(session, frame).probe:
+                    self._look(session, frame)
+                else:
+                    self._accept(session, frame.wires, state, (frame.log, frame.first_seq))
             case Events():
                 self._accept(session, frame.wires, state, None)
+            case Proofs():
+                self._search_disowned(session, frame, state)
+                if self._paused or not self._proving.take(session, frame, state):
+                    session.digest_due = True
+            case Book():
+                if not session.books.take(self._time.ms):
+                    raise RemoteProtocolError(
+                        f"book: over {BOOKS_BURST} at once, one each {BOOK_INTERVAL_MS_MIN} ms is allowed"
+                    )
+                self._book.take(frame, state)
+
+    def _search_disowned(self, session: Session, frame: Proofs, state: State) -> None:
+        """Look for the fork of logs that a peer holds as another hotkey's, by whose closing it says so."""
+        for proof in frame.proofs:
+            held = state.logs.get(ended_log(proof))
+            if held is not None and held.cut != 0 and isinstance(proof, Closing) and proof.hotkey != held.hotkey:
+                self._searches.begin(session, held.id, 0, claimed=True)
 
     def sent(self, session: SessionId, size: int, now_ms: int) -> list[Effect]:
         """Take note that frames of ``size`` bytes in all have left the driver's queue."""
@@ -195,6 +244,17 @@ class Engine:
         if session.ahead:
             self._sync.pull(session, state)
 
+    def _look(self, session: Session, answer: Range) -> None:
+        """Have the store compare an event of a branch that is being searched with what it holds."""
+        if not answer.wires:
+            self._searches.lose(session, answer.log, f"it has no event at seq {answer.first_seq}")
+            return
+        event = self._intake.single(answer.wires[0], answer.log, answer.first_seq)
+        if self._paused or session.storing_bytes > PENDING_BYTES_MAX:
+            self._searches.judged(session, event, None)
+        elif answer.log in session.searches:
+            self._submit(session, Pending((event,), (), len(event.wire), probe=True))
+
     def _submit(self, session: Session, batch: Pending) -> None:
         if batch.events:
             session.storing.append(batch)
@@ -221,24 +281,44 @@ class Engine:
             batch = found.storing.popleft()
             found.storing_bytes -= batch.size_bytes
             self._intake.settle(batch, outcomes)
+            if batch.probe:
+                self._compared(found, batch.events[0], None if outcomes is None else outcomes[0])
+                return self._outbox.take()
         if outcomes is None:
-            self._paused_until_ms = self._time.ms + STORE_RETRY_MS
-            if found is not None:
-                found.digest_due = True
+            self._pause(found)
             return self._outbox.take()
         state = self._store.state
         stored = [outcome.event for outcome in outcomes if self._outcome(found, outcome, state)]
         self._push(stored)
-        forged = next((outcome for outcome in outcomes if outcome.result is Result.FORGED), None)
+        forged = next((outcome.event for outcome in outcomes if outcome.result is Result.FORGED), None)
         if found is not None and forged is not None:
-            self._close(found, f"forged event, seq {forged.event.seq} of log {forged.event.log}", BAN_S)
+            self._close_for_forging(found, forged)
         elif found is not None and found.ahead:
             self._sync.pull(found, state)
         return self._outbox.take()
 
+    def _compared(self, session: Session, event: Event, outcome: Outcome | None) -> None:
+        """Take what the store found of an event that a search looked at; None when it failed."""
+        self._searches.judged(session, event, outcome)
+        if outcome is None:
+            self._pause(session)
+        elif outcome.result is Result.FORGED:
+            self._close_for_forging(session, event)
+        elif outcome.proved:
+            self._report(session, "fork", event, outcome.detail)
+
+    def _close_for_forging(self, session: Session, event: Event) -> None:
+        self._close(session, f"forged event, seq {event.seq} of log {event.log}", BAN_S)
+
+    def _pause(self, session: Session | None) -> None:
+        """Offer nothing to a store that has failed, for a while."""
+        self._paused_until_ms = self._time.ms + STORE_RETRY_MS
+        if session is not None:
+            session.digest_due = True
+
     def _outcome(self, session: Session | None, outcome: Outcome, state: State) -> bool:
         """Draw the conclusions from one outcome; whether the event is new here."""
-        event, result, detail = outcome
+        event, result, detail, proved = outcome
         match result:
             case Result.STORED | Result.KNOWN:
                 if self._backoffs:
@@ -257,6 +337,9 @@ class Engine:
             case Result.FORK:
                 if self._backoffs.fail(event.log, self._time.ms, refused=False):
                     self._report(session, "fork", event, detail)
+                held = state.logs.get(event.log)
+                if not proved and session is not None and held and (held.cut is None or event.seq <= held.cut):
+                    self._searches.begin(session, event.log, event.seq, claimed=False)
             case Result.AHEAD:
                 pause_ms = hlc_ms(event.hlc) - SKEW_AHEAD_MS_MAX - self._time.wall_ms
                 self._backoffs.defer(event.log, self._time.ms, max(TICK_MS, pause_ms))
@@ -277,6 +360,44 @@ class Engine:
         self._intake.note(events)
         self._push(events)
         return self._outbox.take()
+
+    def ended(self, logs: Collection[LogId], now_ms: int) -> list[Effect]:
+        """Tell all peers of logs of whose ends more is known now, whoever found it."""
+        self._time.advance(now_ms)
+        state = self._store.state
+        self._searches.ended(logs, state.logs)
+        for session in self._sessions.values():
+            self._proving.tell(session, logs, state, unasked=True)
+        return self._outbox.take()
+
+    def proved(
+        self, session: SessionId, proofs: tuple[Evidence | Closing, ...], now_ms: int, *, checked: bool = True
+    ) -> list[Effect]:
+        """Take the answer to a ``Prove``; a proof that proves nothing closes the session and bans its peer for a while.
+
+        Args:
+            session: It may have ended meanwhile.
+            proofs: Those of the effect.
+            now_ms: See ``opened``.
+            checked: False when the store is full or failed.
+        """
+        self._time.advance(now_ms)
+        found = self._sessions.get(session)
+        if found is not None:
+            if proofs not in found.proving:
+                raise LocalProtocolError(f"BUG! session {session} has no such proofs in the store")
+            found.proving.remove(proofs)
+            if checked:
+                self._look_at_proofs(found, proofs)
+            else:
+                self._pause(found)
+        return self._outbox.take()
+
+    def _look_at_proofs(self, session: Session, proofs: Sequence[Evidence | Closing]) -> None:
+        try:
+            self._proving.taken(proofs, self._store.state)
+        except RemoteProtocolError as error:
+            self._close(session, str(error), BAN_S)
 
     def _push(self, events: Sequence[Event]) -> None:
         """Send events to every session whose peer is not known to hold them."""
@@ -323,39 +444,80 @@ class Engine:
             for session in self._sessions.values():
                 session.digest_due = True
                 session.reported = session.equal_at = None  # equal digests spoke of the logs that were permitted then
+                session.told = {}
+                session.book_version = 0  # who had no permit before may be worth telling of
         for silent in self._sync.tick(state, paused=self._paused):
             self._close(self._sessions[silent.session], silent.reason, silent.ban_s)
+        if self._time.ms >= self._book_renew_ms:
+            self._renew_book(state)
         return self._outbox.take()
+
+    # -- the address book --------------------------------------------------------------------------------------------
+
+    def _renew_book(self, state: State) -> None:
+        self._book_renew_ms = self._time.ms + BOOK_RENEW_MS
+        for session in self._sessions.values():
+            self._book.met(session.peer)
+        self._book.renew(state)
+        for session in self._sessions.values():
+            if session.book_version < self._book.version and self._time.ms >= session.book_next_ms:
+                self._tell_book(session)
+
+    def _tell_book(self, session: Session) -> None:
+        """Tell a peer what is new in the address book since it was told last."""
+        if session.behind:
+            return
+        for frame in self._book.told(session.peer, session.book_version, self._store.state):
+            self._outbox.send(session, frame)
+            session.book_next_ms = self._time.ms + BOOK_INTERVAL_MS
+        session.book_version = self._book.version
+
+    def addresses(self) -> dict[bytes, str]:
+        """Where daemons are by the delegations that peers showed or told of: hotkey -> base URL, for those permitted.
+
+        What the logs say themselves, once they are here, is later or the same.
+        """
+        return self._book.urls(self._store.state)
 
     # -- what others ask ---------------------------------------------------------------------------------------------
 
     def own_head_reports(self, log: LogId) -> dict[bytes, Head | None]:
-        """What peers hold of our log (rule 4), by their own complete word since their session opened.
+        """What validators hold of our log (rule 4), by their own complete word since their session opened.
 
         Returns:
-            Hotkey of an open session -> head of ``log`` as its peer reported it, None when it holds nothing of it.
-            A hotkey is absent until its peer has sent a complete vector, or a digest that equals ours.
+            Hotkey of an open session -> the last event of ``log`` that counts for its peer, None when none does. A
+            hotkey is absent until its peer has sent a complete vector, or a digest that equals ours.
         """
         reports: dict[bytes, Head | None] = {}
-        if self._store.state.electorate_digest != self._electorate:  # the next tick takes note of it
-            return reports
-        for session in self._sessions.values():
-            if session.reported is not None:
-                hotkey, head = session.peer.hotkey, session.reported.get(log)
-                before = reports.get(hotkey)
-                if before is None or (head is not None and head.seq > before.seq):  # a hotkey may have two daemons
-                    reports[hotkey] = head
+        for hotkey, entry in self._own_reports(log):
+            head = None if entry is None else entry.head
+            before = reports.get(hotkey)
+            if before is None or (head is not None and head.seq > before.seq):  # a hotkey may have two daemons
+                reports[hotkey] = head
         return reports
 
+    def own_end_reports(self, log: LogId) -> set[bytes]:
+        """Hotkeys of the validators that know of an end of our log (rule 4), by their own complete word."""
+        return {hotkey for hotkey, entry in self._own_reports(log) if entry is not None and entry.mark is not None}
+
+    def _own_reports(self, log: LogId) -> list[tuple[bytes, Entry | None]]:
+        if self._store.state.electorate_digest != self._electorate:  # the next tick takes note of it
+            return []
+        return [
+            (session.peer.hotkey, session.reported.get(log))
+            for session in self._sessions.values()
+            if session.reported is not None and not session.peer.observer
+        ]
+
     def clock_offset_ms(self) -> int | None:
-        """Median over the peers' hotkeys of their wall clock less ours (rule 8); None while there is none.
+        """Median over the validators' hotkeys of their wall clock less ours (rule 8); None while there is none.
 
         A hotkey may have several sessions and as many node keys as it signs, but one voice about the time.
         """
         offsets = {
             session.peer.hotkey: session.offset_ms
             for session in self._sessions.values()
-            if session.offset_ms is not None
+            if session.offset_ms is not None and not session.peer.observer
         }
         return round(median(offsets.values())) if offsets else None
 

@@ -1,6 +1,6 @@
 """Frames: what two peers say to each other once the handshake is over.
 
-A frame is one canonical array whose first value is its kind. The set is closed: what is not one of the five kinds
+A frame is one canonical array whose first value is its kind. The set is closed: what is not one of the seven kinds
 below, in exactly its form and within its bounds, is malformed and costs the session. PROTOCOL.md, "Frames", says the
 same for implementers.
 """
@@ -9,9 +9,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from p2pnodes.model import codec
+from p2pnodes.model.branches import Ends, closing_order
 from p2pnodes.model.clock import MS_MAX
 from p2pnodes.model.codec import DIGEST_BYTES, MalformedError
-from p2pnodes.model.events import EVENT_BYTES_MAX, LOG_NUMBER_MAX, Event, Head, LogId
+from p2pnodes.model.events import (
+    EVENT_BYTES_MAX,
+    LOG_NUMBER_MAX,
+    Close,
+    Delegation,
+    Event,
+    Evidence,
+    Head,
+    Header,
+    LogId,
+    kind_of,
+)
 from p2pnodes.model.keys import KEY_BYTES
 
 FRAME_BYTES_MAX: Final = 1 << 20
@@ -30,12 +42,69 @@ LOGS_MAX: Final = 65_536
 """Logs in a version vector: 256 validators with as many logs each as one hotkey may open."""
 
 LOGS_PER_FRAME: Final = 4_096
-"""Logs in one part of a vector, 333 KiB at most."""
+"""Logs in one part of a vector, 600 KiB at most."""
+
+PROOFS_PER_FRAME_MAX: Final = 64
+"""Proofs in one frame, 45 KiB at most. The writer checks them in one job, some 100 microseconds each."""
+
+BOOK_PER_FRAME_MAX: Final = 64
+"""Delegations in one frame, 90 KiB at most. Their signatures are checked at once, some 100 microseconds each."""
 
 SEQ_MAX: Final = codec.INT_MAX - 1
 """Highest seq: the one after it must still be a number on the wire."""
 
-_DIGEST, _VECTOR, _WANT, _RANGE, _EVENTS = range(1, 6)
+_DIGEST, _VECTOR, _WANT, _RANGE, _EVENTS, _PROOFS, _BOOK = range(1, 8)
+
+
+class Mark(NamedTuple):
+    """What a vector says of a log's end; ``model.branches.Ends`` are the proofs behind it.
+
+    Attributes:
+        fork: Lowest seq at which the log is proved to have two events; None without a fork.
+        close: How many of its events its lowest closing leaves good, and the id of the last (empty for none); None
+            without a closing.
+    """
+
+    fork: int | None
+    close: tuple[int, bytes] | None
+
+    @classmethod
+    def of(cls, ends: Ends) -> "Mark | None":
+        """The mark of some proofs; None where there are none."""
+        if ends.evidence is None and ends.close is None:
+            return None
+        return cls(ends.fork, None if ends.close is None else closing_order(ends.close))
+
+    def forks_below(self, other: "Mark | None") -> bool:
+        """Whether this one knows a fork of which the other's holder has to hear."""
+        return self.fork is not None and (other is None or other.fork is None or self.fork < other.fork)
+
+    def closes_below(self, other: "Mark | None") -> bool:
+        """The same of a closing."""
+        return self.close is not None and (other is None or other.close is None or self.close < other.close)
+
+    def merged(self, other: "Mark | None") -> "Mark":
+        """What somebody knows who has been told both."""
+        if other is None:
+            return self
+        return Mark(
+            self.fork if self.forks_below(other) else other.fork,
+            self.close if self.closes_below(other) else other.close,
+        )
+
+
+class Entry(NamedTuple):
+    """What a vector says of one log.
+
+    Attributes:
+        log: The log.
+        head: Its last event that counts; None where none does.
+        mark: Where it ends; None where no end of it is proved.
+    """
+
+    log: LogId
+    head: Head | None
+    mark: Mark | None
 
 
 class Digest(NamedTuple):
@@ -66,16 +135,16 @@ class Vector(NamedTuple):
     Attributes:
         part: 0, 1, 2 …; part 0 begins a new vector.
         last: Whether the vector ends here.
-        heads: Logs and their heads, in ascending order of logs over all parts.
+        entries: Logs, in ascending order over all parts.
     """
 
     part: int
     last: bool
-    heads: Sequence[tuple[LogId, Head]]
+    entries: Sequence[Entry]
 
     def encode(self) -> bytes:
         """The frame."""
-        return codec.pack([_VECTOR, self.part, self.last, [[*log, *head] for log, head in self.heads]])
+        return codec.pack([_VECTOR, self.part, self.last, [[*log, head, mark] for log, head, mark in self.entries]])
 
 
 class Want(NamedTuple):
@@ -124,7 +193,31 @@ class Events(NamedTuple):
         return codec.pack([_EVENTS, list(self.wires)])
 
 
-Frame = Digest | Vector | Want | Range | Events
+class Proofs(NamedTuple):
+    """What proves that logs end, for a receiver that has not heard of it; of any logs, in any order."""
+
+    proofs: Sequence[Evidence | Close]
+
+    def encode(self) -> bytes:
+        """The frame."""
+        return codec.pack([_PROOFS, [[kind_of(proof), *proof.to_wire()] for proof in self.proofs]])
+
+
+class Book(NamedTuple):
+    """Where daemons are that the sender has met, in the words of their own validators.
+
+    Attributes:
+        entries: Logs with their delegations, in ascending order of logs.
+    """
+
+    entries: Sequence[tuple[LogId, Delegation]]
+
+    def encode(self) -> bytes:
+        """The frame."""
+        return codec.pack([_BOOK, [[*log, delegation.to_wire()] for log, delegation in self.entries]])
+
+
+Frame = Digest | Vector | Want | Range | Events | Proofs | Book
 
 
 def decode(frame: bytes) -> Frame:
@@ -136,7 +229,7 @@ def decode(frame: bytes) -> Frame:
     if len(frame) > FRAME_BYTES_MAX:
         raise MalformedError(f"frame of {len(frame)} bytes: at most {FRAME_BYTES_MAX} are allowed")
     kind, *fields = codec.array(codec.unpack(frame), 1, 6, "frame")
-    match codec.integer(kind, "kind of frame", _DIGEST, _EVENTS):
+    match codec.integer(kind, "kind of frame", _DIGEST, _BOOK):
         case 1:
             return _digest(fields)
         case 2:
@@ -145,14 +238,18 @@ def decode(frame: bytes) -> Frame:
             return _want(fields)
         case 4:
             return _range(fields)
-        case _:
+        case 5:
             (wires,) = codec.fields(fields, 1, "events")
             return Events(_wires(wires, 1))
+        case 6:
+            return _proofs(fields)
+        case _:
+            return _book(fields)
 
 
-def vector_parts(heads: Iterable[tuple[LogId, Head]]) -> Iterator[Vector]:
+def vector_parts(entries: Iterable[Entry]) -> Iterator[Vector]:
     """Cut a version vector, already in ascending order of logs, into frames; an empty one is one empty part."""
-    held = list(heads)[:LOGS_MAX]
+    held = list(entries)[:LOGS_MAX]
     starts = range(0, max(1, len(held)), LOGS_PER_FRAME)
     for part, start in enumerate(starts):
         yield Vector(part, start == starts[-1], held[start : start + LOGS_PER_FRAME])
@@ -184,16 +281,35 @@ def _digest(fields: Sequence[codec.Value]) -> Digest:
 
 
 def _vector(fields: Sequence[codec.Value]) -> Vector:
-    part, last, entries = codec.fields(fields, 3, "vector")
-    heads: list[tuple[LogId, Head]] = []
-    for entry in codec.array(entries, 0, LOGS_PER_FRAME, "vector"):
-        node_key, number, seq, event_id = codec.fields(entry, 4, "log in a vector")
-        head = Head(codec.integer(seq, "seq", 0, SEQ_MAX), codec.binary(event_id, "event id", DIGEST_BYTES))
+    part, last, listed = codec.fields(fields, 3, "vector")
+    entries: list[Entry] = []
+    for item in codec.array(listed, 0, LOGS_PER_FRAME, "vector"):
+        node_key, number, head, mark = codec.fields(item, 4, "log in a vector")
         log = _log(node_key, number)
-        if heads and log <= heads[-1][0]:
+        if entries and log <= entries[-1].log:
             raise MalformedError("vector: its logs are not in ascending order")
-        heads.append((log, head))
-    return Vector(codec.integer(part, "part", 0, LOGS_MAX // LOGS_PER_FRAME - 1), codec.boolean(last, "last"), heads)
+        entries.append(Entry(log, _head(head), _mark(mark)))
+    return Vector(codec.integer(part, "part", 0, LOGS_MAX // LOGS_PER_FRAME - 1), codec.boolean(last, "last"), entries)
+
+
+def _head(value: codec.Value) -> Head | None:
+    if value is None:
+        return None
+    seq, event_id = codec.fields(value, 2, "head")
+    return Head(codec.integer(seq, "seq", 0, SEQ_MAX), codec.binary(event_id, "event id", DIGEST_BYTES))
+
+
+def _mark(value: codec.Value) -> Mark | None:
+    if value is None:
+        return None
+    fork, close = codec.fields(value, 2, "mark")
+    if fork is None and close is None:
+        raise MalformedError("mark: expected a fork or a closing, found neither")
+    if close is not None:
+        good, last = codec.fields(close, 2, "closing in a mark")
+        good = codec.integer(good, "good events")
+        close = (good, codec.binary(last, "event id", DIGEST_BYTES if good else 0))
+    return Mark(None if fork is None else codec.integer(fork, "fork"), close)
 
 
 def _want(fields: Sequence[codec.Value]) -> Want:
@@ -208,6 +324,35 @@ def _want(fields: Sequence[codec.Value]) -> Want:
 def _range(fields: Sequence[codec.Value]) -> Range:
     node_key, number, first_seq, wires = codec.fields(fields, 4, "range")
     return Range(_log(node_key, number), codec.integer(first_seq, "first seq", 0, SEQ_MAX), _wires(wires, 0))
+
+
+def _proofs(fields: Sequence[codec.Value]) -> Proofs:
+    (listed,) = codec.fields(fields, 1, "proofs")
+    proofs: list[Evidence | Close] = []
+    for item in codec.array(listed, 1, PROOFS_PER_FRAME_MAX, "proofs"):
+        kind, *payload = codec.array(item, 1, 6, "proof")
+        match kind:
+            case "evidence":
+                evidence = Evidence.from_wire(payload)
+                Header.decode(evidence.first)  # it names the log; the rest is for the store to check
+                proofs.append(evidence)
+            case "close":
+                proofs.append(Close.from_wire(payload))
+            case _:
+                raise MalformedError("proof: expected evidence or a close")
+    return Proofs(proofs)
+
+
+def _book(fields: Sequence[codec.Value]) -> Book:
+    (listed,) = codec.fields(fields, 1, "book")
+    entries: list[tuple[LogId, Delegation]] = []
+    for item in codec.array(listed, 1, BOOK_PER_FRAME_MAX, "book"):
+        node_key, number, delegation = codec.fields(item, 3, "log in a book")
+        log = _log(node_key, number)
+        if entries and log <= entries[-1][0]:
+            raise MalformedError("book: its logs are not in ascending order")
+        entries.append((log, Delegation.from_wire(delegation)))
+    return Book(entries)
 
 
 def _log(node_key: codec.Value, number: codec.Value) -> LogId:

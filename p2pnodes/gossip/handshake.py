@@ -5,7 +5,7 @@ side is a ``HandshakeError``, whose text the driver tells the peer (``refusal``)
 layout of the messages. Source of the construction: H. Krawczyk, SIGMA, CRYPTO 2003, the variant that hides identities.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from hmac import compare_digest
 from typing import Final, NamedTuple
@@ -23,7 +23,7 @@ from p2pnodes.model.codec import MalformedError
 from p2pnodes.model.errors import REASON_CHARS_MAX, LocalProtocolError, RemoteProtocolError, printable
 from p2pnodes.model.events import LOG_NUMBER_MAX, Delegation, LogId
 from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, NodeKey, ss58_encode, verify_node
-from p2pnodes.model.network import NETWORK_ID_BYTES, PROTOCOL_VERSION
+from p2pnodes.model.network import PROTOCOL_VERSION, Difference, Network
 
 LOWEST_VERSION: Final = 1
 """Lowest protocol version that this build speaks: N speaks N-1, and 1 is the first."""
@@ -42,7 +42,15 @@ _NONCE: Final = bytes(24)
 
 
 class HandshakeError(RemoteProtocolError):
-    """The other side cannot be talked to; the text says what was found and what was expected."""
+    """The other side cannot be talked to; the text says what was found and what was expected.
+
+    Attributes:
+        told: The same in the other side's words, for its ears; None when the text does for both.
+    """
+
+    def __init__(self, message: str, *, told: str | None = None) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class RefusedByPeerError(HandshakeError):
@@ -62,11 +70,19 @@ class Identity(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """Who is at the other end, proved by the handshake."""
+    """Who is at the other end, proved by the handshake.
+
+    Attributes:
+        log: The log that it writes.
+        delegation: Makes its node key speak for its hotkey in that log.
+        version: Of the protocol, for this session.
+        observer: Whether its hotkey holds no permit: it may hear and forward everything, and has no voice.
+    """
 
     log: LogId
     delegation: Delegation
     version: int
+    observer: bool = False
 
     @property
     def node_key(self) -> bytes:
@@ -83,16 +99,20 @@ class Policy(NamedTuple):
     """What a peer must be.
 
     Attributes:
-        network_id: The network that both must be of.
+        network: The network that both must be of.
         now_s: Wall clock, Unix seconds.
         permitted: Whether a hotkey holds a permit in the current electorate.
         hotkey: Whose daemon was dialled; None when anybody may answer.
+        observers: Whether a hotkey without a permit may be talked to, as an observer.
+        closed: Whether a log was closed by its hotkey. A log that forked may be talked to: it has to hear of it.
     """
 
-    network_id: bytes
+    network: Network
     now_s: int
     permitted: Callable[[bytes], bool]
     hotkey: bytes | None = None
+    observers: bool = False
+    closed: Callable[[LogId], bool] = lambda _: False
 
 
 class Keys(NamedTuple):
@@ -124,7 +144,7 @@ class Initiator:
         self._secret = ephemeral_secret
         self.hello = codec.pack(
             [
-                _TAG, LOWEST_VERSION, PROTOCOL_VERSION, policy.network_id,
+                _TAG, LOWEST_VERSION, PROTOCOL_VERSION, policy.network.parameters,
                 crypto_scalarmult_base(ephemeral_secret),
             ]
         )  # fmt: skip
@@ -145,16 +165,16 @@ class Initiator:
             RefusedByPeerError: The other side refused.
             HandshakeError: It is not who or what it must be.
         """
-        tag, version, network_id, ephemeral, sealed = _fields(answer, 5, "answer")
+        tag, version, parameters, ephemeral, sealed = _fields(answer, 5, "answer")
         _check_tag(tag)
-        _check_network(network_id, self._policy.network_id)
+        _check_network(parameters, self._policy.network)
         version = _integer(version, "version")
         if not LOWEST_VERSION <= version <= PROTOCOL_VERSION:
             raise HandshakeError(
                 f"protocol version {version} was chosen; expected {LOWEST_VERSION} to {PROTOCOL_VERSION}"
             )
         shared = _diffie_hellman(self._secret, ephemeral)
-        transcript = codec.digest(self.hello + codec.pack([_TAG, version, network_id, ephemeral]))
+        transcript = codec.digest(self.hello + codec.pack([_TAG, version, parameters, ephemeral]))
         peer = _open(sealed, shared, transcript, "responder", own=self._identity, policy=self._policy, version=version)
         proof = codec.pack([_TAG, _seal(shared, transcript, "initiator", self._identity)])
         whole = codec.digest(self.hello + answer + proof)
@@ -194,9 +214,9 @@ class Responder:
         Raises:
             HandshakeError: Another network, no common version, or a bad key.
         """
-        tag, low, high, network_id, ephemeral = _fields(hello, 5, "hello")
+        tag, low, high, parameters, ephemeral = _fields(hello, 5, "hello")
         _check_tag(tag)
-        _check_network(network_id, self._policy.network_id)
+        _check_network(parameters, self._policy.network)
         low, high = _integer(low, "lowest version"), _integer(high, "highest version")
         self._version = min(high, PROTOCOL_VERSION)
         if self._version < max(low, LOWEST_VERSION):
@@ -205,7 +225,7 @@ class Responder:
                 f"{PROTOCOL_VERSION}: upgrade the older daemon"
             )
         self._shared = _diffie_hellman(self._secret, ephemeral)
-        start: list[codec.Value] = [_TAG, self._version, network_id, crypto_scalarmult_base(self._secret)]
+        start: list[codec.Value] = [_TAG, self._version, parameters, crypto_scalarmult_base(self._secret)]
         self._transcript = codec.digest(hello + codec.pack(start))
         answer = codec.pack([*start, _seal(self._shared, self._transcript, "responder", self._identity)])
         self._said = hello + answer
@@ -254,13 +274,19 @@ def _check_tag(tag: codec.Value) -> None:
         raise HandshakeError(f"the message does not begin with {_TAG!r}: this is the gossip of p2pnodes")
 
 
-def _check_network(found: codec.Value, expected: bytes) -> None:
-    if not isinstance(found, bytes) or len(found) != NETWORK_ID_BYTES or found != expected:
-        shown = found.hex() if isinstance(found, bytes) and len(found) == NETWORK_ID_BYTES else "no network id"
+def _check_network(found: codec.Value, ours: Network) -> None:
+    try:
+        differences = ours.differences(found)
+    except MalformedError as error:
+        raise HandshakeError(f"no network: {error}") from error
+    if differences:
         raise HandshakeError(
-            f"network {shown}; expected {expected.hex()}: genesis hash, netuid, quorum, min_share, verdict_ttl and "
-            "epoch_blocks must be the same"
+            _another_network(differences), told=_another_network([each.seen_from_there() for each in differences])
         )
+
+
+def _another_network(differences: Sequence[Difference]) -> str:
+    return f"another network: {'; '.join(map(str, differences))}"
 
 
 def _diffie_hellman(secret: bytes, public: codec.Value) -> bytes:
@@ -332,10 +358,13 @@ def _open(
             f"the delegation of {address} is for {shown.not_before} to {shown.not_after} (Unix seconds); it is "
             f"{policy.now_s} here: renew it, or set the clock"
         )
-    if not policy.permitted(shown.hotkey):
+    observer = not policy.permitted(shown.hotkey)
+    if observer and not policy.observers:
         raise HandshakeError(f"hotkey {address} holds no validator permit in the current electorate")
+    if policy.closed(log):
+        raise HandshakeError(f"the log {log} is closed: {address} ended it, and its daemon must open another one")
     if not verify_node(log.node_key, _statement(role, transcript, log, shown), signature):
         raise HandshakeError(f"the node key of {address} did not sign this handshake")
-    if not shown.signed_for(policy.network_id, log):
+    if not shown.signed_for(policy.network.id, log):
         raise HandshakeError(f"the delegation does not carry the signature of hotkey {address} for this log")
-    return Peer(log, shown, version)
+    return Peer(log, shown, version, observer)

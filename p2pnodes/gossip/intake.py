@@ -70,10 +70,7 @@ class Intake:
             seen = self._seen.get(key)
             if seen is None:
                 event = Event.decode(wire)
-                if event.network_id != self._network_id:
-                    raise RemoteProtocolError(
-                        f"an event of network {event.network_id.hex()}: expected {self._network_id.hex()}"
-                    )
+                self._check_network(event)
                 fresh.append((key, event))
             if expected is not None:
                 log, seq = seen or (fresh[-1][1].log, fresh[-1][1].seq)
@@ -86,6 +83,24 @@ class Intake:
                 if seen[0] in state.logs:
                     session.holds(*seen)
         return self._arrange(fresh, state)
+
+    def single(self, wire: bytes, log: LogId, seq: int) -> Event:
+        """Decode one event that is to be looked at, whether it is stored here or not; nothing is remembered of it.
+
+        Raises:
+            RemoteProtocolError: It is malformed, of another network, or not the one that was asked for.
+        """
+        event = Event.decode(wire)
+        self._check_network(event)
+        if (event.log, event.seq) != (log, seq):
+            raise RemoteProtocolError(f"range: expected seq {seq} of log {log}, found {event.seq} of {event.log}")
+        return event
+
+    def _check_network(self, event: Event) -> None:
+        if event.network_id != self._network_id:
+            raise RemoteProtocolError(
+                f"an event of network {event.network_id.hex()}: expected {self._network_id.hex()}"
+            )
 
     def _arrange(self, fresh: list[tuple[bytes, Event]], state: State) -> Sifted:
         events: list[Event] = []
@@ -109,6 +124,8 @@ class Intake:
 
     def settle(self, batch: Pending, outcomes: Sequence[Outcome] | None) -> None:
         """Take the store's answer to a batch; None when it stored nothing, or nobody will know."""
+        if batch.probe:
+            return
         for index, (key, event) in enumerate(zip(batch.keys, batch.events, strict=True)):
             if outcomes is not None and outcomes[index].result in {Result.STORED, Result.KNOWN}:
                 if self._flying.get(event.log) == event.seq:

@@ -5,7 +5,7 @@ Before its first write a daemon therefore hears its own head from peers with mor
 what it hears decides whether it goes on with its log or opens a new one. Pure: time and reports come in as arguments.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
@@ -24,10 +24,17 @@ class Step(Enum):
 
 
 class Hearing(NamedTuple):
-    """A decision and its reason, for the operator."""
+    """A decision and its reason, for the operator.
+
+    Attributes:
+        step: What to do.
+        reason: Why.
+        doubled: Whether peers hold what this disk does not: it is a backup, or another daemon writes with its key.
+    """
 
     step: Step
     reason: str
+    doubled: bool = False
 
 
 def hear(
@@ -38,33 +45,39 @@ def hear(
     *,
     ids: Mapping[int, bytes],
     alone: bool,
+    ended: Collection[bytes] = (),
 ) -> Hearing:
     """Decide whether the own log can be written.
 
     Args:
         own: Head of the current own log; None when there is no log yet.
-        reports: Hotkey of a connected peer -> head of our current log as it holds it, None when it holds nothing of it.
+        reports: Hotkey of a connected peer -> last event of our current log that counts for it, None when none does.
         others: Hotkey -> stake of every other enrolled validator.
         waited_ms: Time since the daemon may speak.
         ids: Seq -> id of our own events, for each seq in ``reports`` that is not above ours.
         alone: Whether the electorate permits no other stake. Who is enrolled is known from the own database, which may
             be as old as a backup; the electorate is not.
+        ended: Hotkeys of connected peers that know of an end of our current log, a fork or a closing.
 
     Returns:
-        OPEN_NEW when there is no log, when a peer holds more of it than we do or another event than ours, or when too
-        few were heard in time; GO_ON when enough stake was heard; else WAIT.
+        OPEN_NEW when there is no log, or when too little stake was heard in time; GO_ON when enough was heard; else
+        WAIT. A peer that holds more of the log than we do, or another event, or knows that it has ended, is waited for:
+        who is honest proves it within moments by what it sends, and the log ends by that. Nobody signs a vector, so one
+        that proves nothing in time ends no log that more than half of the other stake knows as we do.
     """
     if own is None:
         return Hearing(Step.OPEN_NEW, "there is no own log yet")
-    for head in reports.values():
-        if head is not None and head.seq > own.seq:
-            return Hearing(
-                Step.OPEN_NEW,
-                f"peers hold the own log up to seq {head.seq}, this disk up to {own.seq}: it is a backup or a clone",
-            )
-        if head is not None and head.seq <= own.seq and head.id != ids.get(head.seq):
-            return Hearing(Step.OPEN_NEW, f"peers hold another event at seq {head.seq} of the own log")
     total = sum(others.values())
+    against = {hotkey: reason for hotkey, head in reports.items() if (reason := _contradiction(own, head, ids))}
+    against |= dict.fromkeys(ended, "the own log forked, or was closed")
+    if against:
+        reason = next(iter(against.values()))
+        if waited_ms < HEARING_MS_MAX:
+            return Hearing(Step.WAIT, f"a peer says that {reason}: waiting for the proof")
+        agreed = sum(stake for hotkey, stake in others.items() if hotkey in reports and hotkey not in against)
+        if 2 * agreed <= total:
+            return Hearing(Step.OPEN_NEW, f"peers say that {reason}", doubled=True)
+        return Hearing(Step.GO_ON, f"heard from {agreed} of {total} other enrolled stake; not proved: {reason}")
     if total == 0 and not alone and waited_ms < HEARING_MS_MAX:
         return Hearing(Step.WAIT, "waiting to hear whether other validators of the electorate are enrolled")
     heard = sum(stake for hotkey, stake in others.items() if hotkey in reports)
@@ -76,3 +89,12 @@ def hear(
             f"heard only {heard} of {total} other enrolled stake in {HEARING_MS_MAX // 1000} s",
         )
     return Hearing(Step.WAIT, f"waiting to hear the own head: {heard} of {total} other enrolled stake so far")
+
+
+def _contradiction(own: Head, head: Head | None, ids: Mapping[int, bytes]) -> str | None:
+    """What a peer's report has that this disk has not; None when it agrees, or holds less."""
+    if head is None or (head.seq <= own.seq and head.id == ids.get(head.seq)):
+        return None
+    if head.seq > own.seq:
+        return f"the own log goes on to seq {head.seq} and not to {own.seq}: this disk is a backup or a clone"
+    return f"the own log has another event at seq {head.seq}"

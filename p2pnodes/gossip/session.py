@@ -2,13 +2,16 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from p2pnodes.gossip.frames import Digest, Want
+from p2pnodes.gossip.frames import Digest, Entry, Mark, Want
 from p2pnodes.gossip.handshake import Peer
-from p2pnodes.model.events import Event, Head, LogId
+from p2pnodes.model.events import Close, Event, Evidence, LogId
 from p2pnodes.model.keys import ss58_encode
 from p2pnodes.store.ledger import LogState, State
+
+if TYPE_CHECKING:
+    from p2pnodes.gossip.search import Search
 
 SessionId = int
 
@@ -16,17 +19,70 @@ UNKNOWN_LOGS_MAX: Final = 4_096
 """Logs that we don't hold and of which a session's peer is remembered to hold something; the rest come with its next
 vector, when these are fetched."""
 
+PROVING_MAX: Final = 4
+"""Frames of proofs of one session that the store may have to check; more are dropped, and come with a later vector."""
+
 VECTORS_BURST: Final = 32
-"""Parts of vectors that a peer may send at once, one more a second: a network that stood still delivers what
-piled up, but reading vectors must not become all that we do."""
+VECTOR_INTERVAL_MS: Final = 1_000
+"""Parts of vectors that a peer may send at once, and pause after which one more may come: a network that stood still
+delivers what piled up, but reading vectors must not become all that we do. We send none sooner than that: peers that
+take in a stream of events always differ a little."""
+
+BOOKS_BURST: Final = 8
+BOOK_INTERVAL_MS_MIN: Final = 10_000
+"""Books that a peer may send at once, and pause after which one more may come."""
+
+
+class Allowance:
+    """How often a peer may say something: so many at once, and one more each time a pause is over."""
+
+    def __init__(self, burst: int, interval_ms: int, time_ms: int) -> None:
+        """Begin with all of ``burst``."""
+        self._burst = burst
+        self._interval_ms = interval_ms
+        self._left: float = burst
+        self._refilled_ms = time_ms
+
+    def take(self, time_ms: int) -> bool:
+        """Whether one more is allowed now; if so, it is used up."""
+        self._left = min(self._burst, self._left + (time_ms - self._refilled_ms) / self._interval_ms)
+        self._refilled_ms = time_ms
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Wanted(NamedTuple):
+    """A want of ours that has no answer yet.
+
+    Attributes:
+        first_seq: First event that is wanted.
+        size_bytes: The credit that was given.
+        asked_ms: When, in steady time.
+        probe: Whether one event is to be looked at, for a search; else a range is to be stored.
+    """
+
+    first_seq: int
+    size_bytes: int
+    asked_ms: int
+    probe: bool
 
 
 class Pending(NamedTuple):
-    """A batch that the store works on: its events and the keys under which ``Intake`` remembers them."""
+    """A batch that the store works on.
+
+    Attributes:
+        events: The events.
+        keys: Under which ``Intake`` remembers them; none of a probe.
+        size_bytes: Of the events.
+        probe: Whether it is one event of a branch that is being searched.
+    """
 
     events: tuple[Event, ...]
     keys: tuple[bytes, ...]
     size_bytes: int
+    probe: bool = False
 
 
 class Session:
@@ -43,18 +99,20 @@ class Session:
         """Highest seq of a log that the peer holds, or that is on its way to it: what need not be pushed."""
         self.ahead: dict[LogId, int] = {}
         """Highest seq of a log that the peer holds and we don't, as far as it said so."""
-        self.reported: dict[LogId, Head] | None = None
-        """Heads of the logs that we hold, by the peer's own last complete word; None until there was one."""
+        self.reported: dict[LogId, Entry] | None = None
+        """Of the logs that we hold, the peer's own last complete word; None until there was one."""
         self.equal_at: bytes | None = None
         """The vector digest at which ``reported`` was taken, if the peer's digest was equal to ours."""
-        self.partial: list[tuple[LogId, Head]] = []
+        self.told: dict[LogId, Mark] = {}
+        """Ends of logs of which proofs went from or to the peer since then."""
+        self.partial: list[Entry] = []
         """The parts so far of a vector whose last part has not come."""
         self.parts = 0
         self.digest: Digest | None = None
         """The peer's latest digest."""
 
-        self.wanted: dict[LogId, tuple[int, int]] = {}
-        """Unanswered wants of ours: log -> first seq, when it was asked."""
+        self.wanted: dict[LogId, Wanted] = {}
+        """Unanswered wants of ours."""
         self.serving: dict[LogId, Want] = {}
         """Unanswered wants of the peer."""
         self.reading: set[LogId] = set()
@@ -62,6 +120,8 @@ class Session:
         self.storing: deque[Pending] = deque()
         """Batches of this session that the store works on, in order."""
         self.storing_bytes = 0
+        self.proving: deque[tuple[Evidence | Close, ...]] = deque()
+        """Proofs of this session that the store works on."""
         self.queue_bytes = 0
         """Frames that the driver has not written yet."""
         self.behind = False
@@ -71,12 +131,23 @@ class Session:
         """Logs that are left to other peers -> until when."""
         self.rivals: set[LogId] = set()
         """Logs of which the peer named another event at our head."""
+        self.searches: dict[LogId, Search] = {}
+        """Searches for the point where the peer's branch of a log parts from ours."""
+        self.searched: dict[LogId, int] = {}
+        """Logs that were searched and are not again -> until when."""
         self.stalled_until_ms = 0
         """Until then the peer is asked for nothing: it left a want without an answer."""
         self.vector_due = False
         self.vector_next_ms = 0
-        self.vectors_left: float = VECTORS_BURST
-        self.vectors_refilled_ms = time_ms
+        self.vectors = Allowance(VECTORS_BURST, VECTOR_INTERVAL_MS, time_ms)
+        """Parts of vectors that the peer may still send."""
+        self.marks_due = False
+        """Whether the peer knows ends of logs that we don't hold yet; it tells us once we do, and compare again."""
+        self.books = Allowance(BOOKS_BURST, BOOK_INTERVAL_MS_MIN, time_ms)
+        """Books that the peer may still send."""
+        self.book_version = 0
+        """Of our address book, as far as the peer was sent it."""
+        self.book_next_ms = time_ms
         self.digest_due = True
         self.asked_ms: int | None = None
         """When a digest was sent that asks and has no answer yet."""
@@ -101,18 +172,32 @@ class Session:
         if log in self.ahead or log in state.logs or len(self.ahead) < UNKNOWN_LOGS_MAX + len(state.logs):
             self.ahead[log] = max(seq, self.ahead.get(log, -1))
 
-    def hear(self, heads: Iterable[tuple[LogId, Head]], state: State) -> None:
+    def hear(self, entries: Iterable[Entry], state: State) -> None:
         """Take the peer's complete vector."""
         self.reported = {}
+        self.told = {}
         self.equal_at = None
-        for log, head in heads:
+        for entry in entries:
+            log, head, _ = entry
             held = state.logs.get(log)
             if held is not None:
-                self.reported[log] = head
+                self.reported[log] = entry
+            if head is None:
+                continue
             if held is None or held.head.seq < head.seq:
                 self.is_ahead(log, head.seq, state)
             else:
                 self.holds(log, head.seq)
+
+    def mark(self, log: LogId) -> Mark | None:
+        """What the peer knows of a log's end, by its own word and by what was told since."""
+        said = self.reported.get(log) if self.reported else None
+        told = self.told.get(log)
+        return (said.mark if said else None) if told is None else told.merged(said.mark if said else None)
+
+    def tell(self, log: LogId, mark: Mark) -> None:
+        """Note that the peer was told of a log's end, or told us."""
+        self.told[log] = mark.merged(self.told.get(log))
 
     def status(self, state: State) -> dict[str, Any]:
         """Snapshot for the operator; see ``Engine.status``."""
@@ -123,6 +208,7 @@ class Session:
             "url": self.peer.delegation.url,
             "log": self.peer.log.number,
             "version": self.peer.version,
+            "observer": self.peer.observer,
             "peer_lacks": None if self.reported is None else _missing(state.logs, self.known),
             "we_lack": sum(max(0, seq - _seq(state.logs, log)) for log, seq in self.ahead.items()),
             "queue_bytes": self.queue_bytes,
@@ -131,6 +217,7 @@ class Session:
             "storing_bytes": self.storing_bytes,
             "wants": len(self.wanted),
             "serving": len(self.serving),
+            "searches": len(self.searches),
             "offset_ms": self.offset_ms,
             "rtt_ms": self.rtt_ms,
             "same_vector": digest and digest.vector == state.vector_digest,
@@ -151,5 +238,5 @@ def _seq(logs: Mapping[LogId, LogState], log: LogId) -> int:
 
 
 def _missing(logs: Mapping[LogId, LogState], known: Mapping[LogId, int]) -> int:
-    """Events of ours that a peer is not known to hold."""
-    return sum(max(0, held.head.seq - known.get(log, -1)) for log, held in logs.items())
+    """Events of ours that count and that a peer is not known to hold."""
+    return sum(max(0, held.counted.seq - known.get(log, -1)) for log, held in logs.items() if held.counted)

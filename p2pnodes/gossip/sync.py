@@ -5,10 +5,12 @@
 2. Where they differ, both send their version vectors.
 3. Who finds a log that is longer at the other end wants its next range. A want is the credit for one range frame, so a
    slow reader is sent no more than it asked for; one log is wanted from one peer at a time.
+4. Who knows an end of a log that the other one does not tells it the proof (``proving``); where ends are equal and
+   heads contradict each other, the point where the branches part is searched (``search``).
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from p2pnodes.gossip.backoff import Backoffs
@@ -17,23 +19,24 @@ from p2pnodes.gossip.frames import (
     EVENTS_PER_FRAME_MAX,
     WANT_BYTES_MAX,
     Digest,
+    Entry,
+    Mark,
     Range,
     Vector,
     Want,
     vector_parts,
 )
 from p2pnodes.gossip.intake import Intake
-from p2pnodes.gossip.session import VECTORS_BURST, Session, SessionId
+from p2pnodes.gossip.proving import Proving
+from p2pnodes.gossip.search import Searches
+from p2pnodes.gossip.session import VECTOR_INTERVAL_MS, VECTORS_BURST, Session, SessionId, Wanted
 from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.model.errors import LocalProtocolError, RemoteProtocolError
 from p2pnodes.model.events import EVENT_BYTES_MAX, LogId
-from p2pnodes.store.ledger import State
+from p2pnodes.store.ledger import LogState, State
 
 DIGEST_INTERVAL_MS: Final = 3_000
 """Mean time between two digests to random sessions; each pause is drawn from two to four thirds of it."""
-
-VECTOR_INTERVAL_MS: Final = 1_000
-"""Shortest time between two vectors to one session: peers that take in a stream of events always differ a little."""
 
 WANTS_MAX: Final = 4
 """Wants without an answer in one session, each way; WANT_BYTES_MAX for each may lie before a pushed event."""
@@ -66,6 +69,8 @@ class Sync:
         sessions: Mapping[SessionId, Session],
         *,
         intake: Intake,
+        proving: Proving,
+        searches: Searches,
         backoffs: Backoffs,
         outbox: Outbox,
         time: Timeline,
@@ -74,6 +79,8 @@ class Sync:
         """Work on what the engine hands over; see there."""
         self._sessions = sessions
         self._intake = intake
+        self._proving = proving
+        self._searches = searches
         self._backoffs = backoffs
         self._outbox = outbox
         self._time = time
@@ -103,7 +110,7 @@ class Sync:
             self.greet(session, state, asks=False)
         if digest.vector == state.vector_digest:
             if session.equal_at != digest.vector:  # said again, it costs nothing
-                session.hear(state.heads.items(), state)
+                session.hear([Entry(log, head, _mark(state, log)) for log, head in state.heads.items()], state)
                 session.equal_at = digest.vector
             session.vector_due = False
         else:
@@ -116,7 +123,7 @@ class Sync:
             return
         session.vector_due = False
         session.vector_next_ms = self._time.ms
-        for part in vector_parts((log, state.logs[log].head) for log in sorted(state.logs)):
+        for part in vector_parts(_entry(log, state.logs[log]) for log in sorted(state.logs)):
             self._outbox.send(session, part.encode())
             session.vector_next_ms += VECTOR_INTERVAL_MS  # the other end counts parts
 
@@ -126,40 +133,40 @@ class Sync:
         Raises:
             RemoteProtocolError: Parts or logs out of order, or too many vectors.
         """
-        self._allow_part(session)
+        if not session.vectors.take(self._time.ms):
+            raise RemoteProtocolError(
+                f"vector: over {VECTORS_BURST} parts at once, one each {VECTOR_INTERVAL_MS} ms is allowed"
+            )
         if vector.part == 0:
             session.partial, session.parts = [], 0
         if vector.part != session.parts:
             raise RemoteProtocolError(f"vector: expected part {session.parts}, found part {vector.part}")
-        if vector.heads and session.partial and vector.heads[0][0] <= session.partial[-1][0]:
+        if vector.entries and session.partial and vector.entries[0].log <= session.partial[-1].log:
             raise RemoteProtocolError("vector: its logs are not in ascending order over its parts")
-        session.partial.extend(vector.heads)
+        session.partial.extend(vector.entries)
         session.parts += 1
         if not vector.last:
             return
-        heads, session.partial, session.parts = session.partial, [], 0
-        session.hear(heads, state)
-        for log, head in heads:
-            held = state.logs.get(log)
-            if held and held.head.seq == head.seq and held.head.id != head.id:
-                self._rival(session, log, head.seq)
+        entries, session.partial, session.parts = session.partial, [], 0
+        session.hear(entries, state)
+        self._compare_ends(session, entries, state)
         self.pull(session, state)
 
-    def _allow_part(self, session: Session) -> None:
-        refill = (self._time.ms - session.vectors_refilled_ms) / VECTOR_INTERVAL_MS
-        session.vectors_left = min(VECTORS_BURST, session.vectors_left + refill)
-        session.vectors_refilled_ms = self._time.ms
-        if session.vectors_left < 1:
-            raise RemoteProtocolError(
-                f"vector: over {VECTORS_BURST} parts at once, one each {VECTOR_INTERVAL_MS} ms is allowed"
-            )
-        session.vectors_left -= 1
+    def _compare_ends(self, session: Session, entries: Sequence[Entry], state: State) -> None:
+        """Tell a peer of the ends that it does not know; begin searches where only its branch can differ."""
+        session.marks_due = False
+        for entry in entries:
+            held = state.logs.get(entry.log)
+            if held is None:
+                session.marks_due = session.marks_due or (entry.mark is not None and entry.head is not None)
+            # Where marks differ, the lower end is told first; heads are compared when both know the same ends.
+            elif Mark.of(held.ends) == entry.mark and (seq := _contradicted(held, entry)) is not None:
+                self._rival(session, entry.log, seq)
+                self._searches.begin(session, entry.log, seq, claimed=True)
+        self._proving.tell(session, state.ends, state)
 
     def _rival(self, session: Session, log: LogId, seq: int) -> None:
-        """Two heads at one seq: a fork, if the peer tells the truth. Nobody signs a vector, so nothing follows from it.
-
-        Events that prove it are refused by the store when they come; the proof is exchanged once both ends know how.
-        """
+        """A fork, if the peer tells the truth. Nobody signs a vector, so only a search can tell."""
         if log not in session.rivals and len(session.rivals) < RIVALS_NOTED_MAX:
             session.rivals.add(log)
             self._outbox.notice(session, "warning", "heads_differ", log=str(log), seq=seq)
@@ -167,39 +174,64 @@ class Sync:
     # -- what we want ------------------------------------------------------------------------------------------------
 
     def pull(self, session: Session, state: State) -> None:
-        """Want what a session's peer holds and we don't, as far as its answers may come now."""
+        """Want what a session's peer holds and we don't, as far as its answers may come now.
+
+        What an observer holds is wanted at ticks, behind what validators do.
+        """
+        if not session.peer.observer:
+            self._pull(session, state, frozenset())
+
+    def _pull(self, session: Session, state: State, spare: Collection[LogId]) -> None:
+        """Want what a peer holds, but for the logs in ``spare``."""
         if self._time.ms < session.stalled_until_ms or session.storing_bytes > STORING_BYTES_MAX:
             return
-        for log, seq in list(session.ahead.items()):
+        # The own log first: what others hold of it decides whether it is written on (rule 4).
+        for log, seq in sorted(session.ahead.items(), key=lambda ahead: ahead[0] != state.own):
             if len(session.wanted) >= WANTS_MAX:
                 return
             first_seq = self._intake.next_seq(log, state)
+            held = state.logs.get(log)
             if first_seq > seq:
-                if log in state.logs:  # else it is on its way into the store, and may be refused there
+                if held is not None:  # else it is on its way into the store, and may be refused there
                     del session.ahead[log]
                     session.holds(log, seq)
+            elif held is not None and held.cut is not None and first_seq >= held.cut:
+                del session.ahead[log]  # nothing that counts is there
             elif self._backoffs.holds(log, self._time.ms):
                 del session.ahead[log]  # it comes back with the peer's next vector
-            elif session.spared.get(log, 0) > self._time.ms:
+            elif log in spare or session.spared.get(log, 0) > self._time.ms:
                 continue
-            elif log not in self._fetching and log not in session.wanted:
+            elif self._is_free(log, session) and log not in session.wanted and log not in session.searches:
                 session.spared.pop(log, None)
                 self._fetching[log] = session.id
-                session.wanted[log] = first_seq, self._time.ms
+                session.wanted[log] = Wanted(first_seq, WANT_BYTES_MAX, self._time.ms, probe=False)
                 self._outbox.send(session, Want(log, first_seq, WANT_BYTES_MAX).encode())
+        if session.marks_due and not session.ahead and not session.wanted:
+            session.marks_due = False
+            session.digest_due = True
 
-    def answered(self, session: Session, answer: Range) -> None:
+    def _is_free(self, log: LogId, session: Session) -> bool:
+        """Whether nobody fetches a log, or only an observer does and a validator could."""
+        fetching = self._fetching.get(log)
+        return fetching is None or (self._sessions[fetching].peer.observer and not session.peer.observer)
+
+    def answered(self, session: Session, answer: Range) -> Wanted:
         """Take note of a range; its events are the caller's.
+
+        Returns:
+            The want that it answers.
 
         Raises:
             RemoteProtocolError: Nobody wanted it, or it is larger than its credit.
         """
-        first_seq, _ = session.wanted.get(answer.log, (None, 0))
-        if first_seq != answer.first_seq:
+        wanted = session.wanted.get(answer.log)
+        if wanted is None or wanted.first_seq != answer.first_seq:
             raise RemoteProtocolError(f"range: seq {answer.first_seq} of log {answer.log} was not wanted")
-        if len(answer.wires) > 1 and sum(map(len, answer.wires)) > WANT_BYTES_MAX:
-            raise RemoteProtocolError(f"range: more than the {WANT_BYTES_MAX} bytes that it had credit for")
+        if len(answer.wires) > 1 and sum(map(len, answer.wires)) > wanted.size_bytes:
+            raise RemoteProtocolError(f"range: more than the {wanted.size_bytes} bytes that it had credit for")
         del session.wanted[answer.log]
+        if wanted.probe:
+            return wanted
         self._release(session, answer.log)
         if answer.wires:
             session.stalled_until_ms = 0
@@ -208,6 +240,7 @@ class Sync:
         else:
             session.ahead.pop(answer.log, None)
             session.stalled_until_ms = self._time.ms + STALL_MS
+        return wanted
 
     @staticmethod
     def _trickles(session: Session, answer: Range) -> bool:
@@ -276,8 +309,8 @@ class Sync:
         """Send what is due, give up on answers that are late; the sessions to be closed for being silent."""
         silent: list[Close] = []
         for session in self._sessions.values():
-            for log, (_, asked_ms) in session.wanted.items():
-                waited_ms = self._time.ms - asked_ms
+            for log, wanted in session.wanted.items():
+                waited_ms = self._time.ms - wanted.asked_ms
                 if waited_ms > WANT_MS_MAX:
                     self._release(session, log)
                     session.stalled_until_ms = self._time.ms + STALL_MS
@@ -286,10 +319,33 @@ class Sync:
                     break
         if not paused:
             self._compare(state)
+            self._searches.tick()
             for session in self._sessions.values():
                 self.show(session, state)
                 self.pull(session, state)
+            self._pull_from_observers(state)
         return silent
+
+    def _pull_from_observers(self, state: State) -> None:
+        """Want from observers what no validator that answers says it holds."""
+        validators, observers = [], []
+        for session in self._sessions.values():
+            if not session.peer.observer:
+                validators.append(session)
+            elif session.ahead or session.marks_due:
+                observers.append(session)
+        if not observers:
+            return
+        now_ms = self._time.ms
+        theirs = {
+            log
+            for session in validators
+            if session.stalled_until_ms <= now_ms
+            for log in session.ahead
+            if session.spared.get(log, 0) <= now_ms
+        }
+        for session in observers:
+            self._pull(session, state, theirs)
 
     def _compare(self, state: State) -> None:
         open_ones = [session for session in self._sessions.values() if not session.behind]
@@ -303,3 +359,30 @@ class Sync:
     def _later(self) -> int:
         """When the next random session has its turn; jittered, so that peers don't fall into step."""
         return self._time.ms + round(DIGEST_INTERVAL_MS * self._rng.uniform(2 / 3, 4 / 3))
+
+
+def _mark(state: State, log: LogId) -> Mark | None:
+    ends = state.ends.get(log)
+    return None if ends is None else Mark.of(ends)
+
+
+def _entry(log: LogId, held: LogState) -> Entry:
+    return Entry(log, held.counted, Mark.of(held.ends))
+
+
+def _contradicted(held: LogState, entry: Entry) -> int | None:
+    """The seq at which a peer says that it counts another event than we hold; None where it says no such thing.
+
+    Events of ours are known here by their ids at our head and below our cut. What a peer counts elsewhere above our cut
+    is looked at: where both know the same ends, it can only lie on another branch.
+    """
+    head, counted = entry.head, held.counted
+    if head is None or head.seq > held.head.seq:
+        return None
+    if head.seq == held.head.seq:
+        differs = head.id != held.head.id
+    elif counted is not None and head.seq == counted.seq:
+        differs = head.id != counted.id
+    else:
+        differs = counted is None or counted.seq < head.seq
+    return head.seq if differs else None

@@ -41,8 +41,11 @@ async def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S) ->
 class Node:
     """What a daemon is to its peers: a driver, its database and its server."""
 
-    def __init__(self, directory: Path, uri: str, *, network: Network = NETWORK, number: int = 0) -> None:
+    def __init__(
+        self, directory: Path, uri: str, *, network: Network = NETWORK, number: int = 0, observers: bool = False
+    ) -> None:
         self.author = Author(uri, number=number)
+        self.observers = observers
         self.path = directory / f"{uri.strip('/')}.db"
         self.network = network
         self.delegation: tuple[LogId, Delegation] | None = (self.author.log, self.author.delegation())
@@ -73,7 +76,19 @@ class Node:
                 lambda ledger: ledger.open_log(self.author.log.number, self.author.delegation(), now_ms())
             )
         self.database.ledger.writes_refused = None
-        self.driver = Driver(
+        self.driver = self.new_driver()
+        self.database.on_commit = self._committed
+        app = web.Application()
+        app.router.add_get(PATH, self._handle)
+        self._runner = web.AppRunner(app, shutdown_timeout=1.0, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        self.port = self._runner.addresses[0][1]
+        await self.driver.start()
+
+    def new_driver(self) -> Driver:
+        """A driver for the author's node key."""
+        return Driver(
             node_key=self.author.node_key,
             delegation=lambda: self.delegation,
             network=self.network,
@@ -83,18 +98,15 @@ class Node:
             clock=now_ms,
             on_outcomes=self.outcomes.extend,
             allow_private_addresses=True,
+            observers=self.observers,
         )
-        self.database.on_commit = self._committed
-        app = web.Application()
-        app.router.add_get(PATH, self.driver.handler)
-        self._runner = web.AppRunner(app, shutdown_timeout=1.0, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
-        self.port = self._runner.addresses[0][1]
-        await self.driver.start()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        return await self.driver.handler(request)
 
     def _committed(self, commit: Commit) -> None:
         self.driver.appended(commit.appended)
+        self.driver.ended(commit.ended)
 
     async def stop(self) -> None:
         if self._runner is not None:
@@ -142,7 +154,7 @@ class Stranger:
 
     def initiator(self) -> Initiator:
         identity = Identity(self.author.node_key, self.author.log, self.author.delegation())
-        return Initiator(identity, Policy(self.network.id, NOW_S, lambda _: True), random_bytes(32))
+        return Initiator(identity, Policy(self.network, NOW_S, lambda _: True), random_bytes(32))
 
     async def shake(self) -> None:
         """Go through the handshake; raises HandshakeError."""

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from p2pnodes.gossip import frames
-from p2pnodes.gossip.engine import Close, Effect, Engine, Notice, Peer, Read, Send, Store
-from p2pnodes.gossip.frames import Frame
+from p2pnodes.gossip.engine import Close, Effect, Engine, Notice, Peer, Prove, Read, Send, Store
+from p2pnodes.gossip.frames import Entry, Frame
+from p2pnodes.model.clock import HybridClock
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.events import Event, LogId
+from p2pnodes.model.events import Close as Closing
+from p2pnodes.model.events import Event, Evidence, Head, LogId
 from p2pnodes.model.network import PROTOCOL_VERSION
 from p2pnodes.store.ledger import Ledger
 from tests.support import NETWORK, NOW_MS, Author, memory_ledger
@@ -20,6 +22,19 @@ def peer_of(author: Author) -> Peer:
     return Peer(author.log, author.delegation(), PROTOCOL_VERSION)
 
 
+def entry(log: LogId, seq: int, event_id: bytes) -> Entry:
+    """What a vector says of a log without an end."""
+    return Entry(log, Head(seq, event_id), None)
+
+
+def clone(author: Author) -> Author:
+    """Another writer of an author's log, from where it stands."""
+    twin = Author.__new__(Author)
+    twin.__dict__.update(author.__dict__, events=author.events[:], clock=HybridClock())
+    twin.clock.observe(author.clock.latest)
+    return twin
+
+
 class Node:
     """One engine with its ledger; effects wait in queues until the test lets them happen."""
 
@@ -27,9 +42,15 @@ class Node:
         self.author = Author(uri)
         self.ledger: Ledger = memory_ledger(None, who)
         self.now_ms = NOW_MS
-        self.engine = Engine(NETWORK, self.ledger, random.Random(uri))
+        self.engine = Engine(
+            NETWORK,
+            self.ledger,
+            random.Random(uri),
+            permitted=self.permitted,
+        )
         self.outgoing: dict[int, deque[bytes]] = {}
         self.stores: deque[Store] = deque()
+        self.proves: deque[Prove] = deque()
         self.reads: deque[Read] = deque()
         self.closes: list[Close] = []
         self.notices: list[Notice] = []
@@ -39,6 +60,9 @@ class Node:
         self.holds_writes = False
         """Leave stores and frames where they are, as a slow disk and a slow reader do."""
 
+    def permitted(self, hotkey: bytes) -> bool:
+        return self.ledger.committed_weights.electorate.permitted(hotkey)
+
     def do(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
             match effect:
@@ -47,6 +71,8 @@ class Node:
                     self.outgoing[effect.session].append(effect.frame)
                 case Store():
                     self.stores.append(effect)
+                case Prove():
+                    self.proves.append(effect)
                 case Read():
                     self.reads.append(effect)
                 case Close():
@@ -76,6 +102,25 @@ class Node:
         with self.ledger.transaction():
             outcomes = self.ledger.receive(effect.events, self.now_ms)
         self.do(self.engine.stored(effect.session, outcomes, self.now_ms))
+        self.tell_ends()
+
+    def prove_one(self) -> None:
+        """Let the store check its oldest proofs."""
+        effect = self.proves.popleft()
+        if not self.disk_fails:
+            self.hears_proofs(*effect.proofs)
+        self.do(self.engine.proved(effect.session, effect.proofs, self.now_ms, checked=not self.disk_fails))
+
+    def hears_proofs(self, *proofs: Evidence | Closing) -> None:
+        """Put proofs into the ledger; what is news is told to the peers."""
+        with self.ledger.transaction():
+            self.ledger.receive_proofs(proofs, self.now_ms)
+        self.tell_ends()
+
+    def tell_ends(self) -> None:
+        """Hand the engine what became known of logs' ends, as the daemon does after each commit."""
+        if ended := self.ledger.take_ended():
+            self.do(self.engine.ended(ended, self.now_ms))
 
     def read_one(self) -> None:
         """Let the database answer its oldest read."""
@@ -85,9 +130,11 @@ class Node:
 
     def settle(self) -> None:
         """Let disk and database do all they have to."""
-        while self.stores or self.reads:
+        while self.stores or self.reads or self.proves:
             if self.stores:
                 self.store_one()
+            elif self.proves:
+                self.prove_one()
             else:
                 self.read_one()
 
@@ -96,6 +143,7 @@ class Node:
         with self.ledger.transaction():
             outcomes = self.ledger.receive(events, self.now_ms)
         assert {outcome.result for outcome in outcomes} == {"stored"}, outcomes
+        self.ledger.take_ended()  # nobody is told of what was known for ever
 
     def writes(self, *events: Event) -> None:
         """Write own events: durable, then pushed."""
@@ -159,7 +207,7 @@ class Net:
             for close in node.closes:
                 if close.session in self.links:
                     self.cut(close.session)
-            moved = moved or bool(node.stores or node.reads)
+            moved = moved or bool(node.stores or node.reads or node.proves)
             node.settle()
         return moved
 

@@ -13,18 +13,20 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from p2pnodes.gossip import dials, driver, engine, lobby, sync
+from p2pnodes.gossip import dials, driver, engine, frames, lobby, sync
 from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES
 from p2pnodes.gossip.frames import FRAME_BYTES_MAX, Digest, Events
 from p2pnodes.gossip.handshake import RefusedByPeerError
 from p2pnodes.model import codec
+from p2pnodes.model.branches import rivalry
 from p2pnodes.model.codec import DIGEST_BYTES
 from p2pnodes.model.errors import StoreError
-from p2pnodes.model.events import Event, LogId
+from p2pnodes.model.events import Event, Evidence, Head, LogId, closing, delegate
 from p2pnodes.model.network import Network
 from p2pnodes.store.ledger import Outcome
 from tests.gossip.daemons import Node, Stranger, now_ms, stranger, until
-from tests.support import NETWORK, NOW_MS, VALIDATORS, Author, electorate, hotkey
+from tests.gossip.harness import clone
+from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, electorate, hotkey
 
 FOREIGN = Network(genesis_hash=NETWORK.genesis_hash, netuid=65)
 MALICE = Author(VALIDATORS[2])
@@ -365,13 +367,13 @@ class TestHostileStrangers:
         await guest.closed()
         return str(caught.value)
 
-    async def test_a_foreign_network_is_named(self, honest: tuple[Node, Node]) -> None:
+    async def test_a_foreign_network_hears_what_differs(self, honest: tuple[Node, Node]) -> None:
         with capture_logs() as logs:
             async with stranger(honest[0], MALICE, network=FOREIGN) as guest:
                 text = await self.refused(guest)
-        assert FOREIGN.id.hex() in text
-        assert NETWORK.id.hex() in text
-        assert [entry["reason"] for entry in logs if entry["event"] == "handshake_refused"] == [text]
+        assert text == "another network: netuid is 64 there, 65 here"
+        reasons = [entry["reason"] for entry in logs if entry["event"] == "handshake_refused"]
+        assert reasons == ["another network: netuid is 65 there, 64 here"]
         await still_talk(*honest)
 
     async def test_an_unregistered_validator_is_refused(self, honest: tuple[Node, Node]) -> None:
@@ -624,6 +626,233 @@ class TestHostilePeers:
             with pytest.raises(RefusedByPeerError, match="over 3 sessions in a row"):
                 await guest.shake()
         await still_talk(*honest)
+
+
+class TestObservers:
+    """Who holds no permit may listen where the operator allows it, and takes no place and no voice from validators."""
+
+    OBSERVER = Author("//Mallory")
+
+    @pytest.fixture
+    async def open_door(self, tmp_path: Path) -> AsyncIterator[tuple[Node, Node]]:
+        """Two daemons with a session between them; the first takes observers."""
+        first, second = Node(tmp_path, VALIDATORS[0], observers=True), Node(tmp_path, VALIDATORS[1])
+        await asyncio.gather(first.start(), second.start())
+        first.dial(second)
+        await until(lambda: first.session_with(second) and second.session_with(first))
+        yield first, second
+        await asyncio.gather(first.stop(), second.stop())
+
+    async def test_it_is_sent_what_is_new_and_shown_as_what_it_is(self, open_door: tuple[Node, Node]) -> None:
+        first, second = open_door
+        async with stranger(first, self.OBSERVER) as guest:
+            await guest.shake()
+            await still_talk(first, second)
+            while not isinstance(frames.decode(await guest.receive()), Events):
+                pass
+            rows = {row["hotkey"]: row["observer"] for row in first.sessions}
+        assert rows == {self.OBSERVER.hotkey.address: True, second.author.hotkey.address: False}
+
+    async def test_it_says_nothing_of_clocks_and_of_the_network_s_health(self, open_door: tuple[Node, Node]) -> None:
+        first, second = open_door
+        await second.stop()
+        await until(lambda: not first.sessions)
+        assert not first.driver.online()
+        async with stranger(first, self.OBSERVER) as guest:
+            await guest.shake()
+            await guest.send(Digest(False, now_ms() + 40_000, *[bytes(DIGEST_BYTES)] * 3).encode())
+            await until(lambda: first.sessions[0]["offset_ms"])
+            assert first.driver.clock_offset_ms() is None
+            assert first.driver.own_head_reports() == {}
+            assert not first.driver.online()
+
+    async def test_observers_are_bounded_apart_from_validators(
+        self, open_door: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(driver, "OBSERVERS_MAX", 1)
+        first, second = open_door
+        async with stranger(first, self.OBSERVER) as guest, stranger(first, Author("//Trudy")) as late:
+            await guest.shake()
+            with pytest.raises(RefusedByPeerError, match="there are 1 observers already"):
+                await late.shake()
+            async with stranger(first, MALICE) as validator, stranger(first, self.OBSERVER) as back:
+                await validator.shake()
+                await back.shake()  # in the place of its own session
+                assert first.driver.status()["observers"] == 1
+        await still_talk(first, second)
+
+    async def test_bans_of_observers_make_no_ban_of_a_validator_be_forgotten(
+        self, open_door: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("p2pnodes.gossip.bans.BANS_MAX", 1)
+        first, _ = open_door
+        for author in (MALICE, self.OBSERVER, Author("//Trudy")):
+            async with stranger(first, author) as guest:
+                await guest.shake()
+                await guest.send(codec.pack([99]))
+                await guest.closed()
+        banned = {ban["hotkey"] for ban in first.driver.status()["bans"]}
+        assert banned == {MALICE.hotkey.address, hotkey("//Trudy").address}
+
+    async def test_one_that_gets_a_permit_comes_back_as_a_validator(self, open_door: tuple[Node, Node]) -> None:
+        first, _ = open_door
+        async with stranger(first, self.OBSERVER) as guest:
+            await guest.shake()
+            stakes = {VALIDATORS[0]: 100, VALIDATORS[1]: 100, "//Mallory": 100}
+            await first.database.set_electorate(electorate(200, NOW_MS + 1, stakes=stakes))
+            assert "holds a validator permit now" in await guest.closed()
+        async with stranger(first, self.OBSERVER) as guest:
+            await guest.shake()
+            assert not any(row["observer"] for row in first.sessions)
+
+
+class TestClosedLogs:
+    """A log that its hotkey has closed is nobody's any more; one that forked is talked to, and hears of it."""
+
+    async def close(self, node: Node, author: Author) -> None:
+        await node.database.receive_proofs([closing(author.hotkey, NETWORK.id, author.log, None)], now_ms())
+
+    async def test_its_session_ends_and_its_dialler_is_told_why(self, honest: tuple[Node, Node]) -> None:
+        first, second = honest
+        await until(lambda: first.sees_all_of(second))
+        second.dial()  # only first dials
+        await self.close(first, second.author)
+        await until(lambda: not first.sessions)
+        async with stranger(first, second.author) as guest:
+            with pytest.raises(RefusedByPeerError, match=f"the log {second.author.log} is closed: "):
+                await guest.shake()
+
+    @pytest.mark.usefixtures("eager")
+    async def test_it_is_not_taken_for_a_peer_that_was_dialled(self, honest: tuple[Node, Node]) -> None:
+        first, second = honest
+        await until(lambda: first.sees_all_of(second))
+        await self.close(first, second.author)
+        await until(lambda: any("is closed" in (row.get("last_error") or "") for row in first.driver.status()["peers"]))
+        (row,) = first.driver.status()["peers"]
+        assert row["last_error"].startswith(f"the log {second.author.log} is closed: {second.author.hotkey.address}")
+
+    async def test_one_that_forked_keeps_its_session(self, honest: tuple[Node, Node]) -> None:
+        first, second = honest
+        await second.post("gpu-1")
+        await until(lambda: first.sees_all_of(second))
+        evidence = await forked(second)
+        await first.database.receive_proofs([evidence], now_ms())
+        await until(lambda: second.database.ledger.foreign_own is not None)
+        assert first.session_with(second)
+
+
+async def forked(node: Node) -> Evidence:
+    """Evidence that a node's log has two events at its head, as a clone of its disk would make it."""
+    held = node.database.state.logs[node.author.log]
+    events = [Event.decode(wire) for wire in await node.database.read_log(held.id, 0, 1 << 20)]
+    twin = Author(VALIDATORS[1])
+    assert twin.log == held.id
+    twin.head = Head(held.head.seq - 1, events[-1].previous)
+    twin.clock.observe(events[-2].hlc)
+    evidence = rivalry(events[-1], twin.verdict(bytes(32), at_ms=now_ms()))
+    assert evidence is not None
+    return evidence
+
+
+class TestBranches:
+    """Daemons that hold different branches of a log come to the same in seconds."""
+
+    @pytest.mark.parametrize(("ours", "theirs"), [(1, 1), (200, 3), (3, 200)])
+    async def test_two_daemons_find_the_fork(self, pair: tuple[Node, Node], ours: int, theirs: int) -> None:
+        first, second = pair
+        author = Author(VALIDATORS[2])
+        author.delegate()
+        shared = [*author.events, *[author.verdict(bytes([number] * 32)) for number in range(9)]]
+        twin = clone(author)
+        branches = (
+            [author.verdict(number.to_bytes(32, "big")) for number in range(ours)],
+            [twin.verdict(number.to_bytes(32, "big"), "failed") for number in range(theirs)],
+        )
+        for node, branch in zip(pair, branches, strict=True):
+            await node.database.receive([*shared, *branch], now_ms())
+        begin = time.monotonic()
+        first.dial(second)
+        await until(lambda: first.sees_all_of(second) and first.database.state.ends)
+        assert time.monotonic() - begin < 5.0
+        for node in pair:
+            assert node.database.state.ends[author.log].fork == 10
+            assert node.database.state.heads[author.log].seq == 9
+        assert first.database.state.state_root == second.database.state.state_root
+        await still_talk(first, second)
+
+    async def test_an_end_is_passed_on_at_once(self, nodes: list[Node]) -> None:
+        first, middle, last = nodes
+        middle.dial(first, last)
+        await until(lambda: len(middle.sessions) == 2 and first.sees_all_of(middle, last))
+        author = Author(VALIDATORS[2], seed=5)
+        author.delegate()
+        await first.database.receive(author.events, now_ms())
+        await until(lambda: all(author.log in node.database.state.logs for node in nodes))
+        await first.database.receive_proofs([closing(author.hotkey, NETWORK.id, author.log, None)], now_ms())
+        await until(lambda: all(author.log in node.database.state.ends for node in nodes))
+
+
+class TestAddresses:
+    """A newcomer that reaches one daemon is told where the others are."""
+
+    async def test_who_has_a_session_with_one_knows_all(self, nodes: list[Node]) -> None:
+        first, middle, last = nodes
+        for node in nodes:
+            said = delegate(
+                node.author.hotkey, NETWORK.id, node.author.log, url=node.url, not_before=NOW_S - 60,
+                not_after=NOW_S + 3_600,
+            )  # fmt: skip
+            node.delegation = node.author.log, said
+        middle.dial(first)
+        await until(lambda: middle.session_with(first))
+        last.driver.set_targets({}, [middle.url])
+        await until(lambda: len(last.driver.addresses()) == 2)
+        assert last.driver.addresses() == {first.hotkey: first.url, middle.hotkey: middle.url}
+        last.driver.set_targets(last.driver.addresses(), [])
+        await until(lambda: last.session_with(first))
+
+
+class TestAnotherKey:
+    """A daemon that changes its node key stops one driver and starts another on the same store and server."""
+
+    @pytest.mark.usefixtures("eager")
+    async def test_it_meets_its_peers_again_under_the_new_key(self, honest: tuple[Node, Node]) -> None:
+        first, second = honest
+        await first.post("gpu-1")
+        await until(lambda: first.sees_all_of(second))
+        old = first.driver
+        await old.stop()
+        async with aiohttp.ClientSession() as client, client.get(first.url + driver.PATH) as answer:
+            assert answer.status == 503
+        first.author = Author(VALIDATORS[0], seed=1)
+        first.delegation = first.author.log, first.author.delegation()
+        first.driver = first.new_driver()
+        await first.driver.start()
+        first.dial(second)
+        await until(lambda: first.session_with(second) and second.session_with(first))
+        assert old.status()["sessions"] == 0
+        await still_talk(second, first)
+        await until(lambda: len(second.sessions) == 1)
+
+    async def test_a_handshake_that_begins_while_it_stops_is_ended(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, _ = honest
+        prepare, prepared, stopped = web.WebSocketResponse.prepare, asyncio.Event(), asyncio.Event()
+
+        async def slow(socket: web.WebSocketResponse, request: web.BaseRequest) -> Any:
+            found = await prepare(socket, request)
+            prepared.set()
+            await stopped.wait()
+            return found
+
+        monkeypatch.setattr(web.WebSocketResponse, "prepare", slow)
+        async with stranger(first, MALICE) as guest:
+            await prepared.wait()
+            await first.driver.stop()
+            stopped.set()
+            assert await guest.closed() == "this daemon stops"
+        assert not first.driver._tasks
 
 
 class TestOwnFaults:

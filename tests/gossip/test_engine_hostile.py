@@ -8,14 +8,26 @@ from hypothesis import strategies as st
 
 from p2pnodes.gossip import sync
 from p2pnodes.gossip.engine import BAN_S
-from p2pnodes.gossip.frames import FRAME_BYTES_MAX, Digest, Events, Range, Vector, Want
-from p2pnodes.gossip.session import VECTORS_BURST
-from p2pnodes.gossip.sync import VECTOR_INTERVAL_MS, WANTS_MAX
+from p2pnodes.gossip.frames import (
+    FRAME_BYTES_MAX,
+    Book,
+    Digest,
+    Entry,
+    Events,
+    Mark,
+    Proofs,
+    Range,
+    Vector,
+    Want,
+)
+from p2pnodes.gossip.session import VECTOR_INTERVAL_MS, VECTORS_BURST
+from p2pnodes.gossip.sync import WANTS_MAX
+from p2pnodes.model.branches import rivalry
 from p2pnodes.model.errors import LocalProtocolError
-from p2pnodes.model.events import Event, Head, LogId
+from p2pnodes.model.events import Event, Head, LogId, closing
 from p2pnodes.model.network import Network
-from tests.gossip.harness import Node, peer_of
-from tests.support import NOW_MS, VALIDATORS, Author
+from tests.gossip.harness import Node, clone, entry, peer_of
+from tests.support import NETWORK, NOW_MS, VALIDATORS, Author
 
 A, B, C = VALIDATORS
 HASH = bytes(32)
@@ -23,6 +35,12 @@ AUTHOR = Author(B)
 DELEGATION = AUTHOR.delegate()
 VERDICT = AUTHOR.verdict(HASH)
 LOG = AUTHOR.log
+TWIN = clone(AUTHOR)
+TWIN.head = Head(0, DELEGATION.id)
+FORK = rivalry(VERDICT, TWIN.verdict(HASH, "failed"))
+assert FORK is not None
+FORGED = closing(Author(C).hotkey, NETWORK.id, LOG, None)._replace(hotkey=AUTHOR.hotkey.public_key)
+"""A closing in the name of the log's hotkey, signed by another."""
 
 
 def victim() -> Node:
@@ -43,7 +61,7 @@ def foreign() -> Event:
 def wanting() -> Node:
     """A victim that wants seq 0 of LOG from the hostile peer."""
     node = victim()
-    node.hear(1, Vector(0, True, [(LOG, Head(1, VERDICT.id))]).encode())
+    node.hear(1, Vector(0, True, [entry(LOG, 1, VERDICT.id)]).encode())
     assert isinstance(node.said[-1], Want)
     assert node.said[-1][:2] == (LOG, 0)
     return node
@@ -63,6 +81,8 @@ BAD_FRAMES: dict[str, bytes] = {
     "a range that nobody wanted": Range(LOG, 0, [DELEGATION.wire]).encode(),
     "an empty range that nobody wanted": Range(LOG, 0, []).encode(),
     "a vector that begins in its middle": Vector(1, True, []).encode(),
+    "evidence of nothing": Proofs([FORK._replace(first=b"\0")]).encode(),
+    "a delegation that its hotkey did not sign": Book([(LogId(LOG.node_key, 1), AUTHOR.delegation())]).encode(),
 }
 
 BAD_ANSWERS: dict[str, bytes] = {
@@ -155,8 +175,8 @@ def test_vector_parts_out_of_order_close_the_session() -> None:
 
 def test_logs_out_of_order_over_the_parts_of_a_vector_close_the_session() -> None:
     node = victim()
-    node.hear(1, Vector(0, False, [(LogId(b"b" * 32, 0), Head(0, HASH))]).encode())
-    node.hear(1, Vector(1, True, [(LogId(b"a" * 32, 0), Head(0, HASH))]).encode())
+    node.hear(1, Vector(0, False, [entry(LogId(b"b" * 32, 0), 0, HASH)]).encode())
+    node.hear(1, Vector(1, True, [entry(LogId(b"a" * 32, 0), 0, HASH)]).encode())
     assert_only_the_hostile_session_ended(node)
 
 
@@ -172,8 +192,8 @@ def test_frames_behind_the_one_that_closed_the_session_are_not_read() -> None:
 
 def test_a_vector_that_claims_more_than_there_is_does_not_keep_the_log_from_others() -> None:
     node = victim()
-    honest = Vector(0, True, [(LOG, Head(1, VERDICT.id))]).encode()
-    node.hear(1, Vector(0, True, [(LOG, Head(2**62, HASH))]).encode())
+    honest = Vector(0, True, [entry(LOG, 1, VERDICT.id)]).encode()
+    node.hear(1, Vector(0, True, [entry(LOG, 2**62, HASH)]).encode())
     node.hear(2, honest)
     for _ in range(45):
         node.tick()
@@ -211,7 +231,7 @@ def test_refused_logs_that_were_wanted_leave_nothing_in_the_session() -> None:
     node = victim()
     stranger = Author("//Mallory")
     event = stranger.delegate()
-    node.hear(1, Vector(0, True, [(stranger.log, Head(0, event.id))]).encode())
+    node.hear(1, Vector(0, True, [entry(stranger.log, 0, event.id)]).encode())
     node.hear(1, Range(stranger.log, 0, [event.wire]).encode())
     node.tick()
     node.settle()
@@ -232,6 +252,7 @@ def test_a_driver_that_mixes_up_sessions_is_told_so() -> None:
 _WIRES = st.sampled_from([DELEGATION.wire, VERDICT.wire, foreign().wire, b"junk"])
 _LOGS = st.sampled_from([LOG, LogId(HASH, 0)])
 _SEQS = st.sampled_from([0, 1, 2, 2**62])
+_MARKS = st.sampled_from([None, Mark(0, None), Mark(2, (1, HASH)), Mark(None, (0, b""))])
 _FRAMES = st.one_of(
     st.builds(
         Digest, st.booleans(), st.sampled_from([0, NOW_MS, 2**47 - 1]), st.just(HASH), st.just(HASH), st.just(HASH)
@@ -240,11 +261,13 @@ _FRAMES = st.one_of(
         Vector,
         st.integers(0, 2),
         st.booleans(),
-        st.lists(st.tuples(_LOGS, st.builds(Head, _SEQS, st.just(HASH))), max_size=2),
+        st.lists(st.builds(Entry, _LOGS, st.none() | st.builds(Head, _SEQS, st.just(HASH)), _MARKS), max_size=2),
     ),
     st.builds(Want, _LOGS, _SEQS, st.sampled_from([1, 1000])),
     st.builds(Range, _LOGS, _SEQS, st.lists(_WIRES, max_size=3)),
     st.builds(Events, st.lists(_WIRES, min_size=1, max_size=3)),
+    st.builds(Proofs, st.lists(st.sampled_from([FORGED, FORK]), min_size=1, max_size=3)),
+    st.builds(Book, st.sampled_from([[(LOG, AUTHOR.delegation())], [(LOG, Author(C).delegation())]])),
 )
 
 

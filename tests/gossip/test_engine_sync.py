@@ -6,17 +6,10 @@ import pytest
 
 from p2pnodes.gossip import frames, sync
 from p2pnodes.gossip.frames import WANT_BYTES_MAX, Digest, Events, Range, Vector, Want
-from p2pnodes.gossip.session import UNKNOWN_LOGS_MAX, VECTORS_BURST
-from p2pnodes.gossip.sync import (
-    DIGEST_INTERVAL_MS,
-    SILENT_MS_MAX,
-    STALL_MS,
-    VECTOR_INTERVAL_MS,
-    WANT_MS_MAX,
-    WANTS_MAX,
-)
+from p2pnodes.gossip.session import UNKNOWN_LOGS_MAX, VECTOR_INTERVAL_MS, VECTORS_BURST
+from p2pnodes.gossip.sync import DIGEST_INTERVAL_MS, SILENT_MS_MAX, STALL_MS, WANT_MS_MAX, WANTS_MAX
 from p2pnodes.model.events import Event, Head, LogId
-from tests.gossip.harness import Net, Node, peer_of
+from tests.gossip.harness import Net, Node, entry, peer_of
 from tests.support import VALIDATORS, Author, add, electorate
 
 A, B, C = VALIDATORS
@@ -177,9 +170,9 @@ class TestDifferent:
         node.holds(*owner.events)
         node.open(1, peer_of(liar))
         node.open(2, peer_of(owner))
-        node.hear(1, Vector(0, True, [(owner.log, Head(0, b"x" * 32))]).encode())
+        node.hear(1, Vector(0, True, [entry(owner.log, 0, b"x" * 32)]).encode())
         later = owner.verdict(HASH)
-        node.hear(2, Vector(0, True, [(owner.log, Head(1, later.id))]).encode())
+        node.hear(2, Vector(0, True, [entry(owner.log, 1, later.id)]).encode())
         assert frames.decode(node.outgoing[2][-1]) == Want(owner.log, 1, WANT_BYTES_MAX)
 
 
@@ -237,7 +230,7 @@ class TestWants:
             author.delegate()
         for session, uri in enumerate((B, C), 1):
             node.open(session, peer_of(Author(uri)))
-            held = sorted((author.log, Head(0, author.events[0].id)) for author in authors)
+            held = sorted(entry(author.log, 0, author.events[0].id) for author in authors)
             node.hear(session, Vector(0, True, held).encode())
         return node, authors
 
@@ -291,7 +284,7 @@ class TestWants:
         node.hear(1, Range(authors[0].log, 0, []).encode())
         node.tick()
         assert len(self.wants(node, 2)) == 1
-        node.hear(1, Vector(0, True, [(authors[0].log, Head(0, HASH))]).encode())
+        node.hear(1, Vector(0, True, [entry(authors[0].log, 0, HASH)]).encode())
         node.hear(2, Range(authors[0].log, 0, []).encode())
         for _ in range(STALL_MS // 250 - 2):
             node.tick()
@@ -300,7 +293,7 @@ class TestWants:
     def test_after_an_empty_answer_the_log_is_wanted_when_the_peer_says_again_that_it_holds_it(self) -> None:
         node = Node(A)
         author = Author(C)
-        vector = Vector(0, True, [(author.log, Head(0, author.delegate().id))]).encode()
+        vector = Vector(0, True, [entry(author.log, 0, author.delegate().id)]).encode()
         node.open(1, peer_of(Author(B)))
         node.hear(1, vector)
         node.hear(1, Range(author.log, 0, []).encode())
@@ -342,7 +335,7 @@ class TestWants:
         events = [author.delegate(), *verdicts(author, 3)]
         for session, uri in enumerate((B, C), 1):
             node.open(session, peer_of(Author(uri)))
-            node.hear(session, Vector(0, True, [(author.log, Head(3, events[3].id))]).encode())
+            node.hear(session, Vector(0, True, [entry(author.log, 3, events[3].id)]).encode())
         node.hear(1, Range(author.log, 0, [events[0].wire]).encode())
         node.settle()
         node.tick()
@@ -355,7 +348,7 @@ class TestWants:
         author = Author(C)
         events = [author.delegate(), *verdicts(author, 3)]
         node.open(1, peer_of(Author(B)))
-        node.hear(1, Vector(0, True, [(author.log, Head(3, events[3].id))]).encode())
+        node.hear(1, Vector(0, True, [entry(author.log, 3, events[3].id)]).encode())
         node.hear(1, Range(author.log, 0, [event.wire for event in events[:2]]).encode())
         assert node.stores
         assert self.wants(node, 1)[-1].first_seq == 2
@@ -365,7 +358,7 @@ class TestWants:
         node.open(1, peer_of(Author(B)))
         for part in range(4):
             keys = [(part * 2048 + number).to_bytes(32, "big") for number in range(2048)]
-            held = [(LogId(key, 0), Head(9, HASH)) for key in keys]
+            held = [entry(LogId(key, 0), 9, HASH) for key in keys]
             node.hear(1, Vector(part, part == 3, held).encode())
         session = node.engine._sessions[1]
         assert len(session.ahead) == UNKNOWN_LOGS_MAX
@@ -459,7 +452,7 @@ class TestOwnHeadReports:
         assert head is not None
         a.hear(1, Digest(False, a.now_ms, HASH, HASH, HASH).encode())
         assert a.engine.own_head_reports(a.author.log) == {}
-        a.hear(1, Vector(0, False, [(a.author.log, head)]).encode())
+        a.hear(1, Vector(0, False, [entry(a.author.log, *head)]).encode())
         assert a.engine.own_head_reports(a.author.log) == {}
         a.hear(1, Vector(1, True, []).encode())
         assert a.engine.own_head_reports(a.author.log) == {b.author.hotkey.public_key: head}
@@ -473,7 +466,7 @@ class TestOwnHeadReports:
     def test_a_head_above_our_own_is_reported_as_the_peer_said_it(self) -> None:
         _, a, b = pair()
         a.open(1, peer_of(b.author))
-        a.hear(1, Vector(0, True, [(a.author.log, Head(9, HASH))]).encode())
+        a.hear(1, Vector(0, True, [entry(a.author.log, 9, HASH)]).encode())
         assert a.engine.own_head_reports(a.author.log) == {b.author.hotkey.public_key: Head(9, HASH)}
 
     def test_an_equal_digest_after_both_moved_on_is_a_new_report(self) -> None:
@@ -506,7 +499,7 @@ class TestOwnHeadReports:
         _, a, b = pair()
         for session, seq in ((1, 3), (2, 9), (3, 5)):
             a.open(session, peer_of(Author(B, seed=session)))
-            a.hear(session, Vector(0, True, [(a.author.log, Head(seq, HASH))]).encode())
+            a.hear(session, Vector(0, True, [entry(a.author.log, seq, HASH)]).encode())
         assert a.engine.own_head_reports(a.author.log) == {b.author.hotkey.public_key: Head(9, HASH)}
 
 
@@ -528,5 +521,5 @@ def test_vectors_that_pile_up_in_a_slow_network_are_no_crime() -> None:
     node = Node(A)
     node.open(1, peer_of(Author(B)))
     for _ in range(VECTORS_BURST):
-        node.hear(1, Vector(0, True, heads(node)).encode())
+        node.hear(1, Vector(0, True, [entry(log, *head) for log, head in heads(node)]).encode())
     assert not node.closes

@@ -7,41 +7,72 @@ from hypothesis import strategies as st
 from p2pnodes.gossip import frames
 from p2pnodes.gossip.frames import (
     BATCH_BYTES,
+    BOOK_PER_FRAME_MAX,
     EVENTS_PER_FRAME_MAX,
     FRAME_BYTES_MAX,
     LOGS_MAX,
     LOGS_PER_FRAME,
+    PROOFS_PER_FRAME_MAX,
     WANT_BYTES_MAX,
+    Book,
     Digest,
+    Entry,
     Events,
+    Mark,
+    Proofs,
     Range,
     Vector,
     Want,
 )
 from p2pnodes.model import codec
+from p2pnodes.model.branches import Ends
 from p2pnodes.model.codec import INT_MAX, MalformedError
-from p2pnodes.model.events import EVENT_BYTES_MAX, Head, LogId
+from p2pnodes.model.events import (
+    EVENT_BYTES_MAX,
+    HEADER_BYTES_MAX,
+    URL_CHARS_MAX,
+    Close,
+    Evidence,
+    Head,
+    LogId,
+)
 from tests.support import Author
 
 HASH = bytes(range(32))
 LOG = LogId(b"k" * 32, 7)
 OTHER = LogId(b"l" * 32, 0)
 
+AUTHOR = Author("//validator0")
+DELEGATION = AUTHOR.delegation()
+EVIDENCE = Evidence(AUTHOR.delegate().header, bytes(64), b"another header", bytes(64))
+
 FRAMES = [
     Digest(True, 1_764_000_000_000, HASH, HASH[::-1], bytes(32)),
     Vector(0, True, []),
-    Vector(3, False, [(LOG, Head(5, HASH)), (OTHER, Head(0, HASH))]),
+    Vector(
+        3,
+        False,
+        [
+            Entry(LOG, Head(5, HASH), None),
+            Entry(OTHER, Head(0, HASH), Mark(1, None)),
+            Entry(LogId(b"m" * 32, 0), None, Mark(0, (0, b""))),
+            Entry(LogId(b"m" * 32, 1), Head(1, HASH), Mark(None, (2, HASH))),
+        ],
+    ),
     Want(LOG, 0, WANT_BYTES_MAX),
     Range(LOG, 4, [b"one", b"two"]),
     Range(LOG, 4, []),
     Events([b"e"]),
+    Proofs([EVIDENCE]),
+    Proofs([Close(LOG, None, HASH, bytes(64)), Close(LOG, Head(2, HASH), HASH, bytes(64)), EVIDENCE]),
+    Book([(LOG, DELEGATION), (OTHER, DELEGATION._replace(url="", predecessor=(LOG, None)))]),
 ]
 
 MALFORMED: dict[str, codec.Value] = {
     "no array": 1,
     "an empty array": [],
     "kind 0": [0],
-    "an unknown kind": [6, b""],
+    "an unknown kind": [8, b""],
     "a kind that is a text": ["events", [b"e"]],
     "a kind that is a boolean": [True, True, 1, HASH, HASH, HASH],
     "a digest without electorate": [1, True, 1, HASH, HASH],
@@ -52,11 +83,28 @@ MALFORMED: dict[str, codec.Value] = {
     "a short hash": [1, True, 1, HASH[1:], HASH, HASH],
     "a vector part beyond the last": [2, LOGS_MAX // LOGS_PER_FRAME, True, []],
     "a vector that is no array": [2, 0, True, None],
-    "a head without id": [2, 0, True, [[*LOG, 1]]],
-    "a head with a negative seq": [2, 0, True, [[*LOG, -1, HASH]]],
-    "a head at the end of all seqs": [2, 0, True, [[*LOG, INT_MAX, HASH]]],
-    "a log twice": [2, 0, True, [[*LOG, 1, HASH], [*LOG, 2, HASH]]],
-    "logs in descending order": [2, 0, True, [[*OTHER, 1, HASH], [*LOG, 2, HASH]]],
+    "a log without mark": [2, 0, True, [[*LOG, [1, HASH]]]],
+    "a head without id": [2, 0, True, [[*LOG, [1], None]]],
+    "a head with a negative seq": [2, 0, True, [[*LOG, [-1, HASH], None]]],
+    "a head at the end of all seqs": [2, 0, True, [[*LOG, [INT_MAX, HASH], None]]],
+    "a log twice": [2, 0, True, [[*LOG, [1, HASH], None], [*LOG, [2, HASH], None]]],
+    "logs in descending order": [2, 0, True, [[*OTHER, [1, HASH], None], [*LOG, [2, HASH], None]]],
+    "a mark of nothing": [2, 0, True, [[*LOG, [1, HASH], [None, None]]]],
+    "a mark of one value": [2, 0, True, [[*LOG, [1, HASH], [3]]]],
+    "a fork at a negative seq": [2, 0, True, [[*LOG, [1, HASH], [-1, None]]]],
+    "a closing of an empty log with an id": [2, 0, True, [[*LOG, [1, HASH], [None, [0, HASH]]]]],
+    "a closing without id": [2, 0, True, [[*LOG, [1, HASH], [None, [2, b""]]]]],
+    "no proofs": [6, []],
+    "too many proofs": [6, [["close", *LOG, None, HASH, bytes(64)]] * (PROOFS_PER_FRAME_MAX + 1)],
+    "a proof of another kind": [6, [["delegate", *LOG, None, HASH, bytes(64)]]],
+    "a proof without kind": [6, [[]]],
+    "a closing without signature": [6, [["close", *LOG, None, HASH]]],
+    "evidence of no header": [6, [["evidence", b"x", bytes(64), b"y", bytes(64)]]],
+    "an empty book": [7, []],
+    "too large a book": [7, [[b"k" * 32, n, DELEGATION.to_wire()] for n in range(BOOK_PER_FRAME_MAX + 1)]],
+    "a log twice in a book": [7, [[*LOG, DELEGATION.to_wire()]] * 2],
+    "a book without a delegation": [7, [[*LOG, None]]],
+    "a book whose URL is too long": [7, [[*LOG, DELEGATION._replace(url="x" * 257).to_wire()]]],
     "a log number beyond 32 bits": [3, LOG.node_key, 2**32, 0, 1],
     "a short node key": [3, LOG.node_key[1:], 7, 0, 1],
     "a want without credit": [3, *LOG, 0, 0],
@@ -112,7 +160,7 @@ _VALUES = st.recursive(
 
 @given(
     st.binary(max_size=60)
-    | st.builds(lambda kind, rest: codec.pack([kind, *rest]), st.integers(0, 6), st.lists(_VALUES, max_size=5))
+    | st.builds(lambda kind, rest: codec.pack([kind, *rest]), st.integers(0, 8), st.lists(_VALUES, max_size=5))
 )
 def test_any_bytes_are_a_frame_or_malformed(data: bytes) -> None:
     try:
@@ -123,16 +171,21 @@ def test_any_bytes_are_a_frame_or_malformed(data: bytes) -> None:
 
 
 def test_the_largest_frames_that_are_sent_stay_within_the_bound() -> None:
-    logs = [(LogId(b"k" * 32, 2**31 + number), Head(INT_MAX - 1, HASH)) for number in range(LOGS_PER_FRAME)]
-    assert len(Vector(15, True, logs).encode()) <= FRAME_BYTES_MAX
+    mark = Mark(INT_MAX, (INT_MAX, HASH))
+    logs = [Entry(LogId(b"k" * 32, 2**31 + number), Head(INT_MAX - 1, HASH), mark) for number in range(LOGS_PER_FRAME)]
+    assert len(Vector(15, True, logs).encode()) <= 600 * 1024 < FRAME_BYTES_MAX
     assert len(Range(LOG, INT_MAX - 1, [bytes(WANT_BYTES_MAX), bytes(EVENT_BYTES_MAX)]).encode()) <= FRAME_BYTES_MAX
+    header = bytes(HEADER_BYTES_MAX)
+    assert len(Proofs([Evidence(header, bytes(64), header, bytes(64))] * PROOFS_PER_FRAME_MAX).encode()) <= 45 * 1024
+    longest = DELEGATION._replace(url="\U0001f600" * URL_CHARS_MAX, predecessor=(LOG, Head(INT_MAX, HASH)))
+    assert len(Book([(LOG, longest)] * BOOK_PER_FRAME_MAX).encode()) <= 90 * 1024
 
 
 def test_a_vector_is_cut_into_parts_that_say_which_is_the_last() -> None:
-    heads = [(LogId(b"k" * 32, number), Head(0, HASH)) for number in range(LOGS_PER_FRAME + 1)]
-    first, second = frames.vector_parts(heads)
-    assert (first.part, first.last, len(first.heads)) == (0, False, LOGS_PER_FRAME)
-    assert (second.part, second.last, second.heads) == (1, True, heads[-1:])
+    logs = [Entry(LogId(b"k" * 32, number), Head(0, HASH), None) for number in range(LOGS_PER_FRAME + 1)]
+    first, second = frames.vector_parts(logs)
+    assert (first.part, first.last, len(first.entries)) == (0, False, LOGS_PER_FRAME)
+    assert (second.part, second.last, second.entries) == (1, True, logs[-1:])
 
 
 def test_an_empty_vector_is_one_empty_part() -> None:
@@ -152,3 +205,32 @@ def test_a_batch_of_large_events_is_cut_by_their_size() -> None:
     sizes = [len(frame) for frame in frames.batches(events)]
     assert len(sizes) == 3
     assert max(sizes) <= BATCH_BYTES + 100
+
+
+_MARKS = st.none() | st.builds(
+    lambda fork, good, last: Mark(fork, None if good is None else (good, last if good else b"")),
+    st.integers(0, 3),
+    st.none() | st.integers(0, 3),
+    st.sampled_from([HASH, bytes(32)]),
+)
+
+
+class TestMark:
+    """Of two marks each part may be the lower one; who was told both knows the lower of each."""
+
+    @given(_MARKS, _MARKS)
+    def test_after_being_told_nothing_is_lower(self, one: Mark | None, other: Mark | None) -> None:
+        if one is None:
+            return
+        known = one.merged(other)
+        for mark in (one, other):
+            assert mark is None or not (mark.forks_below(known) or mark.closes_below(known))
+        assert known == (one if other is None else other.merged(one))
+
+    def test_a_mark_says_what_is_proved(self) -> None:
+        close = Close(LOG, Head(4, HASH), HASH, bytes(64))
+        evidence = Evidence(AUTHOR.events[0].header, bytes(64), b"", bytes(64))
+        assert Mark.of(Ends()) is None
+        assert Mark.of(Ends(evidence, close)) == Mark(0, (5, HASH))
+        assert Mark.of(Ends(close=close._replace(head=None))) == Mark(None, (0, b""))
+        assert codec.pack(Mark.of(Ends(evidence, close))) == codec.pack(Ends(evidence, close).mark)

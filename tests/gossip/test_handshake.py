@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from hashlib import blake2b
+from typing import Any
 
 import msgpack
 import pytest
@@ -66,7 +67,7 @@ def identity(author: Author) -> Identity:
 
 
 def policy(**changes: object) -> Policy:
-    return Policy(NETWORK.id, NOW_S, electorate().permitted)._replace(**changes)  # type: ignore[arg-type]
+    return Policy(NETWORK, NOW_S, electorate().permitted)._replace(**changes)  # type: ignore[arg-type]
 
 
 def dial(who: Identity | None = None, rules: Policy | None = None, secret: bytes = b"\1" * 32) -> Initiator:
@@ -163,11 +164,12 @@ class TestSecondImplementation:
         delegation = [*said, DIALLER.hotkey.sign(context + msgpack.packb([NETWORK.id, *log, *said]))]
         secret = b"\7" * 32
 
-        hello = msgpack.packb(["p2pnodes", 1, 1, NETWORK.id, crypto_scalarmult_base(secret)])
+        network = [bytes(32), 64, 500_000, 200_000, 86_400, 100]
+        hello = msgpack.packb(["p2pnodes", 1, 1, network, crypto_scalarmult_base(secret)])
         responder = pick_up()
         answer = responder.answer(hello)
-        tag, version, network_id, their_public, their_sealed = msgpack.unpackb(answer)
-        assert (tag, version, network_id) == ("p2pnodes", 1, NETWORK.id)
+        tag, version, their_network, their_public, their_sealed = msgpack.unpackb(answer)
+        assert (tag, version, their_network) == ("p2pnodes", 1, network)
         shared = crypto_scalarmult(secret, their_public)
 
         def digest(data: bytes) -> bytes:
@@ -176,7 +178,7 @@ class TestSecondImplementation:
         def key(label: str, *values: bytes) -> bytes:
             return blake2b(msgpack.packb([label, *values]), key=shared, digest_size=32).digest()
 
-        transcript = digest(hello + msgpack.packb(["p2pnodes", version, network_id, their_public]))
+        transcript = digest(hello + msgpack.packb(["p2pnodes", version, network, their_public]))
         statement = msgpack.packb(["p2pnodes handshake initiator", transcript, log, delegation])
         signature = SigningKey(DIALLER.node_key.seed).sign(statement).signature
         identity = msgpack.packb([*log, delegation, signature])
@@ -312,24 +314,82 @@ class TestRefusals:
         assert DIALLED.hotkey.address in text
         assert hotkey(VALIDATORS[2]).address in text
 
-    @pytest.mark.parametrize("foreigner", ["dialler", "dialled"])
-    def test_a_foreign_network(self, foreigner: str) -> None:
-        other = policy(network_id=FOREIGN.id)
-        initiator = dial(rules=other if foreigner == "dialler" else None)
-        responder = pick_up(rules=other if foreigner == "dialled" else None)
-        text = refused(initiator, responder)
-        assert NETWORK.id.hex() in text
-        assert FOREIGN.id.hex() in text
+    @pytest.mark.parametrize(
+        ("change", "text"),
+        [
+            ({"genesis_hash": "2f" * 32}, "genesis_hash is 0x2f2f2f2f2f2f2f2f... there, 0x0000000000000000... here"),
+            ({"netuid": 65}, "netuid is 65 there, 64 here"),
+            ({"quorum": 0.6}, "quorum is 0.6 there, 0.5 here"),
+            ({"min_share": 1 / 3}, "min_share is 0.333333 there, 0.2 here"),
+            ({"verdict_ttl_s": 60}, "verdict_ttl_s is 60 there, 86400 here"),
+            ({"epoch_blocks": 360}, "epoch_blocks is 360 there, 100 here"),
+            (
+                {"netuid": 1, "quorum": 0.51, "epoch_blocks": 99},
+                "netuid is 1 there, 64 here; quorum is 0.51 there, 0.5 here; epoch_blocks is 99 there, 100 here",
+            ),
+        ],
+        ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
+    )
+    def test_a_foreign_network_by_what_differs(self, change: dict[str, Any], text: str) -> None:
+        foreign = Network(**{**NETWORK.model_dump(), **change})
+        assert refused(dial(rules=policy(network=foreign)), pick_up()) == f"another network: {text}"
+
+    def test_a_foreign_network_whose_dialler_is_told_from_where_it_stands(self) -> None:
+        with pytest.raises(HandshakeError) as caught:
+            pick_up().answer(dial(rules=policy(network=FOREIGN)).hello)
+        assert str(caught.value) == "another network: netuid is 65 there, 64 here"
+        assert caught.value.told == "another network: netuid is 64 there, 65 here"
 
     def test_an_answer_from_a_foreign_network(self) -> None:
         initiator = dial()
-        answer = pick_up(rules=policy(network_id=FOREIGN.id)).answer(dial(rules=policy(network_id=FOREIGN.id)).hello)
-        with pytest.raises(HandshakeError, match=FOREIGN.id.hex()):
+        other = policy(network=FOREIGN)
+        answer = pick_up(rules=other).answer(dial(rules=other).hello)
+        with pytest.raises(HandshakeError, match="netuid is 65 there, 64 here"):
             initiator.prove(answer)
+
+    def test_networks_that_differ_in_all_fit_into_a_refusal(self) -> None:
+        other = Network(
+            genesis_hash="2f" * 32, netuid=65_535, quorum=1 / 3, min_share=2 / 3,
+            verdict_ttl_s=31_536_000, epoch_blocks=1_000_000,
+        )  # fmt: skip
+        text = refused(dial(rules=policy(network=other)), pick_up())
+        assert text.endswith("epoch_blocks is 1000000 there, 100 here")
+        assert len(text) <= REASON_CHARS_MAX
+
+    @pytest.mark.parametrize(
+        "shown",
+        [
+            None,
+            NETWORK.id,
+            [],
+            [*NETWORK.parameters, 1],
+            NETWORK.parameters[:5],
+            [b"short", *NETWORK.parameters[1:]],
+            [*NETWORK.parameters[:5], "100"],
+            [*NETWORK.parameters[:5], True],
+            [*NETWORK.parameters[:5], 2**63],
+            [[[]]] * 6,
+        ],
+        ids=repr,
+    )
+    def test_what_is_no_network(self, shown: codec.Value) -> None:
+        ephemeral = crypto_scalarmult_base(b"\1" * 32)
+        with pytest.raises(HandshakeError, match=r"^no network: "):
+            pick_up().answer(codec.pack(["p2pnodes", 1, 1, shown, ephemeral]))
+        with pytest.raises(HandshakeError, match=r"^no network: "):
+            dial().prove(codec.pack(["p2pnodes", 1, shown, ephemeral, b"sealed"]))
+
+    @pytest.mark.parametrize("end", ["dialler", "dialled"])
+    def test_a_closed_log(self, end: str) -> None:
+        closed = {DIALLER.log if end == "dialler" else DIALLED.log}
+        rules = policy(closed=closed.__contains__)
+        text = refused(dial(rules=rules), pick_up(rules=rules))
+        (log,) = closed
+        assert text.startswith(f"the log {log} is closed: ")
 
     @pytest.mark.parametrize(("low", "high"), [(2, 3), (9, 9), (2, 1)])
     def test_no_common_version(self, low: int, high: int) -> None:
-        hello = codec.pack(["p2pnodes", low, high, NETWORK.id, crypto_scalarmult_base(b"\1" * 32)])
+        hello = codec.pack(["p2pnodes", low, high, NETWORK.parameters, crypto_scalarmult_base(b"\1" * 32)])
         with pytest.raises(HandshakeError, match=f"versions {low} to {high} were offered; expected one of 1 to 1"):
             pick_up().answer(hello)
 
@@ -341,10 +401,10 @@ class TestRefusals:
 
     @pytest.mark.parametrize("point", SMALL_ORDER_POINTS)
     def test_a_key_that_makes_the_shared_secret_zero(self, point: str) -> None:
-        hello = codec.pack(["p2pnodes", 1, 1, NETWORK.id, bytes.fromhex(point)])
+        hello = codec.pack(["p2pnodes", 1, 1, NETWORK.parameters, bytes.fromhex(point)])
         with pytest.raises(HandshakeError, match="small order"):
             pick_up().answer(hello)
-        answer = codec.pack(["p2pnodes", 1, NETWORK.id, bytes.fromhex(point), b"sealed"])
+        answer = codec.pack(["p2pnodes", 1, NETWORK.parameters, bytes.fromhex(point), b"sealed"])
         with pytest.raises(HandshakeError, match="small order"):
             dial().prove(answer)
 
@@ -353,6 +413,21 @@ class TestRefusals:
         stranger = identity(Author("//Mallory"))
         text = refused(dial(stranger), pick_up()) if end == "dialler" else refused(dial(), pick_up(stranger))
         assert text == f"hotkey {hotkey('//Mallory').address} holds no validator permit in the current electorate"
+
+    @pytest.mark.parametrize("end", ["dialler", "dialled"])
+    def test_a_hotkey_without_a_permit_is_an_observer_where_these_may_come(self, end: str) -> None:
+        mallory, open_door = identity(Author("//Mallory")), policy(observers=True)
+        (dialled, _), (dialler, _) = (
+            shake(dial(mallory), pick_up(rules=open_door))
+            if end == "dialler"
+            else shake(dial(rules=open_door), pick_up(mallory))
+        )
+        assert (dialler.observer, dialled.observer) == (end == "dialler", end == "dialled")
+
+    def test_an_observer_proves_itself_like_everybody(self) -> None:
+        mallory, open_door = identity(Author("//Mallory")), policy(observers=True)
+        thief = mallory._replace(node_key=NodeKey.from_seed(b"thief".ljust(32)))
+        assert "did not sign this handshake" in refused(dial(thief), pick_up(rules=open_door))
 
     @pytest.mark.parametrize(
         ("not_before", "not_after", "accepted"),

@@ -1,6 +1,6 @@
 """Rule 4: when a daemon goes on with its log after a start, waits, or opens a new one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pytest
 
@@ -21,8 +21,9 @@ def hear(
     waited_ms: int,
     *,
     alone: bool = False,
+    ended: Collection[bytes] = (),
 ) -> Hearing:
-    return ownlog.hear(own, reports, others, waited_ms, ids=IDS, alone=alone)
+    return ownlog.hear(own, reports, others, waited_ms, ids=IDS, alone=alone, ended=ended)
 
 
 def test_without_a_log_one_is_opened_at_once() -> None:
@@ -61,23 +62,40 @@ def test_a_peer_that_holds_less_of_the_log_counts_as_heard(head: Head | None) ->
     assert hear(OWN, {A: head, B: head}, OTHERS, 0).step is Step.GO_ON
 
 
-def test_a_peer_that_holds_more_of_the_log_ends_it() -> None:
-    hearing = hear(OWN, {A: OWN, B: OWN, C: Head(6, b"c" * 32)}, OTHERS, 0)
+CONTRADICTIONS = [
+    pytest.param({C: Head(6, b"c" * 32)}, (), id="more of the log"),
+    pytest.param({C: Head(5, b"x" * 32)}, (), id="another event at our head"),
+    pytest.param({C: Head(2, b"x" * 32)}, (), id="another event below our head"),
+    pytest.param({b"X" * 32: Head(9, b"x" * 32)}, (), id="more, by a peer without stake"),
+    pytest.param({C: OWN}, {C}, id="an end of the log"),
+]
+
+
+@pytest.mark.parametrize(("said", "ended"), CONTRADICTIONS)
+def test_a_peer_that_contradicts_is_waited_for_whatever_the_others_say(
+    said: Mapping[bytes, Head | None], ended: Collection[bytes]
+) -> None:
+    """What it sends proves it, and ends the log by that."""
+    hearing = hear(OWN, {A: OWN, B: OWN, **said}, OTHERS, HEARING_MS_MAX - 1, ended=ended)
+    assert hearing.step is Step.WAIT
+    assert "waiting for the proof" in hearing.reason
+
+
+@pytest.mark.parametrize(("said", "ended"), CONTRADICTIONS)
+def test_one_that_proves_nothing_in_time_ends_no_log_that_most_stake_knows_as_we_do(
+    said: Mapping[bytes, Head | None], ended: Collection[bytes]
+) -> None:
+    """Nobody signs a vector: else anybody could make us open logs up to the bound."""
+    assert hear(OWN, {A: OWN, B: OWN, **said}, OTHERS, HEARING_MS_MAX, ended=ended).step is Step.GO_ON
+
+
+@pytest.mark.parametrize(("said", "ended"), CONTRADICTIONS)
+def test_without_that_stake_it_ends_the_log_and_the_key(
+    said: Mapping[bytes, Head | None], ended: Collection[bytes]
+) -> None:
+    hearing = hear(OWN, {A: OWN, **said}, OTHERS, HEARING_MS_MAX, ended=ended)
     assert hearing.step is Step.OPEN_NEW
-    assert "backup or a clone" in hearing.reason
-
-
-def test_a_peer_that_holds_another_event_at_our_head_ends_it() -> None:
-    assert hear(OWN, {A: Head(5, b"x" * 32)}, OTHERS, 0).step is Step.OPEN_NEW
-
-
-def test_a_peer_that_holds_another_event_below_our_head_ends_it() -> None:
-    assert hear(OWN, {A: OWN, B: OWN, C: Head(2, b"x" * 32)}, OTHERS, 0).step is Step.OPEN_NEW
-
-
-def test_one_report_of_more_is_believed_whoever_makes_it() -> None:
-    """A new log costs little, a fork much; so also a peer without stake can end a log."""
-    assert hear(OWN, {b"X" * 32: Head(9, b"x" * 32)}, OTHERS, 0).step is Step.OPEN_NEW
+    assert hearing.doubled
 
 
 def test_too_little_stake_in_time_opens_a_new_log() -> None:

@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from p2pnodes.model import inventory
+from p2pnodes.model.inventory import Claim, Objection
 from p2pnodes.model.stateroot import state_root
 from tests.sim.peer import CheckFailedError, SimPeer
 from tests.sim.workload import Acknowledged
+from tests.support import forks
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -61,8 +64,8 @@ def _rows(peer: SimPeer) -> None:
 
 
 def _honest(peer: SimPeer) -> None:
-    if peer.ledger.forks_seen:
-        raise CheckFailedError(f"{peer.name} saw an honest author fork (rule 4): {peer.ledger.forks_seen}")
+    if found := forks(peer.ledger):
+        raise CheckFailedError(f"{peer.name} saw an honest author fork (rule 4): {found}")
     if void := peer.disk.execute("SELECT kind, void FROM events WHERE void IS NOT NULL").fetchall():
         raise CheckFailedError(f"{peer.name} holds void events of honest authors (rule 3): {void}")
 
@@ -73,9 +76,20 @@ def _kept(peer: SimPeer, acknowledged: Acknowledged) -> None:
         kept = uuid in peer.ledger.uuids_deleted_by(found)
     else:
         key = peer.ledger.facts.claim_key(found)
-        kept = key is not None and peer.ledger.facts.claim(key) is not None
+        claim = None if key is None else peer.ledger.facts.claim(key)
+        kept = claim is not None and (
+            inventory.objection(claim, peer.ledger.weights.electorate) is not Objection.NOT_CARRIED
+            or all(_deleted(peer, claim, uuid) for uuid in claim.uuids)
+        )
     if not kept:
         raise CheckFailedError(f"{peer.name} lost what was acknowledged (rule 7): {label}")
+
+
+def _deleted(peer: SimPeer, claim: Claim, uuid: str) -> bool:
+    """Whether any event says that a claim's miner deleted a GPU of it."""
+    query = "SELECT EXISTS (SELECT 1 FROM deletion WHERE uuid = ? AND miner = ? AND nonce >= ?)"
+    (found,) = peer.disk.execute(query, (uuid, claim.miner, claim.nonce)).fetchone()
+    return bool(found)
 
 
 def _events_kept(peer: SimPeer, author: SimPeer) -> None:

@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from p2pnodes.model import inventory
 from p2pnodes.model.events import FAILED, VERIFIED, Event
-from p2pnodes.model.inventory import Row, TaskStatus
+from p2pnodes.model.inventory import Objection, Row, TaskStatus
 from p2pnodes.model.stateroot import bucket_of, state_root
 from tests.model.reference import Reference
 from tests.sim.check import same
 from tests.sim.peer import CheckFailedError, SimPeer
+from tests.support import forks, hotkey
 
 if TYPE_CHECKING:
     from tests.sim.stage import Posted, Stage
@@ -41,7 +43,8 @@ def check(stage: "Stage") -> None:
         same(peer, first)
         if state_root(peer.ledger.rows()) != peer.ledger.state.state_root:
             raise CheckFailedError(f"{peer.name} keeps rows that f does not give (rule 1)")
-        _trusted(peer, stage.untrusted)
+        _trusted(peer, stage)
+        _nothing_back(peer, stage)
     for posted in stage.claims:
         statuses = {peer.name: task_of(peer, posted) for peer in stage.up}
         if len(set(statuses.values())) > 1:
@@ -50,6 +53,8 @@ def check(stage: "Stage") -> None:
             agrees_with_rows(first, posted, status)
         elif posted.accepted:
             raise CheckFailedError(f"{first.name} lost {posted.miner}'s claim, which was answered 202 (rule 7)")
+        if posted.accepted:
+            _carried(first, posted, stage)
     check_by_reference(stage)
 
 
@@ -60,8 +65,10 @@ def check_by_reference(stage: "Stage") -> None:
         CheckFailedError: They differ.
     """
     peer = stage.up[0]
-    events = [Event.decode(wire) for (wire,) in peer.disk.execute("SELECT wire FROM events")]
-    reference = Reference(events, peer.ledger.weights.electorate, stage.parameters)
+    wires = {wire for each in stage.up for (wire,) in each.disk.execute("SELECT wire FROM events")}
+    ends = [end for found in peer.ledger.state.ends.values() for end in found if end is not None]
+    events = [Event.decode(wire) for wire in sorted(wires)]
+    reference = Reference(events, peer.ledger.weights.electorate, stage.parameters, ends)
     expected = reference.rows()
     if (found := {row.uuid: row for row in peer.ledger.rows()}) != expected:
         raise CheckFailedError(f"{peer.name} has rows {found}: a plain reading of the design gives {expected}")
@@ -73,13 +80,39 @@ def check_by_reference(stage: "Stage") -> None:
             )
 
 
-def _trusted(peer: SimPeer, untrusted: set[bytes]) -> None:
-    """Logs of honest daemons hold nothing void and no fork."""
-    if peer.ledger.forks_seen:
-        raise CheckFailedError(f"{peer.name} saw a fork (rule 4): {peer.ledger.forks_seen}")
+def _trusted(peer: SimPeer, stage: "Stage") -> None:
+    """Logs of honest daemons hold nothing void and no fork, unless somebody else writes them, too."""
+    found = [log for log in forks(peer.ledger) if peer.ledger.state.logs[log].hotkey not in stage.forking]
+    if found:
+        raise CheckFailedError(f"{peer.name} saw a fork (rule 4): {found}")
+    untrusted = stage.untrusted
     void = peer.disk.execute("SELECT hotkey, kind, void FROM events JOIN logs USING (log) WHERE void IS NOT NULL")
     if honest := [row for row in void if row[0] not in untrusted]:
         raise CheckFailedError(f"{peer.name} holds void events of honest authors (rule 3): {honest}")
+
+
+def _carried(peer: SimPeer, posted: "Posted", stage: "Stage") -> None:
+    """What was acknowledged is carried by a log that counts, for as long as it means something."""
+    stamp = int(posted.request.nonce)
+    gone = {uuid for miner, uuid, nonce in stage.deleted if miner == posted.miner and nonce >= stamp}
+    key = peer.ledger.facts.claim_key(posted.claim_id)
+    claim = None if key is None else peer.ledger.facts.claim(key)
+    if key is None or claim is None or gone.issuperset(posted.uuids):
+        return
+    (block,) = peer.disk.execute("SELECT max(electorate_block) FROM carriage WHERE claim = ?", (key,)).fetchone()
+    registration = peer.ledger.weights.electorate.registration_block(claim.miner)
+    if registration is None or registration > block:
+        return  # its miner has left the chain since, and may be back
+    if inventory.objection(claim, peer.ledger.weights.electorate) is Objection.NOT_CARRIED:
+        raise CheckFailedError(f"{peer.name} lost {posted.miner}'s claim on {posted.uuids}: nobody carries it (rule 7)")
+
+
+def _nothing_back(peer: SimPeer, stage: "Stage") -> None:
+    """What was deleted with a 200 is not listed for an earlier registration of its miner."""
+    for miner, uuid, nonce in stage.deleted:
+        for claim in peer.ledger.facts.standing([uuid], peer.ledger.weights)[uuid].values():
+            if claim.miner == hotkey(miner).public_key and claim.nonce < nonce:
+                raise CheckFailedError(f"{peer.name} lists {uuid} again for {miner}, who deleted it (rule 7)")
 
 
 def agrees_with_rows(peer: SimPeer, posted: "Posted", status: TaskStatus) -> None:

@@ -7,22 +7,26 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from p2pnodes.gossip.engine import TICK_MS, Close, Effect, Engine, Notice, Peer, Read, Send, Store
+from p2pnodes.carrier import Look, Rest, Rounds, Write
+from p2pnodes.gossip.engine import TICK_MS, Close, Effect, Engine, Notice, Peer, Prove, Read, Send, Store
 from p2pnodes.gossip.ownlog import Step, hear
 from p2pnodes.model.claims import parse_body
-from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
+from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX, hlc_at, hlc_ms
 from p2pnodes.model.errors import P2PNodesError
-from p2pnodes.model.events import Delegation, Event, Head, LogId, Payload, delegate
+from p2pnodes.model.events import Close as Closing
+from p2pnodes.model.events import Delegation, Event, Head, LogId, Payload, closing, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import PROTOCOL_VERSION
 from p2pnodes.model.requests import Add, Delete
 from p2pnodes.model.stateroot import state_root
-from p2pnodes.store import checks
+from p2pnodes.store import carrying, checks
 from p2pnodes.store.admission import admit_add, admit_delete
+from p2pnodes.store.carrying import Carried, Cursor
 from p2pnodes.store.database import GROUP_JOBS_MAX
 from p2pnodes.store.ledger import Ledger, Outcome
 from p2pnodes.store.schema import open_writer
 from p2pnodes.verify.scheduler import PAUSE_MS, QUEUED_CLAIMS_MAX, WALK
+from p2pnodes.verify.turns import OVERDUE
 from p2pnodes.verify.verdicts import begins_ms, record_fault, record_verdict
 from tests.sim.verifiers import Behaviour, honest
 from tests.support import hotkey
@@ -62,12 +66,13 @@ class SimPeer:
         self.name = f"p{index}"
         self.hotkey = hotkey(f"//validator{index}")
         self.node_key = NodeKey.from_seed(world.rng.randbytes(32))
+        """Lies in the data directory: a backup or a clone has it, too."""
         self.skew_ms = world.rng.randint(-SKEW_MS_MAX, SKEW_MS_MAX)
         self.behaviour: Behaviour = honest
         """What it makes of the claims that it checks."""
         self.check_ms = CHECK_MS
         self.disk = open_writer(":memory:")
-        self.backup: sqlite3.Connection | None = None
+        self.backup: tuple[sqlite3.Connection, NodeKey] | None = None
         self.up = False
         self.starts = 0
         self.ledger: Ledger
@@ -85,6 +90,10 @@ class SimPeer:
         self._voted: set[bytes] = set()
         self._aside: dict[bytes, int] = {}
         self._walked = 0
+        self.rounds = Rounds()
+        self._carrying = False
+        self._carry_at_ms: int | None = None
+        self._proved: dict[LogId, None] = {}
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -107,6 +116,10 @@ class SimPeer:
         self._voted = set()
         self._aside = {}
         self._walked = 0
+        self.rounds = Rounds()
+        self._carrying = False
+        self._carry_at_ms = None
+        self._proved = {}
         self._committing = self._heard = self._opening = False
         self._started_ms = self.world.clock.now_ms
         own = self.ledger.own_log
@@ -114,6 +127,7 @@ class SimPeer:
         self.delegation = (own, found_delegation) if own and found_delegation else None
         self.world.trace(self.name, "start", f"with {self.ledger.state.events} events")
         self.weigh()
+        self._note(ended=False)
         self._every(TICK_MS, self._turn)
         self._every(SCAN_MS, self._scan)
 
@@ -135,14 +149,20 @@ class SimPeer:
 
     def save_backup(self) -> None:
         """Copy the disk, as an operator does."""
-        self.backup = open_writer(":memory:")
-        self.disk.backup(self.backup)
+        copy = open_writer(":memory:")
+        self.disk.backup(copy)
+        self.backup = copy, self.node_key
 
     def restore_backup(self) -> None:
         """Put the copy in the disk's place, while the peer is down; nobody tells the daemon."""
         if self.backup is not None:
             self.world.trace(self.name, "restore")
-            self.disk, self.backup = self.backup, None
+            (self.disk, self.node_key), self.backup = self.backup, None
+
+    def clone(self, other: "SimPeer") -> None:
+        """Be a second machine with a copy of another one's disk and keys, before the first start."""
+        other.disk.backup(self.disk)
+        self.hotkey, self.node_key = other.hotkey, other.node_key
 
     def later(self, ms: float, callback: Callable[[], None]) -> None:
         """Run a callback unless this peer has crashed by then."""
@@ -174,28 +194,35 @@ class SimPeer:
         jobs, self._jobs = self._jobs[:GROUP_JOBS_MAX], self._jobs[GROUP_JOBS_MAX:]
         with self.ledger.transaction():
             results = [self.ledger.attempt(job) for job, _ in jobs]
+        self.world.committed(self)
         appended, claims = self.ledger.take_appended(), self.ledger.take_new_claims()
         self._voted.update(self.ledger.take_voted())
         self.ledger.take_changes()  # nobody follows them here
+        ended = self.ledger.take_ended()
         # A crash between the fsync and this: durable, but neither answered nor sent.
-        self.later(self.world.rng.uniform(0, 1), lambda: self._committed(appended, claims))
+        self.later(self.world.rng.uniform(0, 1), lambda: self._committed(appended, claims, ended))
         for (_, done), result in zip(jobs, results, strict=True):
             self.later(1, partial(done, result))
         self._committing = bool(self._jobs)
         if self._jobs:
             self.later(self.world.rng.uniform(*COMMIT_MS), self._commit)
 
-    def _committed(self, appended: list[Event], claims: list[bytes]) -> None:
+    def _committed(self, appended: list[Event], claims: list[bytes], ended: list[LogId]) -> None:
         if appended:
             self.acknowledged += appended
             self.do(self.engine.appended(appended, self.now_ms()))
+        if ended:
+            self.do(self.engine.ended(ended, self.now_ms()))
+            own, life_ms = self.hotkey.public_key, int(self.world.parameters.verdict_ttl_s * 1000 * OVERDUE)
+            self.write(lambda ledger: checks.drop_unsaid(ledger.facts, own, life_ms), _done)
+        self._note(ended=bool(ended))
         for claim_id in claims:
             self._look(claim_id)
 
     def weigh(self) -> None:
         """Take up the electorate that the chain has now."""
         electorate = self.world.electorate
-        self.write(lambda ledger: ledger.set_electorate(electorate), _done)
+        self.write(lambda ledger: ledger.set_electorate(electorate), lambda _: self._note(ended=False))
 
     def submit(self, request: Add | Delete, uuid: str, done: Done) -> None:
         """A miner's request, as the HTTP interface would hand it on."""
@@ -243,6 +270,8 @@ class SimPeer:
                     self.world.network.send(self, effect.session, effect.frame)
                 case Store():
                     self._store(effect)
+                case Prove():
+                    self._prove(effect)
                 case Read():
                     self.later(self.world.rng.uniform(*READ_MS), partial(self._read, effect))
                 case Close():
@@ -260,15 +289,25 @@ class SimPeer:
 
         def done(outcomes: list[Outcome] | P2PNodesError) -> None:
             answer = None if isinstance(outcomes, P2PNodesError) else outcomes
+            self._proved.update({outcome.event.log: None for outcome in answer or () if outcome.proved})
             self.do(self.engine.stored(effect.session, answer, self.now_ms()))
 
         self.write(lambda ledger: ledger.receive(effect.events, now_ms), done)
+
+    def _prove(self, effect: Prove) -> None:
+        now_ms = self.now_ms()
+
+        def done(result: P2PNodesError | None) -> None:
+            checked = not isinstance(result, P2PNodesError)
+            self.do(self.engine.proved(effect.session, effect.proofs, self.now_ms(), checked=checked))
+
+        self.write(lambda ledger: ledger.receive_proofs(effect.proofs, now_ms), done)
 
     def _read(self, effect: Read) -> None:
         wires = self.ledger.read(effect.log, effect.first_seq, effect.size_bytes_max)
         self.do(self.engine.read(effect.session, effect.log, effect.first_seq, wires, self.now_ms()))
 
-    # -- the own log, as in daemon.py ----------------------------------------------------------------------------------
+    # -- the own log, as in author.py ----------------------------------------------------------------------------------
 
     def _turn(self) -> None:
         self.do(self.engine.tick(self.now_ms()))
@@ -280,10 +319,14 @@ class SimPeer:
             return
         if ledger.foreign_own is not None:
             self._heard = False
-            self._open_log("a foreign event in the own log")
+            self._open_log("a foreign event in the own log", doubled=True)
         elif not self._heard and ledger.weights.electorate.permitted(self.hotkey.public_key):
             self._hear()
+        elif self._ahead_by_itself():
+            self._leave_bad_events()
         ledger.writes_refused = self._why_no_writes()
+        if ledger.writes_refused is None:
+            self._tell_forks()
 
     def _hear(self) -> None:
         ledger = self.ledger
@@ -295,12 +338,65 @@ class SimPeer:
         stakes = ledger.weights.electorate.stakes
         alone = not any(stake for key, stake in stakes.items() if key != self.hotkey.public_key)
         waited_ms = int(self.world.clock.now_ms - self._started_ms)
-        hearing = hear(head, reports, others, waited_ms, ids=ids, alone=alone)
+        ended = self.engine.own_end_reports(own) if own else set()
+        hearing = hear(head, reports, others, waited_ms, ids=ids, alone=alone, ended=ended)
         if hearing.step is Step.GO_ON:
             self._heard = True
             self.world.trace(self.name, "own log", hearing.reason)
         elif hearing.step is Step.OPEN_NEW:
-            self._open_log(hearing.reason)
+            self._open_log(hearing.reason, doubled=hearing.doubled)
+
+    def _tell_forks(self) -> None:
+        for log in self._proved:
+            ends = self.ledger.state.ends.get(log)
+            if ends is not None and (evidence := ends.evidence) is not None:
+                self.say(lambda _, evidence=evidence: evidence)  # type: ignore[misc]
+        self._proved.clear()
+
+    def _ahead_by_itself(self) -> bool:
+        """Rule 8: whether the clock is right again, and the own log holds events from when it ran ahead."""
+        own = self.ledger.own_log
+        held = self.ledger.state.logs.get(own) if own else None
+        return (
+            held is not None
+            and hlc_ms(held.prefix.hlc) > self.now_ms() + SKEW_AHEAD_MS_MAX
+            and not self._clock_is_off()
+        )
+
+    def _leave_bad_events(self) -> None:
+        own = self.ledger.own_log
+        assert own is not None
+        head = self.ledger.facts.last_event(own, hlc_at(self.now_ms()))
+        self._open_log("the clock ran ahead", close=closing(self.hotkey, self.world.parameters.id, own, head))
+
+    def rotate(self) -> None:
+        """Replace the node key, as an operator does."""
+        own = self.ledger.own_log
+        assert own is not None
+        self.revoke(own, None)
+
+    def revoke(self, log: LogId, last: int | None) -> None:
+        """Close a log of the own hotkey; the one that is written now gives way to another, with a fresh node key.
+
+        Args:
+            log: The log.
+            last: Seq of the last event of it that is good; the last one that counts unless given.
+        """
+        held = self.ledger.state.logs[log]
+        head = held.counted if last is None else Head(last, self.ledger.facts.event_ids(log, [last])[last])
+        close = closing(self.hotkey, self.world.parameters.id, log, head)
+        if log == self.ledger.own_log:
+            self._open_log("its operator replaces the node key", close=close, doubled=True)
+        else:
+            self.say(lambda _: close, self._revoked)
+
+    def _revoked(self, result: Event | P2PNodesError) -> None:
+        if isinstance(result, P2PNodesError):
+            raise CheckFailedError(f"{self.name} cannot close a log: {result}")
+
+    def forget_key(self) -> None:
+        """Lose the node key, as with the disk that it lies on."""
+        self.node_key = NodeKey.from_seed(self.world.rng.randbytes(32))
 
     def enrol(self, age_ms: int) -> None:
         """Open a log that is that old, before the first start."""
@@ -310,43 +406,111 @@ class SimPeer:
         with ledger.transaction():
             ledger.open_log(own.number, delegation, now_ms)
 
-    def _delegation(self, ledger: Ledger, now_s: int) -> tuple[LogId, Delegation]:
+    def _delegation(
+        self, ledger: Ledger, now_s: int, *, close: Closing | None = None, node_key: NodeKey | None = None
+    ) -> tuple[LogId, Delegation]:
         """A delegation to the next log."""
         held = ledger.own_logs()
-        own = LogId(self.node_key.public_key, max([now_s, *(log.number + 1 for log in held)]))
+        key = (node_key or self.node_key).public_key
+        own = LogId(key, max([now_s, *(log.number + 1 for log in held if log.node_key == key)]))
         before = max(held, default=None)
-        predecessor = (before, held[before].head) if before else None
+        predecessor = (before, held[before].counted) if before else None
+        if close is not None:
+            predecessor = close.log, close.head
         url = f"http://192.0.2.{self.index + 1}"
         return own, delegate(
             self.hotkey, self.world.parameters.id, own, url=url, not_before=now_s - DELEGATION_S,
             not_after=now_s + DELEGATION_S, predecessor=predecessor,
         )  # fmt: skip
 
-    def _open_log(self, reason: str) -> None:
+    def _open_log(self, reason: str, *, close: Closing | None = None, doubled: bool = False) -> None:
+        """Open a new log.
+
+        Args:
+            reason: For people.
+            close: Closes the log before.
+            doubled: Another daemon may write with this node key: take a fresh one.
+        """
         now_ms = self.now_ms()
-        own, delegation = self._delegation(self.ledger, now_ms // 1000)
+        node_key = NodeKey.from_seed(self.world.rng.randbytes(32)) if doubled else self.node_key
+        own, delegation = self._delegation(self.ledger, now_ms // 1000, close=close, node_key=node_key)
         self._opening = True
 
-        def done(result: Event | P2PNodesError) -> None:
+        def job(ledger: Ledger) -> None:
+            closings = [] if close is None else [close]
+            ledger.open_log(own.number, delegation, now_ms, closings=closings, node_key=node_key)
+            self.node_key = node_key
+
+        def done(result: P2PNodesError | None) -> None:
             self._opening = False
             if isinstance(result, P2PNodesError):
                 raise CheckFailedError(f"{self.name} cannot open a log: {result}")
-            self.ledger.foreign_own = None
             self.delegation = own, delegation
             self._heard = True
             self.world.trace(self.name, "new log", f"{own.number - self.world.start_s}: {reason}")
 
-        self.write(lambda led: led.open_log(own.number, delegation, now_ms), done)
+        self.write(job, done)
+
+    def _clock_is_off(self) -> bool:
+        offset_ms = self.engine.clock_offset_ms()
+        return offset_ms is not None and abs(offset_ms) > CLOCK_OFF_MS_MAX
 
     def _why_no_writes(self) -> str | None:
         if not self._heard:
             return "the own head is not heard yet"
-        offset_ms = self.engine.clock_offset_ms()
-        if offset_ms is not None and abs(offset_ms) > CLOCK_OFF_MS_MAX:
+        if self._clock_is_off():
             return "the clock is off"
         if not self.ledger.weights.electorate.permitted(self.hotkey.public_key):
             return "no permit"
         return None
+
+    # -- carrying: the carrier without its task ------------------------------------------------------------------------
+
+    @property
+    def carrying(self) -> bool:
+        """Whether something is carried, or this peer waits for its turn to carry."""
+        return not self.rounds.idle
+
+    def _note(self, *, ended: bool) -> None:
+        if self.rounds.committed(self.ledger.state, self.ledger.weights.electorate, ended=ended):
+            self._carry()
+
+    def _carry(self) -> None:
+        if self._carrying:
+            return
+        own, now_ms = self.hotkey.public_key, int(self.world.clock.now_ms)
+        match self.rounds.next(now_ms):
+            case Look(cursor):
+                self._carrying = True
+                self.later(self.world.rng.uniform(*READ_MS), partial(self._look_through, cursor))
+            case Write(keys):
+                self._carrying = True
+                self.write(lambda ledger: carrying.carry(ledger, keys, own, self.now_ms()), self._carried)
+            case Rest(until_ms) if until_ms is not None and until_ms != self._carry_at_ms:
+                self._carry_at_ms = until_ms
+                self.later(max(1, until_ms - now_ms), partial(self._carry_at, until_ms))
+
+    def _carry_at(self, moment_ms: int) -> None:
+        if moment_ms == self._carry_at_ms:
+            self._carry_at_ms = None
+            self._carry()
+
+    def _look_through(self, cursor: Cursor) -> None:
+        part = carrying.part(self.ledger.facts, cursor, self.ledger.weights, self.hotkey.public_key)
+        self.rounds.looked(part, int(self.world.clock.now_ms))
+        self._carrying = False
+        self._carry()
+
+    def _carried(self, carried: Carried | P2PNodesError) -> None:
+        now_ms = int(self.world.clock.now_ms)
+        if isinstance(carried, P2PNodesError):
+            self.rounds.failed(now_ms)
+        else:
+            self.rounds.wrote(carried, now_ms)
+            if carried.requests:
+                self.world.trace(self.name, "carries", f"{carried.requests} requests")
+        self._carrying = False
+        self._carry()
 
     # -- verification: the scheduler without its tasks -----------------------------------------------------------------
 

@@ -71,6 +71,20 @@ class Rogue:
         self._stage.trace(self.name, "writes", f"{event.kind} through {peer.name}")
         peer.write(lambda ledger: ledger.receive(events, peer.now_ms()), lambda _: None)
 
+    @property
+    def log(self) -> LogId:
+        """Its log."""
+        return self._log
+
+    @property
+    def last_seq(self) -> int:
+        """Of the branch that it writes now."""
+        return self._events[-1].seq
+
+    def rewind(self, seq: int) -> None:
+        """Go back to an event: what is written next begins a second branch there."""
+        self._events = self._events[: seq + 1]
+
     def vote(self, claim_id: bytes, finding: str = VERIFIED, *, since: int = 0, hlc: int | None = None) -> None:
         """Append a verdict; a verified one says that it began at ``since``."""
         detail = "" if finding == VERIFIED else "because I say so"

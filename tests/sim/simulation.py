@@ -51,6 +51,9 @@ class Simulation:
             for other in self.peers[index + 1 :]:
                 self.network.keep(one, other)
 
+    def committed(self, peer: SimPeer) -> None:
+        """A peer has committed: whatever its readers may see, they may see now."""
+
     def close(self) -> None:
         """Close the peers' disks."""
         for peer in self.peers:

@@ -94,6 +94,12 @@ class Stage(Simulation):
         self.claims: list[Posted] = []
         self.untrusted: set[bytes] = set()
         """Hotkeys whose logs may hold void events."""
+        self.forking: set[bytes] = set()
+        """Hotkeys of which somebody writes a second branch of a log."""
+        self.deleted: list[tuple[str, str, int]] = []
+        """Deletions that were answered 200: miner, GPU, nonce."""
+        self.steady: dict[str, tuple[bytes, str | None, frozenset[str]]] = {}
+        """GPUs that must not flicker: the claim, its status if that matters, and on which peers; see ``hold``."""
         self.owners: dict[str, dict[int, list[bytes]]] = {}
         self._epochs = 0
         self._chain = 0
@@ -133,6 +139,19 @@ class Stage(Simulation):
 
         self.until(ready, READY_MS_MAX, "all write, and know of each other")
 
+    def clone(self, index: int, twin: int) -> SimPeer:
+        """Start a second machine from a copy of a validator's disk, as validator number ``twin``'s name is free."""
+        original = self.peer(index)
+        self.forking.add(original.hotkey.public_key)
+        peer = SimPeer(self, twin)
+        peer.clone(original)
+        for other in self.peers:
+            if other is not original:  # their handshake fails: both have one node key
+                self.network.keep(peer, other)
+        self.peers.append(peer)
+        peer.start()
+        return peer
+
     @property
     def up(self) -> list[SimPeer]:
         """Peers that run."""
@@ -147,8 +166,10 @@ class Stage(Simulation):
         self.peer(index).start()
 
     def leave(self, *indexes: int) -> None:
-        """Stop daemons: the others find out by and by."""
+        """Stop daemons: the others find out by and by. What they miss meanwhile may change for them at once."""
         for index in indexes:
+            name = self.peer(index).name
+            self.steady = {uuid: (*held, names - {name}) for uuid, (*held, names) in self.steady.items()}  # type: ignore[misc]
             self.peer(index).crash()
             self.network.crashed(self.peer(index))
 
@@ -194,13 +215,15 @@ class Stage(Simulation):
     def delete(self, miner: str, uuid: str, at: int) -> None:
         """Let a miner delete a GPU; the signature is bound to it or not. Waits for the 200."""
         purpose = self.rng.choice((PURPOSE_DELETE, bound_purpose(uuid)))
-        request: Delete = sign_delete(hotkey(miner), self.now_s, purpose)
+        nonce_s = self.now_s
+        request: Delete = sign_delete(hotkey(miner), nonce_s, purpose)
         answers: list[Any] = []
         self.trace(f"p{at}", "delete", f"{miner} {uuid}")
         self.peer(at).submit(request, uuid, answers.append)
         self.until(lambda: bool(answers), 5_000, "an answer")
         if answers[0] is not None:
             raise CheckFailedError(f"{miner}'s deletion of {uuid} is refused: {answers[0]!r}")
+        self.deleted.append((miner, uuid, nonce_s))
 
     def part(self, *sides: Collection[int]) -> None:
         """Let only validators of one side talk to each other; those who are named nowhere are alone, together."""
@@ -252,7 +275,8 @@ class Stage(Simulation):
         def at_rest() -> bool:
             nonlocal unchanged_ms, events
             before, events = events, max(peer.ledger.state.events for peer in self.up)
-            still = events == before and agree(self.up) and not any(peer.checking for peer in self.up)
+            busy = any(peer.checking or peer.carrying for peer in self.up)
+            still = events == before and agree(self.up) and not busy
             unchanged_ms = unchanged_ms + STEP_MS if still else 0
             return unchanged_ms >= REST_MS
 
@@ -314,6 +338,31 @@ class Stage(Simulation):
                 found = outcome.listed(peer, uuid)
                 if found is not None and found[0] not in seen[peer.index][-1:]:
                     seen[peer.index].append(found[0])
+
+    def hold(self, uuid: str, posted: Posted, status: str | None = None) -> None:
+        """Require from now on that the peers that run list a GPU for a claim after each single commit.
+
+        Args:
+            uuid: The GPU, which all of them list so now.
+            posted: The claim.
+            status: Its status, if that must not change either.
+        """
+        self.steady[uuid] = posted.claim_id, status, frozenset(peer.name for peer in self.up)
+
+    def committed(self, peer: SimPeer) -> None:
+        """Look at what must not flicker.
+
+        Raises:
+            CheckFailedError: It does.
+        """
+        for uuid, (claim_id, status, names) in self.steady.items():
+            if peer.name not in names:
+                continue
+            found = outcome.listed(peer, uuid)
+            if found is None or found[0] != claim_id or status not in {None, found[1]}:
+                raise CheckFailedError(
+                    f"{peer.name} has for {uuid} {found}: expected {claim_id.hex()[:8]}, {status or 'any'}, always"
+                )
 
     def rows(self, uuid: str) -> dict[str, str]:
         """The row of a GPU on every peer that runs, by the peer's name, for people."""

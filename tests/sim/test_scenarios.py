@@ -13,9 +13,13 @@ from typing import Any, Final
 import pytest
 
 from p2pnodes.model import inventory
+from p2pnodes.model.branches import Ends
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import VERIFIED
 from p2pnodes.model.inventory import Claim, Deletion, Objection, Placement, Tally, TaskStatus, Vote, Weights
+from p2pnodes.store import carrying
+from p2pnodes.store.carrying import Cursor, Part, _Reading
+from p2pnodes.store.facts import Facts
 from tests.sim import outcome
 from tests.sim.peer import CheckFailedError
 from tests.sim.scenarios import catalogue
@@ -69,7 +73,7 @@ class TestPlaying:
 # -- bent rules ------------------------------------------------------------------------------------------------------
 
 _weigh, _tally, _live_votes, _standing = inventory.weigh, inventory.tally, inventory.live_votes, inventory.standing
-_left_out, _objection = inventory.left_out, inventory.objection
+_left_out, _objection, _cut = inventory.left_out, inventory.objection, Ends.cut
 
 
 def _first_come(claims: Sequence[Claim], tallies: Mapping[bytes, Tally]) -> Claim | None:
@@ -139,28 +143,83 @@ def _own_vote(claim: Claim, uuid: str, claims: Sequence[Claim], tallies: Mapping
     return TaskStatus(tallies[claim.id].status, tallies[claim.id].detail) if claim in claims else None
 
 
-MUTANTS: Final[tuple[tuple[str, Callable[..., Any], str], ...]] = (
-    ("owner", _first_come, "squatter-before-the-owner"),
-    ("tally", _any_since, "backdating-validator"),
-    ("tally", _plurality, "forty-and-twenty-offline"),
-    ("live_votes", _for_ever, "owners-verdict-lapses"),
-    ("left_out", _silence_is_no, "validator-enrols"),
-    ("left_out", _abstention_is_no, "validators-abstain"),
-    ("standing", _undeletable, "owner-deletes"),
-    ("standing", _unsorted, "equal-nonces"),
-    ("objection", _once_registered, "owner-leaves-the-chain"),
-    ("current_place", _of_any_claim, "places-while-the-owner-changes"),
-    ("gpu_status", _own_vote, "two-miners-at-once"),
+def _nobody_carries(facts: Facts, cursor: Cursor, weights: Weights, own: bytes) -> Part:
+    """What an author recorded goes with it."""
+    return Part((), None)
+
+
+def _grace_is_for_ever(reading: _Reading, log: int, seq: int) -> bool:
+    """Whoever still counts by the grace of the block before will go on counting."""
+    return not reading.cut(log, seq) and reading.now.permitted(reading.authors[log])
+
+
+def _what_is_deleted_returns(*_: Any, **__: Any) -> list[Any]:
+    """A claim is carried whatever its miner said since."""
+    return []
+
+
+def _no_delete_is_carried(*_: Any) -> list[Any]:
+    """Only registrations are carried."""
+    return []
+
+
+def _only_permits_end(reading: _Reading, log: int, seq: int) -> bool:
+    """What lies above a cut is not missed."""
+    return False
+
+
+def _first_come_first_served(ends: Ends, stored_id: Callable[[int], bytes | None]) -> int | None:
+    """Of two branches the one that a peer heard of first goes on counting."""
+    return _cut(ends._replace(evidence=None), stored_id)
+
+
+def _one_too_many(ends: Ends, stored_id: Callable[[int], bytes | None]) -> int | None:
+    """The events that prove a fork still count."""
+    cut = _cut(ends, stored_id)
+    return None if cut is None else cut + 1
+
+
+def _a_close_is_a_word(ends: Ends, stored_id: Callable[[int], bytes | None]) -> int | None:
+    """A closing ends nothing."""
+    return _cut(ends._replace(close=None), stored_id)
+
+
+MUTANTS: Final[tuple[tuple[Any, str, Callable[..., Any], str], ...]] = (
+    (inventory, "owner", _first_come, "squatter-before-the-owner"),
+    (inventory, "tally", _any_since, "backdating-validator"),
+    (inventory, "tally", _plurality, "forty-and-twenty-offline"),
+    (inventory, "live_votes", _for_ever, "owners-verdict-lapses"),
+    (inventory, "left_out", _silence_is_no, "validator-enrols"),
+    (inventory, "left_out", _abstention_is_no, "validators-abstain"),
+    (inventory, "standing", _undeletable, "owner-deletes"),
+    (inventory, "standing", _unsorted, "equal-nonces"),
+    (inventory, "objection", _once_registered, "owner-leaves-the-chain"),
+    (inventory, "current_place", _of_any_claim, "places-while-the-owner-changes"),
+    (inventory, "gpu_status", _own_vote, "two-miners-at-once"),
+    (carrying, "part", _nobody_carries, "validator-loses-its-permit"),
+    (_Reading, "lasts", _grace_is_for_ever, "validator-loses-its-permit"),
+    (carrying, "_ending", _what_is_deleted_returns, "validator-loses-its-permit"),
+    (carrying, "_wanted_deletes", _no_delete_is_carried, "validator-loses-its-permit"),
+    (_Reading, "cut", _only_permits_end, "cloned-disk"),
+    (_Reading, "cut", _only_permits_end, "restored-backup"),
+    (_Reading, "cut", _only_permits_end, "clock-jumped-ahead"),
+    (Ends, "cut", _first_come_first_served, "branches-for-two-sides"),
+    (Ends, "cut", _one_too_many, "branches-for-two-sides"),
+    (Ends, "cut", _a_close_is_a_word, "key-is-stolen"),
+    (Ends, "cut", _a_close_is_a_word, "key-is-rotated"),
+    (inventory, "objection", _once_registered, "miner-leaves-and-returns"),
 )
-"""A rule of ``model.inventory``, how it is bent, and the scenario that must notice."""
+"""Where a rule is, its name, how it is bent, and the scenario that must notice."""
 
 
-@pytest.mark.parametrize(("rule", "bent", "name"), MUTANTS, ids=[bent.__name__[1:] for _, bent, _ in MUTANTS])
+@pytest.mark.parametrize(
+    ("where", "rule", "bent", "name"), MUTANTS, ids=[f"{bent.__name__[1:]}-{name}" for *_, bent, name in MUTANTS]
+)
 def test_a_bent_rule_is_noticed_by_its_scenario(
-    rule: str, bent: Callable[..., Any], name: str, monkeypatch: pytest.MonkeyPatch
+    where: Any, rule: str, bent: Callable[..., Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By what the scenario itself expects: the plain reading of the design looks away here."""
-    monkeypatch.setattr(inventory, rule, bent)
+    monkeypatch.setattr(where, rule, bent)
     monkeypatch.setattr(outcome, "check_by_reference", lambda _: None)
     with pytest.raises(SimulationError, match="CheckFailedError"):
         _play_seeds(name)

@@ -118,7 +118,8 @@ class World(Simulation):
                 raise AssertionError(f"not at rest {HEALED_MS_MAX / 1000:g} s after healing; events: {heads}")
             self.clock.run_for(1_000)
             before, events = events, max(peer.ledger.state.events for peer in self.peers)
-            still = agree(self.peers) and events == before and not any(peer.checking for peer in self.peers)
+            busy = any(peer.checking or peer.carrying for peer in self.peers)
+            still = agree(self.peers) and events == before and not busy
             unchanged_ms = unchanged_ms + 1_000 if still else 0
         self.trace("net", "at rest", f"{events} events, {self.peers[0].ledger.state.nodes} nodes")
 

@@ -11,19 +11,28 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
+from p2pnodes.gossip import frames
+from p2pnodes.gossip.frames import Book, Digest, Entry, Events, Mark, Proofs, Range, Vector, Want
+from p2pnodes.model import codec
+from p2pnodes.model.branches import NO_ENDS, Ends, ended_log, ends_by
 from p2pnodes.model.clock import hlc_at
 from p2pnodes.model.codec import digest
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import (
+    PAYLOADS,
     Carry,
     Close,
+    Delegation,
     Event,
     Evidence,
     Head,
-    Payload,
+    LogId,
     Place,
     Release,
+    Verdict,
+    closing,
     delegation_message,
+    kind_of,
 )
 from p2pnodes.model.keys import Hotkey, NodeKey, ss58_encode
 from p2pnodes.model.network import Network
@@ -86,6 +95,7 @@ def build(*, may_sign: bool = False) -> dict[str, list[Case]]:
             "requests": _requests(),
             "delegations": _delegations(),
             "events": _events(),
+            "frames": _frames(),
             "inventories": _inventories(),
         }
     return {**files, "signatures": signatures.content()}
@@ -226,7 +236,7 @@ def _events() -> list[Case]:
                 "seq": event.seq,
                 "previous": event.previous.hex(),
                 "hlc": event.hlc,
-                "payload": _shown(judgement.payload),
+                "payload": _show(judgement.payload.to_wire()),
                 "id": event.id.hex(),
                 "wire": event.wire.hex(),
             }
@@ -234,21 +244,77 @@ def _events() -> list[Case]:
     return cases
 
 
-def _shown(payload: Payload) -> list[Any]:
-    def show(value: Any) -> Any:
-        if isinstance(value, bytes):
-            return value.hex()
-        return [show(item) for item in value] if isinstance(value, list | tuple) else value
+def _frames() -> list[Case]:
+    """A frame of each kind; their fields by name."""
+    author, other = Author("//validator0"), Author("//validator1")
+    log, event = author.log, author.delegate()
+    close = closing(author.hotkey, NETWORK.id, log, Head(41, digest(b"head")))
+    one, rival = sorted(_rivals(), key=lambda event: event.id)
+    evidence = Evidence(one.header, one.signature, rival.header, rival.signature)
+    entries = sorted(
+        [
+            Entry(log, Head(41, digest(b"head")), Mark(None, (42, digest(b"head")))),
+            Entry(LogId(log.node_key, 1), Head(7, digest(b"seven")), None),
+            Entry(other.log, Head(2, digest(b"two")), Mark(3, (5, digest(b"four")))),
+            Entry(LogId(other.log.node_key, 1), None, Mark(0, (0, b""))),
+        ]
+    )
+    book = sorted([(log, author.delegation()), (other.log, other.delegation())])
+    found: list[tuple[frames.Frame, list[Any]]] = [
+        (frame, _show(list(frame)))
+        for frame in (
+            Digest(True, NOW_MS, digest(b"vector"), digest(b"root"), digest(b"electorate")),
+            Vector(0, True, entries),
+            Vector(0, True, []),
+            Want(log, 3, 1),
+            Range(log, 0, [event.wire]),
+            Range(log, 9, []),
+            Events([event.wire]),
+        )
+    ]
+    proofs = Proofs([evidence, close, closing(author.hotkey, NETWORK.id, LogId(log.node_key, 1), None)])
+    found.append((proofs, [[[kind_of(proof), *_show(proof.to_wire())] for proof in proofs.proofs]]))
+    found.append((Book(book), [[[_show(log), _show(delegation.to_wire())] for log, delegation in book]]))
+    return [
+        {"frame": type(frame).__name__.lower(), "fields": fields, "wire": frame.encode().hex()}
+        for frame, fields in found
+    ]
 
-    shown: list[Any] = show(payload.to_wire())
-    return shown
+
+def _show(value: Any) -> Any:
+    """A value with its byte strings in hex."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return [_show(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _inventories() -> list[Case]:
-    return [_inventory(_registered(), _electorate(NOW_MS)), _inventory(_registered(), _electorate(NOW_MS + 90_000_000))]
+    registered = [event for author in _registered() for event in author.events]
+    return [
+        _inventory(registered, _electorate(NOW_MS)),
+        _inventory(registered, _electorate(NOW_MS + 90_000_000)),
+        _inventory(_ended(), _electorate(NOW_MS)),
+    ]
 
 
-def _registered() -> list[Event]:
+def _ended() -> list[Event]:
+    """The same, where one log is closed below a deletion and another one has forked at a verdict."""
+    authors = _registered()
+    closed, forked = authors[1], authors[2]
+    rivals = [forked.events[2]]
+    forked.head, forked.clock.latest = Head(1, forked.events[1].id), forked.events[1].hlc
+    rivals.append(forked.write(Verdict(bytes(32), "failed", "test", "", None), at_ms=NOW_MS + 1_000))
+    forked.events.pop()
+    one, other = sorted(rivals, key=lambda event: event.id)
+    authors[0].write(Evidence(one.header, one.signature, other.header, other.signature), at_ms=NOW_MS + 5_000)
+    successor = Author("//validator1", number=1)
+    successor.write(successor.delegation(not_before=NOW_S - 200_000), at_ms=NOW_MS + 5_000)
+    last = Head(closed.events[-2].seq, closed.events[-2].id)
+    successor.write(closing(closed.hotkey, NETWORK.id, closed.log, last), at_ms=NOW_MS + 5_000)
+    return [event for author in (*authors, successor) for event in author.events]
+
+
+def _registered() -> list[Author]:
     """Two miners, three validators: a contest, a deletion, a chute."""
     authors = [Author(f"//validator{index}") for index in range(3)]
     for author in authors:
@@ -267,7 +333,7 @@ def _registered() -> list[Event]:
     )
     authors[1].delete(delete("//Alice", "nodes:gpu-2", NOW_S + 4), "gpu-2", [first], at_ms=NOW_MS + 4_000)
     assert second != third
-    return [event for author in authors for event in author.events]
+    return authors
 
 
 def _electorate(time_ms: int) -> Electorate:
@@ -277,9 +343,35 @@ def _electorate(time_ms: int) -> Electorate:
     return Electorate(Pin(100, time_ms, stakes, registered, {}), earlier)
 
 
+def _ends(events: list[Event]) -> dict[LogId, Ends]:
+    """What the events prove of the ends of their logs."""
+    hotkeys = {
+        event.log: PAYLOADS["delegate"].from_wire(codec.unpack(event.payload)) for event in events if not event.seq
+    }
+    found: dict[LogId, Ends] = {}
+    for event in events:
+        if event.kind in {"close", "evidence"}:
+            proof = PAYLOADS[event.kind].from_wire(codec.unpack(event.payload))
+            assert isinstance(proof, Close | Evidence)
+            delegation = hotkeys[ended_log(proof)]
+            assert isinstance(delegation, Delegation)
+            if isinstance(proof, Evidence) or proof.hotkey == delegation.hotkey:
+                found[ended_log(proof)] = found.get(ended_log(proof), NO_ENDS).merged(ends_by(proof))
+    return found
+
+
+def _cut(events: list[Event], log: LogId, ends: Ends) -> int:
+    """First seq of a log that counts for nothing; beyond all where there is none."""
+    ids = {event.seq: event.id for event in events if event.log == log}
+    cut = ends.cut(ids.get)
+    return 1 << 63 if cut is None else cut
+
+
 def _inventory(events: list[Event], electorate: Electorate) -> Case:
     rows = Reference(events, electorate, NETWORK).rows().values()
-    heads = {event.log: Head(event.seq, event.id) for event in sorted(events, key=lambda event: event.seq)}
+    ends = _ends(events)
+    counted = [event for event in events if event.seq < _cut(events, event.log, ends.get(event.log, NO_ENDS))]
+    heads = {event.log: Head(event.seq, event.id) for event in sorted(counted, key=lambda event: event.seq)}
     return {
         "electorate": [
             {
@@ -293,7 +385,7 @@ def _inventory(events: list[Event], electorate: Electorate) -> Case:
         ],
         "electorate_digest": electorate.digest.hex(),
         "events": [event.wire.hex() for event in events],
-        "vector_digest": vector_digest(heads).hex(),
+        "vector_digest": vector_digest(heads, ends).hex(),
         "rows": [
             {
                 "uuid": row.uuid,

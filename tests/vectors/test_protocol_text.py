@@ -96,6 +96,28 @@ PAYLOADS: Final[dict[str, Callable[..., list[Any]]]] = {
 }
 
 
+# -- "Frames": from the fields as the vectors show them ----------------------------------------------------------------
+
+
+def mark(shown: list[Any] | None) -> list[Any] | None:
+    return None if shown is None else [shown[0], head(shown[1])]
+
+
+FRAMES: Final[dict[str, Callable[..., list[Any]]]] = {
+    "digest": lambda asks, clock, *hashes: [1, asks, clock, *map(x, hashes)],
+    "vector": lambda part, last, logs: [2, part, last, [[*log_of(log), head(at), mark(end)] for log, at, end in logs]],
+    "want": lambda log, first, size: [3, *log_of(log), first, size],
+    "range": lambda log, first, events: [4, *log_of(log), first, [x(event) for event in events]],
+    "events": lambda events: [5, [x(event) for event in events]],
+    "proofs": lambda proofs: [6, [[kind, *PAYLOADS[kind](*payload)] for kind, *payload in proofs]],
+    "book": lambda logs: [7, [[*log_of(log), PAYLOADS["delegate"](*said)] for log, said in logs]],
+}
+
+
+def log_of(shown: list[Any]) -> list[Any]:
+    return [x(shown[0]), shown[1]]
+
+
 def request_id(network: bytes, hotkey: bytes, nonce: str, signature: bytes, content: bytes | str) -> bytes:
     return digest(pack([network, hotkey, nonce, content, signature]))
 
@@ -120,6 +142,46 @@ def state_root(rows: list[list[Any]]) -> bytes:
 # -- "Rows" ------------------------------------------------------------------------------------------------------------
 
 
+Log = tuple[bytes, int]
+
+
+class Ends:
+    """Where logs end, by the valid events; of each log one branch is held."""
+
+    def __init__(self, wires: list[bytes]) -> None:
+        self.ids: dict[Log, dict[int, bytes]] = {}
+        self.forks: dict[Log, int] = {}
+        self.closings: dict[Log, tuple[int, bytes]] = {}
+        said = [
+            (msgpack.unpackb(header), digest(header), msgpack.unpackb(packed)) for header, packed in map(split, wires)
+        ]
+        authors: dict[Log, bytes] = {}
+        for (_, _, node_key, number, seq, *_), event_id, payload in said:
+            authors.setdefault((node_key, number), payload[0])
+            self.ids.setdefault((node_key, number), {})[seq] = event_id
+        for (*_, kind, _), _, payload in said:
+            if kind == "evidence":
+                node_key, number, seq = msgpack.unpackb(payload[0])[2:5]
+                self.forks[node_key, number] = min(seq, self.forks.get((node_key, number), seq))
+            elif kind == "close" and payload[3] == authors[payload[0], payload[1]]:
+                log, found = (payload[0], payload[1]), (payload[2][0] + 1, payload[2][1]) if payload[2] else (0, b"")
+                self.closings[log] = min(found, self.closings.get(log, found))
+
+    def mark(self, log: Log) -> list[Any] | None:
+        fork, close = self.forks.get(log), self.closings.get(log)
+        return None if fork is None and close is None else [fork, close and list(close)]
+
+    def cut(self, log: Log) -> int:
+        good, last = self.closings.get(log, (1 << 63, b""))
+        held = self.ids[log].get(good - 1)
+        return min(self.forks.get(log, 1 << 63), good if held in (None, last) else good - 1)
+
+
+def split(wire: bytes) -> tuple[bytes, bytes]:
+    header, _, packed = msgpack.unpackb(wire)
+    return header, packed
+
+
 class Inventory:
     """The rows of valid events, none of which is a carry, under an electorate; default quorum, share and ttl."""
 
@@ -130,20 +192,20 @@ class Inventory:
         self.block, self.time, permits, registered = current
         self.stakes: dict[bytes, int] = dict(before[2]) | dict(permits)
         self.registered: dict[bytes, int] = dict(registered)
-        authors: dict[tuple[bytes, int], bytes] = {}
-        self.said: list[tuple[bytes, tuple[bytes, int], int, str, list[Any]]] = []
-        for wire in wires:
-            header, _, packed = msgpack.unpackb(wire)
-            _, network, node_key, number, _, _, hlc, kind, _ = msgpack.unpackb(header)
+        authors: dict[Log, bytes] = {}
+        ends = Ends(wires)
+        self.said: list[tuple[bytes, Log, int, str, list[Any]]] = []
+        for header, packed in map(split, wires):
+            _, network, node_key, number, seq, _, hlc, kind, _ = msgpack.unpackb(header)
             log, payload = (node_key, number), msgpack.unpackb(packed)
             author = authors.setdefault(log, payload[0])
-            if author in self.stakes:
+            if author in self.stakes and seq < ends.cut(log):
                 self.said.append((author, log, hlc, kind, payload))
             self.network = network
         self.enrolled = {key: stake for key, stake in self.stakes.items() if self._live(key)}
         self.total = sum(self.enrolled.values())
 
-    def of(self, *kinds: str) -> list[tuple[bytes, tuple[bytes, int], int, str, list[Any]]]:
+    def of(self, *kinds: str) -> list[tuple[bytes, Log, int, str, list[Any]]]:
         return [said for said in self.said if said[3] in kinds]
 
     def _live(self, hotkey: bytes) -> bool:
@@ -321,7 +383,24 @@ def test_the_messages_of_delegations_and_closings_come_out() -> None:
     }
 
 
-@pytest.mark.parametrize("case", cases("inventories"), ids=["while votes live", "after they lapsed"])
+def test_a_log_that_ended_occurs_in_each_way() -> None:
+    ends = Ends([x(wire) for wire in cases("inventories")[-1]["events"]])
+    assert ends.forks
+    assert ends.closings
+
+
+@pytest.mark.parametrize("case", cases("frames"), ids=lambda case: case["frame"])
+def test_a_frame_comes_out(case: dict[str, Any]) -> None:
+    assert pack(FRAMES[case["frame"]](*case["fields"])).hex() == case["wire"]
+
+
+def test_every_frame_of_the_table_occurs() -> None:
+    assert {case["frame"] for case in cases("frames")} == FRAMES.keys()
+
+
+@pytest.mark.parametrize(
+    "case", cases("inventories"), ids=["while votes live", "after they lapsed", "after logs have ended"]
+)
 class TestInventory:
     """The hashes of a digest frame, from events and an electorate."""
 
@@ -329,12 +408,10 @@ class TestInventory:
         assert digest(pack([pin(one) for one in case["electorate"]])).hex() == case["electorate_digest"]
 
     def test_the_vector_digest_comes_out(self, case: dict[str, Any]) -> None:
-        heads: dict[tuple[bytes, int], tuple[int, bytes]] = {}
-        for wire in case["events"]:
-            header, _, _ = msgpack.unpackb(x(wire))
-            _, _, node_key, number, seq, *_ = msgpack.unpackb(header)
-            heads[node_key, number] = max((seq, digest(header)), heads.get((node_key, number), (-1, b"")))
-        vector = [[*log, *heads[log]] for log in sorted(heads)]
+        ends = Ends([x(wire) for wire in case["events"]])
+        counted = {log: [seq for seq in ids if seq < ends.cut(log)] for log, ids in ends.ids.items()}
+        heads = {log: (max(seqs), ends.ids[log][max(seqs)]) for log, seqs in counted.items() if seqs}
+        vector = [[*log, *heads[log], ends.mark(log)] for log in sorted(heads)]
         assert digest(pack(vector)).hex() == case["vector_digest"]
 
     def test_the_rows_and_the_state_root_come_out(self, case: dict[str, Any]) -> None:

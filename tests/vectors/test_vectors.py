@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from nacl.bindings import crypto_core_ed25519_add, crypto_scalarmult_ed25519_base_noclamp
 
+from p2pnodes.gossip import frames
 from p2pnodes.model import codec
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import PAYLOADS, Event, LogId
@@ -74,6 +75,12 @@ class TestReading:
         if "task_id" in case:
             assert case["task_id"] == f"{case['hotkey']}::{found[:32]}"
             assert case["seed"] == int(found[32:48], 16) & (2**63 - 1)
+
+    @pytest.mark.parametrize("case", cases("frames"), ids=lambda case: case["frame"])
+    def test_a_frame_is_read_and_written_as_it_was(self, case: dict[str, Any]) -> None:
+        frame = frames.decode(bytes.fromhex(case["wire"]))
+        assert type(frame).__name__.lower() == case["frame"]
+        assert frame.encode().hex() == case["wire"]
 
     def test_every_kept_signature_holds(self) -> None:
         for case in cases("signatures"):

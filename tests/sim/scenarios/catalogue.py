@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.sim.bounds import open_door
-from tests.sim.scenarios import chutes, contest, liars, renewal, voters
+from tests.sim.scenarios import chutes, contest, keys, liars, permits, renewal, voters
 from tests.sim.signatures import seeded_signatures
 from tests.sim.simulation import SimulationError
 from tests.sim.stage import Stage
@@ -27,13 +27,21 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         renewal.owner_leaves_the_chain,
         voters.validators_abstain,
         voters.validator_enrols,
-        voters.validator_leaves,
+        permits.validator_loses_its_permit,
+        permits.miner_leaves_and_returns,
         liars.one_of_four_lies,
         liars.young_network_with_a_liar,
         liars.forty_and_twenty_offline,
         liars.liar_that_flips,
         liars.verdicts_on_nothing,
         chutes.places_while_the_owner_changes,
+        keys.cloned_disk,
+        keys.restored_backup,
+        keys.lost_disk,
+        keys.branches_for_two_sides,
+        keys.key_is_rotated,
+        keys.key_is_stolen,
+        keys.clock_jumped_ahead,
     )
 }
 

@@ -1,4 +1,4 @@
-"""Validators abstain, enrol, and leave."""
+"""Validators abstain, and enrol."""
 
 from p2pnodes.model.events import FAILED, VERIFIED
 from p2pnodes.model.inventory import PENDING
@@ -45,6 +45,7 @@ def validator_enrols(stage: Stage) -> None:
     before = stage.post_accepted(ALICE, [GPU], anywhere(stage))
     verified_everywhere(stage, before)
     stage.watch(GPU)
+    stage.hold(GPU, before, VERIFIED)
     stage.enter(newcomer)
     stage.run(stage.rng.uniform(0, 60))
     after = stage.post_accepted(BOB, [OTHER], anywhere(stage))
@@ -59,44 +60,3 @@ def validator_enrols(stage: Stage) -> None:
     stage.task(before, VERIFIED)
     stage.task(after, VERIFIED)
     stage.refused(rival, [GPU])
-
-
-def validator_leaves(stage: Stage) -> None:
-    """A validator loses its permit: it counts for one more epoch, then neither its votes nor what it alone recorded.
-
-    Those who stay verify what lost its quorum; a miner whose registration is gone posts it again.
-    """
-    table = (40, 30, 20, 10)
-    stage.open(table)
-    leaver = stage.rng.randrange(4)
-    stays = stage.rng.choice([index for index in range(4) if index != leaver])
-    stage.truth.give(GPU, ALICE)
-    stage.truth.give(OTHER, BOB)
-    kept = stage.post_accepted(ALICE, [GPU], stays)
-    lost = stage.post_accepted(BOB, [OTHER], leaver)
-    verified_everywhere(stage, kept)
-    verified_everywhere(stage, lost, OTHER)
-    stage.stop_chain()
-    stake = stage.stakes.pop(f"//validator{leaver}")
-    stage.epochs(1)
-    stage.owns(GPU, kept, VERIFIED)
-    stage.owns(OTHER, lost, VERIFIED)
-    stage.epochs(1)
-    stage.owns(OTHER, None)
-    verified_everywhere(stage, kept)
-    if stage.rng.random() < 0.5:
-        stage.repost(lost, stays)
-        verified_everywhere(stage, lost, OTHER)
-    elif stage.rng.random() < 0.5:
-        stage.stakes[f"//validator{leaver}"] = stake
-        stage.epochs(1)
-        verified_everywhere(stage, lost, OTHER)
-    else:
-        stage.settle()
-        stage.owns(OTHER, None)
-        return
-    stage.settle()
-    stage.owns(GPU, kept, VERIFIED)
-    stage.owns(OTHER, lost, VERIFIED)
-    stage.task(kept, VERIFIED)
-    stage.task(lost, VERIFIED)
