@@ -1,8 +1,13 @@
 """Settings of the daemon: one TOML file, overridden by the environment, checked as a whole before anything starts.
 
-Precedence, highest first: environment variables (``P2PNODES_HTTP__PORT=8001`` is ``port`` of ``[http]``), the file
-given with ``--config``, the network file that it names, the defaults below. A key that nobody knows is an error, in the
-file and in the environment alike: a mistyped setting that is silently ignored is found in the worst moment.
+Precedence, highest first: options of the command line, environment variables (``P2PNODES_HTTP__PORT=8001`` is ``port``
+of ``[http]``), the file given with ``--config``, the network file that it names, the defaults below. A key that nobody
+knows is an error, in the file and in the environment alike: a mistyped setting that is silently ignored is found in the
+worst moment. Of settings that exclude each other (``hotkey_file`` and ``wallet``, the electorate's ``file`` and
+``urls``) the one of the higher source counts, and the other is an error only where one source gives both.
+
+Settings hold no secrets but the credentials that URLs of chain endpoints may carry; those are never shown, and refused
+in the environment, which other processes can read.
 
 Paths are relative to the directory of the configuration file; ``~`` is the home directory.
 """
@@ -13,18 +18,25 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from p2pnodes.api.settings import ApiSettings
-from p2pnodes.model.addresses import BaseUrl
+from p2pnodes.chain.wallet import CREDENTIALS_VARIABLE, HOTKEY_DEFAULT, WALLETS, require_name, wallet_hotkey_path
+from p2pnodes.model.addresses import BaseUrl, ChainUrl, without_credentials
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.model.network import Network
-from p2pnodes.model.problems import found_and_expected, lower_first, shown, suggestion
+from p2pnodes.model.problems import found_and_expected, lower_first, seems_secret, shown, suggestion
 from p2pnodes.verify.settings import VerifySettings
 
 ENV_PREFIX: Final = "P2PNODES_"
@@ -34,6 +46,12 @@ CONFIG_VARIABLE: Final = "P2PNODES_CONFIG"
 
 FILE_BYTES_MAX: Final = 1 << 20
 BOOTSTRAP_URLS_MAX: Final = 64
+CHAIN_URLS_MAX: Final = 8
+CHAIN_AGE_S_DEFAULT: Final = 7_200
+"""Age at which an electorate from the chain is too old by default: six epochs of 100 blocks."""
+
+HOTKEY_CREDENTIAL: Final = "hotkey"
+"""Name of the credential that holds the hotkey, ``LoadCredential=hotkey:/path``."""
 
 _NETWORK_DESCRIPTIONS: Final = {
     "genesis_hash": "Hash of the chain's block 0: 32 bytes, 64 lower-case hex digits; zeros for a devnet.",
@@ -45,9 +63,26 @@ _NETWORK_DESCRIPTIONS: Final = {
 }
 """The pure model documents its parameters for programmers; these lines are for operators."""
 
-_Model = TypeVar("_Model", bound=BaseModel)
-Origin = Literal["default", "file", "network file", "environment"]
+_ALTERNATIVES_ERROR: Final = "alternatives"
+"""Type of our own pydantic errors about a table as a whole: the input is not shown."""
 
+_CHAIN_URLS: Final = "electorate.urls."
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Text = TypeVar("_Text", str, Path)
+Origin = Literal["default", "network file", "file", "environment", "command line", "systemd credential"]
+
+
+def _no_secret(value: _Text) -> _Text:
+    """Refuse a secret where a name or path belongs; whatever is accepted here will be shown."""
+    if seems_secret(str(value)):
+        raise PydanticCustomError("secret", "found a secret, expected the name of the file that holds it")
+    return value
+
+
+WalletName = Annotated[str, AfterValidator(_no_secret), AfterValidator(require_name)]
+SecretPath = Annotated[Path, AfterValidator(_no_secret)]
+"""Path of a file with a secret in it."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -64,7 +99,7 @@ class HttpSettings(_Table):
     host: str = Field(
         "127.0.0.1",
         min_length=1,
-        description="Address to listen on for miners and peers; 0.0.0.0 or :: for every interface.",
+        description="Address to listen on for miners and peers; :: for every interface, 0.0.0.0 for IPv4 alone.",
     )
     port: Port = Field(8000, description="TCP port to listen on; 0 takes a free one.")
     url: BaseUrl | None = Field(
@@ -96,15 +131,48 @@ class GossipSettings(_Table):
     allow_private_addresses: bool = Field(
         False, description="Also dial private, loopback and link-local addresses; for devnets only."
     )
+    allow_observers: bool = Field(
+        False, description="Let daemons whose hotkey holds no permit open sessions: they read, and cannot write."
+    )
 
 
 class ElectorateSettings(_Table):
-    """``[electorate]``: where stakes, permits and registrations come from."""
+    """``[electorate]``: where stakes, permits and registrations come from; exactly one of ``file`` and ``urls``."""
 
-    file: Path = Field(
-        description="TOML file that stands in for the chain: block, time, validators and registered hotkeys; "
-        "read again when it changes."
+    urls: tuple[ChainUrl, ...] = Field(
+        (),
+        max_length=CHAIN_URLS_MAX,
+        description="Endpoints of the chain, such as wss://entrypoint-finney.opentensor.ai:443; with two or more, "
+        "each block is compared between two of them. Credentials in them are never shown. In the environment a JSON "
+        "list.",
     )
+    file: Path | None = Field(
+        None,
+        description="TOML file that stands in for the chain: block, time, validators and registered hotkeys; "
+        "read again when it changes.",
+    )
+    max_age_s: int | None = Field(
+        None,
+        ge=60,
+        le=31_536_000,
+        description="Seconds after which an electorate is too old to be ready with. "
+        f"Unset: {CHAIN_AGE_S_DEFAULT:,} with urls, no limit with file.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _age_by_source(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("urls") and values.get("max_age_s") is None:
+            return {**values, "max_age_s": CHAIN_AGE_S_DEFAULT}
+        return values
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.file is None and not self.urls:
+            raise PydanticCustomError(_ALTERNATIVES_ERROR, "neither urls nor file is given; expected one of them")
+        if self.file is not None and self.urls:
+            raise PydanticCustomError(_ALTERNATIVES_ERROR, "both urls and file are given; expected one of them")
+        return self
 
 
 class LogSettings(_Table):
@@ -130,20 +198,34 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX,
         env_nested_delimiter=ENV_DELIMITER,
         env_ignore_empty=True,  # `FOO=` in a unit file means "not set"
+        hide_input_in_errors=True,  # chained errors reach tracebacks, and the input may hold credentials
     )
 
     data_dir: Path = Field(description="Directory of the database, the node key and the admin socket; made if absent.")
-    hotkey_file: Path | None = Field(
-        None,
-        description="Hotkey of the validator, a Bittensor wallet file (~/.bittensor/wallets/WALLET/hotkeys/HOTKEY), "
-        "mode 0600. Unset: the daemon cannot renew its delegation.",
+    role: Literal["validator", "observer"] = Field(
+        "validator",
+        description="validator: takes writes and votes; observer: replicates and serves reads, needs no hotkey.",
     )
-    node_key_file: Path | None = Field(
+    wallet: WalletName | None = Field(None, description="Bittensor wallet that holds the hotkey; excludes hotkey_file.")
+    hotkey: WalletName = Field(HOTKEY_DEFAULT, description="Name of the hotkey in that wallet.")
+    wallet_path: SecretPath = Field(WALLETS, description="Directory of the wallets, as btcli knows it.")
+    hotkey_file: SecretPath | None = Field(
+        None,
+        description="Hotkey of the validator, a Bittensor hotkey file, mode 0600; excludes wallet. Unset, and no "
+        f"wallet: the systemd credential {HOTKEY_CREDENTIAL}, if the unit loads one; else there is no hotkey here.",
+    )
+    delegation_file: SecretPath | None = Field(
+        None,
+        description="Delegation that was signed elsewhere (`p2pnodes keys request` and `keys delegate`); needs no "
+        "hotkey here; read again when it changes.",
+    )
+    node_key_file: SecretPath | None = Field(
         None, description="Key that signs events and sessions, mode 0600. Unset: node.key in data_dir, made if absent."
     )
     network_file: Path | None = Field(
         None,
-        description="TOML file with the keys of [network], the same for all peers; [network] goes before it.",
+        description="TOML file with the keys of [network] at its top, the same for all peers, and defaults for tables "
+        "of this file; this file goes before it.",
     )
     delegation_days: int = Field(
         30, ge=1, le=366, description="Days for which the hotkey delegates to the node key; renewed when half is over."
@@ -165,12 +247,20 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings's
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes before the file, whose tables come in as init arguments; no other source."""
-        return env_settings, init_settings
+        """Only the arguments: ``load_settings`` merges all sources itself, to know where each value comes from."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _one_hotkey(self) -> Self:
+        if self.wallet is not None and self.hotkey_file is not None:
+            raise PydanticCustomError(_ALTERNATIVES_ERROR, "both wallet and hotkey_file are given; expected one")
+        if self.wallet is None and "hotkey" in self.model_fields_set:
+            raise PydanticCustomError(_ALTERNATIVES_ERROR, "hotkey is given without wallet; expected both")
+        return self
 
     @property
     def config_file(self) -> Path:
@@ -181,6 +271,15 @@ class Settings(BaseSettings):
     def origins(self) -> Mapping[str, Origin]:
         """Where the values that are not defaults come from."""
         return self._origins
+
+    @property
+    def hotkey_path(self) -> Path | None:
+        """File of the hotkey: ``hotkey_file``, that of the wallet, or systemd's credential; None without any."""
+        if self.hotkey_file is not None:
+            return self.hotkey_file
+        if self.wallet is not None:
+            return wallet_hotkey_path(self.wallet_path, self.wallet, self.hotkey)
+        return _credential(HOTKEY_CREDENTIAL)
 
     @property
     def node_key_path(self) -> Path:
@@ -220,11 +319,12 @@ class Setting(NamedTuple):
     description: str
 
 
-def load_settings(path: Path) -> Settings:
+def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> Settings:
     """Read a configuration file and the environment.
 
     Args:
         path: TOML, at most 1 MiB.
+        options: Settings from the command line, by their names at the top; they go before everything else.
 
     Returns:
         Settings with absolute paths.
@@ -233,37 +333,70 @@ def load_settings(path: Path) -> Settings:
         InvalidSettingsError: Unreadable, not TOML, or with keys or values that cannot be used; lists every problem.
     """
     path = path.expanduser().absolute()
-    data = read_toml(path)
-    inline = data.get("network")
-    variable = _variables().get(f"{ENV_PREFIX}network_file".lower())
-    network_file = data.get("network_file") if variable is None else os.environ[variable]
-    from_network_file: dict[str, Any] = {}
-    if isinstance(network_file, str):
-        network_path = path.parent / Path(network_file).expanduser()
-        from_network_file = read_toml(network_path)
-        try:
-            Network(**from_network_file)
-        except ValidationError as error:
-            problems = [_problem(details, Network.model_fields, str(network_path)) for details in error.errors()]
-            raise InvalidSettingsError(problems) from error
-        if inline is None or isinstance(inline, dict):
-            data["network"] = {**from_network_file, **(inline or {})}
-
+    given = _Layer("command line", "command line", dict(options or {}))
+    own = _Layer("file", str(path), read_toml(path))
     problems = _unknown_variables()
+    try:
+        environment = _Layer("environment", "environment", EnvSettingsSource(Settings)())
+    except SettingsError as error:
+        raise InvalidSettingsError([*problems, _undecodable_variable(error)]) from None
+    problems += _secrets_in(environment)
+
+    layers = [given, environment, own]
+    named = environment.data.get("network_file", own.data.get("network_file"))
+    if isinstance(named, str):
+        layers.append(_network_layer(path.parent / Path(os.path.expanduser(named))))  # noqa: PTH111 - never raises
+    layers = _without_overruled(layers)
+    data: dict[str, Any] = {}
+    for layer in reversed(layers):
+        data = _merged(data, layer.data)
     try:
         settings = Settings(**data)
     except ValidationError as error:
-        problems += [_settings_problem(details, path) for details in error.errors()]
-        raise InvalidSettingsError(problems) from error
-    except SettingsError as error:
-        raise InvalidSettingsError([*problems, _undecodable_variable(error)]) from error
+        problems += [_settings_problem(details, layers, str(path)) for details in error.errors()]
+        raise InvalidSettingsError(problems) from None
     if problems:
         raise InvalidSettingsError(problems)
 
     settings = _with_absolute_paths(settings, path.parent)
     settings._config_file = path  # noqa: SLF001 - the loader is the other half of the class
-    settings._origins = _origins(data, inline if isinstance(inline, dict) else {}, from_network_file)  # noqa: SLF001
+    settings._origins = _origins(layers)  # noqa: SLF001
     return settings
+
+
+class NetworkFile(NamedTuple):
+    """A network file: what makes the network, and what is only handed out with it.
+
+    Attributes:
+        network: The parameters at its top, all of them hashed into the network id.
+        defaults: The tables below them, defaults for the daemons' own files; not hashed.
+    """
+
+    network: Network
+    defaults: dict[str, Any]
+
+
+def load_network_file(path: Path) -> NetworkFile:
+    """Read a network file, and check it as a daemon's configuration that names it would.
+
+    Raises:
+        InvalidSettingsError: Unreadable, not TOML, or with keys or values that cannot be used; lists every problem.
+    """
+    path = path.expanduser().absolute()
+    layer = _network_layer(path)
+    rest = {"data_dir": ".", "electorate": {"file": "electorate.toml"}}
+    layers = _without_overruled([layer, _Layer("default", "", rest)])
+    try:
+        Settings(**_merged(layers[1].data, layer.data))
+    except ValidationError as error:
+        problems = [_settings_problem(details, layers, str(path)) for details in error.errors()]
+        raise InvalidSettingsError(problems) from None
+    return NetworkFile(Network(**layer.data["network"]), {k: v for k, v in layer.data.items() if k != "network"})
+
+
+def is_network_file(data: Mapping[str, Any]) -> bool:
+    """Whether the content of a TOML file is a network file rather than a daemon's configuration."""
+    return "data_dir" not in data and not data.keys().isdisjoint(Network.model_fields)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -289,12 +422,17 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def effective_settings(settings: Settings) -> list[Setting]:
-    """Every setting with its effective value, in the order of the file. Settings hold paths of secrets, no secrets."""
+    """Every setting with its effective value, in the order of the file, and without the credentials of URLs."""
     values = settings.model_dump(mode="json")
+    origins = dict(settings.origins)
     values["node_key_file"] = str(settings.node_key_path)
     values["admin"]["socket"] = str(settings.admin_socket_path)
+    values["electorate"]["urls"] = [without_credentials(url) for url in settings.electorate.urls]
+    if settings.hotkey_path is not None:
+        values["hotkey_file"] = str(settings.hotkey_path)
+        origins.setdefault("hotkey_file", origins.get("wallet", "systemd credential"))
     return [
-        Setting(key, _value_at(values, key), settings.origins.get(key, "default"), _description(key, field))
+        Setting(key, _value_at(values, key), origins.get(key, "default"), _description(key, field))
         for key, field in _leaves(Settings.model_fields)
     ]
 
@@ -324,21 +462,114 @@ def _value_at(values: Any, key: str) -> Any:
     return values
 
 
-def _origins(
-    data: dict[str, Any], inline_network: dict[str, Any], from_network_file: dict[str, Any]
-) -> dict[str, Origin]:
-    variables = _variables().keys()
+class _Layer(NamedTuple):
+    """What one source of settings says.
+
+    Attributes:
+        origin: As ``config show`` names it.
+        source: As problems name it.
+        data: Settings by name, tables as dicts.
+    """
+
+    origin: Origin
+    source: str
+    data: dict[str, Any]
+
+
+_OVERRULING: Final = (
+    ((), frozenset({"hotkey_file", "wallet"}), frozenset({"hotkey_file", "wallet", "hotkey"})),
+    (("electorate",), frozenset({"file", "urls"}), frozenset({"file", "urls"})),
+)
+"""Table, keys that exclude each other, and what a layer below one that has any of them loses."""
+
+_NETWORK_TABLES: Final = frozenset({"api", "electorate", "gossip", "verify"})
+"""Tables that a network file may hold; the others are about one machine."""
+
+_OWN_KEYS: Final = frozenset(
+    {"api.deny_file", "api.trusted_proxies", "api.upstream", "electorate.file", "verify.graval"}
+)
+"""Keys of these tables that are about one machine all the same."""
+
+
+def _network_layer(path: Path) -> _Layer:
+    """The defaults that a network file gives: its parameters as ``network``, its tables as they are.
+
+    Raises:
+        InvalidSettingsError: Unreadable, or with parameters or keys that cannot be used.
+    """
+    content = read_toml(path)
+    tables = {name: value for name, value in content.items() if isinstance(value, dict)}
+    parameters = {name: value for name, value in content.items() if name not in tables}
+    problems: list[str] = []
+    for name, value in tables.items():
+        if name not in _NETWORK_TABLES:
+            allowed = ", ".join(f"[{table}]" for table in sorted(_NETWORK_TABLES))
+            problems.append(f"{path}: [{name}]: not in a network file; expected a network's parameters, or {allowed}")
+        problems += [
+            f"{path}: {key}: not in a network file, it is about one machine; write it in the daemon's own file"
+            for key in sorted(_OWN_KEYS & {f"{name}.{entry}" for entry in value})
+        ]
+    if any(isinstance(url, str) and ("@" in url or "?" in url) for url in _urls(tables)):
+        problems.append(
+            f"{path}: electorate.urls: found credentials, but a network file is handed out; "
+            "write these URLs in the daemon's own file"
+        )
+    for name in sorted(parameters.keys() & (Settings.model_fields.keys() - Network.model_fields.keys())):
+        del parameters[name]
+        problems.append(
+            f"{path}: {name}: not in a network file, it is about one machine; write it in the daemon's own file"
+        )
+    try:
+        Network(**parameters)
+    except ValidationError as error:
+        problems = [_problem(details, Network.model_fields, str(path)) for details in error.errors()] + problems
+    if problems:
+        raise InvalidSettingsError(problems)
+    return _Layer("network file", str(path), {"network": parameters, **tables})
+
+
+def _without_overruled(layers: list[_Layer]) -> list[_Layer]:
+    """The layers, highest first, without what a higher one excludes."""
+    data = [layer.data for layer in layers]
+    for path, excluding, lost in _OVERRULING:
+        overruled = False
+        for number, found in enumerate(data):
+            table = found.get(path[0]) if path else found
+            if not isinstance(table, dict):
+                continue
+            kept = {name: value for name, value in table.items() if name not in lost} if overruled else table
+            data[number] = {**found, path[0]: kept} if path else kept
+            overruled = overruled or any(table.get(name) for name in excluding)
+    return [layer._replace(data=found) for layer, found in zip(layers, data, strict=True)]
+
+
+def _merged(lower: dict[str, Any], higher: dict[str, Any]) -> dict[str, Any]:
+    """Both, tables key by key; what is in both is the higher one's."""
+    merged = dict(lower)
+    for name, value in higher.items():
+        below = merged.get(name)
+        merged[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _origins(layers: list[_Layer]) -> dict[str, Origin]:
     origins: dict[str, Origin] = {}
     for key in setting_keys():
-        parts = key.split(".")
-        names = {(ENV_PREFIX + ENV_DELIMITER.join(parts[:depth])).lower() for depth in range(1, len(parts) + 1)}
-        if names & variables:
-            origins[key] = "environment"
-        elif parts[0] == "network" and parts[-1] in from_network_file and parts[-1] not in inline_network:
-            origins[key] = "network file"
-        elif _holds(data, parts):
-            origins[key] = "file"
+        if (layer := _layer_with(layers, key.split("."))) is not None:
+            origins[key] = layer.origin
     return origins
+
+
+def _layer_with(layers: list[_Layer], parts: list[str]) -> _Layer | None:
+    """The highest layer that has a setting."""
+    return next((layer for layer in layers if _holds(layer.data, parts)), None)
+
+
+def _credential(name: str) -> Path | None:
+    """File of a systemd credential; None when the unit has none of this name."""
+    directory = os.environ.get(CREDENTIALS_VARIABLE)
+    path = Path(directory) / name if directory else None
+    return path if path is not None and path.exists() else None
 
 
 def _holds(data: Any, parts: list[str]) -> bool:
@@ -355,21 +586,27 @@ def _with_absolute_paths(model: _Model, base: Path) -> _Model:
     for name in type(model).model_fields:
         value = getattr(model, name)
         if isinstance(value, Path):
-            update[name] = Path(os.path.normpath(base / value.expanduser()))
+            # Unlike Path.expanduser this does not raise for a user without a home, as systemd makes them.
+            update[name] = Path(os.path.normpath(base / os.path.expanduser(value)))  # noqa: PTH111
         elif isinstance(value, BaseModel):
             update[name] = _with_absolute_paths(value, base)
     return model.model_copy(update=update)
 
 
-def _settings_problem(details: ErrorDetails, path: Path) -> str:
+def _settings_problem(details: ErrorDetails, layers: list[_Layer], path: str) -> str:
     """One line for one error of pydantic's, naming the file or the variable that it comes from."""
     parts = [str(part) for part in details["loc"]]
     variables = _variables()
     for depth in range(len(parts), 0, -1):
-        variable = variables.get((ENV_PREFIX + ENV_DELIMITER.join(parts[:depth])).lower())
-        if variable is not None:
-            return _problem(details, Settings.model_fields, f"environment variable {variable}")
-    return _problem(details, Settings.model_fields, str(path))
+        layer = _layer_with(layers, parts[:depth])
+        if layer is None or (details["type"] == "missing" and depth < len(parts)):
+            continue
+        source = layer.source
+        if layer.origin == "environment":
+            names = (variables.get((ENV_PREFIX + ENV_DELIMITER.join(parts[:d])).lower()) for d in range(depth, 0, -1))
+            source = next((f"environment variable {name}" for name in names if name), source)
+        return _problem(details, Settings.model_fields, source)
+    return _problem(details, Settings.model_fields, path)
 
 
 def _problem(details: ErrorDetails, fields: Mapping[str, FieldInfo], source: str) -> str:
@@ -380,14 +617,31 @@ def _problem(details: ErrorDetails, fields: Mapping[str, FieldInfo], source: str
             return f"{source}: {key}: unknown setting; {suggestion(key, [*tables, *(k for k, _ in _leaves(fields))])}"
         case "missing":
             return f"{source}: {key}: missing; expected {_wanted(key, fields)}"
+        case "alternatives":
+            return f"{source}: {f'[{key}]: ' if key else ''}{details['msg']}"
+        case "secret":
+            return f"{source}: {key}: {details['msg']}"
+        case _ if key.startswith(_CHAIN_URLS) and isinstance(details["input"], str):
+            harmless: ErrorDetails = {**details, "input": _without_credentials(details["input"])}
+            return f"{source}: {key}: {found_and_expected(harmless, key)}"
         case _:
             return f"{source}: {key}: {found_and_expected(details, key)}"
+
+
+def _without_credentials(url: str) -> str:
+    """A chain endpoint that is malformed, as it may be shown."""
+    try:
+        return without_credentials(url)
+    except ValueError:
+        return "***"
 
 
 def _wanted(key: str, fields: Mapping[str, FieldInfo]) -> str:
     """What to write for a setting or table that has no default."""
     if key == "network":
         return "a table [network] with genesis_hash and netuid, or network_file"
+    if key == "electorate":
+        return "a table [electorate] with urls or file"
     if (field := fields.get(key)) is not None and (table := _table_of(field)):
         required = [name for name, field in table.model_fields.items() if field.is_required()]
         return f"a table [{key}] with {', '.join(required)}"
@@ -418,6 +672,20 @@ def _unknown_variables() -> list[str]:
             hint = f"did you mean {_variable_of(dotted[near[0]])}?" if near else "unset it"
             problems.append(f"environment variable {variable}: unknown setting; {hint}")
     return problems
+
+
+def _urls(data: Mapping[str, Any]) -> list[Any]:
+    """``electorate.urls`` of one source, not validated yet."""
+    electorate = data.get("electorate")
+    urls = electorate.get("urls") if isinstance(electorate, dict) else None
+    return urls if isinstance(urls, list) else []
+
+
+def _secrets_in(environment: _Layer) -> list[str]:
+    """One line for each variable with credentials of a chain endpoint: other processes can read it."""
+    if any(isinstance(url, str) and ("@" in url or "?" in url) for url in _urls(environment.data)):
+        return ["environment: electorate.urls: found credentials, which others can see there; write them in the file"]
+    return []
 
 
 def _variable_of(key: str) -> str:

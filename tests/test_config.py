@@ -4,20 +4,28 @@ import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import pytest
 import tomli_w
 
 from p2pnodes.chain.file import read_electorate
 from p2pnodes.config import (
+    CHAIN_AGE_S_DEFAULT,
+    CHAIN_URLS_MAX,
     FILE_BYTES_MAX,
     InvalidSettingsError,
     Settings,
     effective_settings,
+    is_network_file,
+    load_network_file,
     load_settings,
     setting_keys,
 )
+from p2pnodes.model.addresses import CHAIN_URL_CHARS_MAX, without_credentials
+from p2pnodes.model.keys import DEV_PHRASE
+from p2pnodes.model.network import Network
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 MINIMAL: dict[str, Any] = {
@@ -25,6 +33,12 @@ MINIMAL: dict[str, Any] = {
     "network": {"genesis_hash": "0" * 64, "netuid": 64},
     "electorate": {"file": "electorate.toml"},
 }
+NETWORKS = {
+    "finney": "2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab36c03",
+    "testnet": "8f9cf856bf558a14440e75569c9e58594757048d7b3a84b5d25f6bd978263105",
+    "devnet": "0" * 64,
+}
+SECRETS = [DEV_PHRASE, "0x" + "ab" * 32, "AB" * 32, "ab" * 64]
 Load = Callable[..., Settings]
 
 
@@ -34,7 +48,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     for name in list(os.environ):
-        if name.upper().startswith("P2PNODES_"):
+        if name.upper().startswith("P2PNODES_") or name == "CREDENTIALS_DIRECTORY":
             monkeypatch.delenv(name)
 
 
@@ -135,6 +149,246 @@ class TestPrecedence:
         assert all(setting.description for setting in shown)
 
 
+class TestHotkey:
+    """The hotkey is a file, named by itself, by its wallet, or by systemd; the highest source that names one counts."""
+
+    def test_a_wallet_names_its_hotkeys_file(self, load: Load, tmp_path: Path) -> None:
+        wallets = tmp_path / "wallets"
+        assert load(wallet="w", wallet_path="wallets").hotkey_path == wallets / "w" / "hotkeys" / "default"
+        assert load(wallet="w", hotkey="h", wallet_path=str(wallets)).hotkey_path == wallets / "w" / "hotkeys" / "h"
+
+    def test_wallets_are_where_bittensor_keeps_them(self, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", "/home/operator")
+        assert load(wallet="w").hotkey_path == Path("/home/operator/.bittensor/wallets/w/hotkeys/default")
+
+    def test_a_user_without_a_home_needs_none(self, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it answers when nobody knows the user
+        assert load(hotkey_file="hotkey").hotkey_path is not None
+
+    def test_systemds_credential_is_taken_when_nothing_else_is_named(
+        self, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+        assert load().hotkey_path is None
+        (tmp_path / "hotkey").touch()
+        settings = load()
+        assert settings.hotkey_path == tmp_path / "hotkey"
+        shown = {setting.key: setting for setting in effective_settings(settings)}["hotkey_file"]
+        assert (shown.value, shown.origin) == (str(tmp_path / "hotkey"), "systemd credential")
+        assert load(hotkey_file="other").hotkey_path == tmp_path / "other"
+
+    @pytest.mark.parametrize(
+        ("variables", "options", "expected"),
+        [
+            ({}, {}, ("own/hotkeys/own", "file")),
+            ({"WALLET": "w"}, {}, ("w/hotkeys/default", "environment")),
+            ({"HOTKEY": "h"}, {}, ("own/hotkeys/h", "file")),
+            ({"HOTKEY_FILE": "wallets/x"}, {}, ("x", "environment")),
+            ({"HOTKEY_FILE": "x"}, {"wallet": "w"}, ("w/hotkeys/default", "command line")),
+            ({"WALLET": "w", "HOTKEY": "h"}, {"hotkey": "o"}, ("w/hotkeys/o", "environment")),
+            ({}, {"hotkey_file": "wallets/x"}, ("x", "command line")),
+        ],
+    )
+    def test_the_highest_source_that_names_one_counts(
+        self,
+        file: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        variables: dict[str, str],
+        options: dict[str, str],
+        expected: tuple[str, str],
+    ) -> None:
+        file.write_text(tomli_w.dumps({**MINIMAL, "wallet": "own", "hotkey": "own", "wallet_path": "wallets"}))
+        for name, value in variables.items():
+            monkeypatch.setenv(f"P2PNODES_{name}", value)
+        path, origin = expected
+        settings = load_settings(file, options)
+        assert settings.hotkey_path == file.parent / "wallets" / path
+        shown = {setting.key: setting for setting in effective_settings(settings)}["hotkey_file"]
+        assert (shown.value, shown.origin) == (str(settings.hotkey_path), origin)
+
+    def test_two_names_in_one_source_are_a_problem(self, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("P2PNODES_WALLET", "w")
+        monkeypatch.setenv("P2PNODES_HOTKEY_FILE", "x")
+        with pytest.raises(InvalidSettingsError, match="both wallet and hotkey_file are given"):
+            load(hotkey_file="y")
+
+
+class TestChain:
+    """Where the electorate comes from, and how old it may be."""
+
+    def test_one_from_the_chain_is_too_old_some_day_and_one_from_a_file_never(self, load: Load) -> None:
+        assert load().electorate.max_age_s is None
+        assert load(electorate={"urls": ["wss://h"]}).electorate.max_age_s == CHAIN_AGE_S_DEFAULT
+        assert load(electorate={"urls": ["wss://h"], "max_age_s": 60}).electorate.max_age_s == 60
+        assert load(electorate={"file": "e", "max_age_s": 60}).electorate.max_age_s == 60
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("wss://h", "wss://h"),
+            ("wss://h:443/", "wss://h:443"),
+            ("ws://[::1]:9944", "ws://[::1]:9944"),
+            ("wss://user:geheim@h:443", "wss://***@h:443"),
+            ("wss://geheim@h", "wss://***@h"),
+            ("wss://h/geheim", "wss://h/***"),
+            ("wss://h/?key=geheim", "wss://h/***"),
+            ("wss://h?geheim", "wss://h/***"),
+        ],
+    )
+    def test_credentials_are_used_and_not_shown(self, load: Load, url: str, shown: str) -> None:
+        settings = load(electorate={"urls": [url]})
+        assert settings.electorate.urls == (url,)
+        assert without_credentials(url) == shown
+        assert "geheim" not in str(effective_settings(settings))
+
+    @pytest.mark.parametrize("url", ["wss://user:geheim@h", "wss://h/?key=geheim"])
+    def test_credentials_in_the_environment_are_refused(
+        self, problems: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, url: str
+    ) -> None:
+        monkeypatch.setenv("P2PNODES_ELECTORATE__URLS", f'["{url}"]')
+        (problem,) = problems()
+        assert problem == (
+            "environment: electorate.urls: found credentials, which others can see there; write them in the file"
+        )
+
+    @pytest.mark.parametrize(
+        "url",
+        ["http://u:geheim@h", "wss://u:geheim@", "wss://:geheim@h:x", "x?geheim", "http://h/geheim", "ws://[geheim"],
+    )
+    def test_a_problem_shows_no_credentials(self, problems: Callable[..., list[str]], url: str) -> None:
+        (problem,) = problems(electorate={"urls": [url]})
+        assert "electorate.urls.0: found " in problem
+        assert "geheim" not in problem
+
+    def test_a_higher_source_replaces_the_lower_ones_kind(
+        self, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "network.toml").write_text(
+            tomli_w.dumps({**MINIMAL["network"], "electorate": {"urls": ["ws://h"]}})
+        )
+        settings = load(network_file="network.toml")
+        assert (settings.electorate.file, settings.electorate.urls) == (tmp_path / "electorate.toml", ())
+        monkeypatch.setenv("P2PNODES_ELECTORATE__URLS", '["ws://i"]')
+        settings = load(network_file="network.toml")
+        assert (settings.electorate.file, settings.electorate.urls) == (None, ("ws://i",))
+
+
+class TestSecrets:
+    """No setting takes a secret, and none that was written by mistake is repeated."""
+
+    @pytest.mark.parametrize("secret", SECRETS)
+    @pytest.mark.parametrize("key", ["wallet", "hotkey_file", "node_key_file", "delegation_file", "wallet_path"])
+    def test_one_in_the_place_of_its_file_is_refused(
+        self, problems: Callable[..., list[str]], key: str, secret: str
+    ) -> None:
+        (problem,) = problems(**{key: secret})
+        assert problem.endswith(f"{key}: found a secret, expected the name of the file that holds it")
+        assert secret not in problem
+
+    @pytest.mark.parametrize("secret", SECRETS)
+    def test_one_in_the_environment_is_refused(
+        self, problems: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, secret: str
+    ) -> None:
+        monkeypatch.setenv("P2PNODES_HOTKEY", secret)
+        (problem,) = problems(wallet="w")
+        assert problem == (
+            "environment variable P2PNODES_HOTKEY: hotkey: found a secret, expected the name of the file that holds it"
+        )
+
+    @pytest.mark.parametrize("variable", ["P2PNODES_SEED", "P2PNODES_SECRET_PHRASE", "P2PNODES_HOTKEY_SEED"])
+    def test_a_variable_for_one_does_not_exist(
+        self, problems: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        monkeypatch.setenv(variable, DEV_PHRASE)
+        (problem,) = problems()
+        assert "unknown setting" in problem
+        assert DEV_PHRASE not in problem
+
+    def test_a_phrase_in_any_other_place_is_not_repeated(self, problems: Callable[..., list[str]]) -> None:
+        (problem,) = problems(http={"port": DEV_PHRASE})
+        assert "http.port: found a secret phrase, expected an integer" in problem
+
+
+class TestNetworkFiles:
+    """The parameters of a network, and defaults that go below each daemon's own file."""
+
+    PARAMETERS: ClassVar[dict[str, Any]] = {"genesis_hash": "1" * 64, "netuid": 7}
+    OWN: ClassVar[dict[str, Any]] = {"data_dir": "data", "network_file": "network.toml"}
+
+    @pytest.fixture
+    def write(self, tmp_path: Path) -> Callable[..., Path]:
+        def write(**content: Any) -> Path:
+            path = tmp_path / "network.toml"
+            path.write_text(tomli_w.dumps({**self.PARAMETERS, **content}))
+            return path
+
+        return write
+
+    def test_its_tables_are_defaults(self, write: Callable[..., Path], file: Path) -> None:
+        write(
+            electorate={"urls": ["wss://a", "wss://b"]},
+            gossip={"bootstrap": ["https://p"], "allow_observers": True},
+            api={"hotkey_rate": 2.0},
+        )
+        file.write_text(tomli_w.dumps({**self.OWN, "gossip": {"bootstrap": ["https://q"]}}))
+        settings = load_settings(file)
+        assert settings.electorate.urls == ("wss://a", "wss://b")
+        assert (settings.gossip.bootstrap, settings.gossip.allow_observers) == (("https://q",), True)
+        origins = {setting.key: setting.origin for setting in effective_settings(settings)}
+        assert origins["electorate.urls"] == origins["network.netuid"] == "network file"
+        assert origins["gossip.allow_observers"] == origins["api.hotkey_rate"] == "network file"
+        assert origins["gossip.bootstrap"] == "file"
+        assert origins["gossip.allow_private_addresses"] == "default"
+
+    def test_what_is_below_the_parameters_is_not_hashed(self, write: Callable[..., Path]) -> None:
+        alone = load_network_file(write())
+        found = load_network_file(write(gossip={"bootstrap": ["https://p"]}))
+        assert found.network.id == alone.network.id
+        assert (alone.defaults, found.defaults) == ({}, {"gossip": {"bootstrap": ["https://p"]}})
+
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            ({"data_dir": "/x"}, "data_dir: not in a network file, it is about one machine"),
+            ({"hotkey_file": "/x"}, "hotkey_file: not in a network file, it is about one machine"),
+            ({"wallet": "w"}, "wallet: not in a network file"),
+            ({"http": {"port": 1}}, "[http]: not in a network file; expected a network's parameters, or [api], "),
+            ({"admin": {"port": 1}}, "[admin]: not in a network file"),
+            ({"electorate": {"file": "e"}}, "electorate.file: not in a network file"),
+            ({"api": {"deny_file": "d"}}, "api.deny_file: not in a network file"),
+            ({"api": {"upstream": "https://evil"}}, "api.upstream: not in a network file"),
+            ({"verify": {"graval": {"url": "https://evil"}}}, "verify.graval: not in a network file"),
+            (
+                {"electorate": {"urls": ["wss://u:geheim@h"]}},
+                "electorate.urls: found credentials, but a network file is",
+            ),
+            ({"quorum": 2}, "quorum: found 2, expected at most"),
+            ({"quorom": 0.5}, "quorom: unknown setting; did you mean quorum?"),
+            ({"gossip": {"bootstrap": ["x"]}}, 'gossip.bootstrap.0: found "x"'),
+            ({"gossip": {"bootsrap": []}}, "gossip.bootsrap: unknown setting; did you mean gossip.bootstrap?"),
+        ],
+    )
+    def test_what_does_not_belong_there_is_refused_and_the_file_is_named(
+        self, write: Callable[..., Path], file: Path, content: dict[str, Any], problem: str
+    ) -> None:
+        path = write(**content)
+        file.write_text(tomli_w.dumps({**self.OWN, "electorate": {"file": "e"}}))
+        for load in (lambda: load_network_file(path), lambda: load_settings(file)):
+            with pytest.raises(InvalidSettingsError) as caught:
+                load()
+            (found,) = caught.value.problems
+            assert found.startswith(f"{path}: {problem}")
+            assert "geheim" not in found
+
+    def test_it_is_told_from_a_daemons_file_by_its_content(self) -> None:
+        assert is_network_file(self.PARAMETERS)
+        assert is_network_file({"quorum": 0.5})
+        assert not is_network_file(MINIMAL)
+        assert not is_network_file({**MINIMAL, "netuid": 64})
+        assert not is_network_file({})
+
+
 class TestProblems:
     """Each is one line with what was found, what was expected, and what may have been meant."""
 
@@ -161,7 +415,23 @@ class TestProblems:
             ({"network": {"netuid": 64}}, "network.genesis_hash: missing; expected hash of the chain's block 0"),
             ({"network": {**MINIMAL["network"], "quorum": 1}}, "network.quorum: found 1, expected at most"),
             ({"network": {**MINIMAL["network"], "genesis_hash": "xyz"}}, 'network.genesis_hash: found "xyz"'),
-            ({"electorate": {}}, "electorate.file: missing; expected TOML file that stands in for the chain"),
+            ({"electorate": {}}, "[electorate]: neither urls nor file is given; expected one of them"),
+            ({"electorate": {"urls": []}}, "[electorate]: neither urls nor file is given"),
+            ({"electorate": {"file": "e", "urls": ["ws://h"]}}, "[electorate]: both urls and file are given"),
+            ({"electorate": {"urls": ["http://h"]}}, 'electorate.urls.0: found "http://h", expected ws://HOST[:PORT]'),
+            ({"electorate": {"urls": ["wss://"]}}, "electorate.urls.0: found "),
+            ({"electorate": {"urls": ["wss://h:0"]}}, "expected ws://HOST[:PORT] or wss://HOST[:PORT]"),
+            ({"electorate": {"urls": ["wss://h/#x"]}}, "expected no fragment"),
+            ({"electorate": {"urls": ["wss://h/" + "x" * CHAIN_URL_CHARS_MAX]}}, "electorate.urls.0: found "),
+            ({"electorate": {"urls": [f"wss://h{n}" for n in range(CHAIN_URLS_MAX + 1)]}}, "electorate.urls: found "),
+            ({"electorate": {"file": "e", "max_age_s": 59}}, "electorate.max_age_s: found 59, expected at least 60"),
+            ({"wallet": "w", "hotkey_file": "h"}, "both wallet and hotkey_file are given; expected one"),
+            ({"hotkey": "h"}, "hotkey is given without wallet; expected both"),
+            ({"wallet": "a/b"}, 'wallet: found "a/b", expected a name without slashes'),
+            ({"wallet": ".."}, "wallet: found "),
+            ({"wallet": "x" * 256}, "wallet: found "),
+            ({"wallet": "w", "hotkey": ""}, 'hotkey: found "", expected a name'),
+            ({"role": "miner"}, "role: found \"miner\", expected 'validator' or 'observer'"),
             (
                 {"api": {"trusted_proxies": ["everybody"]}},
                 'api.trusted_proxies.0: found "everybody", expected a network such as',
@@ -186,7 +456,7 @@ class TestProblems:
                 "made if absent"
             ),
             f"{file}: network: missing; expected a table [network] with genesis_hash and netuid, or network_file",
-            f"{file}: electorate: missing; expected a table [electorate] with file",
+            f"{file}: electorate: missing; expected a table [electorate] with urls or file",
         ]
 
     @pytest.mark.parametrize(
@@ -270,7 +540,9 @@ class TestSamples:
         return path
 
     def test_the_sample_is_good_as_it_is(self) -> None:
-        assert load_settings(CONFIGS / "p2pnodes.toml").electorate.file == CONFIGS / "electorate.toml"
+        settings = load_settings(CONFIGS / "p2pnodes.toml")
+        assert settings.electorate.file == CONFIGS / "electorate.toml"
+        assert settings.hotkey_path == Path.home() / ".bittensor" / "wallets" / "default" / "hotkeys" / "default"
 
     def test_the_sample_names_every_setting(self, sample: Path) -> None:
         def keys(table: dict[str, Any], prefix: str = "") -> set[str]:
@@ -282,10 +554,40 @@ class TestSamples:
         assert keys(tomllib.loads(sample.read_text())) == set(setting_keys())
 
     def test_the_sample_shows_the_defaults(self, sample: Path, load: Load) -> None:
+        # Of settings that exclude each other only one can be in effect.
+        text = re.sub(r"^(hotkey_file|urls) = .*\n", "", sample.read_text(), flags=re.MULTILINE)
+        sample.write_text(text.replace('network_file = "finney.toml"', 'network_file = "network.toml"'))
         shown = {setting.key: setting.value for setting in effective_settings(load_settings(sample))}
         for setting in effective_settings(load()):
             if setting.origin == "default" and setting.value not in (None, shown[setting.key]):
                 assert setting.key in {"node_key_file", "admin.socket"}, setting.key  # depend on data_dir
+
+    def test_the_sample_takes_a_network_file_instead_of_its_own_tables(self, tmp_path: Path) -> None:
+        text = (CONFIGS / "p2pnodes.toml").read_text().replace("#network_file", "network_file")
+        for table in ("network", "electorate"):
+            text, found = re.subn(rf"^\[{table}\]\n(?:(?!^\[).*\n)*", "", text, flags=re.MULTILINE)
+            assert found == 1
+        (tmp_path / "p2pnodes.toml").write_text(text)
+        (tmp_path / "finney.toml").write_text((CONFIGS / "finney.toml").read_text())
+        settings = load_settings(tmp_path / "p2pnodes.toml")
+        assert settings.network == load_network_file(CONFIGS / "finney.toml").network
+        assert len(settings.electorate.urls) == 2
+
+    @pytest.mark.parametrize("name", ["finney", "testnet", "devnet"])
+    def test_the_network_files_are_good_and_say_every_parameter(self, name: str) -> None:
+        path = CONFIGS / f"{name}.toml"
+        found = tomllib.loads(path.read_text())
+        assert is_network_file(found)
+        assert Network.model_fields.keys() <= found.keys()
+        assert load_network_file(path).network.model_dump() == {key: found[key] for key in Network.model_fields}
+
+    def test_the_chains_are_told_apart_by_their_genesis(self) -> None:
+        hashes = {name: load_network_file(CONFIGS / f"{name}.toml").network.genesis_hash for name in NETWORKS}
+        assert hashes == NETWORKS
+
+    def test_finney_is_read_from_two_operators(self) -> None:
+        settings = load_network_file(CONFIGS / "finney.toml").defaults["electorate"]
+        assert len({urlsplit(url).hostname.split(".", 1)[1] for url in settings["urls"]}) == 2
 
     def test_the_electorate_example_is_good(self) -> None:
         electorate = read_electorate(CONFIGS / "electorate.example.toml")

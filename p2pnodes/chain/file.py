@@ -18,9 +18,10 @@
 Validators are registered too, at block 0 unless the file lists them under ``registered``.
 """
 
+import asyncio
 import tomllib
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -145,7 +146,13 @@ class Watch:
 
 
 class ElectorateFile:
-    """A file that is read again when it changed."""
+    """A file that is read again when it changed; an ``ElectorateSource``.
+
+    Attributes:
+        pause_s: Seconds between two polls: a look at the file's time costs nothing.
+    """
+
+    pause_s = 1.0
 
     def __init__(self, path: Path) -> None:
         """Watch ``path``; nothing is read yet."""
@@ -156,10 +163,23 @@ class ElectorateFile:
         """Read the file again at the next poll, changed or not."""
         self._watch.forget()
 
-    def poll(self) -> Electorate | None:
+    async def poll(self) -> Electorate | None:
         """The electorate if the file is new or changed since the last good or bad read, else None.
 
         Raises:
             ConfigError: The file changed and is not good; the caller keeps what it has.
         """
-        return read_electorate(self.path) if self._watch.changed() else None
+        if not self._watch.changed():
+            return None
+        return await asyncio.to_thread(read_electorate, self.path)  # a large one takes a second to parse
+
+    async def close(self) -> None:
+        """Nothing is open between two polls."""
+
+    def status(self) -> dict[str, Any]:
+        """What ``status`` shows of the source."""
+        return {"source": "file", "file": str(self.path)}
+
+    def clock_offset_ms(self) -> int | None:
+        """None: a file has no clock."""
+        return None

@@ -2,40 +2,117 @@
 
 A hotkey file is JSON with any of secretPhrase, secretSeed, privateKey, publicKey, accountId, ss58Address and
 cryptoType; the secret is taken from the first of the former three, and must fit the public parts (chain.md, "Wallet
-files"). A node key file is one line, ``p2pnodes-node-key-1 <64 hex digits>``.
+files"). One with public parts only says whose hotkey it is. A node key file is one line, ``p2pnodes-node-key-1 <64 hex
+digits>``.
 
-Every file here holds a secret: one that others can read is refused, and no message ever shows its content.
+A file with a secret that others can read is refused, and no message ever shows its content. Files in systemd's
+credentials directory are as systemd makes them: 0400, or 0440 where root owns them and an access list lets the service
+in, which shows as the group's bits (``LoadCredential=`` in systemd.exec(5)).
 """
 
 import json
 import os
 import stat
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from nacl.utils import random as random_bytes
 
 from p2pnodes.model.errors import ConfigError
-from p2pnodes.model.keys import KEY_BYTES, Hotkey, NodeKey
+from p2pnodes.model.keys import KEY_BYTES, Hotkey, NodeKey, ss58_decode, ss58_encode
 
 KEY_FILE_BYTES_MAX: Final = 64 * 1024
+WALLETS: Final = Path("~/.bittensor/wallets")
+"""Where Bittensor keeps wallets unless told otherwise."""
+
+HOTKEY_DEFAULT: Final = "default"
+"""Name of a wallet's hotkey unless told otherwise."""
+
+CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
+"""Set by systemd for a unit with ``LoadCredential=``."""
+
+NAMES_SHOWN_MAX: Final = 10
+"""Wallets or hotkeys that a message names; a directory can hold any number."""
+
+NAMES_READ_MAX: Final = 1_000
+NAME_CHARS_MAX: Final = 255
+"""Longest file name on the usual file systems."""
+
+_HOTKEYS_FOLDER: Final = "hotkeys"
+_PUBLIC_SUFFIX: Final = "pub.txt"
+_SECRETS: Final = ("secretPhrase", "secretSeed", "privateKey")
+_CREDENTIAL_BITS: Final = stat.S_IRUSR | stat.S_IRGRP
 _SECRET_KEY_BYTES: Final = 64
 _SR25519: Final = 1
 _ENCRYPTED_PREFIXES: Final = (b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")
 _NODE_KEY_TAG: Final = "p2pnodes-node-key-1"
+_WAY_OUT: Final = (
+    "expected a plain one: write it without a password (`btcli wallet regen-hotkey --no-use-password`), or keep it "
+    "where it is, sign there (`p2pnodes keys request`, `keys delegate`) and set delegation_file"
+)
+
+
+class HotkeyFile(NamedTuple):
+    """What a hotkey file says.
+
+    Attributes:
+        public_key: Whose it is, 32 bytes.
+        hotkey: The key pair; None when the file holds no secret.
+    """
+
+    public_key: bytes
+    hotkey: Hotkey | None
+
+    @property
+    def address(self) -> str:
+        """SS58 address."""
+        return ss58_encode(self.public_key)
+
+
+def require_name(name: str) -> str:
+    """Check the name of a wallet or hotkey: of a file, not a path.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if name in {"", ".", ".."} or "/" in name or not name.isprintable() or len(name) > NAME_CHARS_MAX:
+        raise ValueError("expected a name without slashes, as `btcli wallet list` shows it")
+    return name
+
+
+def wallet_hotkey_path(wallets: Path, wallet: str, hotkey: str) -> Path:
+    """Where Bittensor keeps a wallet's hotkey."""
+    return wallets / wallet / _HOTKEYS_FOLDER / hotkey
 
 
 def load_hotkey(path: Path) -> Hotkey:
     """Read a Bittensor hotkey file that holds its secret.
 
     Raises:
-        ConfigError: Unreadable, readable by others, encrypted, without a secret, not sr25519, or contradictory.
+        ConfigError: See ``read_hotkey_file``; or the file holds public parts only.
     """
-    content = _read_secret(path, "hotkey file")
+    found = read_hotkey_file(path)
+    if found.hotkey is None:
+        raise ConfigError(
+            f"{path}: public only, no secret of {found.address} here; expected secretPhrase, secretSeed or privateKey: "
+            "name the file in the wallet's hotkeys folder, not its copy with the public part, or sign where the hotkey "
+            "is (`p2pnodes keys request`, `keys delegate`) and set delegation_file"
+        )
+    return found.hotkey
+
+
+def read_hotkey_file(path: Path) -> HotkeyFile:
+    """Read a Bittensor hotkey file with or without its secret.
+
+    Raises:
+        ConfigError: Unreadable, encrypted, malformed, not sr25519, contradictory, or with a secret that others can
+            read.
+    """
+    content, status = _read(path, "hotkey file")
     if content.lstrip().startswith(_ENCRYPTED_PREFIXES):
         raise ConfigError(
-            f"{path}: the hotkey file is encrypted with a password, which a daemon cannot type; "
-            "expected a plain hotkey file: make one with Bittensor's tools without a password"
+            f"{path}: the hotkey file is encrypted with a password, which a daemon cannot type; {_WAY_OUT}"
         )
     try:
         fields: Any = json.loads(content)
@@ -43,11 +120,16 @@ def load_hotkey(path: Path) -> Hotkey:
         raise ConfigError(f"{path}: not JSON; expected a Bittensor hotkey file") from None
     if not isinstance(fields, dict):
         raise ConfigError(f"{path}: no JSON object; expected a Bittensor hotkey file")
+    if "encoded" in fields and "encoding" in fields:
+        raise ConfigError(f"{path}: an export of polkadot.js, encrypted with a password; {_WAY_OUT}")
+    if any(fields.get(name) for name in _SECRETS):
+        _require_private(path, status, "hotkey file")
     if (crypto_type := fields.get("cryptoType")) not in {None, _SR25519} or isinstance(crypto_type, bool):
-        raise ConfigError(f"{path}: cryptoType is {crypto_type!r}; expected {_SR25519} (sr25519)")
+        raise ConfigError(f"{path}: cryptoType is {crypto_type!r:.40}; expected {_SR25519} (sr25519)")
     hotkey = _hotkey_of(fields, path)
-    _check_public_parts(fields, hotkey, path)
-    return hotkey
+    public_key = _public_key_of(fields, path) if hotkey is None else hotkey.public_key
+    _check_public_parts(fields, public_key, path, "public key" if hotkey is None else "secret")
+    return HotkeyFile(public_key, hotkey)
 
 
 def write_hotkey_file(path: Path, hotkey: Hotkey) -> None:
@@ -73,7 +155,8 @@ def load_node_key(path: Path) -> NodeKey:
     Raises:
         ConfigError: Unreadable, readable by others, or not a node key file.
     """
-    content = _read_secret(path, "node key file")
+    content, status = _read(path, "node key file")
+    _require_private(path, status, "node key file")
     tag, _, seed_hex = content.decode("ascii", errors="replace").strip().partition(" ")
     seed = _hex_bytes(seed_hex, KEY_BYTES)
     if tag != _NODE_KEY_TAG or seed is None:
@@ -84,14 +167,15 @@ def load_node_key(path: Path) -> NodeKey:
     return NodeKey.from_seed(seed)
 
 
-def load_key(path: Path) -> Hotkey | NodeKey:
+def read_key(path: Path) -> HotkeyFile | NodeKey:
     """Read a key file of either kind.
 
     Raises:
-        ConfigError: See ``load_hotkey`` and ``load_node_key``.
+        ConfigError: See ``read_hotkey_file`` and ``load_node_key``.
     """
-    is_node_key = _read_secret(path, "key file").lstrip().startswith(_NODE_KEY_TAG.encode())
-    return load_node_key(path) if is_node_key else load_hotkey(path)
+    content, _ = _read(path, "key file")
+    is_node_key = content.lstrip().startswith(_NODE_KEY_TAG.encode())
+    return load_node_key(path) if is_node_key else read_hotkey_file(path)
 
 
 def create_node_key(path: Path) -> NodeKey:
@@ -105,8 +189,8 @@ def create_node_key(path: Path) -> NodeKey:
     return node_key
 
 
-def _hotkey_of(fields: dict[str, Any], path: Path) -> Hotkey:
-    """The key pair of the first secret that the file holds, in Bittensor's order."""
+def _hotkey_of(fields: dict[str, Any], path: Path) -> Hotkey | None:
+    """The key pair of the first secret that the file holds, in Bittensor's order; None without a secret."""
     if phrase := fields.get("secretPhrase"):
         if not isinstance(phrase, str):
             raise ConfigError(f"{path}: secretPhrase is no text; expected a BIP-39 phrase")
@@ -127,48 +211,125 @@ def _hotkey_of(fields: dict[str, Any], path: Path) -> Hotkey:
         except (ValueError, TypeError):
             pass
         raise ConfigError(f"{path}: privateKey is malformed; expected 0x and 128 hex digits of an sr25519 secret key")
-    raise ConfigError(
-        f"{path}: holds no secret (a public hotkey file); expected secretPhrase, secretSeed or privateKey: "
-        "name the file in the wallet's hotkeys folder, not its copy with the public part"
-    )
+    return None
 
 
-def _check_public_parts(fields: dict[str, Any], hotkey: Hotkey, path: Path) -> None:
+def _public_key_of(fields: dict[str, Any], path: Path) -> bytes:
+    """Whose hotkey a file without a secret is."""
+    for name in ("publicKey", "accountId"):
+        if value := fields.get(name):
+            public_key = _hex_bytes(value, KEY_BYTES)
+            if public_key is None:
+                raise ConfigError(f"{path}: {name} is malformed; expected 0x and 64 hex digits")
+            return public_key
     address = fields.get("ss58Address")
-    if address is not None and address != hotkey.address:
+    if not isinstance(address, str):
         raise ConfigError(
-            f"{path}: ss58Address is {str(address)[:64]}, but the secret belongs to {hotkey.address}; "
-            "expected both of one key: restore the file from its backup"
+            f"{path}: names no key; expected secretPhrase, secretSeed, privateKey, publicKey, accountId or ss58Address"
+        )
+    try:
+        return ss58_decode(address)
+    except ValueError as error:
+        raise ConfigError(f"{path}: ss58Address: {error}") from None
+
+
+def _check_public_parts(fields: dict[str, Any], public_key: bytes, path: Path, kind: str) -> None:
+    """Whether everything public in a file is of one key, that of its ``kind``: secret or public key."""
+    owner = ss58_encode(public_key)
+    address = fields.get("ss58Address")
+    if address is not None and address != owner:
+        # Only an address is shown: whatever else is there may be a secret in the wrong place.
+        found = f"ss58Address is {address}, but" if _is_address(address) else "ss58Address is no SS58 address;"
+        raise ConfigError(
+            f"{path}: {found} the {kind} belongs to {owner}; expected both of one key: restore the file from its backup"
         )
     for name in ("publicKey", "accountId"):
-        if fields.get(name) and _hex_bytes(fields[name], KEY_BYTES) != hotkey.public_key:
+        if fields.get(name) and _hex_bytes(fields[name], KEY_BYTES) != public_key:
             raise ConfigError(
-                f"{path}: {name} does not belong to the secret, whose address is {hotkey.address}; "
+                f"{path}: {name} does not belong to the {kind}, whose address is {owner}; "
                 "expected both of one key: restore the file from its backup"
             )
 
 
-def _read_secret(path: Path, kind: str) -> bytes:
-    """Content of a secret file, which nobody but its owner may read."""
+def _is_address(value: Any) -> bool:
+    try:
+        ss58_decode(value)
+    except (ValueError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def _read(path: Path, kind: str) -> tuple[bytes, os.stat_result]:
+    """Content of a key file, and what its file system says of it."""
     path = path.expanduser()
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
+        # O_NONBLOCK: a pipe in the file's place is told below instead of waited for.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise ConfigError(f"{path}: not a regular file; expected a {kind}")
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigError(
-                    f"{path}: the {kind} has mode {stat.S_IMODE(mode):04o}, others could read the secret; expected "
-                    f"0600: run `chmod 600 {path}`"
-                )
             content = file.read(KEY_FILE_BYTES_MAX + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; expected a {kind}") from None
+        raise ConfigError(f"{path}: no such file; expected a {kind}{_names_near(path)}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a {kind}") from None
     if len(content) > KEY_FILE_BYTES_MAX:
         raise ConfigError(f"{path}: over {KEY_FILE_BYTES_MAX} bytes; expected a {kind}")
-    return content
+    return content, status
+
+
+def _require_private(path: Path, status: os.stat_result, kind: str) -> None:
+    """Refuse a secret that others than its owner may read."""
+    mode = stat.S_IMODE(status.st_mode)
+    if not mode & (stat.S_IRWXG | stat.S_IRWXO) or _is_credential(path, status):
+        return
+    raise ConfigError(
+        f"{path}: the {kind} has mode {mode:04o}, others could read the secret; expected 0600: run `chmod 600 {path}`"
+    )
+
+
+def _is_credential(path: Path, status: os.stat_result) -> bool:
+    """Whether a file is a credential as systemd makes them; see the top of this file."""
+    directory = os.environ.get(CREDENTIALS_VARIABLE)
+    return (
+        bool(directory)
+        and path.expanduser().absolute().parent == Path(directory or "")
+        and status.st_uid == 0
+        and not stat.S_IMODE(status.st_mode) & ~_CREDENTIAL_BITS
+    )
+
+
+def _names_near(path: Path) -> str:
+    """For a hotkey file of a wallet that is not there: the hotkeys or wallets that are."""
+    folder = path.parent
+    if folder.name != _HOTKEYS_FOLDER:
+        return ""
+    wallet, wallets = folder.parent, folder.parent.parent
+    try:
+        if wallet.is_dir():
+            hotkeys = _names_in(folder) if folder.is_dir() else []
+            if f"{path.name}{_PUBLIC_SUFFIX}" in hotkeys:
+                return f"; only the public part of {path.name} is here: {path.name}{_PUBLIC_SUFFIX}"
+            hotkeys = [name for name in hotkeys if not name.endswith(_PUBLIC_SUFFIX)]
+            return f"; the wallet {wallet.name} holds {_listed(hotkeys, 'the hotkeys', 'no hotkey')}"
+        found = [name for name in _names_in(wallets) if (wallets / name).is_dir()] if wallets.is_dir() else []
+        return (
+            f"; {wallets} holds {_listed(found, 'the wallets', 'no wallet: name another directory with wallet_path')}"
+        )
+    except OSError:
+        return ""
+
+
+def _names_in(directory: Path) -> list[str]:
+    """Names of what is visible in a directory, sorted; of a huge one only some."""
+    visible = (entry.name for entry in directory.iterdir() if not entry.name.startswith("."))
+    return sorted(islice(visible, NAMES_READ_MAX))
+
+
+def _listed(names: list[str], some: str, none: str) -> str:
+    shown = ", ".join(names[:NAMES_SHOWN_MAX])
+    more = f" and {len(names) - NAMES_SHOWN_MAX} more" if len(names) > NAMES_SHOWN_MAX else ""
+    return f"{some} {shown}{more}" if names else none
 
 
 def _write_secret(path: Path, content: str, kind: str) -> None:

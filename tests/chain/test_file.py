@@ -114,41 +114,48 @@ def test_a_file_that_is_not_toml_is_refused(path: Path) -> None:
         read_electorate(path)
 
 
-def test_an_absent_file_is_refused(path: Path) -> None:
+async def test_an_absent_file_is_refused(path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
-        ElectorateFile(path).poll()
+        await ElectorateFile(path).poll()
 
 
-def test_a_file_is_read_again_only_when_it_changed(path: Path) -> None:
+async def test_a_file_is_read_again_only_when_it_changed(path: Path) -> None:
     write(path, shape(100))
     watched = ElectorateFile(path)
-    first = watched.poll()
+    first = await watched.poll()
     assert first is not None
-    assert watched.poll() is None
+    assert await watched.poll() is None
     write(path, shape(200))
-    second = watched.poll()
+    second = await watched.poll()
     assert second is not None
     assert second.block == 200
 
 
-def test_a_bad_change_is_told_once_and_a_good_one_after_it_is_read(path: Path) -> None:
+async def test_a_bad_change_is_told_once_and_a_good_one_after_it_is_read(path: Path) -> None:
     watched = ElectorateFile(path)
     write(path, shape(block=-1))
     with pytest.raises(ConfigError):
-        watched.poll()
-    assert watched.poll() is None
+        await watched.poll()
+    assert await watched.poll() is None
     write(path, shape(200))
-    assert watched.poll() is not None
+    assert await watched.poll() is not None
 
 
-def test_a_file_that_was_away_is_read_again_though_it_is_the_same(path: Path) -> None:
+async def test_a_file_that_was_away_is_read_again_though_it_is_the_same(path: Path) -> None:
     watched = ElectorateFile(path)
     write(path, shape(100))
-    assert watched.poll() is not None
+    assert await watched.poll() is not None
     away = path.rename(path.with_suffix(".away"))
     for _ in range(2):
         with pytest.raises(ConfigError, match="No such file"):
-            watched.poll()
+            await watched.poll()
     away.rename(path)
-    assert watched.poll() is not None
-    assert watched.poll() is None
+    assert await watched.poll() is not None
+    assert await watched.poll() is None
+
+
+async def test_a_file_is_a_source_without_a_clock(path: Path) -> None:
+    watched = ElectorateFile(path)
+    assert watched.status() == {"source": "file", "file": str(path)}
+    assert watched.clock_offset_ms() is None
+    await watched.close()
