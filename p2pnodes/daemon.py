@@ -13,7 +13,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Final
@@ -26,21 +26,27 @@ from p2pnodes.api import explanations
 from p2pnodes.api.admin import create_admin_app, start_admin
 from p2pnodes.api.app import create_app, make_runner
 from p2pnodes.api.limits import client_address
+from p2pnodes.api.referrals import referrals
 from p2pnodes.api.stream import EVENTS_KEY, NodeEvents
-from p2pnodes.chain.file import ElectorateFile
-from p2pnodes.chain.wallet import create_node_key, load_hotkey, load_node_key
+from p2pnodes.author import Author, finish_rotation, observer_identity
+from p2pnodes.carrier import Carrier
+from p2pnodes.chain.delegation import log_name
+from p2pnodes.chain.source import ElectorateSource, make_source
+from p2pnodes.chain.wallet import create_node_key, load_hotkey, load_node_key, read_hotkey_file
 from p2pnodes.config import LogSettings, Settings
 from p2pnodes.gossip.driver import Driver
-from p2pnodes.gossip.ownlog import Step, hear
+from p2pnodes.inbound import listen
 from p2pnodes.metrics import status_registry
-from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX
+from p2pnodes.model.branches import Ends, closing_order
+from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
 from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
-from p2pnodes.model.events import DELEGATION_BACKDATE_S, LOG_NUMBER_MAX, Delegation, Head, LogId, delegate
+from p2pnodes.model.events import Close, Delegation, Head, LogId
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.keys import Hotkey, NodeKey, ss58_encode
 from p2pnodes.store.checks import read_check
 from p2pnodes.store.database import Commit, Database
-from p2pnodes.store.ledger import FOREIGN_EVENT, Outcome, Result
+from p2pnodes.store.ledger import Outcome, Result
+from p2pnodes.store.ownlog import written_by
 from p2pnodes.store.placing import Placed
 from p2pnodes.verify.exchange import Exchange
 from p2pnodes.verify.scheduler import Scheduler
@@ -48,14 +54,21 @@ from p2pnodes.verify.verifier import NoneVerifier, Setup, make_verifier
 
 log = structlog.get_logger("p2pnodes.daemon")
 
-ELECTORATE_POLL_S: Final = 1.0
 OWN_LOG_POLL_S: Final = 0.25
 TARGETS_POLL_S: Final = 2.0
 STOP_S_MAX: Final = 4.0
 """Bound of a graceful stop; systemd and the devnet give 5 s."""
 
-REOPEN_BACKOFF_S: Final = 30.0
-"""Pause after a new log could not be opened."""
+FIRST_READ_S_MAX: Final = 60.0
+"""How long a start waits for the electorate where none is stored, and a quarter of it where one is."""
+
+CHAIN_AHEAD_MS_MAX: Final = CLOCK_OFF_MS_MAX
+CHAIN_BEHIND_MS_MAX: Final = 180_000
+"""How far the time of the chain's latest block may lie before the system clock, and behind it: blocks take 12 s,
+and a chain that is slow for a moment is no reason not to start."""
+
+OBSERVER: Final = "this daemon is an observer: it replicates and shows the inventory, and takes no writes"
+"""What an observer answers to writes."""
 
 
 def now_ms() -> int:
@@ -75,17 +88,18 @@ class Daemon:
         self._database: Database
         self._driver: Driver
         self._scheduler: Scheduler | None = None
+        self._carrier: Carrier | None = None
         self._events: NodeEvents | None = None
         self._node_key: NodeKey
         self._hotkey: Hotkey | None = None
-        self._delegation: tuple[LogId, Delegation] | None = None
-        self._electorate_file = ElectorateFile(settings.electorate.file)
+        self._author: Author | None = None
+        """None for an observer."""
+        self._observer: tuple[LogId, Delegation] | None = None
+        """Who an observer is to its peers."""
+        self._source: ElectorateSource
         self._electorate_error: str | None = None
-        self._hearing_since: float | None = None
-        self._heard = False
-        self._retry_at = 0.0
-        self._own_log_note = "starting"
-        self._refusal: str | None = None
+        self._elsewhere: Sequence[str] = ()
+        """Other validators, for writes that this daemon refuses."""
         self._url = settings.http.url
         self._outcomes: dict[str, int] = dict.fromkeys((result.value for result in Result), 0)
 
@@ -122,15 +136,81 @@ class Daemon:
         _make_dir(settings.data_dir)
         self._stack.callback(_lock(settings.data_dir / "lock").close)
         path = settings.node_key_path
+        finish_rotation(path, written_by(settings.database_path))
         self._node_key = load_node_key(path) if path.exists() else create_node_key(path)
-        self._hotkey = load_hotkey(settings.hotkey_file) if settings.hotkey_file else None
+        self._hotkey, known = _read_hotkey(settings)
         self._database = await Database.open(settings.database_path, settings.network, self._node_key, now_ms=now_ms)
         self._stack.push_async_callback(self._database.close)
         self._database.on_commit = self._committed
-        await self._read_electorate(first=True)
-        self._driver = Driver(
-            node_key=self._node_key,
-            delegation=lambda: self._delegation,
+        self._source = make_source(
+            settings.electorate,
+            settings.network,
+            held=lambda: self._database.electorate,
+            now_ms=now_ms,
+            rng=random.Random(os.urandom(16)),
+        )
+        self._stack.push_async_callback(self._source.close)
+        await self._read_first_electorate()
+        if settings.role == "observer":
+            network_id, now_s = settings.network.id, now_ms() // 1000
+            self._observer = observer_identity(network_id, self._node_key, self._hotkey, now_s)
+            self._database.ledger.writes_refused = OBSERVER
+        else:
+            self._author = Author(
+                self._database,
+                settings,
+                hotkey=self._hotkey,
+                known=known,
+                node_key=self._node_key,
+                heard=self,
+                now_ms=now_ms,
+            )
+        self._driver = self._make_driver(self._node_key)
+        await self._listen()
+        if self._author is not None:
+            await self._author.start()
+            self._require_permit(self._author)
+        await self._start_driver(self._node_key)
+        self._stack.push_async_callback(self._stop_driver)
+        if self._author is not None:
+            if self._author.hotkey is not None:
+                await self._start_verifying(self._author.hotkey)
+            await self._watch(self._watch_own_log(self._author))
+            author = self._author
+            self._carrier = Carrier(self._database, lambda: author.hotkey, now_ms)
+            self._carrier.start()
+            self._stack.push_async_callback(self._carrier.stop)
+        for work in (self._watch_electorate(), self._watch_targets()):
+            await self._watch(work)
+
+    async def _watch(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a loop until the daemon stops."""
+        self._stack.push_async_callback(_cancel, asyncio.create_task(work))
+
+    def _require_permit(self, author: Author) -> None:
+        """Do not start as a validator that is none: nobody would talk to it, and its operator would wonder why.
+
+        Raises:
+            ConfigError: The electorate does not permit the hotkey.
+        """
+        electorate, hotkey = self._database.electorate, author.hotkey
+        if hotkey is not None and electorate.block and not electorate.permitted(hotkey):
+            where = (
+                "is registered there" if hotkey in electorate.current.registered else "is not registered there either"
+            )
+            raise ConfigError(
+                f"the hotkey {author.address} holds no validator permit on netuid {self.settings.network.netuid} at "
+                f"block {electorate.block} (it {where}): use the validator's wallet, wait for a permit, or set "
+                'role = "observer"'
+            )
+
+    # -- gossip ------------------------------------------------------------------------------------------------------
+
+    def _make_driver(self, node_key: NodeKey) -> Driver:
+        settings = self.settings
+        return Driver(
+            node_key=node_key,
+            delegation=self._identity,
             network=settings.network,
             store=self._database,
             electorate=lambda: self._database.electorate,
@@ -139,25 +219,47 @@ class Daemon:
             on_outcomes=self._received,
             address=self._client_address,
             allow_private_addresses=settings.gossip.allow_private_addresses,
+            observers=settings.gossip.allow_observers,
         )
-        await self._listen()
-        self._take_up_log()
-        if self._delegation is None:
-            await self._open_log("there is no own log yet")
-        await self._driver.start()
-        self._stack.push_async_callback(self._driver.stop)
-        if self._hotkey is not None:
-            await self._start_verifying(self._hotkey)
-        for work in (self._watch_electorate, self._watch_own_log, self._watch_targets):
-            task = asyncio.create_task(work())
-            self._stack.push_async_callback(_cancel, task)
 
-    async def _start_verifying(self, hotkey: Hotkey) -> None:
+    async def _start_driver(self, node_key: NodeKey) -> None:
+        """Meet the peers as the owner of a node key."""
+        if self._node_key != node_key:
+            self._node_key = node_key
+            self._driver = self._make_driver(node_key)
+        await self._driver.start()
+
+    async def _stop_driver(self) -> None:
+        await self._driver.stop()
+
+    def _identity(self) -> tuple[LogId, Delegation] | None:
+        """The log that this daemon speaks through, with its delegation."""
+        return self._author.delegation if self._author is not None else self._observer
+
+    def own_head_reports(self) -> dict[bytes, Head | None]:
+        """What peers hold of the own log."""
+        return self._driver.own_head_reports()
+
+    def own_end_reports(self) -> set[bytes]:
+        """Who says that the own log ends."""
+        return self._driver.own_end_reports()
+
+    def clock_offset_ms(self) -> int | None:
+        """Median of the peers' clocks less this one."""
+        return self._driver.clock_offset_ms()
+
+    def _online(self) -> bool:
+        return self._driver.online()
+
+    async def _serve_gossip(self, request: web.Request) -> web.StreamResponse:
+        return await self._driver.handler(request)
+
+    async def _start_verifying(self, hotkey: bytes) -> None:
         settings = self.settings
-        exchange = Exchange(allow_private=settings.api.allow_private_hosts, online=self._driver.online)
+        exchange = Exchange(allow_private=settings.api.allow_private_hosts, online=self._online)
         await exchange.start()
         self._stack.push_async_callback(exchange.close)
-        setup = Setup(settings.verify, hotkey, settings.network, exchange, time.time, os.urandom)
+        setup = Setup(settings.verify, self._hotkey, settings.network, exchange, time.time, os.urandom)
         verifier = make_verifier(settings.verify.verifier, setup)
         await verifier.start()
         self._stack.push_async_callback(verifier.close)
@@ -168,7 +270,7 @@ class Daemon:
         self._scheduler = Scheduler(
             self._database,
             verifier,
-            hotkey.public_key,
+            hotkey,
             now_ms,
             checks_at_once=settings.verify.checks_at_once,
         )
@@ -183,61 +285,88 @@ class Daemon:
             settings.api,
             now=time.time,
             readiness=self.readiness,
-            gossip=self._driver.handler,
+            gossip=self._serve_gossip,
+            elsewhere=lambda: self._elsewhere,
         )
         self._events = app[EVENTS_KEY]
         runner = make_runner(app, shutdown_timeout_s=STOP_S_MAX / 2)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, settings.http.host, settings.http.port, backlog=1024)
-        try:
-            await site.start()
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {settings.http.host}:{settings.http.port}: {_why(error)}; "
-                "choose another [http] host or port, or stop what listens there"
-            ) from error
-        host, port = runner.addresses[0][:2]
-        self._url = self._url or f"http://{host}:{port}"
+        where = await listen(
+            runner,
+            settings.http.host,
+            settings.http.port,
+            advice="choose another [http] host or port, or stop what listens there",
+        )
+        self._url = self._url or f"http://{where}"
         admin = create_admin_app(self, status_registry(self.status))
         runner = await start_admin(admin, settings.admin_socket_path, settings.admin.port)
         self._stack.push_async_callback(runner.cleanup)
 
     @property
     def _address(self) -> str | None:
+        if self._author is not None:
+            return self._author.address
         return self._hotkey.address if self._hotkey else None
 
     # -- electorate --------------------------------------------------------------------------------------------------
 
-    async def _read_electorate(self, *, first: bool = False) -> None:
+    async def _read_first_electorate(self) -> None:
+        """Read the electorate before anything is decided by it; a stored one lets the daemon start without the chain.
+
+        Raises:
+            P2PNodesError: There is none, stored or to be read; or the system clock contradicts the chain.
+        """
+        stored = self._database.electorate.block > 0
         try:
-            electorate = self._electorate_file.poll()
-        except ConfigError as error:
-            if first and not self._database.electorate.block:
+            async with asyncio.timeout(FIRST_READ_S_MAX / 4 if stored else FIRST_READ_S_MAX):
+                await self._read_electorate()
+        except TimeoutError as error:
+            self._electorate_error = "the chain has not answered yet"
+            if not stored:
+                raise ConfigError(
+                    f"no electorate could be read within {FIRST_READ_S_MAX:g} s, and none is stored: see [electorate]"
+                ) from error
+            log.warning("electorate_not_read", error=self._electorate_error)
+        except P2PNodesError as error:
+            if not stored:
                 raise
             self._electorate_error = str(error)
             log.warning("electorate_not_read", error=str(error))
-            return
+        offset_ms = self._source.clock_offset_ms()
+        if offset_ms is not None and not -CHAIN_BEHIND_MS_MAX <= offset_ms <= CHAIN_AHEAD_MS_MAX:
+            raise ConfigError(
+                f"the system clock is {-offset_ms / 1000:+.0f} s off the chain's latest block: set it right "
+                "(NTP), or use an endpoint that keeps up ([electorate] urls)"
+            )
+
+    async def _read_electorate(self) -> None:
+        """Take what the source has that is newer.
+
+        Raises:
+            P2PNodesError: It has nothing that can be used, or it could not be stored.
+        """
+        electorate = await self._source.poll()
         if electorate is None:
             return
         held = self._database.electorate
         if electorate.block < held.block:
-            self._electorate_error = f"block {electorate.block} lies below {held.block}, which is held"
-            log.warning("electorate_went_back", error=self._electorate_error)
-            return
-        self._electorate_error = None
+            raise ConfigError(
+                f"the electorate went back: block {electorate.block} lies below {held.block}, which is held"
+            )
         try:
             await self._database.set_electorate(electorate)
         except P2PNodesError:
-            self._electorate_file.forget()  # the next poll tries again
+            self._source.forget()  # the next poll tries again
             raise
-        age_s = now_ms() // 1000 - electorate.time_ms // 1000
-        if age_s > self.settings.network.verdict_ttl_s:
+        self._electorate_error = None
+        if (age_s := self._electorate_age_s()) > self.settings.network.verdict_ttl_s:
             self._electorate_error = (
-                f"its time is {age_s / 86_400:.0f} days old: verdicts lapse by it, so nothing lapses; replace "
-                f"{self.settings.electorate.file}"
+                f"its time is {age_s / 86_400:.0f} days old: verdicts lapse by it, so nothing lapses; see [electorate]"
             )
             log.warning("electorate_old", error=self._electorate_error)
+        if self._carrier is not None:
+            self._carrier.weighed()
         log.info(
             "electorate",
             block=electorate.block,
@@ -247,163 +376,101 @@ class Daemon:
 
     async def _watch_electorate(self) -> None:
         while True:
-            await asyncio.sleep(ELECTORATE_POLL_S)
-            await _logged("electorate_watch_failed", self._read_electorate())
+            await asyncio.sleep(self._source.pause_s)
+            try:
+                await self._read_electorate()
+            except P2PNodesError as error:
+                if str(error) != self._electorate_error:
+                    log.warning("electorate_not_read", error=str(error))
+                self._electorate_error = str(error)
+            except Exception:
+                log.exception("electorate_watch_failed")
 
-    # -- own log (rules 3, 4 and 8) ----------------------------------------------------------------------------------
+    def _electorate_age_s(self) -> int:
+        return max(0, (now_ms() - self._database.electorate.time_ms) // 1000)
 
-    def _take_up_log(self) -> None:
-        """Speak for the own log that the database holds, if there is one whose delegation still lives."""
-        ledger = self._database.ledger
-        own = ledger.own_log
-        delegation = ledger.delegation_of(own) if own else None
-        if own is None or delegation is None:
-            return
-        if self._hotkey is not None and self._hotkey.public_key != delegation.hotkey:
-            log.warning("hotkey_changed", before=ss58_encode(delegation.hotkey), now=self._address)
-            return
-        if self._hotkey is not None and self._stale(delegation):
-            delegation = self._sign(own, delegation.predecessor)
-        self._delegation = own, delegation
+    # -- own log -----------------------------------------------------------------------------------------------------
 
-    def _stale(self, delegation: Delegation) -> bool:
-        """Whether less than half of a delegation's days are left, or it names another URL than this daemon has."""
-        half_s = self.settings.delegation_days * 86_400 / 2
-        return time.time() > delegation.not_after - half_s or delegation.url != (self.settings.http.url or "")
-
-    def _sign(self, own: LogId, predecessor: tuple[LogId, Head | None] | None) -> Delegation:
-        if self._hotkey is None:
-            raise WritesRefusedError("this daemon has no hotkey to delegate with: set hotkey_file", retry_after_s=60)
-        begin = int(time.time())
-        electorate_s = self._database.electorate.time_ms // 1000
-        return delegate(
-            self._hotkey,
-            self.settings.network.id,
-            own,
-            url=self.settings.http.url or "",
-            not_before=max(0, min(begin, electorate_s or begin) - DELEGATION_BACKDATE_S),
-            not_after=begin + self.settings.delegation_days * 86_400,
-            predecessor=predecessor,
-        )
-
-    async def _open_log(self, reason: str) -> None:
-        """Open a new own log; its number is the time, so that it never meets one that a lost disk held."""
-        ledger = self._database.ledger
-        held = ledger.own_logs()
-        number = min(max([int(time.time()), *(log_id.number + 1 for log_id in held)]), LOG_NUMBER_MAX)
-        own = LogId(self._node_key.public_key, number)
-        before = max(held, default=None)
-        predecessor = (before, held[before].head) if before else None
-        try:
-            delegation = self._sign(own, predecessor)
-            await self._database.write(lambda led: led.open_log(number, delegation, now_ms()))
-        except P2PNodesError as error:
-            self._own_log_note = f"no new log: {error}"
-            self._retry_at = time.monotonic() + REOPEN_BACKOFF_S
-            self._refuse_writes(self._own_log_note)
-            log.error("log_not_opened", reason=reason, error=str(error))
-            return
-        ledger.foreign_own = None
-        self._delegation = own, delegation
-        self._heard = True
-        log.info("log_opened", log=str(own), reason=reason)
-
-    async def _watch_own_log(self) -> None:
+    async def _watch_own_log(self, author: Author) -> None:
         while True:
-            await _logged("own_log_watch_failed", self._tend_own_log())
+            await _logged("own_log_watch_failed", author.tend())
+            await _logged("gossip_not_restarted", self._follow_key(author))
+            if self._scheduler is None and author.hotkey is not None:
+                await _logged("verifier_not_started", self._start_verifying(author.hotkey))
             await asyncio.sleep(OWN_LOG_POLL_S)
 
-    async def _tend_own_log(self) -> None:
-        ledger = self._database.ledger
-        if time.monotonic() < self._retry_at:
-            return
-        if ledger.foreign_own is not None:
-            self._heard = False
-            await self._open_log(FOREIGN_EVENT)
-        elif self._delegation is None:
-            await self._open_log("there is no own log that this daemon may write")
-        elif not self._heard and self._permitted:
-            await self._hear()
-        self._refuse_writes(self._why_no_writes())
-        own = ledger.own_log
-        delegation = ledger.delegation_of(own) if own else None
-        if ledger.writes_refused is None and own and delegation and self._hotkey and self._stale(delegation):
-            renewed = self._sign(own, delegation.predecessor)
-            await self._database.write(lambda led: led.renew(renewed, now_ms()))
-            self._delegation = own, renewed
-            log.info("delegation_renewed", log=str(own), not_after=renewed.not_after)
+    def _require_author(self) -> Author:
+        if self._author is None:
+            raise WritesRefusedError(OBSERVER)
+        return self._author
 
-    def _refuse_writes(self, reason: str | None) -> None:
-        """Refuse own writes for a reason, or take them again; the log tells each change."""
-        if reason is None and self._refusal is not None:
-            log.info("writes_taken", before=self._refusal)
-        elif reason is not None and reason != self._refusal:
-            log.warning("writes_refused", reason=reason)
-        self._refusal = reason
-        self._database.ledger.writes_refused = reason
+    async def rotate_key(self) -> dict[str, Any]:
+        """Replace the node key; see ``Author.rotate``."""
+        author = self._require_author()
+        before = author.delegation
+        own = await author.rotate()
+        return {
+            "node_key": own.node_key.hex(), "log": log_name(own), "closed": log_name(before[0]) if before else None,
+        }  # fmt: skip
 
-    @property
-    def _permitted(self) -> bool:
-        """Whether the hotkey that this daemon speaks for holds a permit; without one its log is nobody's to report."""
-        return self._delegation is not None and self._database.electorate.permitted(self._delegation[1].hotkey)
+    async def revoke(self, log_id: LogId | None, last: int | None) -> dict[str, Any]:
+        """Close a log at its last good event, and replace the node key if it is the one in use.
 
-    async def _hear(self) -> None:
-        ledger = self._database.ledger
-        own_hotkey = self._delegation[1].hotkey if self._delegation else None
-        others = {hotkey: stake for hotkey, stake in ledger.weights.enrolled.items() if hotkey != own_hotkey}
-        own = ledger.own_log if self._delegation else None
-        held = ledger.state.logs.get(own) if own else None
-        reports = self._driver.own_head_reports()
-        ids = await self._database.event_ids(own, {head.seq for head in reports.values() if head}) if own else {}
-        if self._hearing_since is None:
-            self._hearing_since = time.monotonic()
-        hearing = hear(
-            held.head if held else None,
-            reports,
-            others,
-            int((time.monotonic() - self._hearing_since) * 1000),
-            ids=ids,
-            alone=not any(stake for hotkey, stake in self._database.electorate.stakes.items() if hotkey != own_hotkey),
-        )
-        self._own_log_note = hearing.reason
-        if hearing.step is Step.GO_ON:
-            self._heard = True
-            log.info("own_head_heard", reason=hearing.reason)
-        elif hearing.step is Step.OPEN_NEW:
-            await self._open_log(hearing.reason)
+        Args:
+            log_id: The log; None for the own one.
+            last: Seq of its last good event, -1 for none, None for the last that counts.
 
-    def _why_no_writes(self) -> str | None:
-        if self._delegation is not None and not self._permitted:
-            address = ss58_encode(self._delegation[1].hotkey)
-            return f"the hotkey {address} holds no validator permit at block {self._database.electorate.block}"
-        if not self._heard:
-            return self._own_log_note
-        ledger = self._database.ledger
-        if ledger.foreign_own is not None:
-            return FOREIGN_EVENT
-        if self._delegation is not None and time.time() > self._delegation[1].not_after:
-            return (
-                f"the delegation of {ss58_encode(self._delegation[1].hotkey)} ended at {self._delegation[1].not_after} "
-                "(Unix seconds), and there is no hotkey_file to renew it with"
-            )
-        if (ahead_ms := ledger.clock.ahead_ms(now_ms())) > SKEW_AHEAD_MS_MAX:
-            return (
-                f"the logical clock is {ahead_ms // 1000} s ahead of the system clock: an own event was written while "
-                f"that ran ahead; at most {SKEW_AHEAD_MS_MAX // 1000} s are allowed, writes go on by themselves then"
-            )
-        offset = self._driver.clock_offset_ms()
-        if offset is not None and abs(offset) > CLOCK_OFF_MS_MAX:
-            return (
-                f"the system clock is {-offset / 1000:+.1f} s off the median of the peers' clocks: at most "
-                f"{CLOCK_OFF_MS_MAX // 1000} s are allowed, set it right (NTP)"
-            )
-        ahead_ms = self._database.electorate.time_ms - now_ms()
-        if ahead_ms > CLOCK_OFF_MS_MAX:
-            return (
-                f"the system clock lies {ahead_ms / 1000:.0f} s before the time of the electorate's block: at most "
-                f"{CLOCK_OFF_MS_MAX // 1000} s are allowed, set it right (NTP)"
-            )
-        return None
+        Raises:
+            ConfigError: There is no such log or event, or it is not the own hotkey's.
+            WritesRefusedError: There is no hotkey at hand, or nothing may be written now.
+        """
+        author = self._require_author()
+        own = self._database.ledger.own_log
+        log_id = log_id or own
+        if own is None or log_id is None:
+            raise WritesRefusedError("this daemon has no own log yet, in which the other could be closed")
+        if log_id.node_key != author.node_key.public_key:
+            close = await author.close(log_id, last)
+            return {"log": log_name(log_id), "good_events": closing_order(close)[0], "closed_by": log_name(own)}
+        # A stolen key signs what it likes: whatever it wrote, it must not write more.
+        head = await author.good_head(log_id, last)
+        own = await author.rotate({log_id: head})
+        good = 0 if head is None else head.seq + 1
+        return {"log": log_name(log_id), "good_events": good, "closed_by": log_name(own)}
+
+    async def _follow_key(self, author: Author) -> None:
+        """Meet the peers with the node key that the author writes with; called by one loop alone."""
+        if author.node_key != self._node_key:
+            await self._driver.stop()
+            await self._start_driver(author.node_key)
+            await self._set_targets()
+
+    async def publish_closing(self, close: Close) -> dict[str, Any]:
+        """Write a closing that was signed elsewhere; see ``Author.publish``."""
+        await self._require_author().publish(close)
+        return {"log": log_name(close.log), "good_events": closing_order(close)[0]}
+
+    def key_request(self, days: int) -> dict[str, Any]:
+        """What a hotkey elsewhere is to sign next; see ``Author.request``."""
+        return self._require_author().request(days).fields()
+
+    async def forks(self) -> list[dict[str, Any]]:
+        """Every log that is known to end: by a proved fork, by a closing, or both."""
+        seen = await self._database.read(lambda facts: facts.ends_seen())
+        state = self._database.state
+        return [
+            {
+                "log": log_name(log_id),
+                "hotkey": ss58_encode(state.logs[log_id].hotkey),
+                "own": log_id.node_key == self._node_key.public_key,
+                "fork": ends.fork,
+                "good_events": state.logs[log_id].cut,
+                "closed": ends.close is not None,
+                "seen_at": seen.get(log_id, 0) // 1000,
+                "proof": _proof_of(ends),
+            }
+            for log_id, ends in sorted(state.ends.items())
+        ]
 
     # -- peers -------------------------------------------------------------------------------------------------------
 
@@ -413,17 +480,29 @@ class Daemon:
             await asyncio.sleep(TARGETS_POLL_S)
 
     async def _set_targets(self) -> None:
-        """Tell gossip whom to dial: addresses of the electorate, corrected by what delegations say, and bootstrap."""
+        """Tell gossip whom to dial: where delegations, address books and the electorate say that validators are."""
         electorate = self._database.electorate
         known = await self._database.urls()
-        own = self._delegation[1].hotkey if self._delegation else None
+        own = None if self._author is None else self._author.hotkey
+        axons, book = electorate.current.addresses, self._driver.addresses()
         targets: dict[bytes, str] = {}
         for hotkey in electorate.stakes:
-            url = known.get(hotkey, electorate.current.addresses.get(hotkey, ""))
+            url = known.get(hotkey, book.get(hotkey, axons.get(hotkey, "")))
             if hotkey != own and url:
                 targets[hotkey] = url
-        # A delegation's URL goes before the electorate's address; but who has moved can say so only once it is reached.
-        moved = [url for hotkey, url in electorate.current.addresses.items() if targets.get(hotkey, url) != url]
+        self._elsewhere = referrals(
+            self._database.ledger.committed_weights.enrolled,
+            known,
+            own=own,
+            allow_private=self.settings.gossip.allow_private_addresses,
+        )
+        # A delegation's URL goes before the rest; but who has moved can say so only once it is reached.
+        moved = [
+            url
+            for found in (book, axons)
+            for hotkey, url in found.items()
+            if hotkey != own and url and targets.get(hotkey, url) != url
+        ]
         self._driver.set_targets(targets, [*self.settings.gossip.bootstrap, *moved])
 
     def _client_address(self, request: web.Request) -> str:
@@ -438,23 +517,38 @@ class Daemon:
             for claim_id in commit.new_claims:
                 self._scheduler.offer(claim_id)
             self._scheduler.voted(commit.voted)
+            self._scheduler.ended(commit.ended)
         if self._events is not None:
             self._events.committed(commit)
+        if self._author is not None:
+            self._author.ended(commit.ended)
+        if commit.ended:
+            self._driver.ended(commit.ended)
+        if self._carrier is not None:
+            self._carrier.committed(commit)
 
     def _received(self, outcomes: "list[Outcome]") -> None:
         for outcome in outcomes:
             self._outcomes[outcome.result.value] += 1
+            if outcome.proved and self._author is not None:
+                self._author.found_fork(outcome.event.log)
 
     # -- what the admin interface shows ------------------------------------------------------------------------------
 
     def readiness(self) -> list[str]:
         """Why this daemon is not ready; empty when it is."""
         reasons = []
+        age_s, max_age_s = self._electorate_age_s(), self.settings.electorate.max_age_s
         if not self._database.electorate.block:
             reasons.append("there is no electorate yet")
+        elif max_age_s is not None and age_s > max_age_s:
+            reasons.append(
+                f"the electorate is {age_s} s old, at most {max_age_s} are allowed: "
+                f"{self._electorate_error or 'its source has no newer one'}"
+            )
         if self._database.failure:
             reasons.append(f"the database cannot write: {self._database.failure}")
-        if self._database.ledger.writes_refused:
+        if self._author is not None and self._database.ledger.writes_refused:
             reasons.append(f"writes are refused: {self._database.ledger.writes_refused}")
         return reasons
 
@@ -469,21 +563,25 @@ class Daemon:
             "version": __version__,
             "network_id": self.settings.network.id.hex(),
             "netuid": self.settings.network.netuid,
+            "role": self.settings.role,
             "url": self._url,
             "hotkey": self._address,
             "node_key": self._node_key.public_key.hex(),
             "log": held and {"number": held.id.number, "seq": held.head.seq, "id": held.head.id.hex()},
+            "delegation": None if self._author is None else self._author.status(),
             "state_root": state.state_root.hex(),
             "vector_digest": state.vector_digest.hex(),
             "electorate": {
                 "block": electorate.block,
                 "time": electorate.time_ms // 1000,
-                "age_s": max(0, (now_ms() - electorate.time_ms) // 1000),
+                "age_s": self._electorate_age_s(),
                 "digest": state.electorate_digest.hex(),
                 "validators": len(electorate.current.validators),
                 "registered": len(electorate.current.registered),
                 "enrolled": len(ledger.weights.enrolled),
                 "error": self._electorate_error,
+                "recounting": self._database.recounting,
+                "source": self._source.status(),
             },
             "writes": {"allowed": ledger.writes_refused is None, "reason": ledger.writes_refused},
             "ready": self.readiness(),
@@ -491,13 +589,17 @@ class Daemon:
             "nodes": state.nodes,
             "outcomes": dict(self._outcomes),
             "forks": [
-                {"log": str(fork), "seq": seq, "seen_at": seen_ms // 1000} for fork, seq, seen_ms in ledger.forks_seen
+                {"log": log_name(log_id), "seq": ends.fork}
+                for log_id, ends in sorted(state.ends.items())
+                if ends.fork is not None
             ],
+            "closed_logs": sum(ends.close is not None for ends in state.ends.values()),
             "queues": {
                 "writer": self._database.queued_jobs,
                 "verifier": verification["queued"] + verification["running"] if verification else 0,
             },
             "verification": verification,
+            "carrying": self._carrier.status() if self._carrier else None,
             "gossip": gossip,
             "clock_offset_ms": self._driver.clock_offset_ms(),
             "uptime_s": (now_ms() - self.started_ms) // 1000,
@@ -622,11 +724,6 @@ def _settle_memory() -> None:
     gc.freeze()
 
 
-def _why(error: OSError) -> str:
-    """The operating system's word for an error, without what asyncio adds to it."""
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-
-
 def _make_dir(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -651,6 +748,30 @@ def _lock(path: Path) -> IO[str]:
         file.close()
         raise ConfigError(f"another daemon runs on {path.parent}: stop it, or use another data_dir") from error
     return file
+
+
+def _read_hotkey(settings: Settings) -> tuple[Hotkey | None, bytes | None]:
+    """The hotkey as far as it is on this machine: the key pair, and its public key, which may be here alone.
+
+    Raises:
+        ConfigError: Its file cannot be read, or lacks the secret that nothing else stands in for.
+    """
+    path = settings.hotkey_path
+    if path is None:
+        return None, None
+    if settings.role == "validator" and settings.delegation_file is None:
+        hotkey = load_hotkey(path)
+        return hotkey, hotkey.public_key
+    found = read_hotkey_file(path)
+    return found.hotkey, found.public_key
+
+
+def _proof_of(ends: Ends) -> dict[str, Any]:
+    """The signed bytes that prove where a log ends, hex."""
+    return {
+        "evidence": ends.evidence and [part.hex() for part in ends.evidence],
+        "close": ends.close and ends.close.signature.hex(),
+    }
 
 
 async def _logged(event: str, work: Any) -> None:

@@ -1,10 +1,12 @@
 """A network of real daemons on one machine: for a first look, for development and for end-to-end tests.
 
-Each peer is a process of its own (``p2pnodes run``) on 127.0.0.1 with its own directory, keys and database; an
-electorate file stands in for the chain and moves on by one epoch every so often. Nothing here is a shortcut: peers talk
-over sockets, as validators on different continents do. The keys are development keys that everybody knows.
+Each peer is a process of its own (``p2pnodes run``) on 127.0.0.1 with its own directory, keys and database. For the
+chain stands an electorate file that moves on by one epoch every so often, or a node on loopback that replays a subnet
+(``tests.replay``), which the daemons read as they read the real chain. Nothing here is a shortcut: peers talk over
+sockets, as validators on different continents do. The keys are development keys that everybody knows.
 
     DIR/electorate.toml      who validates (//validator0 ...) and who mines (//Alice ...)
+    DIR/chain.jsonl          instead of it: what happened on the replayed chain
     DIR/network.toml         the network's parameters
     DIR/peer0/p2pnodes.toml  settings, hotkey and data of the first peer; its log is peer0/log.jsonl
 """
@@ -12,14 +14,16 @@ over sockets, as validators on different continents do. The keys are development
 import asyncio
 import ctypes
 import fcntl
+import hashlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any, Final, TypeVar
+from typing import IO, Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 import aiohttp
 import orjson
@@ -45,6 +49,13 @@ RESTART_S_MAX: Final = 30.0
 
 ANSWER_S_MAX: Final = 10.0
 POLL_S: Final = 0.05
+REPLAY_START_S_MAX: Final = 30.0
+REPLAY_LINE_BYTES_MAX: Final = 4_096
+"""Of what the replayed chain prints."""
+
+REPLAY_EPOCH_BLOCKS: Final = 5
+"""So that an epoch of a minute has blocks of 12 s, as finney has them."""
+
 LOG_BYTES_MAX: Final = 64 * 1024 * 1024
 """A peer's log file that has grown past this is begun anew at the peer's next start."""
 
@@ -54,12 +65,42 @@ GENESIS_HASH: Final = "0" * 64
 
 _PR_SET_PDEATHSIG: Final = 1
 
+_SOURCES: Final = Path(__file__).parents[1]
+"""Of a checkout, what holds the package and the tests."""
+
 
 T = TypeVar("T")
 
 
 class DevnetError(P2PNodesError):
     """The devnet cannot start or go on; the message is one line for the person who started it."""
+
+
+class Validator(NamedTuple):
+    """Who a daemon speaks for.
+
+    Attributes:
+        name: What people know its key by: ``//validator0``, or on the replayed chain ``hk0``.
+        hotkey: The key.
+    """
+
+    name: str
+    hotkey: Hotkey
+
+
+def development_validator(index: int) -> Validator:
+    """The ``index``-th development key (from 0)."""
+    uri = f"//validator{index}"
+    return Validator(uri, Hotkey.from_uri(uri))
+
+
+def replayed_validator(index: int) -> Validator:
+    """The ``index``-th permit holder (from 0, below PEERS_MAX) on the replayed chain; everybody knows these keys.
+
+    Source: tests/replay/data/README.md, "Made up".
+    """
+    name = f"hk{7 * (index // 2) + index % 2}"  # of each seven neurons there, the first two hold permits
+    return Validator(name, Hotkey.from_seed(hashlib.sha256(name.encode()).digest()))
 
 
 class Peer:
@@ -69,16 +110,27 @@ class Peer:
         name: ``peer0``, ``peer1``, ...
         url: Where it serves miners and peers.
         directory: Its settings, keys, database and log.
+        hotkey: Its validator's.
+        hotkey_uri: What that is known by: ``//validator0``, or on the replayed chain ``hk0``.
         wanted: While it is cleared, the devnet does not start the peer again when it ends.
+        environment: Variables that its process gets beside those of this one.
     """
 
-    def __init__(self, index: int, directory: Path, port: int, verify: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        index: int,
+        directory: Path,
+        port: int,
+        verify: Mapping[str, Any],
+        validator: "Validator | None" = None,
+    ) -> None:
         self.name = f"peer{index}"
         self.url = f"http://{HOST}:{port}"
         self.directory = directory
-        self.hotkey_uri = f"//validator{index}"
+        self.hotkey_uri, self.hotkey = validator or development_validator(index)
         self.wanted = asyncio.Event()
         self.wanted.set()
+        self.environment: dict[str, str] = {}
         self._port = port
         self._verify = verify
         self._process: asyncio.subprocess.Process | None = None
@@ -98,20 +150,20 @@ class Peer:
         """What it wrote to stderr: one JSON object a line."""
         return self.directory / "log.jsonl"
 
-    def prepare(self) -> None:
-        """Write settings and hotkey; data that is there stays."""
+    def prepare(self, electorate: Mapping[str, Any]) -> None:
+        """Write settings, with this table ``[electorate]``, and hotkey; data that is there stays."""
         self.directory.mkdir(parents=True, exist_ok=True)
         hotkey_file = self.directory / "hotkey.json"
         if not hotkey_file.exists():
-            write_hotkey_file(hotkey_file, Hotkey.from_uri(self.hotkey_uri))
+            write_hotkey_file(hotkey_file, self.hotkey)
         settings = {
             "data_dir": "data",
             "hotkey_file": "hotkey.json",
             "network_file": "../network.toml",
             "http": {"host": HOST, "port": self._port, "url": self.url},
             "api": {"allow_private_hosts": True},
-            "gossip": {"allow_private_addresses": True},
-            "electorate": {"file": "../electorate.toml"},
+            "gossip": {"allow_private_addresses": True, "allow_observers": True},
+            "electorate": dict(electorate),
             "verify": dict(self._verify),
             "log": {"format": "json"},
         }
@@ -128,7 +180,8 @@ class Peer:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
-                env={name: value for name, value in os.environ.items() if not name.startswith("P2PNODES_")},
+                env={name: value for name, value in os.environ.items() if not name.startswith("P2PNODES_")}
+                | self.environment,
                 start_new_session=True,  # Ctrl-C is the devnet's to handle: it stops its peers in order
                 preexec_fn=_die_with_parent,
             )  # fmt: skip
@@ -184,15 +237,217 @@ class Peer:
         return lines[-1].removeprefix("p2pnodes: error: ") if lines else ""
 
 
+class StandIn(Protocol):
+    """What stands in for the chain."""
+
+    async def start(self) -> Mapping[str, Any]:
+        """Have an electorate ready; returns the daemons' table ``[electorate]``.
+
+        Raises:
+            DevnetError, ConfigError: It cannot be had.
+        """
+
+    async def run(self) -> None:
+        """Keep it going until cancelled."""
+
+    async def stop(self) -> None:
+        """Let go of it; what happened is kept for the next start."""
+
+
+class MovingFile:
+    """An electorate file with all peers' validators and the four miners, which moves on by one epoch every so often."""
+
+    def __init__(
+        self,
+        path: Path,
+        peers: Sequence[Peer],
+        stakes: Sequence[int],
+        *,
+        epoch_blocks: int,
+        epoch_s: float,
+        report: Callable[[str], None],
+    ) -> None:
+        self._path = path
+        self._peers = peers
+        self._stakes = stakes
+        self._epoch_blocks = epoch_blocks
+        self._epoch_s = epoch_s
+        self._report = report
+
+    async def start(self) -> Mapping[str, Any]:
+        """Write the first electorate, or the one after that of the last run."""
+        self._write()
+        return {"file": f"../{self._path.name}"}
+
+    async def run(self) -> None:
+        """Write the next one, again and again."""
+        while True:
+            await asyncio.sleep(self._epoch_s)
+            try:
+                await asyncio.to_thread(self._write)
+            except (OSError, P2PNodesError) as error:
+                self._report(f"the electorate does not move on: {error}")
+
+    async def stop(self) -> None:
+        """Leave the file as it is."""
+
+    def _write(self) -> None:
+        """Write the next electorate: the held one becomes the block before."""
+        who = {
+            "validators": [
+                {"hotkey": peer.hotkey.address, "stake": stake, "address": peer.url}
+                for peer, stake in zip(self._peers, self._stakes, strict=True)
+            ],
+            "registered": [{"hotkey": Hotkey.from_uri(uri).address, "block": 0} for uri in MINERS],
+        }
+        block, now_s = self._epoch_blocks, int(time.time())
+        electorate: dict[str, Any] = {"block": block, "time": now_s, **who}
+        if self._path.exists():
+            held = read_electorate(self._path).current
+            held_s = held.time_ms // 1000
+            electorate |= {"block": held.block + self._epoch_blocks, "time": max(now_s, held_s + 1)}
+            electorate["previous"] = {"block": held.block, "time": held_s, **who}
+        _replace(self._path, tomli_w.dumps(electorate))
+
+
+class ReplayedChain:
+    """A node of its own that replays netuid 64: 256 made-up neurons, 64 of them with a permit (``tests/replay``).
+
+    The devnet's validators are the first of those 64, at the addresses that their axons announce; the four miners hold
+    slots too. Everybody else is only on the chain.
+
+    Attributes:
+        url: Where daemons read it.
+        control_url: Where ``change`` and others send what shall happen.
+    """
+
+    def __init__(
+        self, directory: Path, peers: Sequence[Peer], *, port: int, epoch_s: float, report: Callable[[str], None]
+    ) -> None:
+        self.url = ""
+        self.control_url = ""
+        self._directory = directory
+        self._peers = peers
+        self._port = port
+        self._block_s = epoch_s / REPLAY_EPOCH_BLOCKS
+        self._report = report
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def start(self) -> Mapping[str, Any]:
+        """Start the node; it goes on with the blocks of the last run.
+
+        Raises:
+            DevnetError: There is no source checkout, or the node does not start.
+        """
+        if not (_SOURCES / "tests" / "replay" / "__main__.py").is_file():
+            raise DevnetError(
+                "no tests/replay beside the package p2pnodes: the replayed chain needs a checkout of the sources, "
+                "installed with pip install -e; or use --chain file"
+            )
+        await self._spawn()
+        return {"urls": [self.url]}
+
+    async def run(self) -> None:
+        """Start the node again, at the same address, whenever it dies."""
+        self._port = int(self.url.rpartition(":")[2])
+        pause_s = RESTART_S_MIN
+        while True:
+            assert self._process is not None
+            code = await self._process.wait()
+            self._report(f"the replayed chain died (exit code {code}); starting it again in {pause_s:g} s")
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, RESTART_S_MAX)
+            try:
+                await self._spawn()
+            except DevnetError as error:
+                self._report(str(error))
+
+    async def stop(self) -> None:
+        """Stop the node."""
+        if self._process is not None and self.pid is not None:
+            self._process.terminate()
+            await self._process.wait()
+
+    async def change(self, kind: str, hotkey: str, value: Any = None) -> int:
+        """Let something happen to a neuron in the next block; returns that block's number.
+
+        Args:
+            kind: ``permit``, ``stake``, ``axon``, ``register`` or ``deregister``: see ``tests.replay.subnets.Change``.
+            hotkey: SS58 address.
+            value: As the kind wants it.
+
+        Raises:
+            DevnetError: The chain refuses it.
+        """
+        answer = await self.order({"do": "change", "kind": kind, "hotkey": hotkey, "value": value})
+        return int(answer["block"])
+
+    async def order(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Send the node any order, such as a fault: see ``tests.replay.server``; returns how the chain stands then.
+
+        Raises:
+            DevnetError: It refuses, or does not answer.
+        """
+        timeout = aiohttp.ClientTimeout(ANSWER_S_MAX)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.post(self.control_url, json=dict(order)) as answer,
+            ):
+                found: dict[str, Any] = orjson.loads(await answer.read())
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise DevnetError(f"the replayed chain does not answer: {error}") from error
+        if answer.status != HTTPStatus.OK:
+            raise DevnetError(f"the replayed chain refuses: {found['detail']}")
+        return found
+
+    async def _spawn(self) -> None:
+        arguments = ["--port", str(self._port), "--netuid", str(NETUID), "--genesis", GENESIS_HASH]
+        arguments += ["--block-s", str(self._block_s), "--journal", str(self._directory / "chain.jsonl")]
+        for uri in MINERS:
+            arguments += ["--register", Hotkey.from_uri(uri).address]
+        for peer in self._peers:
+            arguments += ["--axon", f"{peer.hotkey.address}={peer.url.removeprefix('http://')}"]
+        log_path = self._directory / "chain.log"
+        with log_path.open("wb") as log_file:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tests.replay", *arguments,
+                cwd=_SOURCES,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log_file,
+                start_new_session=True,  # as the peers: the devnet stops it, last
+                preexec_fn=_die_with_parent,
+                limit=REPLAY_LINE_BYTES_MAX,
+            )  # fmt: skip
+        assert self._process.stdout is not None
+        try:
+            async with asyncio.timeout(REPLAY_START_S_MAX):
+                where = orjson.loads(await self._process.stdout.readline())
+            self.url, self.control_url = where["url"], where["control"]
+        except (TimeoutError, ValueError, KeyError) as error:
+            await self.stop()
+            lines = log_path.read_text("utf-8", "replace").splitlines()
+            reason = lines[-1] if lines else f"it said nothing within {REPLAY_START_S_MAX:g} s"
+            raise DevnetError(f"the replayed chain does not start: {reason}") from error
+
+
 class Devnet:
-    """Validators ``//validator0`` ..., each with one daemon, and four miners.
+    """Validators, each with one daemon, and four miners.
 
     Args:
         directory: Keeps everything; a devnet that ran there before goes on.
         ports: One for each peer, 1 to 16.
         quorum: Share of the stake that must say verified.
         epoch_s: Seconds between blocks of the electorate.
-        stakes: Of each validator; equal ones unless given.
+        chain: What stands in for it: a file, or a node that replays a subnet.
+        chain_port: Of that node; 0 takes a free one.
+        stakes: Of each validator; equal ones unless given. The replayed chain has its own.
         verify: Settings ``[verify]`` of each daemon, or one for all; verifier ``none`` unless given.
         report: Called with one line when something happened that a person wants to know.
     """
@@ -204,24 +459,37 @@ class Devnet:
         *,
         quorum: float = 0.5,
         epoch_s: float = 60.0,
+        chain: Literal["file", "replay"] = "file",
+        chain_port: int = 0,
         stakes: Sequence[int] = (),
         verify: Sequence[Mapping[str, Any]] = (),
         report: Callable[[str], None] = print,
     ) -> None:
         if not 1 <= len(ports) <= PEERS_MAX:
             raise ConfigError(f"{len(ports)} peers; expected 1 to {PEERS_MAX}")
+        if chain == "replay" and stakes:
+            raise ConfigError("stakes are given, but the replayed chain has its own; leave them out, or use a file")
         self.directory = directory
+        verifiers = _each(verify, len(ports), {"verifier": "none"}, "verifiers")
+        validator = replayed_validator if chain == "replay" else development_validator
         self.peers = [
-            Peer(index, directory / f"peer{index}", port, settings)
-            for index, (port, settings) in enumerate(
-                zip(ports, _each(verify, len(ports), {"verifier": "none"}, "verifiers"), strict=True)
-            )
+            Peer(index, directory / f"peer{index}", port, settings, validator(index))
+            for index, (port, settings) in enumerate(zip(ports, verifiers, strict=True))
         ]
-        self._stakes = _each(stakes, len(ports), STAKE, "stakes")
-        self.network = Network(genesis_hash=GENESIS_HASH, netuid=NETUID, quorum=quorum)
-        self._epoch_s = epoch_s
+        blocks: dict[str, Any] = {"epoch_blocks": REPLAY_EPOCH_BLOCKS} if chain == "replay" else {}
+        self.network = Network(genesis_hash=GENESIS_HASH, netuid=NETUID, quorum=quorum, **blocks)
         self._report = report
-        self._electorate = directory / "electorate.toml"
+        self.replay: ReplayedChain | None = None
+        if chain == "replay":
+            self.replay = ReplayedChain(directory, self.peers, port=chain_port, epoch_s=epoch_s, report=report)
+        self._chain: StandIn = self.replay or MovingFile(
+            directory / "electorate.toml",
+            self.peers,
+            _each(stakes, len(ports), STAKE, "stakes"),
+            epoch_blocks=self.network.epoch_blocks,
+            epoch_s=epoch_s,
+            report=report,
+        )
         self._lock: IO[str] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -246,7 +514,10 @@ class Devnet:
                 raise ConfigError(
                     f"a devnet runs in {self.directory} already: stop it, or choose another --dir"
                 ) from error
-            self._prepare()
+            await self._prepare()
+        except DevnetError:
+            await self.stop()
+            raise
         except OSError as error:
             raise ConfigError(
                 f"{self.directory}: cannot be written ({error.strerror}); expected a directory for the devnet's state"
@@ -259,15 +530,16 @@ class Devnet:
             await self.stop()
             raise
         self._tasks = [asyncio.create_task(self._supervise(peer)) for peer in self.peers]
-        self._tasks.append(asyncio.create_task(self._advance()))
+        self._tasks.append(asyncio.create_task(self._chain.run()))
 
     async def stop(self) -> None:
-        """Stop every peer."""
+        """Stop every peer, and what stands in for the chain."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await asyncio.gather(*(peer.stop() for peer in self.peers))
+        await self._chain.stop()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -293,38 +565,11 @@ class Devnet:
                 raise DevnetError(f"{peer.name} is not ready after {READY_S_MAX:g} s: {missing}; see {peer.log_file}")
             await asyncio.sleep(POLL_S)
 
-    def _prepare(self) -> None:
+    async def _prepare(self) -> None:
         _replace(self.directory / "network.toml", tomli_w.dumps(self.network.model_dump()))
-        self._write_electorate(self.network.epoch_blocks)
+        electorate = await self._chain.start()
         for peer in self.peers:
-            peer.prepare()
-
-    def _write_electorate(self, blocks: int) -> None:
-        """Write the next electorate: the held one becomes the block before."""
-        who = {
-            "validators": [
-                {"hotkey": Hotkey.from_uri(peer.hotkey_uri).address, "stake": stake, "address": peer.url}
-                for peer, stake in zip(self.peers, self._stakes, strict=True)
-            ],
-            "registered": [{"hotkey": Hotkey.from_uri(uri).address, "block": 0} for uri in MINERS],
-        }
-        block, now_s = self.network.epoch_blocks, int(time.time())
-        electorate: dict[str, Any] = {"block": block, "time": now_s, **who}
-        if self._electorate.exists():
-            held = read_electorate(self._electorate).current
-            held_s = held.time_ms // 1000
-            electorate |= {"block": held.block + blocks, "time": max(now_s, held_s + 1)}
-            if electorate["block"] > held.block:
-                electorate["previous"] = {"block": held.block, "time": held_s, **who}
-        _replace(self._electorate, tomli_w.dumps(electorate))
-
-    async def _advance(self) -> None:
-        while True:
-            await asyncio.sleep(self._epoch_s)
-            try:
-                await asyncio.to_thread(self._write_electorate, self.network.epoch_blocks)
-            except (OSError, P2PNodesError) as error:
-                self._report(f"the electorate does not move on: {error}")
+            peer.prepare(electorate)
 
     async def _supervise(self, peer: Peer) -> None:
         pause_s = RESTART_S_MIN

@@ -7,7 +7,10 @@ application. It answers them with 400 and logs a traceback for each; ``ParserErr
 token bucket is our own. It is pure: the clock comes in as an argument.
 """
 
+import errno
 import logging
+import os
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,7 +22,8 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from p2pnodes.model.errors import printable
+from p2pnodes.model.errors import ConfigError, printable
+from p2pnodes.outbound import look_up
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +47,15 @@ BUCKETS_MAX: Final = 65_536
 
 ADDRESSES_KEPT: Final = 1_024
 """Addresses of connections that are kept parsed: one connection carries many requests."""
+
+BACKLOG: Final = 1_024
+"""Connections that wait to be accepted, at most: a crowd of miners that comes back at once."""
+
+EVERY_ADDRESS: Final = "::"
+"""Host that means every interface, by IPv4 and IPv6."""
+
+_NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT, errno.ENOPROTOOPT})
+"""What a kernel answers that has no IPv6, or has it turned off."""
 
 _HOST_BITS_V6: Final = 64
 """Bits of an IPv6 address that its holder chooses freely: a /64 is one subscriber (RFC 6177)."""
@@ -128,6 +141,74 @@ class ParserErrors(logging.Filter):
         log.warning("unreadable_request", remote=remote, reason=reason, suppressed=self._suppressed)
         self._suppressed = 0
         return False
+
+
+def authority(host: str, port: int) -> str:
+    """``HOST:PORT`` as a URL has it: an IPv6 address is in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def bind(host: str, port: int, *, advice: str) -> list[socket.socket]:
+    """Sockets that listen on a host, for the caller to close.
+
+    Args:
+        host: An address; a name, for all its addresses; or ``::`` for every interface, which is one socket for IPv4
+            and IPv6 both, whatever the system's own default for them (``net.ipv6.bindv6only``) is.
+        port: 0 takes a free one, the same for all addresses of a name.
+        advice: What the operator can do where it cannot listen, the end of the message.
+
+    Returns:
+        At least one socket.
+
+    Raises:
+        ConfigError: It cannot listen there; the message says why.
+    """
+    listening: list[socket.socket] = []
+    absent: OSError | None = None
+    try:
+        found = await look_up(host, port, flags=socket.AI_PASSIVE)
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+            if listening and port == 0:
+                port = listening[0].getsockname()[1]
+            try:
+                opened = socket.create_server(
+                    (address[0], port, *address[2:]),
+                    family=family,
+                    backlog=BACKLOG,
+                    dualstack_ipv6=host == EVERY_ADDRESS,
+                )
+            except OSError as error:
+                if len(found) == 1 or family != socket.AF_INET6 or error.errno not in _NO_IPV6:
+                    raise
+                absent = error  # a name may have an IPv6 address that this system cannot use
+            else:
+                listening.append(opened)
+        if not listening and absent is not None:
+            raise absent
+    except (OSError, ValueError) as error:
+        for each in listening:
+            each.close()
+        raise ConfigError(f"cannot listen on {authority(host, port)}: {_why_not(error, host)}; {advice}") from error
+    return listening
+
+
+def _why_not(error: OSError | ValueError, host: str) -> str:
+    """The operating system's word for an error, without what Python adds to it."""
+    if isinstance(error, ValueError) or (":" in host and error.errno in _NO_IPV6):
+        return "this system has no IPv6" if host == EVERY_ADDRESS else "this system has no IPv6, or no such address"
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+
+
+async def listen(runner: web.AppRunner, host: str, port: int, *, advice: str) -> str:
+    """Serve an application on a host, until the runner's ``cleanup()``; arguments and errors as ``bind`` has them.
+
+    Returns:
+        ``HOST:PORT`` of the first address, with the port that it is.
+    """
+    listening = await bind(host, port, advice=advice)
+    for each in listening:
+        await web.SockSite(runner, each, backlog=BACKLOG).start()
+    return authority(*listening[0].getsockname()[:2])
 
 
 def make_runner(app: web.Application, *, shutdown_timeout_s: float = SHUTDOWN_S) -> web.AppRunner:

@@ -13,9 +13,25 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[Mapping[str, Any]], float | None]
     ("p2pnodes_ready", "Whether this daemon is ready (1) or not (0).", lambda status: not status["ready"]),
     ("p2pnodes_writes_allowed", "Whether writes are taken (1) or answered 503 (0).", lambda s: s["writes"]["allowed"]),
     ("p2pnodes_own_log_seq", "Seq of the last event of the own log.", lambda s: s["log"] and s["log"]["seq"]),
-    ("p2pnodes_forks", "Forks of logs seen since the start.", lambda status: len(status["forks"])),
+    ("p2pnodes_forks", "Logs of which a fork is proved.", lambda status: len(status["forks"])),
+    ("p2pnodes_closed_logs", "Logs that their hotkeys have closed.", lambda status: status["closed_logs"]),
     ("p2pnodes_electorate_block", "Pinned block of the electorate.", lambda status: status["electorate"]["block"]),
     ("p2pnodes_electorate_age_seconds", "Age of that block by this clock.", lambda s: s["electorate"]["age_s"]),
+    (
+        "p2pnodes_electorate_source_working",
+        "Whether the electorate could be read the last time that it was to (1) or not (0).",
+        lambda status: status["electorate"]["error"] is None,
+    ),
+    (
+        "p2pnodes_delegation_end_seconds",
+        "When the own log's delegation ends, Unix time; absent without one.",
+        lambda status: status["delegation"] and status["delegation"]["not_after"],
+    ),
+    (
+        "p2pnodes_carrying_requests",
+        "Requests of miners that wait for this validator to carry them; absent for an observer.",
+        lambda status: status["carrying"] and status["carrying"]["waiting"],
+    ),
     ("p2pnodes_enrolled_validators", "Validators that may vote.", lambda status: status["electorate"]["enrolled"]),
     (
         "p2pnodes_clock_offset_seconds",

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from p2pnodes.api import explanations
 from p2pnodes.model.errors import P2PNodesError
+from p2pnodes.model.events import Close, LogId
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.proof import ProofError
 from p2pnodes.store.database import Database
@@ -19,7 +20,16 @@ STATUS: Final[dict[str, Any]] = {
     "url": "http://127.0.0.1:8000",
     "hotkey": "5Validator",
     "node_key": "cd" * 32,
+    "role": "validator",
     "log": {"number": 7, "seq": 41, "id": "ef" * 32},
+    "delegation": {
+        "hotkey": "5Validator",
+        "url": "http://127.0.0.1:8000",
+        "not_before": 1_764_000_000,
+        "not_after": 1_766_592_000,
+        "signed": "here",
+        "error": None,
+    },
     "state_root": "01" * 32,
     "vector_digest": "02" * 32,
     "electorate": {
@@ -31,6 +41,18 @@ STATUS: Final[dict[str, Any]] = {
         "registered": 7,
         "enrolled": 2,
         "error": None,
+        "recounting": None,
+        "source": {
+            "endpoints": [
+                {
+                    "url": "wss://chain.example:443",
+                    "error": None,
+                    "block": 100,
+                    "latency_ms": 40,
+                    "last_ok": 1_764_000_000,
+                }
+            ]
+        },
     },
     "writes": {"allowed": True, "reason": None},
     "ready": [],
@@ -38,8 +60,10 @@ STATUS: Final[dict[str, Any]] = {
     "nodes": 8,
     "outcomes": {"stored": 40, "known": 3, "gap": 0},
     "forks": [],
+    "closed_logs": 0,
     "queues": {"writer": 1, "verifier": 0},
     "verification": {"method": "graval", "problem": None, "running": 2, "queued": 0, "later": 5},
+    "carrying": {"waiting": 0, "requests": 3, "events": 1, "walks": 2, "problem": None},
     "gossip": {
         "sessions": 1,
         "handshakes": 0,
@@ -72,6 +96,12 @@ class FakeDaemon:
             "finding": "verified", "method": "none", "detail": "", "seconds": 0.25, "published": True,
         }  # fmt: skip
         self.refusal: P2PNodesError | None = None
+        self.ended: list[dict[str, Any]] = []
+        self.request: dict[str, Any] = {}
+        self.days = 0
+        self.rotated = 0
+        self.revoked: list[tuple[LogId | None, int | None]] = []
+        self.closings: list[Close] = []
 
     def status(self) -> dict[str, Any]:
         return self.snapshot
@@ -117,6 +147,31 @@ class FakeDaemon:
         if self.refusal is not None:
             raise self.refusal
         return self.finding
+
+    async def forks(self) -> list[dict[str, Any]]:
+        return self.ended
+
+    def key_request(self, days: int) -> dict[str, Any]:
+        self.days = days
+        if self.refusal is not None:
+            raise self.refusal
+        return self.request
+
+    async def rotate_key(self) -> dict[str, Any]:
+        if self.refusal is not None:
+            raise self.refusal
+        self.rotated += 1
+        return {"node_key": "01" * 32, "log": f"{'01' * 32}/9", "closed": f"{'cd' * 32}/7"}
+
+    async def revoke(self, log_id: LogId | None, last: int | None) -> dict[str, Any]:
+        if self.refusal is not None:
+            raise self.refusal
+        self.revoked.append((log_id, last))
+        return {"log": f"{'cd' * 32}/7", "good_events": 3, "closed_by": f"{'01' * 32}/9"}
+
+    async def publish_closing(self, close: Close) -> dict[str, Any]:
+        self.closings.append(close)
+        return {"log": f"{'cd' * 32}/7", "good_events": 3}
 
     async def proof(self, uuid: str) -> dict[str, Any] | None:
         found = self.proofs.get(uuid)

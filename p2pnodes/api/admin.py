@@ -1,13 +1,14 @@
 """The operator's interface: what this daemon holds and does, on a Unix socket and (if asked, to read) on loopback.
 
 Routes to read: ``/status``, ``/peers``, ``/nodes``, ``/claims``, ``/verdicts``, ``/placements``, ``/events``,
-``/metrics`` and ``/healthz``; ``/claims/{id}`` and ``/nodes/{uuid}`` explain one claim and one GPU,
-``/proof/{uuid}`` proves one to others. Answers are JSON, that of ``/metrics`` is Prometheus text. The lists take
-``limit`` (1 to 10,000; 100 unless told) and the columns of their view as filters:
+``/forks``, ``/keys/request``, ``/metrics`` and ``/healthz``; ``/claims/{id}`` and ``/nodes/{uuid}`` explain one claim
+and one GPU, ``/proof/{uuid}`` proves one to others. Answers are JSON, that of ``/metrics`` is Prometheus text. The
+lists take ``limit`` (1 to 10,000; 100 unless told) and the columns of their view as filters:
 ``/claims?status=pending&limit=10``.
 
-Routes that change something: ``POST /place``, ``/release`` and ``/verify`` (``admin_schemas`` has their bodies). They
-are taken on the Unix socket alone, from whom its mode 0660 lets in; nothing here is a secret from those.
+Routes that change something: ``POST /place``, ``/release``, ``/verify``, ``/keys/rotate``, ``/keys/revoke`` and
+``/keys/close`` (``admin_schemas`` has their bodies). They are taken on the Unix socket alone, from whom its mode 0660
+lets in; nothing here is a secret from those.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -25,10 +26,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ValidationError
 
 from p2pnodes.api import explanations
-from p2pnodes.api.admin_schemas import PlaceBody, ReleaseBody, VerifyBody
+from p2pnodes.api.admin_schemas import PlaceBody, ReleaseBody, RevokeBody, VerifyBody
 from p2pnodes.api.bodies import read_body
 from p2pnodes.api.errors import ApiError, answer_errors, echo, invalid_values, json_response
+from p2pnodes.chain.delegation import DAYS_MAX, parse_closing
 from p2pnodes.model.errors import ConfigError, P2PNodesError, StoreError, WritesRefusedError
+from p2pnodes.model.events import Close, LogId
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.keys import ss58_decode
 from p2pnodes.model.proof import ProofError
@@ -38,6 +41,9 @@ from p2pnodes.store.placing import NotPlacedError, Placed, UnknownGpusError
 ROWS_DEFAULT: Final = 100
 ROWS_MAX: Final = 10_000
 FILTER_CHARS_MAX: Final = 512
+DAYS_DEFAULT: Final = 30
+"""Days for which a delegation is requested unless told, those of the setting ``delegation_days``."""
+
 SOCKET_MODE: Final = 0o660
 BODY_BYTES_MAX: Final = 64 * 1024
 """Bound of a body: 512 GPUs of 64 characters and four labels take about 40 KiB."""
@@ -63,6 +69,7 @@ _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 _LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 Body = TypeVar("Body", bound=BaseModel)
+T = TypeVar("T")
 
 
 class DaemonView(Protocol):
@@ -117,6 +124,42 @@ class DaemonView(Protocol):
             P2PNodesError: It cannot be checked now, and why.
         """
 
+    async def forks(self) -> list[dict[str, Any]]:
+        """Every log that is known to end.
+
+        Returns:
+            ``log`` (node key/number), ``hotkey``, whether it is an ``own`` one, the ``fork``'s seq or None, how many
+            ``good_events`` are left, whether it was ``closed``, ``seen_at`` (Unix seconds), and the signed ``proof``.
+        """
+
+    def key_request(self, days: int) -> dict[str, Any]:
+        """What the hotkey is to sign next where it is, for so many days: a request as ``chain.delegation`` has it."""
+
+    async def rotate_key(self) -> dict[str, Any]:
+        """Replace the node key: the new ``node_key`` (hex), its ``log``, and the log that it ``closed``, or None.
+
+        Raises:
+            P2PNodesError: It cannot be done now, and why; nothing has changed.
+        """
+
+    async def revoke(self, log_id: LogId | None, last: int | None) -> dict[str, Any]:
+        """Close a log at its last good event: the ``log``, its ``good_events``, and the log it is ``closed_by``.
+
+        Args:
+            log_id: The log; None for the own one, whose node key is then replaced.
+            last: Seq of its last good event, -1 for none, None for the last that counts.
+
+        Raises:
+            P2PNodesError: It cannot be done now, and why.
+        """
+
+    async def publish_closing(self, close: Close) -> dict[str, Any]:
+        """Write a closing that was signed elsewhere: the ``log`` and its ``good_events``.
+
+        Raises:
+            P2PNodesError: It is not signed by the log's hotkey, or nothing can be written now.
+        """
+
     async def proof(self, uuid: str) -> dict[str, Any] | None:
         """A proof that a GPU was registered and verified (``model/PROOF.md``), JSON-able; None for an unknown GPU.
 
@@ -157,6 +200,8 @@ def create_admin_app(view: DaemonView, registry: CollectorRegistry) -> web.Appli
     app[REGISTRY_KEY] = registry
     app.router.add_get("/status", _status)
     app.router.add_get("/peers", _peers)
+    app.router.add_get("/forks", _forks)
+    app.router.add_get("/keys/request", _key_request)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/metrics", _metrics)
     for path in _LISTS:
@@ -167,6 +212,9 @@ def create_admin_app(view: DaemonView, registry: CollectorRegistry) -> web.Appli
     app.router.add_post("/place", _place)
     app.router.add_post("/release", _release)
     app.router.add_post("/verify", _verify)
+    app.router.add_post("/keys/rotate", _rotate)
+    app.router.add_post("/keys/revoke", _revoke)
+    app.router.add_post("/keys/close", _close)
     return app
 
 
@@ -341,13 +389,44 @@ async def _release(request: web.Request) -> web.Response:
 async def _verify(request: web.Request) -> web.Response:
     body = await _body(request, VerifyBody)
     claim_id = await _claim_id(request, body.claim_id)
+    return json_response(200, await _done(request.app[VIEW_KEY].verify(claim_id)))
+
+
+async def _forks(request: web.Request) -> web.Response:
+    return json_response(200, await request.app[VIEW_KEY].forks())
+
+
+async def _key_request(request: web.Request) -> web.Response:
+    days = _integer(request.query.get("days", str(DAYS_DEFAULT)), "days", 1, DAYS_MAX)
+    return json_response(200, request.app[VIEW_KEY].key_request(days))
+
+
+async def _rotate(request: web.Request) -> web.Response:
+    return json_response(200, await _done(request.app[VIEW_KEY].rotate_key()))
+
+
+async def _revoke(request: web.Request) -> web.Response:
+    body = await _body(request, RevokeBody)
+    return json_response(200, await _done(request.app[VIEW_KEY].revoke(body.log, body.last)))
+
+
+async def _close(request: web.Request) -> web.Response:
+    raw = await read_body(request, bytes_max=BODY_BYTES_MAX, timeout_s=BODY_S_MAX)
     try:
-        found = await request.app[VIEW_KEY].verify(claim_id)
+        signed = parse_closing(raw, "body")
+    except ConfigError as error:
+        raise ApiError(400, str(error)) from error
+    return json_response(200, await _done(request.app[VIEW_KEY].publish_closing(signed.close)))
+
+
+async def _done(work: Awaitable[T]) -> T:
+    """The result of what the operator asked for; what cannot be done now is a conflict, and why."""
+    try:
+        return await work
     except (StoreError, WritesRefusedError):
         raise
     except P2PNodesError as error:
         raise ApiError(409, str(error)) from error
-    return json_response(200, found)
 
 
 async def _claim_id(request: web.Request, name: str) -> bytes:

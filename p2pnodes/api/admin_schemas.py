@@ -2,9 +2,10 @@
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from p2pnodes.model.events import LABEL_CHARS_MAX
+from p2pnodes.chain.delegation import parse_log
+from p2pnodes.model.events import LABEL_CHARS_MAX, LogId
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.requests import UUID_CHARS_MAX
 from p2pnodes.store.placing import GPUS_PER_REQUEST_MAX
@@ -65,3 +66,19 @@ class VerifyBody(_Body):
     """``POST /verify``: the claim to check now, by its id, its task id, or the 32 hex digits of that."""
 
     claim_id: Annotated[str, Field(min_length=1, max_length=128)]
+
+
+def _log(value: object) -> LogId:
+    return parse_log(value if isinstance(value, str) else "")
+
+
+class RevokeBody(_Body):
+    """``POST /keys/revoke``: a log that is to end.
+
+    Attributes:
+        log: Node key (64 hex digits), a slash, number; the own log unless given.
+        last: Seq of its last good event, -1 for none; the last that counts unless given.
+    """
+
+    log: Annotated[LogId, BeforeValidator(_log)] | None = None
+    last: Annotated[int, Field(ge=-1, lt=2**63)] | None = None

@@ -21,6 +21,7 @@ from p2pnodes.api.cache import Rendered, RootedCache, rendered
 from p2pnodes.api.cors import allow_origins
 from p2pnodes.api.denied import DenyList
 from p2pnodes.api.errors import (
+    ELSEWHERE_KEY,
     JSON_HEADERS,
     ApiError,
     Handler,
@@ -346,6 +347,7 @@ def create_app(
     readiness: Callable[[], Sequence[str]],
     resolver: Resolver = system_resolver,
     gossip: Handler | None = None,
+    elsewhere: Callable[[], Sequence[str]] = tuple,
 ) -> web.Application:
     """Build the public application; serve it with ``inbound.make_runner``.
 
@@ -357,6 +359,7 @@ def create_app(
         readiness: Reasons why the daemon is not ready; empty when it is.
         resolver: Looks up verification hosts.
         gossip: Handler of the peers' WebSocket at GOSSIP_PATH.
+        elsewhere: Base URLs of other validators, see ``referrals``, for writes that are answered 503.
 
     Returns:
         The application; whoever commits to ``db`` tells it so by ``app[EVENTS_KEY].committed``.
@@ -365,6 +368,7 @@ def create_app(
         ConfigError: The deny-list cannot be read.
     """
     app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[answer_errors])
+    app[ELSEWHERE_KEY] = elsewhere
     denied = DenyList(settings.deny_file)
     app.cleanup_ctx.append(denied.watch)
     api = NodesApi(db, network, settings, now=now, readiness=readiness, resolver=resolver, denied=denied)

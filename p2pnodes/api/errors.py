@@ -25,11 +25,19 @@ ECHO_CHARS_MAX: Final = 256
 INPUT_BYTES_MAX: Final = 4096
 """Size up to which a 422 repeats an offending value; beyond it, it names the size."""
 
+STORE_RETRY_S: Final = 5
+"""When a client shall come back after the disk failed."""
+
+_READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
+
 JSON_HEADERS: Final[Mapping[str, str]] = {
     "Content-Type": "application/json",
     "Server": "p2pnodes",  # without it aiohttp tells its own and Python's version
     "X-Content-Type-Options": "nosniff",
 }
+
+ELSEWHERE_KEY: Final = web.AppKey[Callable[[], Sequence[str]]]("elsewhere")
+"""Base URLs of other validators, at most REFERRALS_MAX; where an application has none, its answers name none."""
 
 Loc = tuple[str | int, ...]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -130,6 +138,15 @@ def _http_exception(error: web.HTTPException) -> web.Response:
     return json_response(error.status, {"detail": error.reason}, headers)
 
 
+def _not_now(request: web.Request, detail: str, retry_after_s: int) -> web.Response:
+    """503; a write is told where else it can go."""
+    answer: dict[str, Any] = {"detail": detail}
+    elsewhere = request.app.get(ELSEWHERE_KEY)
+    if elsewhere is not None and request.method not in _READING:
+        answer["validators"] = elsewhere()
+    return json_response(503, answer, {hdrs.RETRY_AFTER: str(max(1, retry_after_s))})
+
+
 @web.middleware
 async def answer_errors(request: web.Request, handler: Any) -> web.StreamResponse:
     """Turn every error into an answer; the only place where one becomes a 500."""
@@ -139,10 +156,10 @@ async def answer_errors(request: web.Request, handler: Any) -> web.StreamRespons
     except ApiError as error:
         return render(error)
     except WritesRefusedError as error:
-        return json_response(503, {"detail": str(error)}, {hdrs.RETRY_AFTER: str(max(1, error.retry_after_s))})
+        return _not_now(request, str(error), error.retry_after_s)
     except StoreError as error:  # the disk, not the client: the message says which
         log.error("store_failed", error=str(error))
-        return json_response(503, {"detail": "This peer cannot record or read at the moment."}, {hdrs.RETRY_AFTER: "5"})
+        return _not_now(request, "This peer cannot record or read at the moment.", STORE_RETRY_S)
     except web.HTTPException as error:
         return _http_exception(error)
     except ConnectionError:

@@ -278,10 +278,12 @@ def _why_not(claim: Claim, objection: Objection | None, electorate: Electorate) 
                 "carries the claim: it left the chain, came back, and must register the GPU again"
             )
         case _:
-            ahead = [each for each in claim.carriages if each.electorate_block > electorate.block]
+            cut = [each for each in claim.carriages if each.cut]
+            ahead = [each for each in claim.carriages if not each.cut and each.electorate_block > electorate.block]
+            void = f"{len(cut)} lie where a fork or closing cuts their log off, " if cut else ""
             return (
-                f"no event that carries it counts: of {len(claim.carriages)}, {len(ahead)} name an electorate above "
-                f"block {electorate.block}, the others' authors hold no permit"
+                f"no event that carries it counts: of {len(claim.carriages)}, {void}{len(ahead)} name an electorate "
+                f"above block {electorate.block}, the others' authors hold no permit"
             )
 
 

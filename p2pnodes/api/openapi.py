@@ -55,7 +55,9 @@ _INVALID = Answer("A value is not as it must be.", schemas.ValidationProblem)
 _UNSIGNED = Answer("Not signed by a registered hotkey; the detail says which check failed.", schemas.Problem)
 _LIMITED = Answer("Too many requests; Retry-After says when to come back.", schemas.Problem)
 _NO_READS = Answer("This peer's database cannot be read; Retry-After says when to come back.", schemas.Problem)
-_NO_WRITES = Answer("This peer may not write now; Retry-After says when to come back.", schemas.Problem)
+_NO_WRITES = Answer(
+    "This peer takes no writes now, or never, as an observer; Retry-After says when to come back.", schemas.NoWrites
+)
 
 ROUTES: Final = (
     Route(

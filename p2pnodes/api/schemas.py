@@ -224,6 +224,15 @@ class Problem(BaseModel):
     detail: str
 
 
+class NoWrites(BaseModel):
+    """Answer to a request that cannot be recorded here now; nothing has changed."""
+
+    detail: str
+    validators: Annotated[
+        list[str], Field(description="Base URLs of other validators that may take it: the same signed request.")
+    ]
+
+
 class FieldProblem(BaseModel):
     """One value that is not as it must be."""
 

@@ -15,8 +15,10 @@ from p2pnodes.cli.adopt import adopt
 from p2pnodes.cli.compare import compare
 from p2pnodes.cli.demo import demo
 from p2pnodes.cli.devnet import devnet
-from p2pnodes.cli.output import EXIT_CODES, ExitCode, command, fail, fail_line
+from p2pnodes.cli.forks import forks
+from p2pnodes.cli.output import EXIT_CODES, ExitCode, command, fail, fail_line, fail_system
 from p2pnodes.cli.verify import verify
+from p2pnodes.hardening import no_core_dumps
 from p2pnodes.model.errors import P2PNodesError
 
 __all__ = ["app", "main"]
@@ -57,7 +59,12 @@ def _options(
 
 command(app, "p2pnodes demo", panel=_FIRST)(demo)
 command(app, "p2pnodes devnet --dir ./devnet", "p2pnodes miner list --api http://127.0.0.1:8100", panel=_FIRST)(devnet)
-command(app, "p2pnodes run --config /etc/p2pnodes/p2pnodes.toml", panel=_DAEMON)(settings.run)
+command(
+    app,
+    "p2pnodes run --config /etc/p2pnodes/p2pnodes.toml",
+    "p2pnodes run --config p2pnodes.toml --wallet validator --hotkey default",
+    panel=_DAEMON,
+)(settings.run)
 app.add_typer(settings.app, name="config", rich_help_panel=_DAEMON)
 app.add_typer(keys.app, name="keys", rich_help_panel=_DAEMON)
 app.add_typer(db.app, name="db", rich_help_panel=_DAEMON)
@@ -67,6 +74,7 @@ command(app, "p2pnodes nodes --config p2pnodes.toml --status pending", panel=_OP
 command(app, "p2pnodes claims --config p2pnodes.toml --status failed --json", panel=_OPERATOR)(admin.claims)
 command(app, "p2pnodes verdicts --config p2pnodes.toml --finding failed", panel=_OPERATOR)(admin.verdicts)
 command(app, "p2pnodes events --config p2pnodes.toml --state void --limit 20", panel=_OPERATOR)(admin.events)
+command(app, "p2pnodes forks --config p2pnodes.toml", panel=_OPERATOR)(forks)
 app.add_typer(lookup.claim_app, name="claim", rich_help_panel=_OPERATOR)
 app.add_typer(lookup.node_app, name="node", rich_help_panel=_OPERATOR)
 command(
@@ -109,15 +117,14 @@ def main() -> None:
         sys.exit(ExitCode.FAILED)
     try:
         try:
+            no_core_dumps()  # before any command reads a key
             app(prog_name="p2pnodes")
         except P2PNodesError as error:
             fail(error)
         finally:
             _flush()
     except OSError as error:
-        where = "standard output, or another open file" if error.filename is None else os.fsdecode(error.filename)
-        fail_line(f"{where}: {error.strerror or error}")
-        sys.exit(ExitCode.FAILED)
+        fail_system(error)
 
 
 def _flush() -> None:

@@ -17,6 +17,7 @@ from p2pnodes.cli.output import (
     print_json,
     print_table,
     ss58,
+    utc,
 )
 
 ROWS_DEFAULT: Final = 100
@@ -79,9 +80,11 @@ def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_
         {
             "version": found["version"],
             "network": f"{found['network_id']} (netuid {found['netuid']})",
+            "role": found["role"],
             "url": found["url"],
             "hotkey": found["hotkey"],
             "node key": found["node_key"],
+            "delegation": _delegation(found["delegation"]),
             "ready": "; ".join(reason.removesuffix(f": {refusal}") for reason in found["ready"]) or "yes",
             "writes": refusal or "allowed",
             "own log": log and f"number {log['number']}, seq {log['seq']}, head {log['id']}",
@@ -91,9 +94,12 @@ def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_
             f"({electorate['enrolled']} enrolled), {electorate['registered']} registered hotkeys",
             "electorate digest": electorate["digest"],
             **({"electorate error": electorate["error"]} if electorate["error"] else {}),
+            **({"electorate from": source} if (source := _source(electorate["source"])) else {}),
+            **({"electorate next": _recounting(electorate["recounting"])} if electorate["recounting"] else {}),
             "holds": f"{found['nodes']} GPUs, {found['events']} events",
             "received": _counts(found["outcomes"]),
-            "forks": "; ".join(f"log {fork['log']} at seq {fork['seq']}" for fork in found["forks"]) or "none seen",
+            "forks": f"{len(found['forks'])} proved: see `p2pnodes forks`" if found["forks"] else "none proved",
+            "closed logs": found["closed_logs"],
             "queues": _counts(found["queues"]),
             "verifier": _verifier(found["verification"]),
             "clock": "no peer to compare with"
@@ -185,8 +191,11 @@ def events(
         str | None, typer.Option(metavar="KIND", parser=_kind, help="Only this kind, such as add or verdict.")
     ] = None,
     state: Annotated[
-        Literal["valid", "void", "unknown"] | None,
-        typer.Option(help="Only these; void events count for nothing, unknown ones wait for a newer build."),
+        Literal["valid", "void", "unknown", "cut"] | None,
+        typer.Option(
+            help="Only these; void events count for nothing, nor do cut ones, which lie where their log forks or is"
+            " closed; unknown ones wait for a newer build."
+        ),
     ] = None,
     author: Annotated[str | None, typer.Option(metavar="SS58", parser=ss58, help="Only this validator's.")] = None,
     node_key: Annotated[
@@ -232,6 +241,26 @@ def _print_peers(found: list[dict[str, Any]]) -> None:
         comparable = peer.get("same_vector") and peer.get("same_electorate")  # else the roots differ by right
         rows.append(peer | {"same_state_root": peer.get("same_state_root") if comparable else None})
     print_table(PEER_COLUMNS, rows, empty="no peers known")
+
+
+def _delegation(found: Mapping[str, Any] | None) -> str:
+    """Until when the hotkey lets the node key speak, and what is wrong with the next delegation."""
+    if found is None:
+        return "none: nothing can be written"
+    trouble = f"; {found['error']}" if found["error"] else ""
+    return f"until {utc(found['not_after'])}, signed {found['signed']}{trouble}"
+
+
+def _source(found: Mapping[str, Any]) -> str:
+    """How reading the chain goes, by endpoint; empty for a file."""
+    return "; ".join(
+        f"{endpoint['url']} ({endpoint['error'] or 'block ' + str(endpoint['block'])})"
+        for endpoint in found.get("endpoints", ())
+    )
+
+
+def _recounting(found: Mapping[str, int]) -> str:
+    return f"block {found['block']}, {found['done']} of {found['of']} counted"
 
 
 def _verifier(found: Mapping[str, Any] | None) -> str:

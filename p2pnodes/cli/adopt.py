@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from p2pnodes.cli.keys import UriOption, load_signer
-from p2pnodes.cli.miner import ApiOption, HotkeyFileOption, RetriesOption, TimeoutOption, open_client, run_with
+from p2pnodes.cli.miner import ApiOption, RetriesOption, TimeoutOption, open_client, run_with
 from p2pnodes.cli.output import ExitCode, JsonOption, UnreachableError, fail_line, note, print_json, print_table, say
 from p2pnodes.cli.progress import counting, waiting_for_votes
+from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, UriOption, WalletOption, load_signer
 
 if TYPE_CHECKING:
     from p2pnodes.miner.adopt import Plan, Server
@@ -27,6 +27,8 @@ def adopt(
         str, typer.Option("--from", metavar="URL", help="Base URL of the API that lists the GPUs now.")
     ],
     api: ApiOption,
+    wallet: WalletOption = None,
+    hotkey: HotkeyOption = None,
     hotkey_file: HotkeyFileOption = None,
     uri: UriOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, and register nothing.")] = False,
@@ -41,7 +43,7 @@ def adopt(
     skipped, so the command can be repeated; nothing is changed at the other API. A server that is refused, or a row
     that cannot be read, is named and does not stop the others; the exit code is then 1.
     """
-    signer = load_signer(hotkey_file, uri)
+    signer = load_signer(hotkey_file, uri, wallet, hotkey)
     report: dict[str, Any] = {
         "from": source_url,
         "dry_run": dry_run,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from p2pnodes import __version__
-from p2pnodes.cli.keys import UriOption, load_signer
 from p2pnodes.cli.output import JsonOption, cell, note, plain, print_json, print_table, ss58, warn_line
+from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, UriOption, WalletOption, load_signer
 from p2pnodes.model.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,12 +93,12 @@ def serve(
             help="A validator's hotkey that is answered; give several. any answers everybody: for devnets.",
         ),
     ],
-    hotkey_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The miner's hotkey, a Bittensor wallet file.")
-    ] = None,
+    wallet: WalletOption = None,
+    hotkey: HotkeyOption = None,
+    hotkey_file: HotkeyFileOption = None,
     uri: UriOption = None,
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 takes challenges from outside.")
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; :: takes challenges on every interface.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = PORT,
     recording: RecordingOption = None,
@@ -109,13 +109,13 @@ def serve(
     when that is allowed; the GPUs are read anew for each, one challenge at a time. Needs no root rights, and no key
     but the miner's hotkey. The log is on stderr.
     """
-    hotkey = load_signer(hotkey_file, uri)
+    signer = load_signer(hotkey_file, uri, wallet, hotkey)
     from p2pnodes.config import LogSettings
     from p2pnodes.daemon import configure_logging
     from p2pnodes.miner.agent import Agent
 
     allowed = None if ANY in allow else frozenset(allow)
-    agent = Agent(hotkey, _source(recording), allow=allowed)
+    agent = Agent(signer, _source(recording), allow=allowed)
     configure_logging(LogSettings())
     warnings = []
     if allowed is None:
@@ -126,6 +126,7 @@ def serve(
 
 
 async def _serve(agent: "Agent", host: str, port: int, warnings: list[str]) -> None:
+    from p2pnodes.inbound import authority
     from p2pnodes.miner.agent import models
     from p2pnodes.model.keys import ss58_encode
 
@@ -142,7 +143,7 @@ async def _serve(agent: "Agent", host: str, port: int, warnings: list[str]) -> N
         for warning in (*warnings, *problems):
             warn_line(warning)
         who = "any validator" if agent.allow is None else ", ".join(sorted(map(ss58_encode, agent.allow)))
-        where = f"http://{f'[{host}]' if ':' in host else host}:{agent.port}"
+        where = f"http://{authority(host, agent.port)}"
         _say(f"agent of {agent.hotkey.address} at {where} shows {models(gpus)} to {who}")
         await stopped
         _say("stopping")

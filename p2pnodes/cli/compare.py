@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from p2pnodes.cli.keys import UriOption, load_signer
-from p2pnodes.cli.miner import ApiOption, HotkeyFileOption, RetriesOption, open_client, run_with
+from p2pnodes.cli.miner import ApiOption, RetriesOption, open_client, run_with
 from p2pnodes.cli.output import ExitCode, JsonOption, fail_line, print_json, print_table, say
+from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, UriOption, WalletOption, signer_if_any
 from p2pnodes.model.errors import P2PNodesError
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ def compare(
     ],
     *,
     api: ApiOption,
+    wallet: WalletOption = None,
+    hotkey: HotkeyOption = None,
     hotkey_file: HotkeyFileOption = None,
     uri: UriOption = None,
     gpus_only: Annotated[
@@ -38,7 +40,7 @@ def compare(
 
     Exit code 0 when they are equal, 1 when they differ or cannot be read, 3 when nobody answers.
     """
-    signer = load_signer(hotkey_file, uri) if hotkey_file is not None or uri is not None else None
+    signer = signer_if_any(hotkey_file, uri, wallet, hotkey)
     equal = True
 
     async def by_counts(here: "MinerClient", there: "MinerClient") -> None:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from p2pnodes.cli.findings import status_of
 from p2pnodes.cli.output import ExitCode, JsonOption, command, fail_line, print_fields, print_json
-from p2pnodes.cli.settings import ConfigOption, status_of
+from p2pnodes.cli.settings import ConfigOption
 from p2pnodes.model.errors import StoreError
 
 app = typer.Typer(

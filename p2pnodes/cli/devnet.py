@@ -5,6 +5,7 @@ import json
 import signal
 import tempfile
 from contextlib import ExitStack
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -13,7 +14,15 @@ import typer
 if TYPE_CHECKING:
     from p2pnodes.devnet import Devnet
 
-BASE_PORT_MAX: Final = 65_535 - 16
+PEERS_MAX: Final = 16
+BASE_PORT_MAX: Final = 65_535 - PEERS_MAX
+
+
+class Chain(StrEnum):
+    """Where a devnet's electorate comes from."""
+
+    FILE = "file"
+    REPLAY = "replay"
 
 
 def _options(text: str) -> str:
@@ -29,9 +38,14 @@ def _options(text: str) -> str:
 
 def devnet(
     *,
-    peers: Annotated[int, typer.Option(min=1, max=16, help="How many daemons.")] = 3,
+    peers: Annotated[int, typer.Option(min=1, max=PEERS_MAX, help="How many daemons.")] = 3,
     base_port: Annotated[
-        int, typer.Option(min=1024, max=BASE_PORT_MAX, help="Peer I serves http://127.0.0.1:<base port + I>.")
+        int,
+        typer.Option(
+            min=1024,
+            max=BASE_PORT_MAX,
+            help="Peer I serves http://127.0.0.1:<base port + I>; a replayed chain, ws://127.0.0.1:<base port + 16>.",
+        ),
     ] = 8100,
     directory: Annotated[
         Path | None,
@@ -43,6 +57,13 @@ def devnet(
     epoch_s: Annotated[
         float, typer.Option(min=0.1, max=86_400, help="Seconds between blocks of the electorate.")
     ] = 60.0,
+    chain: Annotated[
+        Chain,
+        typer.Option(
+            help="Where the electorate comes from: a file, or a node on this machine that replays a subnet of 256 "
+            "neurons and is read as the chain is (needs a checkout of the sources)."
+        ),
+    ] = Chain.FILE,
     verifier: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,14 +82,17 @@ def devnet(
     ] = "{}",
     stake: Annotated[
         list[int] | None,
-        typer.Option(min=0, max=2**62, show_default="100", help="Once, or once for each peer."),
+        typer.Option(
+            min=0, max=2**62, show_default="100", help="Once, or once for each peer; the replayed chain has its own."
+        ),
     ] = None,
 ) -> None:
     """Run a network of real daemons on this machine, for development.
 
     The validators are //validator0, //validator1, …, the registered miners //Alice, //Bob, //Charlie and //Dave:
-    development keys that everybody knows. Verifier none votes verified without a check, and private verification hosts
-    are allowed. A daemon that dies is reported and started again.
+    development keys that everybody knows. On the replayed chain the validators are hk0, hk1, hk7, …, keys that
+    everybody knows too. Verifier none votes verified without a check, and private verification hosts are allowed. A
+    daemon that dies is reported and started again.
 
     Prints the URLs, then “devnet ready” once every peer has a session with every other; runs until Ctrl-C or SIGTERM.
     """
@@ -83,6 +107,8 @@ def devnet(
             ports,
             quorum=quorum,
             epoch_s=epoch_s,
+            chain=chain.value,
+            chain_port=base_port + PEERS_MAX,
             stakes=stake or (),
             verify=[{"verifier": name, "options": json.loads(options)} for name in verifier or ()],
             report=_say,
@@ -105,6 +131,8 @@ async def _run(net: "Devnet") -> None:
         await starting
         for peer in net.peers:
             _say(f"{peer.name}  {peer.url}  {peer.hotkey_uri}  {peer.directory}")
+        if net.replay is not None:
+            _say(f"chain  {net.replay.url}  takes changes at {net.replay.control_url}")
         _say("devnet ready")
         await stopped
         _say("stopping")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from p2pnodes.cli.keys import UriOption, load_signer
 from p2pnodes.cli.output import (
     EXIT_CODES,
     ExitCode,
@@ -26,6 +25,7 @@ from p2pnodes.cli.output import (
     ss58,
 )
 from p2pnodes.cli.progress import waiting_for_votes
+from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, UriOption, WalletOption, load_signer
 from p2pnodes.model.errors import ConfigError, LocalProtocolError, P2PNodesError
 
 if TYPE_CHECKING:
@@ -39,12 +39,6 @@ ApiOption = Annotated[
     typer.Option(
         metavar="URL",
         help="Base URL of a daemon; give several, and the next one is asked when one does not answer.",
-    ),
-]
-HotkeyFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help="The miner's hotkey, a Bittensor wallet file: ~/.bittensor/wallets/WALLET/hotkeys/HOTKEY."
     ),
 ]
 RetriesOption = Annotated[
@@ -85,6 +79,8 @@ def add(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="The registration, JSON; - reads standard input.")],
     *,
     api: ApiOption,
+    wallet: WalletOption = None,
+    hotkey: HotkeyOption = None,
     hotkey_file: HotkeyFileOption = None,
     uri: UriOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the validators have decided.")] = False,
@@ -97,7 +93,7 @@ def add(
     Prints the task, whose status tells how the vote went. To repeat it while its claim stands is no error.
     """
     body = _read_body(file)
-    signer = load_signer(hotkey_file, uri)
+    signer = load_signer(hotkey_file, uri, wallet, hotkey)
 
     async def register(client: "MinerClient") -> None:
         registration = await client.add(body)
@@ -156,6 +152,8 @@ def status(
     task: Annotated[str, typer.Argument(metavar="TASK", help="The task, as add printed it.")],
     *,
     api: ApiOption,
+    wallet: WalletOption = None,
+    hotkey: HotkeyOption = None,
     hotkey_file: HotkeyFileOption = None,
     uri: UriOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the validators have decided.")] = False,
@@ -168,7 +166,7 @@ def status(
     Exit code 0 when it is verified, or pending and --wait is not given; 1 when it failed; 3 when it is still pending
     after --timeout.
     """
-    signer = load_signer(hotkey_file, uri)
+    signer = load_signer(hotkey_file, uri, wallet, hotkey)
 
     async def fetch(client: "MinerClient") -> None:
         from p2pnodes.miner.client import TaskFailedError
@@ -196,8 +194,12 @@ def follow(
     *,
     api: ApiOption,
     hotkey: Annotated[
-        str | None, typer.Option(metavar="SS58", parser=ss58, help="The miner, instead of its key: this needs none.")
+        str | None,
+        typer.Option(
+            metavar="SS58|NAME", help="The miner, instead of its key: this needs none. With --wallet its hotkey's name."
+        ),
     ] = None,
+    wallet: WalletOption = None,
     hotkey_file: HotkeyFileOption = None,
     uri: UriOption = None,
     timeout_s: Annotated[
@@ -212,9 +214,12 @@ def follow(
     When a daemon goes away the next one is asked, and what changed meanwhile is told. With --json every event of the
     stream is a line: {"event", "api", "data"}; reset means that a whole snapshot follows, up to snapshot_end.
     """
-    if [hotkey, hotkey_file, uri].count(None) != 2:
-        raise typer.BadParameter("give exactly one of --hotkey SS58, --hotkey-file FILE and --uri URI")
-    address = load_signer(hotkey_file, uri).address if hotkey is None else hotkey
+    by_address = hotkey if wallet is None else None
+    if [by_address, wallet, hotkey_file, uri].count(None) != 3:
+        raise typer.BadParameter(
+            "give exactly one of --hotkey SS58, --wallet NAME (and --hotkey NAME), --hotkey-file FILE and --uri URI"
+        )
+    address = load_signer(hotkey_file, uri, wallet, hotkey).address if by_address is None else ss58(by_address)
 
     async def tail(client: "MinerClient") -> None:
         from datetime import UTC, datetime
@@ -248,6 +253,8 @@ def delete(
     uuids: Annotated[list[str], typer.Argument(metavar="UUID...", help="The GPUs.")],
     *,
     api: ApiOption,
+    wallet: WalletOption = None,
+    hotkey: HotkeyOption = None,
     hotkey_file: HotkeyFileOption = None,
     uri: UriOption = None,
     retries: RetriesOption = 5,
@@ -257,7 +264,7 @@ def delete(
 
     All are tried, also when one is refused; the exit code is then 1.
     """
-    signer = load_signer(hotkey_file, uri)
+    signer = load_signer(hotkey_file, uri, wallet, hotkey)
     refused: dict[str, str] = {}
 
     async def remove(client: "MinerClient") -> None:

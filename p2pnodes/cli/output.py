@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from enum import IntEnum
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
@@ -133,6 +134,13 @@ def fail(error: P2PNodesError) -> NoReturn:
     sys.exit(ExitCode.UNREACHABLE if isinstance(error, UnreachableError) else ExitCode.FAILED)
 
 
+def fail_system(error: OSError) -> NoReturn:
+    """Print what the system refused as one line on stderr and end the program."""
+    where = "standard output, or another open file" if error.filename is None else os.fsdecode(error.filename)
+    fail_line(f"{where}: {error.strerror or error}")
+    sys.exit(ExitCode.FAILED)
+
+
 def plain(text: str) -> str:
     """A text on one line, its control characters and other unprintable ones as escapes."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
@@ -159,6 +167,11 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length_s:
             return f"{seconds // length_s:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def utc(seconds: float) -> str:
+    """A moment for people, from Unix seconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, empty: str) -> None:
@@ -268,5 +281,6 @@ _STYLES: Final[Mapping[str, str]] = {
     "unknown": "yellow",
     "failed": "red",
     "void": "red",
+    "cut": "red",
 }
 """Colours of the values that one looks for."""

@@ -10,7 +10,6 @@ up waiting, says so, and reads no more until that thread comes back.
 
 import asyncio
 import math
-import os
 import threading
 import time
 from collections import Counter
@@ -23,7 +22,7 @@ import structlog
 from aiohttp import hdrs, web
 from pydantic import ValidationError
 
-from p2pnodes.inbound import TokenBuckets, address_key, make_runner, parse_address
+from p2pnodes.inbound import BACKLOG, TokenBuckets, address_key, bind, make_runner, parse_address
 from p2pnodes.miner.challenge import (
     CHALLENGE_BYTES_MAX,
     MINER,
@@ -144,20 +143,20 @@ class Agent:
         self._refusals = TokenBuckets(REFUSALS_PER_S, REFUSALS_BURST, size=1)
         self._unlogged = 0
         self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     @property
     def port(self) -> int:
         """The port that it listens on."""
-        assert self._server is not None, "BUG! the agent is not started"
-        port: int = self._server.sockets[0].getsockname()[1]
+        assert self._servers, "BUG! the agent is not started"
+        port: int = self._servers[0].sockets[0].getsockname()[1]
         return port
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> tuple[list[Gpu], list[str]]:
         """Read the GPUs once, and listen.
 
         Args:
-            host: Address to listen on.
+            host: Address to listen on; ``::`` takes IPv4 and IPv6.
             port: 0 takes a free one.
 
         Returns:
@@ -177,20 +176,23 @@ class Agent:
         server = self._runner.server
         assert server is not None
         try:
-            self._server = await asyncio.get_running_loop().create_server(lambda: _Door(server), host, port)
-        except OSError as error:
+            listening = await bind(host, port, advice="choose another --host or --port")
+        except ConfigError:
             await self.stop()
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            raise ConfigError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from error
+            raise
+        loop = asyncio.get_running_loop()
+        self._servers = [
+            await loop.create_server(lambda: _Door(server), sock=each, backlog=BACKLOG) for each in listening
+        ]
         return shown
 
     async def stop(self) -> None:
         """Stop listening; challenges that are being answered get SHUTDOWN_S to end."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         if self._runner is not None:
             await self._runner.cleanup()
-        self._server = self._runner = None
+        self._servers, self._runner = [], None
 
     # -- one challenge -----------------------------------------------------------------------------------------------
 

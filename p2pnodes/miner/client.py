@@ -25,7 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from yarl import URL
 
 from p2pnodes.miner.sse import SseEvent, SseParser
+from p2pnodes.model.addresses import base_url
 from p2pnodes.model.errors import LocalProtocolError, P2PNodesError, RemoteProtocolError
+from p2pnodes.model.events import URL_CHARS_MAX
 from p2pnodes.model.keys import Hotkey, ss58_encode
 from p2pnodes.model.requests import (
     NONCE_WINDOW_S,
@@ -77,6 +79,10 @@ RECONNECT_S: Final = 1.0
 RECONNECT_S_MIN: Final = 0.5
 EVENT_ID_CHARS_MAX: Final = 256
 """Longest id of an event that is given back as Last-Event-ID."""
+
+REFERRALS_READ: Final = 16
+REFERRALS_SHOWN: Final = 3
+"""URLs of other validators in a 503 that are looked at, which is all that a daemon names, and that are shown."""
 
 EVENT_STREAM: Final = "text/event-stream"
 APIS_MAX: Final = 64
@@ -757,12 +763,22 @@ class MinerClient:
                     if not _to_be_asked_elsewhere(status, retry_after_s):
                         _require(api, status, content, expected)
                         return api, decode(api, content)
-                    failures[api] = f"{status}: {_detail(content)}"
+                    failures[api] = f"{status}: {_detail(content)}{self._elsewhere(content)}"
                     wait_s = max(wait_s, min(retry_after_s or 0, RETRY_AFTER_S_MAX))
                 waits_s.append(wait_s)
                 if self._on_failure is not None:
                     self._on_failure(api, failures[api])
         raise ApiUnreachableError(failures)
+
+    def _elsewhere(self, content: bytes) -> str:
+        """Which other validators a daemon names that takes no writes; whether to ask them is the miner's choice."""
+        try:
+            named = orjson.loads(content)["validators"]
+            others = [url for url in named[:REFERRALS_READ] if base_url(url) not in self.apis]
+        except (ValueError, TypeError, KeyError, AttributeError):  # most errors name none; a stranger may name anything
+            return ""
+        shown = [url for url in others if len(url) <= URL_CHARS_MAX][:REFERRALS_SHOWN]
+        return f"; validators that may take it: {', '.join(shown)}" if shown else ""
 
     async def _exchange(
         self, api: str, request: _Signed, limits: aiohttp.ClientTimeout, bytes_max: int

@@ -601,7 +601,7 @@ class _ServerCheck:
             VerifierUnavailableError: This validator's own fault.
             _DecidedError: Any other answer.
         """
-        headers = signed_headers(self._setup.hotkey, self._miner, self._setup.now_s(), tail)
+        headers = signed_headers(self._setup.signer, self._miner, self._setup.now_s(), tail)
         if body is not None:
             headers["Content-Type"] = "application/json"
         answer = await self._setup.exchange.ask_host(
@@ -618,7 +618,7 @@ class _ServerCheck:
         if answer.status in {401, 403}:
             raise _DecidedError(
                 ABSTAIN,
-                f"{found}: this validator may not check; put {self._setup.hotkey.address} on the allow-list of the "
+                f"{found}: this validator may not check; put {self._setup.signer.address} on the allow-list of the "
                 "bootstrap service, and set the host's clock, to have its vote",
             )
         if 300 <= answer.status < 400:

@@ -158,14 +158,14 @@ class NvmlVerifier(Verifier):
             nonce=setup.randbytes(NONCE_BYTES).hex(),
             uuids=tuple(node.uuid for node in nodes),
         )
-        asked = ask(challenge, setup.hotkey, miner, setup.now_s())
+        asked = ask(challenge, setup.signer, miner, setup.now_s())
         answer = await setup.exchange.ask_host(
             "POST", url, timeout_s=timeout_s, bytes_max=ANSWER_BYTES_MAX, headers=asked.headers, body=asked.body
         )
         if answer.status in _NOT_NOW:
             raise _NotNowError(f"it answered {answer.status}: {_reason(answer)}")
         if answer.status in {401, 403}:
-            advice = f"; allow it: --allow {setup.hotkey.address}" if answer.status == 403 else ""
+            advice = f"; allow it: --allow {setup.signer.address}" if answer.status == 403 else ""
             return Finding(
                 ABSTAIN,
                 f"the agent does not let this validator in ({answer.status}: {_quoted(_reason(answer))}){advice}",
@@ -178,7 +178,7 @@ class NvmlVerifier(Verifier):
             )
         try:
             report = open_report(
-                answer.body, challenge, miner=miner, validator=setup.hotkey.address, now_s=setup.now_s()
+                answer.body, challenge, miner=miner, validator=setup.signer.address, now_s=setup.now_s()
             )
         except MalformedReportError as error:
             return _failed(nodes[0], f"asked its agent, and {error}")

@@ -18,13 +18,14 @@ import structlog
 
 from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
+from p2pnodes.model.events import LogId
 from p2pnodes.store import checks
 from p2pnodes.store.checks import Check, Prospect
 from p2pnodes.store.database import Database
 from p2pnodes.store.facts import Facts, StoredClaim
 from p2pnodes.verify.finding import Finding, VerifierUnavailableError
 from p2pnodes.verify.loads import Loads
-from p2pnodes.verify.turns import Turns, turns
+from p2pnodes.verify.turns import OVERDUE, Turns, turns
 from p2pnodes.verify.verdicts import begins_ms, record_fault, record_verdict
 from p2pnodes.verify.verifier import Verifier
 
@@ -113,6 +114,8 @@ class Scheduler:
         self._resting: dict[bytes, int] = {}
         """Claims that cannot be checked, and until when the scan passes them over."""
         self._walked = 0
+        self._ended = False
+        """Whether an own log has ended since the last scan, and verdicts with it."""
         self._freed = asyncio.Event()
         self._by_hand = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -173,6 +176,12 @@ class Scheduler:
                 self.offer(claim_id)
             elif claim_id in self._waiting:
                 self._voted.add(claim_id)
+
+    def ended(self, logs: Iterable[LogId]) -> None:
+        """Logs have ended: what this validator said in its own ones may not count any more, and is due again."""
+        held = self._database.state.logs
+        if any(log_id in held and held[log_id].hotkey == self._hotkey for log_id in logs):
+            self._ended = True
 
     async def turns(self, claim_id: bytes) -> Turns | None:
         """The turns at a claim, as they stand; None when it cannot be checked."""
@@ -244,6 +253,10 @@ class Scheduler:
     async def _offer_due(self) -> None:
         now_ms, ttl_s = self._now_ms(), self._database.ledger.network.verdict_ttl_s
         hotkey, walked = self._hotkey, self._walked
+        if self._ended:
+            self._ended = False
+            life_ms = int(ttl_s * 1000 * OVERDUE)
+            await self._database.write(lambda ledger: checks.drop_unsaid(ledger.facts, hotkey, life_ms))
 
         def find(facts: Facts) -> tuple[list[bytes], list[bytes], tuple[list[bytes], int]]:
             part = min(math.ceil(checks.claims(facts) * SCAN_INTERVAL_S / (ttl_s * WALK)), WALKED_CLAIMS_MAX)

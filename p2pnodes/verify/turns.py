@@ -3,9 +3,7 @@
 Two checks of one GPU at the same time spoil each other's timing, so validators take turns. Everybody computes the same
 turns from what everybody holds, so nobody has to ask:
 
-- The **order** is stake-weighted rendezvous hashing over the claim id (Thaler and Ravishankar 1998; with weights as in
-  Schindelhauer and Schomaker 2005, -ln(u)/stake ascending): each validator comes first with the probability of its
-  share of the stake, and a change of one stake moves nobody else's place among the others.
+- The **order** is the rendezvous over the claim id (``model.rendezvous``).
 - The **first ones** are those from the head of the order whose stake together passes the quorum. They always check.
   The others step in only while the vote is open, counted as if no validator were young: on a network where all are,
   the first vote decides a claim, and should not stay alone.
@@ -16,14 +14,14 @@ turns from what everybody holds, so nobody has to ask:
 All of it is pure: times come in as Unix milliseconds.
 """
 
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.inventory import PENDING, Vote, Weights
 from p2pnodes.model.network import PPM
+from p2pnodes.model.rendezvous import ranking
 
 RENEW_EARLIEST: Final = 0.25
 """Share of a verdict's life before which it is not renewed."""
@@ -39,8 +37,6 @@ as gone and step in before it lapses, so that a validator that went offline does
 RETRY_FIRST_MS: Final = 600_000
 """Time after which a failed claim, or one that could not be checked at its miner's will, is checked again; doubled
 with each time."""
-
-_DRAWS: Final = 1 << 64
 
 
 class Turns(NamedTuple):
@@ -88,16 +84,6 @@ class Turns(NamedTuple):
         count = len(self.order)
         places = (self.order[(index + step) % count] for step in range(count))
         return next(validator for validator in places if validator in self.waiting)
-
-
-def ranking(claim_id: bytes, stakes: Mapping[bytes, int]) -> tuple[bytes, ...]:
-    """The order of validators for a claim; those without stake come last."""
-    return tuple(sorted(stakes, key=lambda hotkey: _place(claim_id, hotkey, stakes[hotkey])))
-
-
-def _place(claim_id: bytes, hotkey: bytes, stake: int) -> tuple[float, bytes]:
-    draw = (int.from_bytes(codec.digest(claim_id + hotkey)[:8], "big") + 0.5) / _DRAWS
-    return (-math.log(draw) / stake if stake else math.inf), hotkey
 
 
 def first_ones(order: Sequence[bytes], stakes: Mapping[bytes, int], quorum_ppm: int) -> int:
@@ -156,8 +142,3 @@ def retry_ms(verdict_ms: int, failures: int, place: int, slot_ms: int, ttl_ms: i
     """When a validator checks a claim again that did not pass, ``failures`` times in a row."""
     pause_ms = min(RETRY_FIRST_MS << min(max(failures, 1) - 1, 20), int(ttl_ms * RENEW_PERIOD))
     return min(verdict_ms + pause_ms + place * slot_ms, verdict_ms + int(ttl_ms * OVERDUE))
-
-
-def place_of(order: Collection[bytes], validator: bytes) -> int:
-    """A validator's place in an order, behind everybody where it is not in it."""
-    return next((place for place, each in enumerate(order) if each == validator), len(order))

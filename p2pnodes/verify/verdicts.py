@@ -5,10 +5,11 @@ from typing import Final
 from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.events import DETAIL_CHARS_MAX, VERIFIED, Verdict
 from p2pnodes.model.inventory import Vote, Weights
+from p2pnodes.model.rendezvous import place_of, ranking
 from p2pnodes.store.checks import Check, Prospect, read_check, write_check
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.verify.finding import Finding
-from p2pnodes.verify.turns import OVERDUE, RENEW_EARLIEST, place_of, ranking, renew_ms, retry_ms, turns
+from p2pnodes.verify.turns import OVERDUE, RENEW_EARLIEST, renew_ms, retry_ms, turns
 
 FAULT_FIRST_MS: Final = 5_000
 """Pause after this validator could not check for the first time; doubled with each time in a row."""

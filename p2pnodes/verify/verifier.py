@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar, Final, NamedTuple
 
-from p2pnodes.model.errors import ConfigError, P2PNodesError
+from p2pnodes.model.errors import ConfigError, LocalProtocolError, P2PNodesError
 from p2pnodes.model.events import VERIFIED
 from p2pnodes.model.keys import Hotkey
 from p2pnodes.model.network import Network
@@ -28,7 +28,7 @@ class Setup(NamedTuple):
 
     Attributes:
         settings: ``[verify]``; a verifier of another package finds its own settings in ``options``.
-        hotkey: The validator's, to sign challenges with.
+        hotkey: The validator's, to sign challenges with; None when it is not on this machine.
         network: The network's parameters.
         exchange: HTTP to miners' hosts and to the operator's own services, bounded and told apart by whose fault it is.
         now_s: Wall clock, Unix seconds.
@@ -36,11 +36,22 @@ class Setup(NamedTuple):
     """
 
     settings: VerifySettings
-    hotkey: Hotkey
+    hotkey: Hotkey | None
     network: Network
     exchange: Exchange
     now_s: Callable[[], float]
     randbytes: Callable[[int], bytes]
+
+    @property
+    def signer(self) -> Hotkey:
+        """The hotkey, for a verifier that says that it ``needs_hotkey``.
+
+        Raises:
+            LocalProtocolError: It does not say so, and there is none.
+        """
+        if self.hotkey is None:
+            raise LocalProtocolError("BUG! a verifier signs with the hotkey and does not say that it needs one")
+        return self.hotkey
 
 
 class Verifier(ABC):
@@ -48,9 +59,11 @@ class Verifier(ABC):
 
     Attributes:
         method: Name in the verdict, 1 to 32 characters.
+        needs_hotkey: Whether checks are signed with the validator's hotkey, which must then be on this machine.
     """
 
     method: ClassVar[str]
+    needs_hotkey: ClassVar[bool] = True
 
     def __init__(self, setup: Setup) -> None:
         """Take what there is; nothing is connected yet.
@@ -93,6 +106,7 @@ class NoneVerifier(Verifier):
     """Votes verified at once, without looking: upstream's ``skip_gpu_verification``, for devnets."""
 
     method = "none"
+    needs_hotkey = False
 
     async def verify(self, claim: StoredClaim) -> Finding:
         """Say verified."""
@@ -144,9 +158,14 @@ def make_verifier(name: str, setup: Setup) -> Verifier:
     """The verifier of a name, ready to be started.
 
     Raises:
-        ConfigError: As ``load_verifier``, and when a setting that it needs is missing or wrong.
+        ConfigError: As ``load_verifier``, and when a setting or the hotkey that it needs is missing or wrong.
     """
     kind = load_verifier(name)
+    if kind.needs_hotkey and setup.hotkey is None:
+        raise ConfigError(
+            f"verify.verifier: {name!r} signs its checks with the validator's hotkey, which is not on this machine; "
+            'set wallet or hotkey_file, or verifier = "none"'
+        )
     try:
         return kind(setup)
     except P2PNodesError:

@@ -181,6 +181,20 @@ class TestFailures:
         error = WritesRefusedError("the system clock is +31.0 s off", retry_after_s=7)
         answer = await use(await self.serve(make_client, db, clock, error))
         assert (answer.status, answer.detail, answer.headers["Retry-After"]) == (503, str(error), "7")
+        assert answer.body["validators"] == []
+
+    @pytest.mark.parametrize("error", [WritesRefusedError("this daemon is an observer"), StoreError("disk full")])
+    async def test_a_write_that_is_not_taken_is_told_who_may_take_it(
+        self, make_client: MakeClient, db: Database, clock: Clock, error: Exception
+    ) -> None:
+        others = ("https://a.example", "https://b.example:8443/p2p")
+        miner = Miner(await make_client(db=Failing(db, error), elsewhere=lambda: others), clock)
+        for use in WRITES:
+            answer = await use(miner)
+            assert (answer.status, answer.body["validators"]) == (503, list(others))
+        for use in READS:
+            answer = await use(miner)
+            assert (answer.status, answer.body.keys()) == (503, {"detail"})
 
     @pytest.mark.parametrize("use", WRITES + READS)
     async def test_a_failing_disk_is_503_without_its_details(

@@ -22,6 +22,7 @@ from tests.api.conftest import MakeClient
 from tests.api.support import ALICE, NETWORK, Answer, Clock, FakeResolver, Miner, claim_id_of, gpu, place, server, vote
 
 DOCUMENT = document()
+WRITES = [("/nodes/", "post"), ("/nodes/{node_id}", "delete")]
 
 
 def conforms(answer: Answer, method: str, path: str) -> None:
@@ -55,6 +56,16 @@ async def heard(miner: Miner, headers: dict[str, str], until: str) -> Answer:
             b"\n\n"
         )
         return Answer(response.status, body, response.headers)
+
+
+async def test_a_refused_write_is_as_documented(make_client: MakeClient, db: Database, clock: Clock) -> None:
+    miner = Miner(await make_client(elsewhere=lambda: ("https://a.example",)), clock)
+    db.ledger.writes_refused = "this daemon is an observer"
+    answer = await miner.post(server(1))
+    assert (answer.status, answer.body["validators"]) == (503, ["https://a.example"])
+    conforms(answer, "post", "/nodes/")
+    refused = [DOCUMENT["paths"][path][method]["responses"]["503"] for path, method in WRITES]
+    assert refused[0] == refused[1]
 
 
 async def test_every_real_answer_is_the_documented_one(

@@ -23,6 +23,7 @@ from p2pnodes.model.requests import Add, request_id, sign_add, signing_message, 
 from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
+from tests.bench.chain import chain
 from tests.bench.load import answered, drive, post
 from tests.bench.measure import Ratio, compare, progress
 from tests.bench.network import decide, travel
@@ -218,6 +219,7 @@ SUITES: Final[dict[str, Callable[[Path], Iterator[Ratio]]]] = {
     "travel": travel,
     "decide": decide,
     "tally": tally,
+    "chain": chain,
 }
 """By name, in the order in which they run."""
 

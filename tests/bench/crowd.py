@@ -65,7 +65,8 @@ class Crowd:
         for voter, log in enumerate(self._logs[:voters]):
             finding, since, detail = (FAILED, None, "no such GPU") if _says_failed(voter) else (VERIFIED, hlc, "")
             connection.execute(
-                "INSERT OR IGNORE INTO verdict SELECT claim, ?, ?, ?, ?, 'bench', ? FROM claim",
+                "INSERT OR IGNORE INTO verdict (claim, log, seq, hlc, finding, since, method, detail)"
+                " SELECT claim, ?, 0, ?, ?, ?, 'bench', ? FROM claim",
                 (log, hlc, finding, since, detail),
             )
         connection.execute("COMMIT")

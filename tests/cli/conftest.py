@@ -53,6 +53,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         if name.startswith("P2PNODES_") or name in {"FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS"}:
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("p2pnodes.cli.no_core_dumps", lambda: None)  # cannot be undone, and this is pytest's process
 
     def run(*arguments: object, stdin: bytes = b"") -> Ended:
         monkeypatch.setattr(sys, "argv", ["p2pnodes", *(str(argument) for argument in arguments)])

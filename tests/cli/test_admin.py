@@ -34,7 +34,10 @@ class TestStatus:
             "40 stored, 3 known",
             "1 writer",
             "graval, checks: 2 running, 5 later",
-            "none seen",
+            "none proved",
+            "validator\n",
+            "until 2025-12-24 16:00:00 UTC, signed here",
+            "wss://chain.example:443 (block 100)",
             "peers are -1.500 s off",
             "5Peer",
             "Connection refused",
@@ -46,15 +49,22 @@ class TestStatus:
         daemon.snapshot |= {
             "ready": ["there is no electorate yet"],
             "writes": {"allowed": False, "reason": "own head not heard"},
-            "forks": [{"log": "abc/0", "seq": 3, "seen_at": 0}],
+            "forks": [{"log": "abc/0", "seq": 3}],
             "log": None,
+            "delegation": None,
             "clock_offset_ms": None,
         }
         daemon.snapshot["electorate"]["error"] = "file is gone"
         daemon.snapshot["verification"]["problem"] = "GraVal service down"
         daemon.snapshot["gossip"]["peers"] = []
         out = (await ask("status")).out
-        for text in ("there is no electorate yet", "own head not heard", "log abc/0 at seq 3", "file is gone"):
+        for text in (
+            "there is no electorate yet",
+            "own head not heard",
+            "1 proved: see `p2pnodes forks`",
+            "file is gone",
+            "none: nothing can be written",
+        ):
             assert text in out
         assert "could not check: GraVal service down" in out
         assert "no peer to compare with" in out

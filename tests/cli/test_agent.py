@@ -169,7 +169,7 @@ class TestServe:
         [
             ((), "Missing option '--allow'"),
             (("--allow", "5Alice"), "expected an SS58 address, found '5Alice'"),
-            (("--allow", "any", "--hotkey-file", "x"), "give exactly one of --hotkey-file FILE and --uri URI"),
+            (("--allow", "any", "--hotkey-file", "x"), "give exactly one of --wallet NAME (and --hotkey NAME), "),
         ],
     )
     def test_an_unusable_command_line_is_usage(self, cli: Cli, arguments: tuple[str, ...], line: str) -> None:

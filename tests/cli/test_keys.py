@@ -1,17 +1,31 @@
-"""``keys new``, ``show`` and ``delegate``."""
+"""``keys``: making and showing keys, and what is signed where the hotkey is."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
-from p2pnodes.chain.delegation import read_delegation
-from p2pnodes.chain.wallet import load_hotkey, load_node_key
-from p2pnodes.model.events import DELEGATION_BACKDATE_S
-from tests.cli.conftest import Cli
+from p2pnodes.chain.delegation import (
+    DAY_S,
+    DelegationRequest,
+    log_name,
+    read_closing,
+    read_delegation,
+    read_request,
+    sign_closing,
+    write_signed,
+)
+from p2pnodes.chain.wallet import load_hotkey, load_node_key, wallet_hotkey_path, write_hotkey_file
+from p2pnodes.model.errors import WritesRefusedError
+from p2pnodes.model.events import DELEGATION_BACKDATE_S, Head, LogId
+from tests.cli.conftest import Ask, Cli
+from tests.fake_daemon import FakeDaemon
 from tests.support import NETWORK, hotkey
 
 ALICE = hotkey("//Alice")
+VALIDATOR = hotkey("//validator0")
+LOG = LogId(b"\xcd" * 32, 7)
 
 
 class TestNew:
@@ -67,6 +81,22 @@ class TestShow:
     def test_files_of_either_kind(self, cli: Cli, directory: Path) -> None:
         ended = cli("keys", "show", directory / "data" / "node.key", directory / "hotkey.json", "--json")
         assert [key["kind"] for key in ended.json] == ["node key", "hotkey"]
+
+    def test_a_file_with_public_parts_only_shows_whose_it_is(self, cli: Cli, tmp_path: Path) -> None:
+        (tmp_path / "pub.txt").write_text(json.dumps({"ss58Address": ALICE.address}))
+        assert cli("keys", "show", tmp_path / "pub.txt", "--json").json[0]["address"] == ALICE.address
+
+    def test_the_hotkey_of_a_wallet(self, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("p2pnodes.chain.wallet.WALLETS", tmp_path)
+        path = wallet_hotkey_path(tmp_path, "w", "default")
+        path.parent.mkdir(parents=True)
+        write_hotkey_file(path, ALICE)
+        assert cli("keys", "show", "--wallet", "w", "--json").json[0]["address"] == ALICE.address
+        ended = cli("keys", "show", "--wallet", "w", "--hotkey", "h")
+        assert (ended.code, ended.error) == (
+            1,
+            f"{path.with_name('h')}: no such file; expected a key file; the wallet w holds the hotkeys default",
+        )
 
     def test_no_secret_is_printed(self, cli: Cli, directory: Path, config: Path) -> None:
         secrets = [
@@ -144,8 +174,46 @@ class TestDelegate:
         fields = cli(*self.SIGN, "--days", 1, "--json").json
         assert fields["not_after"] - fields["not_before"] == 86_400 + DELEGATION_BACKDATE_S
 
-    def test_help_says_that_no_daemon_reads_the_file(self, cli: Cli) -> None:
-        assert "cannot take one from a file yet" in " ".join(cli("keys", "delegate", "--help").out.split())
+    @pytest.fixture
+    def request_file(self, tmp_path: Path) -> Path:
+        now_s = int(time.time())
+        asked = DelegationRequest(
+            NETWORK.id, LOG, ALICE.public_key, "https://v.example", now_s - 60, now_s + DAY_S, (LOG, Head(4, bytes(32)))
+        )
+        write_signed(tmp_path / "request.json", asked)
+        return tmp_path / "request.json"
+
+    def test_a_request_is_signed_as_it_is(self, cli: Cli, tmp_path: Path, request_file: Path) -> None:
+        out = tmp_path / "delegation.json"
+        ended = cli("keys", "delegate", "--request", request_file, "--uri", "//Alice", "--out", out)
+        assert ended.code == 0
+        assert read_delegation(out) == read_request(request_file).sign(ALICE)._replace(
+            delegation=read_delegation(out).delegation
+        )
+        shown = {line.split("  ")[0].strip(): line for line in ended.out.splitlines()}
+        assert "https://v.example" in shown["url"]
+        assert f"{log_name(LOG)}, 5 good events" in shown["predecessor"]
+        assert "UTC" in shown["not_after"]
+
+    def test_a_request_is_signed_by_nobody_else(self, cli: Cli, request_file: Path) -> None:
+        ended = cli("keys", "delegate", "--request", request_file, "--uri", "//Bob")
+        assert ended.code == 1
+        assert f"asks {ALICE.address} to sign, found {hotkey('//Bob').address}" in ended.error
+
+    @pytest.mark.parametrize("days", [-2, 400])
+    def test_a_time_that_nobody_should_sign_is_refused(self, cli: Cli, request_file: Path, days: int) -> None:
+        fields = json.loads(request_file.read_text())
+        end = int(time.time()) + days * DAY_S
+        request_file.write_text(json.dumps(fields | {"not_before": end - 60, "not_after": end}))
+        ended = cli("keys", "delegate", "--request", request_file, "--uri", "//Alice")
+        assert ended.code == 1
+        assert "expected an end within the next 366 days" in ended.error
+
+    @pytest.mark.parametrize("option", [("--url", "x"), ("--days", "2"), ("--log", "1"), ("--node-key", "01" * 32)])
+    def test_a_request_says_it_all(self, cli: Cli, request_file: Path, option: tuple[str, str]) -> None:
+        ended = cli("keys", "delegate", "--request", request_file, "--uri", "//Alice", *option)
+        assert ended.code == 2
+        assert f"--request says it all; leave out {option[0]}" in ended.err
 
     @pytest.mark.parametrize(
         "arguments",
@@ -158,3 +226,159 @@ class TestDelegate:
     )
     def test_what_is_missing_is_usage(self, cli: Cli, arguments: list[str]) -> None:
         assert cli("keys", "delegate", *arguments).code == 2
+
+
+class TestRequest:
+    """What a hotkey elsewhere is to sign, from the running daemon, else from its files."""
+
+    async def test_a_running_daemon_is_asked(self, ask: Ask, daemon: FakeDaemon, tmp_path: Path) -> None:
+        asked = DelegationRequest(NETWORK.id, LOG, None, "", 1, 2, None)
+        daemon.request = asked.fields()
+        ended = await ask("keys", "request", "--out", tmp_path / "request.json")
+        assert ended.code == 0
+        assert read_request(tmp_path / "request.json") == asked
+        assert "p2pnodes keys delegate --request request.json" in ended.out
+
+    async def test_days_go_before_the_daemons(self, ask: Ask, daemon: FakeDaemon, tmp_path: Path) -> None:
+        daemon.request = DelegationRequest(NETWORK.id, LOG, None, "", 1, 2, None).fields()
+        assert (await ask("keys", "request", "--out", tmp_path / "a.json")).code == 0
+        assert daemon.days == 30
+        assert (await ask("keys", "request", "--out", tmp_path / "b.json", "--days", 3)).code == 0
+        assert daemon.days == 3
+
+    async def test_a_daemon_that_refuses_is_not_passed_over(self, ask: Ask, daemon: FakeDaemon, tmp_path: Path) -> None:
+        daemon.refusal = WritesRefusedError("this daemon is an observer")
+        ended = await ask("keys", "request", "--out", tmp_path / "request.json")
+        assert ended.code == 1
+        assert "this daemon is an observer" in ended.error
+        assert not (tmp_path / "request.json").exists()
+
+    async def test_an_answer_of_another_form_is_one_line(self, ask: Ask, tmp_path: Path) -> None:
+        ended = await ask("keys", "request", "--out", tmp_path / "request.json")
+        assert ended.code == 1
+        assert "missing; expected a delegation request" in ended.error
+
+    def test_without_a_daemon_its_files_tell(self, cli: Cli, config: Path, tmp_path: Path) -> None:
+        ended = cli("keys", "request", "--config", config, "--out", tmp_path / "request.json")
+        assert ended.code == 0
+        assert "its files are asked instead" in ended.err
+        asked = read_request(tmp_path / "request.json")
+        assert asked.log.node_key == load_node_key(config.parent / "data" / "node.key").public_key
+        assert (asked.network_id, asked.hotkey, asked.predecessor) == (NETWORK.id, VALIDATOR.public_key, None)
+        assert abs(asked.not_after - time.time() - 30 * DAY_S) < 60
+
+    def test_without_a_node_key_one_is_made(self, cli: Cli, config: Path, tmp_path: Path) -> None:
+        path = config.parent / "data" / "node.key"
+        path.unlink()
+        path.parent.rmdir()
+        config.write_text(config.read_text().replace('hotkey_file = "hotkey.json"', ""))
+        assert cli("keys", "request", "--config", config, "--out", tmp_path / "request.json").code == 0
+        asked = read_request(tmp_path / "request.json")
+        assert (asked.log.node_key, asked.hotkey) == (load_node_key(path).public_key, None)
+
+    def test_the_way_there_and_back(self, cli: Cli, config: Path, tmp_path: Path) -> None:
+        config.write_text(config.read_text().replace('hotkey_file = "hotkey.json"', 'delegation_file = "back.json"'))
+        there, back = tmp_path / "request.json", tmp_path / "back.json"
+        assert cli("config", "check", "--config", config).code == 1  # the file is not there yet
+        assert cli("keys", "request", "--config", config, "--out", there).code == 0
+        assert cli("keys", "delegate", "--request", there, "--uri", "//validator0", "--out", back).code == 0
+        ended = cli("config", "check", "--config", config)
+        assert (ended.code, ended.err) == (0, "")
+
+
+class TestClose:
+    """Signed where the hotkey is, published where the daemon is."""
+
+    SIGN = ("keys", "close", "--uri", "//Alice", "--network-id", NETWORK.id.hex(), "--log", log_name(LOG))
+
+    @pytest.mark.parametrize(
+        ("options", "head"),
+        [(("--good", 0), None), (("--good", 10, "--last-id", "02" * 32), Head(9, b"\x02" * 32))],
+    )
+    def test_what_is_signed_is_in_the_file(
+        self, cli: Cli, tmp_path: Path, options: tuple[object, ...], head: Head | None
+    ) -> None:
+        out = tmp_path / "closing.json"
+        ended = cli(*self.SIGN, *options, "--out", out, "--json")
+        assert ended.code == 0
+        signed = read_closing(out)
+        assert ended.json == signed.fields()
+        assert (signed.network_id, signed.close[:3]) == (NETWORK.id, (LOG, head, ALICE.public_key))
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ("--good", 1),
+            ("--good", 0, "--last-id", "02" * 32),
+            ("--good", 1, "--last-id", "02"),
+            ("--good", -1),
+            ("--good", 0, "--log", "7"),
+        ],
+    )
+    def test_what_names_no_event_is_usage(self, cli: Cli, tmp_path: Path, options: tuple[object, ...]) -> None:
+        assert cli(*self.SIGN, *options, "--out", tmp_path / "closing.json").code == 2
+        assert not (tmp_path / "closing.json").exists()
+
+    async def test_a_running_daemon_gets_it(self, ask: Ask, daemon: FakeDaemon, tmp_path: Path) -> None:
+        signed = sign_closing(ALICE, NETWORK.id, LOG, None)
+        write_signed(tmp_path / "closing.json", signed)
+        ended = await ask("keys", "publish", tmp_path / "closing.json", "--json")
+        assert (ended.code, ended.json["good_events"]) == (0, 3)
+        assert daemon.closings == [signed.close]
+
+    async def test_one_that_was_changed_is_not_sent(self, ask: Ask, daemon: FakeDaemon, tmp_path: Path) -> None:
+        signed = sign_closing(ALICE, NETWORK.id, LOG, None)
+        (tmp_path / "closing.json").write_text(json.dumps(signed.fields() | {"log": log_name(LOG._replace(number=8))}))
+        ended = await ask("keys", "publish", tmp_path / "closing.json")
+        assert (ended.code, daemon.closings) == (1, [])
+
+
+class TestRotateAndRevoke:
+    """A running daemon is told."""
+
+    async def test_a_rotation_shows_the_new_key(self, ask: Ask, daemon: FakeDaemon) -> None:
+        ended = await ask("keys", "rotate", "--json")
+        assert (ended.code, daemon.rotated) == (0, 1)
+        assert ended.json == {"node_key": "01" * 32, "log": f"{'01' * 32}/9", "closed": log_name(LOG)}
+
+    @pytest.mark.parametrize(
+        ("options", "asked"),
+        [
+            ((), (None, None)),
+            (("--last", 1207), (None, 1207)),
+            (("--log", log_name(LOG), "--last", -1), (LOG, -1)),
+            (("--log", log_name(LOG).upper()), (LOG, None)),
+        ],
+    )
+    async def test_a_revocation_names_the_log_and_its_last_good_event(
+        self, ask: Ask, daemon: FakeDaemon, options: tuple[object, ...], asked: tuple[LogId | None, int | None]
+    ) -> None:
+        ended = await ask("keys", "revoke", *options)
+        assert ended.code == 0
+        assert daemon.revoked == [asked]
+        assert "closed_by" in ended.out
+
+    @pytest.mark.parametrize("options", [("--last", -2), ("--log", "7"), ("--log", f"{'0' * 64}/99999999999")])
+    async def test_what_is_no_log_or_event_is_usage(
+        self, ask: Ask, daemon: FakeDaemon, options: tuple[object, ...]
+    ) -> None:
+        assert (await ask("keys", "revoke", *options)).code == 2
+        assert daemon.revoked == []
+
+    @pytest.mark.parametrize("command", ["rotate", "revoke"])
+    async def test_a_refusal_is_one_line(self, ask: Ask, daemon: FakeDaemon, command: str) -> None:
+        daemon.refusal = WritesRefusedError("there is no hotkey at hand")
+        ended = await ask("keys", command)
+        assert ended.code == 1
+        assert "there is no hotkey at hand" in ended.error
+
+    @pytest.mark.parametrize("command", ["rotate", "revoke"])
+    def test_nobody_there_is_exit_code_3(self, cli: Cli, config: Path, command: str) -> None:
+        assert cli("keys", command, "--config", config).code == 3
+
+    def test_the_help_says_when_to_use_which(self, cli: Cli) -> None:
+        rotate = " ".join(cli("keys", "rotate", "--help").out.split())
+        revoke = " ".join(cli("keys", "revoke", "--help").out.split())
+        assert "Everything that the old one wrote stays good" in rotate
+        assert "When somebody else may have used the key, keys revoke" in rotate
+        assert "Miners' requests are not lost" in revoke

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from p2pnodes.chain.wallet import write_hotkey_file
+from p2pnodes.chain.wallet import wallet_hotkey_path, write_hotkey_file
 from p2pnodes.miner.client import MinerClient
 from tests.cli.conftest import Cli, Ended
 from tests.miner.fake_api import (
@@ -106,6 +106,17 @@ class TestAdd:
         write_hotkey_file(tmp_path / "hotkey", hotkey("//Bob"))
         api = await serve(answers(202, registered("u1")))
         assert (await run("add", server, "--hotkey-file", tmp_path / "hotkey", "--api", api.url)).code == 0
+        assert api.asked[0].headers["X-Chutes-Hotkey"] == hotkey("//Bob").address
+
+    async def test_a_wallets_hotkey_signs(
+        self, serve: Serve, run: Run, server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("p2pnodes.chain.wallet.WALLETS", tmp_path)
+        path = wallet_hotkey_path(tmp_path, "w", "h")
+        path.parent.mkdir(parents=True)
+        write_hotkey_file(path, hotkey("//Bob"))
+        api = await serve(answers(202, registered("u1")))
+        assert (await run("add", server, "--wallet", "w", "--hotkey", "h", "--api", api.url)).code == 0
         assert api.asked[0].headers["X-Chutes-Hotkey"] == hotkey("//Bob").address
 
     async def test_it_waits_for_the_vote(self, serve: Serve, run: Run, server: Path) -> None:
@@ -371,7 +382,28 @@ class TestFollow:
         ended = await run("follow", *ALICE, "--api", api.url)
         assert (ended.code, ended.error) == (1, f"{api.url} answered 404: Not Found")
 
-    @pytest.mark.parametrize("keys", [[], [*ALICE, "--hotkey", ADDRESS], [*ALICE, "--hotkey-file", "x"]])
+    async def test_a_wallets_hotkey_is_followed_by_its_name(
+        self, serve: Serve, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("p2pnodes.chain.wallet.WALLETS", tmp_path)
+        path = wallet_hotkey_path(tmp_path, "w", "h")
+        path.parent.mkdir(parents=True)
+        write_hotkey_file(path, hotkey("//Alice"))
+        api = await serve(events=[streams(self.SNAPSHOT)])
+        ended = await run("follow", "--wallet", "w", "--hotkey", "h", "--api", api.url, "--timeout", "0.2")
+        assert ended.code == 0
+        assert f"following {ADDRESS}" in ended.err
+
+    @pytest.mark.parametrize(
+        "keys",
+        [
+            [],
+            [*ALICE, "--hotkey", ADDRESS],
+            [*ALICE, "--hotkey-file", "x"],
+            ["--wallet", "w", "--hotkey-file", "x"],
+            [*ALICE, "--wallet", "w"],
+        ],
+    )
     async def test_there_is_exactly_one_miner(self, run: Run, keys: list[str]) -> None:
         ended = await run("follow", *keys, "--api", "http://127.0.0.1:1")
         assert ended.code == 2

@@ -8,14 +8,35 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
 
+from p2pnodes.chain.delegation import DelegationRequest, write_signed
+from p2pnodes.chain.wallet import load_node_key
 from p2pnodes.cli.output import duration
-from p2pnodes.config import setting_keys
+from p2pnodes.config import load_network_file, setting_keys
+from p2pnodes.model.events import LogId
 from tests.cli.conftest import Cli, Forbid
 from tests.support import NETWORK, hotkey
+
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
+Delegated = Callable[..., None]
+
+
+@pytest.fixture
+def delegated(config: Path) -> Delegated:
+    """Give the daemon a delegation file; some of what is signed may be changed."""
+
+    def delegated(*, signer: str = "//validator0", **changes: Any) -> None:
+        log = LogId(load_node_key(config.parent / "data" / "node.key").public_key, 1)
+        now_s = int(time.time())
+        asked = DelegationRequest(NETWORK.id, log, None, "", now_s - 60, now_s + 60, None)._replace(**changes)
+        write_signed(config.parent / "delegation.json", asked.sign(hotkey(signer)))
+        config.write_text(f'delegation_file = "delegation.json"\n{config.read_text()}')
+
+    return delegated
 
 
 class TestCheck:
@@ -83,6 +104,105 @@ class TestCheck:
         assert problem in ended.error
 
 
+class TestHotkey:
+    """The hotkey, or the delegation that stands in for it, must fit the daemon."""
+
+    def test_options_go_before_the_file(self, cli: Cli, config: Path, tmp_path: Path) -> None:
+        ended = cli("config", "check", "--config", config, "--hotkey-file", tmp_path / "absent")
+        assert ended.code == 1
+        assert ended.error.startswith(f"{tmp_path}/absent: no such file; expected a hotkey file")
+
+    def test_a_wrong_wallet_is_one_line_with_those_that_are_there(self, cli: Cli, config: Path, tmp_path: Path) -> None:
+        config.write_text(f'wallet_path = "wallets"\n{config.read_text()}')
+        (tmp_path / "wallets" / "validator" / "hotkeys").mkdir(parents=True)
+        ended = cli("config", "check", "--config", config, "--wallet", "vaildator")
+        assert ended.code == 1
+        assert ended.error.endswith(f"{tmp_path}/wallets holds the wallets validator")
+        ended = cli("config", "check", "--config", config, "--wallet", "validator")
+        assert ended.error.endswith("the wallet validator holds no hotkey")
+
+    def test_a_delegation_from_elsewhere_needs_no_hotkey(self, cli: Cli, config: Path, delegated: Delegated) -> None:
+        delegated()
+        config.write_text(re.sub('hotkey_file = ".*"', "", config.read_text()))
+        ended = cli("config", "check", "--config", config)
+        assert (ended.code, ended.err) == (0, "")
+
+    def test_a_public_hotkey_is_good_with_a_delegation_alone(
+        self, cli: Cli, config: Path, delegated: Delegated
+    ) -> None:
+        (config.parent / "hotkey.json").write_text(json.dumps({"ss58Address": hotkey("//validator0").address}))
+        ended = cli("config", "check", "--config", config)
+        assert ended.code == 1
+        assert "public only, no secret of" in ended.error
+        delegated()
+        ended = cli("config", "check", "--config", config)
+        assert (ended.code, ended.err) == (0, "")
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            (
+                {"network_id": bytes(16)},
+                f"for network {bytes(16).hex()}; expected {NETWORK.id.hex()}: make a new request",
+            ),
+            ({"log": LogId(bytes(32), 1)}, f"for node key {bytes(32).hex()}; expected "),
+            ({"signer": "//validator1"}, f"signed by {hotkey('//validator1').address}; expected "),
+            ({"not_before": 1, "not_after": 2}, "ended at 1970-01-01 00:00:02 UTC: make a new request"),
+        ],
+    )
+    def test_a_delegation_of_something_else_is_a_problem(
+        self, cli: Cli, config: Path, delegated: Delegated, changes: dict[str, Any], problem: str
+    ) -> None:
+        delegated(**changes)
+        ended = cli("config", "check", "--config", config, "--json")
+        assert ended.code == 1
+        (found,) = ended.json["problems"]
+        assert found.startswith(f"{config.parent}/delegation.json: {problem}")
+
+    def test_a_verifier_that_signs_needs_the_hotkey_here(self, cli: Cli, config: Path, delegated: Delegated) -> None:
+        delegated()
+        text = re.sub('hotkey_file = ".*"', "", config.read_text())
+        config.write_text(f'{text}\n[verify]\nverifier = "nvml"\n')
+        ended = cli("config", "check", "--config", config)
+        assert ended.code == 1
+        assert "which is not on this machine" in ended.error
+
+
+class TestNetworkFiles:
+    """A network file is told by its content, and shows what is hashed."""
+
+    def test_the_shipped_ones_pass(self, cli: Cli) -> None:
+        for name in ("finney", "testnet", "devnet"):
+            ended = cli("config", "check", CONFIGS / f"{name}.toml")
+            assert (ended.code, ended.err) == (0, "")
+
+    def test_its_id_and_what_is_hashed_are_shown(self, cli: Cli) -> None:
+        ended = cli("config", "check", CONFIGS / "finney.toml", "--json")
+        network = load_network_file(CONFIGS / "finney.toml").network
+        assert (ended.json["problems"], ended.json["network_id"]) == ([], network.id.hex())
+        assert ended.json["hashed"] == network.model_dump()
+        assert ended.json["not_hashed"].keys() == {"electorate.urls", "gossip.bootstrap"}
+        lines = [line.split()[:2] for line in cli("config", "check", CONFIGS / "finney.toml").out.splitlines()]
+        assert ["network", "id"] in lines
+        assert ["netuid", "yes"] in lines
+        assert ["electorate.urls", "no"] in lines
+
+    def test_a_file_goes_before_the_configuration(self, cli: Cli, config: Path) -> None:
+        ended = cli("config", "check", CONFIGS / "devnet.toml", "--config", config)
+        assert ended.out.endswith(f"{CONFIGS}/devnet.toml: no problems found\n")
+        assert cli("config", "check", config).out == f"{config}: no problems found\n"
+
+    def test_every_problem_is_a_line(self, cli: Cli, tmp_path: Path) -> None:
+        path = tmp_path / "network.toml"
+        path.write_text('genesis_hash = "00"\nnetuid = 64\ndata_dri = "x"\n[http]\nport = 1\n')
+        ended = cli("config", "check", path)
+        assert ended.code == 1
+        assert len(ended.err.splitlines()) == 3
+
+    def test_without_a_file_it_is_usage(self, cli: Cli) -> None:
+        assert cli("config", "check").code == 2
+
+
 class TestWarnings:
     """What works, but perhaps not as it was meant to: a line each on stderr, exit code 0."""
 
@@ -122,7 +242,47 @@ class TestWarnings:
     def test_no_hotkey(self, warnings: Callable[[], list[str]], config: Path) -> None:
         self.change(config, 'hotkey_file = ".*"', "")
         (line,) = warnings()
-        assert line.startswith("hotkey_file is not set: ")
+        assert line.startswith("neither wallet nor hotkey_file nor delegation_file is set: ")
+
+    def test_an_observer_needs_no_hotkey(self, warnings: Callable[[], list[str]], config: Path) -> None:
+        self.change(config, 'hotkey_file = ".*"', 'role = "observer"')
+        assert warnings() == []
+
+    def test_a_delegation_beside_the_hotkey(
+        self, warnings: Callable[[], list[str]], config: Path, delegated: Delegated
+    ) -> None:
+        delegated()
+        (line,) = warnings()
+        assert line.startswith("delegation_file is not used: the hotkey is on this machine")
+
+    def test_a_delegation_that_names_another_url(
+        self, warnings: Callable[[], list[str]], config: Path, delegated: Delegated
+    ) -> None:
+        delegated(url="https://v.example")
+        self.change(config, 'hotkey_file = ".*"', "")
+        (line,) = warnings()
+        assert "peers go by its URL, https://v.example, but http.url is unset" in line
+
+    @pytest.mark.parametrize(
+        ("urls", "found"),
+        [
+            (["wss://a", "wss://b"], []),
+            (["ws://127.0.0.1:9944"], []),
+            (["wss://a"], ["one endpoint, so nothing tells when it lies"]),
+            (["wss://a:1/geheim", "wss://a:2"], ["one endpoint", "others can read the credentials"]),
+            (["wss://a", "ws://geheim@b"], ["ws://***@b is not encrypted", "others can read the credentials"]),
+        ],
+    )
+    def test_a_chain_that_is_hard_to_trust(
+        self, warnings: Callable[[], list[str]], config: Path, urls: list[str], found: list[str]
+    ) -> None:
+        settings = tomllib.loads(config.read_text()) | {"electorate": {"urls": urls}}
+        config.write_text(tomli_w.dumps(settings))
+        config.chmod(0o644)
+        lines = warnings()
+        assert len(lines) == len(found)
+        assert all(text in line for text, line in zip(found, lines, strict=True))
+        assert "geheim" not in "".join(lines)
 
     def test_an_electorate_between_two_epochs(self, warnings: Callable[[], list[str]], config: Path) -> None:
         self.change(config.parent / "electorate.toml", "block = 100", "block = 250")
@@ -172,6 +332,22 @@ class TestShow:
         assert lines["gossip.bootstrap"] == "[]"
         assert lines["http.url"] == "-"
 
+    def test_credentials_of_the_chain_are_not_shown(self, cli: Cli, config: Path) -> None:
+        settings = tomllib.loads(config.read_text()) | {"electorate": {"urls": ["wss://u:geheim@h/geheim"]}}
+        config.write_text(tomli_w.dumps(settings))
+        for form in ([], ["--json"]):
+            out = cli("config", "show", "--config", config, *form).out
+            assert "wss://***@h/***" in out
+            assert "geheim" not in out
+
+    def test_a_network_file_is_an_origin(self, cli: Cli, config: Path) -> None:
+        settings = tomllib.loads(config.read_text())
+        network = {**settings.pop("network"), "gossip": {"allow_observers": True}}
+        (config.parent / "network.toml").write_text(tomli_w.dumps(network))
+        config.write_text(tomli_w.dumps({**settings, "network_file": "network.toml"}))
+        shown = {setting["key"]: setting for setting in cli("config", "show", "--config", config, "--json").json}
+        assert shown["gossip.allow_observers"]["origin"] == shown["network.netuid"]["origin"] == "network file"
+
     def test_secrets_are_not_shown(self, cli: Cli, config: Path) -> None:
         secret = json.loads((config.parent / "hotkey.json").read_text())["privateKey"]
         out = cli("config", "show", "--config", config).out + cli("config", "show", "--config", config, "--json").out
@@ -186,15 +362,24 @@ class TestShow:
 class TestRun:
     """What a validator gets wrong at the first start is one clear line."""
 
-    def run(self, config: Path) -> subprocess.CompletedProcess[str]:
-        arguments = [sys.executable, "-m", "p2pnodes", "run", "--config", str(config)]
+    def run(self, config: Path, *options: object) -> subprocess.CompletedProcess[str]:
+        arguments = [sys.executable, "-m", "p2pnodes", "run", "--config", str(config), *map(str, options)]
         return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=20)
 
-    def test_a_bad_setting(self, cli: Cli, config: Path) -> None:
+    def test_a_bad_setting(self, config: Path) -> None:
         config.write_text("[http]\n")
-        ended = cli("run", "--config", config)
-        assert ended.code == 1
-        assert "data_dir: missing" in ended.error
+        ended = self.run(config)
+        assert ended.returncode == 1
+        (line,) = ended.stderr.splitlines()
+        assert line.startswith("p2pnodes: error: ")
+        assert "data_dir: missing" in line
+
+    def test_a_wrong_wallet(self, config: Path, tmp_path: Path) -> None:
+        config.write_text(f'wallet_path = "wallets"\n{config.read_text()}')
+        (tmp_path / "wallets" / "validator").mkdir(parents=True)
+        ended = self.run(config, "--wallet", "vaildator")
+        assert ended.returncode == 1
+        assert ended.stderr.splitlines()[-1].endswith(f"{tmp_path}/wallets holds the wallets validator")
 
     def test_a_bad_hotkey_file(self, config: Path) -> None:
         (config.parent / "hotkey.json").chmod(0o644)

@@ -55,7 +55,11 @@ async def agree(devnet: Devnet) -> bool:
 
 
 def alice(api: str) -> UpstreamMiner:
-    return UpstreamMiner(hotkey("//Alice").secret_key[:32], api)
+    """//Alice, whose key comes from no seed of its own."""
+    client = UpstreamMiner(hotkey("//Alice").secret_key[:32], api)
+    client.public_key, client._secret_key = hotkey("//Alice").public_key, hotkey("//Alice").secret_key
+    client.address = hotkey("//Alice").address
+    return client
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -63,8 +67,6 @@ async def test_upstreams_miner_client_registers_polls_and_deletes_at_every_peer(
     devnet: Devnet, session: aiohttp.ClientSession, index: int
 ) -> None:
     client = alice(devnet.urls[index])
-    client.public_key, client._secret_key = hotkey("//Alice").public_key, hotkey("//Alice").secret_key
-    client.address = hotkey("//Alice").address
     assert "h100_sxm" in await client.supported(session)
     nodes = [gpu(next(UUIDS), place, verification_host="127.0.0.1", major=None, sxm=None) for place in range(8)]
     uuids = [node["uuid"] for node in nodes]

@@ -285,6 +285,41 @@ class TestSeveralApis:
         assert caught.value.failures == {dead: "Connection refused", api.url: "503: own head not heard yet"}
         assert len(api.asked) == 2
 
+    @pytest.mark.parametrize(
+        ("validators", "told"),
+        [
+            (["https://a.example", "https://b.example"], "; validators that may take it: https://a.example, "),
+            ([f"https://{name}.example" for name in "abcdefgh"], "https://b.example, https://c.example"),
+            ([], ""),
+            ("https://a.example", ""),
+            ([7, None], ""),
+            (["javascript:alert(1)"], ""),
+            (["https://a.example/\x1b[31m"], ""),
+            ([f"https://{'a' * 1_000}.example"], ""),
+        ],
+        ids=["two", "many", "none", "a text", "numbers", "no URL", "control characters", "long"],
+    )
+    async def test_other_validators_that_a_daemon_names_are_told(
+        self, serve: Serve, time: Time, validators: Any, told: str
+    ) -> None:
+        api = await serve(answers(503, {"detail": "this daemon is an observer", "validators": validators}))
+        async with miner(time, api.url, retries=0) as client:
+            with pytest.raises(ApiUnreachableError) as caught:
+                await client.add(BODY)
+        text = caught.value.failures[api.url]
+        assert text.startswith("503: this daemon is an observer")
+        assert told in text
+        assert bool(told) is (text != "503: this daemon is an observer")
+        assert len(text) < 200
+
+    async def test_an_api_that_is_asked_anyway_is_not_told(self, serve: Serve, time: Time) -> None:
+        dead = dead_url()
+        api = await serve(answers(503, {"detail": "starting", "validators": [f"{dead}/"]}))
+        async with miner(time, api.url, dead, retries=0) as client:
+            with pytest.raises(ApiUnreachableError) as caught:
+                await client.add(BODY)
+        assert caught.value.failures[api.url] == "503: starting"
+
     async def test_the_same_api_twice_is_asked_once_a_round(self, serve: Serve, time: Time) -> None:
         api = await serve(answers(503))
         async with miner(time, api.url, f"{api.url}/", retries=0) as client:

@@ -9,8 +9,9 @@ import pytest
 
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.errors import WritesRefusedError
-from p2pnodes.model.events import ABSTAIN, FAILED, VERIFIED
+from p2pnodes.model.events import ABSTAIN, FAILED, VERIFIED, Head, closing
 from p2pnodes.model.keys import NodeKey
+from p2pnodes.model.rendezvous import ranking
 from p2pnodes.store import checks
 from p2pnodes.store.checks import Check
 from p2pnodes.store.database import Commit, Database
@@ -19,7 +20,7 @@ from p2pnodes.store.ledger import Ledger
 from p2pnodes.verify import scheduler as scheduler_module
 from p2pnodes.verify.finding import Finding, VerifierUnavailableError
 from p2pnodes.verify.scheduler import NotCheckableError, Scheduler
-from p2pnodes.verify.turns import OVERDUE, RETRY_FIRST_MS, ranking
+from p2pnodes.verify.turns import OVERDUE, RETRY_FIRST_MS
 from p2pnodes.verify.verdicts import FAULT_FIRST_MS, FAULT_MAX_MS, record_verdict
 from p2pnodes.verify.verifier import Verifier
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, hotkey
@@ -139,6 +140,7 @@ async def running(database: Database, clock: Clock) -> AsyncIterator[Callable[..
             for claim_id in commit.new_claims:
                 scheduler.offer(claim_id)
             scheduler.voted(commit.voted)
+            scheduler.ended(commit.ended)
 
         database.on_commit = committed
         scheduler.start()
@@ -714,6 +716,54 @@ class TestAgain:
         assert len(verifier.checked) == 1
         clock.ms += SECOND_MS
         await eventually(say(2, database))
+
+
+class TestCut:
+    """Verdicts above the cut of the own log are made anew at once, and those of others are not this one's business."""
+
+    @pytest.fixture
+    async def scene(self, database: Database, running: Running) -> tuple[Scheduler, Scripted, StoredClaim]:
+        verifier = Scripted()
+        scheduler = running(verifier)
+        claim = await submit(database, "gpu-1")
+        await eventually(say(1, database))
+        await eventually(idle(scheduler))
+        return scheduler, verifier, claim
+
+    async def test_what_it_said_above_the_cut_is_said_again(
+        self, database: Database, scene: tuple[Scheduler, Scripted, StoredClaim]
+    ) -> None:
+        _, verifier, claim = scene
+        own = database.ledger.own_log
+        assert own is not None
+        close = closing(AUTHOR.hotkey, NETWORK.id, own, Head(1, (await database.event_ids(own, [1]))[1]))
+
+        def job(ledger: Ledger) -> None:
+            ledger.receive_proofs([close], NOW_MS)
+            ledger.open_log(1, Author("//validator0", number=1).delegation(), NOW_MS)
+
+        await database.write(job)
+        await eventually(say(2, database))
+        assert verifier.checked == [claim.claim_id] * 2
+        assert (await verdicts(database)) == [(VERIFIED, "")]
+
+    async def test_the_end_of_a_log_of_somebody_else_changes_nothing(
+        self, database: Database, scene: tuple[Scheduler, Scripted, StoredClaim]
+    ) -> None:
+        scheduler, verifier, _ = scene
+        await database.set_electorate(electorate(200, stakes={"//validator0": 100, "//validator1": 1}))
+        other = Author("//validator1")
+        first = other.delegate()
+        await database.receive(
+            [first, other.write(closing(other.hotkey, NETWORK.id, other.log, Head(0, first.id)))], NOW_MS
+        )
+        scans = scheduler.scans
+
+        async def scanned() -> bool:
+            return scheduler.scans > scans + 2
+
+        await eventually(scanned)
+        assert len(verifier.checked) == 1
 
 
 class TestDeleted:

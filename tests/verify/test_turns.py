@@ -17,8 +17,6 @@ from p2pnodes.verify.turns import (
     RETRY_FIRST_MS,
     Turns,
     first_ones,
-    place_of,
-    ranking,
     renew_ms,
     retry_ms,
     turns,
@@ -51,40 +49,8 @@ def at(found: Turns, now_ms: int) -> set[bytes]:
     return {validator for validator in found.order if found.begins_ms(validator, now_ms) == now_ms}
 
 
-class TestOrder:
-    """Stake-weighted rendezvous hashing: the same at every validator, fair by stake, and steady."""
-
-    @given(claim_ids, stake_tables)
-    def test_the_order_holds_everybody_once_whatever_the_order_of_the_table(
-        self, claim_id: bytes, stakes: dict[bytes, int]
-    ) -> None:
-        order = ranking(claim_id, stakes)
-        assert sorted(order) == sorted(stakes)
-        assert ranking(claim_id, dict(reversed(stakes.items()))) == order
-
-    @pytest.mark.parametrize("stakes", [[1] * 5, [40, 30, 20, 10], [1_000_000, 1, 1], [3, 0, 1]])
-    def test_a_validator_comes_first_as_often_as_its_share_of_the_stake(self, stakes: list[int]) -> None:
-        table = {bytes([index]) * 32: stake for index, stake in enumerate(stakes)}
-        draws = 4_000
-        first = Counter(ranking(digest(number.to_bytes(4, "big")), table)[0] for number in range(draws))
-        for key, stake in table.items():
-            share = stake / sum(stakes)
-            # Five standard deviations of a binomial; the draws are fixed, so this never flickers.
-            assert abs(first[key] / draws - share) <= 5 * (share * (1 - share) / draws) ** 0.5
-
-    @given(claim_ids, stake_tables, st.data())
-    def test_who_leaves_moves_nobody_else(self, claim_id: bytes, stakes: dict[bytes, int], data: st.DataObject) -> None:
-        gone = data.draw(st.sampled_from(sorted(stakes)))
-        left = {key: stake for key, stake in stakes.items() if key != gone}
-        assert ranking(claim_id, left) == tuple(key for key in ranking(claim_id, stakes) if key != gone)
-
-    @given(claim_ids, stake_tables, st.data())
-    def test_more_stake_never_means_a_later_place(
-        self, claim_id: bytes, stakes: dict[bytes, int], data: st.DataObject
-    ) -> None:
-        richer = data.draw(st.sampled_from(sorted(stakes)))
-        more = {**stakes, richer: stakes[richer] * 2 + 1}
-        assert place_of(ranking(claim_id, more), richer) <= place_of(ranking(claim_id, stakes), richer)
+class TestFirstOnes:
+    """They decide a vote when they agree."""
 
     @pytest.mark.parametrize(
         ("stakes", "count"),

@@ -1,0 +1,619 @@
+"""The author of the own log: what a daemon signs, when it may, and what it does when the log cannot go on.
+
+Rules 3, 4, 5 and 8 of design.md, and the life cycle of the node key, come down to three acts: open a log with a
+delegation that names its predecessor, close a log at its last good event, and write nothing in between. An ``Author``
+is tended every OWN_LOG_POLL_S and decides which is due; rotation and revocation are the same acts, asked for by the
+operator. Where the hotkey is elsewhere, what it must sign comes in files (``chain/delegation.py``).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+import structlog
+from nacl.utils import random as random_bytes
+
+from p2pnodes.chain.delegation import (
+    DAY_S,
+    DAYS_MAX,
+    DelegationRequest,
+    Predecessor,
+    SignedDelegation,
+    log_name,
+    read_delegation,
+    window,
+)
+from p2pnodes.chain.file import Watch
+from p2pnodes.chain.wallet import create_node_key, load_node_key
+from p2pnodes.config import Settings
+from p2pnodes.gossip.ownlog import Step, hear
+from p2pnodes.model.branches import Ends
+from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX, hlc_at, hlc_ms
+from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
+from p2pnodes.model.events import LOG_NUMBER_MAX, Close, Delegation, Head, LogId, closing
+from p2pnodes.model.keys import KEY_BYTES, Hotkey, NodeKey, ss58_encode
+from p2pnodes.model.validity import check_close
+from p2pnodes.store.database import Database
+from p2pnodes.store.ledger import Ledger
+
+log = structlog.get_logger("p2pnodes.author")
+
+REOPEN_BACKOFF_S: Final = 30.0
+"""Pause after a new log could not be opened."""
+
+FORKS_TOLD_MAX: Final = 4_096
+"""Logs of which it is remembered that their forks were told."""
+
+
+class Heard(Protocol):
+    """What peers say; the driver of gossip."""
+
+    def own_head_reports(self) -> dict[bytes, Head | None]:
+        """See ``Engine.own_head_reports``."""
+
+    def own_end_reports(self) -> set[bytes]:
+        """See ``Engine.own_end_reports``."""
+
+    def clock_offset_ms(self) -> int | None:
+        """See ``Engine.clock_offset_ms``."""
+
+
+class Author:
+    """Keeps the own log open, delegated to and unforked."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        *,
+        hotkey: Hotkey | None,
+        known: bytes | None,
+        node_key: NodeKey,
+        heard: Heard,
+        now_ms: Callable[[], int],
+    ) -> None:
+        """Take what writing needs; nothing is written yet.
+
+        Args:
+            database: Its ledger writes the own log.
+            settings: Where keys and delegations are.
+            hotkey: Signs delegations and closings; None when it is elsewhere.
+            known: Its public key, where that is known; its logs alone are continued.
+            node_key: Signs events; ``rotate`` replaces it.
+            heard: What peers say.
+            now_ms: Wall clock, Unix milliseconds.
+        """
+        self.node_key = node_key
+        self.delegation: tuple[LogId, Delegation] | None = None
+        """The own log and its latest delegation; None while there is none that may be written."""
+        self._database = database
+        self._settings = settings
+        self._hotkey = hotkey
+        self._known = known
+        self._heard_from = heard
+        self._now_ms = now_ms
+        self._watch = Watch(settings.delegation_file) if settings.delegation_file else None
+        self._brought: SignedDelegation | None = None
+        self._brought_error: str | None = None
+        self._hearing_since: float | None = None
+        self._heard = False
+        self._retry_at = 0.0
+        self._note = "starting"
+        self._refusal: str | None = None
+        self._news: frozenset[LogId] = frozenset()
+        self._found: dict[LogId, None] = {}
+        self._told: dict[LogId, None] = {}
+        self._busy = asyncio.Lock()
+
+    # -- what others ask ---------------------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> str | None:
+        """SS58 of the hotkey that this daemon speaks for, as far as it is known."""
+        hotkey = self.hotkey
+        return None if hotkey is None else ss58_encode(hotkey)
+
+    @property
+    def hotkey(self) -> bytes | None:
+        """The hotkey that this daemon speaks for, as far as it is known."""
+        if self._known is not None:
+            return self._known
+        if self.delegation is not None:
+            return self.delegation[1].hotkey
+        return None if self._brought is None else self._brought.delegation.hotkey
+
+    @property
+    def permitted(self) -> bool:
+        """Whether that hotkey holds a permit; without one its log is nobody's to report."""
+        return self.delegation is not None and self._database.electorate.permitted(self.delegation[1].hotkey)
+
+    def request(self, days: int) -> DelegationRequest:
+        """What a hotkey elsewhere is to sign next: a renewal while the own log can go on, else the next log."""
+        ledger = self._database.ledger
+        own = ledger.own_log
+        if own is not None and ledger.foreign_own is None and (held := ledger.delegation_of(own)) is not None:
+            return self._unsigned(own, held.predecessor, days)
+        before = self._before()
+        predecessor = None if before is None else (before, self._database.state.logs[before].counted)
+        return self._unsigned(self._next_log(self.node_key), predecessor, days)
+
+    def _unsigned(self, own: LogId, predecessor: Predecessor | None, days: int) -> DelegationRequest:
+        electorate_s = self._database.electorate.time_ms // 1000
+        return DelegationRequest(
+            self._settings.network.id,
+            own,
+            self.hotkey,
+            self._settings.http.url or "",
+            *window(self._now_s, days, electorate_s or None),
+            predecessor,
+        )
+
+    def found_fork(self, log_id: LogId) -> None:
+        """Note that this daemon has proved a fork itself, to be told in an ``evidence`` event: once for each log.
+
+        The proof itself spreads without one, and so do lower ones of the same log.
+        """
+        if log_id in self._news and log_id not in self._told:
+            self._told[log_id] = self._found[log_id] = None
+            if len(self._told) > FORKS_TOLD_MAX:
+                self._told.pop(next(iter(self._told)))
+
+    def ended(self, logs: Iterable[LogId]) -> None:
+        """Note the logs of whose ends more became known with the last commit."""
+        self._news = frozenset(logs)
+
+    # -- delegations -------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Speak for the own log that the database holds, or open one."""
+        self._look_for_brought()
+        self.take_up_log()
+        if self.delegation is None:
+            async with self._busy:
+                await self._open_log("there is no own log yet")
+
+    def take_up_log(self) -> None:
+        """Speak for the own log that the database holds, if there is one whose delegation still lives."""
+        ledger = self._database.ledger
+        own = ledger.own_log
+        delegation = ledger.delegation_of(own) if own else None
+        if own is None or delegation is None:
+            return
+        if self._known not in {None, delegation.hotkey}:
+            log.warning("hotkey_changed", before=ss58_encode(delegation.hotkey), now=self.address)
+            return
+        if self._hotkey is not None and self.stale(delegation):
+            delegation = self._sign(own, delegation.predecessor)
+        self.delegation = own, delegation
+
+    def stale(self, delegation: Delegation) -> bool:
+        """Whether less than half of a delegation's days are left, or it names another URL than this daemon has."""
+        half_s = self._settings.delegation_days * DAY_S / 2
+        return self._now_s > delegation.not_after - half_s or delegation.url != (self._settings.http.url or "")
+
+    def _sign(self, own: LogId, predecessor: Predecessor | None) -> Delegation:
+        """A delegation to the own log, signed now or brought in a file."""
+        if self._hotkey is None:
+            brought = self._brought
+            if brought is not None and brought.log == own and self._now_s < brought.delegation.not_after:
+                return brought.delegation
+            raise WritesRefusedError(
+                f"{self._brought_error or 'this daemon has no hotkey to delegate with'}: set wallet or hotkey_file, or "
+                f"have {log_name(own)} delegated to elsewhere (`p2pnodes keys request`, `keys delegate`) and set "
+                "delegation_file",
+                retry_after_s=60,
+            )
+        return self._unsigned(own, predecessor, self._settings.delegation_days).sign(self._hotkey).delegation
+
+    def _look_for_brought(self) -> None:
+        """Read the delegation file if it is new; a bad one is told once and changes nothing."""
+        if self._watch is None or not self._watch.changed():
+            return
+        try:
+            brought = read_delegation(self._watch.path)
+            self._require_ours(brought)
+        except ConfigError as error:
+            if str(error) != self._brought_error:
+                log.warning("delegation_not_read", error=str(error))
+            self._brought_error = str(error)
+            return
+        self._brought, self._brought_error = brought, None
+        log.info("delegation_read", log=str(brought.log), not_after=brought.delegation.not_after)
+
+    def _require_ours(self, brought: SignedDelegation) -> None:
+        path = self._settings.delegation_file
+        network_id = self._settings.network.id
+        if brought.network_id != network_id:
+            raise ConfigError(
+                f"{path}: for network {brought.network_id.hex()}; expected {network_id.hex()}: make a new request with "
+                "`p2pnodes keys request`"
+            )
+        if brought.log.node_key != self.node_key.public_key:
+            raise ConfigError(
+                f"{path}: for node key {brought.log.node_key.hex()}; expected {self.node_key.public_key.hex()}: make a "
+                "new request with `p2pnodes keys request`"
+            )
+        if self._known not in {None, brought.delegation.hotkey}:
+            raise ConfigError(
+                f"{path}: by hotkey {ss58_encode(brought.delegation.hotkey)}; expected {self.address}, whose wallet is "
+                "set: sign it with that one"
+            )
+
+    # -- opening and closing -----------------------------------------------------------------------------------------
+
+    def _next_log(self, node_key: NodeKey) -> LogId:
+        """The next own log. Its number is the time, so that it never meets one that a lost disk held.
+
+        A delegation that was brought names its log, and goes before the time while that log is new.
+        """
+        held = [log_id.number for log_id in self._database.state.logs if log_id.node_key == node_key.public_key]
+        brought = self._brought
+        if self._hotkey is None and brought is not None and brought.log not in self._database.state.logs:
+            return brought.log
+        return LogId(node_key.public_key, min(max([self._now_s, *(number + 1 for number in held)]), LOG_NUMBER_MAX))
+
+    def _before(self) -> LogId | None:
+        """The log of the own node key that was opened last."""
+        return max(self._database.ledger.own_logs(), default=None)
+
+    async def _open_log(
+        self, reason: str, ends: Mapping[LogId, Head | None] = MappingProxyType({}), *, doubled: bool = False
+    ) -> None:
+        """Open a new own log; what keeps it from being opened is told, and it is tried again later.
+
+        Args:
+            reason: For the operator.
+            ends: Logs to close, each with its last good event.
+            doubled: Another daemon may write with this node key. A fresh one keeps the two apart: peers hold one
+                session with each node key, and two daemons of one would take it from each other for ever.
+        """
+        try:
+            try:
+                await self._begin_log(reason, ends, fresh_key=doubled and self._hotkey is not None)
+            except ConfigError as error:
+                log.warning("node_key_not_replaced", error=str(error))
+                await self._begin_log(reason, ends, fresh_key=False)
+        except P2PNodesError as error:
+            self._note = f"no new log: {error}"
+            self._retry_at = time.monotonic() + REOPEN_BACKOFF_S
+            self._refuse_writes(self._note)
+            log.error("log_not_opened", reason=reason, error=str(error))
+
+    async def _begin_log(
+        self, reason: str, ends: Mapping[LogId, Head | None], *, fresh_key: bool, close_own: bool = False
+    ) -> LogId:
+        """Open a new own log that closes others: all in one commit, and the key file behind it.
+
+        Args:
+            reason: For the operator.
+            ends: Logs to close, each with its last good event.
+            fresh_key: Write with a new node key from now on.
+            close_own: Close the log before, too: with the last event that counts when the writer comes to it, so that
+                nothing that was acknowledged meanwhile is left out.
+
+        Raises:
+            ConfigError: The key file cannot be written; nothing has changed.
+            P2PNodesError: The log cannot be opened; nothing has changed.
+        """
+        path = self._settings.node_key_path
+        pending = pending_key_path(path)
+        if fresh_key:
+            pending.unlink(missing_ok=True)
+        node_key = create_node_key(pending) if fresh_key else self.node_key
+        own, before, network_id = self._next_log(node_key), self._before(), self._settings.network.id
+
+        def job(ledger: Ledger) -> tuple[Delegation, list[LogId]]:
+            last = None if before is None else ledger.counted(before)
+            closed = dict(ends)
+            if close_own and before is not None:
+                last = closed.setdefault(before, last)
+            closings = [closing(self._require_hotkey(), network_id, *each) for each in closed.items()]
+            delegation = self._sign(own, None if before is None else (before, closed.get(before, last)))
+            ledger.open_log(own.number, delegation, self._now_ms(), closings=closings, node_key=node_key)
+            return delegation, list(closed)
+
+        try:
+            delegation, closed = await self._database.write(job)
+        except P2PNodesError:
+            if fresh_key:  # whatever else ends this: it may be committed, and ``finish_rotation`` decides
+                pending.unlink(missing_ok=True)
+            raise
+        if fresh_key:  # a crash before this line is made good in the same way
+            pending.replace(path)
+            self.node_key = node_key
+        self.delegation = own, delegation
+        self._heard = True
+        log.info("log_opened", log=str(own), reason=reason, closes=[str(log_id) for log_id in closed])
+        self._refuse_writes(self._why_no_writes())
+        return own
+
+    def _require_hotkey(self) -> Hotkey:
+        if self._hotkey is None:
+            raise WritesRefusedError(
+                "this daemon has no hotkey to sign with: sign elsewhere with `p2pnodes keys close`, and hand the file "
+                "over with `p2pnodes keys publish`",
+                retry_after_s=60,
+            )
+        return self._hotkey
+
+    async def rotate(self, others: Mapping[LogId, Head | None] | None = None) -> LogId:
+        """Replace the node key: a new key in the key file, a new log that closes the old one.
+
+        Args:
+            others: Logs to close, each with its last good event. The own log ends with its head unless it is among
+                them.
+
+        Returns:
+            The log that was opened. The driver must be started anew, with ``node_key``.
+
+        Raises:
+            ConfigError: The key file cannot be written.
+            WritesRefusedError: There is no hotkey at hand, it holds no permit, or the log cannot be opened; nothing has
+                changed.
+        """
+        self._require_hotkey()
+        async with self._busy:
+            if self.delegation is not None and not self.permitted:
+                raise WritesRefusedError(self._why_no_writes() or "", retry_after_s=60)
+            return await self._begin_log(
+                "its operator rotates the node key", others or {}, fresh_key=True, close_own=True
+            )
+
+    async def close(self, log_id: LogId, last: int | None) -> Close:
+        """Close a log of the own hotkey, other than the one that is being written.
+
+        Args:
+            log_id: The log.
+            last: Seq of its last good event, -1 for none, None for the last that counts.
+
+        Raises:
+            ConfigError: It is not held, not the own hotkey's, or has no such event.
+            WritesRefusedError: There is no hotkey at hand, or nothing may be written now.
+        """
+        hotkey = self._require_hotkey()
+        head = await self.good_head(log_id, last)
+        close = closing(hotkey, self._settings.network.id, log_id, head)
+        await self._database.write(lambda ledger: ledger.append(lambda _: close, self._now_ms()))
+        log.warning("log_closed", log=str(log_id), good_events=0 if head is None else head.seq + 1)
+        return close
+
+    async def publish(self, close: Close) -> None:
+        """Write a closing that was signed elsewhere.
+
+        Raises:
+            ConfigError: Its signature does not hold, or the log is held and another hotkey's.
+            WritesRefusedError: Nothing may be written now.
+        """
+        if not check_close(self._settings.network.id, close):
+            raise ConfigError("the closing does not carry its hotkey's signature for this network: sign it anew")
+        held = self._database.state.logs.get(close.log)
+        if held is not None and held.hotkey != close.hotkey:
+            raise ConfigError(
+                f"log {close.log} is of hotkey {ss58_encode(held.hotkey)}; only that one can close it, and "
+                f"{ss58_encode(close.hotkey)} signed"
+            )
+        await self._database.write(lambda ledger: ledger.append(lambda _: close, self._now_ms()))
+        log.warning("log_closed", log=str(close.log), good_events=0 if close.head is None else close.head.seq + 1)
+
+    async def good_head(self, log_id: LogId, last: int | None) -> Head | None:
+        """The event that a closing names; see ``close``."""
+        held = self._database.state.logs.get(log_id)
+        if held is None:
+            raise ConfigError(f"log {log_name(log_id)} is not held here: see `p2pnodes events`")
+        if self.hotkey is not None and held.hotkey != self.hotkey:
+            raise ConfigError(
+                f"log {log_id} is of hotkey {ss58_encode(held.hotkey)}, which this daemon does not speak for"
+            )
+        if last is None:
+            return held.counted
+        if last < 0:
+            return None
+        ids = await self._database.event_ids(log_id, [last])
+        if last not in ids:
+            raise ConfigError(f"log {log_id} has no event at seq {last}; expected 0 to {held.head.seq}, or -1 for none")
+        return Head(last, ids[last])
+
+    # -- tending -----------------------------------------------------------------------------------------------------
+
+    async def tend(self) -> None:
+        """Do what is due for the own log, and say whether writes are taken."""
+        if time.monotonic() < self._retry_at or self._busy.locked():
+            return
+        async with self._busy:
+            await self._tend()
+
+    async def _tend(self) -> None:
+        ledger = self._database.ledger
+        self._look_for_brought()
+        if ledger.foreign_own is not None:
+            self._heard = False
+            await self._open_log(ledger.foreign_reason, doubled=True)
+        elif self.delegation is None:
+            await self._open_log("there is no own log that this daemon may write")
+        elif not self._heard and self.permitted:
+            await self._hear()
+        elif self._hotkey is not None and self._ahead_by_itself():
+            await self._leave_bad_events()
+        self._refuse_writes(self._why_no_writes())
+        if ledger.writes_refused is None:
+            await self._renew()
+            await self._tell_forks()
+
+    async def _renew(self) -> None:
+        ledger = self._database.ledger
+        own = ledger.own_log
+        delegation = ledger.delegation_of(own) if own else None
+        if own is None or delegation is None:
+            return
+        brought = self._brought
+        due = (
+            self.stale(delegation)
+            if self._hotkey is not None
+            else brought is not None and brought.log == own and brought.delegation.not_after > delegation.not_after
+        )
+        if due:
+            renewed = self._sign(own, delegation.predecessor)
+            await self._database.write(lambda ledger: ledger.renew(renewed, self._now_ms()))
+            self.delegation = own, renewed
+            log.info("delegation_renewed", log=str(own), not_after=renewed.not_after)
+
+    async def _tell_forks(self) -> None:
+        """Write ``evidence`` of the forks that this daemon has proved, each once."""
+        for log_id in list(self._found):
+            evidence = self._database.state.ends.get(log_id, Ends()).evidence
+            if evidence is not None:
+                await self._database.write(lambda ledger: ledger.append(lambda _: evidence, self._now_ms()))  # noqa: B023
+            del self._found[log_id]
+
+    async def _hear(self) -> None:
+        """Rule 4: hear the own head from more than half of the other enrolled stake before the first write."""
+        ledger = self._database.ledger
+        own_hotkey = self.hotkey
+        others = {hotkey: stake for hotkey, stake in ledger.weights.enrolled.items() if hotkey != own_hotkey}
+        own = ledger.own_log if self.delegation else None
+        held = ledger.state.logs.get(own) if own else None
+        reports = self._heard_from.own_head_reports()
+        ids = await self._database.event_ids(own, {head.seq for head in reports.values() if head}) if own else {}
+        if self._hearing_since is None:
+            self._hearing_since = time.monotonic()
+        hearing = hear(
+            held.head if held else None,
+            reports,
+            others,
+            int((time.monotonic() - self._hearing_since) * 1000),
+            ids=ids,
+            ended=self._heard_from.own_end_reports() if own else (),
+            alone=not any(stake for hotkey, stake in self._database.electorate.stakes.items() if hotkey != own_hotkey),
+        )
+        self._note = hearing.reason
+        if hearing.step is Step.GO_ON:
+            self._heard = True
+            log.info("own_head_heard", reason=hearing.reason)
+        elif hearing.step is Step.OPEN_NEW:
+            await self._open_log(hearing.reason, doubled=hearing.doubled)
+
+    # -- rule 8 ------------------------------------------------------------------------------------------------------
+
+    def _clock_trouble(self) -> str | None:
+        """What is wrong with the system clock, as far as others tell; None when nothing is."""
+        offset = self._heard_from.clock_offset_ms()
+        if offset is not None and abs(offset) > CLOCK_OFF_MS_MAX:
+            return (
+                f"the system clock is {-offset / 1000:+.1f} s off the median of the peers' clocks: at most "
+                f"{CLOCK_OFF_MS_MAX // 1000} s are allowed, set it right (NTP)"
+            )
+        ahead_ms = self._database.electorate.time_ms - self._now_ms()
+        if ahead_ms > CLOCK_OFF_MS_MAX:
+            return (
+                f"the system clock lies {ahead_ms / 1000:.0f} s before the time of the electorate's block: at most "
+                f"{CLOCK_OFF_MS_MAX // 1000} s are allowed, set it right (NTP)"
+            )
+        return None
+
+    def _ahead_by_itself(self) -> bool:
+        """Whether the clock is right again, and the own log holds events from when it ran ahead."""
+        own = self._database.ledger.own_log
+        held = self._database.state.logs.get(own) if own else None
+        return (
+            held is not None
+            and hlc_ms(held.prefix.hlc) > self._now_ms() + SKEW_AHEAD_MS_MAX
+            and self._clock_trouble() is None
+        )
+
+    async def _leave_bad_events(self) -> None:
+        """Close the own log below what was written while the clock ran ahead, and open a new one."""
+        own = self._database.ledger.own_log
+        assert own is not None
+        end = await self._database.last_event(own, hlc_at(self._now_ms()))
+        await self._open_log("the system clock ran ahead while the events behind it were written", {own: end})
+
+    # -- refusing ----------------------------------------------------------------------------------------------------
+
+    def _refuse_writes(self, reason: str | None) -> None:
+        """Refuse own writes for a reason, or take them again; the log tells each change."""
+        if reason is None and self._refusal is not None:
+            log.info("writes_allowed")
+        elif reason is not None and reason != self._refusal:
+            log.warning("writes_refused", reason=reason)
+        self._refusal = self._database.ledger.writes_refused = reason
+
+    def _why_no_writes(self) -> str | None:
+        if self.delegation is not None and not self.permitted:
+            return f"the hotkey {self.address} holds no validator permit at block {self._database.electorate.block}"
+        if not self._heard:
+            return self._note
+        ledger = self._database.ledger
+        if ledger.foreign_own is not None:
+            return ledger.foreign_reason
+        if self.delegation is not None and self._now_s > self.delegation[1].not_after:
+            return (
+                f"the delegation of {self.address} ended at {self.delegation[1].not_after} (Unix seconds), and there "
+                "is no hotkey to renew it with: set wallet or hotkey_file, or bring a new delegation_file"
+            )
+        if (trouble := self._clock_trouble()) is not None:
+            return trouble
+        if (ahead_ms := ledger.clock.ahead_ms(self._now_ms())) > SKEW_AHEAD_MS_MAX:
+            return (
+                f"the logical clock is {ahead_ms // 1000} s ahead of the system clock: an event was written while "
+                f"that ran ahead; at most {SKEW_AHEAD_MS_MAX // 1000} s are allowed, writes go on by themselves then"
+            )
+        return None
+
+    @property
+    def _now_s(self) -> int:
+        return self._now_ms() // 1000
+
+    def status(self) -> dict[str, Any] | None:
+        """The delegation for the operator, JSON-able; None without one."""
+        if self.delegation is None:
+            return None
+        delegation = self.delegation[1]
+        return {
+            "hotkey": ss58_encode(delegation.hotkey),
+            "url": delegation.url,
+            "not_before": delegation.not_before,
+            "not_after": delegation.not_after,
+            "signed": "here" if self._hotkey is not None else "elsewhere",
+            "error": self._brought_error,
+        }
+
+
+def observer_identity(
+    network_id: bytes, node_key: NodeKey, hotkey: Hotkey | None, now_s: int
+) -> tuple[LogId, Delegation]:
+    """Who an observer is to its peers: a log that is never written, delegated to by its hotkey or by one for the day.
+
+    Peers ask for a delegation in every handshake; an observer's carries no weight.
+    """
+    own = LogId(node_key.public_key, 0)
+    signer = hotkey or Hotkey.from_seed(random_bytes(KEY_BYTES))
+    request = DelegationRequest(network_id, own, None, "", *window(now_s, DAYS_MAX), None)
+    return own, request.sign(signer).delegation
+
+
+def pending_key_path(path: Path) -> Path:
+    """Where a rotation keeps the next node key until the database speaks for it."""
+    return path.with_name(f"{path.name}.next")
+
+
+def finish_rotation(path: Path, written_by: bytes | None) -> None:
+    """Make good a rotation that a crash cut in two: the key file follows the database.
+
+    Args:
+        path: The node key's file.
+        written_by: Node key of the log that the database wrote last; None when there is none.
+
+    Raises:
+        ConfigError: The next key's file cannot be read.
+    """
+    pending = pending_key_path(path)
+    if not pending.exists():
+        return
+    if written_by is not None and load_node_key(pending).public_key == written_by:
+        pending.replace(path)
+        log.warning("rotation_finished", file=str(path))
+    else:
+        pending.unlink()

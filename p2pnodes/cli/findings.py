@@ -1,0 +1,244 @@
+"""What ``config check`` finds in a configuration and the files that it names, or in a network file."""
+
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from p2pnodes.cli.output import duration, utc
+from p2pnodes.model.errors import P2PNodesError
+
+if TYPE_CHECKING:
+    from p2pnodes.chain.delegation import SignedDelegation
+    from p2pnodes.chain.wallet import HotkeyFile
+    from p2pnodes.config import Settings
+    from p2pnodes.model.electorate import Electorate
+    from p2pnodes.model.keys import NodeKey
+
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+_Found = TypeVar("_Found")
+
+
+class Findings(NamedTuple):
+    """What was found.
+
+    Attributes:
+        problems: What keeps a daemon from starting, a line each.
+        warnings: What works, but perhaps not as it was meant to, a line each.
+        shown: What else is told, JSON-able; of a network file its id, and what is hashed into that and what is not.
+    """
+
+    problems: list[str]
+    warnings: list[str]
+    shown: dict[str, Any]
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """What a path leads to, None when there is nothing.
+
+    Raises:
+        OSError: It cannot be told, as in another user's directory; ``Path.exists`` hides that in newer Pythons.
+    """
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def of_network_file(path: Path) -> Findings:
+    """Check a network file.
+
+    Raises:
+        InvalidSettingsError: It cannot be used; lists every problem.
+    """
+    from p2pnodes.config import load_network_file
+
+    network, defaults = load_network_file(path)
+    shown = {
+        "network_id": network.id.hex(),
+        "hashed": network.model_dump(mode="json"),
+        "not_hashed": {
+            f"{table}.{name}": value for table, values in defaults.items() for name, value in values.items()
+        },
+    }
+    return Findings([], [], shown)
+
+
+def of_configuration(config: Path, options: Mapping[str, Any]) -> Findings:
+    """Check a configuration and the files that it names.
+
+    Args:
+        config: The daemon's configuration.
+        options: Settings from the command line, see ``load_settings``.
+
+    Raises:
+        InvalidSettingsError: It cannot be read itself; lists every problem.
+    """
+    from p2pnodes.api.denied import read_denied
+    from p2pnodes.chain.delegation import read_delegation
+    from p2pnodes.chain.file import read_electorate
+    from p2pnodes.chain.wallet import load_hotkey, load_node_key, read_hotkey_file
+    from p2pnodes.config import load_settings
+    from p2pnodes.verify.exchange import Exchange
+    from p2pnodes.verify.verifier import Setup, make_verifier
+
+    settings = load_settings(config, options)
+    problems: list[str] = []
+
+    def checked(load: Callable[[Path], _Found], path: Path | None, *, optional: bool = False) -> _Found | None:
+        try:
+            return None if path is None or (optional and status_of(path) is None) else load(path)
+        except P2PNodesError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{path}: cannot be looked for ({error.strerror}); run this as the daemon's user")
+        return None
+
+    electorate = checked(read_electorate, settings.electorate.file)
+    elsewhere = settings.delegation_file is not None
+    hotkey = checked(read_hotkey_file, settings.hotkey_path)
+    if hotkey is not None and hotkey.hotkey is None and not elsewhere:
+        checked(load_hotkey, settings.hotkey_path)  # says why a public part is not enough
+    node_key = checked(load_node_key, settings.node_key_path, optional=settings.node_key_file is None)
+    delegation = checked(read_delegation, settings.delegation_file)
+    if delegation is not None:
+        problems += _delegation_problems(settings, delegation, node_key, hotkey)
+    checked(read_denied, settings.api.deny_file)
+    signing = hotkey is not None and hotkey.hotkey is not None
+    if settings.role == "validator" and (signing or elsewhere):  # without one nothing is verified
+        exchange = Exchange(allow_private=settings.api.allow_private_hosts, online=lambda: True)
+        key = None if hotkey is None else hotkey.hotkey
+        setup = Setup(settings.verify, key, settings.network, exchange, time.time, os.urandom)
+        checked(lambda _: make_verifier(settings.verify.verifier, setup), config)
+    problem, warning = _data_dir_findings(settings.data_dir)
+    warnings = _hotkey_warnings(settings, hotkey, delegation, electorate)
+    warnings += _chain_warnings(settings)
+    if electorate is not None:
+        warnings += _electorate_warnings(settings, electorate)
+    return Findings(problems + problem, warnings + warning, {})
+
+
+def _delegation_problems(
+    settings: "Settings", signed: "SignedDelegation", node_key: "NodeKey | None", hotkey: "HotkeyFile | None"
+) -> list[str]:
+    """Why a daemon cannot use its delegation file, though it is well signed."""
+    from p2pnodes.model.keys import ss58_encode
+
+    path, delegation, now_s = settings.delegation_file, signed.delegation, time.time()
+    advice = "make a new request with `p2pnodes keys request`"
+    problems: list[str] = []
+    if signed.network_id != settings.network.id:
+        problems.append(
+            f"{path}: for network {signed.network_id.hex()}; expected {settings.network.id.hex()}: {advice}"
+        )
+    if node_key is not None and signed.log.node_key != node_key.public_key:
+        problems.append(
+            f"{path}: for node key {signed.log.node_key.hex()}; expected {node_key.public_key.hex()}: {advice}"
+        )
+    if hotkey is not None and hotkey.public_key != delegation.hotkey:
+        problems.append(
+            f"{path}: signed by {ss58_encode(delegation.hotkey)}; expected {hotkey.address}, the configured hotkey"
+        )
+    if now_s >= delegation.not_after:
+        problems.append(f"{path}: ended at {utc(delegation.not_after)}: {advice}")
+    return problems
+
+
+def _hotkey_warnings(
+    settings: "Settings",
+    hotkey: "HotkeyFile | None",
+    delegation: "SignedDelegation | None",
+    electorate: "Electorate | None",
+) -> list[str]:
+    """What keeps this daemon from voting and writing."""
+    from p2pnodes.model.keys import ss58_encode
+
+    if settings.role == "observer":
+        return []
+    warnings: list[str] = []
+    if settings.hotkey_path is None and settings.delegation_file is None:
+        warnings.append(
+            "neither wallet nor hotkey_file nor delegation_file is set: the daemon serves and gossips, but cannot open "
+            "a log, renew its delegation or vote"
+        )
+    if hotkey is not None and hotkey.hotkey is not None and settings.delegation_file is not None:
+        warnings.append("delegation_file is not used: the hotkey is on this machine, and signs by itself")
+    public_key = hotkey.public_key if hotkey is not None else delegation and delegation.delegation.hotkey
+    if public_key is not None and electorate is not None and not electorate.permitted(public_key):
+        warnings.append(
+            f"the hotkey {ss58_encode(public_key)} holds no permit in {settings.electorate.file}: nothing that this "
+            "daemon writes would count"
+        )
+    if delegation is not None and (delegation.delegation.url or None) != settings.http.url:
+        warnings.append(
+            f"{settings.delegation_file}: peers go by its URL, {delegation.delegation.url or 'none'}, "
+            f"but http.url is {settings.http.url or 'unset'}: make a new request with `p2pnodes keys request`"
+        )
+    return warnings
+
+
+def _chain_warnings(settings: "Settings") -> list[str]:
+    """What makes the chain's endpoints worth less than they could be."""
+    from p2pnodes.model.addresses import without_credentials
+
+    urls = settings.electorate.urls
+    hosts = {urlsplit(url).hostname for url in urls}
+    warnings: list[str] = []
+    if urls and len(hosts) < 2 and not hosts <= _LOOPBACK:
+        warnings.append(
+            "electorate.urls: one endpoint, so nothing tells when it lies or stands still; "
+            "give a second one of another operator"
+        )
+    warnings += [
+        f"electorate.urls: {without_credentials(url)} is not encrypted: whoever is in between can change what it says; "
+        "use wss://"
+        for url in urls
+        if url.startswith("ws://") and urlsplit(url).hostname not in _LOOPBACK
+    ]
+    if any("***" in without_credentials(url) for url in urls) and settings.origins.get("electorate.urls") == "file":
+        mode = stat.S_IMODE(settings.config_file.stat().st_mode)
+        if mode & stat.S_IROTH:
+            warnings.append(
+                f"{settings.config_file}: others can read the credentials in electorate.urls (mode {mode:04o}): run "
+                f"`chmod o= {settings.config_file}`"
+            )
+    return warnings
+
+
+def _electorate_warnings(settings: "Settings", electorate: "Electorate") -> list[str]:
+    """What makes an electorate look old, or like one of another network."""
+    file, network = settings.electorate.file, settings.network
+    warnings: list[str] = []
+    if electorate.block % network.epoch_blocks:
+        warnings.append(
+            f"{file}: block {electorate.block} is no multiple of network.epoch_blocks, {network.epoch_blocks}"
+        )
+    age_s = time.time() - electorate.time_ms / 1000
+    if age_s > network.verdict_ttl_s:
+        warnings.append(
+            f"{file}: {duration(age_s)} old, but verdicts lapse after {duration(network.verdict_ttl_s)} "
+            "(network.verdict_ttl_s): write a newer one"
+        )
+    return warnings
+
+
+def _data_dir_findings(data_dir: Path) -> tuple[list[str], list[str]]:
+    """Whether the data directory, or the nearest directory in which it would be made, can be written.
+
+    A path that leads through a file is a problem for everybody; what this user may not do, the daemon's perhaps may.
+    """
+    nearest = data_dir
+    try:
+        while (status := status_of(nearest)) is None:
+            nearest = nearest.parent
+    except OSError as error:
+        return [], [f"data_dir {data_dir}: cannot be looked into by this user ({error.strerror})"]
+    if not stat.S_ISDIR(status.st_mode):
+        return [f"data_dir {data_dir}: {nearest} is no directory; choose another"], []
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return [], [f"data_dir {data_dir}: {nearest} cannot be written by this user; the daemon's must be able to"]
+    return [], []

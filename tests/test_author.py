@@ -1,0 +1,485 @@
+"""The own log of a running daemon: who may write it, under which key, and how it ends and begins anew."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from p2pnodes import author as author_module
+from p2pnodes import daemon as daemon_module
+from p2pnodes.author import finish_rotation, pending_key_path
+from p2pnodes.chain.delegation import SignedDelegation, parse_request, write_signed
+from p2pnodes.chain.wallet import create_node_key, load_node_key
+from p2pnodes.config import load_settings
+from p2pnodes.daemon import Daemon
+from p2pnodes.model.errors import ConfigError, StoreError, WritesRefusedError
+from p2pnodes.model.events import Delegation, Head, LogId, closing, delegate
+from p2pnodes.store import ledger as ledger_module
+from p2pnodes.store.database import Database
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.ownlog import written_by
+from tests.support import Author, hotkey
+from tests.test_daemon import VALIDATOR, config, running, until
+
+__all__ = ["config"]  # the fixture
+
+DAY_S = 86_400
+
+
+@pytest.fixture
+def hotkey_elsewhere(config: Path) -> Path:
+    """The same configuration without the hotkey."""
+    text = config.read_text().replace('hotkey_file = "hotkey"', 'delegation_file = "delegation.json"')
+    config.write_text(text)
+    (config.parent / "hotkey").unlink()
+    return config
+
+
+class Clock:
+    """The system clock of a daemon in this process; ``ahead_s`` is what is wrong with it."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def __call__(self) -> int:
+        return int((time.time() + self.ahead_s) * 1000)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(daemon_module, "now_ms", clock)
+    return clock
+
+
+def delegation(*, begun_days_ago: int, days_left: float, url: str = "") -> Delegation:
+    now_s = int(time.time())
+    return delegate(
+        VALIDATOR, bytes(16), LogId(bytes(32), 0), url=url,
+        not_before=now_s - begun_days_ago * DAY_S, not_after=now_s + int(days_left * DAY_S),
+    )  # fmt: skip
+
+
+def own(daemon: Daemon) -> LogId:
+    log_id = daemon._database.ledger.own_log
+    assert log_id is not None
+    return log_id
+
+
+def key_file(daemon: Daemon) -> bytes:
+    return load_node_key(daemon.settings.node_key_path).public_key
+
+
+def author(daemon: Daemon) -> author_module.Author:
+    assert daemon._author is not None
+    return daemon._author
+
+
+async def write(daemon: Daemon) -> None:
+    """Any own event."""
+    ledger = daemon._database.ledger
+    held = ledger.delegation_of(own(daemon))
+    assert held is not None
+    await daemon._database.write(lambda ledger: ledger.renew(held, daemon_module.now_ms()))
+
+
+class TestDelegation:
+    """It is renewed when half of its days are left, and for no other reason than a new URL."""
+
+    async def test_a_fresh_one_is_not_renewed_however_far_back_it_begins(self, config: Path) -> None:
+        """It begins before the electorate's time, which may be a year old."""
+        async with running(config) as daemon:
+            assert not author(daemon).stale(delegation(begun_days_ago=400, days_left=30))
+
+    async def test_one_with_less_than_half_of_its_days_left_is_renewed(self, config: Path) -> None:
+        async with running(config) as daemon:
+            assert not author(daemon).stale(delegation(begun_days_ago=14, days_left=15.1))
+            assert author(daemon).stale(delegation(begun_days_ago=16, days_left=14.9))
+
+    async def test_another_url_is_announced_at_once(self, config: Path) -> None:
+        async with running(config) as daemon:
+            assert author(daemon).stale(delegation(begun_days_ago=0, days_left=30, url="http://192.0.2.1"))
+
+    async def test_one_that_ended_without_a_hotkey_to_renew_it_is_no_secret(self, config: Path) -> None:
+        async with running(config) as daemon:
+            writing = author(daemon)
+            assert writing.delegation is not None
+            log_id, held = writing.delegation
+            writing._hotkey = None
+            writing.delegation = log_id, held._replace(not_after=int(time.time()) - 1)
+            await until(lambda: any("no hotkey to renew it with" in reason for reason in daemon.readiness()))
+
+    async def test_a_first_log_that_cannot_be_opened_is_tried_again(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        attempts = 0
+        open_log = Ledger.open_log
+
+        def failing_twice(ledger: Ledger, *arguments: Any, **more: Any) -> Any:
+            nonlocal attempts
+            attempts += 1
+            if attempts <= 2:
+                raise WritesRefusedError("the disk is full")
+            return open_log(ledger, *arguments, **more)
+
+        monkeypatch.setattr(Ledger, "open_log", failing_twice)
+        monkeypatch.setattr(author_module, "REOPEN_BACKOFF_S", 0.05)
+        async with running(config) as daemon:
+            assert any("the disk is full" in reason for reason in daemon.readiness())
+            await until(lambda: not daemon.readiness())
+        assert attempts == 3
+
+
+class TestAHotkeyElsewhere:
+    """Its signatures come in a file; until one does, nothing is written, and the operator is told what to do."""
+
+    def bring(self, daemon: Daemon, **changes: Any) -> SignedDelegation:
+        """Sign what the daemon asks for, where the hotkey is."""
+        request = author(daemon).request(30)._replace(**changes)
+        asked = parse_request(SignedRequest(request), "request")
+        signed = asked.sign(VALIDATOR)
+        path = daemon.settings.delegation_file
+        assert path is not None
+        path.unlink(missing_ok=True)
+        write_signed(path, signed)
+        return signed
+
+    async def test_a_delegation_that_is_brought_opens_the_log(
+        self, hotkey_elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(author_module, "REOPEN_BACKOFF_S", 0.05)
+        async with running(hotkey_elsewhere) as daemon:
+            assert any("keys request" in reason for reason in daemon.readiness())
+            signed = self.bring(daemon)
+            await until(lambda: not daemon.readiness())
+            assert own(daemon) == signed.log
+            assert author(daemon).hotkey == VALIDATOR.public_key
+            assert daemon.status()["delegation"]["signed"] == "elsewhere"
+            await until(lambda: daemon._scheduler is not None)
+
+    async def test_a_later_one_renews_it(self, hotkey_elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(author_module, "REOPEN_BACKOFF_S", 0.05)
+        async with running(hotkey_elsewhere) as daemon:
+            first = self.bring(daemon)
+            await until(lambda: not daemon.readiness())
+            later = self.bring(daemon, not_after=first.delegation.not_after + 5 * DAY_S)
+            await until(lambda: daemon.status()["delegation"]["not_after"] == later.delegation.not_after)
+            assert own(daemon) == first.log
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"network_id": bytes(16)}, "for network"),
+            ({"log": LogId(bytes(32), 1)}, "for node key"),
+        ],
+    )
+    async def test_one_for_something_else_is_refused_in_words(
+        self, hotkey_elsewhere: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], problem: str
+    ) -> None:
+        monkeypatch.setattr(author_module, "REOPEN_BACKOFF_S", 0.05)
+        async with running(hotkey_elsewhere) as daemon:
+            self.bring(daemon, **changes)
+            await until(lambda: any(problem in reason for reason in daemon.readiness()))
+            self.bring(daemon)
+            await until(lambda: not daemon.readiness())
+
+    async def test_a_verifier_that_signs_its_checks_does_not_start_without_it(self, hotkey_elsewhere: Path) -> None:
+        text = hotkey_elsewhere.read_text() + '\n[verify]\nverifier = "nvml"\n'
+        hotkey_elsewhere.write_text(text)
+        monkey_settings = load_settings(hotkey_elsewhere)
+        daemon = Daemon(monkey_settings)
+        with pytest.raises(ConfigError, match="not on this machine"):
+            await daemon._start_verifying(VALIDATOR.public_key)
+        await daemon._stack.aclose()
+
+    async def test_it_cannot_rotate_and_is_told_how(self, hotkey_elsewhere: Path) -> None:
+        async with running(hotkey_elsewhere) as daemon:
+            with pytest.raises(WritesRefusedError, match="keys close"):
+                await daemon.rotate_key()
+
+
+def SignedRequest(request: Any) -> bytes:  # noqa: N802 - reads as what it makes
+    """The bytes of a request's file."""
+    import orjson
+
+    return orjson.dumps(request.fields())
+
+
+class TestRotation:
+    """A new key, a new log, the old one closed at its head; and at no moment another key in the file than in use."""
+
+    async def test_the_old_log_is_closed_at_its_head_and_the_new_one_follows_it(self, config: Path) -> None:
+        async with running(config) as daemon:
+            await write(daemon)
+            before, head = own(daemon), daemon._database.state.logs[own(daemon)].head
+            answer = await daemon.rotate_key()
+            after = own(daemon)
+            assert after.node_key == key_file(daemon) == author(daemon).node_key.public_key
+            assert answer["log"] == f"{after.node_key.hex()}/{after.number}"
+            held = daemon._database.state.logs[before]
+            assert (held.cut, held.counted) == (head.seq + 1, head)
+            renewed = daemon._database.ledger.delegation_of(after)
+            assert renewed is not None
+            assert renewed.predecessor == (before, head)
+            await until(lambda: not daemon.readiness())
+            await write(daemon)
+        async with running(config) as daemon:
+            assert own(daemon) == after
+
+    async def test_a_key_file_that_cannot_be_written_changes_nothing(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running(config) as daemon:
+            before, key = own(daemon), key_file(daemon)
+
+            def refuse(path: Path) -> Any:
+                raise ConfigError(f"{path}: read-only")
+
+            monkeypatch.setattr(author_module, "create_node_key", refuse)
+            with pytest.raises(ConfigError, match="read-only"):
+                await daemon.rotate_key()
+            assert (own(daemon), key_file(daemon)) == (before, key)
+            await write(daemon)
+
+    async def test_a_log_that_cannot_be_opened_leaves_the_old_key(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running(config) as daemon:
+            before, key = own(daemon), key_file(daemon)
+
+            def refuse(*_: Any, **__: Any) -> Any:
+                raise WritesRefusedError("the disk is full")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Ledger, "open_log", refuse)
+                with pytest.raises(WritesRefusedError, match="the disk is full"):
+                    await daemon.rotate_key()
+            assert (own(daemon), key_file(daemon)) == (before, key)
+            assert not pending_key_path(daemon.settings.node_key_path).exists()
+            await until(lambda: not daemon.readiness())
+            await write(daemon)
+
+    async def test_a_crash_behind_the_commit_is_made_good_at_the_start(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running(config) as daemon:
+            old = key_file(daemon)
+
+            def crash(*_: Any) -> Any:
+                raise KeyboardInterrupt
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "replace", crash)
+                with pytest.raises(KeyboardInterrupt):
+                    await daemon.rotate_key()
+            assert key_file(daemon) == old
+            after = own(daemon)
+        async with running(config) as daemon:
+            assert own(daemon) == after
+            assert key_file(daemon) == after.node_key
+
+    def test_a_crash_before_the_commit_leaves_nothing(self, tmp_path: Path) -> None:
+        path = tmp_path / "node.key"
+        key = create_node_key(path)
+        create_node_key(pending_key_path(path))
+        finish_rotation(path, key.public_key)
+        assert load_node_key(path).public_key == key.public_key
+        assert not pending_key_path(path).exists()
+
+    def test_who_wrote_is_unknown_where_there_is_no_database(self, tmp_path: Path) -> None:
+        assert written_by(tmp_path / "absent.db") is None
+        (tmp_path / "none.db").write_bytes(b"no database at all, but as long as its header would be" * 9)
+        with pytest.raises(StoreError, match="cannot read the database"):
+            written_by(tmp_path / "none.db")
+
+
+class TestRevocation:
+    """A log ends where its hotkey says, and the key that may be stolen is not used again."""
+
+    async def test_the_own_log_ends_at_the_named_event_under_a_new_key(self, config: Path) -> None:
+        async with running(config) as daemon:
+            before, key = own(daemon), key_file(daemon)
+            await write(daemon)
+            await write(daemon)
+            answer = await daemon.revoke(None, 0)
+            assert answer["good_events"] == 1
+            assert daemon._database.state.logs[before].cut == 1
+            assert key_file(daemon) != key
+            await until(lambda: not daemon.readiness())
+            await write(daemon)
+
+    async def test_another_log_of_the_hotkey_is_closed_by_the_own_one(self, config: Path) -> None:
+        async with running(config) as daemon:
+            lost = own(daemon)
+            await write(daemon)
+        (config.parent / "data" / "node.key").unlink()
+        async with running(config) as daemon:
+            here, key = own(daemon), key_file(daemon)
+            assert here.node_key != lost.node_key
+            await until(lambda: not daemon.readiness())
+            answer = await daemon.revoke(lost, -1)
+            assert answer["good_events"] == 0
+            assert daemon._database.state.logs[lost].counted is None
+            assert (own(daemon), key_file(daemon)) == (here, key)
+
+    @pytest.mark.parametrize(
+        ("last", "problem"), [(99, "no event at seq 99; expected 0 to 0"), (None, "is not held here")]
+    )
+    async def test_what_does_not_exist_is_refused_in_words(self, config: Path, last: int | None, problem: str) -> None:
+        async with running(config) as daemon:
+            log_id = own(daemon) if last is not None else LogId(bytes(32), 1)
+            with pytest.raises(ConfigError, match=problem):
+                await daemon.revoke(log_id, last)
+
+    async def test_a_closing_of_anothers_log_is_refused(self, config: Path) -> None:
+        async with running(config) as daemon:
+            stranger = closing(hotkey("//Eve"), daemon.settings.network.id, own(daemon), None)
+            with pytest.raises(ConfigError, match="only that one can close it"):
+                await daemon.publish_closing(stranger)
+            forged = closing(VALIDATOR, bytes(16), own(daemon), None)
+            with pytest.raises(ConfigError, match="does not carry its hotkey's signature"):
+                await daemon.publish_closing(forged)
+            assert daemon._database.state.ends == {}
+
+    async def test_a_closing_of_the_own_log_that_was_signed_elsewhere_opens_the_next_one(self, config: Path) -> None:
+        async with running(config) as daemon:
+            before = own(daemon)
+            head = daemon._database.state.logs[before].head
+            close = closing(VALIDATOR, daemon.settings.network.id, before, Head(*head))
+            await daemon.publish_closing(close)
+            await until(lambda: daemon._database.ledger.own_log not in {None, before})
+            await until(lambda: not daemon.readiness())
+            assert daemon._database.state.logs[before].cut == head.seq + 1
+
+
+class TestAClockThatRanAhead:
+    """Rule 8: nothing is written on it, and what was is left behind once it is right again."""
+
+    async def test_the_log_is_closed_below_what_was_written_meanwhile(self, config: Path, clock: Clock) -> None:
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            before = own(daemon)
+            good = daemon._database.state.logs[before].head
+            clock.ahead_s = 300
+            await write(daemon)
+            clock.ahead_s = 0
+            await until(lambda: daemon._database.ledger.own_log not in {None, before})
+            await until(lambda: not daemon.readiness())
+            held = daemon._database.state.logs[before]
+            assert held.counted == good
+            await write(daemon)
+
+    async def test_a_clock_that_went_back_by_less_is_waited_for(self, config: Path, clock: Clock) -> None:
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            before = own(daemon)
+            clock.ahead_s = 30
+            await write(daemon)
+            clock.ahead_s = 0
+            await author(daemon).tend()
+            await write(daemon)
+            assert own(daemon) == before
+
+
+class TestPermit:
+    """A daemon does not start as the validator that it is not."""
+
+    async def test_a_hotkey_without_a_permit_is_told_and_ends_the_start(self, config: Path) -> None:
+        content = {
+            "block": 100,
+            "time": int(time.time()),
+            "validators": [{"hotkey": hotkey("//other").address, "stake": 1}],
+        }
+        (config.parent / "electorate.toml").write_text(tomli_w.dumps(content))
+        with pytest.raises(ConfigError, match=r"holds no validator permit on netuid 64 .* not registered there either"):
+            async with running(config):
+                pass
+
+
+class TestWhatRunsMeanwhile:
+    """Writes that are acknowledged while the log changes count, and a stop in the middle loses no key."""
+
+    async def test_a_rotation_closes_behind_every_write_that_came_before_it(self, config: Path) -> None:
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            before = own(daemon)
+            over = asyncio.Event()
+
+            async def keep_writing() -> None:
+                while not over.is_set():
+                    await write(daemon)
+
+            writing = [asyncio.create_task(keep_writing()) for _ in range(3)]
+            await until(lambda: daemon._database.state.logs[before].head.seq > 20)
+            await daemon.rotate_key()
+            over.set()
+            await asyncio.gather(*writing, return_exceptions=True)
+            held = daemon._database.state.logs[before]
+            assert held.counted == held.head
+
+    async def test_a_stop_while_the_key_is_committed_leaves_it_to_the_next_start(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running(config) as daemon:
+            old = key_file(daemon)
+            commit = Database.write
+
+            async def commit_and_stop(database: Database, job: Any) -> Any:
+                await commit(database, job)
+                raise asyncio.CancelledError
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Database, "write", commit_and_stop)
+                with pytest.raises(asyncio.CancelledError):
+                    await daemon.rotate_key()
+            after = own(daemon)
+            assert key_file(daemon) == old
+        async with running(config) as daemon:
+            assert own(daemon) == after
+            assert key_file(daemon) == after.node_key != old
+
+    async def test_peers_are_met_with_the_new_key(self, config: Path) -> None:
+        async with running(config) as daemon:
+            first = daemon._driver
+            await daemon.rotate_key()
+            await until(lambda: daemon._driver is not first)
+            assert daemon._node_key == author(daemon).node_key
+
+    async def test_at_the_bound_of_logs_the_daemon_keeps_its_key_and_says_why(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            before, key = own(daemon), key_file(daemon)
+            with monkeypatch.context() as patch:
+                patch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+                with pytest.raises(WritesRefusedError, match="has 1 logs"):
+                    await daemon.rotate_key()
+            assert (own(daemon), key_file(daemon)) == (before, key)
+            await write(daemon)
+
+
+class TestForksOfOthers:
+    """Evidence of a fork is written once, however often its two events come."""
+
+    async def test_a_fork_that_is_shown_again_and_again_is_told_once(self, config: Path) -> None:
+        now_s = int(time.time())
+        first, rival = (
+            liar.write(liar.delegation(not_before=now_s - DAY_S, not_after=now_s + days * DAY_S), at_ms=now_s * 1000)
+            for liar, days in ((Author("//validator0", seed=7), 30), (Author("//validator0", seed=7), 31))
+        )
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            for event in (first, *[rival] * 5):
+                daemon._received(await daemon._database.receive([event], daemon_module.now_ms()))
+            kind = {"kind": "evidence"}
+            async with asyncio.timeout(20):
+                while not await daemon.query("event_log", kind, 10):
+                    await asyncio.sleep(0.01)
+            await author(daemon).tend()
+            assert len(await daemon.query("event_log", kind, 10)) == 1
+            (forked,) = await daemon.forks()
+            assert (forked["fork"], forked["good_events"]) == (0, 0)
