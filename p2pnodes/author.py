@@ -7,6 +7,7 @@ operator. Where the hotkey is elsewhere, what it must sign comes in files (``cha
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -46,6 +47,9 @@ REOPEN_BACKOFF_S: Final = 30.0
 
 FORKS_TOLD_MAX: Final = 4_096
 """Logs of which it is remembered that their forks were told."""
+
+
+_NUMBER: Final = re.compile(r"[-+]?[0-9][0-9.,]*")
 
 
 class Heard(Protocol):
@@ -452,7 +456,7 @@ class Author:
         due = (
             self.stale(delegation)
             if self._hotkey is not None
-            else brought is not None and brought.log == own and brought.delegation.not_after > delegation.not_after
+            else brought is not None and brought.log == own and _goes_before(brought.delegation, delegation)
         )
         if due:
             renewed = self._sign(own, delegation.predecessor)
@@ -536,7 +540,7 @@ class Author:
         """Refuse own writes for a reason, or take them again; the log tells each change."""
         if reason is None and self._refusal is not None:
             log.info("writes_allowed")
-        elif reason is not None and reason != self._refusal:
+        elif reason is not None and alike(reason) != alike(self._refusal or ""):
             log.warning("writes_refused", reason=reason)
         self._refusal = self._database.ledger.writes_refused = reason
 
@@ -579,6 +583,18 @@ class Author:
             "signed": "here" if self._hotkey is not None else "elsewhere",
             "error": self._brought_error,
         }
+
+
+def alike(reason: str) -> str:
+    """A reason without its numbers: one that is the same but for these is no news."""
+    return _NUMBER.sub("", reason)
+
+
+def _goes_before(brought: Delegation, held: Delegation) -> bool:
+    """Whether a delegation that was brought is to replace the one in use: it ends later, or names another URL."""
+    return brought.not_after > held.not_after or (
+        brought.url != held.url and brought.not_before >= held.not_before and brought != held
+    )
 
 
 def observer_identity(

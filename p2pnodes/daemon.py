@@ -28,7 +28,7 @@ from p2pnodes.api.app import create_app, make_runner
 from p2pnodes.api.limits import client_address
 from p2pnodes.api.referrals import referrals
 from p2pnodes.api.stream import EVENTS_KEY, NodeEvents
-from p2pnodes.author import Author, finish_rotation, observer_identity
+from p2pnodes.author import Author, alike, finish_rotation, observer_identity
 from p2pnodes.carrier import Carrier
 from p2pnodes.chain.delegation import log_name
 from p2pnodes.chain.source import ElectorateSource, make_source
@@ -39,6 +39,7 @@ from p2pnodes.inbound import listen
 from p2pnodes.metrics import status_registry
 from p2pnodes.model.branches import Ends, closing_order
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
+from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import Close, Delegation, Head, LogId
 from p2pnodes.model.inventory import Chute
@@ -50,7 +51,7 @@ from p2pnodes.store.ownlog import written_by
 from p2pnodes.store.placing import Placed
 from p2pnodes.verify.exchange import Exchange
 from p2pnodes.verify.scheduler import Scheduler
-from p2pnodes.verify.verifier import NoneVerifier, Setup, make_verifier
+from p2pnodes.verify.verifier import NoneVerifier, Setup, Verifier, make_verifier
 
 log = structlog.get_logger("p2pnodes.daemon")
 
@@ -61,11 +62,6 @@ STOP_S_MAX: Final = 4.0
 
 FIRST_READ_S_MAX: Final = 60.0
 """How long a start waits for the electorate where none is stored, and a quarter of it where one is."""
-
-CHAIN_AHEAD_MS_MAX: Final = CLOCK_OFF_MS_MAX
-CHAIN_BEHIND_MS_MAX: Final = 180_000
-"""How far the time of the chain's latest block may lie before the system clock, and behind it: blocks take 12 s,
-and a chain that is slow for a moment is no reason not to start."""
 
 OBSERVER: Final = "this daemon is an observer: it replicates and shows the inventory, and takes no writes"
 """What an observer answers to writes."""
@@ -87,6 +83,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._database: Database
         self._driver: Driver
+        self._verifier: Verifier | None = None
         self._scheduler: Scheduler | None = None
         self._carrier: Carrier | None = None
         self._events: NodeEvents | None = None
@@ -97,7 +94,8 @@ class Daemon:
         self._observer: tuple[LogId, Delegation] | None = None
         """Who an observer is to its peers."""
         self._source: ElectorateSource
-        self._electorate_error: str | None = None
+        self._read_error: str | None = None
+        """Why the electorate could not be read the last time."""
         self._elsewhere: Sequence[str] = ()
         """Other validators, for writes that this daemon refuses."""
         self._url = settings.http.url
@@ -166,20 +164,23 @@ class Daemon:
                 now_ms=now_ms,
             )
         self._driver = self._make_driver(self._node_key)
+        if self._author is not None:
+            self._require_permit(self._author)
+            self._verifier = await self._make_verifier()
         await self._listen()
         if self._author is not None:
             await self._author.start()
-            self._require_permit(self._author)
+            self._require_permit(self._author)  # now that a delegation may have named the hotkey
         await self._start_driver(self._node_key)
         self._stack.push_async_callback(self._stop_driver)
         if self._author is not None:
-            if self._author.hotkey is not None:
-                await self._start_verifying(self._author.hotkey)
-            await self._watch(self._watch_own_log(self._author))
             author = self._author
+            self._start_verifying(author)
             self._carrier = Carrier(self._database, lambda: author.hotkey, now_ms)
             self._carrier.start()
             self._stack.push_async_callback(self._carrier.stop)
+            self._stack.push_async_callback(self._stop_verifying)
+            await self._watch(self._watch_own_log(author))
         for work in (self._watch_electorate(), self._watch_targets()):
             await self._watch(work)
 
@@ -254,28 +255,41 @@ class Daemon:
     async def _serve_gossip(self, request: web.Request) -> web.StreamResponse:
         return await self._driver.handler(request)
 
-    async def _start_verifying(self, hotkey: bytes) -> None:
+    async def _make_verifier(self) -> Verifier:
+        """The verifier of the settings, started; its checks begin when the hotkey is known that they are for.
+
+        Raises:
+            ConfigError: It needs what is not here, the hotkey say.
+        """
         settings = self.settings
         exchange = Exchange(allow_private=settings.api.allow_private_hosts, online=self._online)
-        await exchange.start()
-        self._stack.push_async_callback(exchange.close)
         setup = Setup(settings.verify, self._hotkey, settings.network, exchange, time.time, os.urandom)
         verifier = make_verifier(settings.verify.verifier, setup)
+        await exchange.start()
+        self._stack.push_async_callback(exchange.close)
         await verifier.start()
         self._stack.push_async_callback(verifier.close)
         if isinstance(verifier, NoneVerifier):
             log.warning("verifier", method=verifier.method, note="every claim gets the verdict verified, unchecked")
         else:
             log.info("verifier", method=verifier.method)
-        self._scheduler = Scheduler(
-            self._database,
-            verifier,
-            hotkey,
-            now_ms,
-            checks_at_once=settings.verify.checks_at_once,
-        )
-        self._scheduler.start()
-        self._stack.push_async_callback(self._scheduler.stop)
+        return verifier
+
+    def _start_verifying(self, author: Author) -> None:
+        """Check claims as soon as it is known for whom."""
+        if self._scheduler is None and self._verifier is not None and author.hotkey is not None:
+            self._scheduler = Scheduler(
+                self._database,
+                self._verifier,
+                author.hotkey,
+                now_ms,
+                checks_at_once=self.settings.verify.checks_at_once,
+            )
+            self._scheduler.start()
+
+    async def _stop_verifying(self) -> None:
+        if self._scheduler is not None:
+            await self._scheduler.stop()
 
     async def _listen(self) -> None:
         settings = self.settings
@@ -311,6 +325,18 @@ class Daemon:
 
     # -- electorate --------------------------------------------------------------------------------------------------
 
+    @property
+    def _electorate_error(self) -> str | None:
+        """What is wrong with the electorate, for the operator; None when nothing is."""
+        if self._read_error is not None:
+            return self._read_error
+        ahead_s = self._database.electorate.time_ms // 1000 - now_ms() // 1000
+        if ahead_s > CLOCK_OFF_MS_MAX // 1000:
+            return f"its time lies {ahead_s} s ahead of the system clock: set that right (NTP)"
+        if self._database.electorate.block and -ahead_s > self.settings.network.verdict_ttl_s:
+            return f"its time is {-ahead_s / 86_400:.0f} days old: verdicts lapse by it, so nothing lapses; see [electorate]"
+        return None
+
     async def _read_first_electorate(self) -> None:
         """Read the electorate before anything is decided by it; a stored one lets the daemon start without the chain.
 
@@ -318,37 +344,39 @@ class Daemon:
             P2PNodesError: There is none, stored or to be read; or the system clock contradicts the chain.
         """
         stored = self._database.electorate.block > 0
+        electorate: Electorate | None = None
         try:
             async with asyncio.timeout(FIRST_READ_S_MAX / 4 if stored else FIRST_READ_S_MAX):
-                await self._read_electorate()
+                electorate = await self._source.poll()
         except TimeoutError as error:
-            self._electorate_error = "the chain has not answered yet"
+            self._read_error = "the chain has not answered yet"
             if not stored:
                 raise ConfigError(
                     f"no electorate could be read within {FIRST_READ_S_MAX:g} s, and none is stored: see [electorate]"
                 ) from error
-            log.warning("electorate_not_read", error=self._electorate_error)
         except P2PNodesError as error:
             if not stored:
                 raise
-            self._electorate_error = str(error)
-            log.warning("electorate_not_read", error=str(error))
-        offset_ms = self._source.clock_offset_ms()
-        if offset_ms is not None and not -CHAIN_BEHIND_MS_MAX <= offset_ms <= CHAIN_AHEAD_MS_MAX:
-            raise ConfigError(
-                f"the system clock is {-offset_ms / 1000:+.0f} s off the chain's latest block: set it right "
-                "(NTP), or use an endpoint that keeps up ([electorate] urls)"
+            self._read_error = str(error)
+        if (offset_ms := self._source.clock_trouble()) is not None:
+            trouble = (
+                f"the system clock is {-offset_ms / 1000:+.0f} s off the chain's latest block: set it right (NTP), or "
+                "use endpoints that keep up ([electorate] urls)"
             )
+            if not stored or len(self.settings.electorate.urls) > 1:  # one endpoint alone may be what is wrong
+                raise ConfigError(trouble)
+            self._read_error = self._read_error or trouble
+        if electorate is not None:
+            await self._take_electorate(electorate)
+        if (found := self._electorate_error) is not None:
+            log.warning("electorate_trouble", error=found)
 
-    async def _read_electorate(self) -> None:
-        """Take what the source has that is newer.
+    async def _take_electorate(self, electorate: Electorate) -> None:
+        """Weigh with another electorate.
 
         Raises:
-            P2PNodesError: It has nothing that can be used, or it could not be stored.
+            P2PNodesError: It lies below the one that is held, or could not be stored.
         """
-        electorate = await self._source.poll()
-        if electorate is None:
-            return
         held = self._database.electorate
         if electorate.block < held.block:
             raise ConfigError(
@@ -359,12 +387,6 @@ class Daemon:
         except P2PNodesError:
             self._source.forget()  # the next poll tries again
             raise
-        self._electorate_error = None
-        if (age_s := self._electorate_age_s()) > self.settings.network.verdict_ttl_s:
-            self._electorate_error = (
-                f"its time is {age_s / 86_400:.0f} days old: verdicts lapse by it, so nothing lapses; see [electorate]"
-            )
-            log.warning("electorate_old", error=self._electorate_error)
         if self._carrier is not None:
             self._carrier.weighed()
         log.info(
@@ -375,16 +397,25 @@ class Daemon:
         )
 
     async def _watch_electorate(self) -> None:
+        told = self._electorate_error
         while True:
             await asyncio.sleep(self._source.pause_s)
             try:
-                await self._read_electorate()
+                electorate = await self._source.poll()
+                if electorate is not None:
+                    await self._take_electorate(electorate)
+                self._read_error = None
             except P2PNodesError as error:
-                if str(error) != self._electorate_error:
-                    log.warning("electorate_not_read", error=str(error))
-                self._electorate_error = str(error)
-            except Exception:
+                self._read_error = str(error)
+            except Exception as error:
+                self._read_error = f"BUG! {type(error).__name__}: {error}"
                 log.exception("electorate_watch_failed")
+            found = self._electorate_error
+            if found is not None and alike(found) != alike(told or ""):
+                log.warning("electorate_trouble", error=found)
+            elif found is None and told is not None:
+                log.info("electorate_well")
+            told = found
 
     def _electorate_age_s(self) -> int:
         return max(0, (now_ms() - self._database.electorate.time_ms) // 1000)
@@ -395,8 +426,7 @@ class Daemon:
         while True:
             await _logged("own_log_watch_failed", author.tend())
             await _logged("gossip_not_restarted", self._follow_key(author))
-            if self._scheduler is None and author.hotkey is not None:
-                await _logged("verifier_not_started", self._start_verifying(author.hotkey))
+            self._start_verifying(author)
             await asyncio.sleep(OWN_LOG_POLL_S)
 
     def _require_author(self) -> Author:
@@ -462,7 +492,7 @@ class Daemon:
             {
                 "log": log_name(log_id),
                 "hotkey": ss58_encode(state.logs[log_id].hotkey),
-                "own": log_id.node_key == self._node_key.public_key,
+                "own": self._author is not None and state.logs[log_id].hotkey == self._author.hotkey,
                 "fork": ends.fork,
                 "good_events": state.logs[log_id].cut,
                 "closed": ends.close is not None,

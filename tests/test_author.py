@@ -10,10 +10,9 @@ import tomli_w
 
 from p2pnodes import author as author_module
 from p2pnodes import daemon as daemon_module
-from p2pnodes.author import finish_rotation, pending_key_path
+from p2pnodes.author import alike, finish_rotation, pending_key_path
 from p2pnodes.chain.delegation import SignedDelegation, parse_request, write_signed
 from p2pnodes.chain.wallet import create_node_key, load_node_key
-from p2pnodes.config import load_settings
 from p2pnodes.daemon import Daemon
 from p2pnodes.model.errors import ConfigError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Delegation, Head, LogId, closing, delegate
@@ -169,6 +168,16 @@ class TestAHotkeyElsewhere:
             await until(lambda: daemon.status()["delegation"]["not_after"] == later.delegation.not_after)
             assert own(daemon) == first.log
 
+    async def test_one_for_another_url_takes_its_place_although_it_ends_earlier(
+        self, hotkey_elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(author_module, "REOPEN_BACKOFF_S", 0.05)
+        async with running(hotkey_elsewhere) as daemon:
+            first = self.bring(daemon)
+            await until(lambda: not daemon.readiness())
+            self.bring(daemon, url="http://192.0.2.1", not_after=first.delegation.not_after - DAY_S)
+            await until(lambda: daemon.status()["delegation"]["url"] == "http://192.0.2.1")
+
     @pytest.mark.parametrize(
         ("changes", "problem"),
         [
@@ -189,11 +198,9 @@ class TestAHotkeyElsewhere:
     async def test_a_verifier_that_signs_its_checks_does_not_start_without_it(self, hotkey_elsewhere: Path) -> None:
         text = hotkey_elsewhere.read_text() + '\n[verify]\nverifier = "nvml"\n'
         hotkey_elsewhere.write_text(text)
-        monkey_settings = load_settings(hotkey_elsewhere)
-        daemon = Daemon(monkey_settings)
         with pytest.raises(ConfigError, match="not on this machine"):
-            await daemon._start_verifying(VALIDATOR.public_key)
-        await daemon._stack.aclose()
+            async with running(hotkey_elsewhere):
+                pass
 
     async def test_it_cannot_rotate_and_is_told_how(self, hotkey_elsewhere: Path) -> None:
         async with running(hotkey_elsewhere) as daemon:
@@ -384,6 +391,11 @@ class TestAClockThatRanAhead:
             assert own(daemon) == before
 
 
+def test_a_reason_is_news_by_its_words_and_not_by_its_numbers() -> None:
+    assert alike("the clock is +31.5 s off") == alike("the clock is -1,200 s off")
+    assert alike("the clock is off") != alike("the disk is full")
+
+
 class TestPermit:
     """A daemon does not start as the validator that it is not."""
 
@@ -482,4 +494,4 @@ class TestForksOfOthers:
             await author(daemon).tend()
             assert len(await daemon.query("event_log", kind, 10)) == 1
             (forked,) = await daemon.forks()
-            assert (forked["fork"], forked["good_events"]) == (0, 0)
+            assert (forked["fork"], forked["good_events"], forked["own"]) == (0, 0, True)

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -40,10 +41,10 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def write_electorate(directory: Path, block: int) -> None:
+def write_electorate(directory: Path, block: int, *, age_s: int = 0) -> None:
     content = {
         "block": block,
-        "time": int(time.time()),
+        "time": int(time.time()) - age_s,
         "validators": [{"hotkey": VALIDATOR.address, "stake": 100}],
     }
     (directory / "electorate.toml").write_text(tomli_w.dumps(content))
@@ -100,6 +101,35 @@ async def test_an_electorate_that_could_not_be_stored_is_read_again(
         write_electorate(config.parent, 200)
         await until(lambda: daemon.status()["electorate"]["block"] == 200)
     assert failed
+
+
+async def test_an_electorate_that_is_too_old_makes_the_daemon_say_not_ready_until_a_newer_one_comes(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ElectorateFile, "pause_s", 0.02)
+    settings = tomllib.loads(config.read_text())
+    settings["electorate"]["max_age_s"] = 60
+    config.write_text(tomli_w.dumps(settings))
+    write_electorate(config.parent, 100, age_s=100)
+    async with running(config) as daemon:
+        await until(lambda: any("at most 60 are allowed" in reason for reason in daemon.readiness()))
+        assert daemon._database.ledger.writes_refused is None, "an old electorate is no reason to refuse writes"
+        write_electorate(config.parent, 200)
+        await until(lambda: not daemon.readiness())
+
+
+async def test_what_is_wrong_with_the_electorate_is_told_for_as_long_as_it_is(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ElectorateFile, "pause_s", 0.02)
+    async with running(config) as daemon:
+        good = (config.parent / "electorate.toml").read_text()
+        (config.parent / "electorate.toml").write_text("block = 'high'")
+        await until(lambda: "electorate.toml" in (daemon.status()["electorate"]["error"] or ""))
+        (config.parent / "electorate.toml").write_text(good)
+        await until(lambda: daemon.status()["electorate"]["error"] is None)
+        write_electorate(config.parent, 200, age_s=-3600)
+        await until(lambda: "ahead of the system clock" in (daemon.status()["electorate"]["error"] or ""))
 
 
 async def test_status_can_be_asked_at_every_moment_of_a_start(config: Path) -> None:

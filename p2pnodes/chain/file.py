@@ -158,6 +158,7 @@ class ElectorateFile:
         """Watch ``path``; nothing is read yet."""
         self.path = path
         self._watch = Watch(path)
+        self._error: str | None = None
 
     def forget(self) -> None:
         """Read the file again at the next poll, changed or not."""
@@ -167,11 +168,17 @@ class ElectorateFile:
         """The electorate if the file is new or changed since the last good or bad read, else None.
 
         Raises:
-            ConfigError: The file changed and is not good; the caller keeps what it has.
+            ConfigError: The file is not good, also if that was said before; the caller keeps what it has.
         """
-        if not self._watch.changed():
-            return None
-        return await asyncio.to_thread(read_electorate, self.path)  # a large one takes a second to parse
+        if self._watch.changed():
+            self._error = None
+            try:
+                return await asyncio.to_thread(read_electorate, self.path)  # a large one takes a second to parse
+            except ConfigError as error:
+                self._error = str(error)
+        if self._error is not None:
+            raise ConfigError(self._error)
+        return None
 
     async def close(self) -> None:
         """Nothing is open between two polls."""
@@ -181,5 +188,9 @@ class ElectorateFile:
         return {"source": "file", "file": str(self.path)}
 
     def clock_offset_ms(self) -> int | None:
+        """None: a file has no clock."""
+        return None
+
+    def clock_trouble(self) -> int | None:
         """None: a file has no clock."""
         return None

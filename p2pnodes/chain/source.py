@@ -76,6 +76,9 @@ class ElectorateSource(Protocol):
     def clock_offset_ms(self) -> int | None:
         """Time of the chain's best block less this clock, by the latest answer; None if there is none."""
 
+    def clock_trouble(self) -> int | None:
+        """That offset where endpoints agree that this clock is wrong; None where they don't say so."""
+
 
 class SourceSettings(Protocol):
     """``[electorate]`` of the settings: one of the two."""
