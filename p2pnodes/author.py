@@ -24,6 +24,7 @@ from p2pnodes.chain.delegation import (
     Predecessor,
     SignedDelegation,
     log_name,
+    misfits,
     read_delegation,
     window,
 )
@@ -218,7 +219,7 @@ class Author:
             return
         try:
             brought = read_delegation(self._watch.path)
-            self._require_ours(brought)
+            self._require_ours(brought, self._watch.path)
         except ConfigError as error:
             if str(error) != self._brought_error:
                 log.warning("delegation_not_read", error=str(error))
@@ -227,24 +228,10 @@ class Author:
         self._brought, self._brought_error = brought, None
         log.info("delegation_read", log=str(brought.log), not_after=brought.delegation.not_after)
 
-    def _require_ours(self, brought: SignedDelegation) -> None:
-        path = self._settings.delegation_file
+    def _require_ours(self, brought: SignedDelegation, path: Path) -> None:
         network_id = self._settings.network.id
-        if brought.network_id != network_id:
-            raise ConfigError(
-                f"{path}: for network {brought.network_id.hex()}; expected {network_id.hex()}: make a new request with "
-                "`p2pnodes keys request`"
-            )
-        if brought.log.node_key != self.node_key.public_key:
-            raise ConfigError(
-                f"{path}: for node key {brought.log.node_key.hex()}; expected {self.node_key.public_key.hex()}: make a "
-                "new request with `p2pnodes keys request`"
-            )
-        if self._known not in {None, brought.delegation.hotkey}:
-            raise ConfigError(
-                f"{path}: by hotkey {ss58_encode(brought.delegation.hotkey)}; expected {self.address}, whose wallet is "
-                "set: sign it with that one"
-            )
+        if problems := misfits(brought, path, network_id, self.node_key.public_key, self._known):
+            raise ConfigError(problems[0])
 
     # -- opening and closing -----------------------------------------------------------------------------------------
 

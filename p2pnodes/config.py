@@ -6,8 +6,9 @@ knows is an error, in the file and in the environment alike: a mistyped setting 
 worst moment. Of settings that exclude each other (``hotkey_file`` and ``wallet``, the electorate's ``file`` and
 ``urls``) the one of the higher source counts, and the other is an error only where one source gives both.
 
-Settings hold no secrets but the credentials that URLs of chain endpoints may carry; those are never shown, and refused
-in the environment, which other processes can read.
+Settings hold no secrets but the credentials that URLs of chain endpoints may carry, and what verifiers of other
+packages take; those are never shown, and those of the chain are refused in the environment, which other processes can
+read.
 
 Paths are relative to the directory of the configuration file; ``~`` is the home directory.
 """
@@ -15,6 +16,7 @@ Paths are relative to the directory of the configuration file; ``~`` is the home
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,11 +34,21 @@ from pydantic_settings import (
 )
 
 from p2pnodes.api.settings import ApiSettings
+from p2pnodes.chain.regular import read_regular
 from p2pnodes.chain.wallet import CREDENTIALS_VARIABLE, HOTKEY_DEFAULT, WALLETS, require_name, wallet_hotkey_path
-from p2pnodes.model.addresses import BaseUrl, ChainUrl, without_credentials
+from p2pnodes.model.addresses import BaseUrl, ChainUrl, has_credentials, without_credentials
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.model.network import Network
-from p2pnodes.model.problems import found_and_expected, lower_first, seems_secret, shown, suggestion
+from p2pnodes.model.problems import (
+    SettingPath,
+    found_and_expected,
+    lower_first,
+    masked,
+    no_secret,
+    shown,
+    suggestion,
+    type_shown,
+)
 from p2pnodes.verify.settings import VerifySettings
 
 ENV_PREFIX: Final = "P2PNODES_"
@@ -66,24 +78,14 @@ _NETWORK_DESCRIPTIONS: Final = {
 _ALTERNATIVES_ERROR: Final = "alternatives"
 """Type of our own pydantic errors about a table as a whole: the input is not shown."""
 
-_CHAIN_URLS: Final = "electorate.urls."
+_CHAIN_URLS: Final = re.compile(r"electorate(\.urls(\..*)?)?")
+"""Keys with URLs of chain endpoints in their values."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_Text = TypeVar("_Text", str, Path)
 Origin = Literal["default", "network file", "file", "environment", "command line", "systemd credential"]
 
 
-def _no_secret(value: _Text) -> _Text:
-    """Refuse a secret where a name or path belongs; whatever is accepted here will be shown."""
-    if seems_secret(str(value)):
-        raise PydanticCustomError("secret", "found a secret, expected the name of the file that holds it")
-    return value
-
-
-WalletName = Annotated[str, AfterValidator(_no_secret), AfterValidator(require_name)]
-SecretPath = Annotated[Path, AfterValidator(_no_secret)]
-"""Path of a file with a secret in it."""
-
+WalletName = Annotated[str, AfterValidator(no_secret), AfterValidator(require_name)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -112,7 +114,7 @@ class HttpSettings(_Table):
 class AdminSettings(_Table):
     """``[admin]``: where the operator's commands and metrics scrapers reach this daemon. Read-only, never public."""
 
-    socket: Path | None = Field(
+    socket: SettingPath | None = Field(
         None, description="Unix socket of the operator's interface, mode 0660. Unset: admin.sock in data_dir."
     )
     port: Port | None = Field(
@@ -146,7 +148,7 @@ class ElectorateSettings(_Table):
         "each block is compared between two of them. Credentials in them are never shown. In the environment a JSON "
         "list.",
     )
-    file: Path | None = Field(
+    file: SettingPath | None = Field(
         None,
         description="TOML file that stands in for the chain: block, time, validators and registered hotkeys; "
         "read again when it changes.",
@@ -201,28 +203,30 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # chained errors reach tracebacks, and the input may hold credentials
     )
 
-    data_dir: Path = Field(description="Directory of the database, the node key and the admin socket; made if absent.")
+    data_dir: SettingPath = Field(
+        description="Directory of the database, the node key and the admin socket; made if absent."
+    )
     role: Literal["validator", "observer"] = Field(
         "validator",
         description="validator: takes writes and votes; observer: replicates and serves reads, needs no hotkey.",
     )
     wallet: WalletName | None = Field(None, description="Bittensor wallet that holds the hotkey; excludes hotkey_file.")
     hotkey: WalletName = Field(HOTKEY_DEFAULT, description="Name of the hotkey in that wallet.")
-    wallet_path: SecretPath = Field(WALLETS, description="Directory of the wallets, as btcli knows it.")
-    hotkey_file: SecretPath | None = Field(
+    wallet_path: SettingPath = Field(WALLETS, description="Directory of the wallets, as btcli knows it.")
+    hotkey_file: SettingPath | None = Field(
         None,
         description="Hotkey of the validator, a Bittensor hotkey file, mode 0600; excludes wallet. Unset, and no "
         f"wallet: the systemd credential {HOTKEY_CREDENTIAL}, if the unit loads one; else there is no hotkey here.",
     )
-    delegation_file: SecretPath | None = Field(
+    delegation_file: SettingPath | None = Field(
         None,
         description="Delegation that was signed elsewhere (`p2pnodes keys request` and `keys delegate`); needs no "
         "hotkey here; read again when it changes.",
     )
-    node_key_file: SecretPath | None = Field(
+    node_key_file: SettingPath | None = Field(
         None, description="Key that signs events and sessions, mode 0600. Unset: node.key in data_dir, made if absent."
     )
-    network_file: Path | None = Field(
+    network_file: SettingPath | None = Field(
         None,
         description="TOML file with the keys of [network] at its top, the same for all peers, and defaults for tables "
         "of this file; this file goes before it.",
@@ -344,7 +348,7 @@ def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> Setti
 
     layers = [given, environment, own]
     named = environment.data.get("network_file", own.data.get("network_file"))
-    if isinstance(named, str):
+    if isinstance(named, str) and _is_path(named):
         layers.append(_network_layer(path.parent / Path(os.path.expanduser(named))))  # noqa: PTH111 - never raises
     layers = _without_overruled(layers)
     data: dict[str, Any] = {}
@@ -403,11 +407,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file of at most 1 MiB.
 
     Raises:
-        InvalidSettingsError: Absent, unreadable, too large or not TOML.
+        InvalidSettingsError: Absent, no regular file, unreadable, too large or not TOML.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
+        content = read_regular(path, FILE_BYTES_MAX)
         if len(content) > FILE_BYTES_MAX:
             raise InvalidSettingsError([f"{path}: over {FILE_BYTES_MAX} bytes; expected a TOML file"])
         return tomllib.loads(content.decode())
@@ -422,12 +425,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def effective_settings(settings: Settings) -> list[Setting]:
-    """Every setting with its effective value, in the order of the file, and without the credentials of URLs."""
+    """Every setting with its effective value, in the order of the file, and without credentials."""
     values = settings.model_dump(mode="json")
     origins = dict(settings.origins)
     values["node_key_file"] = str(settings.node_key_path)
     values["admin"]["socket"] = str(settings.admin_socket_path)
     values["electorate"]["urls"] = [without_credentials(url) for url in settings.electorate.urls]
+    values["verify"]["options"] = masked(values["verify"]["options"])
     if settings.hotkey_path is not None:
         values["hotkey_file"] = str(settings.hotkey_path)
         origins.setdefault("hotkey_file", origins.get("wallet", "systemd credential"))
@@ -509,9 +513,9 @@ def _network_layer(path: Path) -> _Layer:
             f"{path}: {key}: not in a network file, it is about one machine; write it in the daemon's own file"
             for key in sorted(_OWN_KEYS & {f"{name}.{entry}" for entry in value})
         ]
-    if any(isinstance(url, str) and ("@" in url or "?" in url) for url in _urls(tables)):
+    if _chain_credentials(tables):
         problems.append(
-            f"{path}: electorate.urls: found credentials, but a network file is handed out; "
+            f"{path}: electorate.urls: {_CREDENTIALS_FOUND} a network file is handed out; "
             "write these URLs in the daemon's own file"
         )
     for name in sorted(parameters.keys() & (Settings.model_fields.keys() - Network.model_fields.keys())):
@@ -621,19 +625,16 @@ def _problem(details: ErrorDetails, fields: Mapping[str, FieldInfo], source: str
             return f"{source}: {f'[{key}]: ' if key else ''}{details['msg']}"
         case "secret":
             return f"{source}: {key}: {details['msg']}"
-        case _ if key.startswith(_CHAIN_URLS) and isinstance(details["input"], str):
-            harmless: ErrorDetails = {**details, "input": _without_credentials(details["input"])}
-            return f"{source}: {key}: {found_and_expected(harmless, key)}"
+        case _ if _CHAIN_URLS.fullmatch(key) is not None:
+            return f"{source}: {key}: {found_and_expected(details, key, _chain_shown(details['input']))}"
         case _:
             return f"{source}: {key}: {found_and_expected(details, key)}"
 
 
-def _without_credentials(url: str) -> str:
-    """A chain endpoint that is malformed, as it may be shown."""
-    try:
-        return without_credentials(url)
-    except ValueError:
-        return "***"
+def _chain_shown(value: Any) -> str:
+    """What is in the place of a chain endpoint, or of several, as far as it may be shown."""
+    url = without_credentials(value) if isinstance(value, str) else ""
+    return shown(url) if "://" in url else type_shown(value)
 
 
 def _wanted(key: str, fields: Mapping[str, FieldInfo]) -> str:
@@ -674,18 +675,39 @@ def _unknown_variables() -> list[str]:
     return problems
 
 
-def _urls(data: Mapping[str, Any]) -> list[Any]:
-    """``electorate.urls`` of one source, not validated yet."""
+_CREDENTIALS_FOUND: Final = "found a user name, path or query, which may be credentials, but"
+
+
+def _chain_credentials(data: Mapping[str, Any]) -> bool:
+    """Whether ``electorate.urls`` of one source, not validated yet and of any shape, may hold credentials."""
     electorate = data.get("electorate")
-    urls = electorate.get("urls") if isinstance(electorate, dict) else None
-    return urls if isinstance(urls, list) else []
+    held = [electorate.get("urls") if isinstance(electorate, dict) else electorate]
+    while held:
+        match held.pop():
+            case str(url) if has_credentials(url):
+                return True
+            case dict(table):
+                held += table.values()
+            case list(values):
+                held += values
+    return False
 
 
 def _secrets_in(environment: _Layer) -> list[str]:
-    """One line for each variable with credentials of a chain endpoint: other processes can read it."""
-    if any(isinstance(url, str) and ("@" in url or "?" in url) for url in _urls(environment.data)):
-        return ["environment: electorate.urls: found credentials, which others can see there; write them in the file"]
+    """One line when the environment holds credentials of a chain endpoint: other processes can read it."""
+    if _chain_credentials(environment.data):
+        advice = "others can see the environment; write these URLs in the file"
+        return [f"environment: electorate.urls: {_CREDENTIALS_FOUND} {advice}"]
     return []
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text that is not validated yet may be used, and told, as a path."""
+    try:
+        no_secret(text)
+    except PydanticCustomError:
+        return False
+    return True
 
 
 def _variable_of(key: str) -> str:
@@ -700,7 +722,8 @@ def _undecodable_variable(error: SettingsError) -> str:
             field = dict(_leaves(Settings.model_fields)).get(key)
             if (field is None or _is_list(field)) and not _is_json(value):
                 such = '["a", "b"]' if field is not None and not _is_table(field) else '{"a": "b"}'
-                return f"environment variable {variable}: found {shown(value)}, expected JSON, such as {such}"
+                found = shown(value) if _CHAIN_URLS.fullmatch(key) is None else _chain_shown(value)
+                return f"environment variable {variable}: found {found}, expected JSON, such as {such}"
     return f"environment: {error}"
 
 

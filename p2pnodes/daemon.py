@@ -334,7 +334,7 @@ class Daemon:
         if ahead_s > CLOCK_OFF_MS_MAX // 1000:
             return f"its time lies {ahead_s} s ahead of the system clock: set that right (NTP)"
         if self._database.electorate.block and -ahead_s > self.settings.network.verdict_ttl_s:
-            return f"its time is {-ahead_s / 86_400:.0f} days old: verdicts lapse by it, so nothing lapses; see [electorate]"
+            return f"its time is {-ahead_s / 86_400:.0f} days old: verdicts lapse by it, so none does; see [electorate]"
         return None
 
     async def _read_first_electorate(self) -> None:
@@ -345,18 +345,18 @@ class Daemon:
         """
         stored = self._database.electorate.block > 0
         electorate: Electorate | None = None
+        unread: P2PNodesError | None = None
         try:
             async with asyncio.timeout(FIRST_READ_S_MAX / 4 if stored else FIRST_READ_S_MAX):
                 electorate = await self._source.poll()
         except TimeoutError as error:
-            self._read_error = "the chain has not answered yet"
+            self._read_error = self._source.reasons() or "the chain has not answered yet"
             if not stored:
                 raise ConfigError(
-                    f"no electorate could be read within {FIRST_READ_S_MAX:g} s, and none is stored: see [electorate]"
+                    f"no electorate could be read within {FIRST_READ_S_MAX:g} s, and none is stored: {self._read_error}"
                 ) from error
         except P2PNodesError as error:
-            if not stored:
-                raise
+            unread = error
             self._read_error = str(error)
         if (offset_ms := self._source.clock_trouble()) is not None:
             trouble = (
@@ -366,6 +366,8 @@ class Daemon:
             if not stored or len(self.settings.electorate.urls) > 1:  # one endpoint alone may be what is wrong
                 raise ConfigError(trouble)
             self._read_error = self._read_error or trouble
+        if unread is not None and not stored:
+            raise unread
         if electorate is not None:
             await self._take_electorate(electorate)
         if (found := self._electorate_error) is not None:

@@ -1,5 +1,6 @@
 """Settings: where a value comes from, and what is said when one is wrong."""
 
+import os
 import re
 import tomllib
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import tomli_w
+from pydantic import BaseModel
 
 from p2pnodes.chain.file import read_electorate
 from p2pnodes.config import (
@@ -23,7 +25,7 @@ from p2pnodes.config import (
     load_settings,
     setting_keys,
 )
-from p2pnodes.model.addresses import CHAIN_URL_CHARS_MAX, without_credentials
+from p2pnodes.model.addresses import CHAIN_URL_CHARS_MAX, has_credentials, without_credentials
 from p2pnodes.model.keys import DEV_PHRASE
 from p2pnodes.model.network import Network
 
@@ -42,11 +44,20 @@ SECRETS = [DEV_PHRASE, "0x" + "ab" * 32, "AB" * 32, "ab" * 64]
 Load = Callable[..., Settings]
 
 
+def paths_of(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Keys of all settings that are paths."""
+    found: list[str] = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += paths_of(field.annotation, f"{prefix}{name}.")
+        elif "pathlib" in str(field.annotation):
+            found.append(prefix + name)
+    return found
+
+
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' own environment says nothing."""
-    import os
-
     for name in list(os.environ):
         if name.upper().startswith("P2PNODES_") or name == "CREDENTIALS_DIRECTORY":
             monkeypatch.delenv(name)
@@ -234,31 +245,99 @@ class TestChain:
             ("wss://h/geheim", "wss://h/***"),
             ("wss://h/?key=geheim", "wss://h/***"),
             ("wss://h?geheim", "wss://h/***"),
+            ("wss://h/public-ws", "wss://h/public-ws"),
+            ("wss://h/ws/", "wss://h/ws"),
+            ("wss://h/public-ws/geheim", "wss://h/***"),
+            ("wss://h/ws?geheim", "wss://h/***"),
         ],
     )
     def test_credentials_are_used_and_not_shown(self, load: Load, url: str, shown: str) -> None:
         settings = load(electorate={"urls": [url]})
         assert settings.electorate.urls == (url,)
         assert without_credentials(url) == shown
+        assert has_credentials(url) is ("geheim" in url)
         assert "geheim" not in str(effective_settings(settings))
 
-    @pytest.mark.parametrize("url", ["wss://user:geheim@h", "wss://h/?key=geheim"])
+    @pytest.mark.parametrize("url", ["wss://user:geheim@h", "wss://h/?key=geheim", "wss://h/v3/geheim"])
     def test_credentials_in_the_environment_are_refused(
         self, problems: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, url: str
     ) -> None:
         monkeypatch.setenv("P2PNODES_ELECTORATE__URLS", f'["{url}"]')
         (problem,) = problems()
         assert problem == (
-            "environment: electorate.urls: found credentials, which others can see there; write them in the file"
+            "environment: electorate.urls: found a user name, path or query, which may be credentials, but others can "
+            "see the environment; write these URLs in the file"
         )
 
     @pytest.mark.parametrize(
+        ("variable", "value"),
+        [
+            ("ELECTORATE__URLS", "wss://h/geheim"),
+            ("ELECTORATE__URLS", '["wss://h/geheim"'),
+            ("ELECTORATE__URLS", '[["wss://h/geheim"]]'),
+            ("ELECTORATE__URLS", '"wss://h/geheim"'),
+            ("ELECTORATE__URLS__0", "wss://h/geheim"),
+            ("ELECTORATE", "wss://h/geheim"),
+            ("ELECTORATE", '["wss://h/geheim"]'),
+            ("ELECTORATE", '{"urls": "wss://h/geheim"}'),
+            ("ELECTORATE", '{"urls": ["wss://h/geheim"]'),
+            ("HTTP__HOST", '{"urls": "wss://h/geheim"}'),
+            ("GOSSIP__BOOTSTRAP", "wss://h/geheim"),
+        ],
+    )
+    def test_whatever_the_environment_holds_in_their_place_is_refused_and_not_repeated(
+        self, problems: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+    ) -> None:
+        monkeypatch.setenv(f"P2PNODES_{variable}", value)
+        found = problems(http={"port": "x"})
+        assert any("environment" in problem for problem in found)
+        assert "geheim" not in "".join(found)
+
+    def test_a_public_path_may_stand_in_the_environment(self, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+        url = "wss://bittensor-finney.api.onfinality.io/public-ws"
+        monkeypatch.setenv("P2PNODES_ELECTORATE__URLS", f'["{url}"]')
+        assert load().electorate.urls == (url,)
+
+    @pytest.mark.parametrize(
         "url",
-        ["http://u:geheim@h", "wss://u:geheim@", "wss://:geheim@h:x", "x?geheim", "http://h/geheim", "ws://[geheim"],
+        [
+            "http://u:geheim@h",
+            "wss://u:geheim@",
+            "wss://:geheim@h:x",
+            "wss://u:geheim/x@h",
+            "x?geheim",
+            "geheim",
+            "geheim:x",
+            "http://h/geheim",
+            "ws://[geheim",
+        ],
     )
     def test_a_problem_shows_no_credentials(self, problems: Callable[..., list[str]], url: str) -> None:
         (problem,) = problems(electorate={"urls": [url]})
         assert "electorate.urls.0: found " in problem
+        assert "geheim" not in problem
+
+    @pytest.mark.parametrize(
+        ("electorate", "line"),
+        [
+            ({"urls": "wss://h/v3/geheim"}, 'electorate.urls: found "wss://h/***", expected a list'),
+            ({"urls": "geheim"}, "electorate.urls: found a text, expected a list"),
+            ({"urls": {"a": "wss://h/geheim"}}, "electorate.urls: found a table, expected a list"),
+            ({"urls": ["wss://h/geheim"] * 9}, "electorate.urls: found a list, expected it to have at most 8"),
+            ({"urls": [["wss://h/geheim"]]}, "electorate.urls.0: found a list, expected a text"),
+            ({"urls": [{"url": "wss://h/geheim"}]}, "electorate.urls.0: found a table, expected a text"),
+            ({"urls": [7]}, "electorate.urls.0: found a number, expected a text"),
+            ("wss://h/geheim", 'electorate: found "wss://h/***", expected a table'),
+            (["wss://h/geheim"], "electorate: found a list, expected a table"),
+            ({"file": "wss://h/geheim"}, "electorate.file: found a URL, expected a name or path"),
+            ({"file": "e", "max_age_s": "wss://h/geheim"}, 'electorate.max_age_s: found "wss://h/***", expected'),
+        ],
+    )
+    def test_a_problem_of_their_shape_shows_none_either(
+        self, problems: Callable[..., list[str]], electorate: Any, line: str
+    ) -> None:
+        (problem,) = problems(electorate=electorate)
+        assert line in problem
         assert "geheim" not in problem
 
     def test_a_higher_source_replaces_the_lower_ones_kind(
@@ -278,13 +357,51 @@ class TestSecrets:
     """No setting takes a secret, and none that was written by mistake is repeated."""
 
     @pytest.mark.parametrize("secret", SECRETS)
-    @pytest.mark.parametrize("key", ["wallet", "hotkey_file", "node_key_file", "delegation_file", "wallet_path"])
+    @pytest.mark.parametrize("key", ["wallet", "hotkey", *paths_of(Settings)])
     def test_one_in_the_place_of_its_file_is_refused(
         self, problems: Callable[..., list[str]], key: str, secret: str
     ) -> None:
-        (problem,) = problems(**{key: secret})
-        assert problem.endswith(f"{key}: found a secret, expected the name of the file that holds it")
-        assert secret not in problem
+        table, _, name = key.rpartition(".")
+        own = {"wallet": "w"} if key == "hotkey" else {}
+        found = problems(**own, **({table: {name: secret}} if table else {name: secret}))
+        assert [problem.rpartition(".toml: ")[2] for problem in found] == [
+            f"{key}: found a secret, expected the name of the file that holds it"
+        ]
+
+    @pytest.mark.parametrize("secret", SECRETS)
+    def test_one_in_the_place_of_the_network_file_is_not_looked_for(
+        self, problems: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, secret: str
+    ) -> None:
+        monkeypatch.setenv("P2PNODES_NETWORK_FILE", secret)
+        (problem,) = problems()
+        assert problem.startswith("environment variable P2PNODES_NETWORK_FILE: network_file: found a secret")
+
+    @pytest.mark.parametrize(
+        ("options", "shown"),
+        [
+            ({"phrase_of_it": DEV_PHRASE, "x": DEV_PHRASE}, {"phrase_of_it": "***", "x": "***"}),
+            ({"x": ["0x" + "ab" * 32, "plain"], "y": {"z": "AB" * 32}}, {"x": ["***", "plain"], "y": {"z": "***"}}),
+            (
+                {"api_key": "geheim", "Token": "geheim", "key": "geheim"},
+                {"api_key": "***", "Token": "***", "key": "***"},
+            ),
+            ({"passwords": ["geheim"], "pw": 1234, "keys_max": 7}, {"passwords": ["***"], "pw": "***", "keys_max": 7}),
+            (
+                {"secret_mode": True, "secrets": {"x": {"y": "geheim"}}},
+                {"secret_mode": True, "secrets": {"x": {"y": "***"}}},
+            ),
+            (
+                {"url": "https://u:geheim@h/x", "chain": "wss://h/v3/geheim", "to": "https://h?k=geheim"},
+                {"url": "https://***@h/x", "chain": "wss://h/***", "to": "https://h?***"},
+            ),
+        ],
+    )
+    def test_one_among_a_verifiers_options_is_handed_on_and_not_shown(
+        self, load: Load, options: dict[str, Any], shown: dict[str, Any]
+    ) -> None:
+        settings = load(verify={"options": options})
+        assert settings.verify.options == options
+        assert {found.key: found.value for found in effective_settings(settings)}["verify.options"] == shown
 
     @pytest.mark.parametrize("secret", SECRETS)
     def test_one_in_the_environment_is_refused(
@@ -361,8 +478,10 @@ class TestNetworkFiles:
             ({"verify": {"graval": {"url": "https://evil"}}}, "verify.graval: not in a network file"),
             (
                 {"electorate": {"urls": ["wss://u:geheim@h"]}},
-                "electorate.urls: found credentials, but a network file is",
+                "electorate.urls: found a user name, path or query, which may be credentials, but a network file is",
             ),
+            ({"electorate": {"urls": ["wss://h/geheim"]}}, "electorate.urls: found a user name, path or query"),
+            ({"electorate": {"urls": "wss://h/geheim"}}, "electorate.urls: found a user name, path or query"),
             ({"quorum": 2}, "quorum: found 2, expected at most"),
             ({"quorom": 0.5}, "quorom: unknown setting; did you mean quorum?"),
             ({"gossip": {"bootstrap": ["x"]}}, 'gossip.bootstrap.0: found "x"'),
@@ -479,6 +598,17 @@ class TestProblems:
             load_settings(tmp_path / "absent.toml")
         with pytest.raises(InvalidSettingsError, match="cannot be read"):
             load_settings(tmp_path)
+
+    def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
+        self, file: Path, problems: Callable[..., list[str]]
+    ) -> None:
+        os.mkfifo(file.parent / "network.toml")
+        (problem,) = problems(network_file="network.toml")
+        assert problem == (f"{file.parent}/network.toml: cannot be read (not a regular file); expected a TOML file")
+        file.unlink()
+        os.mkfifo(file)
+        with pytest.raises(InvalidSettingsError, match="not a regular file"):
+            load_settings(file)
 
     def test_a_bad_network_file_is_named(self, problems: Callable[..., list[str]], tmp_path: Path) -> None:
         network = tmp_path / "network.toml"

@@ -15,10 +15,11 @@ import structlog
 from aiohttp import web
 from pydantic import Field, RootModel, ValidationError
 
-from p2pnodes.chain.file import Address, Watch
+from p2pnodes.chain.file import Watch
+from p2pnodes.chain.regular import read_regular
 from p2pnodes.model.errors import ConfigError, printable
 from p2pnodes.model.keys import ss58_decode
-from p2pnodes.model.problems import found_and_expected
+from p2pnodes.model.problems import Address, found_and_expected
 
 log = structlog.get_logger(__name__)
 
@@ -96,8 +97,7 @@ def read_denied(path: Path) -> dict[bytes, str]:
         ConfigError: Unreadable, too large, not TOML, or not of the shape above; the message is one line.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
+        content = read_regular(path, FILE_BYTES_MAX)
         if len(content) > FILE_BYTES_MAX:
             raise ConfigError(f"{path}: over {FILE_BYTES_MAX} bytes; expected lines {_EXAMPLE}")
         entries = _File.model_validate(tomllib.loads(content.decode())).root

@@ -1,11 +1,11 @@
 """Settings of the public HTTP interface."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
 
 from p2pnodes.model.addresses import BaseUrl
+from p2pnodes.model.problems import SettingPath
 
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]
 Burst = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -55,7 +55,7 @@ class ApiSettings(BaseModel):
         ),
     ] = ()
     deny_file: Annotated[
-        Path | None,
+        SettingPath | None,
         Field(
             description='TOML file with a line "<SS58>" = "reason" for each hotkey whose registrations are refused; '
             "read again when it changes. Unset: nobody is refused."

@@ -26,6 +26,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from p2pnodes.chain.regular import read_regular, write_new
 from p2pnodes.model.addresses import base_url
 from p2pnodes.model.clock import SECONDS_MAX
 from p2pnodes.model.codec import DIGEST_BYTES, INT_MAX
@@ -43,7 +44,7 @@ from p2pnodes.model.events import (
 )
 from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, Hotkey, ss58_decode, ss58_encode
 from p2pnodes.model.network import NETWORK_ID_BYTES
-from p2pnodes.model.problems import found_and_expected
+from p2pnodes.model.problems import Address, found_and_expected
 from p2pnodes.model.validity import check_close
 
 FILE_BYTES_MAX: Final = 16 * 1024
@@ -176,6 +177,32 @@ def sign_closing(hotkey: Hotkey, network_id: bytes, log: LogId, head: Head | Non
     return SignedClosing(network_id, closing(hotkey, network_id, log, head))
 
 
+def misfits(
+    signed: SignedDelegation, path: Path, network_id: bytes, node_key: bytes | None, hotkey: bytes | None
+) -> list[str]:
+    """Why a daemon cannot use a delegation, though it is well signed: a line each, none when it can.
+
+    Args:
+        signed: The delegation; whether it is over by now is the caller's question.
+        path: Where it is, for the lines.
+        network_id: 16 bytes.
+        node_key: The daemon's, public; None when there is none yet, and any will do.
+        hotkey: Public key of the hotkey that the daemon is set to; None when it is set to none.
+    """
+    advice = "make a new request with `p2pnodes keys request`"
+    found: list[str] = []
+    if signed.network_id != network_id:
+        found.append(f"{path}: for network {signed.network_id.hex()}; expected {network_id.hex()}: {advice}")
+    if node_key not in {None, signed.log.node_key}:
+        found.append(f"{path}: for node key {signed.log.node_key.hex()}; expected {(node_key or b'').hex()}: {advice}")
+    if hotkey not in {None, signed.delegation.hotkey}:
+        found.append(
+            f"{path}: signed by {ss58_encode(signed.delegation.hotkey)}; expected {ss58_encode(hotkey or b'')}, the "
+            "configured hotkey: sign it with that one"
+        )
+    return found
+
+
 def window(now_s: int, days: int, electorate_s: int | None = None) -> tuple[int, int]:
     """From when to when a delegation holds that is signed for some days: not-before and not-after, Unix seconds.
 
@@ -291,14 +318,13 @@ def parse_closing(content: bytes, source: str) -> SignedClosing:
 
 
 def write_signed(path: Path, signed: DelegationRequest | SignedDelegation | SignedClosing) -> None:
-    """Write one of these files.
+    """Write one of these files, whole or not at all.
 
     Raises:
         ConfigError: The file exists already, or cannot be written.
     """
     try:
-        with path.open("x") as file:
-            file.write(json.dumps(signed.fields(), indent=2) + "\n")
+        write_new(path, json.dumps(signed.fields(), indent=2) + "\n")
     except FileExistsError as error:
         raise ConfigError(f"{path}: exists already, and is never overwritten: move it away first") from error
     except OSError as error:
@@ -317,14 +343,6 @@ _ADVICE: Final = {
     _CLOSING: "this is a closing: hand it to a running daemon with `p2pnodes keys publish`",
 }
 _NOUNS: Final = {_REQUEST: "a delegation request", _DELEGATION: "a delegation", _CLOSING: "a closing"}
-
-
-def _hotkey(value: str) -> str:
-    try:
-        ss58_decode(value)
-    except ValueError as error:
-        raise ValueError(f"expected an SS58 address: {error}") from None
-    return value
 
 
 def _url(value: str) -> str:
@@ -346,7 +364,6 @@ NetworkId = Annotated[str, _hex(NETWORK_ID_BYTES)]
 EventId = Annotated[str, _hex(DIGEST_BYTES)]
 Signature = Annotated[str, _hex(SIGNATURE_BYTES)]
 Log = Annotated[str, AfterValidator(_log_field)]
-Address = Annotated[str, AfterValidator(_hotkey)]
 Url = Annotated[str, Field(max_length=URL_CHARS_MAX), AfterValidator(_url)]
 Seconds = Annotated[int, Field(ge=0, le=SECONDS_MAX)]
 
@@ -462,7 +479,6 @@ def _head_fields(head: Head | None) -> dict[str, Any]:
 def _read(path: Path) -> bytes:
     """Content of a file, up to a byte more than is allowed."""
     try:
-        with path.open("rb") as file:
-            return file.read(FILE_BYTES_MAX + 1)
+        return read_regular(path, FILE_BYTES_MAX)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a file of `p2pnodes keys`") from error

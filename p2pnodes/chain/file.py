@@ -23,29 +23,19 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from p2pnodes.chain.regular import read_regular
 from p2pnodes.model.codec import INT_MAX
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.model.events import URL_CHARS_MAX
 from p2pnodes.model.keys import ss58_decode
-from p2pnodes.model.problems import found_and_expected, lower_first, suggestion
+from p2pnodes.model.problems import Address, found_and_expected, lower_first, suggestion
 
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 ENTRIES_MAX: Final = 65_536
-
-
-def _address(value: str) -> str:
-    try:
-        ss58_decode(value)
-    except ValueError as error:
-        raise ValueError(f"expected an SS58 address: {error}") from error
-    return value
-
-
-Address = Annotated[str, Field(description="SS58 address."), AfterValidator(_address)]
 
 
 class _Table(BaseModel):
@@ -89,12 +79,13 @@ def read_electorate(path: Path) -> Electorate:
     """Read an electorate file.
 
     Raises:
-        ConfigError: Unreadable, too large, not TOML, or not of the shape above.
+        ConfigError: Unreadable, no regular file, too large, not TOML, or not of the shape above.
     """
     try:
-        if path.stat().st_size > FILE_BYTES_MAX:
+        content = read_regular(path, FILE_BYTES_MAX)
+        if len(content) > FILE_BYTES_MAX:
             raise ConfigError(f"{path}: over {FILE_BYTES_MAX} bytes, no electorate is that large")
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(content.decode())
         parsed = _File.model_validate(data)
         return Electorate(parsed.pin(), parsed.previous.pin() if parsed.previous else None)
     except OSError as error:
@@ -193,4 +184,8 @@ class ElectorateFile:
 
     def clock_trouble(self) -> int | None:
         """None: a file has no clock."""
+        return None
+
+    def reasons(self) -> str | None:
+        """None: a file is read at once, and what is wrong with it is raised."""
         return None

@@ -24,6 +24,7 @@ from p2pnodes.chain.reading import (
     unpack_request,
 )
 from p2pnodes.chain.substrate import Endpoint, reason
+from p2pnodes.hardening import no_core_dumps
 
 MEMORY_BYTES_MAX: Final = 512 * 1024 * 1024
 """Bound of the process's data (RLIMIT_DATA). The library and two runtimes' metadata are about 210 MB; what an endpoint
@@ -70,7 +71,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     _limit(resource.RLIMIT_DATA, MEMORY_BYTES_MAX)
-    _limit(resource.RLIMIT_CORE, 0)  # URLs may hold credentials
+    no_core_dumps()  # URLs may hold credentials
     os.nice(NICENESS)
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, requests), daemon=True).start()
@@ -84,10 +85,9 @@ def main() -> None:
 
 
 def _limit(kind: int, most: int) -> None:
-    """Bound a resource of this process; a lower bound that it was given stays."""
-    _, given = resource.getrlimit(kind)
-    if given == resource.RLIM_INFINITY or given > most:
-        resource.setrlimit(kind, (most, most))
+    """Bound a resource of this process; a lower bound that it was given, soft or hard, stays."""
+    soft, hard = (most if given == resource.RLIM_INFINITY else min(given, most) for given in resource.getrlimit(kind))
+    resource.setrlimit(kind, (soft, hard))
 
 
 def _listen(source: IO[bytes], requests: queue.SimpleQueue[bytes]) -> None:

@@ -2,15 +2,18 @@
 
 The chain is asked when the next pinned block should be final, going by how long blocks took lately. With one endpoint
 that one is believed. With more, the block is one that two of them have, and two must say the same of it; if they
-contradict each other nothing is believed, and if all but one fail that one is, with a warning. An endpoint that fails
-is put off for 5 s, then twice as long each time, to 5 minutes. Whatever endpoints do, what is held stays, and the
-reason is shown.
+contradict each other nothing is believed, and if all but one fail that one is, with a warning. Nobody is believed whose
+time lies in this clock's future or before what is held: what is held never goes back, so a made-up future would stay.
+An endpoint that fails is put off for 5 s, then twice as long each time, to 5 minutes. Whatever endpoints do, what is
+held stays, and the reason is shown.
 """
 
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -20,6 +23,7 @@ from p2pnodes.chain.file import ElectorateFile
 from p2pnodes.chain.process import ChainReader, ReaderProcess
 from p2pnodes.chain.reading import Heads, HeadsRequest, Method, Pins, PinsRequest, ReadError
 from p2pnodes.model.addresses import without_credentials
+from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.errors import ChainError, ConfigError
 from p2pnodes.model.network import Network
@@ -42,6 +46,20 @@ BACKOFF_MS_MAX: Final = 300_000
 BEHIND_MS_MAX: Final = 300_000
 """How far the time of an endpoint's finalized head may lie behind this clock before another endpoint is preferred. The
 finalized head is about 40 s old when all is well."""
+
+AHEAD_MS_MAX: Final = 300_000
+"""How far the time of a block may lie in this clock's future and still be believed."""
+
+CLOCK_BEHIND_MS_MAX: Final = CLOCK_OFF_MS_MAX
+CLOCK_AHEAD_MS_MAX: Final = 180_000
+"""How far this clock may be behind the time of the chain's best block, and ahead of it: blocks take 12 s, and a chain
+that is slow for a moment says nothing about the clock."""
+
+OFFSETS_APART_MS_MAX: Final = 30_000
+"""Two endpoints whose best blocks' times differ by no more say the same of this clock."""
+
+PACE_MAX: Final = 2
+"""How many times as fast as between the two held pins blocks may come, when one endpoint of several says so."""
 
 _MINUTES: Final = f"{BEHIND_MS_MAX // 60_000} minutes"
 
@@ -77,7 +95,17 @@ class ElectorateSource(Protocol):
         """Time of the chain's best block less this clock, by the latest answer; None if there is none."""
 
     def clock_trouble(self) -> int | None:
-        """That offset where endpoints agree that this clock is wrong; None where they don't say so."""
+        """That offset if this clock is certainly wrong, by the latest poll; else None.
+
+        Certain is what two endpoints say within OFFSETS_APART_MS_MAX of each other, or the only one there is; wrong is
+        over CLOCK_BEHIND_MS_MAX, or below -CLOCK_AHEAD_MS_MAX.
+        """
+
+    def reasons(self) -> str | None:
+        """Why there is nothing so far, in one line that names each part of the source that failed or is waited for.
+
+        For who gave up waiting for ``poll``; None when there is nothing to say.
+        """
 
 
 class SourceSettings(Protocol):
@@ -92,7 +120,7 @@ class SourceSettings(Protocol):
         """Endpoints of the chain, in the order of preference."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Endpoint:
     """One endpoint and how it did.
 
@@ -103,6 +131,7 @@ class _Endpoint:
         block: Its finalized head when it was last asked.
         moved_ms: When that head was seen first.
         latency_ms: How long its last call took.
+        offset_ms: Time of its best block less this clock when it was last asked; None when it did not answer.
         last_ok_ms: When it last gave what could be used.
         retry_ms: Until when it is put off.
         step_ms: The present length of the pause.
@@ -114,6 +143,7 @@ class _Endpoint:
     block: int | None = None
     moved_ms: int = 0
     latency_ms: int | None = None
+    offset_ms: int | None = None
     last_ok_ms: int | None = None
     retry_ms: int = 0
     step_ms: int = 0
@@ -125,8 +155,12 @@ class _Usable(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    endpoint: _Endpoint
+    found: _Usable
     pins: Pins
+
+    @property
+    def endpoint(self) -> _Endpoint:
+        return self.found.endpoint
 
 
 class ChainSource:
@@ -165,6 +199,8 @@ class ChainSource:
         self._last: Pins | None = None
         self._confirmed = False
         self._disputed: int | None = None
+        self._waited_for: _Endpoint | None = None
+        self._offsets: dict[_Endpoint, int] = {}
 
     @property
     def pause_s(self) -> float:
@@ -185,6 +221,18 @@ class ChainSource:
         A best block is up to one block's time old.
         """
         return self._offset_ms
+
+    def clock_trouble(self) -> int | None:
+        """Time of the chain's best block less this clock, ms, if it shows that this clock is wrong, else None.
+
+        By the latest poll, which asks endpoints until two agree about this clock, whatever they say of it.
+        """
+        offset_ms = self._agreed_offset_ms()
+        return None if offset_ms is None or _is_plausible(offset_ms) else offset_ms
+
+    def reasons(self) -> str | None:
+        """Why each endpoint is put off, and which one has not answered yet; one line, None when all is well."""
+        return self._told(self._endpoints) or None
 
     def status(self) -> dict[str, Any]:
         """What ``status`` shows: the endpoints, and how the last electorate was read.
@@ -220,14 +268,18 @@ class ChainSource:
             ChainError: No endpoint gives what can be believed; ``status`` shows each one's reason.
         """
         due = [endpoint for endpoint in self._endpoints if endpoint.retry_ms <= self._now_ms()] or self._endpoints
+        self._offsets = {}
         try:
-            return await self._poll(due)
+            electorate = await self._poll(due)
         except ChainError:
+            await self._compare_clocks()
             now_ms = self._now_ms()
             retries = [endpoint.retry_ms - now_ms for endpoint in self._endpoints if endpoint.retry_ms > now_ms]
             if retries:
                 self._pause_s = min(max(min(retries) / 1000, PAUSE_S_MIN), PAUSE_S_MAX)
             raise
+        await self._compare_clocks()
+        return electorate
 
     async def _poll(self, due: Sequence[_Endpoint]) -> Electorate | None:
         held = self._held()
@@ -241,10 +293,22 @@ class ChainSource:
                         self._well(found.endpoint)
                         return None
                 usable.append(found)
-        if not usable:
-            raise ChainError(self._reasons(due))
-        block = self._common_block(usable, held)
-        return None if block is None else self._believed(block, await self._readings(block, usable), due)
+                if self._suffice(usable, held):
+                    break
+            if not usable:
+                said = [endpoint.offset_ms for endpoint in due if endpoint.offset_ms is not None]
+                self._offset_ms = said[0] if said else self._offset_ms
+                raise ChainError(self._reasons(due))
+            block = self._common_block(usable, held)
+            if block is None:
+                return None
+            readings = await self._readings(block, usable, endpoints, held)
+        return self._believed(block, readings, due, held)
+
+    def _suffice(self, usable: Sequence[_Usable], held: Electorate) -> bool:
+        """Whether the two endpoints that are furthest have the same new pinned block: then no other one is needed."""
+        pinned = sorted((self._pinned(found.heads.finalized) for found in usable), reverse=True)[:2]
+        return len(pinned) == 2 and pinned[0] == pinned[1] > held.block
 
     def _common_block(self, usable: Sequence[_Usable], held: Electorate) -> int | None:
         """The newest pinned block that two endpoints have, or the only one; None while the second is not there yet.
@@ -277,27 +341,39 @@ class ChainSource:
             self._pause_s = max(self._block_s(held), PAUSE_S_MIN)
         return None
 
-    async def _readings(self, block: int, usable: Sequence[_Usable]) -> list[_Reading]:
-        """What endpoints say of a block, in one unit, until one agrees with an earlier one."""
+    async def _readings(
+        self, block: int, usable: Iterable[_Usable], more: AsyncGenerator[_Usable], held: Electorate
+    ) -> list[_Reading]:
+        """What endpoints say of a block, until two agree.
+
+        When the runtime call of some decodes and that of others does not, the storage maps of all are read, too: who
+        answers the call as nobody else does is no better than who does not answer it.
+        """
         readings: list[_Reading] = []
-        for endpoint, heads in usable:
-            if heads.finalized < block:
-                self._well(endpoint)
+        read_twice: set[_Endpoint] = set()
+        waiting = deque(usable)
+        while found := waiting.popleft() if waiting else await anext(more, None):
+            if found.heads.finalized < block:
+                self._well(found.endpoint)
                 continue
-            pins = await self._pins(endpoint, block, readings[0].pins.method if readings else None)
-            if pins is None:
+            reading = await self._reading(found, block, None, held)
+            if reading is None:
                 continue
-            for other in readings:
-                if other.pins.method is not pins.method:  # then this one's is the better
-                    self._put_off(other.endpoint, f"its runtime call does not decode, that of {endpoint.shown} does")
-            readings = [other for other in readings if other.pins.method is pins.method]
-            agreed = any(other.pins.pins == pins.pins for other in readings)
-            readings.append(_Reading(endpoint, pins))
-            if agreed:
+            readings.append(reading)
+            mixed = len({reading.pins.method for reading in readings}) > 1
+            for other in [*readings] if mixed else []:
+                if other.pins.method is Method.METAGRAPH and other.endpoint not in read_twice:
+                    read_twice.add(other.endpoint)
+                    again = await self._reading(other.found, block, Method.MAPS, held)
+                    readings += [again] if again else []
+            agreeing = _agreeing(readings)
+            if agreeing and (agreeing[0].pins.method is Method.METAGRAPH or not mixed):
                 break
         return readings
 
-    def _believed(self, block: int, readings: Sequence[_Reading], due: Sequence[_Endpoint]) -> Electorate:
+    def _believed(
+        self, block: int, readings: Sequence[_Reading], due: Sequence[_Endpoint], held: Electorate
+    ) -> Electorate:
         """The electorate that two endpoints agree on, or that the only one of them gives which answers.
 
         Raises:
@@ -305,30 +381,45 @@ class ChainSource:
         """
         if not readings:
             raise ChainError(self._reasons(due))
-        *others, last = readings
-        agreeing = [reading for reading in readings if reading.pins.pins == last.pins.pins]
-        if len(agreeing) > 1:
-            for other in others:
-                if other not in agreeing:
-                    self._put_off(other.endpoint, f"contradicts two others at block {block}")
+        if agreeing := _agreeing(readings):
+            self._leave_others(block, readings, agreeing)
             return self._take(agreeing)
-        if others:
+        if pairs := [pair for pair in combinations(readings, 2) if pair[0].endpoint is not pair[1].endpoint]:
+            one, other = next((pair for pair in pairs if pair[0].pins.method is pair[1].pins.method), pairs[0])
             self._disputed = block
-            difference = _difference(others[0].pins, last.pins)
-            self._dispute([reading.endpoint for reading in readings], f"disputed at block {block}: {difference}")
+            difference = _difference(one.pins, other.pins)
+            endpoints = list(dict.fromkeys(reading.endpoint for reading in readings))
+            self._dispute(endpoints, f"disputed at block {block}: {difference}")
             raise ChainError(
-                f"{others[0].endpoint.shown} and {last.endpoint.shown} contradict each other at block {block} "
+                f"{one.endpoint.shown} and {other.endpoint.shown} contradict each other at block {block} "
                 f"({difference}), so neither is believed: find out which one lies, and name others in [electorate] urls"
             )
+        only = readings[0]
         if block == self._disputed:
-            self._dispute([last.endpoint], f"disputed at block {block}, and no other endpoint answers")
+            self._dispute([only.endpoint], f"disputed at block {block}, and no other endpoint answers")
             raise ChainError(
-                f"only {last.endpoint.shown} answers now, and endpoints contradicted each other at block {block}: "
+                f"only {only.endpoint.shown} answers now, and endpoints contradicted each other at block {block}: "
                 "waiting for two that agree"
             )
         if len(self._endpoints) > 1:
-            log.warning("electorate_unconfirmed", block=block, endpoint=last.endpoint.shown)
-        return self._take(agreeing)
+            if self._too_fast(only.pins.pins[0], held):
+                why = f"block {block} came over {PACE_MAX} times as fast as blocks did, and nobody else says so"
+                self._put_off(only.endpoint, why)
+                raise ChainError(f"only {only.endpoint.shown} answers now, and is not believed: {why}")
+            log.warning("electorate_unconfirmed", block=block, endpoint=only.endpoint.shown)
+        return self._take([only])
+
+    def _leave_others(self, block: int, readings: Sequence[_Reading], agreeing: Sequence[_Reading]) -> None:
+        """Put off who does not say what two others agree on; who could not be read in their way is put off already."""
+        method = agreeing[0].pins.method
+        agreed = {reading.endpoint for reading in agreeing}
+        compared = {reading.endpoint for reading in readings if reading.pins.method is method}
+        for endpoint in dict.fromkeys(reading.endpoint for reading in readings):
+            if endpoint in compared - agreed:
+                self._put_off(endpoint, f"contradicts two others at block {block}")
+            elif endpoint not in compared and method is Method.METAGRAPH:
+                shown = agreeing[0].endpoint.shown
+                self._put_off(endpoint, f"its runtime call does not decode, that of {shown} does")
 
     def _take(self, readings: Sequence[_Reading]) -> Electorate:
         """Give out what one or two endpoints say, and remember it for the next one's grace."""
@@ -337,7 +428,8 @@ class ChainSource:
         if len(pins.pins) == 2:
             previous: Pin | None = pins.pins[1]
         else:
-            previous = self._last.pins[0] if self._earlier(current.block) is not None and self._last else None
+            known = self._known(current.block)
+            previous = known and known.pins[0]
         if pins.method is Method.MAPS and (self._last is None or self._last.method is not Method.MAPS):
             log.warning("electorate_from_maps", spec=pins.spec, note="this build cannot decode that runtime's calls")
         electorate = Electorate(current, previous)
@@ -390,17 +482,17 @@ class ChainSource:
             self._put_off(endpoint, f"behind: its finalized block {heads.finalized} is over {_MINUTES} old")
 
     async def _heads(self, endpoint: _Endpoint, held: Electorate) -> Heads | None:
-        """How far an endpoint is; None when it fails, stands still, or has not even what is held."""
-        try:
-            heads = await self._reader.heads(HeadsRequest(endpoint.url, self._genesis))
-        except ReadError as error:
-            self._put_off(endpoint, str(error))
+        """How far an endpoint is; None when it fails, stands still, is in the future or has not even what is held."""
+        heads = await self._ask(endpoint)
+        if heads is None:
             return None
         now_ms = self._now_ms()
-        if endpoint.block != heads.finalized:
-            endpoint.block, endpoint.moved_ms = heads.finalized, now_ms
-        endpoint.latency_ms = heads.latency_ms
-        if heads.finalized < held.block:
+        ahead_ms = max(heads.finalized_ms, heads.head_ms) - now_ms
+        if ahead_ms > AHEAD_MS_MAX:
+            why = (
+                f"ahead: its latest block lies {ahead_ms // 1000} s in this clock's future: set the clock if it is off"
+            )
+        elif heads.finalized < held.block:
             why = f"behind: its finalized block is {heads.finalized}, and the electorate of {held.block} is held"
         elif now_ms - max(endpoint.moved_ms, heads.finalized_ms) > BEHIND_MS_MAX:
             why = f"stands still: its finalized block has been {heads.finalized} for over {_MINUTES}"
@@ -409,39 +501,89 @@ class ChainSource:
         self._put_off(endpoint, why)
         return None
 
-    async def _pins(self, endpoint: _Endpoint, block: int, method: Method | None) -> Pins | None:
+    async def _ask(self, endpoint: _Endpoint) -> Heads | None:
+        """What an endpoint says of how far it is, noted but not judged; None when it fails."""
+        self._waited_for = endpoint
+        try:
+            heads = await self._reader.heads(HeadsRequest(endpoint.url, self._genesis))
+        except ReadError as error:
+            endpoint.offset_ms = None
+            self._put_off(endpoint, str(error))
+            return None
+        self._waited_for = None
+        now_ms = self._now_ms()
+        if endpoint.block != heads.finalized:
+            endpoint.block, endpoint.moved_ms = heads.finalized, now_ms
+        endpoint.latency_ms = heads.latency_ms
+        endpoint.offset_ms = self._offsets[endpoint] = heads.head_ms - now_ms
+        return heads
+
+    async def _compare_clocks(self) -> None:
+        """Ask further endpoints, for their clocks alone, until two agree about this one.
+
+        Nobody needs to be asked when one says that all is well, as another did the last time. Who answers and is put
+        off for what it said is asked all the same: it may be this clock that is wrong.
+        """
+        well = [offset_ms for offset_ms in self._offsets.values() if _is_plausible(offset_ms)]
+        before = [other.offset_ms for other in self._endpoints if other not in self._offsets]
+        if any(other is not None and _is_alike(other, offset_ms) for other in before for offset_ms in well):
+            return
+        for endpoint in self._endpoints:
+            if not self._offsets or self._agreed_offset_ms() is not None:
+                return
+            wanted = endpoint.offset_ms is not None or endpoint.retry_ms <= self._now_ms()
+            if wanted and endpoint not in self._offsets:
+                await self._ask(endpoint)
+
+    def _agreed_offset_ms(self) -> int | None:
+        """What the first two endpoints say that agree about this clock, the milder of both, or the only one."""
+        offsets = list(self._offsets.values())
+        if len(self._endpoints) == 1:
+            return offsets[0] if offsets else None
+        agreeing = (pair for pair in combinations(offsets, 2) if _is_alike(*pair))
+        return min(next(agreeing, ()), key=abs, default=None)
+
+    async def _reading(self, found: _Usable, block: int, method: Method | None, held: Electorate) -> _Reading | None:
         """What an endpoint says of a block, and of the one before it unless that is known; None when it fails.
 
         Args:
-            endpoint: Which one.
+            found: Which one, and how far it is.
             block: The pinned block.
-            method: How another endpoint was read, so that the two can be compared.
+            method: How to read it; None for the best way.
+            held: The electorate that is weighed with now.
         """
-        earlier = self._earlier(block)
-        last = self._last
-        known = last if last is not None and last.pins[0].block == earlier else None
-        if method is Method.MAPS:
-            method = None  # perhaps the runtime call is better here
+        earlier, known = self._earlier(block), self._known(block)
         try:
             if earlier is None:
-                return await self._read(endpoint, (block,), method)
-            if known is not None:
-                pins = await self._read(endpoint, (block,), method)
+                return _Reading(found, await self._read(found, (block,), method, held))
+            if known is not None and method in {None, known.method}:
+                pins = await self._read(found, (block,), method, held)
                 if pins.method is known.method:
-                    return pins
+                    return _Reading(found, pins)
                 method = pins.method
-            return await self._read(endpoint, (block, earlier), method)
+            return _Reading(found, await self._read(found, (block, earlier), method, held))
         except ReadError as error:
-            self._put_off(endpoint, str(error))
+            self._put_off(found.endpoint, str(error))
             return None
 
-    async def _read(self, endpoint: _Endpoint, blocks: tuple[int, ...], method: Method | None) -> Pins:
+    async def _read(self, found: _Usable, blocks: tuple[int, ...], method: Method | None, held: Electorate) -> Pins:
+        endpoint, heads = found
+        self._waited_for = endpoint
         pins = await self._reader.pins(PinsRequest(endpoint.url, self._genesis, self._netuid, blocks, method))
+        self._waited_for = None
         if tuple(pin.block for pin in pins.pins) != blocks:
             raise ReadError(f"asked for blocks {blocks}, answered with {tuple(pin.block for pin in pins.pins)}")
         times = [pin.time_ms for pin in pins.pins]
         if times != sorted(set(times), reverse=True):
             raise ReadError(f"the time of block {blocks[0]} does not lie above that of block {blocks[-1]}")
+        if times[0] <= held.time_ms:
+            raise ReadError(
+                f"the time of block {blocks[0]} does not lie above that of block {held.block}, which is held"
+            )
+        if times[0] > heads.finalized_ms:
+            raise ReadError(f"the time of block {blocks[0]} lies above that of its finalized block {heads.finalized}")
+        if times[0] - self._now_ms() > AHEAD_MS_MAX:
+            raise ReadError(f"the time of block {blocks[0]} lies in this clock's future")
         return pins
 
     def _pinned(self, finalized: int) -> int:
@@ -451,6 +593,13 @@ class ChainSource:
     def _earlier(self, block: int) -> int | None:
         """The pinned block before one; None where the chain has none (block 0 has no time)."""
         return block - self._epoch_blocks if block > self._epoch_blocks else None
+
+    def _known(self, block: int) -> Pins | None:
+        """What was read last, if that is the pin before a block and as certain as one that is read now can be."""
+        last = self._last
+        if last is None or last.pins[0].block != self._earlier(block):
+            return None
+        return last if self._confirmed or len(self._endpoints) == 1 else None
 
     def _well(self, endpoint: _Endpoint) -> None:
         if endpoint.error is not None:
@@ -467,10 +616,17 @@ class ChainSource:
 
     def _reasons(self, due: Sequence[_Endpoint]) -> str:
         """One line for a poll in which no endpoint could be used."""
-        failed = [endpoint for endpoint in due if endpoint.error is not None]
-        shown = [f"{endpoint.shown}: {endpoint.error}" for endpoint in failed[:_SHOWN_MAX]]
-        more = f"; and {len(failed) - _SHOWN_MAX} more" if len(failed) > _SHOWN_MAX else ""
-        return f"the chain gives no electorate: {'; '.join(shown)}{more}"
+        return f"the chain gives no electorate: {self._told(due)}"
+
+    def _told(self, endpoints: Sequence[_Endpoint]) -> str:
+        """Which endpoints are put off and why, and which one is waited for; empty when none is."""
+        told = [
+            f"{endpoint.shown}: {endpoint.error or 'has not answered yet'}"
+            for endpoint in endpoints
+            if endpoint.error is not None or endpoint is self._waited_for
+        ]
+        more = f"; and {len(told) - _SHOWN_MAX} more" if len(told) > _SHOWN_MAX else ""
+        return "; ".join(told[:_SHOWN_MAX]) + more
 
     # -- when to ask next --------------------------------------------------------------------------------------------
 
@@ -484,6 +640,10 @@ class ChainSource:
         """Whether the pin after the held one should have been final for BEHIND_MS_MAX, going by this clock."""
         age_s = (self._now_ms() - held.time_ms) / 1000
         return age_s > self._epoch_blocks * self._block_s(held) + BEHIND_MS_MAX / 1000
+
+    def _too_fast(self, pin: Pin, held: Electorate) -> bool:
+        """Whether blocks since the held pin would have come over PACE_MAX times as fast as before it."""
+        return (pin.time_ms - held.time_ms) * PACE_MAX < (pin.block - held.block) * self._block_s(held) * 1000
 
     def _block_s(self, electorate: Electorate) -> float:
         """How long a block takes, by the two pins of an electorate."""
@@ -513,8 +673,30 @@ def make_source(
     return ChainSource(settings.urls, network, held=held, now_ms=now_ms, rng=rng)
 
 
+def _is_plausible(offset_ms: int) -> bool:
+    """Whether the chain's best block less this clock is what a chain and a clock show that are well."""
+    return -CLOCK_AHEAD_MS_MAX <= offset_ms <= CLOCK_BEHIND_MS_MAX
+
+
+def _is_alike(one_ms: int, other_ms: int) -> bool:
+    return abs(one_ms - other_ms) <= OFFSETS_APART_MS_MAX
+
+
+def _agreeing(readings: Sequence[_Reading]) -> list[_Reading]:
+    """Two readings or more that say the same in one unit, those by the runtime call first; empty if there are none."""
+    for method in Method:
+        alike = [reading for reading in readings if reading.pins.method is method]
+        for reading in alike:
+            same = [other for other in alike if other.pins.pins == reading.pins.pins]
+            if len(same) > 1:
+                return same
+    return []
+
+
 def _difference(one: Pins, other: Pins) -> str:
     """What two readings of the same blocks disagree on, in a few words."""
+    if one.method is not other.method:
+        return "read in different ways"
     counts = {"stakes": 0, "registrations": 0, "addresses": 0, "times": 0}
     for mine, theirs in zip(one.pins, other.pins, strict=True):
         counts["stakes"] += len(mine.validators.items() ^ theirs.validators.items())

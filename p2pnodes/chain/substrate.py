@@ -10,11 +10,12 @@ what remains when the call does not decode.
 
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from p2pnodes.chain.reading import SPEC_MAX, Heads, Method, Pins
 from p2pnodes.chain.runtime_types import METAGRAPH_INDEXES, is_known, metagraph_type, type_registry
@@ -319,7 +320,22 @@ def _connect(url: str) -> Any:
         skip_utf8_validation=True,  # in Python, byte by byte; decoding the text validates it again
         redirect_limit=0,  # credentials go to the host that the operator named
         suppress_origin=True,
+        header=_authorization(urlsplit(url)),
     )
+
+
+def _authorization(url: SplitResult) -> dict[str, str]:
+    """The header that tells who asks, from a URL's user name and password, which the library leaves out.
+
+    Source: RFC 7617, in UTF-8.
+    """
+    if url.username is None and url.password is None:
+        return {}
+    return {"Authorization": f"Basic {_basic(url)}"}
+
+
+def _basic(url: SplitResult) -> str:
+    return b64encode(f"{unquote(url.username or '')}:{unquote(url.password or '')}".encode()).decode()
 
 
 def _of_metagraph(found: Any, netuid: int, block: _Block) -> list[_Neuron]:
@@ -422,7 +438,8 @@ def _without_secrets(text: str, url: str) -> str:
     parts = urlsplit(url)
     user, _, _ = parts.netloc.rpartition("@")
     path = f"{parts.path}?{parts.query}"
-    for secret in (url, user, parts.username, parts.password, path, parts.path, parts.query):
+    own = (parts.username, parts.password, unquote(parts.username or ""), unquote(parts.password or ""))
+    for secret in (url, user, user and _basic(parts), *own, path, parts.path, parts.query):
         if secret and len(secret) > 1:
             text = text.replace(secret, "***")
     return text

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from nacl.utils import random as random_bytes
 
+from p2pnodes.chain.regular import open_regular
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.model.keys import KEY_BYTES, Hotkey, NodeKey, ss58_decode, ss58_encode
 
@@ -263,11 +264,8 @@ def _read(path: Path, kind: str) -> tuple[bytes, os.stat_result]:
     """Content of a key file, and what its file system says of it."""
     path = path.expanduser()
     try:
-        # O_NONBLOCK: a pipe in the file's place is told below instead of waited for.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        with open_regular(path) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(f"{path}: not a regular file; expected a {kind}")
             content = file.read(KEY_FILE_BYTES_MAX + 1)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; expected a {kind}{_names_near(path)}") from None

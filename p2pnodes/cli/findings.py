@@ -56,8 +56,11 @@ def of_network_file(path: Path) -> Findings:
         InvalidSettingsError: It cannot be used; lists every problem.
     """
     from p2pnodes.config import load_network_file
+    from p2pnodes.model.problems import masked
 
     network, defaults = load_network_file(path)
+    if "options" in (verify := defaults.get("verify", {})):
+        defaults["verify"] = {**verify, "options": masked(verify["options"])}
     shown = {
         "network_id": network.id.hex(),
         "hashed": network.model_dump(mode="json"),
@@ -126,25 +129,19 @@ def _delegation_problems(
     settings: "Settings", signed: "SignedDelegation", node_key: "NodeKey | None", hotkey: "HotkeyFile | None"
 ) -> list[str]:
     """Why a daemon cannot use its delegation file, though it is well signed."""
-    from p2pnodes.model.keys import ss58_encode
+    from p2pnodes.chain.delegation import misfits
 
-    path, delegation, now_s = settings.delegation_file, signed.delegation, time.time()
-    advice = "make a new request with `p2pnodes keys request`"
-    problems: list[str] = []
-    if signed.network_id != settings.network.id:
-        problems.append(
-            f"{path}: for network {signed.network_id.hex()}; expected {settings.network.id.hex()}: {advice}"
-        )
-    if node_key is not None and signed.log.node_key != node_key.public_key:
-        problems.append(
-            f"{path}: for node key {signed.log.node_key.hex()}; expected {node_key.public_key.hex()}: {advice}"
-        )
-    if hotkey is not None and hotkey.public_key != delegation.hotkey:
-        problems.append(
-            f"{path}: signed by {ss58_encode(delegation.hotkey)}; expected {hotkey.address}, the configured hotkey"
-        )
-    if now_s >= delegation.not_after:
-        problems.append(f"{path}: ended at {utc(delegation.not_after)}: {advice}")
+    path, not_after = settings.delegation_file, signed.delegation.not_after
+    assert path is not None
+    problems = misfits(
+        signed,
+        path,
+        settings.network.id,
+        None if node_key is None else node_key.public_key,
+        None if hotkey is None else hotkey.public_key,
+    )
+    if time.time() >= not_after:
+        problems.append(f"{path}: ended at {utc(not_after)}: make a new request with `p2pnodes keys request`")
     return problems
 
 
@@ -183,7 +180,7 @@ def _hotkey_warnings(
 
 def _chain_warnings(settings: "Settings") -> list[str]:
     """What makes the chain's endpoints worth less than they could be."""
-    from p2pnodes.model.addresses import without_credentials
+    from p2pnodes.model.addresses import has_credentials, without_credentials
 
     urls = settings.electorate.urls
     hosts = {urlsplit(url).hostname for url in urls}
@@ -199,7 +196,7 @@ def _chain_warnings(settings: "Settings") -> list[str]:
         for url in urls
         if url.startswith("ws://") and urlsplit(url).hostname not in _LOOPBACK
     ]
-    if any("***" in without_credentials(url) for url in urls) and settings.origins.get("electorate.urls") == "file":
+    if any(has_credentials(url) for url in urls) and settings.origins.get("electorate.urls") == "file":
         mode = stat.S_IMODE(settings.config_file.stat().st_mode)
         if mode & stat.S_IROTH:
             warnings.append(

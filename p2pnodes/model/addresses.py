@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -32,12 +32,8 @@ def base_url(url: str) -> str:
     Raises:
         ValueError: Not HTTP or HTTPS, or with parts that a base URL in a settings file must not have.
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # a malformed host or port
-        parts, port = urlsplit(""), 0
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+    parts = _split(url)
+    if parts is None or parts.scheme not in {"http", "https"}:
         raise ValueError("expected http://HOST[:PORT] or https://HOST[:PORT]")
     if parts.username is not None or parts.password is not None:
         raise ValueError("expected no user name or password: settings hold no secrets, and some URLs are published")
@@ -52,6 +48,10 @@ BaseUrl = Annotated[str, Field(max_length=URL_CHARS_MAX), AfterValidator(base_ur
 CHAIN_URL_CHARS_MAX: Final = 1_024
 """Longest URL of a chain endpoint: some providers put long tokens in the path."""
 
+CHAIN_PUBLIC_PATHS: Final = frozenset({"", "/ws", "/public-ws"})
+"""Paths of chain endpoints that say nothing: of a node behind a proxy, and of a provider's endpoint for everybody. Any
+other may hold a token."""
+
 
 def chain_url(url: str) -> str:
     """The URL of a chain endpoint as it is; it may carry credentials.
@@ -59,12 +59,8 @@ def chain_url(url: str) -> str:
     Raises:
         ValueError: Not a WebSocket URL. The message does not quote it.
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # a malformed host or port
-        parts, port = urlsplit(""), 0
-    if parts.scheme not in {"ws", "wss"} or not parts.hostname or port == 0:
+    parts = _split(url)
+    if parts is None or parts.scheme not in {"ws", "wss"}:
         raise ValueError("expected ws://HOST[:PORT] or wss://HOST[:PORT]")
     if parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError("expected no fragment or space, and ASCII only")
@@ -74,12 +70,32 @@ def chain_url(url: str) -> str:
 def without_credentials(url: str) -> str:
     """A URL of a chain endpoint as it may be shown: ``***`` stands for what may hold a password or token.
 
-    Providers put tokens in the user name, the path or the query, so only scheme, host and port are kept.
+    Providers put tokens in the user name, the path or the query, so only scheme, host, port and a public path are kept;
+    and nothing at all of what is no URL, whose parts cannot be told apart.
     """
-    parts = urlsplit(url)
+    parts = _split(url)
+    if parts is None:
+        return "***"
     user, _, host = parts.netloc.rpartition("@")
-    path = "/***" if parts.path.strip("/") or parts.query else ""
+    path = parts.path.rstrip("/")
+    if path not in CHAIN_PUBLIC_PATHS or parts.query or parts.fragment:
+        path = "/***"
     return f"{parts.scheme}://{'***@' if user else ''}{host}{path}"
+
+
+def has_credentials(url: str) -> bool:
+    """Whether a URL of a chain endpoint may hold a password or token: whether some of it is not shown."""
+    return "***" in without_credentials(url)
+
+
+def _split(url: str) -> SplitResult | None:
+    """Parts of a URL; None without a host, or with one or a port that is malformed."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    return parts if parts.hostname and port != 0 else None
 
 
 ChainUrl = Annotated[str, Field(max_length=CHAIN_URL_CHARS_MAX), AfterValidator(chain_url)]

@@ -72,6 +72,11 @@ def closing_order(close: Close) -> tuple[int, bytes]:
     return (0, b"") if close.head is None else (min(close.head.seq + 1, codec.INT_MAX), close.head.id)
 
 
+def proof_order(proof: Evidence | Close) -> tuple[int, bytes]:
+    """What orders proofs of one kind for one log: the lowest counts; raises MalformedError."""
+    return closing_order(proof) if isinstance(proof, Close) else (Header.decode(proof.first).seq, b"")
+
+
 def ended_log(proof: Evidence | Close) -> LogId:
     """The log whose end a proof tells of; raises MalformedError."""
     return proof.log if isinstance(proof, Close) else Header.decode(proof.first).log

@@ -98,8 +98,8 @@ def _check_logs(
     for key, hotkey in copy.execute("SELECT log, hotkey FROM logs ORDER BY log").fetchall():
         head: Head | None = None
         prefix = EMPTY
-        query = "SELECT seq, id, judged, void, wire FROM events WHERE log = ? ORDER BY seq"
-        for seq, event_id, judged, void, wire in copy.execute(query, (key,)):
+        query = "SELECT seq, id, judged, void, hlc_max, wire FROM events WHERE log = ? ORDER BY seq"
+        for seq, event_id, judged, void, hlc_max, wire in copy.execute(query, (key,)):
             done += 1
             if progress and done % 1000 == 0:
                 progress(done, total)
@@ -121,6 +121,7 @@ def _check_logs(
                 (event.seq != expected, f"seq {expected} is missing"),
                 (event.previous != (head.id if head else b""), "does not continue the event before it"),
                 ((bool(judged), void) != (judgement.judged, judgement.void), "was judged otherwise"),
+                (hlc_max != prefix.hlc, "the row names another HLC as the highest so far"),
             ):
                 if wrong:
                     problems.append(f"{where}: {what}")
@@ -147,18 +148,13 @@ def _check_ends(copy: sqlite3.Connection, network: Network, problems: list[str])
             problems.append(f"log {log}: what is held as its closing does not carry its hotkey's signature")
 
 
-def _stored_id(copy: sqlite3.Connection, log: int, seq: int) -> bytes | None:
-    row = copy.execute("SELECT id FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
-    return None if row is None else row[0]
-
-
 def _check_rows(copy: sqlite3.Connection, network: Network, problems: list[str]) -> tuple[int, int, str]:
     """Rebuild every derived table and compare."""
     for table in _TABLES:
         copy.execute(f"CREATE TEMP TABLE held_{table} AS {_content(copy, table)}")
     ledger = Ledger(copy, network)
     for log, state in ledger.state.logs.items():
-        cut = state.ends.cut(lambda seq: _stored_id(copy, state.key, seq))  # noqa: B023 - called here
+        cut = state.ends.cut(lambda seq: ledger.facts.stored_id(state.key, seq))  # noqa: B023 - called here
         if cut != state.cut:
             problems.append(f"log {log}: is cut at seq {state.cut}, its ends say {cut}")
     held_root = ledger.state.state_root

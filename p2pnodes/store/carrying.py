@@ -61,7 +61,10 @@ DELETIONS_PER_PART: Final = 1_024
 """Deletions that one part of a walk sifts."""
 
 DECIDED_PER_PART: Final = 64
-"""Claims that are decided at once, those that the sieve lets through: some 10 ms, in either half."""
+"""Claims that are decided at once, those that the sieve lets through: some 10 ms, in either half.
+
+More where many deletions name their GPUs, as each claim is decided by all of these.
+"""
 
 ITEM_BYTES: Final = 5
 LIST_BYTES: Final = 4
@@ -83,10 +86,12 @@ class Cursor(NamedTuple):
     Attributes:
         claim: Row key of the last claim that was looked at; None when all were.
         deletion: Row key of the last deletion that was looked at.
+        ended: Of the claims on its GPU, row key of the last one that was looked at.
     """
 
     claim: int | None = 0
     deletion: tuple[str, bytes, int, int, int] = ("", b"", 0, 0, 0)
+    ended: int = 0
 
 
 class Need(NamedTuple):
@@ -139,11 +144,16 @@ class _Said(NamedTuple, Generic[T]):
 
 
 class _Request(NamedTuple):
-    """A delete request, and of the events that carry it those that last, and those that it is read from."""
+    """A delete request on one GPU: of the events that carry it those that last, and those that it is read from.
+
+    With what it does there by either, whoever wrote them; None for nothing.
+    """
 
     deletion: Deletion
     lasting: "tuple[_Said[DeleteCarriage], ...]"
     read: "tuple[_Said[DeleteCarriage], ...]"
+    by_lasting: Ending | None
+    by_read: Ending | None
 
 
 class _Case(NamedTuple):
@@ -228,8 +238,7 @@ def part(facts: Facts, cursor: Cursor, weights: Weights, own: bytes) -> Part:
         keys, claim = _claims_at_risk(facts.connection, reading, cursor.claim)
         following: Cursor | None = cursor._replace(claim=claim)
     else:
-        keys, deletion = _claims_that_may_return(facts.connection, reading, cursor)
-        following = None if deletion is None else cursor._replace(deletion=deletion)
+        keys, following = _claims_that_may_return(facts.connection, reading, cursor)
     order = _validators(weights)
     step = step_ms(weights.electorate, len(order))
     needs: list[Need] = []
@@ -285,27 +294,38 @@ def _claims_at_risk(connection: sqlite3.Connection, reading: _Reading, after: in
 
 def _claims_that_may_return(
     connection: sqlite3.Connection, reading: _Reading, cursor: Cursor
-) -> tuple[list[int], tuple[str, bytes, int, int, int] | None]:
+) -> tuple[list[int], Cursor | None]:
     """Claims that deletions end which do not last; and where the next part begins."""
     rows = connection.execute(
         "SELECT uuid, request_id, log, seq, item, claim_ids, miner, nonce FROM deletion"
-        " WHERE (uuid, request_id, log, seq, item) > (?, ?, ?, ?, ?)"
+        " WHERE (uuid, request_id, log, seq, item) >= (?, ?, ?, ?, ?)"
         " ORDER BY uuid, request_id, log, seq, item LIMIT ?",
-        (*cursor.deletion, DELETIONS_PER_PART),
+        (*cursor.deletion, DELETIONS_PER_PART + 1),  # the last one of the part before is among them
     ).fetchall()
     lasting = {(uuid, request, ids) for uuid, request, log, seq, _, ids, *_ in rows if reading.lasts(log, seq)}
     found: dict[int, None] = {}
+    sifted: dict[tuple[str, bytes], int] = {}  # the highest nonce for which a miner's claims on a GPU were
+    left = CLAIMS_PER_PART
     for uuid, request, log, seq, item, ids, miner, nonce in rows:
-        if (uuid, request, ids) in lasting:
+        if (uuid, request, ids) in lasting or nonce <= sifted.get((uuid, miner), -1):
             continue
-        ended = connection.execute(
-            "SELECT claim FROM claim_gpu JOIN claim USING (claim) WHERE uuid = ? AND miner = ? AND nonce <= ?",
-            (uuid, miner, nonce),
+        at = uuid, request, log, seq, item
+        after = cursor.ended if at == cursor.deletion else 0
+        claims = connection.execute(
+            "SELECT claim, miner, nonce FROM claim_gpu CROSS JOIN claim USING (claim) WHERE uuid = ? AND claim > ?"
+            " ORDER BY claim",
+            (uuid, after),
         )
-        found.update((key, None) for (key,) in ended)
-        if len(found) >= DECIDED_PER_PART:
-            return list(found), (uuid, request, log, seq, item)
-    return list(found), rows[-1][:5] if rows else None
+        for key, of, made in claims:
+            left -= 1
+            if of == miner and made <= nonce:
+                found[key] = None
+            if not left or len(found) >= DECIDED_PER_PART:
+                return list(found), cursor._replace(deletion=at, ended=key)
+        sifted[uuid, miner] = nonce
+    if len(rows) <= DELETIONS_PER_PART:
+        return list(found), None
+    return list(found), cursor._replace(deletion=rows[-1][:5], ended=codec.INT_MAX)
 
 
 # -- deciding ----------------------------------------------------------------------------------------------------------
@@ -320,11 +340,11 @@ def _units(connection: sqlite3.Connection, reading: _Reading, keys: Collection[i
 def _unit(case: _Case, reading: _Reading) -> _Unit:
     claim = case.claim
     lasts = _counts(claim, (said for said in case.said if not said.cut), reading.lasting)
-    ended = all(_ending(case, uuid, reading, lasting=False) for uuid in claim.uuids)
+    ended = all(_ending(case, uuid, lasting=False) for uuid in claim.uuids)
     returns = not lasts and not ended and _counts(claim, case.said, reading.known)
     if not lasts and not returns:
         return _Unit(claim.id, (), ())
-    deletes = dict.fromkeys(said for uuid in claim.uuids for said in _wanted_deletes(case, uuid, reading))
+    deletes = dict.fromkeys(said for uuid in claim.uuids for said in _wanted_deletes(case, uuid))
     return _Unit(claim.id, tuple(deletes), (_wanted_add(case, reading),) if returns else ())
 
 
@@ -339,31 +359,29 @@ def _wanted_add(case: _Case, reading: _Reading) -> "_Said[Carriage]":
     return min(fitting, key=lambda said: (not reading.counts(said), said.says.hlc, said.at))
 
 
-def _wanted_deletes(case: _Case, uuid: str, reading: _Reading) -> "list[_Said[DeleteCarriage]]":
+def _wanted_deletes(case: _Case, uuid: str) -> "list[_Said[DeleteCarriage]]":
     """Events of deletions without which a claim would be on a GPU, or would not be, as what is read does not say."""
-    wanted, held = (_ending(case, uuid, reading, lasting=lasting) for lasting in (False, True))
+    wanted, held = (_ending(case, uuid, lasting=lasting) for lasting in (False, True))
     if wanted and not held:
         return _restored(max(wanted, key=lambda request: (request.deletion.nonce, request.deletion.request_id)), uuid)
     if held and not wanted:  # at an equal nonce, where an event that is about to go alone does not name the claim
-        narrower = (request for request in held if _effect(request, request.read, uuid, reading))
+        narrower = (request for request in held if request.by_read is not None)
         return [said for request in narrower for said in _restored(request, uuid)]
     return []
 
 
-def _ending(case: _Case, uuid: str, reading: _Reading, *, lasting: bool) -> list[_Request]:
+def _ending(case: _Case, uuid: str, *, lasting: bool) -> list[_Request]:
     """The deletions that end a claim on a GPU, by what lasts or as they are read."""
-    found: list[_Request] = []
-    for request in case.requests[uuid]:
-        effect = _effect(request, request.lasting if lasting else request.read, uuid, reading)
-        if effect is not None and effect.ends(case.claim):
-            found.append(request)
-    return found
+    return [
+        request
+        for request in case.requests[uuid]
+        if (effect := request.by_lasting if lasting else request.by_read) is not None and effect.ends(case.claim)
+    ]
 
 
-def _effect(request: _Request, said: "Sequence[_Said[DeleteCarriage]]", uuid: str, reading: _Reading) -> Ending | None:
+def _effect(deletion: Deletion, said: "Sequence[_Said[DeleteCarriage]]", uuid: str, reading: _Reading) -> Ending | None:
     """What a deletion does on a GPU by some of the events that carry it, whoever wrote these."""
-    deletion = request.deletion._replace(carriages=tuple(one.says for one in said))
-    found = inventory.ending(deletion, uuid, reading.known)
+    found = inventory.ending(deletion._replace(carriages=tuple(one.says for one in said)), uuid, reading.known)
     return found if isinstance(found, Ending) else None
 
 
@@ -447,8 +465,9 @@ def _requests(connection: sqlite3.Connection, reading: _Reading, uuids: Collecti
     for request, deletion in deletions.items():
         lasting = tuple(one for one in said[request] if reading.lasts(one.at.log, one.at.seq))
         read = tuple(filter(reading.counts, said[request])) or tuple(said[request])
-        for uuid in {one.says.uuid for one in said[request]}:
-            found.setdefault(uuid, []).append(_Request(deletion, lasting, read))
+        for uuid in {one.says.uuid for one in said[request]}.intersection(uuids):
+            effects = (_effect(deletion, some, uuid, reading) for some in (lasting, read))
+            found.setdefault(uuid, []).append(_Request(deletion, lasting, read, *effects))
     return found
 
 

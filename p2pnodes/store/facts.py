@@ -38,6 +38,12 @@ FROM_NODE: Final = (
 )
 """The rows of some GPUs as ``n``, by their keys (``row_keys``)."""
 
+_FROM_LATEST_DELEGATIONS: Final = (
+    "FROM logs CROSS JOIN delegations latest ON latest.log = logs.log AND latest.seq = (SELECT max(seq)"
+    " FROM delegations d WHERE d.log = logs.log AND d.seq < ifnull(logs.cut, 9223372036854775807))"
+)
+"""The logs, each with its latest delegation that counts; those without any are left out. No other one is read."""
+
 BODIES_KEPT: Final = 256
 """Parsed bodies that are kept, the oldest is dropped: rows of a new claim are written right behind its event."""
 
@@ -115,22 +121,19 @@ class Facts:
         """What the logs say about each validator's delegations."""
         windows: dict[bytes, list[tuple[int, int]]] = {}
         first: dict[bytes, int] = {}
-        query = "SELECT log, seq, hlc, not_before, not_after FROM delegations ORDER BY log, seq DESC"
-        latest_of = None
-        for log, seq, hlc, not_before, not_after in self.connection.execute(query):
-            if self.is_void(log, seq):
-                continue
-            hotkey = self.author(log)
+        # HLCs rise along a log: its first delegation has the lowest.
+        first_hlc = "(SELECT hlc FROM delegations d WHERE d.log = logs.log ORDER BY seq LIMIT 1)"
+        columns = f"hotkey, latest.not_before, latest.not_after, {first_hlc}"
+        query = f"SELECT {columns} {_FROM_LATEST_DELEGATIONS} ORDER BY logs.log"
+        for hotkey, not_before, not_after, hlc in self.connection.execute(query):
+            windows.setdefault(hotkey, []).append((not_before, not_after))
             first[hotkey] = min(first.get(hotkey, hlc), hlc)
-            if log != latest_of:
-                windows.setdefault(hotkey, []).append((not_before, not_after))
-                latest_of = log
         return {hotkey: Mandate(tuple(spans), first[hotkey]) for hotkey, spans in windows.items()}
 
     def urls(self) -> dict[bytes, str]:
         """Hotkey -> URL of the delegation with the highest HLC."""
-        query = "SELECT log, seq, url FROM delegations ORDER BY hlc"
-        return {self.author(log): url for log, seq, url in self.connection.execute(query) if not self.is_void(log, seq)}
+        query = f"SELECT hotkey, latest.url {_FROM_LATEST_DELEGATIONS} ORDER BY latest.hlc, logs.log"
+        return dict(self.connection.execute(query).fetchall())
 
     def claim_key(self, claim_id: bytes) -> int | None:
         """Row key of a claim that at least a verdict names."""
@@ -397,6 +400,11 @@ class Facts:
             on = {uuid: list(standings[uuid].values()) for uuid in claim.uuids}
             found[key] = Task(claim, inventory.task_status(claim, tallies[claim.id], on, tallies))
         return found
+
+    def stored_id(self, log: int, seq: int) -> bytes | None:
+        """Id of the event that is stored at a seq of a log, by the log's row key; None where none is."""
+        row = self.connection.execute("SELECT id FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
+        return None if row is None else row[0]
 
     def event_ids(self, log: LogId, seqs: Collection[int]) -> dict[int, bytes]:
         """Ids of some events of a log, by seq."""

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, TypeVar
 import orjson
 
 from p2pnodes.model import codec, inventory
-from p2pnodes.model.branches import NO_ENDS, Ends, ended_log, ends_by, rivalry
+from p2pnodes.model.branches import NO_ENDS, Ends, ended_log, ends_by, proof_order, rivalry
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import LocalProtocolError, P2PNodesError, StoreError, WritesRefusedError
@@ -301,14 +301,18 @@ class Ledger:
                 than what is known changes nothing.
             now_ms: Wall clock, to tell when it was seen.
         """
+        lower: list[Evidence | Close] = []
         for proof in proofs:
             with suppress(codec.MalformedError):
                 state = self._logs.get(ended_log(proof))
-                if state is None or (isinstance(proof, Close) and proof.hotkey != state.hotkey):
-                    continue
-                # First what costs nothing: a proof that is known already comes from every peer.
-                if state.ends.merged(ends_by(proof)) != state.ends and self._proves(proof):
-                    self._take_end(proof, now_ms)
+                if state is not None and (isinstance(proof, Evidence) or proof.hotkey == state.hotkey):
+                    lower.append(proof)
+        # The lowest first, so that of each kind a log takes one and leaves the others.
+        for proof in sorted(lower, key=proof_order):
+            ends = self._logs[ended_log(proof)].ends
+            # First what costs nothing: a proof that is known already comes from every peer.
+            if ends.merged(ends_by(proof)) != ends and self._proves(proof):
+                self._take_end(proof, now_ms)
 
     def append(self, build: Callable[[int], Payload], now_ms: int) -> Event:
         """Write an own event; call inside a transaction and answer or send nothing before it commits (rule 3).
@@ -426,7 +430,7 @@ class Ledger:
         return None
 
     def _known_or_fork(self, event: Event, state: LogState, now_ms: int) -> Outcome:
-        if self._stored_id(state.key, event.seq) == event.id:
+        if self.facts.stored_id(state.key, event.seq) == event.id:
             return Outcome(event, Result.KNOWN, "")
         if not event.signed():
             return Outcome(event, Result.FORGED, "the header does not carry its node key's signature")
@@ -500,16 +504,16 @@ class Ledger:
         head = Head(event.seq, event.id)
         cut = state.cut
         if cut is not None:  # that the closing names another event here may show only now
-            cut = state.ends.cut(lambda seq: head.id if seq == head.seq else self._stored_id(state.key, seq))
+            cut = state.ends.cut(lambda seq: head.id if seq == head.seq else self.facts.stored_id(state.key, seq))
         counted = cut is None or event.seq < cut
         word = judgement.payload if counted else None
         before = words.replaced(self._connection, state.key, word) if isinstance(word, words.Word) else None
         cursor = self._connection.execute(
-            "INSERT INTO events (log, seq, id, hlc, kind, judged, void, before, wire)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO events (log, seq, id, hlc, hlc_max, kind, judged, void, before, wire)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                state.key, event.seq, event.id, event.hlc, event.kind, judgement.judged, judgement.void, before,
-                event.wire,
+                state.key, event.seq, event.id, event.hlc, judgement.prefix.hlc, event.kind, judgement.judged,
+                judgement.void, before, event.wire,
             ),
         )  # fmt: skip
         self._logs[event.log] = LogState(
@@ -648,7 +652,7 @@ class Ledger:
         self._ended[log] = None
         if log == self.own_log:
             self._disown(log, OWN_LOG_CLOSED if isinstance(proof, Close) else OWN_LOG_FORKED)
-        self._move_cut(state, state.ends.cut(lambda seq: self._stored_id(state.key, seq)))
+        self._move_cut(state, state.ends.cut(lambda seq: self.facts.stored_id(state.key, seq)))
 
     def _move_cut(self, state: LogState, cut: int | None) -> None:
         """Let a log count up to another seq than before."""
@@ -669,10 +673,13 @@ class Ledger:
         cut, head = state.cut, state.head
         if cut is None or cut > head.seq:
             return state._replace(counted=head, hlc=state.prefix.hlc)
-        last = self._stored_id(state.key, cut - 1) if cut else None
-        return state._replace(
-            counted=None if last is None else Head(cut - 1, last), hlc=self._highest_hlc(state.key, cut)
-        )
+        last = self._connection.execute(
+            "SELECT id, hlc_max FROM events WHERE log = ? AND seq = ?", (state.key, cut - 1)
+        ).fetchone()
+        if last is None:  # it is cut at its first event
+            return state._replace(counted=None, hlc=-1)
+        event_id, hlc = last
+        return state._replace(counted=Head(cut - 1, event_id), hlc=hlc)
 
     def _record_cut(self, log: int, cut: int | None) -> None:
         if self.facts.cuts.get(log) != cut:
@@ -746,10 +753,6 @@ class Ledger:
             self._changes.give_up()
             for dirty in (self._dirty_claims, self._dirty_uuids, self._placed_uuids):
                 dirty.clear()
-
-    def _stored_id(self, log: int, seq: int) -> bytes | None:
-        row = self._connection.execute("SELECT id FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
-        return None if row is None else row[0]
 
     # -- rows --------------------------------------------------------------------------------------------------------
 
@@ -1066,10 +1069,11 @@ class Ledger:
         ends = of_all(self._connection)
         for key, *log_id, hotkey, cut in execute("SELECT log, node_key, number, hotkey, cut FROM logs").fetchall():
             log = LogId(*log_id)
-            seq, event_id = execute(
-                "SELECT seq, id FROM events WHERE log = ? ORDER BY seq DESC LIMIT 1", (key,)
+            *head, hlc = execute(
+                "SELECT seq, id, hlc_max FROM events WHERE log = ? ORDER BY seq DESC LIMIT 1", (key,)
             ).fetchone()
-            state = LogState(key, log, hotkey, Head(seq, event_id), self._prefix(key), ends.get(log, NO_ENDS), cut)
+            prefix = Prefix(self._latest_delegation(key), hlc)
+            state = LogState(key, log, hotkey, Head(*head), prefix, ends.get(log, NO_ENDS), cut)
             self._logs[log] = self._counted_to(state)
             self.clock.observe(self._logs[log].hlc)
             self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
@@ -1095,25 +1099,13 @@ class Ledger:
             digests.append(row_digest)
         self._root.set_bucket(min(current, BUCKETS - 1), digests)
 
-    def _prefix(self, key: int) -> Prefix:
-        """What a log says so far, read back from it."""
-        execute = self._connection.execute
-        delegate = execute("SELECT max(seq) FROM delegations WHERE log = ?", (key,)).fetchone()[0]
-        if delegate is None:
-            return EMPTY
-        (wire,) = execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (key, delegate)).fetchone()
-        hlc = self._highest_hlc(key, None)
-        return Prefix(Delegation.from_wire(codec.unpack(Event.decode(wire).payload)), hlc)
-
-    def _highest_hlc(self, key: int, cut: int | None) -> int:
-        """Highest HLC of a log's events below its cut; -1 when there are none."""
-        # A valid event lies above all before it, so the highest HLC is its own or that of one behind it.
-        (hlc,) = self._connection.execute(
-            "SELECT max(hlc) FROM events WHERE log = :log AND seq < :cut AND seq >= coalesce((SELECT seq FROM events"
-            " WHERE log = :log AND seq < :cut AND judged AND void IS NULL ORDER BY seq DESC LIMIT 1), 0)",
-            {"log": key, "cut": codec.INT_MAX if cut is None else cut},
+    def _latest_delegation(self, key: int) -> Delegation | None:
+        """The latest valid delegation of a log, above its cut or below."""
+        row = self._connection.execute(
+            "SELECT wire FROM events WHERE log = ? AND seq = (SELECT max(seq) FROM delegations WHERE log = ?)",
+            (key, key),
         ).fetchone()
-        return -1 if hlc is None else int(hlc)
+        return None if row is None else Delegation.from_wire(codec.unpack(Event.decode(row[0]).payload))
 
     def _judge_what_is_known_now(self) -> None:
         """Rebuild if events wait that the build before could not judge, and this one knows other kinds than it did."""

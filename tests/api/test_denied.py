@@ -95,6 +95,9 @@ class TestFile:
     def test_an_absent_one_and_a_directory_are_refused(self, path: Path) -> None:
         with pytest.raises(ConfigError, match=r"cannot be read \(No such file or directory\)"):
             DenyList(path)
+        os.mkfifo(path.with_name("pipe"))
+        with pytest.raises(ConfigError, match=r"cannot be read \(not a regular file\)"):
+            read_denied(path.with_name("pipe"))
         with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
             DenyList(path.parent)
 

@@ -135,7 +135,8 @@ class Floor:
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         execute(
-            "INSERT INTO events (log, seq, id, hlc, kind, judged, void, wire) VALUES (1, ?, ?, ?, 'add', 1, NULL, ?)",
+            "INSERT INTO events (log, seq, id, hlc, hlc_max, kind, judged, wire)"
+            " VALUES (1, ?1, ?2, ?3, ?3, 'add', 1, ?4)",
             (number, claim_id, number, request.body + request.signature + request.hotkey),
         )
         execute(

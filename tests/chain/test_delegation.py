@@ -1,6 +1,8 @@
 """Delegation requests, delegations and closings: what was signed is what is read, and nothing else passes."""
 
 import json
+import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from p2pnodes.chain.delegation import (
     SignedClosing,
     SignedDelegation,
     log_name,
+    misfits,
     parse_closing,
     parse_log,
     read_closing,
@@ -142,6 +145,23 @@ class TestForms:
         with pytest.raises(ConfigError, match="cannot be written here"):
             write_signed(file / "below", FORMS[form])
 
+    def test_one_that_cannot_be_written_whole_is_not_left_behind(self, tmp_path: Path, form: str) -> None:
+        path, (soft, hard) = tmp_path / "file.json", resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as a full disk: the first bytes are written
+        try:
+            with pytest.raises(ConfigError, match="cannot be written here"):
+                write_signed(path, FORMS[form])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert list(tmp_path.iterdir()) == []
+        write_signed(path, FORMS[form])
+        assert READ[form](path) == FORMS[form]
+
+    def test_a_pipe_in_its_place_is_not_waited_for(self, tmp_path: Path, form: str) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ConfigError, match=r"pipe: cannot be read \(not a regular file\); expected a file of"):
+            READ[form](tmp_path / "pipe")
+
     def test_an_absent_file_is_named(self, tmp_path: Path, form: str) -> None:
         with pytest.raises(ConfigError, match="cannot be read"):
             READ[form](tmp_path / "absent")
@@ -217,6 +237,32 @@ class TestDelegations:
 
     def test_a_request_that_asks_nobody_is_signed_by_anybody(self) -> None:
         assert REQUEST._replace(hotkey=None).sign(hotkey("//validator1")).signed()
+
+
+class TestMisfits:
+    """A delegation is used by the daemon that it was signed for."""
+
+    NODE_KEY = LOG.node_key
+
+    @pytest.mark.parametrize(
+        ("network_id", "node_key", "hotkey_here"),
+        [(NETWORK.id, NODE_KEY, VALIDATOR.public_key), (NETWORK.id, NODE_KEY, None), (NETWORK.id, None, None)],
+        ids=["all", "no hotkey here", "no node key yet"],
+    )
+    def test_one_that_fits(self, network_id: bytes, node_key: bytes | None, hotkey_here: bytes | None) -> None:
+        assert misfits(SIGNED, Path("d.json"), network_id, node_key, hotkey_here) == []
+
+    def test_each_that_does_not_fit_is_a_line(self) -> None:
+        other = hotkey("//validator1")
+        new = "make a new request with `p2pnodes keys request`"
+        assert misfits(SIGNED, Path("d.json"), bytes(16), bytes(32), other.public_key) == [
+            f"d.json: for network {NETWORK.id.hex()}; expected {'00' * 16}: {new}",
+            f"d.json: for node key {LOG.node_key.hex()}; expected {'00' * 32}: {new}",
+            (
+                f"d.json: signed by {VALIDATOR.address}; expected {other.address}, the configured hotkey: sign it with "
+                "that one"
+            ),
+        ]
 
 
 class TestClosings:

@@ -45,6 +45,12 @@ def test_stakes_permits_registrations_and_addresses_are_read(path: Path) -> None
     assert electorate.current.addresses == {VALIDATOR.public_key: "http://127.0.0.1:8100"}
 
 
+def test_a_pipe_in_its_place_is_not_waited_for(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="cannot read the electorate: not a regular file"):
+        read_electorate(path)
+
+
 def test_a_validator_without_a_permit_has_no_stake_but_is_registered(path: Path) -> None:
     write(path, shape(validators=[{"hotkey": VALIDATOR.address, "stake": 100, "permit": False}]))
     electorate = read_electorate(path)
@@ -158,5 +164,5 @@ async def test_a_file_that_was_away_is_read_again_though_it_is_the_same(path: Pa
 async def test_a_file_is_a_source_without_a_clock(path: Path) -> None:
     watched = ElectorateFile(path)
     assert watched.status() == {"source": "file", "file": str(path)}
-    assert watched.clock_offset_ms() is None
+    assert (watched.clock_offset_ms(), watched.clock_trouble(), watched.reasons()) == (None, None, None)
     await watched.close()

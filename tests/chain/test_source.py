@@ -1,5 +1,6 @@
 """The chain is asked in time, more than one endpoint must agree, and whatever they do costs nothing but a warning."""
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +15,18 @@ from p2pnodes.chain import source
 from p2pnodes.chain.file import ElectorateFile
 from p2pnodes.chain.process import ReaderProcess
 from p2pnodes.chain.reading import Heads, HeadsRequest, Method, Pins, PinsRequest, ReadError
-from p2pnodes.chain.source import BACKOFF_MS, BACKOFF_MS_MAX, BLOCK_MS, ChainSource, ElectorateSource, make_source
+from p2pnodes.chain.source import (
+    AHEAD_MS_MAX,
+    BACKOFF_MS,
+    BACKOFF_MS_MAX,
+    BLOCK_MS,
+    CLOCK_AHEAD_MS_MAX,
+    CLOCK_BEHIND_MS_MAX,
+    OFFSETS_APART_MS_MAX,
+    ChainSource,
+    ElectorateSource,
+    make_source,
+)
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.errors import ChainError, ConfigError
 from p2pnodes.store.pins import EMPTY
@@ -31,6 +43,7 @@ START_MS: Final = 1_764_000_000_000
 FINALITY: Final = 3
 VOTER: Final = b"\x01" * 32
 MINER: Final = b"\x02" * 32
+LIAR: Final = b"\x66" * 32
 
 
 def time_ms(block: int) -> int:
@@ -51,16 +64,22 @@ class Node:
     Attributes:
         lag: Blocks by which it is behind the chain.
         late: Whether it owns up to that by its block's time.
+        ahead_ms: How much it adds to the times of its heads.
         error: Why it cannot be read, if so.
+        hangs: Whether it never answers.
         method: How it can be read at best.
+        refuses: How it cannot be read, though others can.
         pin: What it says of a block.
     """
 
     lag: int = 0
     late: bool = True
+    ahead_ms: int = 0
     error: str | None = None
+    hangs: bool = False
     pins_error: str | None = None
     method: Method = Method.METAGRAPH
+    refuses: Method | None = None
     pin: Callable[[int, Method], Pin] = pin
     pruned: int = 0
 
@@ -88,7 +107,9 @@ class World:
             raise ReadError(node.error)
         finalized = self.head - FINALITY - node.lag
         head = self.head - node.lag * node.late
-        return Heads(finalized, time_ms(head - FINALITY), time_ms(head), 7)
+        if node.hangs:
+            await asyncio.Event().wait()
+        return Heads(finalized, time_ms(head - FINALITY) + node.ahead_ms, time_ms(head) + node.ahead_ms, 7)
 
     async def pins(self, request: PinsRequest) -> Pins:
         assert request.netuid == NETWORK.netuid
@@ -101,6 +122,8 @@ class World:
         method = request.method or node.method
         if method is Method.METAGRAPH and node.method is Method.MAPS:
             raise ReadError("does not decode")
+        if method is node.refuses:
+            raise ReadError("refused a call")
         return Pins(461, method, tuple(node.pin(block, method) for block in request.blocks))
 
     async def close(self) -> None:
@@ -125,6 +148,11 @@ def world(*urls: str, **options: Any) -> World:
 def pins_of(electorate: Electorate | None) -> tuple[Pin, Pin | None] | None:
     """What an electorate consists of; None of none."""
     return None if electorate is None else (electorate.current, electorate.previous)
+
+
+def lying(block: int, method: Method) -> Pin:
+    """What a liar says of a block."""
+    return pin(block, method)._replace(validators={LIAR: 1}, registered={LIAR: 0})
 
 
 def error_of(chain: ChainSource, index: int = 0) -> str:
@@ -229,12 +257,45 @@ class TestUnits:
         assert (chain.status()["method"], chain.status()["confirmed"]) == ("metagraph", True)
         assert error_of(chain) == "its runtime call does not decode, that of ws://b.example does"
 
-    async def test_an_endpoint_that_cannot_be_read_like_the_first_does_not_count(self) -> None:
-        scene = world(A, B)
+    @pytest.mark.parametrize("order", [(A, B), (B, A)])
+    async def test_two_of_which_one_call_decodes_are_compared_by_their_maps(self, order: tuple[str, ...]) -> None:
+        scene = world(*order)
         scene.nodes[B].method = Method.MAPS
         chain = scene.source()
-        assert pins_of(await chain.poll()) == (pin(1_000), pin(900))
-        assert (chain.status()["confirmed"], error_of(chain, 1)) == (False, "does not decode")
+        assert pins_of(await chain.poll()) == (pin(1_000, Method.MAPS), pin(900, Method.MAPS))
+        assert (chain.status()["method"], chain.status()["confirmed"]) == ("maps", True)
+        assert len(scene.reads()) == 3
+
+    @pytest.mark.parametrize("order", [(A, B, C), (B, A, C), (B, C, A)])
+    async def test_a_call_that_one_alone_answers_counts_no_more_than_maps(self, order: tuple[str, ...]) -> None:
+        scene = world(*order)
+        scene.nodes[A].pin = lying
+        scene.nodes[B].method = scene.nodes[C].method = Method.MAPS
+        chain = scene.source()
+        assert pins_of(await chain.poll()) == (pin(1_000, Method.MAPS), pin(900, Method.MAPS))
+        assert chain.status()["confirmed"]
+        assert [error_of(chain, order.index(url)) for url in (B, C)] == ["None", "None"]
+
+    async def test_nor_does_it_when_its_own_maps_are_right(self) -> None:
+        scene = world(A, B, C)
+        scene.nodes[A].pin = lambda block, method: (pin if method is Method.MAPS else lying)(block, method)
+        scene.nodes[B].method = scene.nodes[C].method = Method.MAPS
+        assert pins_of(await scene.source().poll()) == (pin(1_000, Method.MAPS), pin(900, Method.MAPS))
+
+    async def test_who_refuses_to_be_compared_is_not_asked_for_it_twice(self) -> None:
+        scene = world(A, B, C)
+        scene.nodes[A].pin, scene.nodes[A].refuses = lying, Method.MAPS
+        scene.nodes[B].method = scene.nodes[C].method = Method.MAPS
+        chain = scene.source()
+        assert pins_of(await chain.poll()) == (pin(1_000, Method.MAPS), pin(900, Method.MAPS))
+        assert error_of(chain) == "refused a call"
+        assert [url for url, _ in scene.reads()] == [A, B, A, C]
+
+    async def test_two_that_cannot_be_compared_contradict_each_other(self) -> None:
+        scene = world(A, B)
+        scene.nodes[A].refuses = scene.nodes[B].method = Method.MAPS
+        with pytest.raises(ChainError, match=r"contradict each other at block 1000 \(read in different ways\)"):
+            await scene.source().poll()
 
 
 class TestAgreement:
@@ -245,7 +306,38 @@ class TestAgreement:
         chain = scene.source()
         assert pins_of(await chain.poll()) == (pin(1_000), pin(900))
         assert chain.status()["confirmed"]
-        assert scene.reads() == [(A, (1_000, 900)), (B, (1_000, 900))]
+        assert scene.asked == [(A, "heads"), (B, "heads"), (A, (1_000, 900)), (B, (1_000, 900))]
+
+    async def test_an_earlier_pin_that_one_alone_told_is_read_again(self) -> None:
+        scene = world(A, B)
+        chain = scene.source()
+        scene.held = await chain.poll() or EMPTY
+        scene.head = 1_105
+        scene.nodes[B].error = "hiccup"
+        scene.nodes[A].pin = lambda block, method: (lying if block == 1_100 else pin)(block, method)
+        scene.held = await chain.poll() or EMPTY
+        assert (scene.held.block, LIAR in scene.held.current.validators) == (1_100, True)
+        assert not chain.status()["confirmed"]
+        scene.head, scene.nodes[B].error = 1_205, None
+        with pytest.raises(ChainError, match="contradict each other at block 1200"):
+            await chain.poll()
+        scene.nodes[A] = Node()
+        scene.clock_off_ms = BACKOFF_MS
+        assert pins_of(await chain.poll()) == (pin(1_200), pin(1_100))
+        assert chain.status()["confirmed"]
+
+    async def test_a_third_is_asked_when_two_differ(self) -> None:
+        scene = world(A, B, C)
+        scene.nodes[B].pin = lying
+        chain = scene.source()
+        assert pins_of(await chain.poll()) == (pin(1_000), pin(900))
+        assert [url for url, what in scene.asked if what == "heads"] == [A, B, C]
+        assert error_of(chain, 1) == "contradicts two others at block 1000"
+
+    async def test_a_third_is_asked_when_two_are_not_at_the_same_pin(self) -> None:
+        scene = world(A, B, C, head=1_103)
+        scene.nodes[B].lag = 2
+        assert pins_of(await scene.source().poll()) == (pin(1_100), pin(1_000))
 
     @pytest.mark.parametrize(
         ("lie", "difference"),
@@ -498,6 +590,173 @@ class TestBehind:
             await chain.poll()
 
 
+class TestTime:
+    """Nothing is believed that lies in this clock's future or before what is held: it could never be taken back."""
+
+    async def test_a_future_that_the_only_one_to_answer_makes_up_is_not_taken(self) -> None:
+        scene = world(A, B, held=Electorate(pin(1_000), pin(900)))
+        scene.nodes[B].error = "hiccup"
+        scene.nodes[A].lag, scene.nodes[A].ahead_ms = -10_000, 1
+        chain = scene.source()
+        with pytest.raises(ChainError, match=r"ahead: its latest block lies 120000 s in this clock's future"):
+            await chain.poll()
+        scene.nodes |= {A: Node(), B: Node()}
+        scene.head, scene.clock_off_ms = 1_105, BACKOFF_MS
+        assert pins_of(await chain.poll()) == (pin(1_100), pin(1_000))
+
+    async def test_the_bound_holds_for_all_that_agree(self) -> None:
+        scene = world(A, B, clock_off_ms=-AHEAD_MS_MAX)
+        chain = scene.source()
+        assert pins_of(await chain.poll()) == (pin(1_000), pin(900))
+        scene.clock_off_ms -= 1
+        with pytest.raises(ChainError, match=r"ahead: .*ahead: "):
+            await chain.poll()
+        assert chain.clock_offset_ms() == chain.clock_trouble() == AHEAD_MS_MAX + 1
+
+    @pytest.mark.parametrize(
+        ("time", "message"),
+        [
+            (1, "the time of block 1100 does not lie above that of block 1000, which is held"),
+            (time_ms(1_000), "the time of block 1100 does not lie above that of block 1000, which is held"),
+            (time_ms(1_102) + 1, "the time of block 1100 lies above that of its finalized block 1102"),
+            (time_ms(10**8), "the time of block 1100 lies above that of its finalized block 1102"),
+        ],
+    )
+    async def test_a_pin_lies_between_what_is_held_and_the_finalized_head(self, time: int, message: str) -> None:
+        scene = world()
+        chain = scene.source()
+        scene.held = await chain.poll() or EMPTY
+        scene.head = 1_105
+        scene.nodes[A].pin = lambda block, method: pin(block, method)._replace(time_ms=time)
+        with pytest.raises(ChainError, match=message):
+            await chain.poll()
+
+    async def test_a_clock_that_is_set_back_meanwhile_makes_a_future_of_a_pin(self) -> None:
+        scene = world()
+
+        def set_back(block: int, method: Method) -> Pin:
+            scene.clock_off_ms = -3_600_000
+            return pin(block, method)
+
+        scene.nodes[A].pin = set_back
+        with pytest.raises(ChainError, match="the time of block 1000 lies in this clock's future"):
+            await scene.source().poll()
+
+    @pytest.mark.parametrize("spent", [BLOCK_MS // 2 - 1, BLOCK_MS // 2])
+    async def test_blocks_that_come_too_fast_need_two_that_say_so(self, spent: int) -> None:
+        scene = world(A, B, held=Electorate(pin(1_000), pin(900)), head=1_500)
+        for node in scene.nodes.values():
+            node.lag, node.late = -500, False
+            node.pin = lambda block, method: pin(block, method)._replace(
+                time_ms=time_ms(1_000) + (block - 1_000) * spent
+            )
+        scene.nodes[B].error = "gone"
+        chain = scene.source()
+        if spent < BLOCK_MS // 2:
+            with pytest.raises(
+                ChainError, match=r"block 1900 came over 2 times as fast as blocks did, and nobody else"
+            ):
+                await chain.poll()
+            scene.nodes[B].error = None
+            scene.clock_off_ms = BACKOFF_MS
+        found = await chain.poll()
+        assert found is not None
+        assert found.block == 1_900
+
+
+class TestClock:
+    """That this clock is wrong is said when two endpoints agree on it, or the only one says so."""
+
+    @pytest.mark.parametrize(
+        ("off_ms", "expected"),
+        [
+            (0, None),
+            (CLOCK_AHEAD_MS_MAX, None),
+            (CLOCK_AHEAD_MS_MAX + 1, -CLOCK_AHEAD_MS_MAX - 1),
+            (-CLOCK_BEHIND_MS_MAX, None),
+            (-CLOCK_BEHIND_MS_MAX - 1, CLOCK_BEHIND_MS_MAX + 1),
+            (-3_600_000, 3_600_000),
+        ],
+    )
+    @pytest.mark.parametrize("urls", [(A,), (A, B)])
+    async def test_a_clock_may_be_off_within_bounds(
+        self, urls: tuple[str, ...], off_ms: int, expected: int | None
+    ) -> None:
+        scene = world(*urls, clock_off_ms=off_ms, held=Electorate(pin(1_000), pin(900)))
+        chain = scene.source()
+        assert chain.clock_trouble() is None
+        try:
+            await chain.poll()
+        except ChainError:
+            assert off_ms < -AHEAD_MS_MAX
+        assert chain.clock_trouble() == expected
+
+    @pytest.mark.parametrize("order", [(A, B), (B, A)])
+    async def test_one_of_two_is_not_enough(self, order: tuple[str, ...]) -> None:
+        scene = world(*order, held=Electorate(pin(1_000), pin(900)))
+        scene.nodes[A].ahead_ms = 60_000
+        chain = scene.source()
+        await chain.poll()
+        assert {url for url, _ in scene.asked} == {A, B}
+        assert chain.clock_trouble() is None
+
+    async def test_one_that_answers_of_two_is_not_enough(self) -> None:
+        scene = world(A, B, clock_off_ms=-60_000)
+        scene.nodes[B].error = "gone"
+        chain = scene.source()
+        await chain.poll()
+        assert (chain.clock_trouble(), chain.clock_offset_ms()) == (None, 60_000)
+
+    @pytest.mark.parametrize(
+        ("apart_ms", "expected"), [(OFFSETS_APART_MS_MAX, 60_000), (OFFSETS_APART_MS_MAX + 1, None)]
+    )
+    async def test_two_agree_within_their_bound(self, apart_ms: int, expected: int | None) -> None:
+        scene = world(A, B, clock_off_ms=-60_000)
+        scene.nodes[A].ahead_ms = apart_ms
+        chain = scene.source()
+        await chain.poll()
+        assert chain.clock_trouble() == expected
+
+    async def test_a_third_is_asked_when_two_do_not_agree(self) -> None:
+        scene = world(A, B, C, clock_off_ms=-60_000)
+        scene.nodes[A].ahead_ms = -60_000
+        chain = scene.source()
+        await chain.poll()
+        assert chain.clock_trouble() == 60_000
+
+    async def test_while_all_is_well_one_is_asked_and_when_it_is_not_another_one(self) -> None:
+        scene = world(A, B, C, held=Electorate(pin(1_000), pin(900)))
+        chain = scene.source()
+        for off_ms, asked in ((0, [A, B]), (0, [A]), (-60_000, [A, B]), (-60_000, [A, B]), (0, [A, B]), (0, [A])):
+            scene.clock_off_ms = off_ms
+            scene.asked.clear()
+            assert await chain.poll() is None
+            assert [url for url, _ in scene.asked] == asked
+            assert chain.clock_trouble() == (-off_ms or None)
+
+    async def test_it_is_said_for_as_long_as_it_lasts_though_endpoints_are_put_off(self) -> None:
+        scene = world(A, B, clock_off_ms=-3_600_000)
+        chain = scene.source()
+        for _ in range(8):
+            with pytest.raises(ChainError, match="ahead: "):
+                await chain.poll()
+            assert chain.clock_trouble() == -scene.clock_off_ms
+            scene.head += max(1, round(chain.pause_s / 12))
+        scene.clock_off_ms = 0
+        assert await chain.poll() is not None
+        assert chain.clock_trouble() is None
+
+    async def test_nobody_who_is_gone_is_asked_for_the_time(self) -> None:
+        scene = world(A, B, held=Electorate(pin(1_000), pin(900)))
+        chain = scene.source()
+        await chain.poll()
+        scene.nodes[B].error, scene.clock_off_ms = "gone", -60_000
+        for asked in ([A, B], [A]):
+            scene.asked.clear()
+            await chain.poll()
+            assert [url for url, _ in scene.asked] == asked
+
+
 class TestPauses:
     """The next poll comes when the next pin should be final; seldom enough not to burden anyone."""
 
@@ -553,6 +812,24 @@ class TestStatus:
         chain = world().source()
         assert chain.clock_offset_ms() is None
         assert chain.status()["block"] is None
+
+    async def test_who_gave_up_waiting_learns_for_whom(self) -> None:
+        scene = world(A, B, C)
+        scene.nodes[A].error, scene.nodes[B].hangs = "gone", True
+        chain = scene.source()
+        assert chain.reasons() is None
+        polling = asyncio.create_task(chain.poll())
+        async with asyncio.timeout(10):
+            while (B, "heads") not in scene.asked:
+                await asyncio.sleep(0)
+        polling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await polling
+        assert chain.reasons() == f"{SHOWN_A}: gone; ws://b.example: has not answered yet"
+        scene.nodes |= {A: Node(), B: Node()}
+        scene.clock_off_ms = BACKOFF_MS
+        await chain.poll()
+        assert chain.reasons() is None
 
     async def test_no_credential_is_in_any_message(self) -> None:
         scene = world(A, B)

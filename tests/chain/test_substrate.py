@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -423,6 +424,43 @@ class TestHeads:
             server.faults.add("result", "chain_getBlockHash", after=1, value=of.hash_of(PINNED - 1))
             with pytest.raises(EndpointError, match="asked for block 7000000, answered with block 6999999"):
                 await read(server)
+
+
+class TestCredentials:
+    """The endpoint that a URL names is told its user name and password, and nobody else is."""
+
+    @pytest.mark.parametrize(
+        ("user", "expected"),
+        [
+            ("", None),
+            ("user:pass@", b"user:pass"),
+            ("token@", b"token:"),
+            (":pass@", b":pass"),
+            ("us%40er:p%3Aa%2Fss%0d%0a@", b"us@er:p:a/ss\r\n"),
+        ],
+    )
+    async def test_a_user_name_and_a_password_are_sent(self, user: str, expected: bytes | None) -> None:
+        asked: list[bytes] = []
+
+        async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(websocket.WebSocketBadStatusException):
+                await asyncio.to_thread(Endpoint, f"ws://{user}127.0.0.1:{port}/v1", GENESIS)
+        lines = asked[0].decode().split("\r\n")
+        found = [line.removeprefix("Authorization: Basic ") for line in lines if line.startswith("Authorization")]
+        assert [b64decode(line) for line in found] == ([] if expected is None else [expected])
+        assert "@" not in asked[0].decode()
+
+    @pytest.mark.parametrize("quoted", ["dXM6ZXI6cGE6c3M=", "us:er", "pa:ss", "us%3Aer", "pa%3Ass"])
+    def test_what_was_sent_is_not_repeated(self, quoted: str) -> None:
+        shown = reason(KeyError(f"who is {quoted}?"), "wss://us%3Aer:pa%3Ass@node.example/")
+        assert "who is ***?" in shown
 
 
 class TestReasons:

@@ -271,6 +271,7 @@ class TestWarnings:
             (["wss://a"], ["one endpoint, so nothing tells when it lies"]),
             (["wss://a:1/geheim", "wss://a:2"], ["one endpoint", "others can read the credentials"]),
             (["wss://a", "ws://geheim@b"], ["ws://***@b is not encrypted", "others can read the credentials"]),
+            (["wss://a", "wss://b/public-ws"], []),
         ],
     )
     def test_a_chain_that_is_hard_to_trust(
@@ -339,6 +340,18 @@ class TestShow:
             out = cli("config", "show", "--config", config, *form).out
             assert "wss://***@h/***" in out
             assert "geheim" not in out
+
+    def test_secrets_among_a_verifiers_options_are_not_shown(self, cli: Cli, config: Path, tmp_path: Path) -> None:
+        options = {"verify": {"options": {"token": "geheim", "mode": "fast"}}}
+        settings = tomllib.loads(config.read_text())
+        config.write_text(tomli_w.dumps(settings | options))
+        network = tmp_path / "network.toml"
+        network.write_text(tomli_w.dumps(settings["network"] | options))
+        for command in (["show", "--config", config], ["check", network]):
+            for form in ([], ["--json"]):
+                out = cli("config", *command, *form).out
+                assert "fast" in out
+                assert "geheim" not in out
 
     def test_a_network_file_is_an_origin(self, cli: Cli, config: Path) -> None:
         settings = tomllib.loads(config.read_text())

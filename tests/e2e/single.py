@@ -5,27 +5,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import aiohttp
 import tomli_w
 
 from p2pnodes.chain.wallet import write_hotkey_file
+from tests.e2e.waiting import DEADLINE_S, eventually
 from tests.support import hotkey
-
-DEADLINE_S: Final = 60.0
-"""Bound of every wait; a machine that is busy with other tests is slow."""
-
-POLL_S: Final = 0.02
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = DEADLINE_S) -> None:
-    """Wait for a condition."""
-    async with asyncio.timeout(within_s):
-        while not await condition():
-            await asyncio.sleep(POLL_S)
 
 
 def write_electorate(path: Path, *validators: str, registered: tuple[str, ...] = ("//Alice",), **fields: Any) -> None:

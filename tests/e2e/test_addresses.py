@@ -1,16 +1,16 @@
-"""Daemons at IPv6 addresses, at both versions of IP, and an observer that sends writes elsewhere."""
+"""Daemons at IPv6 addresses, and at both versions of IP."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from p2pnodes.cli.demo import free_ports
-from p2pnodes.miner.client import ApiUnreachableError, MinerClient
+from p2pnodes.miner.client import MinerClient
 from p2pnodes.miner.example import example_server
-from tests.e2e.single import DEADLINE_S, Single, eventually, settings_of, write_electorate
+from tests.e2e.single import Single, settings_of, write_electorate
+from tests.e2e.waiting import eventually
 from tests.support import has_ipv6, hotkey
 
 
@@ -71,49 +71,3 @@ async def test_daemons_with_ipv6_addresses_announce_dial_and_serve(pair: tuple[S
 
         await eventually(verified)
     assert [(await daemon.ask("/status"))["url"] for daemon in pair] == urls
-
-
-async def test_an_observer_shows_everything_and_names_validators_to_who_would_write(
-    pair: tuple[Single, Single],
-) -> None:
-    validator, observer = pair
-    ports = free_ports(2)
-    url = f"http://127.0.0.1:{ports[0]}"
-    validator.settings = settings(
-        validator.directory, "//validator0", "//validator0", host="127.0.0.1", port=ports[0], url=url
-    )
-    validator.settings["gossip"]["allow_observers"] = True
-    observer.settings = settings(
-        observer.directory, "//validator9", "//validator0", host="127.0.0.1", port=ports[1], url=""
-    )
-    del observer.settings["hotkey_file"]
-    observer.settings["role"] = "observer"
-    observer.settings["gossip"]["bootstrap"] = [url]
-    await validator.listening()
-    api = await observer.listening()
-    uuid = "0" * 32
-    async with MinerClient([url], hotkey("//Alice")) as client:
-        await client.add(example_server([uuid], server_id=uuid))
-
-    async def shown() -> bool:
-        return await statuses(observer, uuid) == ["verified"]
-
-    await eventually(shown)
-
-    async def referred() -> bool:  # by the validator's delegation, which is looked at every 2 s
-        try:
-            async with MinerClient([api], hotkey("//Alice"), retries=0) as client:
-                await client.delete(uuid)
-        except ApiUnreachableError as error:
-            return f"validators that may take it: {url}" in error.failures[api]
-        raise AssertionError("an observer took a write")
-
-    await eventually(referred)
-    async with MinerClient([api], hotkey("//Alice"), retries=0) as client:
-        with pytest.raises(ApiUnreachableError, match="observer"):
-            await client.add(example_server(["1" * 32], server_id="s"))
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE_S)) as session:
-        for path in ("/nodes/", "/nodes/supported", "/openapi.json"):
-            async with session.get(f"{api}{path}") as answer:
-                assert answer.status == 200
-    assert await statuses(validator, uuid) == ["verified"]

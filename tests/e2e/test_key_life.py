@@ -23,7 +23,8 @@ from p2pnodes.devnet import Devnet, Peer
 from p2pnodes.miner.client import MinerClient, MinerError
 from p2pnodes.miner.example import example_server
 from p2pnodes.store.audit import audit
-from tests.e2e.test_network import agree, eventually, rows
+from tests.e2e.test_network import agree, rows
+from tests.e2e.waiting import eventually
 from tests.support import hotkey
 
 NUMBERS = itertools.count()
@@ -278,7 +279,7 @@ class TestClockThatJumped:
                 return "off the median" in ((await peer.status())["writes"]["reason"] or "")
 
             async def allowed() -> bool:
-                return (await peer.status())["writes"]["allowed"]
+                return bool((await peer.status())["writes"]["allowed"])
 
             while not acknowledged[1:]:  # until a write gets ahead of the peers' clocks
                 await eventually(allowed)

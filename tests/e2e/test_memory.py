@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from tests.e2e.single import DEADLINE_S, Single, eventually, settings_of
+from tests.e2e.single import Single, settings_of
+from tests.e2e.waiting import DEADLINE_S, eventually
 from tests.support import hotkey
 
 RESIDENT_MB_MAX = 70

@@ -24,7 +24,8 @@ from p2pnodes.miner.client import MinerClient
 from p2pnodes.miner.example import example_server
 from p2pnodes.miner.sse import SseParser
 from p2pnodes.model.requests import BODY_BYTES_MAX
-from tests.e2e.single import DEADLINE_S, Single, eventually, settings_of, write_electorate
+from tests.e2e.single import Single, settings_of, write_electorate
+from tests.e2e.waiting import DEADLINE_S, eventually
 from tests.support import has_ipv6, hotkey
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

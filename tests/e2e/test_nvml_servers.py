@@ -13,7 +13,8 @@ from p2pnodes.devnet import Devnet
 from p2pnodes.miner.agent import Agent
 from p2pnodes.miner.client import MinerClient, TaskFailedError
 from p2pnodes.miner.example import example_answers, example_server
-from tests.e2e.test_network import agree, eventually, rows
+from tests.e2e.test_network import agree, rows
+from tests.e2e.waiting import eventually
 from tests.support import MINERS, hotkey
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]

@@ -10,9 +10,10 @@ import tomli_w
 
 from p2pnodes.cli.demo import free_ports
 from p2pnodes.devnet import Devnet, Peer
-from p2pnodes.miner.client import MinerClient
+from p2pnodes.miner.client import ApiUnreachableError, MinerClient
 from p2pnodes.miner.example import example_server
-from tests.e2e.test_network import alice, eventually, rows
+from tests.e2e.test_network import alice, rows
+from tests.e2e.waiting import eventually
 from tests.support import gpu, hotkey
 
 
@@ -78,5 +79,14 @@ async def test_an_observer_shows_what_the_validators_show_and_sends_writers_to_t
                 return sorted(answer["validators"]) == sorted(net.urls)
 
             await eventually(refers)
+            for path in ("/nodes/", "/nodes/supported", "/openapi.json"):
+                async with session.get(f"{observer.url}{path}") as answer:
+                    assert answer.status == 200
+        async with MinerClient([observer.url], hotkey("//Alice"), retries=0) as client:
+            with pytest.raises(ApiUnreachableError) as caught:
+                await client.delete("before")
+        assert "observer" in caught.value.failures[observer.url]
+        assert all(url in caught.value.failures[observer.url] for url in net.urls)
+        assert (await rows(net.peers[0])).keys() == {"before", "after"}
     finally:
         await observer.stop()

@@ -14,7 +14,8 @@ from p2pnodes.cli.demo import free_ports
 from p2pnodes.devnet import Devnet, Peer
 from p2pnodes.miner.client import MinerClient
 from p2pnodes.miner.example import example_server
-from tests.e2e.test_network import eventually, rows
+from tests.e2e.test_network import rows
+from tests.e2e.waiting import eventually
 from tests.support import hotkey
 
 

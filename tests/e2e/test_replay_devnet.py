@@ -17,7 +17,8 @@ from p2pnodes.devnet import Devnet, DevnetError, Peer, ReplayedChain, replayed_v
 from p2pnodes.miner.client import MinerClient
 from p2pnodes.miner.example import example_server
 from p2pnodes.model.errors import ConfigError
-from tests.e2e.test_network import agree, eventually, rows
+from tests.e2e.test_network import agree, rows
+from tests.e2e.waiting import eventually
 from tests.support import MINERS, hotkey
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]

@@ -19,7 +19,8 @@ from p2pnodes.chain.wallet import load_node_key
 from p2pnodes.miner.client import MinerClient
 from p2pnodes.miner.example import example_server
 from p2pnodes.model.keys import Hotkey
-from tests.e2e.single import DEADLINE_S, Single, eventually, settings_of, write_electorate
+from tests.e2e.single import Single, settings_of, write_electorate
+from tests.e2e.waiting import DEADLINE_S, eventually
 from tests.support import hotkey
 
 PHRASE: Final = "legal winner thank year wave sausage worth useful legal winner thank yellow"

@@ -17,7 +17,8 @@ from p2pnodes.miner.client import MinerClient
 from p2pnodes.miner.example import example_server
 from p2pnodes.model.events import LogId, delegate
 from p2pnodes.store.database import Database
-from tests.e2e.test_network import agree, eventually, rows
+from tests.e2e.test_network import agree, rows
+from tests.e2e.waiting import eventually
 from tests.support import hotkey
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

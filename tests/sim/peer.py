@@ -3,8 +3,9 @@
 import math
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from p2pnodes.carrier import Look, Rest, Rounds, Write
@@ -13,7 +14,6 @@ from p2pnodes.gossip.ownlog import Step, hear
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX, hlc_at, hlc_ms
 from p2pnodes.model.errors import P2PNodesError
-from p2pnodes.model.events import Close as Closing
 from p2pnodes.model.events import Delegation, Event, Head, LogId, Payload, closing, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import PROTOCOL_VERSION
@@ -84,7 +84,7 @@ class SimPeer:
         self._committing = False
         self._heard = False
         self._opening = False
-        self._started_ms = 0.0
+        self._hearing_since_ms: float | None = None
         self._waiting: dict[bytes, int] = {}
         self._running: set[bytes] = set()
         self._voted: set[bytes] = set()
@@ -93,7 +93,9 @@ class SimPeer:
         self.rounds = Rounds()
         self._carrying = False
         self._carry_at_ms: int | None = None
-        self._proved: dict[LogId, None] = {}
+        self._news: frozenset[LogId] = frozenset()
+        self._found: dict[LogId, None] = {}
+        self._told: set[LogId] = set()
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -119,9 +121,11 @@ class SimPeer:
         self.rounds = Rounds()
         self._carrying = False
         self._carry_at_ms = None
-        self._proved = {}
+        self._news = frozenset()
+        self._found = {}
+        self._told = set()
         self._committing = self._heard = self._opening = False
-        self._started_ms = self.world.clock.now_ms
+        self._hearing_since_ms = None
         own = self.ledger.own_log
         found_delegation = self.ledger.delegation_of(own) if own else None
         self.delegation = (own, found_delegation) if own and found_delegation else None
@@ -211,6 +215,7 @@ class SimPeer:
         if appended:
             self.acknowledged += appended
             self.do(self.engine.appended(appended, self.now_ms()))
+        self._news = frozenset(ended)
         if ended:
             self.do(self.engine.ended(ended, self.now_ms()))
             own, life_ms = self.hotkey.public_key, int(self.world.parameters.verdict_ttl_s * 1000 * OVERDUE)
@@ -289,7 +294,9 @@ class SimPeer:
 
         def done(outcomes: list[Outcome] | P2PNodesError) -> None:
             answer = None if isinstance(outcomes, P2PNodesError) else outcomes
-            self._proved.update({outcome.event.log: None for outcome in answer or () if outcome.proved})
+            for outcome in answer or ():
+                if outcome.proved:
+                    self._found_fork(outcome.event.log)
             self.do(self.engine.stored(effect.session, answer, self.now_ms()))
 
         self.write(lambda ledger: ledger.receive(effect.events, now_ms), done)
@@ -320,6 +327,8 @@ class SimPeer:
         if ledger.foreign_own is not None:
             self._heard = False
             self._open_log("a foreign event in the own log", doubled=True)
+        elif self.delegation is None:
+            self._open_log("there is no own log yet")
         elif not self._heard and ledger.weights.electorate.permitted(self.hotkey.public_key):
             self._hear()
         elif self._ahead_by_itself():
@@ -332,13 +341,16 @@ class SimPeer:
         ledger = self.ledger
         others = {key: stake for key, stake in ledger.weights.enrolled.items() if key != self.hotkey.public_key}
         own = ledger.own_log
-        head = ledger.state.heads.get(own) if own else None
+        held = ledger.state.logs.get(own) if own else None
         reports = self.engine.own_head_reports(own) if own else {}
         ids = ledger.facts.event_ids(own, {report.seq for report in reports.values() if report}) if own else {}
         stakes = ledger.weights.electorate.stakes
         alone = not any(stake for key, stake in stakes.items() if key != self.hotkey.public_key)
-        waited_ms = int(self.world.clock.now_ms - self._started_ms)
+        if self._hearing_since_ms is None:
+            self._hearing_since_ms = self.world.clock.now_ms
+        waited_ms = int(self.world.clock.now_ms - self._hearing_since_ms)
         ended = self.engine.own_end_reports(own) if own else set()
+        head = held.head if held else None
         hearing = hear(head, reports, others, waited_ms, ids=ids, alone=alone, ended=ended)
         if hearing.step is Step.GO_ON:
             self._heard = True
@@ -346,12 +358,18 @@ class SimPeer:
         elif hearing.step is Step.OPEN_NEW:
             self._open_log(hearing.reason, doubled=hearing.doubled)
 
+    def _found_fork(self, log: LogId) -> None:
+        """Note that this peer has proved a fork itself, to be told once for each log."""
+        if log in self._news and log not in self._told:
+            self._told.add(log)
+            self._found[log] = None
+
     def _tell_forks(self) -> None:
-        for log in self._proved:
+        for log in self._found:
             ends = self.ledger.state.ends.get(log)
             if ends is not None and (evidence := ends.evidence) is not None:
                 self.say(lambda _, evidence=evidence: evidence)  # type: ignore[misc]
-        self._proved.clear()
+        self._found.clear()
 
     def _ahead_by_itself(self) -> bool:
         """Rule 8: whether the clock is right again, and the own log holds events from when it ran ahead."""
@@ -367,16 +385,19 @@ class SimPeer:
         own = self.ledger.own_log
         assert own is not None
         head = self.ledger.facts.last_event(own, hlc_at(self.now_ms()))
-        self._open_log("the clock ran ahead", close=closing(self.hotkey, self.world.parameters.id, own, head))
+        self._open_log("the clock ran ahead", {own: head})
 
-    def rotate(self) -> None:
-        """Replace the node key, as an operator does."""
-        own = self.ledger.own_log
-        assert own is not None
-        self.revoke(own, None)
+    def rotate(self, others: Mapping[LogId, Head | None] | None = None) -> None:
+        """Replace the node key, as an operator does.
+
+        Args:
+            others: Logs to close, each with its last good event. The own log ends with its head unless it is among
+                them.
+        """
+        self._open_log("its operator replaces the node key", others or {}, doubled=True, close_own=True)
 
     def revoke(self, log: LogId, last: int | None) -> None:
-        """Close a log of the own hotkey; the one that is written now gives way to another, with a fresh node key.
+        """Close a log of the own hotkey; a node key that is in use gives way to a fresh one.
 
         Args:
             log: The log.
@@ -384,10 +405,10 @@ class SimPeer:
         """
         held = self.ledger.state.logs[log]
         head = held.counted if last is None else Head(last, self.ledger.facts.event_ids(log, [last])[last])
-        close = closing(self.hotkey, self.world.parameters.id, log, head)
-        if log == self.ledger.own_log:
-            self._open_log("its operator replaces the node key", close=close, doubled=True)
+        if log.node_key == self.node_key.public_key:
+            self.rotate({log: head})
         else:
+            close = closing(self.hotkey, self.world.parameters.id, log, head)
             self.say(lambda _: close, self._revoked)
 
     def _revoked(self, result: Event | P2PNodesError) -> None:
@@ -402,50 +423,60 @@ class SimPeer:
         """Open a log that is that old, before the first start."""
         now_ms = self.now_ms() - age_ms
         ledger = Ledger(self.disk, self.world.parameters, self.node_key)
-        own, delegation = self._delegation(ledger, now_ms // 1000)
+        own = self._next_log(ledger, self.node_key, now_ms)
         with ledger.transaction():
-            ledger.open_log(own.number, delegation, now_ms)
+            ledger.open_log(own.number, self._delegation(own, None, now_ms), now_ms)
 
-    def _delegation(
-        self, ledger: Ledger, now_s: int, *, close: Closing | None = None, node_key: NodeKey | None = None
-    ) -> tuple[LogId, Delegation]:
-        """A delegation to the next log."""
-        held = ledger.own_logs()
-        key = (node_key or self.node_key).public_key
-        own = LogId(key, max([now_s, *(log.number + 1 for log in held if log.node_key == key)]))
-        before = max(held, default=None)
-        predecessor = (before, held[before].counted) if before else None
-        if close is not None:
-            predecessor = close.log, close.head
-        url = f"http://192.0.2.{self.index + 1}"
-        return own, delegate(
-            self.hotkey, self.world.parameters.id, own, url=url, not_before=now_s - DELEGATION_S,
-            not_after=now_s + DELEGATION_S, predecessor=predecessor,
+    @staticmethod
+    def _next_log(ledger: Ledger, node_key: NodeKey, now_ms: int) -> LogId:
+        held = [log.number for log in ledger.state.logs if log.node_key == node_key.public_key]
+        return LogId(node_key.public_key, max([now_ms // 1000, *(number + 1 for number in held)]))
+
+    def _delegation(self, own: LogId, predecessor: tuple[LogId, Head | None] | None, now_ms: int) -> Delegation:
+        now_s = now_ms // 1000
+        return delegate(
+            self.hotkey, self.world.parameters.id, own, url=f"http://192.0.2.{self.index + 1}",
+            not_before=now_s - DELEGATION_S, not_after=now_s + DELEGATION_S, predecessor=predecessor,
         )  # fmt: skip
 
-    def _open_log(self, reason: str, *, close: Closing | None = None, doubled: bool = False) -> None:
+    def _open_log(
+        self,
+        reason: str,
+        ends: Mapping[LogId, Head | None] = MappingProxyType({}),
+        *,
+        doubled: bool = False,
+        close_own: bool = False,
+    ) -> None:
         """Open a new log.
 
         Args:
             reason: For people.
-            close: Closes the log before.
+            ends: Logs to close, each with its last good event.
             doubled: Another daemon may write with this node key: take a fresh one.
+            close_own: Close the log before, too, with the last event that counts when the writer comes to it.
         """
         now_ms = self.now_ms()
         node_key = NodeKey.from_seed(self.world.rng.randbytes(32)) if doubled else self.node_key
-        own, delegation = self._delegation(self.ledger, now_ms // 1000, close=close, node_key=node_key)
+        own, before = self._next_log(self.ledger, node_key, now_ms), max(self.ledger.own_logs(), default=None)
         self._opening = True
 
-        def job(ledger: Ledger) -> None:
-            closings = [] if close is None else [close]
+        def job(ledger: Ledger) -> Delegation:
+            last = None if before is None else ledger.counted(before)
+            closed = dict(ends)
+            if close_own and before is not None:
+                last = closed.setdefault(before, last)
+            closings = [closing(self.hotkey, self.world.parameters.id, *each) for each in closed.items()]
+            predecessor = None if before is None else (before, closed.get(before, last))
+            delegation = self._delegation(own, predecessor, now_ms)
             ledger.open_log(own.number, delegation, now_ms, closings=closings, node_key=node_key)
             self.node_key = node_key
+            return delegation
 
-        def done(result: P2PNodesError | None) -> None:
+        def done(result: Delegation | P2PNodesError) -> None:
             self._opening = False
             if isinstance(result, P2PNodesError):
                 raise CheckFailedError(f"{self.name} cannot open a log: {result}")
-            self.delegation = own, delegation
+            self.delegation = own, result
             self._heard = True
             self.world.trace(self.name, "new log", f"{own.number - self.world.start_s}: {reason}")
 

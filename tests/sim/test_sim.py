@@ -81,9 +81,6 @@ def test_without_rule_4_a_restored_backup_forks_and_is_found(monkeypatch: pytest
     """A daemon that writes at once instead of hearing its own head; not every seed makes it fork."""
 
     def write_at_once(peer: SimPeer) -> None:
-        if peer.ledger.own_log is None:
-            peer._open_log("first start")
-            return
         peer._heard = True
         peer.ledger.writes_refused = peer._why_no_writes()
         peer._scan()

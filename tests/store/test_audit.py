@@ -62,6 +62,7 @@ def test_the_check_changes_nothing(path: Path) -> None:
         ("UPDATE claim SET status = 'failed'", "claim: a rebuild lacks"),
         ("UPDATE logs SET hotkey = zeroblob(32) WHERE log = 2", "speaks for another hotkey"),
         ("UPDATE events SET void = NULL WHERE void IS NOT NULL", "was judged otherwise"),
+        ("UPDATE events SET hlc_max = hlc_max + 1 WHERE log = 2 AND seq = 1", "another HLC as the highest so far"),
         ("DELETE FROM events WHERE log = 2 AND seq = 1", "seq 1 is missing"),
         ("UPDATE events SET seq = 9 WHERE log = 2 AND seq = 3", "the row names another event than its bytes"),
         ("UPDATE events SET wire = x'00' WHERE log = 2 AND seq = 3", "does not decode"),

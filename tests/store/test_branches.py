@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pnodes.model import codec
-from p2pnodes.model.branches import Ends, rivalry
+from p2pnodes.model.branches import Ends, proof_order, rivalry
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.clock import hlc_at
 from p2pnodes.model.errors import WritesRefusedError
@@ -26,7 +26,7 @@ from p2pnodes.model.events import (
     closing,
     delegate,
 )
-from p2pnodes.model.inventory import Chute, Objection
+from p2pnodes.model.inventory import Chute, Mandate, Objection
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
 from p2pnodes.model.requests import request_id
@@ -263,6 +263,79 @@ class TestCut:
         assert changes.nodes == ("gpu-1",)
         assert {gone.uuid for gone in changes.gone} == {"gpu-2", "gpu-3"}
         assert set(changes.claims) >= {ledger.facts.claim_key(CLAIM)}
+
+
+class TestCost:
+    """What a hostile log holds costs its storing alone: nothing reads all of it again."""
+
+    EVENTS = 400
+
+    def steps(self, ledger: Ledger, job: Callable[[], object]) -> int:
+        """How many hundred instructions of SQLite a job takes."""
+        counted = 0
+
+        def count() -> int:
+            nonlocal counted
+            counted += 1
+            return 0
+
+        ledger.facts.connection.set_progress_handler(count, 100)
+        job()
+        ledger.facts.connection.set_progress_handler(None, 0)
+        return counted
+
+    def test_a_cut_that_moves_does_not_read_the_void_events_below_it(self, ledger: Ledger) -> None:
+        author = Author("//validator0")
+        author.delegate()
+        for _ in range(self.EVENTS):
+            author.write(Release(bytes(32), ("gpu-1",)), hlc=author.events[0].hlc)
+        receive(ledger, *author.events)
+        lower = [evidence_of(author, seq) for seq in range(self.EVENTS, self.EVENTS - 8, -1)]
+
+        def one_by_one() -> None:
+            for proof in lower:
+                prove(ledger, proof)
+
+        assert self.steps(ledger, one_by_one) < self.EVENTS // 8
+        assert state_of(ledger, author).hlc == author.events[0].hlc
+        assert reloaded(ledger).state == ledger.state
+
+    def test_of_many_proofs_a_log_takes_the_lowest_of_each_kind_that_holds(
+        self, ledger: Ledger, author: Author, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        receive(ledger, *author.events)
+        taken: list[Evidence | Close] = []
+        take_end = Ledger._take_end
+
+        def note(ledger: Ledger, proof: Evidence | Close, seen_ms: int) -> None:
+            taken.append(proof)
+            take_end(ledger, proof, seen_ms)
+
+        monkeypatch.setattr(Ledger, "_take_end", note)
+        forks = [evidence_of(author, seq) for seq in (6, 5, 4, 3)]
+        bad = evidence_of(author, 2)._replace(first_signature=bytes(64))
+        closes = [close_of(author, head_at(author, seq)) for seq in (5, 4, 3)]
+        prove(ledger, *forks, bad, *closes)
+        assert sorted(taken, key=proof_order) == [forks[-1], closes[-1]]
+        assert state_of(ledger, author).ends == Ends(forks[-1], closes[-1])
+
+    def test_who_speaks_and_where_is_read_from_the_latest_delegations(self, ledger: Ledger) -> None:
+        author = Author("//validator0")
+        for _ in range(self.EVENTS):
+            author.write(author.delegation())
+        last = author.write(
+            delegate(
+                author.hotkey, NETWORK.id, author.log,
+                url="http://192.0.2.9", not_before=NOW_S - 86_400, not_after=NOW_S + 60,
+            )
+        )  # fmt: skip
+        author.write(author.delegation())
+        receive(ledger, *author.events)
+        prove(ledger, close_of(author, head_at(author, last.seq)))
+        facts, key = ledger.facts, author.hotkey.public_key
+        assert self.steps(ledger, lambda: (facts.mandates(), facts.urls())) < self.EVENTS // 50
+        assert facts.mandates() == {key: Mandate(((NOW_S - 86_400, NOW_S + 60),), author.events[0].hlc)}
+        assert facts.urls() == {key: "http://192.0.2.9"}
 
 
 class TestClosing:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from copy import copy
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -588,6 +588,48 @@ class TestWalk:
             monkeypatch.setattr(carrying, "DELETIONS_PER_PART", size)
             monkeypatch.setattr(carrying, "DECIDED_PER_PART", 3)
             assert needed(ledger) == expected
+
+    @pytest.fixture
+    def crowded(self) -> Ledger:
+        """Sixty claims on one GPU, and twenty deletions of it by one who leaves, which end all of them."""
+        ledger, leaver, stayer = opened(), author_of(LEAVER), author_of(STAYER)
+        for number in range(60):
+            stayer.add(add("//Alice", ["gpu-1", f"gpu-1-{number}"]))
+        for number in range(20):
+            leaver.delete(delete("//Alice", "nodes:gpu-1", NOW_S + 5 + number), "gpu-1")
+        hear(ledger, *leaver.events, *stayer.events)
+        weigh(ledger, GRACE)
+        return ledger
+
+    def test_no_part_decides_or_sifts_more_than_its_bounds(
+        self, crowded: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for decided, sifted in ((8, 1_024), (1_024, 8)):
+            monkeypatch.setattr(carrying, "DECIDED_PER_PART", decided)
+            monkeypatch.setattr(carrying, "CLAIMS_PER_PART", sifted)
+            found: set[int] = set()
+            cursor: Cursor | None = Cursor(claim=None)
+            while cursor is not None:
+                part = carrying.part(crowded.facts, cursor, crowded.weights, OWN)
+                assert len(part.needs) <= 8
+                found.update(need.key for need in part.needs)
+                cursor = part.cursor
+            assert len(found) == 60
+
+    def test_claims_that_many_deletions_end_are_decided_once(
+        self, crowded: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        effects = 0
+        effect = carrying._effect
+
+        def count(*arguments: Any) -> Any:
+            nonlocal effects
+            effects += 1
+            return effect(*arguments)
+
+        monkeypatch.setattr(carrying, "_effect", count)
+        assert len(walk(crowded)) == 60
+        assert effects == 2 * 20
 
     def test_where_all_lasts_a_walk_is_one_look(self) -> None:
         ledger, stayer = opened(), author_of(STAYER)

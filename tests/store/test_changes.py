@@ -62,7 +62,8 @@ class TestFollowers:
     def test_rows_and_tasks_are_those_of_a_reader_at_every_step(self, world: World, data: st.DataObject) -> None:
         life: list[Sequence[Event] | Electorate] = []
         for step in data.draw(histories(world)):
-            life.extend([step] if isinstance(step, Electorate) else [[event] for event in step if isinstance(event, Event)])
+            events = [] if isinstance(step, Electorate) else [[each] for each in step if isinstance(each, Event)]
+            life.extend([step] if isinstance(step, Electorate) else events)
         replica = Replica(world.end_ms)
         followers = [Follower(), *(Follower(hotkey(uri).public_key) for uri in MINERS)]
         for step in life:

@@ -225,6 +225,30 @@ class TestSlices:
         assert {row.status for row in ledger.rows()} == {"pending"}
         pair.check()
 
+    def test_a_delegation_that_was_undone_enrols_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        stakes = dict.fromkeys((*VALIDATORS, "//validator3"), 100)
+        pair = Pair(NOW_MS, electorate(stakes=stakes))
+        pair.hear(history())
+        pair.check()
+        ledger, who = pair.one.ledger, electorate(BLOCK + 100, stakes=stakes | {"//validator3": 1000})
+        ledger.begin_recount(who)
+        go_on(ledger, GPUS + 4)
+        settle = ledger._settle
+
+        def fail() -> None:
+            settle()
+            raise StoreError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "_settle", fail)
+            with pytest.raises(StoreError), ledger.transaction():
+                ledger.receive(newcomer("//validator3").events, NOW_MS)
+        assert ledger.recount is not None
+        assert hotkey("//validator3").public_key not in ledger.recount.weights.enrolled
+        pair.check()
+        pair.switch(who)
+        pair.check()
+
     def test_a_renewal_that_counts_only_then_begins_it_anew(self) -> None:
         pair = Pair(NOW_MS, electorate())
         author = Author(VALIDATORS[2], number=1)

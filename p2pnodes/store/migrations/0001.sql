@@ -28,6 +28,7 @@ CREATE TABLE events (
     seq      INTEGER NOT NULL,
     id       BLOB NOT NULL,
     hlc      INTEGER NOT NULL,
+    hlc_max  INTEGER NOT NULL,       -- highest HLC of its log up to here: void events' need not rise
     kind     TEXT NOT NULL,
     judged   INTEGER NOT NULL,       -- 0: of a kind or version that this build does not know
     void     TEXT,                   -- why the event is void; NULL when valid or not judged
