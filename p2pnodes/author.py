@@ -107,6 +107,8 @@ class Author:
         self._heard = False
         self._retry_at = 0.0
         self._note = "starting"
+        self._unused = "there is no own log that goes on"
+        """Why the log before is not written on in, where there is none to take up."""
         self._refusal: str | None = None
         self._news: frozenset[LogId] = frozenset()
         self._found: dict[LogId, None] = {}
@@ -178,7 +180,7 @@ class Author:
         self.take_up_log()
         if self.delegation is None:
             async with self._busy:
-                await self._open_log("there is no own log yet")
+                await self._open_log(self._unused)
 
     def take_up_log(self) -> None:
         """Speak for the own log that the database holds, if there is one whose delegation still lives."""
@@ -188,6 +190,7 @@ class Author:
         if own is None or delegation is None:
             return
         if self._known not in {None, delegation.hotkey}:
+            self._unused = f"the log before is of hotkey {ss58_encode(delegation.hotkey)}"
             log.warning("hotkey_changed", before=ss58_encode(delegation.hotkey), now=self.address)
             return
         if self._hotkey is not None and self.stale(delegation):
@@ -229,8 +232,10 @@ class Author:
         log.info("delegation_read", log=str(brought.log), not_after=brought.delegation.not_after)
 
     def _require_ours(self, brought: SignedDelegation, path: Path) -> None:
-        network_id = self._settings.network.id
-        if problems := misfits(brought, path, network_id, self.node_key.public_key, self._known):
+        network_id, hotkey = self._settings.network.id, self._known
+        if hotkey is None and (held := self._database.state.logs.get(brought.log)) is not None:
+            hotkey = held.hotkey  # a log speaks for one hotkey as long as it lives
+        if problems := misfits(brought, path, network_id, self.node_key.public_key, hotkey):
             raise ConfigError(problems[0])
 
     # -- opening and closing -----------------------------------------------------------------------------------------
@@ -423,7 +428,7 @@ class Author:
             self._heard = False
             await self._open_log(ledger.foreign_reason, doubled=True)
         elif self.delegation is None:
-            await self._open_log("there is no own log that this daemon may write")
+            await self._open_log(self._unused)
         elif not self._heard and self.permitted:
             await self._hear()
         elif self._hotkey is not None and self._ahead_by_itself():

@@ -93,6 +93,8 @@ class Daemon:
         """None for an observer."""
         self._observer: tuple[LogId, Delegation] | None = None
         """Who an observer is to its peers."""
+        self._level = False
+        """Whether an observer has caught up with a peer since it started."""
         self._source: ElectorateSource
         self._read_error: str | None = None
         """Why the electorate could not be read the last time."""
@@ -300,6 +302,7 @@ class Daemon:
             now=time.time,
             readiness=self.readiness,
             gossip=self._serve_gossip,
+            refusal=OBSERVER if self._author is None else None,
             elsewhere=lambda: self._elsewhere,
         )
         self._events = app[EVENTS_KEY]
@@ -578,11 +581,18 @@ class Daemon:
                 f"the electorate is {age_s} s old, at most {max_age_s} are allowed: "
                 f"{self._electorate_error or 'its source has no newer one'}"
             )
+        if self._author is None and not self._caught_up():
+            reasons.append("no peer holds what this observer holds: it has not caught up with any yet")
         if self._database.failure:
             reasons.append(f"the database cannot write: {self._database.failure}")
         if self._author is not None and self._database.ledger.writes_refused:
             reasons.append(f"writes are refused: {self._database.ledger.writes_refused}")
         return reasons
+
+    def _caught_up(self) -> bool:
+        """Whether this daemon has held all that some peer held."""
+        self._level = self._level or any(peer.get("same_vector") for peer in self.peers())
+        return self._level
 
     def status(self) -> dict[str, Any]:
         """Snapshot for ``p2pnodes status``."""

@@ -201,6 +201,19 @@ class TestAHotkeyElsewhere:
             self.bring(daemon)
             await until(lambda: not daemon.readiness())
 
+    async def test_one_by_another_hotkey_for_the_log_in_use_is_refused_in_words(
+        self, hotkey_elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(author_module, "REOPEN_BACKOFF_S", 0.05)
+        async with running(hotkey_elsewhere) as daemon:
+            self.bring(daemon)
+            await until(lambda: not daemon.readiness())
+            path = daemon.settings.delegation_file
+            assert path is not None
+            path.unlink()
+            write_signed(path, author(daemon).request(60)._replace(hotkey=None).sign(hotkey("//Eve")))
+            await until(lambda: "signed by" in (daemon.status()["delegation"]["error"] or ""))
+
     async def test_a_verifier_that_signs_its_checks_does_not_start_without_it(self, hotkey_elsewhere: Path) -> None:
         text = hotkey_elsewhere.read_text() + '\n[verify]\nverifier = "nvml"\n'
         hotkey_elsewhere.write_text(text)

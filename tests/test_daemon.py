@@ -136,3 +136,11 @@ async def test_status_can_be_asked_at_every_moment_of_a_start(config: Path) -> N
     async with running(config) as daemon:
         daemon._database.ledger.own_log = LogId(bytes(32), 7)  # as in the moment before its first commit
         assert daemon.status()["log"] is None
+
+
+async def test_an_observer_is_not_ready_before_it_has_caught_up_with_somebody(config: Path) -> None:
+    text = config.read_text().replace('hotkey_file = "hotkey"', 'role = "observer"')
+    config.write_text(text)
+    async with running(config) as daemon:
+        assert any("not caught up" in reason for reason in daemon.readiness())
+        assert not daemon.status()["writes"]["allowed"]

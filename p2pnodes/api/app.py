@@ -55,7 +55,7 @@ from p2pnodes.model.claims import (
     valid_uuid,
 )
 from p2pnodes.model.codec import digest
-from p2pnodes.model.errors import InvalidBodyError, StoreError
+from p2pnodes.model.errors import InvalidBodyError, StoreError, WritesRefusedError
 from p2pnodes.model.gpus import GpuSpecError, supported_gpus
 from p2pnodes.model.keys import ss58_decode
 from p2pnodes.model.network import Network
@@ -111,6 +111,7 @@ class NodesApi:
         readiness: Callable[[], Sequence[str]],
         resolver: Resolver,
         denied: DenyList,
+        refusal: str | None,
     ) -> None:
         """See ``create_app``."""
         self._db = db
@@ -119,6 +120,7 @@ class NodesApi:
         self._now = now
         self._readiness = readiness
         self._denied = denied
+        self._never = refusal
         self._hosts = HostCheck(resolver, timeout_s=settings.dns_timeout_s, allow_private=settings.allow_private_hosts)
         self._per_hotkey = TokenBuckets(settings.hotkey_rate, settings.hotkey_burst)
         self._per_address = TokenBuckets(settings.address_rate, settings.address_burst)
@@ -140,6 +142,7 @@ class NodesApi:
         body = _parsed(request, raw)
         value = None if body is not None else _decode(request, raw)
         signed = self._authenticate(request, [body_tail(raw)])
+        self._require_writes()
         if body is None:
             body = _validate(value)
         denial = self._denial(signed.hotkey)
@@ -176,6 +179,7 @@ class NodesApi:
         valid = valid_uuid(uuid)
         purposes = [PURPOSE_DELETE, bound_purpose(uuid)] if valid else [PURPOSE_DELETE]
         signed = self._authenticate(request, purposes)
+        self._require_writes()
         try:
             if not valid:
                 raise NotOwnedError("no GPU can have this uuid")
@@ -324,6 +328,10 @@ class NodesApi:
             raise _limited("address", wait_s)
         return address
 
+    def _require_writes(self) -> None:
+        if self._never is not None:
+            raise WritesRefusedError(self._never)
+
     def _authenticate(self, request: web.Request, tails: Sequence[str]) -> auth.Signed:
         now_s = self._now()
         signed = auth.authenticate(
@@ -347,6 +355,7 @@ def create_app(
     readiness: Callable[[], Sequence[str]],
     resolver: Resolver = system_resolver,
     gossip: Handler | None = None,
+    refusal: str | None = None,
     elsewhere: Callable[[], Sequence[str]] = tuple,
 ) -> web.Application:
     """Build the public application; serve it with ``inbound.make_runner``.
@@ -359,6 +368,7 @@ def create_app(
         readiness: Reasons why the daemon is not ready; empty when it is.
         resolver: Looks up verification hosts.
         gossip: Handler of the peers' WebSocket at GOSSIP_PATH.
+        refusal: Why this daemon never takes writes, for an observer; they are answered 503 once they are authenticated.
         elsewhere: Base URLs of other validators, see ``referrals``, for writes that are answered 503.
 
     Returns:
@@ -371,7 +381,9 @@ def create_app(
     app[ELSEWHERE_KEY] = elsewhere
     denied = DenyList(settings.deny_file)
     app.cleanup_ctx.append(denied.watch)
-    api = NodesApi(db, network, settings, now=now, readiness=readiness, resolver=resolver, denied=denied)
+    api = NodesApi(
+        db, network, settings, now=now, readiness=readiness, resolver=resolver, denied=denied, refusal=refusal
+    )
     events = NodeEvents(db, limit=api.limit_address)
     app[EVENTS_KEY] = events
     app.on_shutdown.append(events.stop)

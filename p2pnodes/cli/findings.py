@@ -119,7 +119,7 @@ def of_configuration(config: Path, options: Mapping[str, Any]) -> Findings:
         checked(lambda _: make_verifier(settings.verify.verifier, setup), config)
     problem, warning = _data_dir_findings(settings.data_dir)
     warnings = _hotkey_warnings(settings, hotkey, delegation, electorate)
-    warnings += _chain_warnings(settings)
+    warnings += _chain_warnings(settings) + _network_warnings(settings)
     if electorate is not None:
         warnings += _electorate_warnings(settings, electorate)
     return Findings(problems + problem, warnings + warning, {})
@@ -143,6 +143,20 @@ def _delegation_problems(
     if time.time() >= not_after:
         problems.append(f"{path}: ended at {utc(not_after)}: make a new request with `p2pnodes keys request`")
     return problems
+
+
+def _network_warnings(settings: "Settings") -> list[str]:
+    """Parameters of the network file that this daemon overrides: it would be in a network of its own."""
+    from p2pnodes.config import load_network_file
+
+    if settings.network_file is None:
+        return []
+    network, _ = load_network_file(settings.network_file)
+    return [
+        f"network.{each.name}: {each.here} here, {each.there} in {settings.network_file}: another network id, so peers "
+        "of that file refuse this daemon"
+        for each in settings.network.differences(network.parameters)
+    ]
 
 
 def _hotkey_warnings(

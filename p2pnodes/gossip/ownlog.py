@@ -29,7 +29,8 @@ class Hearing(NamedTuple):
     Attributes:
         step: What to do.
         reason: Why.
-        doubled: Whether peers hold what this disk does not: it is a backup, or another daemon writes with its key.
+        doubled: Whether another daemon may write with this node key: peers hold what this disk does not, or kept no
+            session with it.
     """
 
     step: Step
@@ -87,6 +88,7 @@ def hear(
         return Hearing(
             Step.OPEN_NEW,
             f"heard only {heard} of {total} other enrolled stake in {HEARING_MS_MAX // 1000} s",
+            doubled=True,  # perhaps because another daemon takes the peers' sessions with this key
         )
     return Hearing(Step.WAIT, f"waiting to hear the own head: {heard} of {total} other enrolled stake so far")
 

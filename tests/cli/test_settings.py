@@ -219,6 +219,16 @@ class TestWarnings:
 
         return warnings
 
+    def test_a_parameter_beside_the_networks_own_is_named(
+        self, config: Path, warnings: Callable[[], list[str]]
+    ) -> None:
+        (config.parent / "network.toml").write_text(f'genesis_hash = "{"0" * 64}"\nnetuid = 64\n')
+        held = tomllib.loads(config.read_text())
+        held |= {"network": {"netuid": 65}, "network_file": "network.toml"}
+        config.write_text(tomli_w.dumps(held))
+        (warning,) = [line for line in warnings() if "network id" in line]
+        assert "network.netuid: 65 here, 64 in" in warning
+
     def change(self, path: Path, old: str, new: str) -> None:
         text = path.read_text()
         assert re.search(old, text)

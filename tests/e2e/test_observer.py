@@ -36,7 +36,6 @@ async def observer_of(net: Devnet, **gossip: Any) -> Peer:
         "network_file": "../network.toml",
         "http": {"host": "127.0.0.1", "port": port},
         "gossip": {"allow_private_addresses": True, "bootstrap": [net.urls[0]], **gossip},
-        "api": {"allow_private_hosts": True},
         "electorate": {"file": "../electorate.toml"},
         "log": {"format": "json"},
     }
