@@ -7,13 +7,15 @@ by what it is, a name by every address that it resolves to, at the moment of the
 import asyncio
 import errno
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from socket import AF_INET, AddressFamily
 from typing import Any, Final
 
+from aiohttp import ClientSSLError
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
@@ -21,6 +23,12 @@ from p2pnodes.model.addresses import is_public
 
 LOOKUPS_MAX: Final = 256
 """Names that one resolver looks up at the same time: each has a thread for as long as its name servers take."""
+
+_NO_KNOWN_CA: Final = frozenset({18, 19, 20, 21})
+"""How OpenSSL says that a certificate leads to no authority that is trusted; not that it expired or names another host.
+
+Source: X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT to X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE, openssl/x509_vfy.h.
+"""
 
 
 class PrivateAddressError(OSError):
@@ -114,7 +122,8 @@ class PublicResolver(ThreadResolver):
         """
         found = await super().resolve(host, port, family)
         for entry in found:
-            _require_public(ip_address(entry["host"]), host)
+            if not is_public(ip_address(entry["host"])):
+                raise PrivateAddressError(f"{host} is at {entry['host']}, which is no public address")
         return found
 
 
@@ -132,9 +141,17 @@ def require_public_literal(url: URL) -> None:
         address = ip_address(host)
     except ValueError:
         return  # a name
-    _require_public(address, host)
-
-
-def _require_public(address: IPv4Address | IPv6Address, host: str) -> None:
     if not is_public(address):
-        raise PrivateAddressError(f"{host} is at {address}, which is no public address")
+        raise PrivateAddressError(f"{host} is no public address")
+
+
+def tls_reason(error: ClientSSLError) -> str:
+    """Why there is no TLS with a host, in plain words.
+
+    The ``errno`` of such an error is OpenSSL's own; the system's text for it would be "Operation not permitted".
+    """
+    cause = error.os_error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        hint = " (SSL_CERT_FILE names another CA)" if cause.verify_code in _NO_KNOWN_CA else ""
+        return f"certificate not trusted: {cause.verify_message.rstrip('.')}{hint}"
+    return f"TLS failed: {getattr(cause, 'reason', None) or cause}"

@@ -61,7 +61,7 @@ PEER_COLUMNS: Final = (
 NODE_COLUMNS: Final = ("uuid", "status", "gpu_identifier", "hotkey", "server_id", "created_at", "verified_at", "detail")
 CLAIM_COLUMNS: Final = ("claim_id", "status", "gpus", "hotkey", "created_at", "verified_since", "detail")
 VERDICT_COLUMNS: Final = ("claim_id", "validator", "finding", "method", "at", "detail")
-EVENT_COLUMNS: Final = ("position", "at", "kind", "state", "author", "number", "seq", "id", "reason")
+EVENT_COLUMNS: Final = ("seq", "id", "kind", "state", "author", "number", "at", "reason", "position")
 
 
 def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_json: JsonOption = False) -> None:
@@ -88,6 +88,7 @@ def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_
             "ready": "; ".join(reason.removesuffix(f": {refusal}") for reason in found["ready"]) or "yes",
             "writes": refusal or "allowed",
             "own log": log and f"number {log['number']}, seq {log['seq']}, head {log['id']}",
+            "log": log and f"{found['node_key']}/{log['number']}",  # as keys revoke takes it
             "state root": found["state_root"],
             "vector digest": found["vector_digest"],
             "electorate": f"block {electorate['block']}, {age} old, {electorate['validators']} validators "
@@ -116,7 +117,7 @@ def peers(*, config: ConfigOption = None, socket_path: SocketOption = None, as_j
     """List the peers of a running daemon: sessions, lag, and why there is no session.
 
     A peer lacks events that are not on their way to it yet; we lack those that it says it holds. With --json there is
-    more about each session.
+    more about each session. Under direction an observer is marked: it holds no permit, and counts for nothing.
     """
     found = ask(admin_socket(config, socket_path), "/peers")
     if as_json:
@@ -239,7 +240,9 @@ def _print_peers(found: list[dict[str, Any]]) -> None:
     rows: list[dict[str, Any]] = []
     for peer in found:
         comparable = peer.get("same_vector") and peer.get("same_electorate")  # else the roots differ by right
-        rows.append(peer | {"same_state_root": peer.get("same_state_root") if comparable else None})
+        direction = f"{peer['direction']}, observer" if peer.get("observer") else peer.get("direction")
+        root = peer.get("same_state_root") if comparable else None
+        rows.append(peer | {"direction": direction, "same_state_root": root})
     print_table(PEER_COLUMNS, rows, empty="no peers known")
 
 

@@ -111,7 +111,7 @@ def show(
     """Show the public parts of key files: node keys, hotkeys; without FILE those that --config names.
 
     No secret is ever printed. A key file that others can read, or whose parts contradict each other, is an error; a
-    hotkey file with public parts only is none.
+    hotkey file with public parts only is none, nor is a node key that the daemon has yet to make.
     """
     shown = [_of_file(path) for path in files or []]
     if (path := hotkey_path(None, wallet, hotkey)) is not None:
@@ -125,14 +125,15 @@ def show(
         settings = load_settings(_required(config))
         if settings.hotkey_path is not None:
             shown.append(_of_file(settings.hotkey_path))
-        shown.append(_of_node_key(load_node_key(settings.node_key_path), settings.node_key_path))
+        path = settings.node_key_path
+        shown.append(_of_node_key(load_node_key(path) if path.exists() else None, path))
     if as_json:
         print_json(shown)
     else:
         for number, key in enumerate(shown):
             if number:
                 print()
-            print_fields(key)
+            print_fields(key | ({} if key["public_key"] else {"public_key": "not made yet: run makes it"}))
 
 
 @command(app, "p2pnodes keys request --config p2pnodes.toml --out request.json")
@@ -490,8 +491,8 @@ def _of_hotkey(hotkey: "Hotkey | HotkeyFile", path: Path | None) -> dict[str, An
     return {"kind": "hotkey", "address": hotkey.address, "public_key": hotkey.public_key.hex(), **file}
 
 
-def _of_node_key(node_key: "NodeKey", path: Path) -> dict[str, Any]:
-    return {"kind": "node key", "public_key": node_key.public_key.hex(), "file": str(path)}
+def _of_node_key(node_key: "NodeKey | None", path: Path) -> dict[str, Any]:
+    return {"kind": "node key", "public_key": node_key and node_key.public_key.hex(), "file": str(path)}
 
 
 def _print(fields: dict[str, Any], *, as_json: bool) -> None:

@@ -33,6 +33,10 @@ FREE_TEXT_CHARS_MIN: Final = 16
 """Narrowest that such a column gets; where there is less room, other columns are left out."""
 
 
+_GAP: Final = 2
+"""Blanks between columns."""
+
+
 class ExitCode(IntEnum):
     """How a command ended."""
 
@@ -179,7 +183,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, em
 
     Args:
         columns: Keys of the rows, in order; they are the headings, too. Where a terminal is too narrow, those without
-            a value are left out first, then the last ones; the first one and FREE_TEXT stay.
+            a value are left out first and silently, then the last ones with a note; FREE_TEXT that says something
+            stays, and so does the first of the others. What is too wide even so is left to the terminal to break.
         rows: Column -> value; a column that is absent shows as ``-``.
         empty: Said instead of a table without rows.
     """
@@ -197,25 +202,25 @@ def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, em
     if _width(cells) > width:
         cells = {column: [_shortened(text) for text in texts] for column, texts in cells.items()}
     left_out = _leave_out(cells, width)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column, texts in cells.items():
+    room = _free_text_widths(cells, width)
+    table = Table(box=None, header_style="bold", padding=(0, _GAP, 0, 0))
+    for column in cells:
         free = column in FREE_TEXT
-        room = min(FREE_TEXT_CHARS_MIN, _column_width(column, texts)) if free else None
-        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=not free, min_width=room)
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=not free, width=room.get(column))
     for line in zip(*cells.values(), strict=True):
         table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in line))
-    _print(table)
+    _print(table, max(width, _width(cells, FREE_TEXT_CHARS_MIN)))
     if left_out:
-        note(f"the terminal is too narrow for {', '.join(left_out)}: widen it, or use --json")
+        note(f"(not shown: {', '.join(left_out)}; see --json)")
 
 
 def _leave_out(cells: dict[str, list[str]], width: int) -> list[str]:
     """Remove columns until the others fit; return those that held a value."""
-    empty = [column for column in cells if set(cells[column]) == {"-"}]
+    empty = [column for column in cells if set(cells[column]) <= {"-", ""}]
     others = [column for column in cells if column not in FREE_TEXT and column not in empty]
     left_out: list[str] = []
     for column in (*empty, *reversed(others[1:])):
-        if _width(cells, FREE_TEXT_CHARS_MIN) <= width:
+        if len(cells) == 1 or _width(cells, FREE_TEXT_CHARS_MIN) <= width:
             break
         del cells[column]
         if column not in empty:
@@ -224,14 +229,28 @@ def _leave_out(cells: dict[str, list[str]], width: int) -> list[str]:
 
 
 def _width(cells: Mapping[str, Sequence[str]], free_text_max: int = PIPE_COLUMNS) -> int:
-    """Width of a table, two blanks between its columns, when free text is broken at a width."""
+    """Width of a table, a gap behind each of its columns, when free text is broken at a width."""
     widths = [_column_width(column, texts) for column, texts in cells.items() if column not in FREE_TEXT]
     free = [min(free_text_max, _column_width(column, texts)) for column, texts in cells.items() if column in FREE_TEXT]
-    return sum(widths) + sum(free) + 2 * (len(cells) - 1)
+    return sum(widths) + sum(free) + _GAP * len(cells)
+
+
+def _free_text_widths(cells: Mapping[str, Sequence[str]], width: int) -> dict[str, int]:
+    """Share what the other columns leave of a width out among the free text: the narrow ones get all that they need."""
+    needed = {column: _column_width(column, texts) for column, texts in cells.items() if column in FREE_TEXT}
+    room = width - _width(cells, 0)
+    widths: dict[str, int] = {}
+    for column in sorted(needed, key=needed.__getitem__):
+        share = max(FREE_TEXT_CHARS_MIN, room // (len(needed) - len(widths)))
+        widths[column] = min(needed[column], share)
+        room -= widths[column]
+    return widths
 
 
 def _column_width(column: str, texts: Sequence[str]) -> int:
-    return max(len(column), *map(len, texts))
+    from rich.cells import cell_len
+
+    return max(cell_len(column), *map(cell_len, texts))
 
 
 def _shortened(text: str) -> str:
@@ -240,21 +259,23 @@ def _shortened(text: str) -> str:
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
-    """Print one thing: a line for each of its fields."""
-    from rich.table import Table
+    """Print one thing: a line for each of its fields, which is left to the terminal to break.
+
+    A terminal copies a line that it broke itself as one line, so that ids and keys stay whole.
+    """
     from rich.text import Text
 
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in fields.items():
-        table.add_row(name, Text(cell(value)))
-    _print(table)
-
-
-def _print(table: "Table") -> None:
-    """Print a table; where it goes to no terminal, without the blanks that fill its lines up."""
     target = console()
+    longest = max(map(len, fields), default=0)
+    for name, value in fields.items():
+        line = Text.assemble((name.ljust(longest + _GAP), "bold"), cell(value))
+        line.rstrip()
+        target.print(line, soft_wrap=True)
+
+
+def _print(table: "Table", width: int) -> None:
+    """Print a table; where it goes to no terminal, without the blanks that fill its lines up."""
+    target = console(width)
     if target.is_terminal:
         target.print(table)
         return
@@ -263,12 +284,12 @@ def _print(table: "Table") -> None:
     print("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
 
 
-def console() -> "Console":
-    """Where results go: stdout, as wide as the terminal, or as wide as needed where there is none."""
+def console(width: int | None = None) -> "Console":
+    """Where results go: stdout, as wide as the terminal unless told otherwise, or as needed where there is none."""
     from rich.console import Console
 
     return Console(
-        width=None if sys.stdout.isatty() else PIPE_COLUMNS,
+        width=width if sys.stdout.isatty() else PIPE_COLUMNS,
         highlight=False,
         color_system=None if os.environ.get("NO_COLOR") else "auto",  # rich itself would go on with bold
     )

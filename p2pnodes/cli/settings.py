@@ -1,16 +1,20 @@
 """``p2pnodes run``, ``config check`` and ``config show``: what reads a daemon's configuration file as a whole."""
 
 import json
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from p2pnodes.cli.output import (
+    FREE_TEXT_CHARS_MIN,
     ExitCode,
     JsonOption,
+    cell,
     command,
+    console,
     fail_line,
     print_fields,
     print_json,
@@ -29,6 +33,11 @@ OptionalConfigOption = Annotated[
     Path | None,
     typer.Option("--config", envvar="P2PNODES_CONFIG", metavar="FILE", help="A daemon's configuration, TOML."),
 ]
+
+TABLE_COLUMNS_MIN: Final = 120
+"""Narrowest terminal that shows the settings as a table; what they mean would be a word a line in a narrower one."""
+
+_INDENT: Final = "    "
 
 app = typer.Typer(
     no_args_is_help=True, help="Check and show a daemon's configuration. What each setting means: config show."
@@ -123,7 +132,19 @@ def show(config: ConfigOption, *, as_json: JsonOption = False) -> None:
         for setting in settings:
             if setting["value"] is not None and not isinstance(setting["value"], str):
                 setting["value"] = json.dumps(setting["value"])  # as the file writes it
-        print_table(("key", "value", "origin", "description"), settings, empty="no settings")
+        if (width := console().width) < TABLE_COLUMNS_MIN:
+            _print_settings(settings, width)
+        else:
+            print_table(("key", "value", "origin", "description"), settings, empty="no settings")
+
+
+def _print_settings(settings: Sequence[Mapping[str, Any]], width: int) -> None:
+    """Settings for a narrow terminal: each in one line, what it means indented below."""
+    room = max(FREE_TEXT_CHARS_MIN, width - len(_INDENT))
+    for setting in settings:
+        say(f"{setting['key']} = {cell(setting['value'])}  ({setting['origin']})")
+        for line in textwrap.wrap(cell(setting["description"]), room):
+            say(f"{_INDENT}{line}")
 
 
 def _print_shown(shown: Mapping[str, Any]) -> None:

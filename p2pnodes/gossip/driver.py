@@ -48,7 +48,7 @@ from p2pnodes.model.errors import RemoteProtocolError, StoreError, WritesRefused
 from p2pnodes.model.events import Delegation, Event, Head, LogId
 from p2pnodes.model.keys import NodeKey, ss58_encode
 from p2pnodes.model.network import Network
-from p2pnodes.outbound import PrivateAddressError, PublicResolver, require_public_literal
+from p2pnodes.outbound import PrivateAddressError, PublicResolver, require_public_literal, tls_reason
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Outcome
 
@@ -828,11 +828,13 @@ def _reason(error: BaseException | None, timeout: str = "timed out") -> str:
             return timeout
         case aiohttp.WSServerHandshakeError(status=status):
             return f"answered with HTTP status {status}; expected a WebSocket"
-        case aiohttp.ClientConnectorError(os_error=PrivateAddressError() as private):
-            return f"{private}; [gossip] allow_private_addresses allows that, for devnets"
-        case aiohttp.ClientConnectorError(os_error=cause) if cause.errno and not isinstance(
-            error, aiohttp.ClientSSLError
+        case (PrivateAddressError() as private) | aiohttp.ClientConnectorError(
+            os_error=PrivateAddressError() as private
         ):
+            return f"{private}; [gossip] allow_private_addresses allows that, for devnets"
+        case aiohttp.ClientSSLError():
+            return printable(tls_reason(error))
+        case aiohttp.ClientConnectorError(os_error=cause) if cause.errno:
             return strerror(cause.errno) if cause.errno > 0 else printable(cause.strerror or str(cause))
         case _:
             return printable(str(error) or type(error).__name__)

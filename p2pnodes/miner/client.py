@@ -40,6 +40,7 @@ from p2pnodes.model.requests import (
     sign_delete,
     signing_message,
 )
+from p2pnodes.outbound import tls_reason
 
 RETRIES: Final = 5
 RETRY_DELAY_S: Final = 3.0
@@ -100,6 +101,8 @@ class MinerError(P2PNodesError):
 
 class ApiUnreachableError(MinerError):
     """No daemon took the request, after all retries; it may have been recorded all the same, and can be repeated.
+
+    An API without TLS that can be trusted is not tried again.
 
     Attributes:
         failures: API -> why it did not serve the request, the last time it was tried.
@@ -572,7 +575,7 @@ class MinerClient:
 
         Raises:
             RefusedError: No API streams events; the last one's answer.
-            ApiUnreachableError: In ``retries`` rounds over all APIs no event came.
+            ApiUnreachableError: In ``retries`` rounds over all APIs no event came, or none has TLS that can be trusted.
         """
         return self._follow(hotkey, self._on_failure, self._on_retry)
 
@@ -611,19 +614,25 @@ class MinerClient:
                     failures[api], wait_s = str(error), error.wait_s
                 except TimeoutError:
                     failures[api] = f"silent for {STREAM_SILENT_S_MAX:g} s"
+                except aiohttp.ClientSSLError as error:
+                    failures[api] = tls_reason(error)
+                    apis.remove(api)  # to ask again changes nothing
                 except aiohttp.ClientError as error:
                     failures[api] = _reason(error)
                 except (MalformedAnswerError, RemoteProtocolError) as error:
                     failures[api] = f"no stream of events: {error}"
                 if on_failure is not None:
                     on_failure(api, failures[api])
+                if not apis:
+                    raise ApiUnreachableError(failures)
                 if heard:
                     apis.remove(api)
                     apis.insert(0, api)  # whoever has our last event is asked first
                     last_api, last_id = api, parser.last_id if whole and _fits_a_header(parser.last_id) else ""
                     waits_s = [_reconnect_s(parser)]
                     break
-                waits_s.append(wait_s)
+                if api in apis:
+                    waits_s.append(wait_s)
             else:
                 barren_rounds += 1
             if barren_rounds > self._retries:
@@ -740,6 +749,7 @@ class MinerClient:
         signed_at_s = int(self._clock())
         request = sign(signed_at_s)
         failures: dict[str, str] = {}
+        apis = list(self.apis)
         waits_s: list[float] = []
         for round_number in range(self._retries + 1):
             if round_number:
@@ -747,7 +757,7 @@ class MinerClient:
                     self._on_retry(min(waits_s), round_number)
                 await self._sleep(min(waits_s))
             waits_s = []
-            for api in self.apis:
+            for api in tuple(apis):
                 if abs(self._clock() - signed_at_s) > SIGNATURE_AGE_S_MAX:
                     signed_at_s = int(self._clock())
                     request = sign(signed_at_s)
@@ -756,6 +766,9 @@ class MinerClient:
                     status, content, headers = await self._exchange(api, request, timeout, bytes_max)
                 except TimeoutError:
                     failures[api] = f"no answer within {timeout.total:g} s"
+                except aiohttp.ClientSSLError as error:
+                    failures[api] = tls_reason(error)
+                    apis.remove(api)  # to ask again changes nothing
                 except aiohttp.ClientError as error:
                     failures[api] = _reason(error)
                 else:
@@ -765,9 +778,12 @@ class MinerClient:
                         return api, decode(api, content)
                     failures[api] = f"{status}: {_detail(content)}{self._elsewhere(content)}"
                     wait_s = max(wait_s, min(retry_after_s or 0, RETRY_AFTER_S_MAX))
-                waits_s.append(wait_s)
+                if api in apis:
+                    waits_s.append(wait_s)
                 if self._on_failure is not None:
                     self._on_failure(api, failures[api])
+            if not apis:
+                break
         raise ApiUnreachableError(failures)
 
     def _elsewhere(self, content: bytes) -> str:

@@ -30,6 +30,7 @@ class TestStatus:
             "01" * 32,
             "block 100, 12 s old, 3 validators (2 enrolled), 7 registered hotkeys",
             "number 7, seq 41",
+            f"log                {'cd' * 32}/7\n",
             "8 GPUs, 42 events",
             "40 stored, 3 known",
             "1 writer",
@@ -132,6 +133,15 @@ class TestPeers:
         assert head[head.index("same state root") :].split()[:3] == ["same", "state", "root"]
         assert row[head.index("same state root") :].split()[0] == shown
         assert (await ask("peers", "--json")).json[0]["same_state_root"] == same_state_root
+
+    @pytest.mark.parametrize("command", ["peers", "status"])
+    async def test_an_observer_is_marked(self, ask: Ask, daemon: FakeDaemon, command: str) -> None:
+        peer = {"hotkey": "5Peer", "connected": True, "direction": "accepted"}
+        daemon.snapshot["gossip"]["peers"] = [peer | {"observer": True}, peer | {"observer": False}]
+        *_, first, second = (await ask(command)).out.splitlines()
+        assert "accepted, observer" in first
+        assert "accepted" in second
+        assert "observer" not in second
 
 
 class TestLists:

@@ -78,6 +78,18 @@ class TestShow:
         assert (validator["kind"], validator["address"]) == ("hotkey", hotkey("//validator0").address)
         assert node_key["public_key"] == load_node_key(config.parent / "data" / "node.key").public_key.hex()
 
+    def test_before_the_first_start_there_is_no_node_key(self, cli: Cli, config: Path) -> None:
+        path = config.parent / "data" / "node.key"
+        path.unlink()
+        ended = cli("keys", "show", "--config", config)
+        assert (ended.code, ended.err) == (0, "")
+        assert VALIDATOR.address in ended.out
+        assert "not made yet: run makes it" in ended.out
+        validator, node_key = cli("keys", "show", "--config", config, "--json").json
+        assert validator["address"] == VALIDATOR.address
+        assert node_key == {"kind": "node key", "public_key": None, "file": str(path)}
+        assert not path.exists()
+
     def test_files_of_either_kind(self, cli: Cli, directory: Path) -> None:
         ended = cli("keys", "show", directory / "data" / "node.key", directory / "hotkey.json", "--json")
         assert [key["kind"] for key in ended.json] == ["node key", "hotkey"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,8 @@ import typer
 
 from p2pnodes import __version__
 from p2pnodes.cli import app
-from p2pnodes.cli.admin import NODE_COLUMNS
+from p2pnodes.cli.admin import EVENT_COLUMNS, NODE_COLUMNS
 from p2pnodes.cli.output import cell, plain, print_fields, print_table
-from p2pnodes.config import effective_settings, load_settings
 from p2pnodes.model.errors import ConfigError
 from tests.cli.conftest import Cli
 from tests.support import hotkey
@@ -249,15 +249,72 @@ class TestOutput:
         assert "detail" in shown
         assert ("created_at" in hidden) is (columns < 140)
         assert ("verified_at" in hidden) is (columns < 400)
-        told = f"p2pnodes: the terminal is too narrow for {', '.join(left_out)}: widen it, or use --json\n"
+        told = f"p2pnodes: (not shown: {', '.join(left_out)}; see --json)\n"
         assert capsys.readouterr().err == (told if left_out else "")
 
-    def test_settings_keep_their_origin_on_a_common_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("columns", [40, 60, 63, 66, 80, 120, 400])
+    @pytest.mark.parametrize(
+        "names",
+        [("key", "value", "origin", "description"), ("key", "description", "detail"), ("detail", "reason", "key")],
+        ids=" ".join,
+    )
+    def test_what_is_broken_over_lines_loses_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], columns: int
+    ) -> None:
+        stdout = self.terminal(monkeypatch, columns)
+        text = f"Key that signs events and sessions, by default node.key in data_dir, made if absent. {'x' * 90}"
+        row = {
+            "key": "gossip.allow_private_addresses",
+            "value": "/var/lib/p2pnodes/node.key",
+            "origin": "environment",
+            "description": text,
+            "detail": text[::-1],
+            "reason": "the key is wrong",
+        }
+        print_table(names, [row], empty="")
+        head, *lines = stdout.getvalue().splitlines()
+        assert columns < 68 or max(map(len, (head, *lines))) <= columns  # the terminal breaks what cannot be narrower
+        begins = [(name, head.index(name)) for name in names if name in head.split()]
+        for (name, begin), (_, end) in pairwise((*begins, ("", None))):
+            shown = "".join(line[begin:end] for line in lines)
+            assert "".join(shown.split()) == "".join(row[name].split())
+
+    def test_columns_without_a_value_go_first_and_silently(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         stdout = self.terminal(monkeypatch, 80)
-        settings = [setting._asdict() for setting in effective_settings(load_settings(CONFIGS / "p2pnodes.toml"))]
-        print_table(("key", "value", "origin", "description"), settings, empty="")
-        head, *_ = stdout.getvalue().splitlines()
-        assert head.split() == ["key", "value", "origin", "description"]
+        row = {"uuid": "ab" * 16, "detail": "", "reason": None, "hotkey": "", "name": "n" * 44}
+        print_table(tuple(row), [row], empty="")
+        assert stdout.getvalue().split() == ["uuid", "name", "ab" * 16, "n" * 44]
+        assert capsys.readouterr().err == ""
+
+    def test_a_table_of_nothing_but_dashes_keeps_a_column(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        stdout = self.terminal(monkeypatch, 5)
+        print_table(("hotkey", "detail"), [{}], empty="")
+        assert stdout.getvalue().split()[-1] == "-"
+
+    def test_whoever_revokes_sees_seq_and_id_on_a_common_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        stdout = self.terminal(monkeypatch, 80)
+        row = {
+            "position": 123_456,
+            "at": "2026-01-02T03:04:05.678Z",
+            "kind": "delegation",
+            "state": "valid",
+            "author": hotkey("//Alice").address,
+            "number": 1_764_000_000,
+            "seq": 1207,
+            "id": "ef" * 32,
+            "reason": "",
+        }
+        print_table(EVENT_COLUMNS, [row], empty="")
+        head, line = stdout.getvalue().splitlines()
+        assert head.split()[:2] == ["seq", "id"]
+        assert line.split()[:2] == ["1207", "efefefef…efef"]
+
+    def test_fields_are_left_to_the_terminal_to_break(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        stdout = self.terminal(monkeypatch, 40)
+        print_fields({"state root": "ab" * 32, "up": "3 h"})
+        assert stdout.getvalue() == f"state root  {'ab' * 32}\nup          3 h\n"
 
     def test_a_pipe_gets_no_blanks_at_the_end_of_a_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         print_table(("uuid", "detail"), [{"uuid": "u1", "detail": "long text"}, {"uuid": "u2"}], empty="")

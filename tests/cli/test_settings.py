@@ -343,6 +343,26 @@ class TestShow:
         assert lines["gossip.bootstrap"] == "[]"
         assert lines["http.url"] == "-"
 
+    def test_a_narrow_terminal_gets_a_line_for_each_with_its_meaning_below(
+        self, cli: Cli, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        everything = cli("config", "show", "--config", config, "--json").json
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("NO_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "119")
+        narrow = cli("config", "show", "--config", config).out
+        lines = narrow.splitlines()
+        assert "api.allow_private_hosts = false  (default)" in lines
+        assert "http.url = -  (default)" in lines
+        assert [line.split()[0] for line in lines if not line.startswith(" ")] == setting_keys()
+        assert all(len(line) <= 119 for line in lines if line.startswith(" "))
+        shown = " ".join(narrow.split())
+        assert all(" ".join(setting["description"].split()) in shown for setting in everything)
+        monkeypatch.setenv("COLUMNS", "120")
+        head, *_ = cli("config", "show", "--config", config).out.splitlines()
+        assert head.split() == ["key", "value", "origin", "description"]
+
     def test_credentials_of_the_chain_are_not_shown(self, cli: Cli, config: Path) -> None:
         settings = tomllib.loads(config.read_text()) | {"electorate": {"urls": ["wss://u:geheim@h/geheim"]}}
         config.write_text(tomli_w.dumps(settings))

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ from tests.miner.fake_api import (
     lists,
     never_answers,
     registered,
+    self_signed,
     serving,
     streams,
 )
@@ -284,6 +286,29 @@ class TestSeveralApis:
                 await client.add(BODY)
         assert caught.value.failures == {dead: "Connection refused", api.url: "503: own head not heard yet"}
         assert len(api.asked) == 2
+
+    async def test_a_certificate_that_is_not_trusted_is_told_and_not_tried_again(
+        self, time: Time, tmp_path: Path
+    ) -> None:
+        tls = self_signed(tmp_path)
+        async with serving(FakeApi(answers(202)), tls) as api, miner(time, api.url) as client:
+            with pytest.raises(ApiUnreachableError) as adding:
+                await client.add(BODY)
+            with pytest.raises(ApiUnreachableError) as following:
+                await anext(client.follow())
+        reason = "certificate not trusted: self-signed certificate (SSL_CERT_FILE names another CA)"
+        assert adding.value.failures == following.value.failures == {api.url: reason}
+        assert (time.slept, api.asked, api.followed) == ([], [], [])
+
+    async def test_the_other_apis_are_asked_on_without_it(self, serve: Serve, time: Time, tmp_path: Path) -> None:
+        failures: list[str] = []
+        other = await serve(answers(503), answers(202, registered("u1")))
+        async with serving(FakeApi(answers(202)), self_signed(tmp_path)) as untrusted:
+            tell = lambda api, _: failures.append(api)  # noqa: E731
+            async with miner(time, untrusted.url, other.url, on_failure=tell) as client:
+                await client.add(BODY)
+        assert failures == [untrusted.url, other.url]
+        assert time.slept == [RETRY_DELAY_S]
 
     @pytest.mark.parametrize(
         ("validators", "told"),
