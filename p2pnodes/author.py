@@ -137,6 +137,11 @@ class Author:
         """Whether that hotkey holds a permit; without one its log is nobody's to report."""
         return self.delegation is not None and self._database.electorate.permitted(self.delegation[1].hotkey)
 
+    @property
+    def hearing(self) -> bool:
+        """Whether the own head has to be heard yet (rule 4), for which every peer is welcome."""
+        return self.permitted and not self._heard
+
     def request(self, days: int) -> DelegationRequest:
         """What a hotkey elsewhere is to sign next: a renewal while the own log can go on, else the next log."""
         ledger = self._database.ledger

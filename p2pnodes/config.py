@@ -36,6 +36,7 @@ from pydantic_settings import (
 from p2pnodes.api.settings import ApiSettings
 from p2pnodes.chain.regular import read_regular
 from p2pnodes.chain.wallet import CREDENTIALS_VARIABLE, HOTKEY_DEFAULT, WALLETS, require_name, wallet_hotkey_path
+from p2pnodes.gossip.view import VIEW_SIZE, VIEW_SIZE_MAX, VIEW_SIZE_MIN
 from p2pnodes.model.addresses import BaseUrl, ChainUrl, has_credentials, without_credentials
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.model.network import Network
@@ -135,6 +136,14 @@ class GossipSettings(_Table):
     )
     allow_observers: bool = Field(
         False, description="Let daemons whose hotkey holds no permit open sessions: they read, and cannot write."
+    )
+    view_size: int = Field(
+        VIEW_SIZE,
+        ge=VIEW_SIZE_MIN,
+        le=VIEW_SIZE_MAX,
+        description="Validators with which sessions are kept, of a network that has more: two neighbours in the order "
+        "of node keys, about a third of the rest drawn at random, and those that drew this daemon. More sessions cost "
+        "more announcements, and let events survive the loss of more peers at once.",
     )
 
 

@@ -223,6 +223,7 @@ class Daemon:
             address=self._client_address,
             allow_private_addresses=settings.gossip.allow_private_addresses,
             observers=settings.gossip.allow_observers,
+            view_size=settings.gossip.view_size,
         )
 
     async def _start_driver(self, node_key: NodeKey) -> None:
@@ -430,6 +431,7 @@ class Daemon:
     async def _watch_own_log(self, author: Author) -> None:
         while True:
             await _logged("own_log_watch_failed", author.tend())
+            self._driver.sweep(on=author.hearing)
             await _logged("gossip_not_restarted", self._follow_key(author))
             self._start_verifying(author)
             await asyncio.sleep(OWN_LOG_POLL_S)
@@ -515,30 +517,32 @@ class Daemon:
             await asyncio.sleep(TARGETS_POLL_S)
 
     async def _set_targets(self) -> None:
-        """Tell gossip whom to dial: where delegations, address books and the electorate say that validators are."""
+        """Tell gossip who the other validators are, and where delegations, address books and the electorate say so."""
         electorate = self._database.electorate
         known = await self._database.urls()
         own = None if self._author is None else self._author.hotkey
         axons, book = electorate.current.addresses, self._driver.addresses()
-        targets: dict[bytes, str] = {}
-        for hotkey in electorate.stakes:
-            url = known.get(hotkey, book.get(hotkey, axons.get(hotkey, "")))
-            if hotkey != own and url:
-                targets[hotkey] = url
+        node_keys = self._driver.node_keys()
+        enrolled, stakes = self._database.ledger.committed_weights.enrolled, electorate.stakes
+        targets: dict[bytes, list[str]] = {}
+        members: dict[bytes, bytes | None] = {}
+        # Whose word about the own head counts is visited first: many others with a permit may run no daemon at all.
+        for hotkey in sorted(stakes, key=lambda hotkey: (hotkey not in enrolled, -stakes[hotkey], hotkey)):
+            if hotkey == own:
+                continue
+            members[hotkey] = node_keys.get(hotkey)
+            # A delegation's URL goes before the rest; but who has moved can say so only once it is reached.
+            likely = known.get(hotkey, book.get(hotkey, axons.get(hotkey, "")))
+            if likely:
+                others = (found[hotkey] for found in (book, axons) if found.get(hotkey))
+                targets[hotkey] = [*dict.fromkeys([likely, *others])]
         self._elsewhere = referrals(
-            self._database.ledger.committed_weights.enrolled,
+            enrolled,
             known,
             own=own,
             allow_private=self.settings.gossip.allow_private_addresses,
         )
-        # A delegation's URL goes before the rest; but who has moved can say so only once it is reached.
-        moved = [
-            url
-            for found in (book, axons)
-            for hotkey, url in found.items()
-            if hotkey != own and url and targets.get(hotkey, url) != url
-        ]
-        self._driver.set_targets(targets, [*self.settings.gossip.bootstrap, *moved])
+        self._driver.set_targets(targets, self.settings.gossip.bootstrap, members)
 
     def _client_address(self, request: web.Request) -> str:
         """Where a peer's connection comes from, behind the operator's own proxies, too."""

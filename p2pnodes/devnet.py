@@ -56,6 +56,9 @@ REPLAY_LINE_BYTES_MAX: Final = 4_096
 REPLAY_EPOCH_BLOCKS: Final = 5
 """So that an epoch of a minute has blocks of 12 s, as finney has them."""
 
+LINKS_MIN: Final = 2
+"""Links of a peer that counts as ready in a devnet with more peers than its view has places for."""
+
 LOG_BYTES_MAX: Final = 64 * 1024 * 1024
 """A peer's log file that has grown past this is begun anew at the peer's next start."""
 
@@ -113,6 +116,7 @@ class Peer:
         hotkey: Its validator's.
         hotkey_uri: What that is known by: ``//validator0``, or on the replayed chain ``hk0``.
         wanted: While it is cleared, the devnet does not start the peer again when it ends.
+        program: What runs it, before ``--config FILE``.
         environment: Variables that its process gets beside those of this one.
     """
 
@@ -130,6 +134,7 @@ class Peer:
         self.hotkey_uri, self.hotkey = validator or development_validator(index)
         self.wanted = asyncio.Event()
         self.wanted.set()
+        self.program: Sequence[str] = (sys.executable, "-m", "p2pnodes", "run")
         self.environment: dict[str, str] = {}
         self._port = port
         self._verify = verify
@@ -176,7 +181,7 @@ class Peer:
                 self.log_file.unlink()
         with self.log_file.open("ab") as log_file:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "p2pnodes", "run", "--config", str(self.directory / "p2pnodes.toml"),
+                *self.program, "--config", str(self.directory / "p2pnodes.toml"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
@@ -499,7 +504,7 @@ class Devnet:
         return [peer.url for peer in self.peers]
 
     async def start(self) -> None:
-        """Start every peer and wait until each one takes writes and has a session with every other.
+        """Start every peer and wait until each one takes writes and has links with the others; see ``ready``.
 
         Raises:
             DevnetError: A peer died or was not ready in time; all are stopped again.
@@ -545,7 +550,7 @@ class Devnet:
             self._lock = None
 
     async def ready(self, peer: Peer) -> None:
-        """Wait until a peer takes writes and has a session with every other one.
+        """Wait until a peer takes writes and has a link with every other one, or a few where its view is smaller.
 
         Raises:
             DevnetError: It died, or the time is over.
@@ -605,8 +610,9 @@ def _why_not_ready(status: dict[str, Any], others: int) -> str | None:
         return "it does not answer"
     if status["ready"]:
         return "; ".join(status["ready"])
-    sessions = sum(peer["connected"] for peer in status["gossip"]["peers"])
-    return None if sessions >= others else f"it has {sessions} of {others} sessions"
+    view = status["gossip"]["view"]
+    needed = others if others <= view["size"] else LINKS_MIN
+    return None if view["links"] >= needed else f"it has {view['links']} of {needed} links"
 
 
 def _replace(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
-"""Keeps secrets in memory out of core dumps, and out of the reach of other processes of the same user.
+"""What a daemon asks of the system before it does anything: to keep its secrets in, and to let it open enough files.
 
-A core dump holds every key that its process has read, and lies where the administrator's tools put it: in a directory
+Secrets in memory are kept out of core dumps, and out of the reach of other processes of the same user. A core dump
+holds every key that its process has read, and lies where the administrator's tools put it: in a directory
 that others may read, or in a bug report. Whoever reads keys calls ``no_core_dumps`` before the first one.
 """
 
@@ -14,6 +15,10 @@ from p2pnodes.model.errors import ConfigError
 
 PR_SET_DUMPABLE: Final = 4
 """Source: Linux, include/uapi/linux/prctl.h."""
+
+FILES_MAX: Final = 16_384
+"""Open files that the process allows itself (RLIMIT_NOFILE), as far as its hard limit goes. The usual soft limit of
+1,024 is for programs that call select(2); a flood of connections uses it up, and then the database opens no file."""
 
 
 def no_core_dumps() -> None:
@@ -37,3 +42,11 @@ def no_core_dumps() -> None:
             f"core dumps, which would hold keys, cannot be turned off ({error}): allow setrlimit and prctl in the "
             "sandbox that this runs in"
         ) from error
+
+
+def raise_file_limit() -> None:
+    """Allow this process as many open files as FILES_MAX and the hard limit say; never fewer than it was given."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES_MAX if hard == resource.RLIM_INFINITY else min(FILES_MAX, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

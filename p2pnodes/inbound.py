@@ -22,6 +22,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from p2pnodes.connections import DoorSite
 from p2pnodes.model.errors import ConfigError, printable
 from p2pnodes.outbound import look_up
 
@@ -79,6 +80,12 @@ def address_key(client: Address) -> str:
     if isinstance(client, IPv4Address):
         return str(client)
     return f"{IPv6Address(int(client) >> _HOST_BITS_V6 << _HOST_BITS_V6)}/{_HOST_BITS_V6}"
+
+
+def whose(peer: str) -> str:
+    """The same of a socket's peer, as the system writes it."""
+    address = parse_address(peer)
+    return peer if address is None else address_key(address)
 
 
 class TokenBuckets:
@@ -207,7 +214,7 @@ async def listen(runner: web.AppRunner, host: str, port: int, *, advice: str) ->
     """
     listening = await bind(host, port, advice=advice)
     for each in listening:
-        await web.SockSite(runner, each, backlog=BACKLOG).start()
+        await DoorSite(runner, each, backlog=BACKLOG, whose=whose).start()
     return authority(*listening[0].getsockname()[:2])
 
 

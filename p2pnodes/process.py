@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from p2pnodes.hardening import no_core_dumps
+from p2pnodes.hardening import no_core_dumps, raise_file_limit
 
 MALLOC_ARENAS: Final = "2"
 """Heaps that glibc keeps for all threads (``MALLOC_ARENA_MAX``, unless the operator sets it).
@@ -47,6 +47,7 @@ def main(config: str, options: str) -> NoReturn:
 
     try:
         no_core_dumps()  # before any key is read
+        raise_file_limit()
         # structlog then does without it; whoever does need it later must find it absent, not half there.
         sys.modules["rich"] = None  # type: ignore[assignment]
         from p2pnodes.config import load_settings

@@ -25,6 +25,7 @@ from p2pnodes.config import (
     load_settings,
     setting_keys,
 )
+from p2pnodes.gossip.view import VIEW_SIZE, VIEW_SIZE_MAX, VIEW_SIZE_MIN
 from p2pnodes.model.addresses import CHAIN_URL_CHARS_MAX, has_credentials, without_credentials
 from p2pnodes.model.keys import DEV_PHRASE
 from p2pnodes.model.network import Network
@@ -223,6 +224,20 @@ class TestHotkey:
         monkeypatch.setenv("P2PNODES_HOTKEY_FILE", "x")
         with pytest.raises(InvalidSettingsError, match="both wallet and hotkey_file are given"):
             load(hotkey_file="y")
+
+
+class TestActiveView:
+    """How many validators sessions are kept with."""
+
+    @pytest.mark.parametrize("size", [VIEW_SIZE_MIN, VIEW_SIZE_MAX])
+    def test_a_size_within_its_bounds_is_taken(self, load: Load, size: int) -> None:
+        assert load().gossip.view_size == VIEW_SIZE
+        assert load(gossip={"view_size": size}).gossip.view_size == size
+
+    @pytest.mark.parametrize("size", [VIEW_SIZE_MIN - 1, VIEW_SIZE_MAX + 1])
+    def test_one_beyond_them_is_a_problem(self, problems: Callable[..., list[str]], size: int) -> None:
+        (problem,) = problems(gossip={"view_size": size})
+        assert f"gossip.view_size: found {size}" in problem
 
 
 class TestChain:

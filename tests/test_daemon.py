@@ -15,10 +15,13 @@ import tomli_w
 from p2pnodes.chain.file import ElectorateFile
 from p2pnodes.chain.wallet import write_hotkey_file
 from p2pnodes.config import load_settings
-from p2pnodes.daemon import Daemon
+from p2pnodes.daemon import Daemon, now_ms
+from p2pnodes.model.clock import hlc_at
 from p2pnodes.model.errors import WritesRefusedError
-from p2pnodes.model.events import LogId
+from p2pnodes.model.events import Event, LogId, delegate
+from p2pnodes.model.keys import NodeKey
 from p2pnodes.store.database import Database
+from p2pnodes.store.ledger import Result
 from tests.support import hotkey
 
 VALIDATOR = hotkey("//validator0")
@@ -41,11 +44,11 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def write_electorate(directory: Path, block: int, *, age_s: int = 0) -> None:
+def write_electorate(directory: Path, block: int, *others: dict[str, Any], age_s: int = 0) -> None:
     content = {
         "block": block,
         "time": int(time.time()) - age_s,
-        "validators": [{"hotkey": VALIDATOR.address, "stake": 100}],
+        "validators": [{"hotkey": VALIDATOR.address, "stake": 100}, *others],
     }
     (directory / "electorate.toml").write_text(tomli_w.dumps(content))
 
@@ -144,3 +147,56 @@ async def test_an_observer_is_not_ready_before_it_has_caught_up_with_somebody(co
     async with running(config) as daemon:
         assert any("not caught up" in reason for reason in daemon.readiness())
         assert not daemon.status()["writes"]["allowed"]
+
+
+async def test_gossip_hears_who_the_other_validators_are_and_where_those_with_most_stake_first(config: Path) -> None:
+    low, high, hidden = (hotkey(f"//validator{number}") for number in (1, 2, 3))
+    others = (
+        {"hotkey": low.address, "stake": 50, "address": "http://low.example"},
+        {"hotkey": high.address, "stake": 200, "address": "http://high.example"},
+        {"hotkey": hidden.address, "stake": 60},
+    )
+    write_electorate(config.parent, 100, *others)
+    text = tomllib.loads(config.read_text())
+    config.write_text(tomli_w.dumps({**text, "gossip": {"view_size": 5}}))
+    async with running(config) as daemon:
+        view = daemon._driver._engine._view
+        await until(lambda: view.status()["members"] == 3)
+        assert view.status()["size"] == 5
+        members = view._members or {}
+        assert [*members] == [high.public_key, hidden.public_key, low.public_key]
+        assert [found.dialable for found in members.values()] == [True, False, True]
+        assert {found.node_key for found in members.values()} == {None}
+
+
+async def test_those_whose_word_about_the_own_head_counts_come_before_others_with_more_stake(config: Path) -> None:
+    low, high = hotkey("//validator1"), hotkey("//validator2")
+    others = ({"hotkey": each.address, "stake": stake} for each, stake in ((high, 200), (low, 50)))
+    write_electorate(config.parent, 100, *others)
+    async with running(config) as daemon:
+        view, network = daemon._driver._engine._view, daemon.settings.network
+        node_key, now_s = NodeKey.from_seed(bytes(32)), int(time.time())
+        log = LogId(node_key.public_key, 0)
+        delegation = delegate(
+            low, network.id, log, url="http://192.0.2.1", not_before=now_s - 3_600, not_after=now_s + 3_600
+        )
+        event = Event.create(
+            node_key, network.id, log_number=0, seq=0, previous=b"", hlc=hlc_at(now_ms()), payload=delegation
+        )
+        (outcome,) = await daemon._database.receive([event], now_ms())
+        assert outcome.result is Result.STORED
+        await daemon._set_targets()
+        assert [*(view._members or {})] == [low.public_key, high.public_key]
+
+
+async def test_all_are_visited_as_long_as_the_own_head_has_to_be_heard(config: Path) -> None:
+    async with running(config) as daemon:
+        assert daemon._author is not None
+        await until(lambda: daemon._database.ledger.writes_refused is None)
+        assert not daemon._author.hearing
+        assert not daemon._driver._engine._view._sweeping
+    write_electorate(config.parent, 200, {"hotkey": hotkey("//validator1").address, "stake": 100})
+    async with running(config) as daemon:
+        assert daemon._author is not None
+        assert daemon._author.hearing, "nobody has been heard"
+        await until(lambda: daemon._driver._engine._view._sweeping)

@@ -51,6 +51,7 @@ PEER_COLUMNS: Final = (
     "url",
     "connected",
     "direction",
+    "link",
     "peer_lacks",
     "we_lack",
     "same_state_root",

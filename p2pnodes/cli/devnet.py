@@ -94,7 +94,7 @@ def devnet(
     everybody knows too. Verifier none votes verified without a check, and private verification hosts are allowed. A
     daemon that dies is reported and started again.
 
-    Prints the URLs, then “devnet ready” once every peer has a session with every other; runs until Ctrl-C or SIGTERM.
+    Prints the URLs, then “devnet ready” once every peer has its links with others; runs until Ctrl-C or SIGTERM.
     """
     with ExitStack() as stack:
         if directory is None:

@@ -1,9 +1,18 @@
-"""Peers that are refused for a while, by hotkey: its owner has proved it, so nobody can have somebody else banned."""
+"""Peers that are refused for a while, by hotkey: its owner has proved it, so nobody can have somebody else banned.
+
+Who is banned again, soon after its last ban, is refused for twice as long; who behaves for a while begins anew.
+"""
 
 from typing import Final, NamedTuple
 
 BANS_MAX: Final = 1_024
 """Hotkeys that are remembered as banned, and as many that are counted; beyond it the oldest is forgotten."""
+
+BAN_S_MAX: Final = 3_600.0
+"""Longest ban, seconds: each one in a row is twice as long as the last, up to this."""
+
+GOOD_S: Final = 3_600.0
+"""Seconds after the end of a ban from which on the next one counts as a first one."""
 
 OPENINGS_MAX: Final = 20
 """Sessions that one hotkey may open in a row; more, faster than one each OPENING_S, and it is banned."""
@@ -12,14 +21,22 @@ OPENING_S: Final = 3.0
 """Seconds after which one more session may be opened."""
 
 OPENINGS_BAN_S: Final = 60.0
-"""How long a peer that opened too many is refused, seconds."""
+"""How long a peer that opened too many is refused, seconds. No longer each time: a daemon that crashes again and again
+does that, too."""
 
 
 class Ban(NamedTuple):
-    """Until when a peer is refused, on the caller's steady clock, and why."""
+    """A peer that is refused.
+
+    Attributes:
+        until_s: Until when, on the caller's steady clock.
+        reason: Why.
+        length_s: Of how many seconds the next one in a row is the double.
+    """
 
     until_s: float
     reason: str
+    length_s: float
 
 
 class Bans:
@@ -28,27 +45,38 @@ class Bans:
     def __init__(self) -> None:
         """Begin with nobody."""
         self._bans: dict[bytes, Ban] = {}
+        """Also those that ended within GOOD_S."""
         self._openings: dict[bytes, tuple[float, float]] = {}
 
-    def add(self, hotkey: bytes, reason: str, ban_s: float, now_s: float) -> None:
-        """Refuse a peer for ``ban_s`` seconds."""
-        self._bans.pop(hotkey, None)
-        self._bans[hotkey] = Ban(now_s + ban_s, reason)
+    def add(self, hotkey: bytes, reason: str, ban_s: float, now_s: float, *, doubles: bool = True) -> None:
+        """Refuse a peer for a while.
+
+        Args:
+            hotkey: The peer's.
+            reason: For people.
+            ban_s: How long a first ban is, seconds.
+            now_s: The caller's clock.
+            doubles: Whether bans in a row double, up to BAN_S_MAX; else this one is as long as the first.
+        """
+        before = self._bans.pop(hotkey, None)
+        length_s, until_s = ban_s, now_s
+        if before is not None and now_s < before.until_s + GOOD_S:
+            if doubles:
+                length_s = max(ban_s, min(2 * before.length_s, BAN_S_MAX))
+            until_s = before.until_s
+        self._bans[hotkey] = Ban(max(until_s, now_s + length_s), reason, length_s)
         if len(self._bans) > BANS_MAX:
             del self._bans[next(iter(self._bans))]
 
     def find(self, hotkey: bytes, now_s: float) -> Ban | None:
         """The ban of a peer, if it still holds."""
         ban = self._bans.get(hotkey)
-        if ban is not None and ban.until_s <= now_s:
-            del self._bans[hotkey]
-            return None
-        return ban
+        return ban if ban is not None and ban.until_s > now_s else None
 
     def active(self, now_s: float) -> dict[bytes, Ban]:
         """All bans that still hold."""
-        self._bans = {hotkey: ban for hotkey, ban in self._bans.items() if ban.until_s > now_s}
-        return dict(self._bans)
+        self._bans = {hotkey: ban for hotkey, ban in self._bans.items() if ban.until_s + GOOD_S > now_s}
+        return {hotkey: ban for hotkey, ban in self._bans.items() if ban.until_s > now_s}
 
     def opened(self, hotkey: bytes, now_s: float) -> None:
         """Count a session that a peer opened; one that opens them without end is banned."""
@@ -59,4 +87,5 @@ class Bans:
             del self._openings[next(iter(self._openings))]
         if count > OPENINGS_MAX:
             del self._openings[hotkey]
-            self.add(hotkey, f"it opened over {OPENINGS_MAX} sessions in a row", OPENINGS_BAN_S, now_s)
+            reason = f"it opened over {OPENINGS_MAX} sessions in a row"
+            self.add(hotkey, reason, OPENINGS_BAN_S, now_s, doubles=False)

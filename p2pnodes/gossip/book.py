@@ -84,13 +84,20 @@ class AddressBook:
                 self.version += 1
                 self._met[hotkey] = met._replace(delegation=renewed, version=self.version)
 
-    def told(self, peer: Peer, since: int, state: State) -> list[bytes]:
-        """The frames that tell a peer who was met after a version of the book."""
+    def told(self, peer: Peer, since: int, state: State, *, same: bool = False) -> list[bytes]:
+        """The frames that tell a peer who was met after a version of the book.
+
+        Args:
+            peer: Who is told; its own entry is left out.
+            since: The version up to which it has been told.
+            state: What is held here.
+            same: Whether the peer's version vector is ours: what our logs say, it need not be told.
+        """
         found = {  # by log, because two hotkeys may delegate to one
             met.log: met.delegation
             for hotkey, met in self._met.items()
             if met.version > since and met.until_ms > self._time.ms and hotkey != peer.hotkey
-            if self._lives(met.log, met.delegation, state)
+            if self._lives(met.log, met.delegation, state) and not (same and _in_logs(met, state))
         }
         entries = sorted(found.items())
         return [
@@ -120,12 +127,16 @@ class AddressBook:
 
     def urls(self, state: State) -> dict[bytes, str]:
         """Hotkey -> base URL, of those that have one."""
+        return {hotkey: delegation.url for hotkey, (_, delegation) in self.latest(state).items() if delegation.url}
+
+    def latest(self, state: State) -> dict[bytes, tuple[LogId, Delegation]]:
+        """Hotkey -> its latest delegation, and the log that it is for."""
         latest: dict[bytes, tuple[LogId, Delegation]] = {}
         for log, delegation in (*self._heard.values(), *((met.log, met.delegation) for met in self._met.values())):
             before = latest.get(delegation.hotkey)
             if self._lives(log, delegation, state) and (before is None or _age(*before) <= _age(log, delegation)):
                 latest[delegation.hotkey] = log, delegation
-        return {hotkey: delegation.url for hotkey, (_, delegation) in latest.items() if delegation.url}
+        return latest
 
     def _lives(self, log: LogId, delegation: Delegation, state: State) -> bool:
         """Whether a delegation says something now: a permit, its window, and no closing of its log."""
@@ -136,6 +147,13 @@ class AddressBook:
             and delegation.not_before - CLOCK_TOLERANCE_S <= now_s <= delegation.not_after + CLOCK_TOLERANCE_S
             and (held is None or held.ends.close is None)
         )
+
+
+def _in_logs(met: _Met, state: State) -> bool:
+    """Whether a log that counts says what the book says of its validator, or later words."""
+    held = state.logs.get(met.log) if met.log in state.heads else None
+    delegation = held and held.prefix.delegation
+    return delegation is not None and delegation.not_before >= met.delegation.not_before
 
 
 def _age(log: LogId, delegation: Delegation) -> tuple[int, int]:

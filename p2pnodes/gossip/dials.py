@@ -1,8 +1,14 @@
-"""Whom to dial, and when to try again: for ever, since a partition must heal by itself."""
+"""Where daemons are, how dialling them went, and when to try again: for ever, since a partition must heal by itself.
+
+Whom to dial, the active view says (``view``); that knows members, and not where they are.
+"""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final
+
+from p2pnodes.gossip.rates import Rate
 
 PAUSE_S_MIN: Final = 1.0
 """Shortest pause before a peer is dialled again."""
@@ -17,7 +23,11 @@ OWN_PAUSE_S: Final = 600.0
 """Pause of an address where this daemon found itself: bootstrap lists are often the same everywhere."""
 
 DIALS_MAX: Final = 1_024
-"""Peers that are dialled; the electorate and the settings name fewer."""
+"""Addresses that are remembered; the electorate and the settings name fewer."""
+
+DIALS: Final = Rate("dials", 128, 16)
+"""Dials over all addresses, at once and a second: a handshake costs some 3 kB, so no more than 50 kB a second. All of a
+subnet's validators are dialled within 10 s, which leaves 20 s of a hearing of the own head to hear them."""
 
 
 class Dial:
@@ -67,24 +77,40 @@ class Dial:
 
 
 class Dials:
-    """The addresses that are wanted now; what is known of an address outlives a change of the others."""
+    """The addresses that are known now; what is known of an address outlives a change of the others."""
 
     def __init__(self) -> None:
         """Begin with none."""
         self._dials: dict[tuple[bytes | None, str], Dial] = {}
+        self._by_hotkey: dict[bytes | None, list[Dial]] = {}
 
     def __iter__(self) -> Iterator[Dial]:
         return iter(self._dials.values())
 
-    def want(self, targets: Mapping[bytes, str], bootstrap: Sequence[str]) -> None:
-        """Dial these from now on.
+    def know(self, targets: Mapping[bytes, Sequence[str]], bootstrap: Sequence[str]) -> None:
+        """Take the addresses that there are from now on.
 
         Args:
-            targets: Hotkey -> base URL of its daemon.
+            targets: Hotkey -> base URLs where its daemon may be, the likeliest first.
             bootstrap: Base URLs of daemons whose hotkeys are not known; one that is a target's is left to that.
         """
-        urls = {hotkey: url.rstrip("/") for hotkey, url in targets.items()}
-        known = set(urls.values())
-        wanted: list[tuple[bytes | None, str]] = [*urls.items()]
-        wanted += [(None, url) for url in dict.fromkeys(url.rstrip("/") for url in bootstrap) if url not in known]
-        self._dials = {key: self._dials.get(key) or Dial(key[1], key[0]) for key in wanted[:DIALS_MAX]}
+        urls = {hotkey: [url.rstrip("/") for url in found] for hotkey, found in targets.items()}
+        known = {url for found in urls.values() for url in found}
+        wanted: dict[tuple[bytes | None, str], None] = {(hotkey, url): None for hotkey in urls for url in urls[hotkey]}
+        wanted |= {(None, url): None for url in (url.rstrip("/") for url in bootstrap) if url not in known}
+        self._dials = {key: self._dials.get(key) or Dial(key[1], key[0]) for key in islice(wanted, DIALS_MAX)}
+        self._by_hotkey = {}
+        for dial in self._dials.values():
+            self._by_hotkey.setdefault(dial.hotkey, []).append(dial)
+
+    def of(self, hotkey: bytes | None) -> Sequence[Dial]:
+        """The addresses of a hotkey's daemon; of None those whose owners are not known."""
+        return self._by_hotkey.get(hotkey, ())
+
+    def next_of(self, hotkey: bytes, now_s: float) -> Dial | None:
+        """The address of a hotkey's daemon that is to be tried now; None while one is tried, or all have a pause."""
+        known = self.of(hotkey)
+        if not known or any(dial.active for dial in known):
+            return None
+        first = min(known, key=lambda dial: dial.next_s)  # of equal ones the likeliest
+        return first if first.next_s <= now_s else None

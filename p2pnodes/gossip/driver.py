@@ -4,6 +4,9 @@ The engine is called in the event loop alone, one input at a time, and its effec
 is a task of its own with one that reads its socket and one that writes to it; they end with it. What a session has in
 the store is finished behind it, because others may be waiting for those events.
 
+Whom to dial, the engine says, and how long a silent peer is waited for is measured in its patient time (``timeline``):
+what this daemon did not live, or lived late, is held against nobody.
+
 Backpressure: a socket is not read while the store has STORING_BYTES_MAX of its session's events to work on, so the
 peer's own queue fills. The other way round, the engine hears what has been written and stops pushing to a slow peer.
 """
@@ -12,8 +15,8 @@ import asyncio
 import random
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from os import strerror
 from socket import SHUT_RDWR
 from typing import Any, Final
@@ -24,10 +27,24 @@ from aiohttp import hdrs, web
 from nacl.utils import random as random_bytes
 from yarl import URL
 
+from p2pnodes.connections import Door
 from p2pnodes.gossip.bans import Ban, Bans
 from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES, Channel
-from p2pnodes.gossip.dials import Dial, Dials
-from p2pnodes.gossip.engine import TICK_MS, Close, Effect, Engine, Notice, Prove, Read, Send, SessionId, Store
+from p2pnodes.gossip.dials import DIALS, Dial, Dials
+from p2pnodes.gossip.engine import (
+    BAN_S,
+    TICK_MS,
+    Close,
+    Effect,
+    Engine,
+    Member,
+    Notice,
+    Prove,
+    Read,
+    Send,
+    SessionId,
+    Store,
+)
 from p2pnodes.gossip.frames import FRAME_BYTES_MAX
 from p2pnodes.gossip.handshake import (
     HandshakeError,
@@ -43,6 +60,9 @@ from p2pnodes.gossip.handshake import (
 )
 from p2pnodes.gossip.lobby import Lobby
 from p2pnodes.gossip.pairs import Pairs
+from p2pnodes.gossip.rates import HEARTBEATS, PINGS, Allowance, flood
+from p2pnodes.gossip.timeline import Timeline
+from p2pnodes.gossip.view import VIEW_SIZE
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import RemoteProtocolError, StoreError, WritesRefusedError, printable
 from p2pnodes.model.events import Delegation, Event, Head, LogId
@@ -62,7 +82,13 @@ _TOO_LARGE: Final = MESSAGE_BYTES_MAX + 1
 """What aiohttp is given as the bound of a message: it refuses what reaches it."""
 
 HANDSHAKE_S_MAX: Final = 10.0
-"""Bound of a handshake; for a dial, the connection included."""
+"""Bound of a handshake, in patient time; for a dial, the connection included."""
+
+HANDSHAKE_BYTES_MAX: Final = 16_384
+"""What may come on an inbound connection before it is a session: two messages of a handshake, and some pings."""
+
+UNREAD_BYTES_MAX: Final = 2 * MESSAGE_BYTES_MAX
+"""What may come on an inbound session between two messages, and what is read ahead: more are fragments without end."""
 
 SESSIONS_MAX: Final = 256
 """Open sessions; a subnet has at most as many validators."""
@@ -70,12 +96,18 @@ SESSIONS_MAX: Final = 256
 OBSERVERS_MAX: Final = 64
 """How many of them may be observers': anybody can be one, under as many hotkeys as he likes; validators need room."""
 
+GAVE_WAY: Final = "there was no room for another session: visits give way"
+"""Reason for the end of a session; no fault of anybody's."""
+
 DIALS_AT_ONCE_MAX: Final = 32
+SESSIONS_FEW: Final = 4
+"""With sessions with fewer validators, bootstrap addresses are dialled as well; with as many, the network is found."""
+
 HEARTBEAT_S: Final = 10.0
 """After this long without a frame, a heartbeat is sent."""
 
 SILENCE_S_MAX: Final = 30.0
-"""A peer of which nothing was heard, or to which nothing could be written, for this long is gone."""
+"""A peer of which nothing was heard, or to which nothing could be written, for this long is gone; in patient time."""
 
 STORING_BYTES_MAX: Final = 2 << 20
 """Events of one session that the store may have to work on before the session's socket is left unread."""
@@ -84,9 +116,16 @@ STORING_EVENTS_MAX: Final = 1_024
 """Events of one session that go to the store as one job; stores that wait share a job, and so a commit."""
 
 ONLINE_S_MAX: Final = 8.0
-"""Silence of all peers from which on this daemon's own network is suspected. In good health some peer answers a digest
-every 4 s at most (``sync.DIGEST_INTERVAL_MS``). It must be below the time that a verifier gives a silent miner: else an
-outage that begins with a check is laid on the miner."""
+"""Silence of all peers from which on this daemon's own network is suspected. In good health somebody is heard sooner: a
+peer that is asked because of QUIET_S answers at once. It must be below the time that a verifier gives a silent miner:
+else an outage that begins with a check is laid on the miner."""
+
+QUIET_S: Final = 4.0
+"""Silence of all peers after which one of them is asked for a sign of life: with few sessions a digest comes as often
+anyway, with more of them their heartbeats, unless all of these fall together."""
+
+QUIET_AGAIN_S: Final = 1.0
+"""Pause before another one is asked, so that several are before ONLINE_S_MAX."""
 
 CLOSE_S_MAX: Final = 1.0
 """How long a session may take to say good-bye."""
@@ -126,6 +165,10 @@ class _Link:
         self.since_s = _now_s()
         self.heard_s = self.since_s
         """When the last message came."""
+        self.listening_ms: int | None = None
+        """Since when a message is waited for, in patient time; None while the socket is left unread."""
+        self.writing_ms: int | None = None
+        """Since when the peer has taken nothing of what is written, in patient time; None while nothing is."""
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why the session ended, once it has."""
         # What waits in these is bounded by the engine, which hears when each is done.
@@ -138,6 +181,15 @@ class _Link:
         self.room = asyncio.Event()
         """Set while the socket may be read."""
         self.room.set()
+        self.door: Door | None = None
+        """The connection, of an inbound session that came through one."""
+        self.pings = Allowance(PINGS, _now_ms())
+        self.heartbeats = Allowance(HEARTBEATS, _now_ms())
+
+    def unread(self, over: Callable[[], None]) -> None:
+        """Bound what comes until the next message."""
+        if self.door is not None:
+            self.door.allow(UNREAD_BYTES_MAX, over)
 
     def count(self, size_bytes: int) -> None:
         """Note that the store has more or less of this session's events to work on."""
@@ -166,6 +218,7 @@ class Driver:
         allow_private_addresses: bool = False,
         observers: bool = False,
         closed: Callable[[LogId], bool] | None = None,
+        view_size: int = VIEW_SIZE,
     ) -> None:
         """Take what sessions need; ``start`` begins to dial.
 
@@ -182,6 +235,7 @@ class Driver:
             allow_private_addresses: Also dial private, loopback and link-local addresses, for devnets.
             observers: Whether peers without a permit are talked to, OBSERVERS_MAX of them.
             closed: Whether a log was closed by its hotkey, so that its daemon is not talked to; else the store's word.
+            view_size: Links with validators that the active view has places for.
         """
         self._node_key = node_key
         self._delegation = delegation
@@ -195,7 +249,17 @@ class Driver:
         self._allow_private = allow_private_addresses
         self._observers = observers
         self._closed = self._is_closed if closed is None else closed
-        self._engine = Engine(network, store, rng, permitted=lambda hotkey: electorate().permitted(hotkey))
+        self._engine = Engine(
+            network,
+            store,
+            rng,
+            node_key=node_key.public_key,
+            permitted=lambda hotkey: electorate().permitted(hotkey),
+            view_size=view_size,
+        )
+        self._patience = _Patience(self._engine.time)
+        self._asked_s = 0.0
+        """When a peer was asked for a sign of life."""
         self._effects: deque[Effect] = deque()
         self._performing = False
         self._links: dict[SessionId, _Link] = {}
@@ -205,6 +269,7 @@ class Driver:
         self._observer_bans = Bans()
         """Apart from the others: who has hotkeys for nothing must not make validators' bans be forgotten."""
         self._dials = Dials()
+        self._pace = Allowance(DIALS, 0)
         self._lobby: Lobby[asyncio.Task[None]] = Lobby()
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: aiohttp.ClientSession | None = None
@@ -217,7 +282,7 @@ class Driver:
         tracing = aiohttp.TraceConfig()
         tracing.on_request_redirect.append(_refuse_redirect)
         self._client = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=HANDSHAKE_S_MAX),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # a dial as a whole has its own
             connector=aiohttp.TCPConnector(
                 limit=0, force_close=True, resolver=None if self._allow_private else PublicResolver()
             ),
@@ -235,15 +300,37 @@ class Driver:
         if client is not None:
             await client.close()
 
-    def set_targets(self, targets: Mapping[bytes, str], bootstrap: Sequence[str]) -> None:
-        """Say whom to keep sessions with; open ones go on in any case.
+    def set_targets(
+        self,
+        targets: Mapping[bytes, Sequence[str]],
+        bootstrap: Sequence[str],
+        members: Mapping[bytes, bytes | None],
+    ) -> None:
+        """Say who the other validators are and where; with which of them there are sessions, the active view decides.
 
         Args:
-            targets: Hotkey -> base URL.
-            bootstrap: Base URLs whose owners are not known yet.
+            targets: Hotkey -> base URLs where its daemon may be, the likeliest first.
+            bootstrap: Base URLs whose owners are not known yet; dialled while there are fewer than SESSIONS_FEW
+                sessions with validators.
+            members: Hotkey -> node key of the log that it writes now, None while that is not known. In the order in
+                which they are visited when the own head must be heard.
         """
-        self._dials.want(targets, bootstrap)
+        self._dials.know(targets, bootstrap)
+        known = {
+            hotkey: Member(node_key, dialable=bool(self._dials.of(hotkey))) for hotkey, node_key in members.items()
+        }
+        own = self._delegation()
+        self._engine.hide(own is not None and not own[1].url)
+        self._perform(self._engine.set_members(known, self._clock()))
         self._dial_due()
+
+    def sweep(self, *, on: bool) -> None:
+        """Visit all members while the own head must be heard (rule 4), or no longer."""
+        self._engine.sweep(on)
+
+    def node_keys(self) -> dict[bytes, bytes]:
+        """Hotkey -> node key that it writes with now; see ``Engine.node_keys``."""
+        return self._engine.node_keys()
 
     def appended(self, events: Sequence[Event]) -> None:
         """Push own events, which are durable now."""
@@ -278,10 +365,14 @@ class Driver:
 
         An observer may sit anywhere, and be anybody: it is no reason.
         """
-        heard_s = max((link.heard_s for link in self._links.values() if not link.peer.observer), default=None)
+        heard_s = self._heard_s()
         if heard_s is None:
             return next(iter(self._dials), None) is None
         return _now_s() - heard_s < ONLINE_S_MAX
+
+    def _heard_s(self) -> float | None:
+        """When a validator was heard last; None without a session with one."""
+        return max((link.heard_s for link in self._links.values() if not link.peer.observer), default=None)
 
     def status(self) -> dict[str, Any]:
         """What operators see, JSON-able.
@@ -289,7 +380,9 @@ class Driver:
         ``peers`` has a row for each open session and for each address without one: ``hotkey`` (None until somebody has
         answered there), ``url``, ``connected``; of a session ``direction`` (dialled or accepted), ``since`` (Unix
         seconds), ``lag`` (events that either end is known to lack) and what ``Engine.status`` says of it, such as
-        ``observer``; of an address without a session ``last_error``, ``next_dial_s``, ``banned_s`` and ``ban_reason``.
+        ``observer`` and ``link`` (eager, lazy or visit); of an address without a session ``last_error``,
+        ``next_dial_s`` (None while nobody needs a session there), ``banned_s`` and ``ban_reason``. ``view`` is what
+        ``View.status`` says; ``loop`` how late this daemon's own ticks come, see ``Timeline.status``.
         """
         now_s = _now_s()
         found = {entry["node_key"]: entry for entry in self._engine.status()}
@@ -307,10 +400,11 @@ class Driver:
                     "lag": (entry.get("peer_lacks") or 0) + entry.get("we_lack", 0),
                 }
             )
-        hotkeys = self._hotkeys()
+        hotkeys, wanted = self._hotkeys(), set(self._engine.wanted())
         for dial in self._dials:
             if self._is_connected(dial, hotkeys):
                 continue
+            needed = self._needs_bootstrap if dial.hotkey is None else dial.hotkey in wanted
             ban = self._ban_of(dial.owner) if dial.owner else None
             peers.append(
                 {
@@ -318,7 +412,7 @@ class Driver:
                     "url": dial.url,
                     "connected": False,
                     "last_error": dial.error,
-                    "next_dial_s": 0.0 if dial.active else round(max(0.0, dial.next_s - now_s), 1),
+                    "next_dial_s": self._next_dial_s(dial) if needed or dial.active else None,
                     "banned_s": ban and round(ban.until_s - now_s, 1),
                     "ban_reason": ban and ban.reason,
                 }
@@ -328,6 +422,8 @@ class Driver:
             "observers": self._observing(),
             "handshakes": len(self._lobby),
             "dials": sum(dial.active for dial in self._dials),
+            "view": self._engine.view_status(),
+            "loop": self._engine.time.status(),
             "peers": peers,
             "bans": [
                 {"hotkey": ss58_encode(hotkey), "banned_s": round(ban.until_s - now_s, 1), "ban_reason": ban.reason}
@@ -336,6 +432,9 @@ class Driver:
             ],
         }
 
+    def _next_dial_s(self, dial: Dial) -> float:
+        return 0.0 if dial.active else round(max(0.0, dial.next_s - _now_s()), 1)
+
     # -- inbound -----------------------------------------------------------------------------------------------------
 
     async def handler(self, request: web.Request) -> web.StreamResponse:
@@ -343,28 +442,32 @@ class Driver:
         identity = self._identity()
         if identity is None:
             return _answer(503, "not ready for peers yet: try again", {hdrs.RETRY_AFTER: "5"})
-        socket = web.WebSocketResponse(max_msg_size=_TOO_LARGE, compress=False, timeout=_CLOSE_FRAME_S)
+        socket = web.WebSocketResponse(max_msg_size=_TOO_LARGE, compress=False, timeout=_CLOSE_FRAME_S, autoping=False)
         if not socket.can_prepare(request):
             return _answer(426, "this is the peers' WebSocket; miners use /nodes", {hdrs.UPGRADE: "websocket"})
         await socket.prepare(request)
         if self._client is None:  # stopped meanwhile
             await _shut(socket, "this daemon stops")
             return socket
-        task = self._spawn(self._accept(socket, self._address(request), identity))
+        protocol = None if request.transport is None else request.transport.get_protocol()
+        door = protocol if isinstance(protocol, Door) else None
+        task = self._spawn(self._accept(socket, door, self._address(request), identity))
         try:
             await asyncio.wait([task])
         finally:
             task.cancel()
         return socket
 
-    async def _accept(self, socket: web.WebSocketResponse, remote: str, identity: Identity) -> None:
+    async def _accept(self, socket: web.WebSocketResponse, door: Door | None, remote: str, identity: Identity) -> None:
         task = asyncio.current_task()
         assert task is not None
         leaving = self._lobby.enter(task, remote)
         if leaving is not None:
             leaving.cancel("too many handshakes at once: this one took longest")
+        if door is not None:
+            door.allow(HANDSHAKE_BYTES_MAX, lambda: task.cancel(f"over {HANDSHAKE_BYTES_MAX} bytes in a handshake"))
         try:
-            async with asyncio.timeout(HANDSHAKE_S_MAX):
+            async with self._patience.within(HANDSHAKE_S_MAX):
                 peer, keys = await self._respond(socket, identity)
         except asyncio.CancelledError as error:
             self._log_refusal("info", remote, str(error) or "this daemon stops")
@@ -379,21 +482,37 @@ class Driver:
         finally:
             self._lobby.leave(task)
         self._bans_for(peer).opened(peer.hotkey, _now_s())
-        await self._run(self._open(socket, peer, keys, dialled=False), keys.welcome)
+        link = self._open(socket, peer, keys, dialled=False)
+        if door is not None:
+            door.keep()
+            link.door = door
+        await self._run(link, keys.welcome)
 
     async def _respond(self, socket: web.WebSocketResponse, identity: Identity) -> tuple[Peer, Keys]:
         mark = self._pairs.arrived()
+        pings = Allowance(PINGS, _now_ms())
         responder = Responder(identity, self._policy(None), random_bytes(32))
-        await socket.send_bytes(responder.answer(await _receive(socket)))
-        peer, keys = responder.finish(await _receive(socket))
+        await socket.send_bytes(responder.answer(await _receive(socket, pings)))
+        peer, keys = responder.finish(await _receive(socket, pings))
         self._check_ban(peer)
         if self._pairs.yields(peer.node_key, mark):
             raise _OnePerPairError("both dialled at once: the dial of the lower node key goes on")
-        if len(self._links) >= SESSIONS_MAX and peer.node_key not in self._pairs:
-            raise HandshakeError(f"there are {SESSIONS_MAX} sessions already: try again later")
         if peer.observer and self._observing() >= OBSERVERS_MAX and peer.node_key not in self._pairs:
             raise HandshakeError(f"there are {OBSERVERS_MAX} observers already: try again later")
+        self._require_room(peer)
         return peer, keys
+
+    def _require_room(self, peer: Peer) -> None:
+        """Refuse a session that is one too many, those counted that our own dials may open yet.
+
+        A visit gives way to a validator: else who fills all places with visits would keep our neighbours out.
+        """
+        if len(self._links) + self._pairs.proving < SESSIONS_MAX or peer.node_key in self._pairs:
+            return
+        visit = None if peer.observer else self._engine.gives_way(peer.hotkey)
+        if visit is None:
+            raise HandshakeError(f"there are {SESSIONS_MAX} sessions already: try again later")
+        self._end(self._links[visit], GAVE_WAY)
 
     # -- outbound ----------------------------------------------------------------------------------------------------
 
@@ -401,23 +520,41 @@ class Driver:
         identity = self._identity()
         if identity is None:
             return
-        now_s, hotkeys = _now_s(), self._hotkeys()
         active = sum(dial.active for dial in self._dials)
-        for dial in self._dials:
-            if active >= DIALS_AT_ONCE_MAX or active + len(self._links) >= SESSIONS_MAX:
+        for dial in self._due():
+            full = active + len(self._links) >= SESSIONS_MAX
+            if active >= DIALS_AT_ONCE_MAX or (full and self._engine.gives_way(dial.hotkey or b"") is None):
                 return
-            if dial.active or dial.next_s > now_s or self._is_connected(dial, hotkeys):
-                continue
-            if dial.owner is not None and self._ban_of(dial.owner) is not None:
-                continue
+            if not self._pace.take(_now_ms()):
+                return
             dial.active = True
             active += 1
             self._spawn(self._dial(dial, identity))
 
+    def _due(self) -> Iterator[Dial]:
+        """Whom to dial now, most urgent first."""
+        now_s = _now_s()
+        for hotkey in self._engine.wanted():
+            if self._ban_of(hotkey) is not None:
+                self._engine.failed(hotkey, self._clock())  # the view has to do without it
+            elif (dial := self._dials.next_of(hotkey, now_s)) is not None:
+                yield dial
+        if not self._needs_bootstrap:
+            return
+        for dial in self._dials.of(None):
+            if dial.active or dial.next_s > now_s or self._is_connected(dial, ()):
+                continue
+            if dial.owner is None or self._ban_of(dial.owner) is None:
+                yield dial
+
+    @property
+    def _needs_bootstrap(self) -> bool:  # by hotkeys: one validator alone can have SESSIONS_FEW sessions
+        return len({link.peer.hotkey for link in self._links.values() if not link.peer.observer}) < SESSIONS_FEW
+
     def _hotkeys(self) -> set[bytes]:
         return {link.peer.hotkey for link in self._links.values()}
 
-    def _is_connected(self, dial: Dial, hotkeys: set[bytes]) -> bool:
+    def _is_connected(self, dial: Dial, hotkeys: Collection[bytes]) -> bool:
         """Whether there is a session with whom a dial is for."""
         if dial.hotkey is None:
             return dial.node_key is not None and dial.node_key in self._pairs
@@ -434,11 +571,12 @@ class Driver:
         try:
             if not self._allow_private:
                 require_public_literal(URL(dial.url))
-            async with asyncio.timeout(HANDSHAKE_S_MAX):
+            async with self._patience.within(HANDSHAKE_S_MAX):
                 socket = await self._client.ws_connect(
                     dial.url + PATH,
                     max_msg_size=_TOO_LARGE,
                     timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_FRAME_S),
+                    autoping=False,
                 )
                 peer, keys = await self._initiate(socket, dial, identity)
             link = self._open(socket, peer, keys, dialled=True)
@@ -451,6 +589,8 @@ class Driver:
                 dial.found_itself(reason, _now_s())
             elif dial.failed(reason, _now_s(), self._rng) and not isinstance(error, _OnePerPairError):
                 log.info("dial_failed", url=dial.url, reason=reason)
+            if dial.hotkey is not None and not isinstance(error, _OnePerPairError):
+                self._engine.failed(dial.hotkey, self._clock())
             if socket is not None:
                 await _refuse(socket, error, reason)
         except asyncio.CancelledError:
@@ -464,16 +604,18 @@ class Driver:
         self, socket: aiohttp.ClientWebSocketResponse, dial: Dial, identity: Identity
     ) -> tuple[Peer, Keys]:
         initiator = Initiator(identity, self._policy(dial.hotkey), random_bytes(32))
+        pings = Allowance(PINGS, _now_ms())
         await socket.send_bytes(initiator.hello)
-        proof = initiator.prove(await _receive(socket))
+        proof = initiator.prove(await _receive(socket, pings))
         node_key = dial.node_key = initiator.peer.node_key
         dial.owner = initiator.peer.hotkey
         self._check_ban(initiator.peer)
+        self._require_room(initiator.peer)  # others may have dialled in since ours began
         if not self._pairs.prove(node_key):
             raise _OnePerPairError("there is a session with this node key already")
         try:
             await socket.send_bytes(proof)
-            return initiator.finish(await _receive(socket))
+            return initiator.finish(await _receive(socket, pings))
         finally:
             self._pairs.proved(node_key)
 
@@ -522,22 +664,26 @@ class Driver:
         self._perform(self._engine.closed(link.id, self._clock()))
 
     async def _receive_frames(self, link: _Link) -> None:
+        def over() -> None:
+            self._end(link, f"over {UNREAD_BYTES_MAX} bytes without a whole message")
+
         while True:
+            link.unread(over)
             await link.room.wait()
-            try:
-                async with asyncio.timeout(SILENCE_S_MAX):
-                    message = await _receive(link.socket)
-            except TimeoutError as error:
-                raise ConnectionError(f"nothing heard for {SILENCE_S_MAX:g} s") from error
+            link.listening_ms = self._engine.time.patient_ms
+            message = await _receive(link.socket, link.pings)
+            link.listening_ms = None
             link.heard_s = _now_s()
             frame = link.channel.decrypt(message)
             if frame != HEARTBEAT:
                 self._perform(self._engine.received(link.id, frame, self._clock()))
+            elif not link.heartbeats.take(_now_ms()):
+                self._perform([Close(link.id, flood(HEARTBEATS), BAN_S)])
             await asyncio.sleep(0)  # messages that are here already come without a pause: others want a turn
 
     async def _send_frames(self, link: _Link, welcome: bytes) -> None:
         if welcome:
-            await _send(link.socket, welcome)
+            await self._write(link, welcome)
         while True:
             if not link.outgoing:
                 link.written.clear()
@@ -545,10 +691,16 @@ class Driver:
                     async with asyncio.timeout(HEARTBEAT_S):
                         await link.written.wait()
             frame = link.outgoing.popleft() if link.outgoing else HEARTBEAT
-            await _send(link.socket, link.channel.encrypt(frame))
+            await self._write(link, link.channel.encrypt(frame))
             if frame != HEARTBEAT:
                 self._perform(self._engine.sent(link.id, len(frame), self._clock()))
             await asyncio.sleep(0)  # the same as above
+
+    async def _write(self, link: _Link, message: bytes) -> None:
+        """Write a message and wait until the connection takes more."""
+        link.writing_ms = self._engine.time.patient_ms
+        await link.socket.send_bytes(message)
+        link.writing_ms = None
 
     async def _store_events(self, link: _Link) -> None:
         """Store what waits, in order; goes on behind the session's end with what it has taken up."""
@@ -595,7 +747,7 @@ class Driver:
     async def _read_log(self, link: _Link, wanted: Read) -> None:
         wires: list[bytes] = []
         try:
-            wires = await self._store.read_log(wanted.log, wanted.first_seq, wanted.size_bytes_max)
+            wires = await self._store.read_log(wanted.log, wanted.first_seq, wanted.size_bytes_max, wanted.count_max)
         except (StoreError, sqlite3.Error) as error:  # the peer hears "none" and asks somebody else
             log.warning("log_not_read", log=str(wanted.log), error=str(error))
         self._perform(self._engine.read(link.id, wanted.log, wanted.first_seq, wires, self._clock()))
@@ -645,7 +797,10 @@ class Driver:
             await asyncio.sleep(TICK_MS / 1000)
             try:
                 self._perform(self._engine.tick(self._clock()))
+                self._patience.expire()
                 self._end_unfit()
+                self._end_silent()
+                self._ask_if_quiet()
                 self._dial_due()
             except Exception:  # a tick that fails must not be the last one
                 log.exception("tick_failed")
@@ -659,6 +814,22 @@ class Driver:
                 self._end(link, f"hotkey {link.address} {what}")
             elif self._closed(link.peer.log):
                 self._end(link, f"the log {link.peer.log} is closed: {link.address} ended it")
+
+    def _end_silent(self) -> None:
+        """End the sessions whose peers have said nothing, or taken nothing, for too long."""
+        limit_ms = self._engine.time.patient_ms - 1000 * SILENCE_S_MAX
+        for link in list(self._links.values()):
+            if link.listening_ms is not None and link.listening_ms <= limit_ms:
+                self._end(link, f"nothing heard for {SILENCE_S_MAX:g} s")
+            elif link.writing_ms is not None and link.writing_ms <= limit_ms:
+                self._end(link, f"the peer read nothing for {SILENCE_S_MAX:g} s")
+
+    def _ask_if_quiet(self) -> None:
+        """Ask a peer for a sign of life when none has given any for a while, before ``online`` doubts our network."""
+        now_s, heard_s = _now_s(), self._heard_s()
+        if heard_s is not None and now_s >= max(heard_s + QUIET_S, self._asked_s + QUIET_AGAIN_S):
+            self._asked_s = now_s
+            self._perform(self._engine.ask(self._clock()))
 
     # -- shared ------------------------------------------------------------------------------------------------------
 
@@ -728,6 +899,31 @@ class Driver:
             self._end(link, "an error of this daemon's; its log has it")
 
 
+class _Patience:
+    """Bounds of waits in patient time: whoever ticks ends those that are over."""
+
+    def __init__(self, time: Timeline) -> None:
+        self._time = time
+        self._over_ms: dict[asyncio.Timeout, float] = {}
+
+    @asynccontextmanager
+    async def within(self, limit_s: float) -> AsyncIterator[None]:
+        """Bound what is done in this context; raises TimeoutError as ``asyncio.timeout`` does."""
+        async with asyncio.timeout(None) as timeout:
+            self._over_ms[timeout] = self._time.patient_ms + 1000 * limit_s
+            try:
+                yield
+            finally:
+                self._over_ms.pop(timeout, None)
+
+    def expire(self) -> None:
+        """End the waits that took too long."""
+        for timeout, over_ms in list(self._over_ms.items()):
+            if over_ms <= self._time.patient_ms:
+                del self._over_ms[timeout]
+                timeout.reschedule(_now_s())
+
+
 class _Allowance:
     """How many log lines may be written: a burst, and then so many each second."""
 
@@ -750,14 +946,19 @@ class _Allowance:
         return left_out
 
 
-async def _receive(socket: _Socket) -> bytes:
-    """The next binary message.
+async def _receive(socket: _Socket, pings: Allowance) -> bytes:
+    """The next binary message; the pings before it are answered, as many as are allowed.
 
     Raises:
         ConnectionError: The connection has ended.
         HandshakeError: A text message.
     """
-    message = await socket.receive()
+    while (message := await socket.receive()).type in {aiohttp.WSMsgType.PING, aiohttp.WSMsgType.PONG}:
+        if not pings.take(_now_ms()):
+            _abort(socket)  # a polite end would read on
+            raise ConnectionError(flood(PINGS))
+        if message.type is aiohttp.WSMsgType.PING:
+            await socket.pong(message.data)
     match message.type:
         case aiohttp.WSMsgType.BINARY:
             data: bytes = message.data
@@ -770,15 +971,6 @@ async def _receive(socket: _Socket) -> bytes:
             raise ConnectionError(f"the peer closed: {printable(str(message.extra))}")
         case _:
             raise ConnectionError("the peer closed the connection")
-
-
-async def _send(socket: _Socket, message: bytes) -> None:
-    """Write a message and wait until the connection takes more; raises ConnectionError."""
-    try:
-        async with asyncio.timeout(SILENCE_S_MAX):
-            await socket.send_bytes(message)
-    except TimeoutError as error:
-        raise ConnectionError(f"the peer read nothing for {SILENCE_S_MAX:g} s") from error
 
 
 async def _refuse(socket: _Socket, error: Exception, reason: str) -> None:
@@ -847,3 +1039,8 @@ def _size(store: Store) -> int:
 def _now_s() -> float:
     """A clock that never goes back, seconds."""
     return asyncio.get_running_loop().time()
+
+
+def _now_ms() -> int:
+    """The same in milliseconds."""
+    return int(1000 * _now_s())

@@ -8,7 +8,8 @@ from p2pnodes.model.events import Close as Closing
 from p2pnodes.model.events import Event, Evidence, LogId
 
 QUEUE_BYTES_MAX: Final = 4 << 20
-"""Unsent bytes of a session above which nothing is pushed to it any more: anti-entropy repairs it once it drained."""
+"""Unsent bytes of a session above which nothing is pushed to it any more: anti-entropy repairs it once it drained. What
+was begun below it may go over it: one frame of events, or one vector."""
 
 NOTICES_BURST: Final = 20
 """Notices that may come at once; peers cause them, so a hostile one must not fill the disk with log lines."""
@@ -53,6 +54,7 @@ class Read(NamedTuple):
     log: LogId
     first_seq: int
     size_bytes_max: int
+    count_max: int
 
 
 class Notice(NamedTuple):
@@ -89,7 +91,7 @@ class Outbox:
         session.frames_sent += 1
         self._effects.append(Send(session.id, frame))
         if session.queue_bytes > QUEUE_BYTES_MAX and not session.behind:
-            session.behind = True
+            session.behind, session.behind_ms = True, self._time.patient_ms
             self.notice(session, "warning", "peer_behind", queue_bytes=session.queue_bytes)
 
     def add(self, effect: Close | Store | Prove | Read) -> None:

@@ -1,8 +1,8 @@
 """The gossip engine: takes what happens, returns what must follow. No sockets, no clock, no tasks.
 
 Whoever drives it (the daemon over aiohttp, the simulator over a virtual network) calls one method at a time and carries
-out the effects in order. New events are pushed to every session whose peer is not known to hold them; ``sync`` finds
-and repairs whatever pushing missed. Later, trees and active views decide here to whom events are pushed (``_push``).
+out the effects in order. ``view`` decides with whom there are sessions, ``push`` which of them are sent new events,
+and ``sync`` finds and repairs whatever pushing missed.
 
 Rules of this module:
 - A peer's bytes can cost that peer its session, never more: what is malformed or unexpected ends in ``Close``.
@@ -11,7 +11,7 @@ Rules of this module:
 """
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from statistics import median
 from typing import Any, Final, Protocol
 
@@ -19,14 +19,20 @@ from p2pnodes.gossip import frames
 from p2pnodes.gossip.backoff import Backoffs
 from p2pnodes.gossip.book import AddressBook
 from p2pnodes.gossip.effects import QUEUE_BYTES_MAX, Close, Effect, Notice, Outbox, Prove, Read, Send, Store
-from p2pnodes.gossip.frames import Book, Digest, Entry, Events, Proofs, Range, Vector, Want
+from p2pnodes.gossip.fetch import WANTS_MAX, Fetch
+from p2pnodes.gossip.frames import Book, Digest, Entry, Events, Have, Link, Proofs, Range, Slices, Vector, Want
+from p2pnodes.gossip.gaps import Gaps
 from p2pnodes.gossip.handshake import Peer
 from p2pnodes.gossip.intake import Intake
+from p2pnodes.gossip.pace import Pace
 from p2pnodes.gossip.proving import Proving
+from p2pnodes.gossip.push import Push
+from p2pnodes.gossip.rates import BOOKS, DIGESTS, DUPLICATES, HAVES, LINKS, PROOFS, SLICES, VECTORS, AuthorRates, Rate
 from p2pnodes.gossip.search import Searches
-from p2pnodes.gossip.session import BOOK_INTERVAL_MS_MIN, BOOKS_BURST, Pending, Session, SessionId
-from p2pnodes.gossip.sync import WANTS_MAX, Sync
+from p2pnodes.gossip.session import Pending, Session, SessionId
+from p2pnodes.gossip.sync import Sync
 from p2pnodes.gossip.timeline import Timeline
+from p2pnodes.gossip.view import VIEW_SIZE, Member, View
 from p2pnodes.model.branches import ended_log
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, hlc_ms
 from p2pnodes.model.errors import LocalProtocolError, RemoteProtocolError
@@ -40,6 +46,7 @@ __all__ = [
     "Close",
     "Effect",
     "Engine",
+    "Member",
     "Notice",
     "Peer",
     "Prove",
@@ -59,6 +66,17 @@ BAN_S: Final = 60.0
 QUEUE_BYTES_DRAINED: Final = QUEUE_BYTES_MAX // 4
 """A session that was behind is pushed to again when no more than this is unsent."""
 
+BEHIND_MS_MAX: Final = 60_000
+"""How long a session may be behind, in patient time: who takes less than three quarters of a queue in it, some 50 kB a
+second, holds memory and hears of nothing; it loses the session without a ban, and catches up in another."""
+
+BEHIND_OVER: Final = f"the peer reads too slowly: it has been behind for {BEHIND_MS_MAX // 1000} s"
+"""Reason for the end of such a session."""
+
+FRESH_MS: Final = 3_000
+"""A link that settles within this time of its session's opening goes on from the opening digests; what a daemon stored
+while an older session was a visit was not pushed on it, and is found by one more digest."""
+
 PENDING_BYTES_MAX: Final = 4 << 20
 """Events of one session that the store may have to work on; more are dropped, and brought again by anti-entropy."""
 
@@ -71,6 +89,17 @@ BOOK_RENEW_MS: Final = 10_000
 
 BOOK_INTERVAL_MS: Final = 60_000
 """Shortest time between two changes of the address book that are told to one session."""
+
+_RATES: Final[dict[type[frames.Frame], Rate]] = {
+    Digest: DIGESTS,
+    Slices: SLICES,
+    Vector: VECTORS,
+    Proofs: PROOFS,
+    Book: BOOKS,
+    Link: LINKS,
+    Have: HAVES,
+}
+"""What a session's peer may say of each kind; wants and ranges answer each other, and events have their own bounds."""
 
 
 class StateView(Protocol):
@@ -91,7 +120,9 @@ class Engine:
         store: StateView,
         rng: random.Random,
         *,
+        node_key: bytes = b"",
         permitted: Callable[[bytes], bool] = lambda _: True,
+        view_size: int = VIEW_SIZE,
     ) -> None:
         """Begin without sessions.
 
@@ -99,27 +130,61 @@ class Engine:
             network: Events of another one end the session that brings them.
             store: Asked for its state at every call.
             rng: Chooses peers and jitter.
+            node_key: This daemon's, which gives its place on the ring of the view.
             permitted: Whether a hotkey holds a permit, so that its address is worth knowing.
+            view_size: Sessions that the active view has.
         """
         self._store = store
+        self._rng = rng
         self._time = Timeline()
         self._sessions: dict[SessionId, Session] = {}
         self._outbox = Outbox(self._time)
         self._backoffs = Backoffs()
-        self._intake = Intake(network.id, self._backoffs, self._time)
-        self._proving = Proving(self._outbox)
+        self._authors = AuthorRates()
+        gaps = Gaps()
+        self._intake = Intake(network.id, self._backoffs, self._authors, gaps, self._time)
+        self._proving = Proving(self._outbox, self._authors, self._time)
         self._searches = Searches(self._sessions, wants_max=WANTS_MAX, outbox=self._outbox, time=self._time)
         self._book = AddressBook(network.id, permitted, self._time)
         self._book_renew_ms = 0
+        self._pace = Pace(self._time, rng)
+        self._fetch = Fetch(
+            self._sessions,
+            intake=self._intake,
+            gaps=gaps,
+            backoffs=self._backoffs,
+            trouble=self._pace.trouble,
+            outbox=self._outbox,
+            time=self._time,
+        )
         self._sync = Sync(
             self._sessions,
             intake=self._intake,
+            fetch=self._fetch,
             proving=self._proving,
             searches=self._searches,
-            backoffs=self._backoffs,
+            pace=self._pace,
             outbox=self._outbox,
             time=self._time,
             rng=rng,
+        )
+        self._push = Push(
+            self._sessions,
+            next_seq=self._intake.next_seq,
+            fetch=self._fetch.announced,
+            outbox=self._outbox,
+            time=self._time,
+            rng=rng,
+        )
+        self._view = View(
+            self._sessions,
+            node_key=node_key,
+            linked=self._linked,
+            unlinked=self._push.unlinked,
+            outbox=self._outbox,
+            time=self._time,
+            rng=rng,
+            size=view_size,
         )
         self._electorate = store.state.electorate_digest
         self._paused_until_ms = 0
@@ -139,9 +204,10 @@ class Engine:
         self._time.advance(now_ms)
         opened = Session(session, peer, self._time.ms)
         self._sessions[session] = opened
+        self._pace.trouble()
         self._sync.greet(opened, self._store.state, asks=False)
+        self._view.opened(opened)
         self._book.met(peer)
-        self._tell_book(opened)
         return self._outbox.take()
 
     def closed(self, session: SessionId, now_ms: int) -> list[Effect]:
@@ -153,14 +219,19 @@ class Engine:
     def _forget(self, number: SessionId) -> None:
         session = self._sessions.pop(number, None)
         if session is not None:
-            self._sync.closed(session)
+            self._fetch.closed(session, self._store.state)
+            self._view.closed(session)
             self._book.met(session.peer)
-            for batch in session.storing:
-                self._intake.settle(batch, None)
 
     def _close(self, session: Session, reason: str, ban_s: float) -> None:
         self._forget(session.id)
         self._outbox.add(Close(session.id, reason, ban_s))
+
+    def _linked(self, session: Session) -> None:
+        """Take a new link; one that was a visit for a while is compared at once, not when its turn comes."""
+        self._push.linked(session)
+        if self._time.ms >= session.opened_ms + FRESH_MS and not session.behind:
+            self._sync.greet(session, self._store.state, asks=True)
 
     # -- frames ------------------------------------------------------------------------------------------------------
 
@@ -181,30 +252,43 @@ class Engine:
         return self._outbox.take()
 
     def _frame(self, session: Session, frame: frames.Frame) -> None:
+        if (rate := _RATES.get(type(frame))) is not None:
+            session.rates.spend(rate, self._time.ms, len(frame.news) if isinstance(frame, Have) else 1)
         state = self._store.state
         match frame:
             case Digest():
+                first = session.digest is None
                 self._sync.digest(session, frame, state)
+                if first:  # only now it shows whether its logs tell it what the book would
+                    self._tell_book(session)
+            case Slices():
+                self._sync.slices(session, frame, state)
             case Vector():
                 self._sync.vector(session, frame, state)
             case Want():
                 self._sync.want(session, frame)
             case Range():
-                if self._sync.answered(session, frame).probe:
+                wanted = self._fetch.answered(session, frame)
+                if wanted.probe:
                     self._look(session, frame)
-                else:
+                elif self._fetch.has_room(wanted, frame, state):
                     self._accept(session, frame.wires, state, (frame.log, frame.first_seq))
             case Events():
+                before = session.duplicates
                 self._accept(session, frame.wires, state, None)
+                if session.duplicates > before:
+                    session.rates.spend(DUPLICATES, self._time.ms, session.duplicates - before)
+                    self._push.came_late(session)
+            case Have():
+                self._push.heard(session, frame, state)
+            case Link():
+                self._view.told(session, frame.mode)
+                self._push.told(session, frame.mode)
             case Proofs():
                 self._search_disowned(session, frame, state)
                 if self._paused or not self._proving.take(session, frame, state):
                     session.digest_due = True
             case Book():
-                if not session.books.take(self._time.ms):
-                    raise RemoteProtocolError(
-                        f"book: over {BOOKS_BURST} at once, one each {BOOK_INTERVAL_MS_MIN} ms is allowed"
-                    )
                 self._book.take(frame, state)
 
     def _search_disowned(self, session: Session, frame: Proofs, state: State) -> None:
@@ -237,12 +321,7 @@ class Engine:
         if self._paused or session.storing_bytes > PENDING_BYTES_MAX:
             session.digest_due = True
             return
-        sifted = self._intake.sift(session, wires, state, expected)
-        for log, seq in sifted.gaps.items():
-            session.is_ahead(log, seq, state)
-        self._submit(session, sifted.fresh)
-        if session.ahead:
-            self._sync.pull(session, state)
+        self._fetch.taken(session, self._intake.sift(session, wires, state, expected), state)
 
     def _look(self, session: Session, answer: Range) -> None:
         """Have the store compare an event of a branch that is being searched with what it holds."""
@@ -253,13 +332,7 @@ class Engine:
         if self._paused or session.storing_bytes > PENDING_BYTES_MAX:
             self._searches.judged(session, event, None)
         elif answer.log in session.searches:
-            self._submit(session, Pending((event,), (), len(event.wire), probe=True))
-
-    def _submit(self, session: Session, batch: Pending) -> None:
-        if batch.events:
-            session.storing.append(batch)
-            session.storing_bytes += batch.size_bytes
-            self._outbox.add(Store(session.id, batch.events))
+            self._fetch.submit(session, Pending((event,), (), len(event.wire), probe=True))
 
     @property
     def _paused(self) -> bool:
@@ -280,7 +353,7 @@ class Engine:
                 raise LocalProtocolError(f"BUG! session {session} has nothing in the store")
             batch = found.storing.popleft()
             found.storing_bytes -= batch.size_bytes
-            self._intake.settle(batch, outcomes)
+            self._fetch.settle(batch, outcomes, self._store.state)
             if batch.probe:
                 self._compared(found, batch.events[0], None if outcomes is None else outcomes[0])
                 return self._outbox.take()
@@ -289,12 +362,14 @@ class Engine:
             return self._outbox.take()
         state = self._store.state
         stored = [outcome.event for outcome in outcomes if self._outcome(found, outcome, state)]
-        self._push(stored)
+        self._push.push(self._live(stored, state))
         forged = next((outcome.event for outcome in outcomes if outcome.result is Result.FORGED), None)
         if found is not None and forged is not None:
             self._close_for_forging(found, forged)
         elif found is not None and found.ahead:
-            self._sync.pull(found, state)
+            self._fetch.pull(found, state)
+        if not self._paused:
+            self._fetch.go_on(state)
         return self._outbox.take()
 
     def _compared(self, session: Session, event: Event, outcome: Outcome | None) -> None:
@@ -358,8 +433,19 @@ class Engine:
         """Push own events, which are durable now."""
         self._time.advance(now_ms)
         self._intake.note(events)
-        self._push(events)
+        self._push.push(self._live(events, self._store.state))
         return self._outbox.take()
+
+    def _live(self, events: Sequence[Event], state: State) -> Sequence[Event]:
+        """Those of newly stored events that go on at once; what is over an author's rate, others find and fetch."""
+        live = [
+            event
+            for event in events
+            if self._authors.live(state.logs[event.log].hotkey, len(event.wire), self._time.ms)
+        ]
+        if len(live) < len(events):
+            self._pace.trouble()
+        return live
 
     def ended(self, logs: Collection[LogId], now_ms: int) -> list[Effect]:
         """Tell all peers of logs of whose ends more is known now, whoever found it."""
@@ -367,7 +453,7 @@ class Engine:
         state = self._store.state
         self._searches.ended(logs, state.logs)
         for session in self._sessions.values():
-            self._proving.tell(session, logs, state, unasked=True)
+            self._proving.tell(session, logs, state)
         return self._outbox.take()
 
     def proved(
@@ -399,31 +485,6 @@ class Engine:
         except RemoteProtocolError as error:
             self._close(session, str(error), BAN_S)
 
-    def _push(self, events: Sequence[Event]) -> None:
-        """Send events to every session whose peer is not known to hold them."""
-        if not events:
-            return
-        whole: list[bytes] | None = None
-        for session in self._sessions.values():
-            if session.behind:
-                continue
-            known, ahead = session.known, session.ahead
-            lacking = [
-                event
-                for event in events
-                if known.get(event.log, -1) < event.seq and ahead.get(event.log, -1) < event.seq
-            ]
-            for event in lacking:
-                known[event.log] = event.seq
-            if len(lacking) == len(events):
-                whole = whole or list(frames.batches(events))
-                packed = whole
-            else:
-                packed = list(frames.batches(lacking))
-            session.events_sent += len(lacking)
-            for frame in packed:
-                self._outbox.send(session, frame)
-
     def read(self, session: SessionId, log: LogId, first_seq: int, wires: Sequence[bytes], now_ms: int) -> list[Effect]:
         """Take the answer to a ``Read``: at least one event where there is one, more up to the size asked for."""
         self._time.advance(now_ms)
@@ -436,21 +497,79 @@ class Engine:
 
     def tick(self, now_ms: int) -> list[Effect]:
         """Do what is due; call it every TICK_MS."""
-        self._time.advance(now_ms)
+        self._time.tick(now_ms, TICK_MS)
         state = self._store.state
+        if self._time.stepped:  # nobody's clock is known well any more
+            self._time.stepped = False
+            for session in self._sessions.values():
+                session.digest_due = True
         if state.electorate_digest != self._electorate:
             self._electorate = state.electorate_digest
             self._backoffs.electorate_changed()
             for session in self._sessions.values():
                 session.digest_due = True
-                session.reported = session.equal_at = None  # equal digests spoke of the logs that were permitted then
-                session.told = {}
+                session.forget_word()
                 session.book_version = 0  # who had no permit before may be worth telling of
-        for silent in self._sync.tick(state, paused=self._paused):
-            self._close(self._sessions[silent.session], silent.reason, silent.ban_s)
+        if not self._paused:
+            self._sync.tick(state)
+        for over in [*self._fetch.tick(state, paused=self._paused), *self._view.tick(), *self._too_slow()]:
+            if over.session in self._sessions:
+                self._close(self._sessions[over.session], over.reason, over.ban_s)
+        self._push.tick(state)
         if self._time.ms >= self._book_renew_ms:
             self._renew_book(state)
         return self._outbox.take()
+
+    def _too_slow(self) -> list[Close]:
+        """Sessions whose peers read, but not fast enough, to be closed."""
+        limit_ms = self._time.patient_ms - BEHIND_MS_MAX
+        return [
+            Close(session.id, BEHIND_OVER, 0)
+            for session in self._sessions.values()
+            if session.behind and session.behind_ms <= limit_ms
+        ]
+
+    # -- the view ----------------------------------------------------------------------------------------------------
+
+    def set_members(self, members: Mapping[bytes, Member], now_ms: int) -> list[Effect]:
+        """Say who the other validators are.
+
+        Args:
+            members: By hotkey, without our own.
+            now_ms: See ``opened``.
+        """
+        self._time.advance(now_ms)
+        self._view.set_members(members)
+        return self._outbox.take()
+
+    def wanted(self) -> list[bytes]:
+        """Hotkeys of those with whom there is no session and should be one, most urgent first."""
+        return self._view.wanted()
+
+    def failed(self, hotkey: bytes, now_ms: int) -> None:
+        """Take note that a dial of a wanted one has failed."""
+        self._time.advance(now_ms)
+        self._view.failed(hotkey)
+
+    def ask(self, now_ms: int) -> list[Effect]:
+        """Ask a random validator's session for a sign of life: a digest, which is answered at once."""
+        self._time.advance(now_ms)
+        validators = [session for session in self._sessions.values() if not session.peer.observer]
+        if validators:
+            self._sync.greet(self._rng.choice(validators), self._store.state, asks=True)
+        return self._outbox.take()
+
+    def sweep(self, on: bool) -> None:  # noqa: FBT001 - the name says it
+        """Want a session with every member while the own head must be heard (rule 4), or no longer."""
+        self._view.sweep(on)
+
+    def hide(self, on: bool) -> None:  # noqa: FBT001 - the name says it
+        """Say whether this daemon has no address; then it stays with every member that has one."""
+        self._view.hide(on)
+
+    def gives_way(self, hotkey: bytes) -> SessionId | None:
+        """The session that is to end for one with a validator where there is no room; see ``View.gives_way``."""
+        return self._view.gives_way(hotkey)
 
     # -- the address book --------------------------------------------------------------------------------------------
 
@@ -464,10 +583,12 @@ class Engine:
                 self._tell_book(session)
 
     def _tell_book(self, session: Session) -> None:
-        """Tell a peer what is new in the address book since it was told last."""
-        if session.behind:
+        """Tell a peer what is new in the address book since it was told last; none who has not said what it holds."""
+        if session.behind or session.digest is None:
             return
-        for frame in self._book.told(session.peer, session.book_version, self._store.state):
+        state = self._store.state
+        same = session.digest.vector == state.vector_digest
+        for frame in self._book.told(session.peer, session.book_version, state, same=same):
             self._outbox.send(session, frame)
             session.book_next_ms = self._time.ms + BOOK_INTERVAL_MS
         session.book_version = self._book.version
@@ -504,10 +625,37 @@ class Engine:
         if self._store.state.electorate_digest != self._electorate:  # the next tick takes note of it
             return []
         return [
-            (session.peer.hotkey, session.reported.get(log))
+            (session.peer.hotkey, session.own[1])
             for session in self._sessions.values()
-            if session.reported is not None and not session.peer.observer
+            if session.own is not None and session.own[0] == log and not session.peer.observer
         ]
+
+    def node_keys(self) -> dict[bytes, bytes]:
+        """Hotkey -> node key that its daemon writes with now.
+
+        The logs say so and, of hotkeys of which these say nothing, what peers showed or told of. Hotkeys without a
+        permit may be among them.
+        """
+        state = self._store.state
+        latest = {hotkey: log for hotkey, (log, _) in self._book.latest(state).items()}
+        best: dict[bytes, tuple[bool, int, int]] = {}
+        for log, held in state.logs.items():
+            delegation = held.prefix.delegation
+            if delegation is None:
+                continue
+            rank = held.cut is None, delegation.not_before, log.number  # daemons number their logs by the time
+            if held.hotkey not in best or best[held.hotkey] < rank:
+                best[held.hotkey], latest[held.hotkey] = rank, log
+        return {hotkey: log.node_key for hotkey, log in latest.items()}
+
+    @property
+    def time(self) -> Timeline:
+        """The engine's times, for the deadlines of whoever drives it; only the engine moves them."""
+        return self._time
+
+    def view_status(self) -> dict[str, Any]:
+        """Snapshot of the active view; see ``View.status``."""
+        return self._view.status()
 
     def clock_offset_ms(self) -> int | None:
         """Median over the validators' hotkeys of their wall clock less ours (rule 8); None while there is none.
@@ -515,11 +663,15 @@ class Engine:
         A hotkey may have several sessions and as many node keys as it signs, but one voice about the time.
         """
         offsets = {
-            session.peer.hotkey: session.offset_ms
+            session.peer.hotkey: offset_ms
             for session in self._sessions.values()
-            if session.offset_ms is not None and not session.peer.observer
+            if (offset_ms := self._offset_ms(session)) is not None and not session.peer.observer
         }
         return round(median(offsets.values())) if offsets else None
+
+    def _offset_ms(self, session: Session) -> int | None:
+        """A peer's wall clock less ours as it is now: one that was set since the peer's last digest is seen at once."""
+        return None if session.clock_ms is None else session.clock_ms + self._time.ms - self._time.wall_ms
 
     def status(self) -> list[dict[str, Any]]:
         """Snapshot of every session, with JSON-able values.
@@ -529,6 +681,10 @@ class Engine:
         """
         state = self._store.state
         return [
-            {**session.status(state), "open_s": (self._time.ms - session.opened_ms) // 1000}
+            {
+                **session.status(state),
+                "offset_ms": self._offset_ms(session),
+                "open_s": (self._time.ms - session.opened_ms) // 1000,
+            }
             for session in self._sessions.values()
         ]

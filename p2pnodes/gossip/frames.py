@@ -1,11 +1,13 @@
 """Frames: what two peers say to each other once the handshake is over.
 
-A frame is one canonical array whose first value is its kind. The set is closed: what is not one of the seven kinds
+A frame is one canonical array whose first value is its kind. The set is closed: what is not one of the ten kinds
 below, in exactly its form and within its bounds, is malformed and costs the session. PROTOCOL.md, "Frames", says the
 same for implementers.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from p2pnodes.model import codec
@@ -25,6 +27,7 @@ from p2pnodes.model.events import (
     kind_of,
 )
 from p2pnodes.model.keys import KEY_BYTES
+from p2pnodes.store.vector import SLICE_BYTES, SLICES, slice_of
 
 FRAME_BYTES_MAX: Final = 1 << 20
 """Bound of a frame. The largest that this build sends is a full part of a vector; see LOGS_PER_FRAME."""
@@ -44,16 +47,49 @@ LOGS_MAX: Final = 65_536
 LOGS_PER_FRAME: Final = 4_096
 """Logs in one part of a vector, 600 KiB at most."""
 
+SCOPE_BYTES: Final = SLICES // 8
+"""Length of the bitmap that says which slices a vector lists."""
+
+ALL_SLICES: Final = b"\xff" * SCOPE_BYTES
+"""The scope of a whole vector."""
+
 PROOFS_PER_FRAME_MAX: Final = 64
 """Proofs in one frame, 45 KiB at most. The writer checks them in one job, some 100 microseconds each."""
 
 BOOK_PER_FRAME_MAX: Final = 64
 """Delegations in one frame, 90 KiB at most. Their signatures are checked at once, some 100 microseconds each."""
 
+ARRAYS_PER_FRAME_MAX: Final = 8 * LOGS_PER_FRAME
+"""Arrays in one frame, and values in one array: a full part of a vector has half as many."""
+
+HAVES_PER_FRAME_MAX: Final = 512
+"""Logs in one announcement, 11 KiB at most."""
+
+AGE_MS_MAX: Final = 65_535
+"""Highest age in an announcement; what is older says so."""
+
+TAG_BYTES: Final = 8
+"""Length of the short name of a log in announcements. Two logs of one tag cost an announcement, which anti-entropy
+makes up for; to make one's own log collide with a certain other one takes 2^64 key pairs."""
+
 SEQ_MAX: Final = codec.INT_MAX - 1
 """Highest seq: the one after it must still be a number on the wire."""
 
-_DIGEST, _VECTOR, _WANT, _RANGE, _EVENTS, _PROOFS, _BOOK = range(1, 8)
+_DIGEST, _VECTOR, _WANT, _RANGE, _EVENTS, _PROOFS, _BOOK, _LINK, _HAVE, _SLICES = range(1, 11)
+
+
+class Mode(IntEnum):
+    """What one end of a session wants to be pushed by the other.
+
+    Attributes:
+        NOTHING: The sender has no place for the receiver in its active view.
+        NEWS: Announcements of new events; after EVENTS, the sender got them sooner elsewhere (Plumtree's PRUNE).
+        EVENTS: The events themselves; after NEWS, the sender missed one (Plumtree's GRAFT).
+    """
+
+    NOTHING = 0
+    NEWS = 1
+    EVENTS = 2
 
 
 class Mark(NamedTuple):
@@ -129,22 +165,39 @@ class Digest(NamedTuple):
         return codec.pack([_DIGEST, *self])
 
 
+class Slices(NamedTuple):
+    """The hashes of all parts of the sender's version vector; the receiver lists what it has in those that differ.
+
+    Attributes:
+        digests: SLICES hashes of SLICE_BYTES; see ``store.vector``.
+    """
+
+    digests: Sequence[bytes]
+
+    def encode(self) -> bytes:
+        """The frame."""
+        return codec.pack([_SLICES, list(self.digests)])
+
+
 class Vector(NamedTuple):
-    """A part of the sender's version vector, which has every log that it holds, permitted or not.
+    """A part of the sender's version vector, which has every log that it holds in some slices, permitted or not.
 
     Attributes:
         part: 0, 1, 2 …; part 0 begins a new vector.
         last: Whether the vector ends here.
+        scope: The slices that it lists, the same ones in all parts: bit i % 8, the lowest first, of byte i // 8.
         entries: Logs, in ascending order over all parts.
     """
 
     part: int
     last: bool
+    scope: bytes
     entries: Sequence[Entry]
 
     def encode(self) -> bytes:
         """The frame."""
-        return codec.pack([_VECTOR, self.part, self.last, [[*log, head, mark] for log, head, mark in self.entries]])
+        entries = [[*log, head, mark] for log, head, mark in self.entries]
+        return codec.pack([_VECTOR, self.part, self.last, self.scope, entries])
 
 
 class Want(NamedTuple):
@@ -153,16 +206,18 @@ class Want(NamedTuple):
     Attributes:
         log: The log.
         first_seq: First event that is wanted.
+        count_max: Events that are wanted, 1 to EVENTS_PER_FRAME_MAX.
         size_bytes: Events of at most this size together, 1 to WANT_BYTES_MAX.
     """
 
     log: LogId
     first_seq: int
+    count_max: int
     size_bytes: int
 
     def encode(self) -> bytes:
         """The frame."""
-        return codec.pack([_WANT, *self.log, self.first_seq, self.size_bytes])
+        return codec.pack([_WANT, *self.log, self.first_seq, self.count_max, self.size_bytes])
 
 
 class Range(NamedTuple):
@@ -217,7 +272,41 @@ class Book(NamedTuple):
         return codec.pack([_BOOK, [[*log, delegation.to_wire()] for log, delegation in self.entries]])
 
 
-Frame = Digest | Vector | Want | Range | Events | Proofs | Book
+class Link(NamedTuple):
+    """What the sender wants to be pushed from now on; both ends of a link go by what was said last."""
+
+    mode: Mode
+
+    def encode(self) -> bytes:
+        """The frame."""
+        return codec.pack([_LINK, int(self.mode)])
+
+
+class News(NamedTuple):
+    """What is announced of a log: all of it up to an event is at the sender.
+
+    Attributes:
+        tag: Of the log, see ``log_tag``.
+        seq: Of the event.
+        age_ms: How long ago the sender stored it, 0 to AGE_MS_MAX.
+    """
+
+    tag: bytes
+    seq: int
+    age_ms: int
+
+
+class Have(NamedTuple):
+    """Announces events that the sender holds (Plumtree's IHAVE); no log twice."""
+
+    news: Sequence[News]
+
+    def encode(self) -> bytes:
+        """The frame."""
+        return codec.pack([_HAVE, [[*news] for news in self.news]])
+
+
+Frame = Digest | Vector | Want | Range | Events | Proofs | Book | Link | Have | Slices
 
 
 def decode(frame: bytes) -> Frame:
@@ -228,8 +317,8 @@ def decode(frame: bytes) -> Frame:
     """
     if len(frame) > FRAME_BYTES_MAX:
         raise MalformedError(f"frame of {len(frame)} bytes: at most {FRAME_BYTES_MAX} are allowed")
-    kind, *fields = codec.array(codec.unpack(frame), 1, 6, "frame")
-    match codec.integer(kind, "kind of frame", _DIGEST, _BOOK):
+    kind, *fields = codec.array(codec.unpack(frame, arrays_max=ARRAYS_PER_FRAME_MAX), 1, 6, "frame")
+    match codec.integer(kind, "kind of frame", _DIGEST, _SLICES):
         case 1:
             return _digest(fields)
         case 2:
@@ -243,16 +332,44 @@ def decode(frame: bytes) -> Frame:
             return Events(_wires(wires, 1))
         case 6:
             return _proofs(fields)
-        case _:
+        case 7:
             return _book(fields)
+        case 8:
+            (mode,) = codec.fields(fields, 1, "link")
+            return Link(Mode(codec.integer(mode, "mode", 0, max(Mode))))
+        case 9:
+            return _have(fields)
+        case _:
+            return _slices(fields)
 
 
-def vector_parts(entries: Iterable[Entry]) -> Iterator[Vector]:
-    """Cut a version vector, already in ascending order of logs, into frames; an empty one is one empty part."""
+@lru_cache(maxsize=8_192)
+def log_tag(log: LogId) -> bytes:
+    """The short name of a log in announcements."""
+    return codec.digest(codec.pack([*log]), 2 * TAG_BYTES)[:TAG_BYTES]
+
+
+def scope_of(slices: Iterable[int]) -> bytes:
+    """The bitmap of some slices."""
+    return sum(1 << number for number in set(slices)).to_bytes(SCOPE_BYTES, "little")
+
+
+def covers(scope: bytes, number: int) -> bool:
+    """Whether a slice is in a bitmap."""
+    return bool(scope[number // 8] >> number % 8 & 1)
+
+
+def vector_parts(scope: bytes, entries: Iterable[Entry]) -> Iterator[Vector]:
+    """Cut a version vector, already in ascending order of logs, into frames; an empty one is one empty part.
+
+    Args:
+        scope: The slices that it lists.
+        entries: All logs of these slices.
+    """
     held = list(entries)[:LOGS_MAX]
     starts = range(0, max(1, len(held)), LOGS_PER_FRAME)
     for part, start in enumerate(starts):
-        yield Vector(part, start == starts[-1], held[start : start + LOGS_PER_FRAME])
+        yield Vector(part, start == starts[-1], scope, held[start : start + LOGS_PER_FRAME])
 
 
 def batches(events: Iterable[Event]) -> Iterator[bytes]:
@@ -281,15 +398,26 @@ def _digest(fields: Sequence[codec.Value]) -> Digest:
 
 
 def _vector(fields: Sequence[codec.Value]) -> Vector:
-    part, last, listed = codec.fields(fields, 3, "vector")
+    part, last, scope, listed = codec.fields(fields, 4, "vector")
+    scope = codec.binary(scope, "scope", SCOPE_BYTES)
+    if not any(scope):
+        raise MalformedError("vector: its scope has no slice")
     entries: list[Entry] = []
     for item in codec.array(listed, 0, LOGS_PER_FRAME, "vector"):
         node_key, number, head, mark = codec.fields(item, 4, "log in a vector")
         log = _log(node_key, number)
         if entries and log <= entries[-1].log:
             raise MalformedError("vector: its logs are not in ascending order")
+        if not covers(scope, slice_of(log)):
+            raise MalformedError("vector: a log lies outside of its scope")
         entries.append(Entry(log, _head(head), _mark(mark)))
-    return Vector(codec.integer(part, "part", 0, LOGS_MAX // LOGS_PER_FRAME - 1), codec.boolean(last, "last"), entries)
+    part = codec.integer(part, "part", 0, LOGS_MAX // LOGS_PER_FRAME - 1)
+    return Vector(part, codec.boolean(last, "last"), scope, entries)
+
+
+def _slices(fields: Sequence[codec.Value]) -> Slices:
+    (listed,) = codec.fields(fields, 1, "slices")
+    return Slices([codec.binary(each, "slice", SLICE_BYTES) for each in codec.fields(listed, SLICES, "slices")])
 
 
 def _head(value: codec.Value) -> Head | None:
@@ -313,10 +441,11 @@ def _mark(value: codec.Value) -> Mark | None:
 
 
 def _want(fields: Sequence[codec.Value]) -> Want:
-    node_key, number, first_seq, size_bytes = codec.fields(fields, 4, "want")
+    node_key, number, first_seq, count, size_bytes = codec.fields(fields, 5, "want")
     return Want(
         _log(node_key, number),
         codec.integer(first_seq, "first seq", 0, SEQ_MAX),
+        codec.integer(count, "count", 1, EVENTS_PER_FRAME_MAX),
         codec.integer(size_bytes, "size", 1, WANT_BYTES_MAX),
     )
 
@@ -353,6 +482,18 @@ def _book(fields: Sequence[codec.Value]) -> Book:
             raise MalformedError("book: its logs are not in ascending order")
         entries.append((log, Delegation.from_wire(delegation)))
     return Book(entries)
+
+
+def _have(fields: Sequence[codec.Value]) -> Have:
+    (listed,) = codec.fields(fields, 1, "announcement")
+    news: dict[bytes, News] = {}
+    for item in codec.array(listed, 1, HAVES_PER_FRAME_MAX, "announcement"):
+        tag, seq, age_ms = codec.fields(item, 3, "log in an announcement")
+        tag = codec.binary(tag, "tag", TAG_BYTES)
+        if tag in news:
+            raise MalformedError("announcement: a log is named twice")
+        news[tag] = News(tag, codec.integer(seq, "seq", 0, SEQ_MAX), codec.integer(age_ms, "age", 0, AGE_MS_MAX))
+    return Have(list(news.values()))
 
 
 def _log(node_key: codec.Value, number: codec.Value) -> LogId:

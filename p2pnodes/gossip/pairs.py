@@ -44,6 +44,11 @@ class Pairs:
     def __contains__(self, node_key: bytes) -> bool:
         return node_key in self._held
 
+    @property
+    def proving(self) -> int:
+        """Our own dials that wait for their welcome."""
+        return len(self._proving)
+
     def arrived(self) -> int:
         """Note that an inbound handshake begins; the mark is for ``yields``."""
         self._turn += 1

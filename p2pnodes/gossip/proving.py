@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from p2pnodes.gossip.effects import Outbox, Prove
 from p2pnodes.gossip.frames import PROOFS_PER_FRAME_MAX, Mark, Proofs
+from p2pnodes.gossip.rates import AuthorRates
 from p2pnodes.gossip.session import PROVING_MAX, Session
+from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.model.branches import ended_log, ends_by
 from p2pnodes.model.errors import RemoteProtocolError
 from p2pnodes.model.events import Close, Evidence, LogId
@@ -18,18 +20,20 @@ from p2pnodes.store.ledger import State
 class Proving:
     """The half of the engine that speaks of ends."""
 
-    def __init__(self, outbox: Outbox) -> None:
-        """Collect effects there."""
+    def __init__(self, outbox: Outbox, authors: AuthorRates, time: Timeline) -> None:
+        """Collect effects there, and count what each author's logs have checked."""
         self._outbox = outbox
+        self._authors = authors
+        self._time = time
 
-    def tell(self, session: Session, logs: Iterable[LogId], state: State, *, unasked: bool = False) -> None:
+    def tell(self, session: Session, logs: Iterable[LogId], state: State) -> None:
         """Send a peer the proofs of ends that it does not know, no more than it may have the store work on at once.
 
         Args:
-            session: Its peer's word says what it knows.
-            logs: Of whose ends to speak.
+            session: What it was told, and what it said, is what it knows.
+            logs: Of whose ends to speak: logs that it listed with another mark than ours, or of whose ends more became
+                known here just now. It takes no proofs of logs that it does not hold.
             state: What is known here.
-            unasked: Also of logs that its last vector did not list: it takes no proofs of logs that it does not hold.
         """
         if session.behind:  # the digest that is sent when the queue has drained leads here again
             return
@@ -37,12 +41,12 @@ class Proving:
         for log in logs:
             held = state.logs.get(log)
             mark = None if held is None else Mark.of(held.ends)
-            if held is None or mark is None or not (unasked or log in (session.reported or {})):
+            if held is None or mark is None:
                 continue
             if len(proofs) + 2 > PROVING_MAX * PROOFS_PER_FRAME_MAX:
                 session.digest_due = True
                 break
-            known = session.mark(log)
+            known = session.told.get(log)
             if held.ends.evidence is not None and mark.forks_below(known):
                 proofs.append(held.ends.evidence)
             if held.ends.close is not None and mark.closes_below(known):
@@ -64,7 +68,7 @@ class Proving:
             if held is None or mark is None or (isinstance(proof, Close) and proof.hotkey != held.hotkey):
                 continue
             session.tell(log, mark)
-            if _is_lower(mark, Mark.of(held.ends)):
+            if _is_lower(mark, Mark.of(held.ends)) and self._authors.provable(held.hotkey, self._time.ms):
                 news.append(proof)
         if not news:
             return True
@@ -85,6 +89,8 @@ class Proving:
             held = state.logs.get(log)
             if held is not None and mark is not None and _is_lower(mark, Mark.of(held.ends)):
                 raise RemoteProtocolError(f"a proof of the end of log {log} that does not hold")
+            if held is not None:
+                self._authors.proved(held.hotkey, self._time.ms)
 
 
 def _is_lower(mark: Mark, known: Mark | None) -> bool:

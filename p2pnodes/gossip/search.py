@@ -45,7 +45,7 @@ class Search:
         looking: The seq to look at; None when there is nothing left to look at, though no proof was found.
         probes: How many were looked at.
         waiting: Whether the event at ``looking`` was asked for and has not been judged.
-        began_ms: When the search began, in steady time.
+        began_ms: When the search began, in patient time.
     """
 
     def __init__(self, differs: int, began_ms: int, *, claimed: bool) -> None:
@@ -53,7 +53,7 @@ class Search:
 
         Args:
             differs: Seq at which the other branch has another event than ours, or another event before it.
-            began_ms: Steady time.
+            began_ms: Patient time.
             claimed: Whether that was only said, so that the event has to be looked at first.
         """
         self.began_ms = began_ms
@@ -120,7 +120,7 @@ class Searches:
             return
         if len(session.searches) >= SEARCHES_MAX or len(session.searched) >= PAUSES_MAX:
             return
-        session.searches[log] = Search(differs, self._time.ms, claimed=claimed)
+        session.searches[log] = Search(differs, self._time.patient_ms, claimed=claimed)
         self.look(session)
 
     def look(self, session: Session) -> None:
@@ -130,10 +130,10 @@ class Searches:
         for log, search in list(session.searches.items()):
             if search.looking is None:
                 self.lose(session, log, "its events follow on neither branch")
-            elif not search.waiting and log not in session.wanted and len(session.wanted) < self._wants_max:
+            elif not search.waiting and len(session.wanted) < self._wants_max and not session.wants(log):
                 search.waiting = True
-                session.wanted[log] = Wanted(search.looking, PROBE_BYTES, self._time.ms, probe=True)
-                self._outbox.send(session, Want(log, search.looking, PROBE_BYTES).encode())
+                session.wanted[log, search.looking] = Wanted(1, PROBE_BYTES, self._time.patient_ms, probe=True)
+                self._outbox.send(session, Want(log, search.looking, 1, PROBE_BYTES).encode())
 
     def judged(self, session: Session, event: Event, outcome: Outcome | None) -> None:
         """Take what the store found of an event that was looked at; None when it has to be looked at again."""
@@ -175,7 +175,7 @@ class Searches:
         """Go on with searches that had to wait; end those that take too long."""
         for session in self._sessions.values():
             for log, search in list(session.searches.items()):
-                if self._time.ms - search.began_ms > SEARCH_MS_MAX:
+                if self._time.patient_ms - search.began_ms > SEARCH_MS_MAX:
                     self.lose(session, log, f"not found in {SEARCH_MS_MAX // 1000} s")
             if session.searches:
                 self.look(session)

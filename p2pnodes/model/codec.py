@@ -43,17 +43,23 @@ def pack(value: Value) -> bytes:
     return packed
 
 
-def unpack(data: bytes) -> Value:
+def unpack(data: bytes, *, arrays_max: int | None = None) -> Value:
     """Decode one canonical value.
+
+    Args:
+        data: The value, encoded.
+        arrays_max: How many arrays it may consist of, and how many values one of these may have; None for as many as
+            there are. For what strangers send: a mebibyte of empty arrays, a byte each, takes half a second to look at.
 
     Raises:
         MalformedError: Truncated or trailing bytes, bad UTF-8, a type that the format does not have, nesting beyond
-            DEPTH_MAX, or an encoding that is not the canonical one.
+            DEPTH_MAX, more than ``arrays_max``, or an encoding that is not the canonical one.
     """
     try:
-        value: Value = msgpack.unpackb(data)
-        if not _plain(value, DEPTH_MAX):
-            raise MalformedError(f"expected arrays of at most {DEPTH_MAX} levels and no map, float or extension")
+        value: Value = msgpack.unpackb(data, max_array_len=-1 if arrays_max is None else arrays_max)
+        if not _plain(value, len(data) if arrays_max is None else arrays_max):
+            most = "" if arrays_max is None else f"{arrays_max} "
+            raise MalformedError(f"expected {most}arrays of at most {DEPTH_MAX} levels and no map, float or extension")
         canonical = msgpack.packb(value) == data
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException, OverflowError) as error:
         raise MalformedError(f"not msgpack: {type(error).__name__}: {error}") from error
@@ -62,14 +68,25 @@ def unpack(data: bytes) -> Value:
     return value
 
 
-def _plain(value: Any, depth: int) -> bool:
-    """Whether a value holds only what the format has, in arrays at most ``depth`` deep."""
+def _plain(value: Any, arrays_max: int) -> bool:
+    """Whether a value holds only what the format has, in so many arrays at most DEPTH_MAX deep."""
     if type(value) is not list:
         return type(value) in _SCALARS
-    types = set(map(type, value))
-    if not depth or not types <= _VALUES:
-        return False
-    return list not in types or all(_plain(item, depth - 1) for item in value if type(item) is list)
+    level, count = [value], 1
+    for _ in range(DEPTH_MAX):
+        deeper: list[list[Any]] = []
+        for found in level:
+            types = set(map(type, found))
+            if not types <= _VALUES:
+                return False
+            if list in types:
+                deeper += [item for item in found if type(item) is list]
+                if count + len(deeper) > arrays_max:
+                    return False
+        if not deeper:
+            return True
+        level, count = deeper, count + len(deeper)
+    return False
 
 
 def digest(data: bytes, size: int = DIGEST_BYTES) -> bytes:

@@ -36,6 +36,9 @@ PAYLOAD_BYTES_MAX: Final = 96 * 1024
 EVENT_BYTES_MAX: Final = PAYLOAD_BYTES_MAX + 1024
 """Bound of an event on the wire; header and signature take less than 512 bytes."""
 
+_ARRAYS_MAX: Final = 16
+"""How far what should be an event is looked at; it is one array of three byte strings."""
+
 HEADER_BYTES_MAX: Final = 256
 """Bound of a header; the longest takes less than 200."""
 
@@ -103,7 +106,7 @@ class Event(NamedTuple):
         """
         if len(wire) > EVENT_BYTES_MAX:
             raise MalformedError(f"event of {len(wire)} bytes: at most {EVENT_BYTES_MAX} are allowed")
-        header, signature, payload = codec.fields(codec.unpack(wire), 3, "event")
+        header, signature, payload = codec.fields(codec.unpack(wire, arrays_max=_ARRAYS_MAX), 3, "event")
         header = codec.binary(header, "header", 1, HEADER_BYTES_MAX)
         payload = codec.binary(payload, "payload", 0, PAYLOAD_BYTES_MAX)
         parsed = Header.decode(header)

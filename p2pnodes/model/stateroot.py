@@ -31,16 +31,20 @@ class StateRoot:
     def __init__(self) -> None:
         """Start with an empty inventory."""
         self._hashes = bytearray(BUCKETS * DIGEST_BYTES)
+        self._root: bytes | None = None
 
     def set_bucket(self, bucket: int, row_digests: Iterable[bytes]) -> None:
         """Replace a bucket's content by the digests of its rows, in order of their uuids."""
         content = b"".join(row_digests)
         start = bucket * DIGEST_BYTES
+        self._root = None
         self._hashes[start : start + DIGEST_BYTES] = digest(content) if content else _EMPTY
 
     def root(self) -> bytes:
         """The state root, 32 bytes."""
-        return digest(bytes(self._hashes))
+        if self._root is None:  # most commits change no row
+            self._root = digest(bytes(self._hashes))
+        return self._root
 
 
 def state_root(rows: Iterable[Row]) -> bytes:

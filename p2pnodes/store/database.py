@@ -33,7 +33,7 @@ from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store import admission, placing, proofs, snapshots
 from p2pnodes.store.changes import Changes
 from p2pnodes.store.facts import Facts, StoredClaim, Task, chute_from
-from p2pnodes.store.ledger import Ledger, Outcome, State, read_log
+from p2pnodes.store.ledger import EVENTS_PER_READ, Ledger, Outcome, State, read_log
 from p2pnodes.store.placing import Placed
 from p2pnodes.store.schema import BUSY_TIMEOUT_MS, open_reader, open_writer
 from p2pnodes.store.snapshots import NodeRow, Part
@@ -443,9 +443,11 @@ class Database:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def read_log(self, log_id: LogId, first_seq: int, size_bytes_max: int) -> list[bytes]:
+    async def read_log(
+        self, log_id: LogId, first_seq: int, size_bytes_max: int, count_max: int = EVENTS_PER_READ
+    ) -> list[bytes]:
         """Consecutive events of a log as received; see ``ledger.read_log``."""
-        return await self.read(lambda facts: read_log(facts.connection, log_id, first_seq, size_bytes_max))
+        return await self.read(lambda facts: read_log(facts.connection, log_id, first_seq, size_bytes_max, count_max))
 
     async def task_status(self, miner: bytes, task: bytes) -> TaskStatus | None:
         """Status of a miner's task (the first 16 bytes of its claim id); None when unknown."""

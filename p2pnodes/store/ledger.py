@@ -60,6 +60,7 @@ from p2pnodes.store.ends import of_all, of_log
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.recount import Recount
 from p2pnodes.store.rows import COLUMNS, VARYING, Decision, Difference, compare, decide, lost, turned, values, varying
+from p2pnodes.store.vector import NO_LOGS, Slices, digest_over
 
 T = TypeVar("T")
 
@@ -154,12 +155,13 @@ class State(NamedTuple):
             while others never asked for it.
         state_root: Over all rows.
         electorate_digest: Of the electorate that they were computed with.
-        vector_digest: Of ``heads`` and the ends of these logs.
+        vector_digest: Of ``heads`` and the ends of these logs: over ``slices``.
         events: Stored events.
         nodes: Rows.
         ends: What is proved about the ends of the logs whose hotkeys are permitted, of those that have any; also of
             those that are not in ``heads``.
         own: The log that own events go to; None while there is none.
+        slices: The hashes of the parts of the version vector; see ``store.vector``.
     """
 
     logs: Mapping[LogId, LogState]
@@ -171,12 +173,7 @@ class State(NamedTuple):
     nodes: int
     ends: Mapping[LogId, Ends] = MappingProxyType({})
     own: LogId | None = None
-
-
-def vector_digest(heads: Mapping[LogId, Head], ends: Mapping[LogId, Ends]) -> bytes:
-    """BLAKE2b-256 over the version vector: every log of ``heads`` with its head and the mark of its end, sorted."""
-    marks = {log: end.mark for log, end in ends.items()}
-    return codec.digest(codec.pack([[*log, *heads[log], marks.get(log)] for log in sorted(heads)]))
+    slices: tuple[bytes, ...] = NO_LOGS
 
 
 class Ledger:
@@ -213,6 +210,13 @@ class Ledger:
         self._connection = connection
         self._node_key = node_key
         self._logs: dict[LogId, LogState] = {}
+        self._heads: dict[LogId, Head] = {}
+        self._ends: dict[LogId, Ends] = {}
+        self._slices = Slices()
+        self._compared: set[LogId] | None = None
+        """Logs whose entries in the version vector may have changed since ``state``; None for all."""
+        self._vector_electorate = pins.EMPTY
+        """Whose permits they are compared by."""
         self._per_hotkey: dict[bytes, int] = {}
         self._addresses: set[bytes] = set()
         self._dirty_claims: set[int] = set()
@@ -277,9 +281,9 @@ class Ledger:
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    def read(self, log: LogId, first_seq: int, size_bytes_max: int) -> list[bytes]:
-        """Consecutive events of a log from ``first_seq``, as received: at least one if it exists, else up to a size."""
-        return read_log(self._connection, log, first_seq, size_bytes_max)
+    def read(self, log: LogId, first_seq: int, size_bytes_max: int, count_max: int = EVENTS_PER_READ) -> list[bytes]:
+        """Consecutive events of a log from ``first_seq``, as received: at least one if it exists, else up to bounds."""
+        return read_log(self._connection, log, first_seq, size_bytes_max, count_max)
 
     def receive(self, events: Sequence[Event], now_ms: int) -> list[Outcome]:
         """Store what peers sent; call inside a transaction.
@@ -516,11 +520,11 @@ class Ledger:
                 judgement.void, before, event.wire,
             ),
         )  # fmt: skip
-        self._logs[event.log] = LogState(
+        self._keep(LogState(
             state.key, event.log, state.hotkey, head, judgement.prefix, state.ends, cut,
             head if counted else state.counted,
             max(event.hlc, state.hlc) if counted else state.hlc,
-        )  # fmt: skip
+        ))  # fmt: skip
         if cut is not None:
             self._record_cut(state.key, cut)
         self._events += 1
@@ -648,7 +652,7 @@ class Ledger:
         if state is None or (isinstance(proof, Close) and proof.hotkey != state.hotkey):
             return
         state = state._replace(ends=state.ends.merged(ends_by(proof)))
-        self._logs[log] = state
+        self._keep(state)
         self._ended[log] = None
         if log == self.own_log:
             self._disown(log, OWN_LOG_CLOSED if isinstance(proof, Close) else OWN_LOG_FORKED)
@@ -665,7 +669,7 @@ class Ledger:
             self._take_back(state.key, after, before)
         else:  # of two closings with one seq the lower id counts, and may name the stored event
             self._say_again(state.key, before, after)
-        self._logs[state.id] = self._counted_to(state._replace(cut=cut))
+        self._keep(self._counted_to(state._replace(cut=cut)))
         self.clock.latest = max(each.hlc for each in self._logs.values())  # what is void holds no clock ahead (rule 8)
 
     def _counted_to(self, state: LogState) -> LogState:
@@ -844,7 +848,7 @@ class Ledger:
                     (judgement.judged, judgement.void, before, position),
                 )
                 self._state_facts(event, state.key, position, judgement, counted=counted)
-            self._logs[log] = self._counted_to(self._logs[log]._replace(prefix=prefix))
+            self._keep(self._counted_to(self._logs[log]._replace(prefix=prefix)))
         self._new_claims.clear()
         self._voted.clear()
         self._all_dirty = self._mandates_dirty = True
@@ -907,11 +911,11 @@ class Ledger:
 
     def _every_gpu(self) -> Iterator[str]:
         """All GPUs that claims name, those of one bucket one after the other."""
-        buckets = [bytearray() for _ in range(BUCKETS)]  # as text: a list's items are each looked at by the collector
+        buckets: dict[int, bytearray] = {}  # as text: a list's items are each looked at by the collector
         for (uuid,) in self._connection.execute("SELECT DISTINCT uuid FROM claim_gpu"):
-            buckets[bucket_of(uuid)] += uuid.encode() + b"\0"
-        while buckets:
-            yield from buckets.pop().decode().split("\0")[:-1]
+            buckets.setdefault(bucket_of(uuid), bytearray()).extend(uuid.encode() + b"\0")
+        for bucket in sorted(buckets):
+            yield from buckets.pop(bucket).decode().split("\0")[:-1]
 
     def _settle_tallies(self, parts: Iterable[Collection[int]]) -> set[int]:
         """Recount claims and record the tallies that differ; the claims whose tallies did."""
@@ -1063,6 +1067,7 @@ class Ledger:
         self._appended.clear()
         self._ended.clear()
         self._logs = {}
+        self._compared = None
         self._per_hotkey = {}
         self._addresses = {hotkey for (hotkey,) in execute("SELECT hotkey FROM address")}
         self.facts = Facts(self._connection)
@@ -1117,28 +1122,50 @@ class Ledger:
                 self.rebuild()
             self._set_meta(_JUDGED_BY, judged_by)
 
+    def _keep(self, state: LogState) -> None:
+        """Keep what is known of a log now."""
+        self._logs[state.id] = state
+        if self._compared is not None:
+            self._compared.add(state.id)
+
     def _refresh_state(self) -> None:
         self.committed_weights = self.weights
-        permitted = self.weights.electorate.permitted
-        heads: dict[LogId, Head] = {}
-        ends: dict[LogId, Ends] = {}
-        for log, state in self._logs.items():
-            if permitted(state.hotkey):
-                if state.counted is not None:
-                    heads[log] = state.counted
-                if state.ends != NO_ENDS:
-                    ends[log] = state.ends
+        self._refresh_vector()
         self.state = State(
             dict(self._logs),
-            heads,
+            dict(self._heads),
             self._root.root(),
             self.weights.electorate.digest,
-            vector_digest(heads, ends),
+            digest_over(self._slices.digests),
             self._events,
             self._nodes,
-            ends,
+            dict(self._ends),
             self.own_log,
+            self._slices.digests,
         )
+
+    def _refresh_vector(self) -> None:
+        """Bring the version vector in step with what changed."""
+        electorate = self.weights.electorate
+        if electorate is not self._vector_electorate:  # other hotkeys may be permitted
+            self._vector_electorate, self._compared = electorate, None
+        whole = self._compared is None
+        if self._compared is None:
+            self._heads, self._ends, self._compared = {}, {}, set(self._logs)
+        for log in self._compared:
+            state = self._logs[log]
+            if electorate.permitted(state.hotkey):
+                if state.counted is not None:
+                    self._heads[log] = state.counted
+                else:
+                    self._heads.pop(log, None)
+                if state.ends != NO_ENDS:
+                    self._ends[log] = state.ends
+        if whole:
+            self._slices.renew(self._heads, self._ends)
+        else:
+            self._slices.update(self._heads, self._ends, self._compared)
+        self._compared = set()
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -1148,14 +1175,16 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
-def read_log(connection: sqlite3.Connection, log: LogId, first_seq: int, size_bytes_max: int) -> list[bytes]:
-    """Consecutive events of a log from ``first_seq``: at least one if it exists, else up to ``size_bytes_max``."""
+def read_log(
+    connection: sqlite3.Connection, log: LogId, first_seq: int, size_bytes_max: int, count_max: int = EVENTS_PER_READ
+) -> list[bytes]:
+    """Consecutive events of a log from ``first_seq``: at least one if it exists, else no more than the bounds."""
     wires: list[bytes] = []
     size = 0
     rows: Iterable[tuple[bytes]] = connection.execute(
         "SELECT wire FROM events WHERE log = (SELECT log FROM logs WHERE node_key = ? AND number = ?) AND seq >= ?"
-        " ORDER BY seq",
-        (*log, first_seq),
+        " ORDER BY seq LIMIT ?",
+        (*log, first_seq, count_max),
     )
     for (wire,) in rows:
         size += len(wire)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,9 @@ from nacl.utils import random as random_bytes
 from p2pnodes.gossip.channel import Channel
 from p2pnodes.gossip.driver import PATH, Driver
 from p2pnodes.gossip.handshake import Identity, Initiator, Peer, Policy
+from p2pnodes.gossip.view import VIEW_SIZE
 from p2pnodes.model.claims import parse_body
+from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Delegation, LogId
 from p2pnodes.model.network import Network
 from p2pnodes.store.database import Commit, Database
@@ -42,10 +44,20 @@ class Node:
     """What a daemon is to its peers: a driver, its database and its server."""
 
     def __init__(
-        self, directory: Path, uri: str, *, network: Network = NETWORK, number: int = 0, observers: bool = False
+        self,
+        directory: Path,
+        uri: str,
+        *,
+        network: Network = NETWORK,
+        number: int = 0,
+        observers: bool = False,
+        view_size: int = VIEW_SIZE,
+        who: Electorate | None = None,
     ) -> None:
         self.author = Author(uri, number=number)
         self.observers = observers
+        self.view_size = view_size
+        self.who = who or electorate()
         self.path = directory / f"{uri.strip('/')}.db"
         self.network = network
         self.delegation: tuple[LogId, Delegation] | None = (self.author.log, self.author.delegation())
@@ -71,7 +83,7 @@ class Node:
         """Open the database, listen (on the port of before, if there was one) and dial."""
         self.database = await Database.open(self.path, self.network, self.author.node_key, now_ms=now_ms)
         if self.database.ledger.own_log is None:
-            await self.database.set_electorate(electorate())
+            await self.database.set_electorate(self.who)
             await self.database.write(
                 lambda ledger: ledger.open_log(self.author.log.number, self.author.delegation(), now_ms())
             )
@@ -99,6 +111,7 @@ class Node:
             on_outcomes=self.outcomes.extend,
             allow_private_addresses=True,
             observers=self.observers,
+            view_size=self.view_size,
         )
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -116,8 +129,12 @@ class Node:
             self._runner = None
 
     def dial(self, *others: "Node") -> None:
-        """Want sessions with these and nobody else."""
-        self.driver.set_targets({other.hotkey: other.url for other in others}, [])
+        """Want links with these and nobody else."""
+        self.know({other.hotkey: other.url for other in others})
+
+    def know(self, urls: Mapping[bytes, str], bootstrap: Sequence[str] = ()) -> None:
+        """Take these for all members that there are, of which the node keys are not known."""
+        self.driver.set_targets({hotkey: [url] for hotkey, url in urls.items()}, bootstrap, dict.fromkeys(urls))
 
     async def post(self, *uuids: str) -> None:
         """Write a miner's registration into the own log."""

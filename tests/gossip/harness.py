@@ -13,7 +13,7 @@ from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Close as Closing
 from p2pnodes.model.events import Event, Evidence, Head, LogId
 from p2pnodes.model.network import PROTOCOL_VERSION
-from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.ledger import Ledger, State
 from tests.support import NETWORK, NOW_MS, Author, memory_ledger
 
 
@@ -44,7 +44,7 @@ class Node:
         self.now_ms = NOW_MS
         self.engine = Engine(
             NETWORK,
-            self.ledger,
+            self,
             random.Random(uri),
             permitted=self.permitted,
         )
@@ -59,6 +59,11 @@ class Node:
         self.disk_fails = False
         self.holds_writes = False
         """Leave stores and frames where they are, as a slow disk and a slow reader do."""
+
+    @property
+    def state(self) -> State:
+        """What the ledger holds, of which the author's log is the own one."""
+        return self.ledger.state._replace(own=self.author.log)
 
     def permitted(self, hotkey: bytes) -> bool:
         return self.ledger.committed_weights.electorate.permitted(hotkey)
@@ -125,7 +130,7 @@ class Node:
     def read_one(self) -> None:
         """Let the database answer its oldest read."""
         effect = self.reads.popleft()
-        wires = self.ledger.read(effect.log, effect.first_seq, effect.size_bytes_max)
+        wires = self.ledger.read(effect.log, effect.first_seq, effect.size_bytes_max, effect.count_max)
         self.do(self.engine.read(effect.session, effect.log, effect.first_seq, wires, self.now_ms))
 
     def settle(self) -> None:

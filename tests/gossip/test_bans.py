@@ -1,6 +1,6 @@
-"""Bans end by themselves, and are bounded."""
+"""Bans end by themselves, grow while they come in a row, and are bounded."""
 
-from p2pnodes.gossip.bans import BANS_MAX, OPENING_S, OPENINGS_MAX, Bans
+from p2pnodes.gossip.bans import BAN_S_MAX, BANS_MAX, GOOD_S, OPENING_S, OPENINGS_BAN_S, OPENINGS_MAX, Bans
 
 KEY = b"k" * 32
 
@@ -23,6 +23,56 @@ def test_a_later_ban_replaces_an_earlier_one() -> None:
     found = bans.find(KEY, 89.0)
     assert found is not None
     assert found.reason == "second"
+
+
+class TestRow:
+    """Who is banned again soon is banned for longer, up to a bound; who behaves begins anew."""
+
+    def test_each_ban_in_a_row_is_twice_as_long(self) -> None:
+        bans, now_s, lengths = Bans(), 0.0, []
+        for _ in range(12):
+            bans.add(KEY, "again", 60.0, now_s)
+            found = bans.find(KEY, now_s)
+            assert found is not None
+            lengths.append(found.until_s - now_s)
+            now_s = found.until_s
+        assert lengths == [60, 120, 240, 480, 960, 1920, *[BAN_S_MAX] * 6]
+
+    def test_it_is_forgotten_after_good_behaviour(self) -> None:
+        bans = Bans()
+        bans.add(KEY, "once", 60.0, 0.0)
+        bans.active(60.0 + GOOD_S - 1)
+        bans.add(KEY, "again, just before that", 60.0, 60.0 + GOOD_S - 1)
+        again = bans.find(KEY, 60.0 + GOOD_S)
+        assert again is not None
+        assert again.until_s == 60.0 + GOOD_S - 1 + 120.0
+        bans.add(KEY, "long after", 60.0, again.until_s + GOOD_S)
+        late = bans.find(KEY, again.until_s + GOOD_S)
+        assert late is not None
+        assert late.until_s == again.until_s + GOOD_S + 60.0
+
+    def test_what_ended_long_ago_is_not_kept(self) -> None:
+        bans = Bans()
+        bans.add(KEY, "once", 60.0, 0.0)
+        assert bans.active(60.0 + GOOD_S) == {}
+        assert bans._bans == {}
+
+    def test_a_daemon_that_crashes_again_and_again_is_not_refused_for_longer(self) -> None:
+        bans, now_s = Bans(), 0.0
+        for _ in range(3):
+            for _ in range(OPENINGS_MAX + 1):
+                bans.opened(KEY, now_s)
+            found = bans.find(KEY, now_s)
+            assert found is not None
+            assert found.until_s == now_s + OPENINGS_BAN_S
+            now_s = found.until_s
+
+    def test_a_ban_is_never_made_shorter(self) -> None:
+        bans = Bans()
+        bans.add(KEY, "a lie", 600.0, 0.0)
+        for _ in range(OPENINGS_MAX + 1):
+            bans.opened(KEY, 1.0)
+        assert bans.find(KEY, 599.0) is not None
 
 
 def test_the_oldest_ban_goes_when_there_are_too_many() -> None:

@@ -61,27 +61,52 @@ class TestDials:
 
     def test_what_is_known_of_an_address_outlives_a_change_of_others(self) -> None:
         dials = Dials()
-        dials.want({A: "http://a"}, [])
+        dials.know({A: ["http://a"]}, [])
         (dial,) = dials
         dial.failed("no", 0.0, random.Random(0))
-        dials.want({A: "http://a/", B: "http://b"}, ["http://c"])
+        dials.know({A: ["http://a/"], B: ["http://b"]}, ["http://c"])
         assert [(each.hotkey, each.url) for each in dials] == [(A, "http://a"), (B, "http://b"), (None, "http://c")]
         assert next(iter(dials)) is dial
 
     def test_another_url_of_a_hotkey_is_due_at_once(self) -> None:
         dials = Dials()
-        dials.want({A: "http://a"}, [])
+        dials.know({A: ["http://a"]}, [])
         for dial in dials:
             dial.failed("no", 0.0, random.Random(0))
-        dials.want({A: "http://elsewhere"}, [])
+        dials.know({A: ["http://elsewhere"]}, [])
         assert [(dial.url, dial.next_s) for dial in dials] == [("http://elsewhere", 0.0)]
 
     def test_a_bootstrap_address_is_left_to_the_hotkey_that_has_it(self) -> None:
         dials = Dials()
-        dials.want({A: "http://a"}, ["http://a/", "http://b", "http://b/"])
+        dials.know({A: ["http://a"]}, ["http://a/", "http://b", "http://b/"])
         assert [(dial.hotkey, dial.url) for dial in dials] == [(A, "http://a"), (None, "http://b")]
+        assert [dial.url for dial in dials.of(None)] == ["http://b"]
 
     def test_there_is_a_bound(self) -> None:
         dials = Dials()
-        dials.want({number.to_bytes(32, "big"): f"http://{number}" for number in range(DIALS_MAX + 1)}, [])
+        dials.know({number.to_bytes(32, "big"): [f"http://{number}"] for number in range(DIALS_MAX + 1)}, [])
         assert len(list(dials)) == DIALS_MAX
+
+    def test_addresses_of_one_hotkey_take_turns_and_the_likeliest_begins(self) -> None:
+        rng, dials = random.Random(0), Dials()
+        dials.know({A: ["http://likely", "http://other"]}, [])
+        tried = []
+        for second in range(200):
+            dial = dials.next_of(A, float(second))
+            if dial is not None:
+                tried.append(dial.url)
+                dial.failed("no", float(second), rng)
+        assert tried[:2] == ["http://likely", "http://other"]
+        assert tried.count("http://other") > 3
+        assert tried.count("http://likely") > 3
+
+    def test_a_hotkey_is_dialled_at_one_address_at_a_time(self) -> None:
+        dials = Dials()
+        dials.know({A: ["http://likely", "http://other"]}, [])
+        first = dials.next_of(A, 0.0)
+        assert first is not None
+        first.active = True
+        assert dials.next_of(A, 0.0) is None
+
+    def test_of_whom_no_address_is_known_none_is_tried(self) -> None:
+        assert Dials().next_of(A, 0.0) is None

@@ -13,10 +13,10 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from p2pnodes.gossip import dials, driver, engine, frames, lobby, sync
+from p2pnodes.gossip import dials, driver, engine, fetch, frames, lobby, pace
 from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES
 from p2pnodes.gossip.frames import FRAME_BYTES_MAX, Digest, Events
-from p2pnodes.gossip.handshake import RefusedByPeerError
+from p2pnodes.gossip.handshake import HandshakeError, RefusedByPeerError
 from p2pnodes.model import codec
 from p2pnodes.model.branches import rivalry
 from p2pnodes.model.codec import DIGEST_BYTES
@@ -145,16 +145,16 @@ class TestExchange:
     async def test_a_log_that_cannot_be_read_is_had_later(
         self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sync, "STALL_MS", 50)
+        monkeypatch.setattr(fetch, "STALL_MS", 50)
         early, late = pair
         read_log, failures = early.database.read_log, 1
 
-        async def failing(log: LogId, first_seq: int, size_bytes_max: int) -> list[bytes]:
+        async def failing(log: LogId, first_seq: int, size_bytes_max: int, count_max: int) -> list[bytes]:
             nonlocal failures
             if failures:
                 failures -= 1
                 raise sqlite3.OperationalError("disk I/O error")
-            return await read_log(log, first_seq, size_bytes_max)
+            return await read_log(log, first_seq, size_bytes_max, count_max)
 
         monkeypatch.setattr(early.database, "read_log", failing)
         await early.post("gpu-1")
@@ -245,19 +245,19 @@ class TestSessions:
         self, pair: tuple[Node, Node]
     ) -> None:
         first, second = pair
-        first.driver.set_targets({}, [second.url, second.url + "/"])
+        first.know({}, [second.url, second.url + "/"])
         await until(lambda: first.session_with(second))
         assert [peer["connected"] for peer in first.driver.status()["peers"]] == [True]
 
     async def test_a_daemon_that_finds_itself_leaves_the_address_alone(self, pair: tuple[Node, Node]) -> None:
         first = pair[0]
-        first.driver.set_targets({}, [first.url])
+        first.know({}, [first.url])
         await until(lambda: (first.driver.status()["peers"][0]["last_error"] or "").startswith("this is one's own"))
         assert first.driver.status()["peers"][0]["next_dial_s"] > 500
 
     async def test_another_hotkey_than_the_one_dialled_is_refused(self, nodes: list[Node]) -> None:
         first, second, third = nodes
-        first.driver.set_targets({third.hotkey: second.url}, [])
+        first.know({third.hotkey: second.url})
         await until(lambda: first.driver.status()["peers"][0].get("last_error"))
         error = first.driver.status()["peers"][0]["last_error"]
         assert error == f"hotkey {second.author.hotkey.address} answers; expected {third.author.hotkey.address}"
@@ -287,7 +287,7 @@ class TestSessions:
     async def test_an_idle_session_lives_by_heartbeats(
         self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sync, "DIGEST_INTERVAL_MS", 3_600_000)
+        monkeypatch.setattr(pace, "DIGEST_INTERVAL_MS", 3_600_000)
         first, _ = honest
         (link,) = first.driver._links.values()
         async with stranger(first, MALICE) as guest:
@@ -320,7 +320,7 @@ class TestSessions:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         try:
-            first.driver.set_targets({second.hotkey: f"http://127.0.0.1:{runner.addresses[0][1]}"}, [])
+            first.know({second.hotkey: f"http://127.0.0.1:{runner.addresses[0][1]}"})
             await until(lambda: first.driver.status()["peers"][0].get("last_error"))
             assert "redirects" in first.driver.status()["peers"][0]["last_error"]
             assert not first.sessions
@@ -329,7 +329,7 @@ class TestSessions:
 
     @pytest.mark.parametrize("url", ["http://", "nonsense", "ftp://127.0.0.1", "http://[", "http://127.0.0.1:1"])
     async def test_an_address_that_is_none_is_an_error_in_the_status(self, pair: tuple[Node, Node], url: str) -> None:
-        pair[0].driver.set_targets({pair[1].hotkey: url}, [])
+        pair[0].know({pair[1].hotkey: url})
         await until(lambda: pair[0].driver.status()["peers"][0].get("last_error"))
 
 
@@ -499,7 +499,7 @@ class TestHostilePeers:
         first.driver._allow_private = False
         await first.driver.start()
         port = second.url.rpartition(":")[2]
-        first.driver.set_targets({second.author.hotkey.public_key: f"http://{host}:{port}"}, [])
+        first.know({second.hotkey: f"http://{host}:{port}"})
         await until(lambda: bool(first.driver.status()["peers"][0]["last_error"]))
         error = first.driver.status()["peers"][0]["last_error"]
         hinted = "no public address; [gossip] allow_private_addresses allows that, for devnets" in error
@@ -616,6 +616,35 @@ class TestHostilePeers:
                 await back.shake()
         await still_talk(first, second)
 
+    async def test_own_dials_under_way_count_as_sessions(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = honest
+        monkeypatch.setattr(driver, "SESSIONS_MAX", 2)
+        assert first.driver._pairs.prove(bytes(32))
+        async with stranger(first, MALICE) as guest:
+            with pytest.raises(RefusedByPeerError, match="there are 2 sessions already"):
+                await guest.shake()
+        first.driver._pairs.proved(bytes(32))
+        async with stranger(first, MALICE) as guest:
+            await guest.shake()
+        await still_talk(first, second)
+
+    async def test_a_dial_that_finds_all_places_taken_meanwhile_is_broken_off(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = honest
+
+        def crowded(node_key: bytes) -> None:
+            assert node_key == second.node_key
+            raise HandshakeError("others were faster")
+
+        monkeypatch.setattr(first.driver, "_require_room", crowded)
+        (link,) = first.driver._links.values()
+        first.driver._end(link, "to be dialled again")
+        await until(lambda: "others were faster" in {row.get("last_error") for row in first.driver.status()["peers"]})
+        assert not first.sessions
+
     async def test_a_peer_that_connects_without_end_is_banned(
         self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -648,9 +677,12 @@ class TestObservers:
         first, second = open_door
         async with stranger(first, self.OBSERVER) as guest:
             await guest.shake()
+            await guest.send(frames.Link(frames.Mode.EVENTS).encode())
+            await until(lambda: [row["link"] for row in first.sessions if row["observer"]] == ["eager"])
             await still_talk(first, second)
-            while not isinstance(frames.decode(await guest.receive()), Events):
-                pass
+            frame = HEARTBEAT
+            while frame == HEARTBEAT or not isinstance(frames.decode(frame), Events):
+                frame = await guest.receive()
             rows = {row["hotkey"]: row["observer"] for row in first.sessions}
         assert rows == {self.OBSERVER.hotkey.address: True, second.author.hotkey.address: False}
 
@@ -806,10 +838,10 @@ class TestAddresses:
             node.delegation = node.author.log, said
         middle.dial(first)
         await until(lambda: middle.session_with(first))
-        last.driver.set_targets({}, [middle.url])
+        last.know({}, [middle.url])
         await until(lambda: len(last.driver.addresses()) == 2)
         assert last.driver.addresses() == {first.hotkey: first.url, middle.hotkey: middle.url}
-        last.driver.set_targets(last.driver.addresses(), [])
+        last.know(last.driver.addresses())
         await until(lambda: last.session_with(first))
 
 
@@ -902,7 +934,7 @@ class TestStop:
         first, second = Node(tmp_path, VALIDATORS[0]), Node(tmp_path, VALIDATORS[1])
         await first.start()
         await second.start()
-        first.driver.set_targets({second.hotkey: second.url}, ["http://127.0.0.1:1"])
+        first.know({second.hotkey: second.url}, ["http://127.0.0.1:1"])
         await until(lambda: first.session_with(second))
         async with stranger(first, MALICE) as idle, stranger(first, MALICE) as guest:
             await idle.socket.send_bytes(idle.initiator().hello)

@@ -6,7 +6,7 @@ from p2pnodes.gossip import engine as engine_module
 from p2pnodes.gossip.backoff import BACKOFF_MS, BACKOFF_MS_MAX, Backoffs
 from p2pnodes.gossip.effects import NOTICES_BURST, QUEUE_BYTES_MAX
 from p2pnodes.gossip.engine import QUEUE_BYTES_DRAINED, STORE_RETRY_MS
-from p2pnodes.gossip.frames import Digest, Events, Range, Vector, Want
+from p2pnodes.gossip.frames import ALL_SLICES, Digest, Events, Range, Vector, Want
 from p2pnodes.gossip.timeline import STEP_MS_MAX
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX
 from p2pnodes.model.events import Event, LogId
@@ -462,7 +462,7 @@ class TestStatus:
         net = Net(a, b)
         net.join_all()
         assert a.row()["peer_lacks"] is None
-        for _ in range(2):  # digests, then vectors
+        for _ in range(4):  # digests, links, slices, vectors
             net.step()
         assert a.row()["peer_lacks"] == 2
         assert a.row()["we_lack"] == 1
@@ -472,9 +472,9 @@ class TestStatus:
         a = Node(A)
         a.holds(a.author.delegate(), a.author.verdict(bytes(32)), a.author.verdict(b"x" * 32))
         a.open(1, peer_of(Author(B)))
-        a.hear(1, Vector(0, True, []).encode())
+        a.hear(1, Vector(0, True, ALL_SLICES, []).encode())
         assert a.row()["peer_lacks"] == 3
-        a.hear(1, Want(a.author.log, 0, 250_000).encode())
+        a.hear(1, Want(a.author.log, 0, 512, 250_000).encode())
         a.settle()
         assert a.row()["peer_lacks"] == 0
 
@@ -532,7 +532,7 @@ class TestTime:
     def test_a_clock_that_is_set_forward_lets_no_deadline_pass(self) -> None:
         _, a, b, _ = three()
         b.holds(b.author.verdict(bytes(32)))
-        a.hear(1, Vector(0, True, [entry(b.author.log, *b.ledger.state.heads[b.author.log])]).encode())
+        a.hear(1, Vector(0, True, ALL_SLICES, [entry(b.author.log, *b.ledger.state.heads[b.author.log])]).encode())
         assert a.row()["wants"] == 1
         a.tick(3_600_000)
         assert a.engine._time.ms <= 2 * STEP_MS_MAX

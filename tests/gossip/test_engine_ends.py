@@ -4,12 +4,26 @@ import pytest
 
 from p2pnodes.gossip import frames, proving
 from p2pnodes.gossip.engine import BAN_S, STORE_RETRY_MS
-from p2pnodes.gossip.frames import Digest, Entry, Events, Mark, Proofs, Range, Vector, Want
+from p2pnodes.gossip.frames import (
+    ALL_SLICES,
+    Digest,
+    Entry,
+    Events,
+    Link,
+    Mark,
+    Mode,
+    Proofs,
+    Range,
+    Slices,
+    Vector,
+    Want,
+)
+from p2pnodes.gossip.pace import DIGEST_INTERVAL_MS
 from p2pnodes.gossip.session import PROVING_MAX
-from p2pnodes.gossip.sync import DIGEST_INTERVAL_MS
 from p2pnodes.model.branches import rivalry
 from p2pnodes.model.errors import LocalProtocolError
 from p2pnodes.model.events import Close, Evidence, Head, closing
+from p2pnodes.store.vector import NO_LOGS, SLICES
 from tests.gossip.harness import Net, Node, clone, entry, peer_of
 from tests.support import NETWORK, NOW_MS, VALIDATORS, Author, hotkey
 
@@ -140,7 +154,7 @@ class TestVectors:
 
     def test_a_vector_names_the_counted_head_and_the_ends(self) -> None:
         node, author = self.node()
-        node.hear(1, Digest(False, node.now_ms, HASH, HASH, HASH).encode())
+        node.hear(1, Slices(NO_LOGS).encode())
         vector = node.said[-1]
         assert isinstance(vector, Vector)
         mark = Mark(3, (5, author.events[4].id))
@@ -150,7 +164,7 @@ class TestVectors:
     def test_a_log_of_which_nothing_counts_has_no_head(self) -> None:
         node, author = self.node()
         node.hears_proofs(close(author, 0))
-        node.hear(1, Digest(False, node.now_ms, HASH, HASH, HASH).encode())
+        node.hear(1, Slices([HASH[:16]] * SLICES).encode())
         vector = node.said[-1]
         assert isinstance(vector, Vector)
         assert vector.entries == [Entry(author.log, None, Mark(3, (0, b"")))]
@@ -170,7 +184,7 @@ class TestVectors:
     )
     def test_what_the_peer_lacks_is_sent(self, mark: Mark | None, count: int) -> None:
         node, author = self.node()
-        node.hear(1, Vector(0, True, [Entry(author.log, Head(2, author.events[2].id), mark)]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [Entry(author.log, Head(2, author.events[2].id), mark)]).encode())
         assert sum(len(frame.proofs) for frame in proofs(node)) == count
         node.tick()
         assert sum(len(frame.proofs) for frame in proofs(node)) == count
@@ -178,12 +192,12 @@ class TestVectors:
     def test_it_is_sent_again_when_the_next_vector_still_lacks_it(self) -> None:
         node, author = self.node()
         for count in (1, 2, 3):
-            node.hear(1, Vector(0, True, [entry(author.log, 5, author.events[5].id)]).encode())
+            node.hear(1, Vector(0, True, ALL_SLICES, [entry(author.log, 5, author.events[5].id)]).encode())
             assert len(proofs(node)) == count
 
     def test_a_peer_that_lacks_the_log_is_not_told(self) -> None:
         node, _ = self.node()
-        node.hear(1, Vector(0, True, []).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, []).encode())
         assert not proofs(node)
 
     def test_a_newcomer_fetches_what_counts_and_then_hears_where_it_ends(self) -> None:
@@ -199,14 +213,14 @@ class TestVectors:
 
     def test_what_lies_above_a_cut_is_not_fetched(self) -> None:
         node, author = self.node()
-        node.hear(1, Vector(0, True, [entry(author.log, 9, HASH)]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(author.log, 9, HASH)]).encode())
         node.tick()
         assert not any(isinstance(frame, Want) for frame in node.said)
         assert node.row()["we_lack"] == 0
 
     def test_what_lies_above_a_cut_is_not_counted_as_lacking(self) -> None:
         node, author = self.node()
-        node.hear(1, Vector(0, True, [entry(author.log, 2, author.events[2].id)]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(author.log, 2, author.events[2].id)]).encode())
         assert node.row()["peer_lacks"] == 0
 
     def test_many_ends_come_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,17 +356,17 @@ class TestOwnLog:
         node.holds(*own.events)
         node.open(1, peer_of(Author(B)))
         assert node.engine.own_end_reports(own.log) == set()
-        node.hear(1, Vector(0, True, [Entry(own.log, Head(2, own.events[2].id), Mark(3, None))]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [Entry(own.log, Head(2, own.events[2].id), Mark(3, None))]).encode())
         assert node.engine.own_end_reports(own.log) == {hotkey(B).public_key}
         assert node.engine.own_head_reports(own.log) == {hotkey(B).public_key: Head(2, own.events[2].id)}
-        node.hear(1, Vector(0, True, [entry(own.log, 5, own.events[5].id)]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(own.log, 5, own.events[5].id)]).encode())
         assert node.engine.own_end_reports(own.log) == set()
 
     def test_a_log_of_which_nothing_counts_is_reported_so(self) -> None:
         node, own = Node(A), log_of(A, 5)
         node.holds(*own.events)
         node.open(1, peer_of(Author(B)))
-        node.hear(1, Vector(0, True, [Entry(own.log, None, Mark(None, (0, b"")))]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [Entry(own.log, None, Mark(None, (0, b"")))]).encode())
         assert node.engine.own_head_reports(own.log) == {hotkey(B).public_key: None}
         assert node.engine.own_end_reports(own.log) == {hotkey(B).public_key}
 
@@ -376,7 +390,7 @@ class TestObservers:
         node.holds(*own.events)
         node.open(1, peer_of(Author("//Mallory"))._replace(observer=True))
         node.hear(1, Digest(False, node.now_ms + 40_000, HASH, HASH, HASH).encode())
-        node.hear(1, Vector(0, True, [Entry(own.log, Head(9, HASH), Mark(3, None))]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [Entry(own.log, Head(9, HASH), Mark(3, None))]).encode())
         assert node.engine.clock_offset_ms() is None
         assert node.engine.own_head_reports(own.log) == {}
         assert node.engine.own_end_reports(own.log) == set()
@@ -384,7 +398,7 @@ class TestObservers:
 
     def test_what_only_an_observer_holds_is_fetched_from_it(self) -> None:
         node, author = self.node()
-        node.hear(1, Vector(0, True, [entry(author.log, 3, author.events[3].id)]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(author.log, 3, author.events[3].id)]).encode())
         assert self.wants(node, 1) == []
         node.tick()
         assert len(self.wants(node, 1)) == 1
@@ -395,27 +409,28 @@ class TestObservers:
     def test_what_a_validator_holds_too_is_fetched_from_the_validator(self) -> None:
         node, author = self.node()
         for session in (1, 2):
-            node.hear(session, Vector(0, True, [entry(author.log, 3, author.events[3].id)]).encode())
+            node.hear(session, Vector(0, True, ALL_SLICES, [entry(author.log, 3, author.events[3].id)]).encode())
         node.tick()
         assert (len(self.wants(node, 1)), len(self.wants(node, 2))) == (0, 1)
 
     def test_a_validator_takes_over_what_an_observer_is_asked_for(self) -> None:
         node, author = self.node()
-        node.hear(1, Vector(0, True, [entry(author.log, 9, HASH)]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(author.log, 9, HASH)]).encode())
         node.tick()
-        node.hear(2, Vector(0, True, [entry(author.log, 3, author.events[3].id)]).encode())
+        node.hear(2, Vector(0, True, ALL_SLICES, [entry(author.log, 3, author.events[3].id)]).encode())
         assert (len(self.wants(node, 1)), len(self.wants(node, 2))) == (1, 1)
 
     def test_where_the_validator_does_not_answer_the_observer_is_asked(self) -> None:
         node, author = self.node()
         for session in (1, 2):
-            node.hear(session, Vector(0, True, [entry(author.log, 3, author.events[3].id)]).encode())
+            node.hear(session, Vector(0, True, ALL_SLICES, [entry(author.log, 3, author.events[3].id)]).encode())
         node.hear(2, Range(author.log, 0, []).encode())
         node.tick()
         assert len(self.wants(node, 1)) == 1
 
     def test_it_is_sent_what_is_new(self) -> None:
         node, _ = self.node()
+        node.hear(1, Link(Mode.EVENTS).encode())
         node.writes(node.author.delegate())
         assert any(isinstance(frames.decode(frame), Events) for frame in node.outgoing[1])
 

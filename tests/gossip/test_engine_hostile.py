@@ -6,9 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from p2pnodes.gossip import sync
+from p2pnodes.gossip import fetch
 from p2pnodes.gossip.engine import BAN_S
+from p2pnodes.gossip.fetch import WANTS_MAX
 from p2pnodes.gossip.frames import (
+    ALL_SLICES,
     FRAME_BYTES_MAX,
     Book,
     Digest,
@@ -17,15 +19,17 @@ from p2pnodes.gossip.frames import (
     Mark,
     Proofs,
     Range,
+    Slices,
     Vector,
     Want,
 )
-from p2pnodes.gossip.session import VECTOR_INTERVAL_MS, VECTORS_BURST
-from p2pnodes.gossip.sync import WANTS_MAX
+from p2pnodes.gossip.rates import VECTORS
+from p2pnodes.gossip.session import VECTOR_INTERVAL_MS
 from p2pnodes.model.branches import rivalry
 from p2pnodes.model.errors import LocalProtocolError
 from p2pnodes.model.events import Event, Head, LogId, closing
 from p2pnodes.model.network import Network
+from p2pnodes.store.vector import SLICE_BYTES, SLICES
 from tests.gossip.harness import Node, clone, entry, peer_of
 from tests.support import NETWORK, NOW_MS, VALIDATORS, Author
 
@@ -61,7 +65,7 @@ def foreign() -> Event:
 def wanting() -> Node:
     """A victim that wants seq 0 of LOG from the hostile peer."""
     node = victim()
-    node.hear(1, Vector(0, True, [entry(LOG, 1, VERDICT.id)]).encode())
+    node.hear(1, Vector(0, True, ALL_SLICES, [entry(LOG, 1, VERDICT.id)]).encode())
     assert isinstance(node.said[-1], Want)
     assert node.said[-1][:2] == (LOG, 0)
     return node
@@ -80,7 +84,7 @@ BAD_FRAMES: dict[str, bytes] = {
     "good events before a bad one": Events([DELEGATION.wire, b"garbage"]).encode(),
     "a range that nobody wanted": Range(LOG, 0, [DELEGATION.wire]).encode(),
     "an empty range that nobody wanted": Range(LOG, 0, []).encode(),
-    "a vector that begins in its middle": Vector(1, True, []).encode(),
+    "a vector that begins in its middle": Vector(1, True, ALL_SLICES, []).encode(),
     "evidence of nothing": Proofs([FORK._replace(first=b"\0")]).encode(),
     "a delegation that its hotkey did not sign": Book([(LogId(LOG.node_key, 1), AUTHOR.delegation())]).encode(),
 }
@@ -120,7 +124,7 @@ def test_an_answer_that_does_not_fit_its_want_closes_the_session(frame: bytes) -
 
 
 def test_an_answer_over_its_credit_closes_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sync, "WANT_BYTES_MAX", len(DELEGATION.wire) + len(VERDICT.wire) - 1)
+    monkeypatch.setattr(fetch, "WANT_BYTES_MAX", len(DELEGATION.wire) + len(VERDICT.wire) - 1)
     node = wanting()
     node.hear(1, Range(LOG, 0, [DELEGATION.wire, VERDICT.wire]).encode())
     assert_only_the_hostile_session_ended(node)
@@ -138,45 +142,46 @@ def test_a_second_answer_to_one_want_closes_the_session() -> None:
 def test_more_wants_than_allowed_close_the_session() -> None:
     node = victim()
     for number in range(WANTS_MAX):
-        node.hear(1, Want(LogId(LOG.node_key, number), 0, 1).encode())
+        node.hear(1, Want(LogId(LOG.node_key, number), 0, 1, 1).encode())
     assert not node.closes
-    node.hear(1, Want(LogId(LOG.node_key, WANTS_MAX), 0, 1).encode())
+    node.hear(1, Want(LogId(LOG.node_key, WANTS_MAX), 0, 1, 1).encode())
     assert_only_the_hostile_session_ended(node)
 
 
-def test_two_wants_for_one_log_close_the_session() -> None:
+def test_two_wants_from_one_seq_on_close_the_session() -> None:
     node = victim()
-    node.hear(1, Want(LOG, 0, 1).encode())
-    node.hear(1, Want(LOG, 1, 1).encode())
+    node.hear(1, Want(LOG, 0, 1, 1).encode())
+    assert not node.closes
+    node.hear(1, Want(LOG, 0, 1, 2).encode())
     assert_only_the_hostile_session_ended(node)
 
 
 def test_a_flood_of_vectors_closes_the_session() -> None:
     node = victim()
-    for _ in range(VECTORS_BURST + 1):
-        node.hear(1, Vector(0, True, []).encode())
+    for _ in range(VECTORS.burst + 1):
+        node.hear(1, Vector(0, True, ALL_SLICES, []).encode())
     assert_only_the_hostile_session_ended(node)
 
 
 def test_vectors_at_the_rate_that_is_allowed_go_on_for_ever() -> None:
     node = victim()
-    for _ in range(3 * VECTORS_BURST):
+    for _ in range(3 * VECTORS.burst):
         node.tick(VECTOR_INTERVAL_MS)
-        node.hear(1, Vector(0, True, []).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, []).encode())
     assert not node.closes
 
 
 def test_vector_parts_out_of_order_close_the_session() -> None:
     node = victim()
-    node.hear(1, Vector(0, False, []).encode())
-    node.hear(1, Vector(2, True, []).encode())
+    node.hear(1, Vector(0, False, ALL_SLICES, []).encode())
+    node.hear(1, Vector(2, True, ALL_SLICES, []).encode())
     assert_only_the_hostile_session_ended(node)
 
 
 def test_logs_out_of_order_over_the_parts_of_a_vector_close_the_session() -> None:
     node = victim()
-    node.hear(1, Vector(0, False, [entry(LogId(b"b" * 32, 0), 0, HASH)]).encode())
-    node.hear(1, Vector(1, True, [entry(LogId(b"a" * 32, 0), 0, HASH)]).encode())
+    node.hear(1, Vector(0, False, ALL_SLICES, [entry(LogId(b"b" * 32, 0), 0, HASH)]).encode())
+    node.hear(1, Vector(1, True, ALL_SLICES, [entry(LogId(b"a" * 32, 0), 0, HASH)]).encode())
     assert_only_the_hostile_session_ended(node)
 
 
@@ -192,8 +197,8 @@ def test_frames_behind_the_one_that_closed_the_session_are_not_read() -> None:
 
 def test_a_vector_that_claims_more_than_there_is_does_not_keep_the_log_from_others() -> None:
     node = victim()
-    honest = Vector(0, True, [entry(LOG, 1, VERDICT.id)]).encode()
-    node.hear(1, Vector(0, True, [entry(LOG, 2**62, HASH)]).encode())
+    honest = Vector(0, True, ALL_SLICES, [entry(LOG, 1, VERDICT.id)]).encode()
+    node.hear(1, Vector(0, True, ALL_SLICES, [entry(LOG, 2**62, HASH)]).encode())
     node.hear(2, honest)
     for _ in range(45):
         node.tick()
@@ -231,7 +236,7 @@ def test_refused_logs_that_were_wanted_leave_nothing_in_the_session() -> None:
     node = victim()
     stranger = Author("//Mallory")
     event = stranger.delegate()
-    node.hear(1, Vector(0, True, [entry(stranger.log, 0, event.id)]).encode())
+    node.hear(1, Vector(0, True, ALL_SLICES, [entry(stranger.log, 0, event.id)]).encode())
     node.hear(1, Range(stranger.log, 0, [event.wire]).encode())
     node.tick()
     node.settle()
@@ -261,10 +266,12 @@ _FRAMES = st.one_of(
         Vector,
         st.integers(0, 2),
         st.booleans(),
+        st.just(ALL_SLICES),
         st.lists(st.builds(Entry, _LOGS, st.none() | st.builds(Head, _SEQS, st.just(HASH)), _MARKS), max_size=2),
     ),
-    st.builds(Want, _LOGS, _SEQS, st.sampled_from([1, 1000])),
+    st.builds(Want, _LOGS, _SEQS, st.sampled_from([1, 512]), st.sampled_from([1, 1000])),
     st.builds(Range, _LOGS, _SEQS, st.lists(_WIRES, max_size=3)),
+    st.builds(Slices, st.just([b"\0" * SLICE_BYTES] * SLICES)),
     st.builds(Events, st.lists(_WIRES, min_size=1, max_size=3)),
     st.builds(Proofs, st.lists(st.sampled_from([FORGED, FORK]), min_size=1, max_size=3)),
     st.builds(Book, st.sampled_from([[(LOG, AUTHOR.delegation())], [(LOG, Author(C).delegation())]])),

@@ -4,11 +4,25 @@ from itertools import pairwise
 
 import pytest
 
-from p2pnodes.gossip import frames, sync
-from p2pnodes.gossip.frames import WANT_BYTES_MAX, Digest, Events, Range, Vector, Want
-from p2pnodes.gossip.session import UNKNOWN_LOGS_MAX, VECTOR_INTERVAL_MS, VECTORS_BURST
-from p2pnodes.gossip.sync import DIGEST_INTERVAL_MS, SILENT_MS_MAX, STALL_MS, WANT_MS_MAX, WANTS_MAX
-from p2pnodes.model.events import Event, Head, LogId
+from p2pnodes.gossip import fetch, frames, sync
+from p2pnodes.gossip.fetch import SILENT_MS_MAX, STALL_MS, WANT_MS_MAX, WANTS_MAX
+from p2pnodes.gossip.frames import (
+    ALL_SLICES,
+    WANT_BYTES_MAX,
+    Digest,
+    Events,
+    Link,
+    Range,
+    Slices,
+    Vector,
+    Want,
+    scope_of,
+)
+from p2pnodes.gossip.pace import DIGEST_INTERVAL_MS
+from p2pnodes.gossip.rates import VECTORS
+from p2pnodes.gossip.session import UNKNOWN_LOGS_MAX, VECTOR_INTERVAL_MS
+from p2pnodes.model.events import EVENT_BYTES_MAX, Event, Head, LogId
+from p2pnodes.store.vector import SLICES, slice_of
 from tests.gossip.harness import Net, Node, entry, peer_of
 from tests.support import VALIDATORS, Author, add, electorate
 
@@ -40,7 +54,8 @@ class TestEqual:
         net, a, b = pair()
         net.join(a, b)
         net.run()
-        assert [type(frame) for frame in a.said + b.said] == [Digest, Digest]
+        said = [type(frame) for frame in a.said + b.said if not isinstance(frame, Link)]
+        assert said == [Digest, Digest]
 
     def test_a_round_between_equal_peers_is_one_digest_each_way(self) -> None:
         net, a, b = pair()
@@ -105,7 +120,7 @@ class TestDifferent:
         assert all(b.head(author.log) == 5 for author in authors)
 
     def test_a_long_log_comes_in_chunks_no_larger_than_the_credit(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sync, "WANT_BYTES_MAX", 4_000)
+        monkeypatch.setattr(fetch, "WANT_BYTES_MAX", 4_000)
         net, a, b = pair()
         a.holds(*verdicts(a.author, 200))
         net.join(a, b)
@@ -116,7 +131,7 @@ class TestDifferent:
         assert max(sizes) <= 4_000
 
     def test_an_event_larger_than_the_credit_comes_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sync, "WANT_BYTES_MAX", 10)
+        monkeypatch.setattr(fetch, "WANT_BYTES_MAX", 10)
         net, a, b = pair()
         a.holds(*verdicts(a.author, 3))
         net.join(a, b)
@@ -139,9 +154,10 @@ class TestDifferent:
         a.said.clear()
         for _ in range(5):
             a.hear(1, Digest(True, a.now_ms, HASH, HASH, HASH).encode())
-        assert sum(isinstance(frame, Vector) for frame in a.said) == 1
+            a.hear(1, Slices([HASH[:16]] * SLICES).encode())
+        assert [sum(isinstance(frame, kind) for frame in a.said) for kind in (Slices, Vector)] == [1, 1]
         a.tick(VECTOR_INTERVAL_MS)
-        assert sum(isinstance(frame, Vector) for frame in a.said) == 2
+        assert [sum(isinstance(frame, kind) for frame in a.said) for kind in (Slices, Vector)] == [2, 2]
 
     def test_a_vector_longer_than_a_frame_arrives_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(frames, "LOGS_PER_FRAME", 3)
@@ -170,10 +186,10 @@ class TestDifferent:
         node.holds(*owner.events)
         node.open(1, peer_of(liar))
         node.open(2, peer_of(owner))
-        node.hear(1, Vector(0, True, [entry(owner.log, 0, b"x" * 32)]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(owner.log, 0, b"x" * 32)]).encode())
         later = owner.verdict(HASH)
-        node.hear(2, Vector(0, True, [entry(owner.log, 1, later.id)]).encode())
-        assert frames.decode(node.outgoing[2][-1]) == Want(owner.log, 1, WANT_BYTES_MAX)
+        node.hear(2, Vector(0, True, ALL_SLICES, [entry(owner.log, 1, later.id)]).encode())
+        assert frames.decode(node.outgoing[2][-1]) == Want(owner.log, 1, 1, EVENT_BYTES_MAX)
 
 
 class TestGap:
@@ -205,7 +221,7 @@ class TestGap:
         events = verdicts(a.author, 3)
         b.hear(1, Events([events[2].wire]).encode())
         assert not b.stores
-        assert b.said[-1] == Want(a.author.log, 1, WANT_BYTES_MAX)
+        assert b.said[-1] == Want(a.author.log, 1, 2, 2 * EVENT_BYTES_MAX)
 
     def test_events_that_follow_on_what_is_being_stored_are_no_gap(self) -> None:
         net, a, b = pair()
@@ -231,7 +247,7 @@ class TestWants:
         for session, uri in enumerate((B, C), 1):
             node.open(session, peer_of(Author(uri)))
             held = sorted(entry(author.log, 0, author.events[0].id) for author in authors)
-            node.hear(session, Vector(0, True, held).encode())
+            node.hear(session, Vector(0, True, ALL_SLICES, held).encode())
         return node, authors
 
     def wants(self, node: Node, session: int) -> list[Want]:
@@ -284,7 +300,7 @@ class TestWants:
         node.hear(1, Range(authors[0].log, 0, []).encode())
         node.tick()
         assert len(self.wants(node, 2)) == 1
-        node.hear(1, Vector(0, True, [entry(authors[0].log, 0, HASH)]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(authors[0].log, 0, HASH)]).encode())
         node.hear(2, Range(authors[0].log, 0, []).encode())
         for _ in range(STALL_MS // 250 - 2):
             node.tick()
@@ -293,7 +309,7 @@ class TestWants:
     def test_after_an_empty_answer_the_log_is_wanted_when_the_peer_says_again_that_it_holds_it(self) -> None:
         node = Node(A)
         author = Author(C)
-        vector = Vector(0, True, [entry(author.log, 0, author.delegate().id)]).encode()
+        vector = Vector(0, True, ALL_SLICES, [entry(author.log, 0, author.delegate().id)]).encode()
         node.open(1, peer_of(Author(B)))
         node.hear(1, vector)
         node.hear(1, Range(author.log, 0, []).encode())
@@ -322,7 +338,7 @@ class TestWants:
         assert len(self.wants(node, 2)) == 1
 
     def test_nothing_is_wanted_while_the_store_has_much_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sync, "STORING_BYTES_MAX", 100)
+        monkeypatch.setattr(fetch, "STORING_BYTES_MAX", 100)
         node, authors = self.asker(10)
         first = self.wants(node, 1)[0]
         self.answer(node, 1, next(author for author in authors if author.log == first.log))
@@ -335,23 +351,23 @@ class TestWants:
         events = [author.delegate(), *verdicts(author, 3)]
         for session, uri in enumerate((B, C), 1):
             node.open(session, peer_of(Author(uri)))
-            node.hear(session, Vector(0, True, [entry(author.log, 3, events[3].id)]).encode())
+            node.hear(session, Vector(0, True, ALL_SLICES, [entry(author.log, 3, events[3].id)]).encode())
         node.hear(1, Range(author.log, 0, [events[0].wire]).encode())
         node.settle()
         node.tick()
         assert len(self.wants(node, 1)) == 1
-        assert self.wants(node, 2) == [Want(author.log, 1, WANT_BYTES_MAX)]
+        assert self.wants(node, 2) == [Want(author.log, 1, 3, WANT_BYTES_MAX)]
 
     def test_the_next_range_is_wanted_while_the_last_one_is_being_stored(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sync, "EVENTS_PER_FRAME_MAX", 2)
+        monkeypatch.setattr(fetch, "WANT_BYTES_MAX", 500)
         node = Node(A)
         author = Author(C)
         events = [author.delegate(), *verdicts(author, 3)]
         node.open(1, peer_of(Author(B)))
-        node.hear(1, Vector(0, True, [entry(author.log, 3, events[3].id)]).encode())
-        node.hear(1, Range(author.log, 0, [event.wire for event in events[:2]]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(author.log, 3, events[3].id)]).encode())
+        node.hear(1, Range(author.log, 0, [events[0].wire]).encode())
         assert node.stores
-        assert self.wants(node, 1)[-1].first_seq == 2
+        assert self.wants(node, 1)[-1].first_seq == 1
 
     def test_what_is_remembered_of_unknown_logs_is_bounded(self) -> None:
         node = Node(A)
@@ -359,10 +375,10 @@ class TestWants:
         for part in range(4):
             keys = [(part * 2048 + number).to_bytes(32, "big") for number in range(2048)]
             held = [entry(LogId(key, 0), 9, HASH) for key in keys]
-            node.hear(1, Vector(part, part == 3, held).encode())
+            node.hear(1, Vector(part, part == 3, ALL_SLICES, held).encode())
         session = node.engine._sessions[1]
         assert len(session.ahead) == UNKNOWN_LOGS_MAX
-        assert len(session.known) == len(session.reported or ()) == 0
+        assert len(session.known) == len(session.lacks) == len(session.told) == 0
         assert session.partial == []
 
 
@@ -379,28 +395,27 @@ class TestServing:
 
     def test_a_want_is_answered_with_the_events_as_they_were_signed(self) -> None:
         node, authors = self.server()
-        node.hear(1, Want(authors[0].log, 1, 250_000).encode())
+        node.hear(1, Want(authors[0].log, 1, 512, 250_000).encode())
         node.settle()
         assert node.said[-1] == Range(authors[0].log, 1, [event.wire for event in authors[0].events[1:]])
 
     @pytest.mark.parametrize("first_seq", [4, 2**62])
     def test_a_want_beyond_the_head_is_answered_with_nothing(self, first_seq: int) -> None:
         node, authors = self.server()
-        node.hear(1, Want(authors[0].log, first_seq, 250_000).encode())
+        node.hear(1, Want(authors[0].log, first_seq, 512, 250_000).encode())
         node.settle()
         assert node.said[-1] == Range(authors[0].log, first_seq, [])
 
     def test_a_want_for_an_unknown_log_is_answered_with_nothing(self) -> None:
         node, _ = self.server()
         unknown = LogId(HASH, 0)
-        node.hear(1, Want(unknown, 0, 250_000).encode())
+        node.hear(1, Want(unknown, 0, 512, 250_000).encode())
         node.settle()
         assert node.said[-1] == Range(unknown, 0, [])
 
-    def test_a_range_holds_no_more_events_than_a_frame_may(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sync, "EVENTS_PER_FRAME_MAX", 2)
+    def test_a_range_holds_no_more_events_than_were_wanted(self) -> None:
         node, authors = self.server()
-        node.hear(1, Want(authors[0].log, 0, 250_000).encode())
+        node.hear(1, Want(authors[0].log, 0, 2, 250_000).encode())
         node.settle()
         answer = node.said[-1]
         assert isinstance(answer, Range)
@@ -410,7 +425,7 @@ class TestServing:
         monkeypatch.setattr(sync, "SERVE_QUEUE_BYTES_MAX", 500)
         node, authors = self.server()
         for author in authors[:WANTS_MAX]:
-            node.hear(1, Want(author.log, 0, 250_000).encode())
+            node.hear(1, Want(author.log, 0, 512, 250_000).encode())
             node.settle()
         assert sum(isinstance(frame, Range) for frame in node.said) == 1
         while node.outgoing[1]:
@@ -420,7 +435,7 @@ class TestServing:
 
     def test_live_events_overtake_a_long_catch_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A pushed event waits for WANTS_MAX ranges at most, however long the log is that is being fetched."""
-        monkeypatch.setattr(sync, "WANT_BYTES_MAX", 2_000)
+        monkeypatch.setattr(fetch, "WANT_BYTES_MAX", 2_000)
         net, a, b = pair()
         author = Author(C)
         a.holds(author.delegate(), *verdicts(author, 500))
@@ -452,21 +467,21 @@ class TestOwnHeadReports:
         assert head is not None
         a.hear(1, Digest(False, a.now_ms, HASH, HASH, HASH).encode())
         assert a.engine.own_head_reports(a.author.log) == {}
-        a.hear(1, Vector(0, False, [entry(a.author.log, *head)]).encode())
+        a.hear(1, Vector(0, False, ALL_SLICES, [entry(a.author.log, *head)]).encode())
         assert a.engine.own_head_reports(a.author.log) == {}
-        a.hear(1, Vector(1, True, []).encode())
+        a.hear(1, Vector(1, True, ALL_SLICES, []).encode())
         assert a.engine.own_head_reports(a.author.log) == {b.author.hotkey.public_key: head}
 
     def test_a_vector_without_the_log_reports_that_the_peer_holds_nothing_of_it(self) -> None:
         _, a, b = pair()
         a.open(1, peer_of(b.author))
-        a.hear(1, Vector(0, True, []).encode())
+        a.hear(1, Vector(0, True, ALL_SLICES, []).encode())
         assert a.engine.own_head_reports(a.author.log) == {b.author.hotkey.public_key: None}
 
     def test_a_head_above_our_own_is_reported_as_the_peer_said_it(self) -> None:
         _, a, b = pair()
         a.open(1, peer_of(b.author))
-        a.hear(1, Vector(0, True, [entry(a.author.log, 9, HASH)]).encode())
+        a.hear(1, Vector(0, True, ALL_SLICES, [entry(a.author.log, 9, HASH)]).encode())
         assert a.engine.own_head_reports(a.author.log) == {b.author.hotkey.public_key: Head(9, HASH)}
 
     def test_an_equal_digest_after_both_moved_on_is_a_new_report(self) -> None:
@@ -477,16 +492,33 @@ class TestOwnHeadReports:
         net.run(4 * DIGEST_INTERVAL_MS)
         assert a.engine.own_head_reports(a.author.log) == {b.author.hotkey.public_key: a.author.head}
 
-    def test_equal_digests_in_a_row_are_taken_once(self) -> None:
+    def test_an_equal_slice_is_a_report_whatever_the_others_are(self) -> None:
         _, a, b = pair()
         a.open(1, peer_of(b.author))
-        state = a.ledger.state
-        equal = Digest(False, a.now_ms, state.vector_digest, state.state_root, state.electorate_digest).encode()
-        a.hear(1, equal)
-        session = a.engine._sessions[1]
-        reported = session.reported
-        a.hear(1, equal)
-        assert session.reported is reported is not None
+        other = (slice_of(a.author.log) + 1) % SLICES
+        slices = list(a.ledger.state.slices)
+        slices[other] = HASH[:16]
+        a.hear(1, Slices(slices).encode())
+        assert a.engine.own_head_reports(a.author.log) == {b.author.hotkey.public_key: a.author.head}
+        assert a.row()["peer_lacks"] is None
+
+    def test_a_vector_of_other_slices_is_no_report(self) -> None:
+        _, a, b = pair()
+        a.open(1, peer_of(b.author))
+        others = scope_of(number for number in range(SLICES) if number != slice_of(a.author.log))
+        a.hear(1, Vector(0, True, others, []).encode())
+        assert a.engine.own_head_reports(a.author.log) == {}
+        a.hear(1, Vector(0, True, scope_of([slice_of(a.author.log)]), []).encode())
+        assert a.engine.own_head_reports(a.author.log) == {b.author.hotkey.public_key: None}
+        assert a.row()["peer_lacks"] == 2
+
+    def test_a_report_says_what_the_peer_held_then_whatever_was_stored_since(self) -> None:
+        net, a, b = pair()
+        net.join(a, b)
+        net.run()
+        head = a.author.head
+        a.holds(a.author.verdict(HASH))
+        assert a.engine.own_head_reports(a.author.log) == {b.author.hotkey.public_key: head}
 
     def test_a_report_ends_with_its_session(self) -> None:
         net, a, b = pair()
@@ -499,7 +531,7 @@ class TestOwnHeadReports:
         _, a, b = pair()
         for session, seq in ((1, 3), (2, 9), (3, 5)):
             a.open(session, peer_of(Author(B, seed=session)))
-            a.hear(session, Vector(0, True, [entry(a.author.log, seq, HASH)]).encode())
+            a.hear(session, Vector(0, True, ALL_SLICES, [entry(a.author.log, seq, HASH)]).encode())
         assert a.engine.own_head_reports(a.author.log) == {b.author.hotkey.public_key: Head(9, HASH)}
 
 
@@ -520,6 +552,6 @@ class TestElectorate:
 def test_vectors_that_pile_up_in_a_slow_network_are_no_crime() -> None:
     node = Node(A)
     node.open(1, peer_of(Author(B)))
-    for _ in range(VECTORS_BURST):
-        node.hear(1, Vector(0, True, [entry(log, *head) for log, head in heads(node)]).encode())
+    for _ in range(VECTORS.burst):
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(log, *head) for log, head in heads(node)]).encode())
     assert not node.closes

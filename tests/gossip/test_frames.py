@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from p2pnodes.gossip import frames
 from p2pnodes.gossip.frames import (
+    ALL_SLICES,
     BATCH_BYTES,
     BOOK_PER_FRAME_MAX,
     EVENTS_PER_FRAME_MAX,
@@ -21,6 +22,7 @@ from p2pnodes.gossip.frames import (
     Mark,
     Proofs,
     Range,
+    Slices,
     Vector,
     Want,
 )
@@ -36,6 +38,7 @@ from p2pnodes.model.events import (
     Head,
     LogId,
 )
+from p2pnodes.store.vector import SLICES, slice_of
 from tests.support import Author
 
 HASH = bytes(range(32))
@@ -48,10 +51,11 @@ EVIDENCE = Evidence(AUTHOR.delegate().header, bytes(64), b"another header", byte
 
 FRAMES = [
     Digest(True, 1_764_000_000_000, HASH, HASH[::-1], bytes(32)),
-    Vector(0, True, []),
+    Vector(0, True, ALL_SLICES, []),
     Vector(
         3,
         False,
+        frames.scope_of([slice_of(LOG), slice_of(OTHER), slice_of(LogId(b"m" * 32, 0))]),
         [
             Entry(LOG, Head(5, HASH), None),
             Entry(OTHER, Head(0, HASH), Mark(1, None)),
@@ -59,7 +63,8 @@ FRAMES = [
             Entry(LogId(b"m" * 32, 1), Head(1, HASH), Mark(None, (2, HASH))),
         ],
     ),
-    Want(LOG, 0, WANT_BYTES_MAX),
+    Want(LOG, 0, EVENTS_PER_FRAME_MAX, WANT_BYTES_MAX),
+    Slices([bytes([number]) * 16 for number in range(SLICES)]),
     Range(LOG, 4, [b"one", b"two"]),
     Range(LOG, 4, []),
     Events([b"e"]),
@@ -72,7 +77,7 @@ MALFORMED: dict[str, codec.Value] = {
     "no array": 1,
     "an empty array": [],
     "kind 0": [0],
-    "an unknown kind": [8, b""],
+    "an unknown kind": [11, b""],
     "a kind that is a text": ["events", [b"e"]],
     "a kind that is a boolean": [True, True, 1, HASH, HASH, HASH],
     "a digest without electorate": [1, True, 1, HASH, HASH],
@@ -81,19 +86,19 @@ MALFORMED: dict[str, codec.Value] = {
     "a negative clock": [1, True, -1, HASH, HASH, HASH],
     "a clock beyond 48 bits": [1, True, 2**47, HASH, HASH, HASH],
     "a short hash": [1, True, 1, HASH[1:], HASH, HASH],
-    "a vector part beyond the last": [2, LOGS_MAX // LOGS_PER_FRAME, True, []],
-    "a vector that is no array": [2, 0, True, None],
-    "a log without mark": [2, 0, True, [[*LOG, [1, HASH]]]],
-    "a head without id": [2, 0, True, [[*LOG, [1], None]]],
-    "a head with a negative seq": [2, 0, True, [[*LOG, [-1, HASH], None]]],
-    "a head at the end of all seqs": [2, 0, True, [[*LOG, [INT_MAX, HASH], None]]],
-    "a log twice": [2, 0, True, [[*LOG, [1, HASH], None], [*LOG, [2, HASH], None]]],
-    "logs in descending order": [2, 0, True, [[*OTHER, [1, HASH], None], [*LOG, [2, HASH], None]]],
-    "a mark of nothing": [2, 0, True, [[*LOG, [1, HASH], [None, None]]]],
-    "a mark of one value": [2, 0, True, [[*LOG, [1, HASH], [3]]]],
-    "a fork at a negative seq": [2, 0, True, [[*LOG, [1, HASH], [-1, None]]]],
-    "a closing of an empty log with an id": [2, 0, True, [[*LOG, [1, HASH], [None, [0, HASH]]]]],
-    "a closing without id": [2, 0, True, [[*LOG, [1, HASH], [None, [2, b""]]]]],
+    "a vector part beyond the last": [2, LOGS_MAX // LOGS_PER_FRAME, True, ALL_SLICES, []],
+    "a vector that is no array": [2, 0, True, ALL_SLICES, None],
+    "a log without mark": [2, 0, True, ALL_SLICES, [[*LOG, [1, HASH]]]],
+    "a head without id": [2, 0, True, ALL_SLICES, [[*LOG, [1], None]]],
+    "a head with a negative seq": [2, 0, True, ALL_SLICES, [[*LOG, [-1, HASH], None]]],
+    "a head at the end of all seqs": [2, 0, True, ALL_SLICES, [[*LOG, [INT_MAX, HASH], None]]],
+    "a log twice": [2, 0, True, ALL_SLICES, [[*LOG, [1, HASH], None], [*LOG, [2, HASH], None]]],
+    "logs in descending order": [2, 0, True, ALL_SLICES, [[*OTHER, [1, HASH], None], [*LOG, [2, HASH], None]]],
+    "a mark of nothing": [2, 0, True, ALL_SLICES, [[*LOG, [1, HASH], [None, None]]]],
+    "a mark of one value": [2, 0, True, ALL_SLICES, [[*LOG, [1, HASH], [3]]]],
+    "a fork at a negative seq": [2, 0, True, ALL_SLICES, [[*LOG, [1, HASH], [-1, None]]]],
+    "a closing of an empty log with an id": [2, 0, True, ALL_SLICES, [[*LOG, [1, HASH], [None, [0, HASH]]]]],
+    "a closing without id": [2, 0, True, ALL_SLICES, [[*LOG, [1, HASH], [None, [2, b""]]]]],
     "no proofs": [6, []],
     "too many proofs": [6, [["close", *LOG, None, HASH, bytes(64)]] * (PROOFS_PER_FRAME_MAX + 1)],
     "a proof of another kind": [6, [["delegate", *LOG, None, HASH, bytes(64)]]],
@@ -105,11 +110,19 @@ MALFORMED: dict[str, codec.Value] = {
     "a log twice in a book": [7, [[*LOG, DELEGATION.to_wire()]] * 2],
     "a book without a delegation": [7, [[*LOG, None]]],
     "a book whose URL is too long": [7, [[*LOG, DELEGATION._replace(url="x" * 257).to_wire()]]],
-    "a log number beyond 32 bits": [3, LOG.node_key, 2**32, 0, 1],
-    "a short node key": [3, LOG.node_key[1:], 7, 0, 1],
-    "a want without credit": [3, *LOG, 0, 0],
-    "a want with too much credit": [3, *LOG, 0, WANT_BYTES_MAX + 1],
-    "a want from a negative seq": [3, *LOG, -1, 1],
+    "a log number beyond 32 bits": [3, LOG.node_key, 2**32, 0, 1, 1],
+    "a short node key": [3, LOG.node_key[1:], 7, 0, 1, 1],
+    "a want without credit": [3, *LOG, 0, 1, 0],
+    "a want with too much credit": [3, *LOG, 0, 1, WANT_BYTES_MAX + 1],
+    "a want from a negative seq": [3, *LOG, -1, 1, 1],
+    "a want of no events": [3, *LOG, 0, 0, 1],
+    "a want of too many events": [3, *LOG, 0, EVENTS_PER_FRAME_MAX + 1, 1],
+    "a vector without a slice": [2, 0, True, bytes(8), []],
+    "a vector with a short scope": [2, 0, True, ALL_SLICES[1:], []],
+    "a log outside of the scope": [2, 0, True, frames.scope_of([slice_of(OTHER)]), [[*LOG, [1, HASH], None]]],
+    "too few slices": [10, [bytes(16)] * (SLICES - 1)],
+    "too many slices": [10, [bytes(16)] * (SLICES + 1)],
+    "a short slice": [10, [bytes(15)] * SLICES],
     "a range with a text for an event": [4, *LOG, 0, ["event"]],
     "a range of too many events": [4, *LOG, 0, [b"e"] * (EVENTS_PER_FRAME_MAX + 1)],
     "no events": [5, []],
@@ -160,7 +173,7 @@ _VALUES = st.recursive(
 
 @given(
     st.binary(max_size=60)
-    | st.builds(lambda kind, rest: codec.pack([kind, *rest]), st.integers(0, 8), st.lists(_VALUES, max_size=5))
+    | st.builds(lambda kind, rest: codec.pack([kind, *rest]), st.integers(0, 11), st.lists(_VALUES, max_size=6))
 )
 def test_any_bytes_are_a_frame_or_malformed(data: bytes) -> None:
     try:
@@ -173,7 +186,7 @@ def test_any_bytes_are_a_frame_or_malformed(data: bytes) -> None:
 def test_the_largest_frames_that_are_sent_stay_within_the_bound() -> None:
     mark = Mark(INT_MAX, (INT_MAX, HASH))
     logs = [Entry(LogId(b"k" * 32, 2**31 + number), Head(INT_MAX - 1, HASH), mark) for number in range(LOGS_PER_FRAME)]
-    assert len(Vector(15, True, logs).encode()) <= 600 * 1024 < FRAME_BYTES_MAX
+    assert len(Vector(15, True, ALL_SLICES, logs).encode()) <= 600 * 1024 < FRAME_BYTES_MAX
     assert len(Range(LOG, INT_MAX - 1, [bytes(WANT_BYTES_MAX), bytes(EVENT_BYTES_MAX)]).encode()) <= FRAME_BYTES_MAX
     header = bytes(HEADER_BYTES_MAX)
     assert len(Proofs([Evidence(header, bytes(64), header, bytes(64))] * PROOFS_PER_FRAME_MAX).encode()) <= 45 * 1024
@@ -183,13 +196,15 @@ def test_the_largest_frames_that_are_sent_stay_within_the_bound() -> None:
 
 def test_a_vector_is_cut_into_parts_that_say_which_is_the_last() -> None:
     logs = [Entry(LogId(b"k" * 32, number), Head(0, HASH), None) for number in range(LOGS_PER_FRAME + 1)]
-    first, second = frames.vector_parts(logs)
+    scope = frames.scope_of([slice_of(logs[0].log)])
+    first, second = frames.vector_parts(scope, logs)
+    assert first.scope == second.scope == scope
     assert (first.part, first.last, len(first.entries)) == (0, False, LOGS_PER_FRAME)
     assert (second.part, second.last, second.entries) == (1, True, logs[-1:])
 
 
 def test_an_empty_vector_is_one_empty_part() -> None:
-    assert list(frames.vector_parts([])) == [Vector(0, True, [])]
+    assert list(frames.vector_parts(ALL_SLICES, [])) == [Vector(0, True, ALL_SLICES, [])]
 
 
 def test_a_batch_of_small_events_is_cut_by_their_number() -> None:

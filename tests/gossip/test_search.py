@@ -6,10 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from p2pnodes.gossip import search, sync
-from p2pnodes.gossip.frames import Digest, Events, Mark, Range, Vector, Want
+from p2pnodes.gossip import fetch, search
+from p2pnodes.gossip.fetch import WANTS_MAX
+from p2pnodes.gossip.frames import ALL_SLICES, Digest, Events, Mark, Range, Vector, Want
+from p2pnodes.gossip.pace import DIGEST_INTERVAL_MS
 from p2pnodes.gossip.search import PAUSE_MS, PROBE_BYTES, PROBES_MAX, SEARCH_MS_MAX, SEARCHES_MAX, Search
-from p2pnodes.gossip.sync import DIGEST_INTERVAL_MS, WANTS_MAX
 from p2pnodes.model.events import Close, Event, Evidence, Head, closing
 from tests.gossip.harness import Net, Node, clone, entry, peer_of
 from tests.support import NETWORK, VALIDATORS, Author, electorate
@@ -140,7 +141,7 @@ class TestBegin:
         assert rival.seq == 4
         node.hear(1, Events([rival.wire]).encode())
         node.settle()
-        assert probes(node) == [Want(author.log, 3, PROBE_BYTES)]
+        assert probes(node) == [Want(author.log, 3, 1, PROBE_BYTES)]
 
     def test_a_pushed_rival_with_the_same_event_before_is_the_proof_itself(self) -> None:
         node, author = self.node()
@@ -155,13 +156,13 @@ class TestBegin:
 
     def test_another_head_at_the_same_seq_is_looked_at(self) -> None:
         node, author = self.node()
-        node.hear(1, Vector(0, True, [entry(author.log, 5, HASH)]).encode())
-        assert probes(node) == [Want(author.log, 5, PROBE_BYTES)]
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(author.log, 5, HASH)]).encode())
+        assert probes(node) == [Want(author.log, 5, 1, PROBE_BYTES)]
 
     def test_a_lower_head_is_no_contradiction(self) -> None:
         node, author = self.node()
-        node.hear(1, Vector(0, True, [entry(author.log, 3, author.events[3].id)]).encode())
-        node.hear(1, Vector(0, True, [entry(author.log, 3, HASH)]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(author.log, 3, author.events[3].id)]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(author.log, 3, HASH)]).encode())
         assert node.said == []
 
     def test_rivals_above_a_fork_that_is_known_begin_none(self) -> None:
@@ -186,7 +187,7 @@ class TestBegin:
         longer = [Author(C, number=100 + number) for number in range(WANTS_MAX)]
         node.open(1, peer_of(Author(B)))
         said = [entry(author.log, 0, HASH) for author in authors + longer]
-        node.hear(1, Vector(0, True, sorted(said)).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, sorted(said)).encode())
         assert len(probes(node)) == SEARCHES_MAX
         assert sum(isinstance(frame, Want) for frame in node.said) == WANTS_MAX
 
@@ -203,7 +204,7 @@ class TestLost:
         return node, author
 
     def claim(self, node: Node, author: Author) -> None:
-        node.hear(1, Vector(0, True, [entry(author.log, 5, HASH)]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(author.log, 5, HASH)]).encode())
 
     def lost(self, node: Node) -> str:
         (noticed,) = node.noticed("fork_not_found")
@@ -233,7 +234,7 @@ class TestLost:
         assert self.lost(node) == "its events follow on neither branch"
 
     def test_one_that_takes_too_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sync, "SILENT_MS_MAX", 10 * SEARCH_MS_MAX)
+        monkeypatch.setattr(fetch, "SILENT_MS_MAX", 10 * SEARCH_MS_MAX)
         node, _ = self.searching()
         for _ in range(SEARCH_MS_MAX // 250 + 1):
             node.tick()
@@ -242,7 +243,7 @@ class TestLost:
     def test_an_answer_that_comes_after_the_search_has_ended_changes_nothing(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sync, "SILENT_MS_MAX", 10 * SEARCH_MS_MAX)
+        monkeypatch.setattr(fetch, "SILENT_MS_MAX", 10 * SEARCH_MS_MAX)
         node, author = self.searching()
         for _ in range(SEARCH_MS_MAX // 250 + 1):
             node.tick()
@@ -268,9 +269,9 @@ class TestLost:
         node.holds(*[author.delegate() for author in authors])
         node.open(1, peer_of(Author(B)))
         for author in authors[:3]:
-            node.hear(1, Vector(0, True, [entry(author.log, 0, HASH)]).encode())
+            node.hear(1, Vector(0, True, ALL_SLICES, [entry(author.log, 0, HASH)]).encode())
             node.hear(1, Range(author.log, 0, []).encode())
-        node.hear(1, Vector(0, True, [entry(author.log, 0, HASH) for author in authors]).encode())
+        node.hear(1, Vector(0, True, ALL_SLICES, [entry(author.log, 0, HASH) for author in authors]).encode())
         assert len(probes(node)) == 3
 
     def test_an_answer_to_a_probe_may_be_one_event_only(self) -> None:
@@ -363,7 +364,7 @@ class TestStore:
         node.hear(1, Range(author.log, 4, [author.events[4].wire]).encode())
         node.settle()
         assert node.noticed("fork_not_found")
-        node.hear(2, Vector(0, True, [entry(author.log, 9, HASH)]).encode())
+        node.hear(2, Vector(0, True, ALL_SLICES, [entry(author.log, 9, HASH)]).encode())
         assert probes(node) == [frame for frame in node.said if isinstance(frame, Want)]
 
     def test_a_search_ends_when_the_fork_is_proved_otherwise(self) -> None:

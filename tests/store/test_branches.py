@@ -37,8 +37,9 @@ from p2pnodes.store.audit import audit
 from p2pnodes.store.changes import Changes
 from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.facts import Facts
-from p2pnodes.store.ledger import FOREIGN_EVENT, OWN_LOG_CLOSED, Ledger, LogState, Outcome, Result, vector_digest
+from p2pnodes.store.ledger import FOREIGN_EVENT, OWN_LOG_CLOSED, Ledger, LogState, Outcome, Result
 from p2pnodes.store.schema import open_writer
+from p2pnodes.store.vector import digest_over, slice_of, vector_digest
 from tests.model.world import World, worlds
 from tests.store.test_equivalence import Replica, histories, live
 from tests.support import (
@@ -491,9 +492,9 @@ class TestFork:
         assert ledger.state.heads == {author.log: author.head}
         assert ledger.state.vector_digest != before
         assert author.head is not None
-        assert ledger.state.vector_digest == codec.digest(
-            codec.pack([[*author.log, *author.head, [None, [7, author.head.id]]]])
-        )
+        packed = codec.pack([[*author.log, *author.head, [None, [7, author.head.id]]]])
+        assert ledger.state.slices[slice_of(author.log)] == codec.digest(packed, 16)
+        assert ledger.state.vector_digest == digest_over(ledger.state.slices)
 
 
 class TestWhatIsAboveACut:

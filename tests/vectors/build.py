@@ -12,7 +12,24 @@ from typing import Any, Final
 from unittest import mock
 
 from p2pnodes.gossip import frames
-from p2pnodes.gossip.frames import Book, Digest, Entry, Events, Mark, Proofs, Range, Vector, Want
+from p2pnodes.gossip.frames import (
+    ALL_SLICES,
+    Book,
+    Digest,
+    Entry,
+    Events,
+    Have,
+    Link,
+    Mark,
+    Mode,
+    News,
+    Proofs,
+    Range,
+    Slices,
+    Vector,
+    Want,
+    log_tag,
+)
 from p2pnodes.model import codec
 from p2pnodes.model.branches import NO_ENDS, Ends, ended_log, ends_by
 from p2pnodes.model.clock import hlc_at
@@ -39,7 +56,7 @@ from p2pnodes.model.network import Network
 from p2pnodes.model.requests import Add, Delete, request_id, seed_of, signing_message, tail_of, task_id_of
 from p2pnodes.model.stateroot import bucket_of, state_root
 from p2pnodes.model.validity import EMPTY, judge
-from p2pnodes.store.ledger import vector_digest
+from p2pnodes.store.vector import slice_of, vector_digest
 from tests.model.reference import Reference
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, hotkey
 
@@ -264,9 +281,13 @@ def _frames() -> list[Case]:
         (frame, _show(list(frame)))
         for frame in (
             Digest(True, NOW_MS, digest(b"vector"), digest(b"root"), digest(b"electorate")),
-            Vector(0, True, entries),
-            Vector(0, True, []),
-            Want(log, 3, 1),
+            Vector(0, True, ALL_SLICES, entries),
+            Vector(0, True, ALL_SLICES, []),
+            Vector(1, True, frames.scope_of([slice_of(log)]), []),
+            Slices([digest(bytes([number]), 16) for number in range(64)]),
+            Want(log, 3, 512, 1),
+            Link(Mode.NEWS),
+            Have([News(log_tag(log), 41, 65_535), News(log_tag(other.log), 0, 0)]),
             Range(log, 0, [event.wire]),
             Range(log, 9, []),
             Events([event.wire]),

@@ -1,0 +1,176 @@
+"""Inbound connections below HTTP: how many there are at once, and how much may come on one before it makes sense.
+
+aiohttp takes every connection that the system lets it, keeps an idle one for ``inbound.IDLE_TIMEOUT_S``, and reads a
+WebSocket's control frames and empty fragments without end. So each connection comes through a ``Door``, which counts
+its bytes, and all doors of a listener make up a ``Crowd``, which is bounded. An address is no identity (a proxy has one
+for all its clients), so nobody is refused: whoever has been quiet the longest makes room, at the address that has most.
+"""
+
+import asyncio
+import resource
+from collections import Counter
+from collections.abc import Callable
+from socket import socket
+from typing import Any, Final
+
+from aiohttp import web
+
+CONNECTIONS_MAX: Final = 2_048
+"""Inbound connections at once, if the system allows as many files; one costs some 5 kB, and 40 kB with a request."""
+
+CONNECTIONS_MIN: Final = 64
+"""As many there may be at once whatever the system says."""
+
+FILES_RESERVED: Final = 768
+"""Files for all else: dialled sessions, miners' hosts, the database, the chain."""
+
+
+def connections_max() -> int:
+    """How many inbound connections this process has room for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return CONNECTIONS_MAX
+    return max(CONNECTIONS_MIN, min(CONNECTIONS_MAX, soft - FILES_RESERVED))
+
+
+class Door(asyncio.Protocol):
+    """One connection, on its way to the protocol that serves it."""
+
+    def __init__(self, server: asyncio.Protocol, crowd: "Crowd") -> None:
+        """Pass everything on to ``server``."""
+        self._server = server
+        self._crowd = crowd
+        self._transport: asyncio.Transport | None = None
+        self._left: int | None = None
+        self._over: Callable[[], object] | None = None
+        self.address = ""
+
+    def allow(self, size_bytes: int | None, over: Callable[[], object] | None = None) -> None:
+        """Bound what may come from now on; it replaces the bound of before.
+
+        Args:
+            size_bytes: Bytes, as they are on the wire; what has come is not counted. None for no bound.
+            over: Called once, when more comes; the connection is cut then.
+        """
+        self._left = size_bytes
+        self._over = over
+
+    def keep(self) -> None:
+        """Take this connection out of the crowd: something else bounds how many of its kind there are."""
+        self._crowd.leave(self)
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; see ``asyncio.Protocol``, and so for the following methods."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        peer: Any = transport.get_extra_info("peername")
+        self.address = self._crowd.whose(str(peer[0])) if isinstance(peer, tuple) else ""
+        self._crowd.enter(self)
+        self._server.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what came, and pass it on."""
+        self._crowd.heard(self)
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                over, self._over = self._over, None
+                self.cut()
+                if over is not None:
+                    over()
+                return
+        self._server.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """Pass it on."""
+        return self._server.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave the crowd, and pass it on."""
+        self._crowd.leave(self)
+        self._server.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Pass it on."""
+        self._server.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on."""
+        self._server.resume_writing()
+
+
+class Crowd:
+    """The connections of one listener that nothing else bounds, the one that was quiet the longest first."""
+
+    def __init__(self, size: int, whose: Callable[[str], str] = str) -> None:
+        """Hold ``size`` connections at most.
+
+        Args:
+            size: How many.
+            whose: To whom a peer's address counts: who has one may have many that are as good.
+        """
+        self.whose = whose
+        self._size = size
+        self._doors: dict[Door, None] = {}
+        self._counts: Counter[str] = Counter()
+        self.cut = 0
+        """Connections that had to make room, since the start."""
+
+    def __len__(self) -> int:
+        return len(self._doors)
+
+    def enter(self, door: Door) -> None:
+        """Take a new connection; when there are too many, one makes room for it."""
+        if len(self._doors) >= self._size:
+            most = max(self._counts.values())
+            quiet = next(door for door in self._doors if self._counts[door.address] == most)
+            self.leave(quiet)
+            self.cut += 1
+            quiet.cut()
+        self._doors[door] = None
+        self._counts[door.address] += 1
+
+    def heard(self, door: Door) -> None:
+        """Note that something came on a connection."""
+        if door in self._doors:
+            del self._doors[door]
+            self._doors[door] = None
+
+    def leave(self, door: Door) -> None:
+        """Forget a connection."""
+        if door in self._doors:
+            del self._doors[door]
+            self._counts[door.address] -= 1
+            if not self._counts[door.address]:
+                del self._counts[door.address]
+
+
+class DoorSite(web.BaseSite):
+    """A listening socket whose connections come through doors."""
+
+    def __init__(
+        self, runner: web.BaseRunner, sock: socket, *, backlog: int, whose: Callable[[str], str] = str
+    ) -> None:
+        """Serve the runner's application on ``sock``; ``start`` begins. Of ``whose`` see ``Crowd``."""
+        super().__init__(runner, backlog=backlog)
+        self._sock = sock
+        self._crowd = Crowd(connections_max(), whose)
+
+    @property
+    def name(self) -> str:
+        """Where it listens."""
+        return str(self._sock.getsockname())
+
+    async def start(self) -> None:
+        """Begin to accept."""
+        await super().start()
+        server = self._runner.server
+        assert server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Door(server(), self._crowd), sock=self._sock, backlog=self._backlog
+        )

@@ -1,0 +1,237 @@
+"""Inbound connections are bounded, by number and by what may come on one; whoever is quiet makes room, nobody else."""
+
+import asyncio
+import resource
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from p2pnodes import connections
+from p2pnodes.connections import CONNECTIONS_MAX, CONNECTIONS_MIN, FILES_RESERVED, Crowd, Door, connections_max
+from p2pnodes.hardening import FILES_MAX
+from p2pnodes.inbound import listen, make_runner, whose
+
+
+class Wire(asyncio.Transport):
+    """A transport that remembers whether it was cut."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__({"peername": (address, 1)})
+        self.is_cut = False
+
+    def abort(self) -> None:
+        self.is_cut = True
+
+
+class Server(asyncio.Protocol):
+    """Remembers what was passed on to it."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.heard.append("made")
+
+    def data_received(self, data: bytes) -> None:
+        self.heard.append(data)
+
+    def eof_received(self) -> bool | None:
+        self.heard.append("eof")
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.heard.append(exc)
+
+    def pause_writing(self) -> None:
+        self.heard.append("pause")
+
+    def resume_writing(self) -> None:
+        self.heard.append("resume")
+
+
+def opened(crowd: Crowd, address: str = "192.0.2.1") -> tuple[Door, Wire]:
+    door, wire = Door(Server(), crowd), Wire(address)
+    door.connection_made(wire)
+    return door, wire
+
+
+class TestDoor:
+    """Everything goes through, and is counted on its way."""
+
+    def test_what_comes_is_passed_on(self) -> None:
+        server = Server()
+        door, lost = Door(server, Crowd(9)), ConnectionError("gone")
+        door.connection_made(Wire("192.0.2.1"))
+        door.data_received(b"a")
+        door.pause_writing()
+        door.resume_writing()
+        assert door.eof_received() is True
+        door.connection_lost(lost)
+        assert server.heard == ["made", b"a", "pause", "resume", "eof", lost]
+
+    def test_more_than_is_allowed_cuts_it_and_is_not_passed_on(self) -> None:
+        over: list[str] = []
+        server, wire = Server(), Wire("192.0.2.1")
+        door = Door(server, Crowd(9))
+        door.connection_made(wire)
+        door.data_received(bytes(100))
+        door.allow(10, lambda: over.append("over"))
+        door.data_received(bytes(10))
+        assert not wire.is_cut
+        door.data_received(b"x")
+        door.data_received(b"y")
+        assert wire.is_cut
+        assert over == ["over"]
+        assert server.heard == ["made", bytes(100), bytes(10)]
+
+    def test_a_later_allowance_replaces_the_one_before(self) -> None:
+        door, wire = opened(Crowd(9))
+        door.allow(10)
+        door.data_received(bytes(10))
+        door.allow(10)
+        door.data_received(bytes(10))
+        door.allow(None)
+        door.data_received(bytes(1_000_000))
+        assert not wire.is_cut
+
+
+class TestCrowd:
+    """When there are too many, the one that was quiet the longest goes, at the address that has most."""
+
+    def test_the_quietest_of_the_most_crowded_address_makes_room(self) -> None:
+        crowd = Crowd(4)
+        _, honest = opened(crowd, "192.0.2.1")
+        first, cut = opened(crowd, "203.0.113.9")
+        quiet, also_cut = opened(crowd, "203.0.113.9")
+        last, kept = opened(crowd, "203.0.113.9")
+        first.data_received(b"x")
+        opened(crowd, "192.0.2.2")
+        assert (honest.is_cut, cut.is_cut, also_cut.is_cut, kept.is_cut) == (False, False, True, False)
+        opened(crowd, "192.0.2.3")
+        assert (honest.is_cut, cut.is_cut, kept.is_cut) == (False, False, True)
+        assert (len(crowd), crowd.cut) == (4, 2)
+        for door in (quiet, last):  # whose end comes a moment later
+            door.connection_lost(None)
+        assert len(crowd) == 4
+
+    def test_all_addresses_of_one_subscriber_count_as_one(self) -> None:
+        crowd = Crowd(4, whose)
+        _, honest = opened(crowd, "2001:db8:1::1")
+        wires = [opened(crowd, f"2001:db8:2::{number:x}")[1] for number in range(1, 9)]
+        assert not honest.is_cut
+        assert [wire.is_cut for wire in wires] == 5 * [True] + 3 * [False]
+        assert whose("::ffff:192.0.2.1") == whose("192.0.2.1") == "192.0.2.1"
+        assert whose("fe80::1%eth0") == whose("fe80::2") == "fe80::/64"
+        assert whose("@/run/agent") == "@/run/agent"
+
+    def test_one_that_something_else_bounds_does_not_count(self) -> None:
+        crowd = Crowd(1)
+        session, wire = opened(crowd)
+        session.keep()
+        opened(crowd)
+        assert not wire.is_cut
+        session.data_received(b"x")
+        session.connection_lost(None)
+        assert len(crowd) == 1
+
+    def test_connections_that_end_leave_nothing(self) -> None:
+        crowd = Crowd(100)
+        for number in range(1_000):
+            opened(crowd, f"192.0.2.{number % 256}")[0].connection_lost(None)
+        assert len(crowd) == 0
+        assert not crowd._counts
+
+
+class TestBound:
+    """How many there may be follows from how many files the process may open."""
+
+    @pytest.mark.parametrize(
+        ("files", "expected"),
+        [
+            (resource.RLIM_INFINITY, CONNECTIONS_MAX),
+            (1_000_000, CONNECTIONS_MAX),
+            (1_024, 1_024 - FILES_RESERVED),
+            (100, CONNECTIONS_MIN),
+        ],
+    )
+    def test_files_are_left_for_all_else(self, files: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+        assert connections_max() == expected
+
+    @pytest.mark.parametrize(
+        ("limits", "expected"),
+        [("(1000, 1200)", "1200 1200"), (f"(1000, {FILES_MAX + 1})", f"{FILES_MAX} {FILES_MAX + 1}")],
+    )
+    def test_a_daemon_allows_itself_more_files_as_far_as_it_may(self, limits: str, expected: str) -> None:
+        script = (
+            "import resource; from p2pnodes.hardening import raise_file_limit\n"
+            f"resource.setrlimit(resource.RLIMIT_NOFILE, {limits}); raise_file_limit()\n"
+            "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+        )
+        if resource.getrlimit(resource.RLIMIT_NOFILE)[1] <= FILES_MAX:
+            pytest.skip("the hard limit is lower here")
+        ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+        assert ended.stdout.split() == expected.split()
+
+    def test_it_never_takes_files_away(self) -> None:
+        script = (
+            "import resource; from p2pnodes.hardening import raise_file_limit\n"
+            "before = resource.getrlimit(resource.RLIMIT_NOFILE); raise_file_limit()\n"
+            "assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= before[0]"
+        )
+        subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@asynccontextmanager
+async def served(handler: Callable[[web.Request], Any]) -> AsyncIterator[tuple[str, int]]:
+    """An application on a free port of loopback."""
+    app = web.Application()
+    app.router.add_get("/", handler)
+    runner = make_runner(app, shutdown_timeout_s=1)
+    await runner.setup()
+    try:
+        host, _, port = (await listen(runner, "127.0.0.1", 0, advice="use another")).rpartition(":")
+        yield host, int(port)
+    finally:
+        await runner.cleanup()
+
+
+class TestListener:
+    """On real sockets."""
+
+    async def test_requests_are_answered_through_the_door(self) -> None:
+        async def handler(request: web.Request) -> web.Response:
+            assert request.transport is not None
+            door = request.transport.get_protocol()
+            assert isinstance(door, Door)
+            return web.Response(text=door.address)
+
+        async with served(handler) as (host, port):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(b"127.0.0.1")
+
+    async def test_idle_connections_make_room_for_new_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(connections, "connections_max", lambda: 5)
+
+        async def handler(_: web.Request) -> web.Response:
+            return web.Response(text="served")
+
+        async with AsyncExitStack() as stack:
+            host, port = await stack.enter_async_context(served(handler))
+            idle = [await asyncio.open_connection(host, port) for _ in range(20)]
+            for _, writer in idle:
+                stack.callback(writer.close)
+            for reader, _ in idle[:15]:
+                assert await asyncio.wait_for(reader.read(), 10) == b""
+            reader, writer = idle[-1]
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert (await asyncio.wait_for(reader.read(), 10)).endswith(b"served")
