@@ -1,19 +1,21 @@
-"""A simulated daemon: what ``daemon.py``, ``database.py`` and the driver do, without asyncio around it."""
+"""A simulated daemon: what ``daemon.py``, ``author.py``, ``database.py`` and the driver do, without asyncio around."""
 
 import math
 import random
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from p2pnodes.carrier import Look, Rest, Rounds, Write
-from p2pnodes.gossip.engine import TICK_MS, Close, Effect, Engine, Notice, Peer, Prove, Read, Send, Store
+from p2pnodes.gossip.bans import Bans
+from p2pnodes.gossip.dials import Dial, Dials
+from p2pnodes.gossip.engine import TICK_MS, Close, Effect, Engine, Member, Notice, Peer, Prove, Read, Send, Store
 from p2pnodes.gossip.ownlog import Step, hear
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX, hlc_at, hlc_ms
-from p2pnodes.model.errors import P2PNodesError
+from p2pnodes.model.errors import P2PNodesError, StoreError
 from p2pnodes.model.events import Delegation, Event, Head, LogId, Payload, closing, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import PROTOCOL_VERSION
@@ -23,11 +25,12 @@ from p2pnodes.store import carrying, checks
 from p2pnodes.store.admission import admit_add, admit_delete
 from p2pnodes.store.carrying import Carried, Cursor
 from p2pnodes.store.database import GROUP_JOBS_MAX
-from p2pnodes.store.ledger import Ledger, Outcome
+from p2pnodes.store.ledger import Ledger, Outcome, Result
 from p2pnodes.store.schema import open_writer
 from p2pnodes.verify.scheduler import PAUSE_MS, QUEUED_CLAIMS_MAX, WALK
 from p2pnodes.verify.turns import OVERDUE
 from p2pnodes.verify.verdicts import begins_ms, record_fault, record_verdict
+from tests.sim.network import End
 from tests.sim.verifiers import Behaviour, honest
 from tests.support import hotkey
 
@@ -49,6 +52,21 @@ METHOD: Final = "simulated"
 SKEW_MS_MAX: Final = 5_000
 DELEGATION_S: Final = 86_400
 
+MEMBERS_MS: Final = 2_000
+"""How often a peer looks who the validators are and where they are, as the daemon does (TARGETS_POLL_S)."""
+
+DIALS_AT_ONCE_MAX: Final = 16
+"""Dials under way (the driver's bound)."""
+
+BOOTSTRAP_SESSIONS: Final = 4
+"""With fewer sessions a peer dials the bootstrap addresses, too."""
+
+PAGES_MAX: Final = 1_073_741_823
+"""SQLite's bound of pages where none is set."""
+
+WRITE_PAUSE_MS: Final = 1_000.0
+"""How long a peer waits before it tries again what the disk did not take."""
+
 Job = Callable[[Ledger], Any]
 Done = Callable[[Any], None]
 
@@ -57,17 +75,46 @@ class CheckFailedError(AssertionError):
     """Something happened that must never happen."""
 
 
+class Speaker(End, Protocol):
+    """An end that can hold a session with a simulated daemon.
+
+    Attributes:
+        honest: Whether nobody may ever have a reason to ban it.
+    """
+
+    honest: bool
+
+    def identity(self) -> Peer:
+        """What the handshake would prove of it."""
+
+
+class Held(NamedTuple):
+    """An open session: with whom, who that was when it opened, and when that was."""
+
+    other: Speaker
+    peer: Peer
+    since_s: float
+
+
 class SimPeer:
     """One validator. Its disk outlives a crash, everything else does not."""
+
+    honest = True
 
     def __init__(self, world: "Simulation", index: int) -> None:
         self.world = world
         self.index = index
         self.name = f"p{index}"
         self.hotkey = hotkey(f"//validator{index}")
-        self.node_key = NodeKey.from_seed(world.rng.randbytes(32))
+        self.rng = random.Random(f"{world.seed} peer {index}")
+        """Of this peer alone, so that what it draws does not change what others draw."""
+        self.node_key = NodeKey.from_seed(self.rng.randbytes(32))
         """Lies in the data directory: a backup or a clone has it, too."""
-        self.skew_ms = world.rng.randint(-SKEW_MS_MAX, SKEW_MS_MAX)
+        self.skew_ms = self.rng.randint(-SKEW_MS_MAX, SKEW_MS_MAX)
+        self.commit_ms = COMMIT_MS
+        self.news_ms = 0.0
+        """How much later than others it learns of electorates."""
+        self.disk_full = False
         self.behaviour: Behaviour = honest
         """What it makes of the claims that it checks."""
         self.check_ms = CHECK_MS
@@ -96,6 +143,12 @@ class SimPeer:
         self._news: frozenset[LogId] = frozenset()
         self._found: dict[LogId, None] = {}
         self._told: set[LogId] = set()
+        self.open: dict[int, Held] = {}
+        self._dials = Dials()
+        self._dialling: dict[int, Dial] = {}
+        self._members_due_ms = 0.0
+        self._fit_for = b""
+        self.bans = Bans()
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -111,7 +164,7 @@ class SimPeer:
         found, kept = state_root(self.ledger.rows()), self.ledger.state.state_root
         if found != kept:
             raise CheckFailedError(f"{self.name} starts with rows that its events do not give (rule 7)")
-        self.engine = Engine(self.world.parameters, self.ledger, random.Random(self.world.rng.getrandbits(64)))
+        self.engine = self._new_engine()
         self._jobs = []
         self._waiting = {}
         self._running = set()
@@ -124,6 +177,11 @@ class SimPeer:
         self._news = frozenset()
         self._found = {}
         self._told = set()
+        self.open = {}
+        self._dials, self._dialling = Dials(), {}
+        self._members_due_ms = 0.0
+        self._fit_for = b""
+        self.bans = Bans()
         self._committing = self._heard = self._opening = False
         self._hearing_since_ms = None
         own = self.ledger.own_log
@@ -134,6 +192,15 @@ class SimPeer:
         self._note(ended=False)
         self._every(TICK_MS, self._turn)
         self._every(SCAN_MS, self._scan)
+
+    def _new_engine(self) -> Engine:
+        return Engine(
+            self.world.parameters,
+            self.ledger,
+            random.Random(self.rng.getrandbits(64)),
+            node_key=self.node_key.public_key,
+            permitted=self._permitted,
+        )
 
     def crash(self) -> None:
         """Lose everything but the disk; a job that was not committed never happened."""
@@ -151,17 +218,38 @@ class SimPeer:
         held = self.ledger.state.logs.get(log)
         return held is not None and held.head.seq >= head.seq
 
-    def save_backup(self) -> None:
-        """Copy the disk, as an operator does."""
+    def copy_disk(self) -> tuple[sqlite3.Connection, NodeKey]:
+        """Copy the disk and the node key on it, as an operator does."""
         copy = open_writer(":memory:")
         self.disk.backup(copy)
-        self.backup = copy, self.node_key
+        return copy, self.node_key
+
+    def save_backup(self) -> None:
+        """Keep a copy of the disk."""
+        self.backup = self.copy_disk()
 
     def restore_backup(self) -> None:
         """Put the copy in the disk's place, while the peer is down; nobody tells the daemon."""
         if self.backup is not None:
-            self.world.trace(self.name, "restore")
-            (self.disk, self.node_key), self.backup = self.backup, None
+            self.restore(*self.backup)
+            self.backup = None
+
+    def restore(self, disk: sqlite3.Connection, node_key: NodeKey) -> None:
+        """Put a copy in the disk's place, while the peer is down."""
+        self.world.trace(self.name, "restore")
+        self.disk.close()
+        self.disk, self.node_key = disk, node_key
+
+    def fill_disk(self) -> None:
+        """Let the disk take no page more than it holds; what SQLite then does is SQLite's own doing."""
+        self.disk_full = True
+        (pages,) = self.disk.execute("PRAGMA page_count").fetchone()
+        self.disk.execute(f"PRAGMA max_page_count = {pages}")
+
+    def empty_disk(self) -> None:
+        """Let the disk take as much as ever."""
+        self.disk_full = False
+        self.disk.execute(f"PRAGMA max_page_count = {PAGES_MAX}")
 
     def clone(self, other: "SimPeer") -> None:
         """Be a second machine with a copy of another one's disk and keys, before the first start."""
@@ -183,7 +271,7 @@ class SimPeer:
             callback()
             self.later(ms, turn)
 
-        self.later(ms * self.world.rng.random(), turn)
+        self.later(ms * self.rng.random(), turn)
 
     # -- the store ---------------------------------------------------------------------------------------------------
 
@@ -192,28 +280,38 @@ class SimPeer:
         self._jobs.append((job, done))
         if not self._committing:
             self._committing = True
-            self.later(self.world.rng.uniform(*COMMIT_MS), self._commit)
+            self.later(self.rng.uniform(*self.commit_ms), self._commit)
 
     def _commit(self) -> None:
         jobs, self._jobs = self._jobs[:GROUP_JOBS_MAX], self._jobs[GROUP_JOBS_MAX:]
-        with self.ledger.transaction():
-            results = [self.ledger.attempt(job) for job, _ in jobs]
+        results = self._run([job for job, _ in jobs])
         self.world.committed(self)
         appended, claims = self.ledger.take_appended(), self.ledger.take_new_claims()
         self._voted.update(self.ledger.take_voted())
         self.ledger.take_changes()  # nobody follows them here
         ended = self.ledger.take_ended()
         # A crash between the fsync and this: durable, but neither answered nor sent.
-        self.later(self.world.rng.uniform(0, 1), lambda: self._committed(appended, claims, ended))
+        self.later(self.rng.uniform(0, 1), lambda: self._committed(appended, claims, ended))
         for (_, done), result in zip(jobs, results, strict=True):
             self.later(1, partial(done, result))
         self._committing = bool(self._jobs)
         if self._jobs:
-            self.later(self.world.rng.uniform(*COMMIT_MS), self._commit)
+            self.later(self.rng.uniform(*self.commit_ms), self._commit)
+
+    def _run(self, jobs: list[Job]) -> list[Any]:
+        """Run jobs in one transaction; where the disk does not take it, each in one of its own, as the daemon does."""
+        try:
+            with self.ledger.transaction():
+                return [self.ledger.attempt(job) for job in jobs]
+        except (sqlite3.OperationalError, StoreError) as error:
+            if len(jobs) == 1:
+                return [StoreError(f"the database cannot write: {error}")]
+            return [result for job in jobs for result in self._run([job])]
 
     def _committed(self, appended: list[Event], claims: list[bytes], ended: list[LogId]) -> None:
         if appended:
             self.acknowledged += appended
+            self.world.acknowledged(self, appended)
             self.do(self.engine.appended(appended, self.now_ms()))
         self._news = frozenset(ended)
         if ended:
@@ -227,16 +325,25 @@ class SimPeer:
     def weigh(self) -> None:
         """Take up the electorate that the chain has now."""
         electorate = self.world.electorate
-        self.write(lambda ledger: ledger.set_electorate(electorate), lambda _: self._note(ended=False))
+
+        def done(result: Any) -> None:
+            if isinstance(result, StoreError):
+                self.later(WRITE_PAUSE_MS, self.weigh)
+            else:
+                self._note(ended=False)
+
+        self.write(lambda ledger: ledger.set_electorate(electorate), done)
 
     def submit(self, request: Add | Delete, uuid: str, done: Done) -> None:
         """A miner's request, as the HTTP interface would hand it on."""
         now_ms = self.now_ms()
-        if isinstance(request, Add):
-            body = parse_body(request.body)
-            self.write(lambda ledger: admit_add(ledger, request, body, None, now_ms), done)
-        else:
-            self.write(lambda ledger: admit_delete(ledger, request, uuid, now_ms), done)
+
+        def admit(ledger: Ledger) -> Any:
+            if isinstance(request, Add):
+                return admit_add(ledger, request, parse_body(request.body), None, now_ms)
+            return admit_delete(ledger, request, uuid, now_ms)
+
+        self.write(lambda ledger: self.world.guard.admitted(self, ledger, request, uuid, admit), done)
 
     def say(self, payload: Callable[[int], Payload], done: Done | None = None) -> None:
         """Write an own event of any kind, without asking whether this peer ought to."""
@@ -245,9 +352,21 @@ class SimPeer:
 
     # -- gossip ------------------------------------------------------------------------------------------------------
 
-    def opened(self, session: int, other: "SimPeer") -> None:
-        """A session is open."""
-        self.do(self.engine.opened(session, other.identity(), self.now_ms()))
+    def opened(self, session: int, other: Speaker) -> None:
+        """A session is open; one that cannot be kept is closed at once, as the handshake would have refused it."""
+        peer = other.identity()
+        dial = self._dialling.pop(other.index, None)
+        if dial is not None:
+            dial.active, dial.error = False, None
+        if self.bans.find(peer.hotkey, self._steady_s()) is not None:
+            self.world.network.close(self, session, "banned")
+            return
+        for number, held in list(self.open.items()):
+            if held.peer.node_key == peer.node_key:  # one session for each node key, the newest
+                self.world.network.close(self, number, "replaced")
+        peer = peer._replace(observer=not self._permitted(peer.hotkey))
+        self.open[session] = Held(other, peer, self._steady_s())
+        self.do(self.engine.opened(session, peer, self.now_ms()))
 
     def identity(self) -> Peer:
         """What the handshake would prove of this peer."""
@@ -256,12 +375,97 @@ class SimPeer:
 
     def closed(self, session: int) -> None:
         """A session has ended."""
-        if self.up:
+        held = self.open.pop(session, None)
+        if self.up and held is not None:
+            for dial in self._dials:
+                if self.world.at(dial.url) is held.other:
+                    dial.ended(self._steady_s() - held.since_s, self._steady_s(), self.rng)
             self.do(self.engine.closed(session, self.now_ms()))
+
+    def dial_failed(self, other: Speaker) -> None:
+        """A dial came to nothing."""
+        dial = self._dialling.pop(other.index, None)
+        if dial is None:
+            return  # of the life before
+        dial.active = False
+        if not self._is_connected(dial):
+            dial.failed("no session", self._steady_s(), self.rng)
+            if dial.hotkey is not None:
+                self.engine.failed(dial.hotkey, self.now_ms())
+
+    def _steady_s(self) -> float:
+        return self.world.clock.now_ms / 1000
+
+    def _permitted(self, hotkey: bytes) -> bool:
+        return self.ledger.weights.electorate.permitted(hotkey)
+
+    def _is_connected(self, dial: Dial) -> bool:
+        other = self.world.at(dial.url)
+        return any(held.other is other for held in self.open.values())
+
+    def _look_for_members(self) -> None:
+        """Say who the validators are, and where; as ``daemon.py`` does."""
+        if self.world.clock.now_ms < self._members_due_ms:
+            return
+        self._members_due_ms = self.world.clock.now_ms + MEMBERS_MS
+        ledger, own = self.ledger, self.hotkey.public_key
+        urls, book = ledger.facts.urls(), self.engine.addresses()
+        latest: dict[bytes, tuple[int, bytes]] = {}
+        for log, held in ledger.state.logs.items():
+            if (found := (held.prefix.hlc, log.node_key)) > latest.get(held.hotkey, (0, b"")) and not held.ends.close:
+                latest[held.hotkey] = found
+        members: dict[bytes, Member] = {}
+        targets: dict[bytes, Sequence[str]] = {}
+        for key in ledger.weights.electorate.stakes:
+            if key == own:
+                continue
+            url = urls.get(key, book.get(key, ""))
+            members[key] = Member(latest[key][1] if key in latest else None, bool(url))
+            if url:
+                targets[key] = [url]
+        self._dials.know(targets, [url for url in self.world.bootstrap if self.world.at(url) is not self])
+        self.do(self.engine.set_members(members, self.now_ms()))
+
+    def _dial_due(self) -> None:
+        """Dial whom the engine wants, each after its pause; as the driver does."""
+        if self.delegation is None:
+            return
+        now_s = self._steady_s()
+        dials: list[Dial] = []
+        for key in self.engine.wanted():
+            if self.bans.find(key, now_s) is not None:
+                self.engine.failed(key, self.now_ms())  # the view has to do without it
+            elif (found := self._dials.next_of(key, now_s)) is not None:
+                dials.append(found)
+        if len(self.open) < BOOTSTRAP_SESSIONS:
+            dials += [dial for dial in self._dials.of(None) if not dial.active and dial.next_s <= now_s]
+        for dial in dials:
+            other = self.world.at(dial.url)
+            if other is None or other.index in self._dialling:
+                continue
+            if len(self._dialling) >= DIALS_AT_ONCE_MAX:
+                return
+            if self._is_connected(dial):
+                continue
+            dial.active = True
+            self._dialling[other.index] = dial
+            self.world.network.dial(self, other)
+
+    def _end_unfit(self) -> None:
+        """End the sessions whose peers are not what they were taken for since the electorate changed."""
+        digest = self.ledger.state.electorate_digest
+        if digest == self._fit_for:
+            return
+        self._fit_for = digest
+        self._members_due_ms = 0.0
+        for session, held in list(self.open.items()):
+            if held.peer.observer is self._permitted(held.peer.hotkey):
+                self.world.network.close(self, session, "it lost its permit, or got one")
 
     def received(self, session: int, frame: bytes) -> None:
         """A frame has arrived."""
         self.do(self.engine.received(session, frame, self.now_ms()))
+        self.world.crimes.took(self, session, frame)
 
     def sent(self, session: int, size: int) -> None:
         """A frame has left."""
@@ -272,31 +476,47 @@ class SimPeer:
         for effect in effects:
             match effect:
                 case Send():
-                    self.world.network.send(self, effect.session, effect.frame)
+                    self.transmit(effect.session, effect.frame)
                 case Store():
                     self._store(effect)
                 case Prove():
                     self._prove(effect)
                 case Read():
-                    self.later(self.world.rng.uniform(*READ_MS), partial(self._read, effect))
+                    self.later(self.rng.uniform(*READ_MS), partial(self._read, effect))
                 case Close():
-                    if effect.ban_s:
-                        raise CheckFailedError(f"{self.name} bans an honest peer: {effect.reason}")
-                    self.world.network.close(self, effect.session, effect.reason)
+                    self._close(effect)
                 case Notice():
                     fields = {key: value for key, value in effect.fields.items() if key not in {"reason", "peer"}}
                     self.world.trace(
                         self.name, effect.event, " ".join(f"{key}={fields[key]}" for key in sorted(fields))
                     )
 
+    def transmit(self, session: int, frame: bytes) -> None:
+        """Send a frame of the engine's."""
+        self.world.network.send(self, session, frame)
+
+    def _close(self, effect: Close) -> None:
+        other, peer, _ = self.open[effect.session]
+        if effect.ban_s:
+            if other.honest:
+                raise CheckFailedError(f"{self.name} bans {other.name}, which is honest: {effect.reason}")
+            self.bans.add(peer.hotkey, effect.reason, effect.ban_s, self._steady_s())
+            self.world.trace(self.name, "bans", f"{other.name}: {effect.reason}")
+        self.world.network.close(self, effect.session, effect.reason)
+
     def _store(self, effect: Store) -> None:
         now_ms = self.now_ms()
 
         def done(outcomes: list[Outcome] | P2PNodesError) -> None:
             answer = None if isinstance(outcomes, P2PNodesError) else outcomes
+            self.world.guard.stored(self, answer or (), now_ms)
             for outcome in answer or ():
                 if outcome.proved:
                     self._found_fork(outcome.event.log)
+                if outcome.result is Result.STORED:
+                    self.world.delivered(self, outcome.event)
+                elif outcome.result is Result.FORK:
+                    self.world.rivalled(self, outcome.event)
             self.do(self.engine.stored(effect.session, answer, self.now_ms()))
 
         self.write(lambda ledger: ledger.receive(effect.events, now_ms), done)
@@ -318,7 +538,10 @@ class SimPeer:
 
     def _turn(self) -> None:
         self.do(self.engine.tick(self.now_ms()))
-        for claim_id in self._voted.intersection(self._waiting):  # now it may be this peer's turn, or nobody's
+        self._look_for_members()
+        self._end_unfit()
+        self._dial_due()
+        for claim_id in sorted(self._voted.intersection(self._waiting)):  # now it may be this peer's turn, or nobody's
             self._look(claim_id)
         self._voted.clear()
         ledger = self.ledger
@@ -333,6 +556,7 @@ class SimPeer:
             self._hear()
         elif self._ahead_by_itself():
             self._leave_bad_events()
+        self.engine.sweep(not self._heard)
         ledger.writes_refused = self._why_no_writes()
         if ledger.writes_refused is None:
             self._tell_forks()
@@ -412,20 +636,21 @@ class SimPeer:
             self.say(lambda _: close, self._revoked)
 
     def _revoked(self, result: Event | P2PNodesError) -> None:
-        if isinstance(result, P2PNodesError):
+        if isinstance(result, P2PNodesError) and not isinstance(result, StoreError):
             raise CheckFailedError(f"{self.name} cannot close a log: {result}")
 
     def forget_key(self) -> None:
         """Lose the node key, as with the disk that it lies on."""
-        self.node_key = NodeKey.from_seed(self.world.rng.randbytes(32))
+        self.node_key = NodeKey.from_seed(self.rng.randbytes(32))
 
-    def enrol(self, age_ms: int) -> None:
+    def enrol(self, age_ms: int) -> LogId:
         """Open a log that is that old, before the first start."""
         now_ms = self.now_ms() - age_ms
         ledger = Ledger(self.disk, self.world.parameters, self.node_key)
         own = self._next_log(ledger, self.node_key, now_ms)
         with ledger.transaction():
             ledger.open_log(own.number, self._delegation(own, None, now_ms), now_ms)
+        return own
 
     @staticmethod
     def _next_log(ledger: Ledger, node_key: NodeKey, now_ms: int) -> LogId:
@@ -435,7 +660,7 @@ class SimPeer:
     def _delegation(self, own: LogId, predecessor: tuple[LogId, Head | None] | None, now_ms: int) -> Delegation:
         now_s = now_ms // 1000
         return delegate(
-            self.hotkey, self.world.parameters.id, own, url=f"http://192.0.2.{self.index + 1}",
+            self.hotkey, self.world.parameters.id, own, url=self.world.url(self.index),
             not_before=now_s - DELEGATION_S, not_after=now_s + DELEGATION_S, predecessor=predecessor,
         )  # fmt: skip
 
@@ -456,7 +681,7 @@ class SimPeer:
             close_own: Close the log before, too, with the last event that counts when the writer comes to it.
         """
         now_ms = self.now_ms()
-        node_key = NodeKey.from_seed(self.world.rng.randbytes(32)) if doubled else self.node_key
+        node_key = NodeKey.from_seed(self.rng.randbytes(32)) if doubled else self.node_key
         own, before = self._next_log(self.ledger, node_key, now_ms), max(self.ledger.own_logs(), default=None)
         self._opening = True
 
@@ -474,13 +699,24 @@ class SimPeer:
 
         def done(result: Delegation | P2PNodesError) -> None:
             self._opening = False
+            if isinstance(result, StoreError):
+                return  # the next turn tries again
             if isinstance(result, P2PNodesError):
                 raise CheckFailedError(f"{self.name} cannot open a log: {result}")
             self.delegation = own, result
             self._heard = True
+            if doubled:
+                self._follow_key()
             self.world.trace(self.name, "new log", f"{own.number - self.world.start_s}: {reason}")
 
         self.write(job, done)
+
+    def _follow_key(self) -> None:
+        """Meet the peers with the new node key, as the daemon does: all sessions end, and a fresh driver begins."""
+        for session in list(self.open):
+            self.world.network.close(self, session, "a new node key")
+        self.engine = self._new_engine()
+        self._members_due_ms = 0.0
 
     def _clock_is_off(self) -> bool:
         offset_ms = self.engine.clock_offset_ms()
@@ -513,7 +749,7 @@ class SimPeer:
         match self.rounds.next(now_ms):
             case Look(cursor):
                 self._carrying = True
-                self.later(self.world.rng.uniform(*READ_MS), partial(self._look_through, cursor))
+                self.later(self.rng.uniform(*READ_MS), partial(self._look_through, cursor))
             case Write(keys):
                 self._carrying = True
                 self.write(lambda ledger: carrying.carry(ledger, keys, own, self.now_ms()), self._carried)
@@ -598,7 +834,7 @@ class SimPeer:
             self._remind(claim_id, begin_ms)
         else:
             self._running.add(claim_id)
-            self.later(self.world.rng.uniform(*self.check_ms), partial(self._checked, claim_id))
+            self.later(self.rng.uniform(*self.check_ms), partial(self._checked, claim_id))
 
     def _ring(self, claim_id: bytes, moment_ms: int) -> None:
         if self._waiting.get(claim_id) == moment_ms:

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, Final
 
 from p2pnodes.model.clock import hlc_at
-from p2pnodes.model.events import VERIFIED, Event, Head, LogId, Payload, Verdict, delegate
+from p2pnodes.model.events import VERIFIED, LogId, Payload, Verdict
 from p2pnodes.model.keys import NodeKey
+from tests.sim.pen import Pen
 from tests.support import hotkey
 
 if TYPE_CHECKING:
@@ -22,18 +23,11 @@ class Rogue:
         self._stage = stage
         self.hotkey = hotkey(f"//validator{index}")
         self.name = f"r{index}"
-        self._node_key = NodeKey.from_seed(stage.rng.randbytes(32))
-        self._log = LogId(self._node_key.public_key, 0)
-        self._events: list[Event] = []
-        self._hlc = hlc_at(int(stage.clock.now_ms) - age_ms)
+        self._pen = Pen(NodeKey.from_seed(stage.rng.randbytes(32)), stage.parameters.id, 0)
+        self._pen.hlc = hlc_at(int(stage.clock.now_ms) - age_ms)
         stage.untrusted.add(self.hotkey.public_key)
-        now_s = stage.now_s
-        self.write(
-            delegate(
-                self.hotkey, stage.parameters.id, self._log, url="", not_before=now_s - WINDOW_S,
-                not_after=now_s + WINDOW_S,
-            )
-        )  # fmt: skip
+        self._pen.delegate(self.hotkey, stage.now_s - WINDOW_S, stage.now_s + WINDOW_S)
+        self._give()
 
     @property
     def now_hlc(self) -> int:
@@ -43,7 +37,7 @@ class Rogue:
     @property
     def last_hlc(self) -> int:
         """Of the last event."""
-        return self._hlc
+        return self._pen.hlc
 
     def write(self, payload: Payload, hlc: int | None = None, *, through: int | None = None) -> None:
         """Append an event and give the log to a peer.
@@ -53,37 +47,30 @@ class Rogue:
             hlc: Its timestamp; else the lowest that is above the one before it.
             through: Validator whose daemon gets it, else one that is drawn.
         """
-        self._hlc = self._hlc + 1 if hlc is None else hlc
-        last = self._events[-1] if self._events else None
-        head = Head(last.seq, last.id) if last else None
-        event = Event.create(
-            self._node_key,
-            self._stage.parameters.id,
-            log_number=self._log.number,
-            seq=head.seq + 1 if head else 0,
-            previous=head.id if head else b"",
-            hlc=self._hlc,
-            payload=payload,
-        )
-        self._events.append(event)
-        events = list(self._events)
+        self._pen.write(payload, hlc)
+        self._give(through)
+
+    def _give(self, through: int | None = None) -> None:
+        events = list(self._pen.events)
         peer = self._stage.rng.choice(self._stage.up) if through is None else self._stage.peer(through)
-        self._stage.trace(self.name, "writes", f"{event.kind} through {peer.name}")
+        self._stage.trace(self.name, "writes", f"{events[-1].kind} through {peer.name}")
         peer.write(lambda ledger: ledger.receive(events, peer.now_ms()), lambda _: None)
 
     @property
     def log(self) -> LogId:
         """Its log."""
-        return self._log
+        return self._pen.log
 
     @property
     def last_seq(self) -> int:
         """Of the branch that it writes now."""
-        return self._events[-1].seq
+        return self._pen.last_seq
 
     def rewind(self, seq: int) -> None:
-        """Go back to an event: what is written next begins a second branch there."""
-        self._events = self._events[: seq + 1]
+        """Go back to an event: what is written next begins a second branch there, and lies above all timestamps."""
+        hlc = self._pen.hlc
+        self._pen = self._pen.branch(seq + 1)
+        self._pen.hlc = hlc
 
     def vote(self, claim_id: bytes, finding: str = VERIFIED, *, since: int = 0, hlc: int | None = None) -> None:
         """Append a verdict; a verified one says that it began at ``since``."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from p2pnodes.model.electorate import Electorate, Pin
-from p2pnodes.model.errors import P2PNodesError
+from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import VERIFIED
 from p2pnodes.model.inventory import Chute, Row, TaskStatus
 from p2pnodes.model.keys import Hotkey
@@ -20,6 +20,7 @@ from p2pnodes.store.admission import ConflictError
 from p2pnodes.store.facts import StoredClaim
 from tests.sim import outcome
 from tests.sim.check import agree
+from tests.sim.network import Rule
 from tests.sim.peer import CheckFailedError, SimPeer
 from tests.sim.simulation import SLOT_MS, Simulation
 from tests.sim.verifiers import NOT_THERE
@@ -38,7 +39,11 @@ OLD_MS: Final = 2 * TTL_S * 1000
 """Age of the validators where W counts also those who have not voted (design.md, "Tally of a claim")."""
 
 FAULT_SHARE: Final = 0.3
-"""Share of the seeds whose links lose frames; as many have links with spikes."""
+"""Share of the seeds whose connections lose segments; as many have some with spikes."""
+
+STRIKE_SHARE: Final = 0.01
+SPIKE_MS: Final = (500.0, 3_000.0)
+"""How many segments, or frames, are hit, and how long a spike is."""
 
 SLOW_MS: Final = (4_000.0, 12_000.0)
 SLOW_SHARE: Final = 0.15
@@ -46,6 +51,9 @@ SLOW_SHARE: Final = 0.15
 
 STEP_MS: Final = 500
 """How often a condition is looked at."""
+
+TRIES_MAX: Final = 30
+"""How often a miner repeats a request that is answered 503, a second after the answer."""
 
 READY_MS_MAX: Final = 60_000
 SETTLED_MS_MAX: Final = 300_000
@@ -131,7 +139,8 @@ class Stage(Simulation):
                         peer.enrol(OLD_MS)
                     peer.start()
         self.trace("net", "stage", f"stakes {list(stakes)}, {'old' if old else 'young'}, {sorted(self.faults)}")
-        self.connect()
+        for fault in sorted(self.faults):
+            self.network.impose(Rule(fault, STRIKE_SHARE, random.Random(f"{self.seed} {fault}"), delay_ms=SPIKE_MS))
         self.resume()
 
         def ready() -> bool:
@@ -145,9 +154,6 @@ class Stage(Simulation):
         self.forking.add(original.hotkey.public_key)
         peer = SimPeer(self, twin)
         peer.clone(original)
-        for other in self.peers:
-            if other is not original:  # their handshake fails: both have one node key
-                self.network.keep(peer, other)
         self.peers.append(peer)
         peer.start()
         return peer
@@ -213,16 +219,20 @@ class Stage(Simulation):
         return posted
 
     def delete(self, miner: str, uuid: str, at: int) -> None:
-        """Let a miner delete a GPU; the signature is bound to it or not. Waits for the 200."""
+        """Let a miner delete a GPU; the signature is bound to it or not. Waits for the 200, tries again after a 503."""
         purpose = self.rng.choice((PURPOSE_DELETE, bound_purpose(uuid)))
         nonce_s = self.now_s
         request: Delete = sign_delete(hotkey(miner), nonce_s, purpose)
         answers: list[Any] = []
-        self.trace(f"p{at}", "delete", f"{miner} {uuid}")
-        self.peer(at).submit(request, uuid, answers.append)
-        self.until(lambda: bool(answers), 5_000, "an answer")
-        if answers[0] is not None:
-            raise CheckFailedError(f"{miner}'s deletion of {uuid} is refused: {answers[0]!r}")
+        for tries in range(1, TRIES_MAX + 1):
+            self.trace(f"p{at}", "delete", f"{miner} {uuid}")
+            self.peer(at).submit(request, uuid, answers.append)
+            self.until(lambda tries=tries: len(answers) == tries, 5_000, "an answer")  # type: ignore[misc]
+            if not isinstance(answers[-1], WritesRefusedError):
+                break
+            self.run(1)
+        if answers[-1] is not None:
+            raise CheckFailedError(f"{miner}'s deletion of {uuid} is refused: {answers[-1]!r}")
         self.deleted.append((miner, uuid, nonce_s))
 
     def part(self, *sides: Collection[int]) -> None:
@@ -355,6 +365,7 @@ class Stage(Simulation):
         Raises:
             CheckFailedError: It does.
         """
+        super().committed(peer)
         for uuid, (claim_id, status, names) in self.steady.items():
             if peer.name not in names:
                 continue

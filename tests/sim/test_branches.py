@@ -10,7 +10,7 @@ from tests.sim.bounds import open_door
 from tests.sim.check import agree
 from tests.sim.rogue import Rogue
 from tests.sim.signatures import seeded_signatures
-from tests.sim.stage import Stage
+from tests.sim.stage import NEWS_MS, Stage
 
 JOINED_MS_MAX = 15_000
 """Until two sides agree: new sessions take up to some seconds, the search itself little more than its round trips."""
@@ -54,7 +54,7 @@ def test_sides_that_were_given_different_branches_agree_in_seconds(seed: int) ->
                 assert peer.ledger.state.ends[rogue.log].fork == shared + 1
                 assert peer.ledger.state.heads[rogue.log].seq == shared
             stage.run(20)
-            assert agree(stage.up)
+            stage.until(lambda: agree(stage.up), NEWS_MS, "they agree still, once all know of the latest electorate")
     finally:
         stage.close()
 

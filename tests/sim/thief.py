@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from p2pnodes.model.clock import hlc_at
 from p2pnodes.model.events import Event
+from tests.sim.pen import Pen
 from tests.sim.rogue import Rogue
 
 if TYPE_CHECKING:
@@ -24,11 +25,9 @@ class Thief(Rogue):
         self._stage = stage
         self.hotkey = owner.hotkey
         self.name = f"t{index}"
-        self._node_key = owner.node_key
-        self._log = own
-        wires = owner.ledger.read(own, 0, 1 << 30)
-        self._events = [Event.decode(wire) for wire in wires[: None if after is None else after + 1]]
-        self._hlc = max(self._events[-1].hlc, hlc_at(int(stage.clock.now_ms)))
+        wires = owner.ledger.read(own, 0, 1 << 30)[: None if after is None else after + 1]
+        self._pen = Pen(owner.node_key, stage.parameters.id, own.number, [Event.decode(wire) for wire in wires])
+        self._pen.hlc = max(self._pen.hlc, hlc_at(int(stage.clock.now_ms)))
         stage.forking.add(self.hotkey.public_key)
 
     @property

@@ -1,5 +1,6 @@
 """Miners that register, fight for, delete and register again a few GPUs, at any peer, and repeat themselves."""
 
+import random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 GPUS: Final = tuple(f"gpu-{number:02}" for number in range(32))
 ANYTHING: Final = tuple((miner, uuid) for miner in MINERS for uuid in GPUS)
 PAUSE_MS: Final = (50.0, 1_500.0)
+SHARED_BY: Final = 12
+"""With more peers than this the pauses are longer by as much: every peer takes in all that others take in."""
+
 BURST: Final = 12
 BURST_SHARE: Final = 0.04
 """Now and then as many requests come in one moment, so that events share commits and frames."""
@@ -30,11 +34,15 @@ class Acknowledged(NamedTuple):
         id: The claim's id, which may be that of an earlier request with the same body; or the delete's request id.
         uuid: The GPU of a delete, empty for a claim.
         label: For people.
+        miner: Public key of who sent it.
+        nonce: Of the request.
     """
 
     id: bytes
     uuid: str
     label: str
+    miner: bytes
+    nonce: int
 
 
 class Workload:
@@ -42,6 +50,7 @@ class Workload:
 
     def __init__(self, world: "World") -> None:
         self._world = world
+        self._rng = random.Random(f"{world.seed} workload")
         self._ended = False
         self._posted: list[tuple[Add | Delete, str, str]] = []
         self._registered: list[tuple[str, str]] = []
@@ -49,7 +58,8 @@ class Workload:
 
     def start(self) -> None:
         """Post now and then until ``end``."""
-        self._world.clock.after(self._world.rng.uniform(*PAUSE_MS), self._act)
+        pause_ms = self._rng.uniform(*PAUSE_MS) * max(1.0, len(self._world.peers) / SHARED_BY)
+        self._world.clock.after(pause_ms, self._act)
 
     def end(self) -> None:
         """Post nothing new; what waits for an answer goes on."""
@@ -58,12 +68,12 @@ class Workload:
     def _act(self) -> None:
         if self._ended:
             return
-        for _ in range(BURST if self._world.rng.random() < BURST_SHARE else 1):
+        for _ in range(BURST if self._rng.random() < BURST_SHARE else 1):
             self._request()
         self.start()
 
     def _request(self) -> None:
-        rng = self._world.rng
+        rng = self._rng
         kind = rng.choices(("add", "delete", "again"), (5, 3, 1))[0]
         if kind == "again" and self._posted:
             self._post(*rng.choice(self._posted), rng.randrange(len(self._world.peers)), retries=0)
@@ -76,10 +86,10 @@ class Workload:
                 self._post(request, uuid, label, first + 1, retries=0)
 
     def _nonce_s(self) -> int:
-        return int(self._world.clock.now_ms) // 1000 + self._world.rng.randint(-NONCE_OFF_S, NONCE_OFF_S)
+        return int(self._world.clock.now_ms) // 1000 + self._rng.randint(-NONCE_OFF_S, NONCE_OFF_S)
 
     def _add(self) -> tuple[Add, str, str]:
-        rng = self._world.rng
+        rng = self._rng
         miner, nonce_s = rng.choice(MINERS), self._nonce_s()
         uuids = rng.sample(GPUS, rng.choice((1, 1, 2, 4)))
         request = sign_add(hotkey(miner), nonce_s, body(uuids))
@@ -87,7 +97,7 @@ class Workload:
         return request, "", f"{miner} adds {' '.join(uuids)} at {nonce_s - self._world.start_s}"
 
     def _delete(self) -> tuple[Delete, str, str]:
-        rng = self._world.rng
+        rng = self._rng
         nonce_s = self._nonce_s()
         # Mostly what the miner has registered; now and then what it has not.
         miner, uuid = rng.choice(self._registered or ANYTHING) if rng.random() < 0.9 else rng.choice(ANYTHING)
@@ -114,7 +124,8 @@ class Workload:
                 return
             world.trace(peer.name, "accepts", label)
             found = result.claim_id if isinstance(result, StoredClaim) else request_id(world.parameters.id, request)
-            self.acknowledged.append(Acknowledged(found, uuid, label))
+            if peer.honest:  # what a liar says binds nobody
+                self.acknowledged.append(Acknowledged(found, uuid, label, request.hotkey, int(request.nonce)))
 
         def again() -> None:
             nonlocal answered

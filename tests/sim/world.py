@@ -1,31 +1,111 @@
 """One run: peers, network, miners, faults and the electorate, from one seed."""
 
-from collections.abc import Collection
-from contextlib import nullcontext
-from typing import Final
+import random
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Final, NamedTuple
 
+from p2pnodes.model import codec
 from p2pnodes.model.electorate import Electorate
+from p2pnodes.model.events import Event, LogId
+from p2pnodes.store.ledger import OWN_LOG, Ledger
+from p2pnodes.store.schema import open_writer
 from tests.sim.bounds import open_door, tight_bounds
-from tests.sim.check import agree, check
-from tests.sim.faults import FAULTS, Faults
+from tests.sim.check import Deliveries, agree, check, within_bounds
+from tests.sim.faults import KINDS, Fault, plan
+from tests.sim.liar import Liar
+from tests.sim.memo import memoised
 from tests.sim.peer import SimPeer
 from tests.sim.signatures import seeded_signatures
 from tests.sim.simulation import Simulation, SimulationError
 from tests.sim.workload import Workload
 from tests.support import BLOCK, NETWORK, electorate
 
-PEERS_MAX: Final = 16
+FAULTS: Final[tuple[str, ...]] = tuple(KINDS)
+"""Names of all kinds of faults."""
+
+PEERS_MAX: Final = 256
 EPOCH_MS: Final = 20_000
 """Time between two electorates; the real one is 20 minutes, faults need to meet many."""
 
 NEWS_MS: Final = 6_000.0
 """A peer learns of a new electorate within this time."""
 
-HEALED_MS_MAX: Final = 180_000
+START_WITHIN_MS: Final = 2_000.0
+"""The peers start within this time."""
+
+SAMPLE_MS: Final = 1_000
+"""How often queues are measured and deliveries looked at."""
+
+HEALED_MS_MAX: Final = 240_000
 """How long a healed network may take to come to rest."""
 
 REST_MS: Final = 12_000
-"""How long nothing may change, and no check be due, before the network counts as at rest."""
+"""How long nothing may change before the network counts as at rest, if no check is due then."""
+
+STAKE: Final = 1_000_000
+STEEPNESS: Final = (0.0, 0.5, 1.0)
+"""Stakes fall with the validators' ranks by one of these powers: alike, or few who have most, as on chain."""
+
+CROWD: Final = 32
+"""With more peers than this the stakes are always steep, else a thousand verdicts decided each claim; and all are
+enrolled at the start."""
+
+ENROLLED_MS: Final = 3_600_000
+"""How long ago the validators of a crowd were enrolled."""
+
+LIARS_SHARE: Final = 6
+"""One peer in so many lies, if any shall; never so many that they hold LIARS_STAKE_MAX of the stake."""
+
+LIARS_STAKE_MAX: Final = 0.25
+PEERS_WITH_LIARS_MIN: Final = 4
+
+
+class Spec(NamedTuple):
+    """What a run is made from: equal ones are equal runs, byte for byte.
+
+    Attributes:
+        seed: Everything that is drawn follows from it.
+        peers: 2 to PEERS_MAX.
+        minutes: Virtual time before the network heals.
+        faults: Some of FAULTS.
+        tight: Whether under the small limits of ``bounds``.
+        only: Numbers of the faults that strike, as places in the list that is drawn; None: all.
+    """
+
+    seed: int
+    peers: int = 4
+    minutes: float = 1.0
+    faults: tuple[str, ...] = FAULTS
+    tight: bool = False
+    only: tuple[int, ...] | None = None
+
+    @property
+    def command(self) -> str:
+        """What repeats the run."""
+        faults = "all" if set(self.faults) == set(FAULTS) else ",".join(sorted(self.faults)) or "none"
+        command = f"python -m tests.sim --peers {self.peers} --seed {self.seed} --minutes {self.minutes:g}"
+        command += f" --faults {faults}{' --tight' if self.tight else ''}"
+        if self.only is not None:
+            command += f" --only {','.join(map(str, self.only)) or 'none'}"
+        return command
+
+
+class Incident(NamedTuple):
+    """A fault that struck.
+
+    Attributes:
+        kind: Of the fault.
+        from_ms: When it began, in the clock's time.
+        until_ms: When it was over; infinite while it lasts.
+        ends: Whom it touched; None: everybody.
+    """
+
+    kind: str
+    from_ms: float
+    until_ms: float
+    ends: frozenset[int] | None
 
 
 class World(Simulation):
@@ -39,35 +119,86 @@ class World(Simulation):
         minutes: float = 1.0,
         faults: Collection[str] = FAULTS,
         tight: bool = False,
+        only: Collection[int] | None = None,
         echo: bool = False,
     ) -> None:
-        """Prepare a run.
-
-        Args:
-            seed: Everything that is drawn follows from it.
-            peers: 2 to PEERS_MAX.
-            minutes: Virtual time before the network heals.
-            faults: Some of FAULTS.
-            tight: Under the small limits of ``bounds``.
-            echo: Print the log as it grows.
-        """
+        """Prepare a run; for the arguments see ``Spec``. With ``echo`` the log is printed as it grows."""
         if not 2 <= peers <= PEERS_MAX:
             raise ValueError(f"{peers} peers: expected 2 to {PEERS_MAX}")
         super().__init__(seed, parameters=NETWORK, faults=faults, echo=echo)
-        self.truth.everybody = True
-        self.minutes = minutes
-        self.tight = tight
-        self._validators = [f"//validator{index}" for index in range(peers)]
-        self._without_permit: str | None = None
-        self._epochs = 0
-        self.electorate = self._next_electorate(None)
-        self.peers = [SimPeer(self, index) for index in range(peers)]
-        self.workload = Workload(self)
-        self._weather = Faults(self, self.faults)
-        self.replay = (
-            f"python -m tests.sim --peers {peers} --seed {seed} --minutes {minutes:g} "
-            f"--faults {','.join(sorted(self.faults)) or 'none'}{' --tight' if tight else ''}"
+        self.spec = Spec(
+            seed, peers, minutes, tuple(sorted(self.faults)), tight, None if only is None else tuple(sorted(only))
         )
+        self.minutes = minutes
+        self.truth.everybody = True
+        drawn = random.Random(f"{seed} world")
+        self.stakes = _stakes(peers, drawn)
+        self.without_permit: set[int] = set()
+        """Validators that lose their permit with the next electorate."""
+        self._epochs = 0
+        before = self._next_electorate(None, int(self.clock.now_ms) - EPOCH_MS)
+        self.electorate = self._next_electorate(before, int(self.clock.now_ms))
+        liars = self._draw_liars(drawn)
+        self.peers = [Liar(self, index) if index in liars else SimPeer(self, index) for index in range(peers)]
+        if peers > CROWD:
+            self._enrol_all()
+        self.workload = Workload(self)
+        self.plan = plan(self.faults, str(seed), minutes)
+        """Every fault that is drawn, also those that ``only`` leaves out."""
+        self.incidents: list[Incident] = []
+        self.restored_ms = 0.0
+        """When the last peer went back to a backup."""
+        self._undo: dict[int, Callable[[], None]] = {}
+        self.deliveries = Deliveries(self)
+        self.replay = self.spec.command
+
+    @classmethod
+    def of(cls, spec: Spec, *, echo: bool = False) -> "World":
+        """The world of a spec."""
+        return cls(
+            spec.seed,
+            peers=spec.peers,
+            minutes=spec.minutes,
+            faults=spec.faults,
+            tight=spec.tight,
+            only=spec.only,
+            echo=echo,
+        )
+
+    def _draw_liars(self, rng: random.Random) -> set[int]:
+        count = len(self.stakes)
+        if count < PEERS_WITH_LIARS_MIN or not any(KINDS[kind].byzantine for kind in self.faults):
+            return set()
+        liars: set[int] = set()
+        for index in rng.sample(range(count), count):
+            held = sum(self.stakes[liar] for liar in {*liars, index})
+            if len(liars) < max(1, count // LIARS_SHARE) and held <= LIARS_STAKE_MAX * sum(self.stakes):
+                liars.add(index)
+        return liars
+
+    def _enrol_all(self) -> None:
+        """Let everybody be enrolled already, and hold all delegations: how a crowd meets is a long story of its own."""
+        disk = open_writer(":memory:")
+        ledger = Ledger(disk, self.parameters)
+        with ledger.transaction():
+            ledger.set_electorate(self.electorate)
+        own: list[LogId] = []
+        for peer in self.peers:
+            own.append(peer.enrol(ENROLLED_MS))
+            wires = [wire for (wire,) in peer.disk.execute("SELECT wire FROM events ORDER BY seq")]
+            with ledger.transaction():
+                ledger.receive([Event.decode(wire) for wire in wires], int(self.clock.now_ms))
+        for peer, log in zip(self.peers, own, strict=True):
+            disk.backup(peer.disk)
+            copy = Ledger(peer.disk, self.parameters, peer.node_key)
+            with copy.transaction():
+                copy._set_meta(OWN_LOG, codec.pack([*log]))
+        disk.close()
+
+    @property
+    def honest(self) -> list[SimPeer]:
+        """The peers that do not lie."""
+        return [peer for peer in self.peers if peer.honest]
 
     def run(self) -> str:
         """Run to the end and check what must hold.
@@ -79,33 +210,96 @@ class World(Simulation):
             SimulationError: Whatever went wrong.
         """
         try:
-            with seeded_signatures(self.seed), open_door(), tight_bounds() if self.tight else nullcontext():
+            with ExitStack() as stack:
+                stack.enter_context(seeded_signatures(self.seed))
+                stack.enter_context(memoised())
+                stack.enter_context(open_door())
+                if self.spec.tight:
+                    stack.enter_context(tight_bounds())
                 self._run()
         except Exception as error:
-            log = "\n".join(self.trace.lines)
-            raise SimulationError(f"{log}\n\nseed {self.seed}: {error!r}\nreplay: {self.replay}") from error
+            raise SimulationError(self._report(error)) from error
         return self.trace.digest
+
+    def _report(self, error: Exception) -> str:
+        log = "\n".join(self.trace.lines)
+        return f"{log}\n\nseed {self.seed}: {error!r}\nreplay: {self.replay}"
 
     def _run(self) -> None:
         for peer in self.peers:
-            peer.start()
-        self.connect()
+            self.clock.after(peer.rng.uniform(0, START_WITHIN_MS), peer.start)
         self.workload.start()
-        self._weather.start()
+        for number, fault in enumerate(self.plan):
+            if self.spec.only is None or number in self.spec.only:
+                self.clock.after(fault.at_ms, partial(self._strike, number, fault))
         self.clock.after(EPOCH_MS, self._epoch)
+        self.clock.after(SAMPLE_MS, self._sample)
         self.clock.run_for(self.minutes * 60_000)
-        self.trace("net", "heal")
-        self.workload.end()
-        self._without_permit = None
-        self._weather.heal()
-        if "permit" in self.faults:  # who lost its permit gets it back, in this epoch and in the one of grace
-            self._epoch(last=True)
-            self._epoch(last=True)
+        self._heal()
         self._rest()
         check(self)
         for row in self.peers[0].ledger.rows():
             owner = row.miner.hex()[:8]
             self.trace("all", "row", f"{row.uuid} {owner} {row.status} {row.created_hlc} {row.verified_since}")
+
+    # -- faults ------------------------------------------------------------------------------------------------------
+
+    def _strike(self, number: int, fault: Fault) -> None:
+        struck = KINDS[fault.kind].strike(self, fault, random.Random(fault.seed))
+        if struck is None:
+            self.trace("net", "fault", f"{number} {fault.kind} finds nobody")
+            return
+        self.trace("net", "fault", f"{number} {fault.kind} for {fault.lasts_ms / 1000:.1f} s: {struck.text}")
+        self.touched(fault.kind, struck.ends, fault.lasts_ms)
+        if struck.undo is not None:
+            self._undo[number] = struck.undo
+            self.clock.after(fault.lasts_ms, partial(self._end_fault, number, fault))
+
+    def _end_fault(self, number: int, fault: Fault) -> None:
+        undo = self._undo.pop(number, None)
+        if undo is not None:
+            self.trace("net", "over", f"{number} {fault.kind}")
+            undo()
+
+    def touched(self, kind: str, ends: frozenset[int] | None, lasts_ms: float) -> None:
+        """Note that a fault harms some ends, from now on for so long; None: everybody."""
+        self.incidents.append(Incident(kind, self.clock.now_ms, self.clock.now_ms + lasts_ms, ends))
+
+    def stop(self, peer: SimPeer, *, silent: bool) -> None:
+        """Let a peer crash; with ``silent`` its host goes, too, and nobody is told."""
+        peer.crash()
+        self.network.crashed(peer, silent=silent)
+
+    def start(self, peer: SimPeer) -> None:
+        """Start a peer that is down."""
+        if not peer.up:
+            peer.start()
+
+    def majority_holds(self, peer: SimPeer) -> bool:
+        """Whether the others that hold a peer's own log up to its head have more than half of their stake."""
+        own = peer.ledger.own_log
+        if own is None:
+            return False
+        head = peer.ledger.state.logs[own].head
+        others = [other for other in self.honest if other is not peer]
+        held = sum(self.stakes[other.index] for other in others if other.holds(own, head))
+        return 2 * held > sum(self.stakes) - self.stakes[peer.index]
+
+    def _heal(self) -> None:
+        """No new faults; those that last end, and who is down comes back at once."""
+        self.trace("net", "heal")
+        self.workload.end()
+        for number in sorted(self._undo):
+            self._end_fault(number, self.plan[number])
+        self.network.heal()
+        self.touched("heal", None, 0)
+        for peer in self.peers:
+            self.start(peer)
+        if self.without_permit or "permit" in self.faults:
+            # who lost its permit gets it back, in this epoch and in the one of grace
+            self.without_permit.clear()
+            self._epoch(last=True)
+            self._epoch(last=True)
 
     def _rest(self) -> None:
         """Wait until all agree and nothing changes any more."""
@@ -114,35 +308,59 @@ class World(Simulation):
         events = -1
         while unchanged_ms < REST_MS:
             if self.clock.now_ms > deadline_ms:
-                heads = {peer.name: peer.ledger.state.events for peer in self.peers}
+                heads = {peer.name: peer.ledger.state.events for peer in self.honest}
                 raise AssertionError(f"not at rest {HEALED_MS_MAX / 1000:g} s after healing; events: {heads}")
             self.clock.run_for(1_000)
-            before, events = events, max(peer.ledger.state.events for peer in self.peers)
-            busy = any(peer.checking or peer.carrying for peer in self.peers)
-            still = agree(self.peers) and events == before and not busy
-            unchanged_ms = unchanged_ms + 1_000 if still else 0
-        self.trace("net", "at rest", f"{events} events, {self.peers[0].ledger.state.nodes} nodes")
+            before, events = events, max(peer.ledger.state.events for peer in self.honest)
+            unchanged_ms = unchanged_ms + 1_000 if agree(self.honest) and events == before else 0
+            if unchanged_ms >= REST_MS and any(peer.carrying or peer.checking for peer in self.honest):
+                unchanged_ms = REST_MS // 2
+        self.trace("net", "at rest", f"{events} events, {self.honest[0].ledger.state.nodes} nodes")
+
+    # -- what is watched ---------------------------------------------------------------------------------------------
+
+    def acknowledged(self, peer: SimPeer, events: Sequence[Event]) -> None:
+        """Expect everywhere what an honest peer has acknowledged."""
+        self.deliveries.acknowledged(peer, events)
+
+    def delivered(self, peer: SimPeer, event: Event) -> None:
+        """Take note that it has arrived."""
+        self.deliveries.delivered(peer, event)
+
+    def _sample(self) -> None:
+        for peer in self.honest:
+            if peer.up:
+                within_bounds(peer)
+        self.deliveries.look()
+        self.clock.after(SAMPLE_MS, self._sample)
 
     # -- the chain ---------------------------------------------------------------------------------------------------
 
-    def _next_electorate(self, previous: Electorate | None) -> Electorate:
-        stakes = {uri: 100 for uri in self._validators if uri != self._without_permit}
+    def _next_electorate(self, previous: Electorate | None, time_ms: int) -> Electorate:
+        stakes = {
+            f"//validator{index}": stake for index, stake in enumerate(self.stakes) if index not in self.without_permit
+        }
         block = BLOCK + 100 * self._epochs
         self._epochs += 1
-        return electorate(block, int(self.clock.now_ms), stakes=stakes, previous=previous)
+        return electorate(block, time_ms, stakes=stakes, previous=previous)
 
     def _epoch(self, *, last: bool = False) -> None:
         """Move the chain on; every peer hears of it a little later."""
-        if "permit" in self.faults and not last and self._epochs % 2 == 0:
-            self._without_permit = self.rng.choice((None, self.rng.choice(self._validators)))
-        self.electorate = self._next_electorate(self.electorate)
-        self.trace("net", "electorate", f"block {self.electorate.block}, no permit: {self._without_permit}")
+        self.electorate = self._next_electorate(self.electorate, int(self.clock.now_ms))
+        missing = " ".join(f"p{index}" for index in sorted(self.without_permit)) or "nobody"
+        self.trace("net", "electorate", f"block {self.electorate.block}, no permit: {missing}")
         for peer in self.peers:
-            peer.later(self.rng.uniform(0, NEWS_MS), peer.weigh)
+            peer.later(peer.news_ms + peer.rng.uniform(0, NEWS_MS), peer.weigh)
         if not last:
             self.clock.after(EPOCH_MS, self._next_epoch)
 
     def _next_epoch(self) -> None:
-        if self.network.healed:
-            return
-        self._epoch()
+        if not self.network.healed:
+            self._epoch()
+
+
+def _stakes(count: int, rng: random.Random) -> list[int]:
+    """The validators' stakes, by index: they fall with ranks that are drawn."""
+    steepness = STEEPNESS[-1] if count > CROWD else rng.choice(STEEPNESS)
+    ranks = rng.sample(range(count), count)
+    return [int(STAKE / (1 + rank) ** steepness) for rank in ranks]

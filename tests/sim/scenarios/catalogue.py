@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.sim.bounds import open_door
-from tests.sim.scenarios import chutes, contest, keys, liars, permits, renewal, voters
+from tests.sim.scenarios import chutes, clocks, contest, early, keys, liars, permits, renewal, voters
 from tests.sim.signatures import seeded_signatures
 from tests.sim.simulation import SimulationError
 from tests.sim.stage import Stage
@@ -42,6 +42,8 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         keys.key_is_rotated,
         keys.key_is_stolen,
         keys.clock_jumped_ahead,
+        clocks.clock_is_off,
+        early.registration_ahead_of_the_chain,
     )
 }
 

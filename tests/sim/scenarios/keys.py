@@ -20,7 +20,7 @@ from tests.sim.scenarios.cast import (
     anywhere,
     verified_everywhere,
 )
-from tests.sim.stage import Posted, Stage
+from tests.sim.stage import TRIES_MAX, Posted, Stage
 from tests.sim.thief import Thief
 
 THIRD: Final = "gpu-2"
@@ -42,7 +42,7 @@ def _writes(stage: Stage, peer: SimPeer) -> None:
 
 def _insist(stage: Stage, posted: Posted, at: int) -> None:
     """Post to a peer, again and again while it takes no writes for now."""
-    for _ in range(30):
+    for _ in range(TRIES_MAX):
         tries = len(posted.answers)
         stage.repost(posted, at)
         stage.until(lambda tries=tries: len(posted.answers) > tries, 5_000, "an answer")  # type: ignore[misc]

@@ -1,0 +1,131 @@
+"""What must hold at every moment of a run, and not only at rest: looked at where it happens.
+
+- Rows are a function of the set: whoever held the same events under the same electorate, whenever that was, had the
+  same rows (rule 1); and they are what f makes of these events (rule 7).
+- A retry is free: who holds a request that counts answers it with what it recorded, and writes nothing (rule 2).
+- Nobody stores an event that lies further ahead of its clock than is allowed (rule 6), or that its log did not sign.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from p2pnodes.model import inventory
+from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, hlc_ms
+from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
+from p2pnodes.model.requests import Add, Delete, request_id
+from p2pnodes.model.stateroot import state_root
+from p2pnodes.store.facts import StoredClaim
+from p2pnodes.store.ledger import Ledger, Outcome, Result
+from tests.sim.peer import CheckFailedError, SimPeer
+
+COMMITS_PER_LOOK: Final = 128
+"""Commits of all peers from one look at all rows to the next: it costs as much as dozens of commits."""
+
+EVENT_BYTES: Final = 4_096
+"""Size of what miners and validators say one by one; a ``carry`` may be larger."""
+
+
+class Guard:
+    """Sees what the peers of one run do."""
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        self._roots: dict[tuple[bytes, bytes], tuple[str, bytes]] = {}
+        self._commits = 0
+        self.event_bytes = EVENT_BYTES
+        """The size of the largest event that anybody sent, at least EVENT_BYTES."""
+
+    def committed(self, peer: SimPeer) -> None:
+        """Look at what a peer's commit left.
+
+        Raises:
+            CheckFailedError: Rows are no function of the events that it holds.
+        """
+        if not peer.honest:
+            return
+        state = peer.ledger.state
+        held = state.electorate_digest, state.vector_digest
+        name, root = self._roots.setdefault(held, (peer.name, state.state_root))
+        if root != state.state_root:
+            raise CheckFailedError(f"{peer.name} has other rows than {name} had with the same events (rule 1)")
+        self._commits += 1
+        if self._commits % COMMITS_PER_LOOK == 0 and state_root(peer.ledger.rows()) != root:
+            raise CheckFailedError(f"{peer.name} keeps rows that f does not give (rule 7)")
+
+    @staticmethod
+    def admitted(
+        peer: SimPeer, ledger: Ledger, request: Add | Delete, uuid: str, admit: Callable[[Ledger], Any]
+    ) -> Any:
+        """Let a peer decide about a miner's request, inside its transaction.
+
+        Args:
+            peer: Who.
+            ledger: Its ledger.
+            request: The request.
+            uuid: The GPU of a deletion.
+            admit: What it does.
+
+        Raises:
+            CheckFailedError: It holds this very request, and refuses it, takes it for another one, or writes.
+            P2PNodesError: It refuses.
+        """
+        found = request_id(ledger.network.id, request)
+        if not peer.honest or not _counts(ledger, request, found, uuid):
+            return admit(ledger)
+        before = _last_position(ledger)
+        try:
+            result = admit(ledger)
+        except WritesRefusedError:
+            raise
+        except P2PNodesError as error:
+            raise CheckFailedError(f"{peer.name} refuses a request that it holds (rule 2): {error!r}") from error
+        if isinstance(result, StoredClaim) and result.claim_id != found:
+            raise CheckFailedError(f"{peer.name} answers a request that it holds with another claim (rule 2)")
+        if _last_position(ledger) != before:
+            raise CheckFailedError(f"{peer.name} writes for a request that it holds (rule 2)")
+        return result
+
+    def stored(self, peer: SimPeer, outcomes: Iterable[Outcome], now_ms: int) -> None:
+        """Look at what a peer made of the events that it was sent.
+
+        Args:
+            peer: Who.
+            outcomes: Of each event.
+            now_ms: Its clock when they came.
+
+        Raises:
+            CheckFailedError: It stored one from the future, or one that nobody signed.
+        """
+        for event, result, *_ in outcomes:
+            self.event_bytes = max(self.event_bytes, len(event.wire))
+            if result is Result.STORED and not event.signed():
+                raise CheckFailedError(f"{peer.name} stores an event that nobody signed: seq {event.seq} {event.kind}")
+            ahead_ms = hlc_ms(event.hlc) - now_ms
+            if result is Result.STORED and ahead_ms > SKEW_AHEAD_MS_MAX:
+                raise CheckFailedError(f"{peer.name} stores an event that lies {ahead_ms} ms ahead of it (rule 6)")
+
+
+def as_on_disk(peer: SimPeer) -> None:
+    """Require that a peer knows what its disk holds, and no more: that is what a restart, or a kill, would leave.
+
+    Raises:
+        CheckFailedError: It does not.
+    """
+    known, found = peer.ledger.state, Ledger(peer.disk, peer.world.parameters, peer.node_key).state
+    for name in ("heads", "ends", "state_root", "electorate_digest", "vector_digest", "events", "nodes", "own"):
+        if getattr(known, name) != getattr(found, name):
+            raise CheckFailedError(f"{peer.name} knows other {name} than its disk holds (rule 7)")
+
+
+def _counts(ledger: Ledger, request: Add | Delete, found: bytes, uuid: str) -> bool:
+    """Whether a ledger holds a request, and it counts there: its authors may have lost their permits, or forked."""
+    if isinstance(request, Delete):
+        return uuid in ledger.uuids_deleted_by(found)
+    key = ledger.facts.claim_key(found)
+    claim = None if key is None else ledger.facts.claim(key)
+    return claim is not None and inventory.counts(claim, ledger.weights.electorate)
+
+
+def _last_position(ledger: Ledger) -> int:
+    (position,) = ledger.facts.connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()
+    return int(position)
