@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from p2pnodes.model.requests import Add, request_id, sign_add, signing_message, 
 from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
+from tests.bench import catchup, gossip, loopback
 from tests.bench.chain import chain
 from tests.bench.load import answered, drive, post
 from tests.bench.measure import Ratio, compare, progress
@@ -224,11 +225,21 @@ SUITES: Final[dict[str, Callable[[Path], Iterator[Ratio]]]] = {
 }
 """By name, in the order in which they run."""
 
+PROGRAMS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
+    "catchup": catchup.main,
+    "gossip": gossip.main,
+    "loopback": loopback.main,
+}
+"""Benchmarks with options and tables of their own; each is run alone and takes the rest of the command line."""
+
 
 def main() -> int:
     """Run the benchmarks; 0 when every ratio is reached."""
+    if len(sys.argv) > 1 and sys.argv[1] in PROGRAMS:
+        return PROGRAMS[sys.argv[1]](sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)} (all)")
+    known = f"{', '.join(SUITES)} (all); alone, with options of its own: {', '.join(PROGRAMS)}"
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=known)
     parser.add_argument("--json", action="store_true", help="print one JSON object for each result")
     parser.add_argument("--claims", type=int, default=CLAIMS_TALLIED, help="claims that tally counts (%(default)s)")
     parser.add_argument(

@@ -1,5 +1,6 @@
 """A load generator that costs less than what it measures: raw requests over a few kept connections, one thread."""
 
+import math
 import selectors
 import socket
 import time
@@ -16,10 +17,17 @@ _READ_BYTES: Final = 1 << 20
 
 
 class Load(NamedTuple):
-    """What came of a run: requests answered per second, and how often each status was answered."""
+    """What came of a run.
+
+    Attributes:
+        per_second: Requests answered.
+        statuses: How often each status was answered.
+        moments: When each request was sent, or with a pace, when it was due: CLOCK_MONOTONIC, nanoseconds.
+    """
 
     per_second: float
     statuses: Counter[int]
+    moments: list[int]
 
 
 class _Connection:
@@ -73,32 +81,44 @@ def answered(load: Load, status: int) -> float:
     return load.per_second
 
 
-def drive(ports: Sequence[int], requests: Iterable[bytes], connections: int) -> Load:
+def drive(
+    ports: Sequence[int], requests: Iterable[bytes], connections: int, *, requests_per_s: float = math.inf
+) -> Load:
     """Send raw HTTP/1.1 requests to 127.0.0.1 over some connections, each the next one when its answer is whole.
 
-    Connections are spread over ``ports``; a fast one of them is sent more.
+    Connections are spread over ``ports``; a fast one of them is sent more. With a pace, request ``n`` is due ``n``
+    paces after the begin, and sent then or when a connection is next free.
     """
     waiting = deque(requests)
     total = len(waiting)
     statuses: Counter[int] = Counter()
     selector = selectors.DefaultSelector()
     opened = [_Connection(port) for port in islice(cycle(ports), min(connections, total))]
-    begin = time.perf_counter()
     for connection in opened:
         selector.register(connection.socket, selectors.EVENT_READ, connection)
-        connection.send(waiting.popleft())
+    free = deque(opened)
+    moments: list[int] = []
+    begin_ns = time.monotonic_ns()
     while sum(statuses.values()) < total:
-        ready = selector.select(ANSWER_S_MAX)
-        if not ready:
+        pause_s = ANSWER_S_MAX
+        while waiting and free:
+            due_ns = begin_ns + int(len(moments) / requests_per_s * 1e9)
+            now_ns = time.monotonic_ns()
+            if due_ns > now_ns:
+                pause_s = min(pause_s, (due_ns - now_ns) / 1e9)
+                break
+            moments.append(now_ns if requests_per_s == math.inf else due_ns)
+            free.popleft().send(waiting.popleft())
+        ready = selector.select(pause_s)
+        if not ready and pause_s == ANSWER_S_MAX:
             raise TimeoutError(f"no answer within {ANSWER_S_MAX:g} s")
         for key, _ in ready:
             connection = key.data
             if connection.receive():
                 statuses[connection.status] += 1
-                if waiting:
-                    connection.send(waiting.popleft())
-    seconds = time.perf_counter() - begin
+                free.append(connection)
+    seconds = (time.monotonic_ns() - begin_ns) / 1e9
     selector.close()
     for connection in opened:
         connection.socket.close()
-    return Load(total / seconds, statuses)
+    return Load(total / seconds, statuses, moments)

@@ -100,6 +100,14 @@ class TestTheFormatHasFewTypes:
             with pytest.raises(MalformedError):
                 unpack(nested(depth))
 
+    def test_what_strangers_send_has_a_bound_of_arrays_and_of_values_in_one(self) -> None:
+        assert unpack(pack([[1, 2, 3], []]), arrays_max=3) == [[1, 2, 3], []]
+        over: list[Value] = [[[]] * 3, [1, 2, 3, 4], [[[[]]]], [[[], []], [1]]]
+        for many in over:
+            with pytest.raises(MalformedError):
+                unpack(pack(many), arrays_max=3)
+            assert unpack(pack(many)) == many
+
     @pytest.mark.parametrize("data", [b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff"])
     def test_a_length_that_lies_costs_nothing(self, data: bytes) -> None:
         with pytest.raises(MalformedError):
