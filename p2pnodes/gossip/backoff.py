@@ -17,6 +17,7 @@ class _Pause(NamedTuple):
     until_ms: int
     step_ms: int
     refused: bool
+    ahead: bool = False
 
 
 class Backoffs:
@@ -51,7 +52,7 @@ class Backoffs:
 
     def defer(self, log: LogId, time_ms: int, pause_ms: int) -> None:
         """Pause a log whose clock runs ahead, until it has been caught up with; at most BACKOFF_MS_MAX."""
-        self._set(log, _Pause(time_ms + min(pause_ms, BACKOFF_MS_MAX), BACKOFF_MS // 2, refused=False))
+        self._set(log, _Pause(time_ms + min(pause_ms, BACKOFF_MS_MAX), BACKOFF_MS // 2, refused=False, ahead=True))
 
     def clear(self, log: LogId) -> None:
         """Forget the pause of a log that goes on."""
@@ -60,6 +61,10 @@ class Backoffs:
     def electorate_changed(self) -> None:
         """Forget what was refused: who holds a permit may be another question now."""
         self._pauses = {log: pause for log, pause in self._pauses.items() if not pause.refused}
+
+    def clock_stepped(self) -> None:
+        """Forget whose clocks ran ahead: ours was set, and may have been what was wrong."""
+        self._pauses = {log: pause for log, pause in self._pauses.items() if not pause.ahead}
 
     def __len__(self) -> int:
         return len(self._pauses)

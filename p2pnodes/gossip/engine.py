@@ -501,6 +501,7 @@ class Engine:
         state = self._store.state
         if self._time.stepped:  # nobody's clock is known well any more
             self._time.stepped = False
+            self._backoffs.clock_stepped()
             for session in self._sessions.values():
                 session.digest_due = True
         if state.electorate_digest != self._electorate:

@@ -6,7 +6,7 @@ its log below all of them.
 
 import pytest
 
-from p2pnodes.gossip.frames import Digest, decode
+from p2pnodes.gossip.frames import Digest, Events, Want, decode
 from p2pnodes.gossip.timeline import SET_BACK_MS, STEP_MS_MAX
 from tests.gossip.harness import Node, peer_of
 from tests.support import VALIDATORS, Author
@@ -43,6 +43,22 @@ def test_time_that_passes_changes_nothing() -> None:
     for _ in range(200):
         node.tick()
     assert node.engine.clock_offset_ms() == 0
+
+
+def test_what_was_ahead_of_a_wrong_clock_is_taken_as_soon_as_that_is_set() -> None:
+    """Else a daemon whose clock was minutes behind for a moment would lack new events for minutes after it."""
+    author = Author(B)
+    first = author.delegate()
+    node = heard()
+    node.holds(first)
+    node.tick(-400_000)
+    late = [author.verdict(bytes([number] * 32)) for number in range(2)]
+    node.hear(1, Events([late[0].wire]).encode())
+    node.settle()
+    assert node.head(author.log) == 0
+    node.tick(400_000)
+    node.hear(1, Events([late[1].wire]).encode())
+    assert any(isinstance(frame, Want) and frame.first_seq == 1 for frame in node.said)
 
 
 def asked(node: Node) -> set[int]:
