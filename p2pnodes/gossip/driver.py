@@ -319,8 +319,7 @@ class Driver:
         known = {
             hotkey: Member(node_key, dialable=bool(self._dials.of(hotkey))) for hotkey, node_key in members.items()
         }
-        own = self._delegation()
-        self._engine.hide(own is not None and not own[1].url)
+        self._engine.hide(self._is_hidden())
         self._perform(self._engine.set_members(known, self._clock()))
         self._dial_due()
 
@@ -837,6 +836,11 @@ class Driver:
         """Who this daemon is now; None while it does not talk to anybody."""
         found = self._delegation()
         return None if found is None or self._client is None else Identity(self._node_key, *found)
+
+    def _is_hidden(self) -> bool:
+        """Whether this daemon is a validator's that nobody can dial; an observer need not be heard."""
+        found = self._delegation()
+        return found is not None and not found[1].url and self._electorate().permitted(found[1].hotkey)
 
     def _policy(self, hotkey: bytes | None) -> Policy:
         return Policy(

@@ -217,7 +217,7 @@ class Fetch:
         # What waits for the range that is wanted must not keep its session from bringing it.
         has = lent if is_next else lent + self._gaps.bytes_of(session.id)
         share = max(WANT_BYTES_MIN, (self._gaps.room_bytes + has) // SHARES) - has
-        room = self._gaps.room_bytes if is_next else self._gaps.room_ahead_bytes
+        room = self._gaps.room_bytes if is_next else self._gaps.room_ahead_bytes - self._intake.kept_bytes
         most = min(WANT_BYTES_MAX, count * EVENT_BYTES_MAX)
         size_bytes = min(most, room, share)
         return size_bytes if size_bytes >= min(most, WANT_BYTES_MIN) else 0

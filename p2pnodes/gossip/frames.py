@@ -47,6 +47,9 @@ LOGS_MAX: Final = 65_536
 LOGS_PER_FRAME: Final = 4_096
 """Logs in one part of a vector, 600 KiB at most."""
 
+VECTOR_BYTES_MAX: Final = 9 << 20
+"""All parts of the largest vector together. That of 256 validators with a log each has 36 KiB at most."""
+
 SCOPE_BYTES: Final = SLICES // 8
 """Length of the bitmap that says which slices a vector lists."""
 

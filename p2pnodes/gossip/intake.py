@@ -201,6 +201,11 @@ class Intake:
             and self._gaps.pushed_by(session.id) + size <= GAP_SHARE_BYTES_MAX
         )
 
+    @property
+    def kept_bytes(self) -> int:
+        """What ranges leave for pushed events that have to wait, less what these have: the share of one session."""
+        return max(0, GAP_SHARE_BYTES_MAX - self._gaps.pushed_bytes)
+
     def _is_live(self, session: Session, event: Event, state: State) -> bool:
         """Whether an event that could be next is taken in as it was pushed; else it is fetched, when there is time."""
         held = state.logs.get(event.log)

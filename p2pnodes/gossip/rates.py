@@ -46,12 +46,12 @@ that all grow at once, four times a second."""
 DIGESTS: Final = Rate("digests", 512, 16)
 """In trouble one is sent at each tick (four a second), and as many answers."""
 
-SLICES: Final = Rate("slices", 32, 1)
-"""None is sent sooner than a second after the last."""
+SLICES: Final = Rate("slices", 32, 2)
+"""None is sent sooner than a second after the last; twice that, since a receiver that stands still counts less time."""
 
-VECTORS: Final = Rate("parts of vectors", 32, 1)
+VECTORS: Final = Rate("parts of vectors", 32, 2)
 """A network that stood still delivers what piled up, but reading vectors must not become all that we do. We send none
-sooner than one a second: peers that take in a stream of events always differ a little."""
+sooner than one a second, see SLICES: peers that take in a stream of events always differ a little."""
 
 PROOFS: Final = Rate("frames of proofs", 512, 16)
 """Four frames answer a vector, and one tells of each commit by which a log ended."""

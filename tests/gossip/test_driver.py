@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from p2pnodes.gossip import dials, driver, engine, fetch, frames, lobby, pace
 from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES
 from p2pnodes.gossip.frames import FRAME_BYTES_MAX, Digest, Events
-from p2pnodes.gossip.handshake import HandshakeError, RefusedByPeerError
+from p2pnodes.gossip.handshake import HandshakeError, Peer, RefusedByPeerError
 from p2pnodes.model import codec
 from p2pnodes.model.branches import rivalry
 from p2pnodes.model.codec import DIGEST_BYTES
@@ -635,8 +635,8 @@ class TestHostilePeers:
     ) -> None:
         first, second = honest
 
-        def crowded(node_key: bytes) -> None:
-            assert node_key == second.node_key
+        def crowded(peer: Peer) -> None:
+            assert peer.node_key == second.node_key
             raise HandshakeError("others were faster")
 
         monkeypatch.setattr(first.driver, "_require_room", crowded)

@@ -12,9 +12,11 @@ import pytest
 from p2pnodes.gossip import dials, driver, engine, pace, timeline, view
 from p2pnodes.gossip.channel import HEARTBEAT
 from p2pnodes.gossip.dials import DIALS
+from p2pnodes.gossip.handshake import RefusedByPeerError
 from p2pnodes.gossip.rates import Allowance, Rate
+from p2pnodes.model.events import delegate
 from tests.gossip.daemons import Node, stranger, until
-from tests.support import VALIDATORS, Author, electorate
+from tests.support import NETWORK, NOW_S, VALIDATORS, Author, electorate
 
 MANY = tuple(f"//validator{number}" for number in range(7))
 """More than a small view has places for."""
@@ -27,14 +29,21 @@ DEAD = "http://127.0.0.1:1"
 
 
 @pytest.fixture
-async def pair(tmp_path: Path) -> AsyncIterator[tuple[Node, Node]]:
-    """Two daemons with a session between them."""
+async def apart(tmp_path: Path) -> AsyncIterator[tuple[Node, Node]]:
+    """Two daemons that know nobody."""
     first, second = Node(tmp_path, VALIDATORS[0]), Node(tmp_path, VALIDATORS[1])
     await asyncio.gather(first.start(), second.start())
-    first.dial(second)
-    await until(lambda: first.session_with(second) and second.session_with(first))
     yield first, second
     await asyncio.gather(first.stop(), second.stop())
+
+
+@pytest.fixture
+async def pair(apart: tuple[Node, Node]) -> tuple[Node, Node]:
+    """Two daemons with a session between them."""
+    first, second = apart
+    first.dial(second)
+    await until(lambda: first.session_with(second) and second.session_with(first))
+    return first, second
 
 
 @pytest.fixture
@@ -121,6 +130,68 @@ class TestActiveView:
         async with stranger(first, MALICE) as guest:
             await guest.shake()
             await until(lambda: "visit" in {row["link"] for row in first.sessions})
+
+
+class TestRoom:
+    """Visits keep nobody out, and those who cannot be dialled stay."""
+
+    @pytest.mark.parametrize("dials", ["we", "they"])
+    async def test_with_all_places_taken_a_visit_gives_way_to_a_validator(
+        self, apart: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch, dials: str
+    ) -> None:
+        monkeypatch.setattr(driver, "SESSIONS_MAX", 2)
+        first, second = apart
+        first.know({})  # so that nobody else is a member
+        async with stranger(first, MALICE) as older, stranger(first, Author(VALIDATORS[2], seed=1)) as newer:
+            await older.shake()
+            await newer.shake()
+            await until(lambda: len(first.sessions) == 2)
+            if dials == "we":
+                first.dial(second)
+            else:
+                second.dial(first)
+            assert await older.closed() == driver.GAVE_WAY
+            await until(lambda: first.session_with(second))
+            assert len(first.driver._links) == 2
+            assert first.driver.status()["bans"] == []
+
+    async def test_none_gives_way_to_an_observer(
+        self, apart: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(driver, "SESSIONS_MAX", 2)
+        first, _ = apart
+        monkeypatch.setattr(first.driver, "_observers", True)
+        first.know({})
+        async with AsyncExitStack() as stack:
+            for author in (MALICE, Author(VALIDATORS[2], seed=1)):
+                await (await stack.enter_async_context(stranger(first, author))).shake()
+            guest = await stack.enter_async_context(stranger(first, Author("//Observer")))
+            with pytest.raises(RefusedByPeerError, match="there are 2 sessions already"):
+                await guest.shake()
+            assert len(first.sessions) == 2
+
+    async def test_a_validator_without_an_address_has_a_session_with_everybody(self, crowd: list[Node]) -> None:
+        node = crowd[0]
+        others = {other.hotkey: [other.url] for other in crowd[1:]}
+        known = {other.hotkey: other.node_key for other in crowd[1:]}
+        assert not node.driver._is_hidden()
+        node.delegation = (
+            node.author.log,
+            delegate(
+                node.author.hotkey, NETWORK.id, node.author.log, url="", not_before=NOW_S - 60, not_after=NOW_S + 86_400
+            ),
+        )
+        node.driver.set_targets(others, [], known)
+        await until(lambda: {row["hotkey"] for row in node.sessions} == {o.author.hotkey.address for o in crowd[1:]})
+        assert len(links(node)) < len(crowd) - 1
+
+    async def test_an_observer_without_an_address_has_not(self, tmp_path: Path) -> None:
+        node = Node(tmp_path, "//Observer")
+        node.delegation = node.author.log, node.author.delegation()._replace(url="")
+        await node.start()
+        hidden = node.driver._is_hidden()
+        await node.stop()
+        assert not hidden
 
 
 class TestDialling:

@@ -5,8 +5,23 @@ import pytest
 from p2pnodes.gossip import engine as engine_module
 from p2pnodes.gossip.backoff import BACKOFF_MS, BACKOFF_MS_MAX, Backoffs
 from p2pnodes.gossip.effects import NOTICES_BURST, QUEUE_BYTES_MAX
-from p2pnodes.gossip.engine import QUEUE_BYTES_DRAINED, STORE_RETRY_MS
-from p2pnodes.gossip.frames import ALL_SLICES, Digest, Events, Range, Vector, Want
+from p2pnodes.gossip.engine import (
+    BEHIND_MS_MAX,
+    BEHIND_OVER,
+    QUEUE_BYTES_DRAINED,
+    STORE_RETRY_MS,
+    TICK_MS,
+    Close,
+)
+from p2pnodes.gossip.frames import (
+    ALL_SLICES,
+    FRAME_BYTES_MAX,
+    Digest,
+    Events,
+    Range,
+    Vector,
+    Want,
+)
 from p2pnodes.gossip.timeline import STEP_MS_MAX
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX
 from p2pnodes.model.events import Event, LogId
@@ -393,6 +408,42 @@ class TestQueue:
         assert c.head(a.author.log) == a.head(a.author.log)
         assert a.row(0)["queue_bytes"] < 2 * QUEUE_BYTES_MAX
         assert b.head(a.author.log) == 0
+
+    def test_one_that_reads_too_slowly_for_long_loses_the_session_without_a_ban(self) -> None:
+        _, a, _, _ = three()
+        self.fill(a, bytes_each=64_000)
+        while a.row()["queue_bytes"] > QUEUE_BYTES_MAX // 2:  # it reads, and is heard as well
+            a.write_out(1)
+        for _ in range(BEHIND_MS_MAX // TICK_MS - 1):
+            a.tick()
+        assert a.closes == []
+        while a.row(1)["queue_bytes"] > QUEUE_BYTES_DRAINED:  # the other one has caught up in time
+            a.write_out(2)
+        a.tick()
+        a.tick()
+        assert a.closes == [Close(1, BEHIND_OVER, 0)]
+
+    def test_the_time_of_one_that_is_slow_now_and_then_begins_anew(self) -> None:
+        _, a, _, _ = three()
+        for _ in range(2):
+            self.fill(a, bytes_each=64_000)
+            for _ in range(BEHIND_MS_MAX // TICK_MS * 3 // 4):
+                a.tick()
+            for session in (1, 2):
+                while a.outgoing[session]:
+                    a.write_out(session)
+        assert a.closes == []
+
+    def test_a_commit_of_many_large_events_goes_over_the_bound_by_one_frame_at_most(self) -> None:
+        net, a, b, _ = three()
+        request = add("//Alice", ["g" * 64])._replace(body=b"[" * 64_000)
+        a.writes(*(a.author.add(request) for _ in range(2 * QUEUE_BYTES_MAX // 64_000)))
+        for row in a.engine.status():
+            assert QUEUE_BYTES_MAX < row["queue_bytes"] <= QUEUE_BYTES_MAX + FRAME_BYTES_MAX
+            assert row["events_sent"] == 0
+        net.run(15_000)
+        assert net.agree()
+        assert b.head(a.author.log) == a.head(a.author.log)
 
     def test_digests_that_a_slow_reader_asks_for_do_not_pile_up(self) -> None:
         _, a, _, _ = three()

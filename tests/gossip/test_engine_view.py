@@ -76,6 +76,46 @@ class TestLinks:
         assert a.engine.wanted() == [b.author.hotkey.public_key]
 
 
+class TestLateLinks:
+    """A visit that becomes a link goes on from what both ends hold."""
+
+    def linked_after(self, ms: int) -> Node:
+        """A node that has linked with a peer which was a visit for so long before."""
+        node, other = Node(A), Author(B)
+        knows(node)
+        node.open(1, peer_of(other))
+        for _ in range(ms // engine.TICK_MS):
+            node.tick()
+        node.said.clear()
+        node.hear(1, Link(Mode.EVENTS).encode())
+        assert node.row()["link"] == "eager"
+        return node
+
+    def test_one_that_was_a_visit_for_a_while_is_compared_at_once(self) -> None:
+        link, digest = self.linked_after(engine.FRESH_MS).said
+        assert link == Link(Mode.EVENTS)
+        assert isinstance(digest, Digest)
+        assert digest.asks
+
+    def test_a_new_one_goes_on_from_the_opening_digests(self) -> None:
+        assert self.linked_after(engine.FRESH_MS - engine.TICK_MS).said == [Link(Mode.EVENTS)]
+
+    def test_what_was_stored_meanwhile_comes_with_the_link(self) -> None:
+        a, b = Node(A), Node(B)
+        knows(a)
+        knows(b)
+        net = Net(a, b)
+        net.join(a, b)
+        net.run(engine.FRESH_MS)
+        a.writes(a.author.delegate())
+        net.run()
+        assert b.head(a.author.log) == -1
+        knows(a, b)
+        net.run()
+        assert a.row()["link"] == "eager"
+        assert b.head(a.author.log) == 0, "without a tick of anti-entropy"
+
+
 class TestNodeKeys:
     """What the daemon of a hotkey is called now."""
 

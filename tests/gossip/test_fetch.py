@@ -680,6 +680,20 @@ class TestLive:
         crowd.fetch.announced(other, author.log, 4, crowd.node.state)
         assert len(other.wanted) == 1
 
+    def test_a_pushed_event_finds_room_to_wait_while_long_histories_come_over(self) -> None:
+        history, live = long_log(0, 100), long_log(9, 6)
+        crowd = Crowd(history, sessions=4)
+        crowd.node.holds(*live.events[:3])
+        with small_bounds():
+            crowd.gaps.lent_bytes = crowd.gaps.ahead_bytes = 7_500  # others have it
+            for session in (1, 2):
+                crowd.show(session)
+            assert [want.first_seq for session in (1, 2) for want in crowd.wants(session)] == [0]
+            crowd.node.hear(3, Events([live.events[3].wire]).encode())
+            crowd.node.hear(4, Events([live.events[4].wire]).encode())  # it waits for the one before
+            crowd.node.settle()
+        assert crowd.node.head(live.log) == 4
+
     def test_a_live_event_is_fetched_before_long_histories(self) -> None:
         histories, live = [long_log(number, 60) for number in range(5)], long_log(9, 6)
         crowd = Crowd(*histories, sessions=1)

@@ -14,6 +14,7 @@ from p2pnodes.gossip.frames import (
     LOGS_MAX,
     LOGS_PER_FRAME,
     PROOFS_PER_FRAME_MAX,
+    VECTOR_BYTES_MAX,
     WANT_BYTES_MAX,
     Book,
     Digest,
@@ -186,7 +187,10 @@ def test_any_bytes_are_a_frame_or_malformed(data: bytes) -> None:
 def test_the_largest_frames_that_are_sent_stay_within_the_bound() -> None:
     mark = Mark(INT_MAX, (INT_MAX, HASH))
     logs = [Entry(LogId(b"k" * 32, 2**31 + number), Head(INT_MAX - 1, HASH), mark) for number in range(LOGS_PER_FRAME)]
-    assert len(Vector(15, True, ALL_SLICES, logs).encode()) <= 600 * 1024 < FRAME_BYTES_MAX
+    part_bytes = len(Vector(15, True, ALL_SLICES, logs).encode())
+    assert part_bytes <= 600 * 1024 < FRAME_BYTES_MAX
+    assert LOGS_MAX // LOGS_PER_FRAME * part_bytes <= VECTOR_BYTES_MAX
+    assert len(Vector(0, True, ALL_SLICES, logs[:256]).encode()) <= 36 * 1024
     assert len(Range(LOG, INT_MAX - 1, [bytes(WANT_BYTES_MAX), bytes(EVENT_BYTES_MAX)]).encode()) <= FRAME_BYTES_MAX
     header = bytes(HEADER_BYTES_MAX)
     assert len(Proofs([Evidence(header, bytes(64), header, bytes(64))] * PROOFS_PER_FRAME_MAX).encode()) <= 45 * 1024

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from p2pnodes.gossip import push
+from p2pnodes.gossip.engine import TICK_MS
 from p2pnodes.gossip.frames import HAVES_PER_FRAME_MAX, Events, Have, Link, Mode, News, Want, log_tag
 from p2pnodes.gossip.push import (
     ANNOUNCE_MS,
@@ -15,6 +16,7 @@ from p2pnodes.gossip.push import (
     GAINS_MIN,
     GRAFT_AGAIN_MS,
     GRAFT_MS,
+    KEPT_MS,
     MISSING_MAX,
     NEWS_MAX,
     PRUNE_AFTER,
@@ -49,6 +51,16 @@ def triangle() -> tuple[Net, Node, Node, Node]:
     for node in nodes:
         node.said.clear()
     return net, a, b, c
+
+
+def all_lazy(node: Node) -> None:
+    """Have both peers of a node of a triangle prune their links with it, and insist."""
+    for session in [number for number, held in node.engine._sessions.items() for _ in range(2)]:
+        node.hear(session, Link(Mode.NEWS).encode())
+    assert {row["link"] for row in node.engine.status()} == {"lazy"}
+    node.said.clear()
+    for frames in node.outgoing.values():
+        frames.clear()
 
 
 def have(*logs: LogId, seq: int = 1, age_ms: int = 0) -> Have:
@@ -172,6 +184,58 @@ class TestTree:
         assert net.agree()
 
 
+class TestLastLink:
+    """Who is pruned by all neighbours at once keeps one of them, and does not argue with them."""
+
+    def test_the_last_eager_link_that_is_pruned_is_made_eager_again_at_both_ends(self) -> None:
+        net, a, b, c = triangle()
+        for node, session in ((a, 1), (c, 3)):
+            node.engine._push._say(node.engine._sessions[session], eager=False)
+            node.do(node.engine._outbox.take())
+        net.run()
+        assert [row["link"] for row in b.engine.status()] == ["lazy", "eager"]
+        assert [row["link"] for row in c.engine.status()] == ["eager", "eager"]
+        event = verdicts(a.author)()
+        a.writes(event)
+        net.run()
+        assert b.head(event.log) == event.seq, "it comes by the tree, though its author has pruned the link"
+
+    def test_a_neighbour_that_insists_is_believed_for_a_while(self) -> None:
+        _, _, b, _ = triangle()
+        for _ in range(2):
+            for session in (1, 3, 3, 3):
+                b.hear(session, Link(Mode.NEWS).encode())
+            assert told(b) == [Mode.EVENTS]
+        b.said.clear()
+        for _ in range(KEPT_MS // TICK_MS):
+            b.tick()
+        b.hear(3, Link(Mode.EVENTS).encode())
+        b.hear(3, Link(Mode.NEWS).encode())
+        assert told(b) == [Mode.EVENTS]
+
+    def test_an_observer_s_link_is_no_replacement_for_a_validator_s(self) -> None:
+        _, _, b, _ = triangle()
+        b.open(4, peer_of(Author("//Observer"))._replace(observer=True))
+        b.hear(4, Link(Mode.EVENTS).encode())
+        b.said.clear()
+        for session in (1, 4):
+            b.hear(session, Link(Mode.NEWS).encode())
+        assert told(b) == []
+        b.hear(3, Link(Mode.NEWS).encode())
+        assert told(b) == [Mode.EVENTS]
+
+    def test_an_observer_is_not_contradicted(self) -> None:
+        _, _, b, _ = triangle()
+        all_lazy(b)
+        for _ in range(KEPT_MS // TICK_MS):
+            b.tick()
+        b.open(4, peer_of(Author("//Observer"))._replace(observer=True))
+        b.hear(4, Link(Mode.EVENTS).encode())
+        b.said.clear()
+        b.hear(4, Link(Mode.NEWS).encode())
+        assert told(b) == []
+
+
 class TestAnnouncements:
     """On a lazy link a peer is told what there is, once, unless it said so itself before."""
 
@@ -234,8 +298,7 @@ class TestGraft:
     def announced(self, *sessions: int) -> tuple[Net, Node, Event]:
         """A node that was told of an event over lazy links."""
         net, a, b, _ = triangle()
-        for session in (1, 3):
-            b.hear(session, Link(Mode.NEWS).encode())
+        all_lazy(b)
         event = verdicts(a.author)()
         for session in sessions:
             b.hear(session, have(a.author.log).encode())
@@ -272,8 +335,7 @@ class TestGraft:
 
     def test_one_lost_link_is_replaced_by_one_whatever_the_number_of_logs(self) -> None:
         net, a, b, c = triangle()
-        for session in (1, 3):
-            b.hear(session, Link(Mode.NEWS).encode())
+        all_lazy(b)
         b.hear(1, have(a.author.log).encode())
         b.hear(3, have(c.author.log, a.author.log).encode())
         b.hear(1, have(c.author.log).encode())

@@ -25,6 +25,7 @@ from p2pnodes.gossip.view import (
     STRANGER_MS_MAX,
     VIEW_SIZE,
     VISIT_MS_MAX,
+    VISIT_MS_MIN,
     WALK_MAX,
     Member,
 )
@@ -449,6 +450,144 @@ class TestVisits:
         daemon.view.told(daemon.sessions[session], Mode.NOTHING)
         assert daemon.pass_time(VISIT_MS_MAX - 2 * REVIEW_MS) == []
         assert session in daemon.pass_time(3 * REVIEW_MS)
+
+
+class TestNoRoom:
+    """Visits give way to validators that come; links never do."""
+
+    NEWCOMER = name(999)
+
+    def guest(self, daemon: Daemon, number: int, copy: int = 0, *, observer: bool = False) -> int:
+        """Open a visit: of a hotkey that is no member, so that nobody claims it."""
+        session = next(SESSIONS)
+        daemon.opened(session, peer(number, node_key=key(10_000 * copy + number), observer=observer))
+        return session
+
+    def test_of_validators_visits_the_oldest_goes_once_it_has_lasted(self) -> None:
+        daemon = with_members(30)
+        first, *_ = ring_of(range(31), 0)
+        link = meet(daemon, first)
+        older = self.guest(daemon, 101)
+        daemon.pass_time(REVIEW_MS)
+        self.guest(daemon, 102)
+        daemon.pass_time(VISIT_MS_MIN - REVIEW_MS - TICK_MS)
+        assert daemon.view.gives_way(self.NEWCOMER) is None
+        daemon.pass_time(TICK_MS)
+        assert daemon.view.gives_way(self.NEWCOMER) == older
+        for session in [number for number in daemon.sessions if number != link]:
+            daemon.closed(session)
+        assert daemon.view.gives_way(self.NEWCOMER) is None
+
+    def test_a_hotkey_with_several_sessions_gives_one_up_at_once(self) -> None:
+        daemon = with_members(30)
+        self.guest(daemon, 101)
+        several = [self.guest(daemon, 102, copy) for copy in range(3)]
+        self.guest(daemon, 103, 0)
+        self.guest(daemon, 103, 1)
+        assert daemon.view.gives_way(self.NEWCOMER) == several[0]
+
+    def test_nobody_with_many_sessions_drives_out_who_has_fewer(self) -> None:
+        daemon = with_members(30)
+        self.guest(daemon, 101)
+        for number in (102, 103):
+            for copy in range(2):
+                self.guest(daemon, number, copy)
+        daemon.pass_time(VISIT_MS_MIN)
+        assert daemon.view.gives_way(name(102)) is None
+        assert daemon.view.gives_way(name(101)) is not None
+
+    def test_an_observer_goes_first(self) -> None:
+        daemon = with_members(30)
+        for copy in range(3):
+            self.guest(daemon, 101, copy)
+        observer = self.guest(daemon, 102, observer=True)
+        assert daemon.view.gives_way(self.NEWCOMER) == observer
+        daemon.view.told(daemon.sessions[observer], Mode.EVENTS)
+        assert daemon.view.gives_way(self.NEWCOMER) not in (None, observer)
+
+
+class TestHidden:
+    """A validator that nobody can dial stays with all whom it can dial, so that they hear it after a start (rule 4)."""
+
+    def hiding(self, count: int, hidden: int) -> Net:
+        """Many daemons, of which the last ones have no address."""
+        net = Net(count, seed=2)
+        net.undialable = set(range(count - hidden, count))
+        net.start_all()
+        for number in net.undialable:
+            net.daemons[number].view.hide(True)
+        return net
+
+    def test_who_starts_again_is_visited_by_those_whom_it_cannot_dial(self) -> None:
+        net = self.hiding(40, 30)
+        net.run(3 * VISIT_MS_MAX)
+        net.stop(0)
+        net.run(10_000)
+        daemon = net.start(0)
+        daemon.view.sweep(True)
+        net.run(VISIT_MS_MIN)
+        assert {session.peer.hotkey for session in daemon.sessions.values()} == {name(n) for n in range(1, 40)}
+
+    def test_visits_last_and_are_not_dialled_again(self) -> None:
+        net = self.hiding(40, 20)
+        net.run(SETTLED_MS + VISIT_MS_MAX)
+        before = net.dials
+        net.run(5 * VISIT_MS_MAX)
+        assert net.dials - before < 40
+        assert net.agree()
+        met = {frozenset(ends) for ends in net.ends.values()}
+        assert {frozenset((hidden, other)) for hidden in range(20, 40) for other in range(20)} <= met
+
+    def test_those_that_are_down_are_named_in_turn(self) -> None:
+        daemon = with_members(100)
+        daemon.view.hide(True)
+        seen: set[bytes] = set()
+        for _ in range(20):
+            daemon.pass_time(REVIEW_MS)
+            for hotkey in daemon.view.wanted()[:DOWN_WANTED_MAX]:
+                seen.add(hotkey)
+                daemon.view.failed(hotkey)
+        assert len(seen) == 100
+        daemon.pass_time(REVIEW_MS)
+        assert len(daemon.view.wanted()) <= DOWN_WANTED_MAX + LONELY_VISITS
+
+    def test_one_that_ends_the_visit_is_visited_again_at_once_also_while_the_own_head_is_heard(self) -> None:
+        daemon = with_members(60)
+        daemon.view.hide(True)
+        daemon.view.sweep(True)
+        daemon.pass_time(TICK_MS)
+        session = meet(daemon, 30, links=False)
+        daemon.view.told(daemon.sessions[session], Mode.NOTHING)
+        daemon.pass_time(VISIT_MS_MAX)
+        daemon.closed(session)
+        daemon.pass_time(TICK_MS)
+        assert name(30) in daemon.view.wanted()
+
+    def test_of_a_hotkey_with_two_visits_the_latest_stays(self) -> None:
+        daemon = Daemon(0, size=3)
+        daemon.knows(range(20), dialable=False)
+        for number in (3, 4, 5, 6, 7):
+            meet(daemon, number)
+        first = meet(daemon, 8, links=False)
+        second = meet(daemon, 8, links=False, node_key=key(1_000))
+        for session in (first, second):
+            daemon.view.told(daemon.sessions[session], Mode.NOTHING)
+        daemon.view._refused[name(8)] = view._Refused(1 << 40, 1 << 40, ring=True)
+        over = daemon.pass_time(2 * VISIT_MS_MAX)
+        assert first in over
+        assert second not in over
+
+    def test_one_that_has_an_address_again_lets_its_visits_end(self) -> None:
+        net = self.hiding(30, 1)
+        net.run(SETTLED_MS)
+        assert len(net.daemons[29].sessions) == 29
+        net.undialable.clear()
+        for number, daemon in net.daemons.items():
+            daemon.knows(range(30))
+            daemon.view.hide(False)
+            net.collect(number)
+        net.run(2 * VISIT_MS_MAX)
+        assert len(net.daemons[29].sessions) < 2 * VIEW_SIZE
 
 
 class TestLonely:

@@ -73,7 +73,9 @@ def patched(values: Iterable[tuple[Any, str, int]]) -> Iterator[None]:
 
 def sizes(peer: "SimPeer") -> Iterator[tuple[str, int, int]]:
     """Every queue of a peer that others can make grow: its name, how long it is, and its bound."""
-    engine_, frame = peer.engine, max(frames.BATCH_BYTES, vars(fetch)["WANT_BYTES_MAX"]) + _event_bytes(peer)
+    engine_, event = peer.engine, _event_bytes(peer)
+    # What was pushed last while there was room, and the ranges whose reading began while there was.
+    pushed, ranges = frames.BATCH_BYTES + event, fetch.WANTS_MAX * (vars(fetch)["WANT_BYTES_MAX"] + event)
     logs = len(peer.ledger.state.logs)
     waiting = engine_._fetch._gaps
     # A bound of bytes may be passed by the event that reaches it.
@@ -85,10 +87,11 @@ def sizes(peer: "SimPeer") -> Iterator[tuple[str, int, int]]:
     yield "announced logs that are missing", len(engine_._push._missing), push.MISSING_MAX
     yield "logs with the time of storing", len(engine_._push._stored), push.STORED_MAX
     for held in engine_._sessions.values():
-        yield "unsent bytes", held.queue_bytes, effects.QUEUE_BYTES_MAX + sync.SERVE_QUEUE_BYTES_MAX + 4 * frame
+        yield "unsent bytes", held.queue_bytes, effects.QUEUE_BYTES_MAX + pushed + ranges
         batch = max((batch.size_bytes for batch in held.storing), default=0)
         yield "bytes for the store", held.storing_bytes, engine.PENDING_BYTES_MAX + batch
-        yield "logs that a peer is ahead in", len(held.ahead), session.UNKNOWN_LOGS_MAX + logs
+        # Those that are held, and of others as many again: there were some that are held by now.
+        yield "logs that a peer is ahead in", len(held.ahead), session.UNKNOWN_LOGS_MAX + 2 * logs
         yield "logs to be announced", len(held.news), push.NEWS_MAX
         yield "proofs for the store", len(held.proving), PROVING_MAX
         yield "wants", len(held.wanted), fetch.WANTS_MAX

@@ -44,6 +44,8 @@ class Crimes:
         """Logs of which every honest peer knows that they fork, by the last ``check``."""
         self._rivals: list[Rival] = []
         self._sure: dict[tuple[int, bytes], str] = {}
+        self._bans: dict[tuple[int, int, bytes], tuple[int, float]] = {}
+        """By who banned, in which of its lives, and whom -> how often, and when first."""
 
     def rivalled(self, peer: SimPeer, event: Event) -> None:
         """Take note that a peer was sent a rival of a stored event, if it can tell by the two of them."""
@@ -65,6 +67,26 @@ class Crimes:
         name = self._sure.pop((session, frame), None) if self._sure else None
         if name is not None and session in peer.open:
             raise CheckFailedError(f"{peer.name} goes on with {peer.open[session].other.name} after {name} (rule 6)")
+
+    def banned(self, peer: SimPeer, hotkey: bytes, ban_s: float, now_s: float) -> None:
+        """Take note that a peer bans somebody whose session it had kept until now.
+
+        Args:
+            peer: Who bans; a restart forgets bans.
+            hotkey: Whom.
+            ban_s: Length of a first ban, seconds.
+            now_s: Virtual time, seconds.
+
+        Raises:
+            CheckFailedError: The bans before were too short: each is twice as long as the one before.
+        """
+        count, first_s = self._bans.get((peer.index, peer.starts, hotkey), (0, now_s))
+        self._bans[peer.index, peer.starts, hotkey] = count + 1, first_s
+        if now_s - first_s < (least_s := ban_s * (2**count - 1)):
+            raise CheckFailedError(
+                f"{peer.name} bans somebody for the {count + 1}th time within {now_s - first_s:.0f} s: "
+                f"the bans before last {least_s:g} s in all (rule 6)"
+            )
 
     # -- in the end --------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,14 @@
 - Rows are a function of the set: whoever held the same events under the same electorate, whenever that was, had the
   same rows (rule 1); and they are what f makes of these events (rule 7).
 - A retry is free: who holds a request that counts answers it with what it recorded, and writes nothing (rule 2).
+- What is wanted, is wanted once: no range that is stored already, or that another session is asked for.
 - Nobody stores an event that lies further ahead of its clock than is allowed (rule 6), or that its log did not sign.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from p2pnodes.gossip.frames import Want
 from p2pnodes.model import inventory
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, hlc_ms
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
@@ -21,7 +23,7 @@ from tests.sim.peer import CheckFailedError, SimPeer
 COMMITS_PER_LOOK: Final = 128
 """Commits of all peers from one look at all rows to the next: it costs as much as dozens of commits."""
 
-EVENT_BYTES: Final = 4_096
+EVENT_BYTES: Final = 2_048
 """Size of what miners and validators say one by one; a ``carry`` may be larger."""
 
 
@@ -84,6 +86,36 @@ class Guard:
         if _last_position(ledger) != before:
             raise CheckFailedError(f"{peer.name} writes for a request that it holds (rule 2)")
         return result
+
+    @staticmethod
+    def wants(peer: SimPeer, session: int, want: Want) -> None:
+        """Look at a want that a peer sends.
+
+        Observers are asked without much trust, so a validator may be asked for the same.
+
+        Raises:
+            CheckFailedError: Some of it is stored here, or another session is asked for it and is not late.
+        """
+        sessions = peer.engine._sessions
+        if not peer.honest or session not in sessions:
+            return
+        range_ = f"seq {want.first_seq} to {want.first_seq + want.count_max - 1} of log {want.log}"
+        wanted = sessions[session].wanted.get((want.log, want.first_seq))
+        if wanted is None or wanted.probe:
+            return
+        held = peer.ledger.state.logs.get(want.log)
+        if held is not None and held.head.seq >= want.first_seq:
+            raise CheckFailedError(f"{peer.name} wants {range_}, and holds it up to {held.head.seq}")
+        for other in sessions.values():
+            for (log, first_seq), asked in other.wanted.items():
+                if (
+                    log == want.log
+                    and other.id != session
+                    and not (asked.late or asked.probe or other.peer.observer)
+                    and first_seq < want.first_seq + want.count_max
+                    and want.first_seq < first_seq + asked.count_max
+                ):
+                    raise CheckFailedError(f"{peer.name} wants {range_} from two sessions at once")
 
     def stored(self, peer: SimPeer, outcomes: Iterable[Outcome], now_ms: int) -> None:
         """Look at what a peer made of the events that it was sent.

@@ -17,6 +17,8 @@ from typing import Final, NamedTuple, Self
 
 from p2pnodes.gossip import ownlog
 from p2pnodes.gossip.backoff import Backoffs
+from p2pnodes.gossip.bans import Bans
+from p2pnodes.gossip.effects import Outbox
 from p2pnodes.gossip.engine import Engine
 from p2pnodes.gossip.fetch import Fetch
 from p2pnodes.gossip.intake import Intake
@@ -31,6 +33,7 @@ from p2pnodes.model.branches import Ends
 from p2pnodes.model.clock import HybridClock
 from p2pnodes.store import admission, ends
 from p2pnodes.store.ledger import Ledger
+from tests.sim import stories
 from tests.sim.mutation import Drawn, Edit, Found, Mutant, Played, Swap, hunt
 from tests.sim.peer import SimPeer
 from tests.sim.test_scenarios import MUTANTS as BENT
@@ -57,13 +60,15 @@ RULES: Final = {
 CALM: Final = Drawn(())
 ANY: Final = Drawn()
 LIARS: Final = Drawn(("fork", "backdate", "withhold", "flip", "replay", "split", "hostile"))
-ONE_SIDED: Final = Drawn(("partition", "crash", "loss"))
 SMALL: Final = Drawn(("loss", "crash", "partition"), tight=True)
 
 RESTORED: Final = Drawn(("restore", "partition", "delay"), minutes=2.0)
 FORKED: Final = Drawn(("fork", "crash", "partition"), minutes=2.0)
 CALM_TREE: Final = Drawn((), peers=16, view=4, late_ms=3_000, copies_max=1.5)
 SMALL_TREE: Final = Drawn((), peers=16, view=4, tight=True)
+SLOW_LINE: Final = Drawn((), tight=True, turn=stories.slow_line)
+SLOW_DISK: Final = Drawn((), tight=True, turn=stories.slow_disk)
+ANNOUNCED: Final = Drawn(("backdate",), peers=16, view=4, late_ms=7_000, turn=stories.announcers)
 TORN_TREE: Final = Drawn(("reset",), peers=16, view=4, pace_ms=600_000, begins_ms=15_000)
 """Sessions break, and nobody compares itself with others: what the tree loses by it, it must mend by itself."""
 
@@ -185,7 +190,7 @@ _OWN: Final = (
         "3",
         "A write is answered and sent before the disk has it",
         (Swap(SimPeer, "_commit", _unsynced_commit), Swap(SimPeer, "crash", _power_cut)),
-        ONE_SIDED,
+        Drawn(("crash",), peers=4, minutes=2.0),
         20,
     ),
     Mutant(
@@ -627,8 +632,8 @@ _OWN: Final = (
             Edit(Fetch, "_late", "if waited_ms > SILENT_MS_MAX:", "if False:"),
             Edit(Fetch, "announced", "self._leave_to_others(log, seq, state)", "pass"),
         ),
-        Drawn(("withhold",)),
-        20,
+        ANNOUNCED,
+        10,
     ),
     Mutant(
         "fetch-dies-with-its-session",
@@ -667,6 +672,147 @@ _OWN: Final = (
         (Edit(Fetch, "go_on", "for log in list(self._turns):", "for log in ():"),),
         ANY,
         20,
+    ),
+    Mutant(
+        "contradiction-ignored",
+        "4",
+        "A daemon goes on with its log though peers say that they hold more of it",
+        (Edit(ownlog, "hear", "if against:", "if False:"),),
+        Drawn((), peers=5, minutes=2.0, tight=True, turn=stories.backup_returns),
+        20,
+    ),
+    Mutant(
+        "one-voice-is-enough",
+        "4",
+        "A daemon goes on with its log as soon as one peer has told what it holds of it",
+        (Edit(ownlog, "hear", "if 2 * heard > total or total == 0:", "if heard or total == 0:"),),
+        Drawn((), peers=5, minutes=2.0, tight=True, turn=stories.backup_meets_a_laggard),
+        20,
+    ),
+    Mutant(
+        "send-queue-unbounded",
+        "6",
+        "Who reads slowly is sent everything all the same",
+        (
+            Edit(
+                Outbox,
+                "send",
+                "if session.queue_bytes > QUEUE_BYTES_MAX and not session.behind:",
+                "if False:",
+            ),
+        ),
+        SLOW_LINE,
+    ),
+    Mutant(
+        "waiting-unbounded",
+        "6",
+        "Whatever is pushed too early waits for what is missing before it",
+        (
+            Edit(Intake, "_has_room", "and self._gaps.room_ahead_bytes >= size", "and True"),
+            Edit(Intake, "_has_room", "and self._gaps.pushed_bytes + size <= GAP_BYTES_MAX", "and True"),
+            Edit(Intake, "_has_room", "and self._gaps.pushed_by(session.id) + size <= GAP_SHARE_BYTES_MAX", "and True"),
+        ),
+        SLOW_LINE,
+    ),
+    Mutant(
+        "store-flooded",
+        "6",
+        "The store is handed whatever comes, however much it has to do",
+        (Edit(Engine, "_accept", "self._paused or session.storing_bytes > PENDING_BYTES_MAX", "self._paused"),),
+        SLOW_DISK,
+    ),
+    Mutant(
+        "slow-is-banned",
+        "6",
+        "Who is slow to answer is banned like who breaks the protocol",
+        (
+            Edit(Fetch, "_late", "if waited_ms > SILENT_MS_MAX:", "if waited_ms > WANT_MS_MAX:"),
+            Edit(Fetch, "_late", 'SILENT_MS_MAX // 1000} s", 0.0)', 'SILENT_MS_MAX // 1000} s", 60.0)'),
+        ),
+        SLOW_LINE,
+    ),
+    Mutant(
+        "rates-ignored",
+        "6",
+        "A peer may say everything as often as it likes",
+        (
+            Edit(
+                Engine,
+                "_frame",
+                "session.rates.spend(rate, self._time.ms, len(frame.news) if isinstance(frame, Have) else 1)",
+                "pass",
+            ),
+        ),
+        Drawn(("hostile",), turn=stories.flooded_with_links),
+        20,
+    ),
+    Mutant(
+        "authors-unbounded",
+        "6",
+        "All events of an author go to the store as they are pushed, however fast it writes",
+        (Edit(Intake, "_is_live", "self._authors.allow(held.hotkey, self._time.ms)", "True"),),
+        Drawn(("flip",), turn=stories.prolific_author, author_rate=stories.AUTHOR_RATE),
+    ),
+    Mutant(
+        "bans-never-double",
+        "6",
+        "Who is banned again and again is refused no longer each time",
+        (Edit(Bans, "add", "length_s = max(ban_s, min(2 * before.length_s, BAN_S_MAX))", "pass"),),
+        Drawn(("hostile",), peers=4, minutes=5.0),
+        20,
+    ),
+    Mutant(
+        "no-random",
+        "view",
+        "Links are only those of the ring",
+        (
+            Edit(View, "_draw", "if self._takes_all:", "if True:"),
+            Edit(
+                View,
+                "_may_take",
+                "taken < self._free - self._reserved and own + taken < self._free",
+                "False",
+            ),
+        ),
+        Drawn((), peers=16, view=4, turn=stories.short_ways),
+    ),
+    Mutant(
+        "down-is-for-ever",
+        "view",
+        "Who could not be dialled once is never dialled again",
+        (Edit(View, "_review", "list(dict.fromkeys([*fresh, *down]))", "list(dict.fromkeys(fresh))"),),
+        Drawn((), peers=12, view=5, minutes=2.6, turn=stories.long_cut),
+        10,
+    ),
+    Mutant(
+        "book-untold",
+        "view",
+        "Nobody is told where others are, but by their logs",
+        (Edit(Engine, "_tell_book", "self._outbox.send(session, frame)", "pass"),),
+        Drawn((), peers=14, view=4, turn=stories.newcomer),
+    ),
+    Mutant(
+        "fetched-twice",
+        "sync",
+        "What one session is asked for is wanted from others at the same time",
+        (
+            Edit(
+                Fetch,
+                "_is_free",
+                "number is None or (self._sessions[number].peer.observer and not session.peer.observer)",
+                "True",
+            ),
+        ),
+        SMALL,
+        20,
+    ),
+    Mutant(
+        "announcers-are-waited-for",
+        "sync",
+        "A live event that its announcer does not serve is wanted from nobody else for 10 s",
+        (Edit(Fetch, "_leave_to_others", "if number is None:", "if True:"),),
+        ANNOUNCED,
+        10,
     ),
 )
 

@@ -18,13 +18,15 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any, Final, NamedTuple, Protocol, cast
 from unittest.mock import patch
 
-from p2pnodes.gossip import pace
+from p2pnodes.gossip import pace, rates
 from p2pnodes.gossip.engine import Engine
+from p2pnodes.gossip.rates import Rate
 from p2pnodes.gossip.view import VIEW_SIZE
 from tests.sim import check
 from tests.sim.check import LATE_MS, RECOVERY_MS
 from tests.sim.scenarios.catalogue import play
 from tests.sim.simulation import SimulationError
+from tests.sim.stories import Turn
 from tests.sim.world import FAULTS, World
 
 CPU_S_MAX: Final = 60.0
@@ -114,6 +116,8 @@ class Drawn(NamedTuple):
         begins_ms: Deliveries that begin sooner than this may be late: the peers still find each other.
         copies_max: How often an event may be sent to a peer, on the mean, in a run without faults; None: as often as
             may be.
+        turn: What else happens, and is looked at; one of ``stories``.
+        author_rate: Events that one author may have pushed, instead of AUTHOR_EVENTS.
     """
 
     faults: tuple[str, ...] = FAULTS
@@ -125,6 +129,8 @@ class Drawn(NamedTuple):
     pace_ms: int | None = None
     begins_ms: int = 0
     copies_max: float | None = None
+    turn: Turn | None = None
+    author_rate: Rate | None = None
 
     def run(self, seed: int) -> None:
         """See ``Hunt``."""
@@ -136,8 +142,11 @@ class Drawn(NamedTuple):
             patch.dict(defaults, view_size=self.view),
             patch.object(check, "LATE_MS", self.late_ms),
             patch.multiple(pace, **paces),
+            patch.object(rates, "AUTHOR_EVENTS", self.author_rate or rates.AUTHOR_EVENTS),
         ):
             world = World(seed, peers=self.peers, minutes=self.minutes, faults=self.faults, tight=self.tight)
+            if self.turn is not None:
+                self.turn(world)
             if self.begins_ms:
                 world.touched("start", None, self.begins_ms - RECOVERY_MS)
             world.run()
@@ -155,6 +164,8 @@ class Drawn(NamedTuple):
             more.append(f", digests after {self.pace_ms / 1000:g} s")
         if self.copies_max is not None:
             more.append(f", {self.copies_max:g} copies at most")
+        if self.turn is not None:
+            more.append(f", {self.turn.__name__.replace('_', ' ')}")
         return f"{self.peers} peers, {self.minutes:g} min, faults {faults}{''.join(more)}"
 
 

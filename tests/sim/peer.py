@@ -12,6 +12,7 @@ from p2pnodes.carrier import Look, Rest, Rounds, Write
 from p2pnodes.gossip.bans import Bans
 from p2pnodes.gossip.dials import Dial, Dials
 from p2pnodes.gossip.engine import TICK_MS, Close, Effect, Engine, Member, Notice, Peer, Prove, Read, Send, Store
+from p2pnodes.gossip.frames import Want, decode
 from p2pnodes.gossip.ownlog import Step, hear
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX, hlc_at, hlc_ms
@@ -66,6 +67,9 @@ PAGES_MAX: Final = 1_073_741_823
 
 WRITE_PAUSE_MS: Final = 1_000.0
 """How long a peer waits before it tries again what the disk did not take."""
+
+WANT: Final = 3
+"""Kind of the frame ``Want`` (PROTOCOL.md, "Frames")."""
 
 Job = Callable[[Ledger], Any]
 Done = Callable[[Any], None]
@@ -476,6 +480,8 @@ class SimPeer:
         for effect in effects:
             match effect:
                 case Send():
+                    if effect.frame[1] == WANT and isinstance(want := decode(effect.frame), Want):
+                        self.world.guard.wants(self, effect.session, want)
                     self.transmit(effect.session, effect.frame)
                 case Store():
                     self._store(effect)
@@ -501,6 +507,7 @@ class SimPeer:
             if other.honest:
                 raise CheckFailedError(f"{self.name} bans {other.name}, which is honest: {effect.reason}")
             self.bans.add(peer.hotkey, effect.reason, effect.ban_s, self._steady_s())
+            self.world.crimes.banned(self, peer.hotkey, effect.ban_s, self._steady_s())
             self.world.trace(self.name, "bans", f"{other.name}: {effect.reason}")
         self.world.network.close(self, effect.session, effect.reason)
 

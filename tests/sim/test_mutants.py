@@ -21,12 +21,16 @@ FAST = (
     "forked-log-goes-on",
     "no-search",
     "skew-accepted",
+    "send-queue-unbounded",
+    "store-flooded",
+    "slow-is-banned",
     "forgotten-delete",
     "bad-events-kept",
     "unpermitted-counts",
     "vote-counted-twice",
     "nothing-pushed",
     "vector-stale",
+    "fetched-twice",
 )
 """Mutants that are found within a second or two, of most rules."""
 

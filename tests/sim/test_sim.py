@@ -167,9 +167,22 @@ class TestCheckers:
             World(1, peers=3, minutes=0.3, faults=[]).run()
 
     def test_an_honest_peer_that_is_banned_is_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("p2pnodes.gossip.frames.EVENTS_PER_FRAME_MAX", 0)
+        monkeypatch.setattr("p2pnodes.gossip.frames.MS_MAX", 0)  # no clock is right
         with pytest.raises(SimulationError, match="which is honest"):
             World(1, peers=3, minutes=0.5, faults=[]).run()
+
+
+def test_one_that_is_banned_is_down_for_the_view_and_not_dialled() -> None:
+    world = World(1, peers=4, minutes=0.3, faults=[])
+    world.run()
+    peer, *_, banned = world.peers
+    assert peer.engine.view_status()["down"] == 0
+    peer.bans.add(banned.hotkey.public_key, "a lie", 60.0, peer._steady_s())
+    (session,) = (number for number, held in peer.open.items() if held.other is banned)
+    world.network.close(peer, session, "a lie")
+    world.clock.run_for(20_000)
+    assert banned not in {held.other for held in peer.open.values()}
+    assert peer.engine.view_status()["down"] == 1
 
 
 class TestShrinking:
