@@ -25,12 +25,22 @@ from p2pnodes.store.ledger import Outcome
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, electorate
 
 DEADLINE_S: Final = 10.0
-_BEGIN: Final = time.monotonic()
+
+
+class _Clock:
+    """The wall clock of all daemons of a test."""
+
+    begin_s = time.monotonic()
+
+
+def restart_clock() -> None:
+    """Let a test begin when the keys, delegations and requests of the tests are valid, however late it runs."""
+    _Clock.begin_s = time.monotonic()
 
 
 def now_ms() -> int:
-    """A clock that begins when the keys and delegations of the tests are valid."""
-    return NOW_MS + round((time.monotonic() - _BEGIN) * 1000)
+    """Unix milliseconds since ``restart_clock``."""
+    return NOW_MS + round((time.monotonic() - _Clock.begin_s) * 1000)
 
 
 async def until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S) -> None:
