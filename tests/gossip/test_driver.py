@@ -34,30 +34,12 @@ MALICE = Author(VALIDATORS[2])
 
 
 @pytest.fixture
-async def pair(tmp_path: Path) -> AsyncIterator[tuple[Node, Node]]:
-    """Two daemons that serve, and dial nobody yet."""
-    first, second = Node(tmp_path, VALIDATORS[0]), Node(tmp_path, VALIDATORS[1])
-    await asyncio.gather(first.start(), second.start())
-    yield first, second
-    await asyncio.gather(first.stop(), second.stop())
-
-
-@pytest.fixture
 async def nodes(pair: tuple[Node, Node], tmp_path: Path) -> AsyncIterator[list[Node]]:
     """Three of them."""
     third = Node(tmp_path, VALIDATORS[2])
     await third.start()
     yield [*pair, third]
     await third.stop()
-
-
-@pytest.fixture
-async def honest(pair: tuple[Node, Node]) -> tuple[Node, Node]:
-    """Two daemons with a session between them."""
-    first, second = pair
-    first.dial(second)
-    await until(lambda: first.session_with(second) and second.session_with(first))
-    return first, second
 
 
 @pytest.fixture

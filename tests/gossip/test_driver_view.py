@@ -29,24 +29,6 @@ DEAD = "http://127.0.0.1:1"
 
 
 @pytest.fixture
-async def apart(tmp_path: Path) -> AsyncIterator[tuple[Node, Node]]:
-    """Two daemons that know nobody."""
-    first, second = Node(tmp_path, VALIDATORS[0]), Node(tmp_path, VALIDATORS[1])
-    await asyncio.gather(first.start(), second.start())
-    yield first, second
-    await asyncio.gather(first.stop(), second.stop())
-
-
-@pytest.fixture
-async def pair(apart: tuple[Node, Node]) -> tuple[Node, Node]:
-    """Two daemons with a session between them."""
-    first, second = apart
-    first.dial(second)
-    await until(lambda: first.session_with(second) and second.session_with(first))
-    return first, second
-
-
-@pytest.fixture
 async def crowd(tmp_path: Path) -> AsyncIterator[list[Node]]:
     """Seven daemons with places for three, that know each other and have linked."""
     who = electorate(stakes=dict.fromkeys(MANY, 100))
@@ -121,12 +103,12 @@ class TestActiveView:
         await until(lambda: len(node.sessions) == len(links(node)))
         assert node.driver.status()["bans"] == []
 
-    async def test_two_that_know_each_other_are_linked_eagerly(self, pair: tuple[Node, Node]) -> None:
-        first, second = pair
+    async def test_two_that_know_each_other_are_linked_eagerly(self, honest: tuple[Node, Node]) -> None:
+        first, second = honest
         await until(lambda: [row["link"] for row in (*first.sessions, *second.sessions)] == ["eager", "eager"])
 
-    async def test_one_that_has_no_place_for_a_peer_shows_it_as_a_visit(self, pair: tuple[Node, Node]) -> None:
-        first, _ = pair
+    async def test_one_that_has_no_place_for_a_peer_shows_it_as_a_visit(self, honest: tuple[Node, Node]) -> None:
+        first, _ = honest
         async with stranger(first, MALICE) as guest:
             await guest.shake()
             await until(lambda: "visit" in {row["link"] for row in first.sessions})
@@ -137,10 +119,10 @@ class TestRoom:
 
     @pytest.mark.parametrize("dials", ["we", "they"])
     async def test_with_all_places_taken_a_visit_gives_way_to_a_validator(
-        self, apart: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch, dials: str
+        self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch, dials: str
     ) -> None:
         monkeypatch.setattr(driver, "SESSIONS_MAX", 2)
-        first, second = apart
+        first, second = pair
         first.know({})  # so that nobody else is a member
         async with stranger(first, MALICE) as older, stranger(first, Author(VALIDATORS[2], seed=1)) as newer:
             await older.shake()
@@ -156,10 +138,10 @@ class TestRoom:
             assert first.driver.status()["bans"] == []
 
     async def test_none_gives_way_to_an_observer(
-        self, apart: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+        self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(driver, "SESSIONS_MAX", 2)
-        first, _ = apart
+        first, _ = pair
         monkeypatch.setattr(first.driver, "_observers", True)
         first.know({})
         async with AsyncExitStack() as stack:
@@ -197,16 +179,16 @@ class TestRoom:
 class TestDialling:
     """Down peers are tried for ever, within bounds."""
 
-    async def test_one_that_cannot_be_reached_is_down_for_the_view(self, pair: tuple[Node, Node]) -> None:
-        first, second = pair
+    async def test_one_that_cannot_be_reached_is_down_for_the_view(self, honest: tuple[Node, Node]) -> None:
+        first, second = honest
         gone = Author(MANY[5]).hotkey.public_key
         first.know({second.hotkey: second.url, gone: DEAD})
         await until(lambda: first.driver.status()["view"]["down"] == 1)
 
     async def test_a_banned_member_is_down_for_the_view_and_not_dialled(
-        self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first, second = pair
+        first, second = honest
         begun = count_dials(first, monkeypatch)
         (link,) = first.driver._links.values()
         first.driver._perform([engine.Close(link.id, "a lie", 60.0)])
@@ -214,9 +196,9 @@ class TestDialling:
         assert begun == []
         assert second.url not in begun
 
-    async def test_dials_are_bounded_in_rate(self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_dials_are_bounded_in_rate(self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
         assert DIALS.burst >= driver.SESSIONS_MAX // 2
-        first, _ = pair
+        first, _ = honest
         begun = count_dials(first, monkeypatch)
         first.driver._pace = Allowance(Rate("dials", 3, 0.001), 0)
         first.driver._pace.take(driver._now_ms(), 0)
@@ -227,9 +209,9 @@ class TestDialling:
         assert first.driver.status()["dials"] <= 3
 
     async def test_bootstrap_addresses_are_left_alone_with_enough_sessions(
-        self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first, second = pair
+        first, second = honest
         begun = count_dials(first, monkeypatch)
         monkeypatch.setattr(driver, "SESSIONS_FEW", 1)
         first.know({second.hotkey: second.url}, [DEAD])
@@ -240,9 +222,9 @@ class TestDialling:
         await until(lambda: DEAD in begun)
 
     async def test_one_validator_with_many_sessions_is_not_the_network(
-        self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first, second = pair
+        first, second = honest
         begun = count_dials(first, monkeypatch)
         async with AsyncExitStack() as stack:
             for seed in range(driver.SESSIONS_FEW - 1):
@@ -257,8 +239,8 @@ class TestStandstill:
     """A daemon that stood still, or is late, distrusts its own suspicions (Lifeguard)."""
 
     @pytest.mark.usefixtures("impatient")
-    async def test_no_session_ends_because_this_daemon_slept(self, pair: tuple[Node, Node]) -> None:
-        first, second = pair
+    async def test_no_session_ends_because_this_daemon_slept(self, honest: tuple[Node, Node]) -> None:
+        first, second = honest
         before = first.session_with(second)
         assert before is not None
         await until(lambda: first.driver._engine.time._tick_due_ms)
@@ -273,8 +255,8 @@ class TestStandstill:
         assert after["since"] == before["since"]
 
     @pytest.mark.usefixtures("impatient")
-    async def test_no_handshake_fails_because_this_daemon_slept(self, pair: tuple[Node, Node]) -> None:
-        first, _ = pair
+    async def test_no_handshake_fails_because_this_daemon_slept(self, honest: tuple[Node, Node]) -> None:
+        first, _ = honest
         async with stranger(first, MALICE) as guest:
             await until(lambda: first.driver.status()["handshakes"] == 1)
             time.sleep(1.5)
@@ -282,15 +264,15 @@ class TestStandstill:
             assert await guest.receive() is not None
 
     @pytest.mark.usefixtures("impatient")
-    async def test_a_peer_that_is_silent_while_we_live_is_gone_all_the_same(self, pair: tuple[Node, Node]) -> None:
-        first, _ = pair
+    async def test_a_peer_that_is_silent_while_we_live_is_gone_all_the_same(self, honest: tuple[Node, Node]) -> None:
+        first, _ = honest
         async with stranger(first, MALICE) as guest:
             await guest.shake()
             time.sleep(1.5)
             assert await guest.closed() == "nothing heard for 0.7 s"
 
-    async def test_lag_and_slowness_are_shown(self, pair: tuple[Node, Node]) -> None:
-        first, _ = pair
+    async def test_lag_and_slowness_are_shown(self, honest: tuple[Node, Node]) -> None:
+        first, _ = honest
         await until(lambda: first.driver._engine.time._tick_due_ms)
         assert first.driver.status()["loop"]["slowness"] == 1
         time.sleep(2.5)
@@ -301,9 +283,9 @@ class TestSignsOfLife:
     """Before this daemon doubts its own network, it asks."""
 
     async def test_when_nothing_comes_a_peer_is_asked_and_answers(
-        self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first, second = pair
+        first, second = honest
         monkeypatch.setattr(pace.Pace, "due", lambda *_: False)
         await until(lambda: first.sees_all_of(second))
         monkeypatch.setattr(driver, "QUIET_S", 0.3)
@@ -318,8 +300,8 @@ class TestSignsOfLife:
         assert driver.QUIET_S >= pace.DIGEST_INTERVAL_MS * 4 / 3 / 1000
         assert driver.ONLINE_S_MAX - driver.QUIET_S >= 3 * driver.QUIET_AGAIN_S
 
-    async def test_a_heartbeat_is_a_sign_of_life(self, pair: tuple[Node, Node]) -> None:
-        first, _ = pair
+    async def test_a_heartbeat_is_a_sign_of_life(self, honest: tuple[Node, Node]) -> None:
+        first, _ = honest
         async with stranger(first, MALICE) as guest:
             await guest.shake()
             (link,) = [link for link in first.driver._links.values() if link.peer.log == MALICE.log]
