@@ -276,9 +276,9 @@ class Engine:
             case Events():
                 before = session.duplicates
                 self._accept(session, frame.wires, state, None)
-                if session.duplicates > before:
-                    session.rates.spend(DUPLICATES, self._time.ms, session.duplicates - before)
-                    self._push.came_late(session)
+                late = session.duplicates - before
+                session.rates.spend(DUPLICATES, self._time.ms, late)
+                self._push.came(session, late / len(frame.wires))
             case Have():
                 self._push.heard(session, frame, state)
             case Link():

@@ -90,9 +90,12 @@ class Session:
         """Whether the peer holds us in its."""
         self.eager = False
         """Whether events are pushed on this link, both ways; else they are announced."""
-        self.late = self.late_max = 0
-        """Pushed frames with events that had come sooner from elsewhere, since the link became what it is; and how many
-        of them make it lazy."""
+        self.late = 0.0
+        self.late_max = 0
+        """Pushed frames with events that had come sooner from elsewhere, of those looked at since the link became what
+        it is, each by the share of such events; and how many of them make it lazy."""
+        self.look_ms = 0
+        """When the next of them counts."""
         self.pruned_until_ms = 0
         """Until when we remember to have made the link lazy, because of these."""
         self.gains = 0

@@ -79,6 +79,34 @@ def test_one_seed_is_one_run() -> None:
     assert first.overlay == second.overlay
 
 
+def test_the_tree_holds_however_many_events_there_are() -> None:
+    swarm = Swarm(32, 3)
+    swarm.clock.run_for(20_000)
+    swarm.write(swarm.draw(40))
+    swarm.write(swarm.draw(600, 20.0))
+    before = swarm.grafts()
+    swarm.write(swarm.draw(400, 100.0))
+    assert swarm.grafts() == before
+
+
+def test_a_flood_waits_for_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.bench.gossip.JITTER_SHARE", 0.0)
+    at_once = [event._replace(at_ms=1_000.0) for event in WRITTEN]
+    found = [
+        baseline(Flood, REGIONS, 1, at_once, RING, uplink_bytes_per_ms=speed) for speed in (math.inf, 1_000.0, 20.0)
+    ]
+    assert found[0].p99_ms < found[1].p99_ms < found[2].p99_ms
+    assert found[2].max_ms > found[2].bytes / PEERS / 20.0, "no peer sends faster than its line"
+
+
+def test_a_textbook_that_does_better_is_told() -> None:
+    ours = baseline(Flood, REGIONS, 1, WRITTEN, RING)
+    better = ours._replace(name="better", p99_ms=ours.p99_ms - 1, bytes=ours.bytes - 1)
+    worse = ours._replace(name="worse", p99_ms=ours.p99_ms + 1, bytes=ours.bytes + 1)
+    assert [line.split(":")[0] for line in gossip._outdone(ours, [better, worse])] == ["better", "better"]
+    assert gossip._outdone(ours._replace(lost=2), [worse]) == ["2 deliveries did not happen"]
+
+
 def test_a_flood_sends_each_event_on_every_link_but_back() -> None:
     found = baseline(Flood, REGIONS, 1, WRITTEN, RING)
     assert found.lost == 0

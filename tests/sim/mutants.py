@@ -539,7 +539,7 @@ _OWN: Final = (
         "never-pruned",
         "tree",
         "Links stay eager however often events come sooner from elsewhere",
-        (Edit(Push, "came_late", "session.late += 1", "return"),),
+        (Edit(Push, "came", "session.late += late", "return"),),
         CALM_TREE,
     ),
     Mutant(

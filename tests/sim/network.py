@@ -211,6 +211,9 @@ class Network(Generic[EndT]):
         self._cuts: dict[Hashable, Blocked] = {}
         self._rules: dict[str, list[Rule]] = {}
         self._slow: dict[int, float] = {}
+        self._uplink_bytes_per_ms = math.inf
+        self._uplinks: dict[int, float] = {}
+        """When each end's uplink is free again."""
         self._left: list[tuple[_Connection[EndT], _Flow[EndT], int]] = []
         self.watch: Callable[[EndT, EndT, bytes], None] | None = None
         """Called with sender, receiver and frame when a frame leaves, for those who count."""
@@ -302,6 +305,10 @@ class Network(Generic[EndT]):
             self._slow.pop(index, None)
         else:
             self._slow[index] = bytes_per_ms
+
+    def limit_uplinks(self, bytes_per_ms: float) -> None:
+        """Let what an end sends on all its sessions share a line of this speed, besides each session's own."""
+        self._uplink_bytes_per_ms = bytes_per_ms
 
     def heal(self) -> None:
         """No faults from now on."""
@@ -487,6 +494,11 @@ class Network(Generic[EndT]):
         speed: float = BYTES_PER_MS
         if self._slow:
             speed = min(speed, *(self._slow.get(end.index, speed) for end in (sender, flow.receiver)))
+        if self._uplink_bytes_per_ms != math.inf:
+            free_ms = max(self._uplinks.get(sender.index, 0.0), now_ms)
+            self._uplinks[sender.index] = free_ms + size / self._uplink_bytes_per_ms
+            flow.leaves_ms = max(flow.leaves_ms, free_ms)
+            speed = min(speed, self._uplink_bytes_per_ms)
         if flow.leaves_ms <= now_ms and size <= speed:
             flow.leaves_ms = now_ms + size / speed
             if not self._left:

@@ -185,6 +185,21 @@ class TestFrames:
         assert slow.when("received")[0] - sent_ms >= 5_000
         assert other.when("received")[0] - sent_ms < 100
 
+    def test_all_sessions_of_an_end_share_its_line(self) -> None:
+        scene = Scene(3)
+        one, *others = scene.ends
+        scene.network.limit_uplinks(10.0)
+        for other in others:
+            scene.network.dial(one, other)
+        scene.clock.run_for(1_000)
+        sent_ms = scene.clock.now_ms
+        for session in one.open:
+            scene.send(session, bytes(1_000 - FRAME_OVERHEAD_BYTES))
+        scene.clock.run_for(1_000)
+        for other, after_ms in zip(others, (100, 200), strict=True):
+            took_ms = other.when("received")[0] - sent_ms
+            assert after_ms + ONE_WAY_MS <= took_ms <= after_ms + ONE_WAY_MS * (1 + JITTER_SHARE)
+
     def test_what_is_sent_is_counted_with_what_the_channel_adds(self) -> None:
         scene = Scene()
         session = scene.connect()

@@ -32,7 +32,7 @@ def test_a_network_that_heals_agrees_and_has_lost_nothing(seed: int) -> None:
 def test_more_peers_than_a_view_holds_agree_too() -> None:
     world = World(21, peers=14, minutes=0.6)
     world.run()
-    assert max(len(peer.open) for peer in world.peers) < 13
+    assert sum(len(peer.open) for peer in world.peers) < 14 * 12, "not everybody talks with everybody"
 
 
 @pytest.mark.parametrize("seed", range(11, 14))
