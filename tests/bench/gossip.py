@@ -22,8 +22,12 @@ from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 from p2pnodes.gossip.engine import Member
+from p2pnodes.gossip.frames import BATCH_BYTES
+from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import AddPayload, Event, LogId, Payload, Verdict
 from p2pnodes.model.requests import request_id, sign_add
+from p2pnodes.store.ledger import Ledger, Result, State
+from p2pnodes.store.schema import open_writer
 from tests.bench.baselines import Courier, Flood, Gossipsub, Memberlist, Textbook
 from tests.bench.measure import progress, share
 from tests.bench.world import uuids
@@ -34,7 +38,7 @@ from tests.sim.light import Archive, Identity, LightPeer, Surroundings, Tally
 from tests.sim.network import BYTES_PER_MS, FRAME_OVERHEAD_BYTES, JITTER_SHARE, Network, Rule
 from tests.sim.trace import Trace
 from tests.sim.world import EPOCH_MS, START_WITHIN_MS, World
-from tests.support import NETWORK, body, hotkey
+from tests.support import BLOCK, MINERS, NETWORK, body, hotkey
 
 SIZES: Final = (8, 64, 256, 1_024)
 
@@ -599,6 +603,8 @@ class Healed(NamedTuple):
         events: What both halves wrote in that time.
         healed_s: From the end of the partition until everybody held all of that.
         equal: Whether all version vectors are equal after the last event.
+        rows: Of the inventory that follows from these logs.
+        rooted: Whether two ledgers that took them, each one another half's first, have the same root.
         live: Events that were written while the halves grew together.
         bytes: On the wire, of all peers, in that time, without the live events' minimum.
         missed_bytes: What each half had to learn, once for each of its peers.
@@ -610,6 +616,8 @@ class Healed(NamedTuple):
     events: int
     healed_s: float
     equal: bool
+    rows: int
+    rooted: bool
     live: Outcome
     bytes: int
     missed_bytes: int
@@ -655,17 +663,39 @@ def heal(peers: int, seed: int, events: int, parted_s: float) -> Healed:
     closings: Counter[str] = Counter()
     for end in swarm.peers:
         closings.update(end.closings)
+    progress(f"{peers} peers: two ledgers take all logs")
+    one, other = (_inventory(swarm, [*order[0], *order[1]]) for order in (halves, halves[::-1]))
     return Healed(
         peers,
         parted_s,
         2 * events,
         healed_s,
         len({end.store.state.vector_digest for end in swarm.peers}) == 1,
+        one.nodes,
+        (one.vector_digest, one.state_root) == (other.vector_digest, other.state_root),
         outcome("live events while the halves grow together", swarm.regions, seed, live, swarm.counted().since(before)),
         spent.bytes.total(),
         missed_bytes,
         closings,
     )
+
+
+def _inventory(swarm: Swarm, order: Sequence[int]) -> State:
+    """What a real ledger makes of the logs that everybody holds: a light store knows no rows."""
+    registered = dict.fromkeys((hotkey(uri).public_key for uri in MINERS), 0)
+    validators = dict.fromkeys(swarm.members, 100)
+    ledger = Ledger(open_writer(":memory:"), NETWORK)
+    with ledger.transaction():
+        ledger.set_electorate(Electorate(Pin(BLOCK, START_MS, validators, registered, {})))
+    held = swarm.peers[0].store
+    for index in order:
+        log, seq = swarm.peers[index].identity.log, 0
+        while wires := held.read(log, seq, BATCH_BYTES):
+            with ledger.transaction():
+                outcomes = ledger.receive([Event.decode(wire) for wire in wires], int(swarm.clock.now_ms))
+            assert {outcome.result for outcome in outcomes} == {Result.STORED}
+            seq += len(wires)
+    return ledger.state
 
 
 def _everywhere(flight: Flight) -> bool:
@@ -877,6 +907,10 @@ def _tell_healed(found: Healed, *, as_json: bool) -> list[str]:
             f"{found.peers} peers, parted for {found.parted_s / 60:g} minutes, {found.events:,} events meanwhile: "
             f"everybody has everything after {found.healed_s:.1f} s, vectors equal: {found.equal}"
         )
+        print(
+            f"  roots of two ledgers that took these logs, each another half's first, equal: {found.rooted} "
+            f"({found.rows} rows)"
+        )
         print(f"  {found.bytes / 1e6:.1f} MB until then, {found.missed_bytes / 1e6:.1f} MB were missing in all")
         live = found.live
         print(
@@ -889,6 +923,8 @@ def _tell_healed(found: Healed, *, as_json: bool) -> list[str]:
         missed.append(f"healed after {found.healed_s:.1f} s: wanted {HEALS_S_MAX:g} s")
     if not found.equal:
         missed.append("vectors differ after healing")
+    if not found.rooted:
+        missed.append("equal logs gave two inventories")
     if found.live.lost:
         missed.append(f"{found.live.lost} deliveries of live events did not happen")
     return missed

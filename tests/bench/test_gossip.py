@@ -196,6 +196,8 @@ def test_halves_that_were_parted_grow_together_while_events_go_on() -> None:
     assert found.missed_bytes > 0
     assert found.healed_s <= gossip.HEALS_S_MAX
     assert found.equal
+    assert found.rooted
+    assert found.rows > 0
     assert found.live.events > 0
     assert found.live.lost == 0
 
