@@ -63,6 +63,12 @@ CHAIN_URLS_MAX: Final = 8
 CHAIN_AGE_S_DEFAULT: Final = 7_200
 """Age at which an electorate from the chain is too old by default: six epochs of 100 blocks."""
 
+SHIPPED_NETWORKS: Final = ("finney", "testnet")
+"""Networks whose files come with this program."""
+
+RELOADABLE: Final = frozenset({"electorate.max_age_s", "gossip.bootstrap", "log.format", "log.level"})
+"""Settings that a running daemon follows when it is told to read them again (SIGHUP)."""
+
 HOTKEY_CREDENTIAL: Final = "hotkey"
 """Name of the credential that holds the hotkey, ``LoadCredential=hotkey:/path``."""
 
@@ -407,6 +413,18 @@ def load_network_file(path: Path) -> NetworkFile:
     return NetworkFile(Network(**layer.data["network"]), {k: v for k, v in layer.data.items() if k != "network"})
 
 
+def shipped_network(name: str) -> Path | None:
+    """The network file that comes with this program under a name, such as ``finney``; None when there is none.
+
+    An installed package has a copy of those in ``configs``; a checkout has these.
+    """
+    package = Path(__file__).parent
+    if name not in SHIPPED_NETWORKS:
+        return None
+    places = (package / "networks" / f"{name}.toml", package.parent / "configs" / f"{name}.toml")
+    return next((place for place in places if place.is_file()), None)
+
+
 def is_network_file(data: Mapping[str, Any]) -> bool:
     """Whether the content of a TOML file is a network file rather than a daemon's configuration."""
     return "data_dir" not in data and not data.keys().isdisjoint(Network.model_fields)
@@ -431,6 +449,38 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InvalidSettingsError([f"{path}: not UTF-8 at byte {error.start}; expected a TOML file"]) from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidSettingsError([f"{path}: not TOML: {error}"]) from error
+
+
+class Reloaded(NamedTuple):
+    """What a running daemon makes of a configuration that was read again.
+
+    Attributes:
+        settings: In force from now on.
+        changed: Keys of those in RELOADABLE that changed, in the order of the file.
+        fixed: Keys of the others that changed: they are followed after a restart.
+    """
+
+    settings: Settings
+    changed: list[str]
+    fixed: list[str]
+
+
+def reloaded(settings: Settings, later: Settings) -> Reloaded:
+    """Follow a configuration that was read again, as far as a running daemon can.
+
+    Args:
+        settings: In force until now.
+        later: As the files and the environment are now.
+    """
+    before, now = settings.model_dump(), later.model_dump()
+    differing = [key for key in setting_keys() if _value_at(before, key) != _value_at(now, key)]
+    changed = [key for key in differing if key in RELOADABLE]
+    tables: dict[str, BaseModel] = {}
+    for key in changed:
+        table, name = key.split(".")
+        value = getattr(getattr(later, table), name)
+        tables[table] = tables.get(table, getattr(settings, table)).model_copy(update={name: value})
+    return Reloaded(settings.model_copy(update=tables), changed, [key for key in differing if key not in RELOADABLE])
 
 
 def effective_settings(settings: Settings) -> list[Setting]:

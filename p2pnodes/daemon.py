@@ -2,10 +2,10 @@
 
 Start: lock the data directory, open the database, read keys and electorate, listen, dial. The own log is taken up when
 rule 4 allows it; until then reads are served and writes answer 503. Stop: refuse new requests, finish what runs, close.
+SIGHUP reads the configuration again, as far as a running daemon can follow it (``config.RELOADABLE``).
 """
 
 import asyncio
-import fcntl
 import gc
 import logging
 import os
@@ -13,13 +13,13 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from p2pnodes import __version__
 from p2pnodes.api import explanations
@@ -33,10 +33,10 @@ from p2pnodes.carrier import Carrier
 from p2pnodes.chain.delegation import log_name
 from p2pnodes.chain.source import ElectorateSource, make_source
 from p2pnodes.chain.wallet import create_node_key, load_hotkey, load_node_key, read_hotkey_file
-from p2pnodes.config import LogSettings, Settings
+from p2pnodes.config import LogSettings, Settings, reloaded
 from p2pnodes.gossip.driver import Driver
 from p2pnodes.inbound import listen
-from p2pnodes.metrics import status_registry
+from p2pnodes.metrics import Instruments, status_registry
 from p2pnodes.model.branches import Ends, closing_order
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
 from p2pnodes.model.electorate import Electorate
@@ -44,6 +44,8 @@ from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import Close, Delegation, Head, LogId
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.keys import Hotkey, NodeKey, ss58_encode
+from p2pnodes.notify import Supervisor
+from p2pnodes.store import directory
 from p2pnodes.store.checks import read_check
 from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.ledger import Outcome, Result
@@ -60,6 +62,9 @@ TARGETS_POLL_S: Final = 2.0
 STOP_S_MAX: Final = 4.0
 """Bound of a graceful stop; systemd and the devnet give 5 s."""
 
+STATUS_S: Final = 5.0
+"""How often a supervisor hears how the daemon is; where it wants signs of life, three times in their time at least."""
+
 FIRST_READ_S_MAX: Final = 60.0
 """How long a start waits for the electorate where none is stored, and a quarter of it where one is."""
 
@@ -75,9 +80,24 @@ def now_ms() -> int:
 class Daemon:
     """Everything that one process runs."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Take checked settings; nothing is opened yet."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reread: Callable[[], Settings] | None = None,
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        """Take checked settings; nothing is opened yet.
+
+        Args:
+            settings: What the operator chose.
+            reread: Reads the settings anew, at SIGHUP; None: they are those of the start for ever.
+            supervisor: Who started this process and wants to hear from it.
+        """
         self.settings = settings
+        self._reread = reread
+        self._supervisor = supervisor or Supervisor()
+        self._hung_up = asyncio.Event()
         self.started_ms = now_ms()
         self._stack = AsyncExitStack()
         self._stopping = asyncio.Event()
@@ -101,19 +121,23 @@ class Daemon:
         self._elsewhere: Sequence[str] = ()
         """Other validators, for writes that this daemon refuses."""
         self._url = settings.http.url
+        self._registry = CollectorRegistry()
+        self._instruments = Instruments(self._registry)
         self._outcomes: dict[str, int] = dict.fromkeys((result.value for result in Result), 0)
 
     # -- life cycle --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Run until SIGTERM, SIGINT or SIGHUP.
+        """Run until SIGTERM or SIGINT, or SIGHUP on a terminal.
 
         Raises:
             P2PNodesError: The daemon cannot start; the message is one line for the operator.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
+        # Who runs a daemon on a terminal and closes that wants it gone; any other daemon is told to look again.
+        loop.add_signal_handler(signal.SIGHUP, (self._stopping if sys.stderr.isatty() else self._hung_up).set)
         stopped = asyncio.create_task(self._stopping.wait())
         starting = asyncio.create_task(self._start())
         try:
@@ -122,8 +146,10 @@ class Daemon:
                 await starting
                 _settle_memory()
                 log.info("listening", url=self._url, hotkey=self._address, node_key=self._node_key.public_key.hex())
+                self._supervisor.ready(self._condition())
                 await stopped
             log.info("stopping")
+            self._supervisor.stopping()
         finally:
             for task in (starting, stopped):
                 task.cancel()
@@ -133,15 +159,17 @@ class Daemon:
 
     async def _start(self) -> None:
         settings = self.settings
-        _make_dir(settings.data_dir)
-        self._stack.callback(_lock(settings.data_dir / "lock").close)
+        directory.make(settings.data_dir)
+        self._stack.callback(directory.hold(settings.data_dir).close)
         path = settings.node_key_path
         finish_rotation(path, written_by(settings.database_path))
         self._node_key = load_node_key(path) if path.exists() else create_node_key(path)
         self._hotkey, known = _read_hotkey(settings)
+        self._supervisor.status("opening the database")
         self._database = await Database.open(settings.database_path, settings.network, self._node_key, now_ms=now_ms)
         self._stack.push_async_callback(self._database.close)
         self._database.on_commit = self._committed
+        self._database.on_written = self._instruments.written
         self._source = make_source(
             settings.electorate,
             settings.network,
@@ -150,6 +178,7 @@ class Daemon:
             rng=random.Random(os.urandom(16)),
         )
         self._stack.push_async_callback(self._source.close)
+        self._supervisor.status("reading the electorate")
         await self._read_first_electorate()
         if settings.role == "observer":
             network_id, now_s = settings.network.id, now_ms() // 1000
@@ -183,7 +212,7 @@ class Daemon:
             self._stack.push_async_callback(self._carrier.stop)
             self._stack.push_async_callback(self._stop_verifying)
             await self._watch(self._watch_own_log(author))
-        for work in (self._watch_electorate(), self._watch_targets()):
+        for work in (self._watch_electorate(), self._watch_targets(), self._watch_hangups(), self._report()):
             await self._watch(work)
 
     async def _watch(self, work: Coroutine[Any, Any, None]) -> None:
@@ -207,6 +236,74 @@ class Daemon:
                 'role = "observer"'
             )
 
+    # -- what the supervisor hears and says --------------------------------------------------------------------------
+
+    async def _report(self) -> None:
+        """Tell the supervisor again and again how the daemon is, and that it lives, as far as that is so.
+
+        A sign of life is more than a turn of the event loop: the writer must have come to a job that was put to it
+        then. That it fails, as on a full disk, is no reason to be started anew.
+        """
+        if self._supervisor.address is None:
+            return
+        within_s = self._supervisor.watchdog_s
+        pause_s = STATUS_S if within_s is None else min(STATUS_S, within_s / 3)
+        while True:
+            await asyncio.sleep(pause_s)
+            if within_s is None:
+                self._supervisor.status(self._condition())
+            elif await self._writer_turns():
+                self._supervisor.alive(self._condition())
+
+    async def _writer_turns(self) -> bool:
+        """Wait until the writer has done a job, or failed at it; false when it has no room for another one."""
+        try:
+            await self._database.write(lambda _: None)
+        except WritesRefusedError:
+            return False
+        except P2PNodesError as error:
+            log.debug("writer_failed", error=str(error))
+        return True
+
+    def _condition(self) -> str:
+        """How the daemon is, one line for people."""
+        behind = self._behind()
+        reasons = self.readiness()
+        sessions = sum(bool(peer["connected"]) for peer in self.peers())
+        words = [f"not ready: {reasons[0]}" if reasons else "ready"]
+        if behind:
+            words.append(f"catching up, {behind} events to go")
+        return "; ".join([*words, f"{self._database.state.nodes} GPUs, {sessions} peers connected"])
+
+    def _behind(self) -> int:
+        """Events that a peer is known to hold, and this daemon not yet."""
+        return max((peer.get("we_lack", 0) for peer in self.peers()), default=0)
+
+    async def _watch_hangups(self) -> None:
+        while True:
+            await self._hung_up.wait()
+            self._hung_up.clear()
+            if self._reread is not None:
+                self._supervisor.reloading()
+                await _logged("settings_not_read_again", self._reload(self._reread))
+                self._supervisor.ready(self._condition())
+
+    async def _reload(self, reread: Callable[[], Settings]) -> None:
+        """Follow the configuration as it is now.
+
+        Raises:
+            P2PNodesError: It cannot be used; what was in force stays.
+        """
+        settings, changed, fixed = reloaded(self.settings, await asyncio.to_thread(reread))
+        self.settings = settings
+        if {"log.level", "log.format"} & set(changed):
+            configure_logging(settings.log)
+        log.info("settings_read_again", changed=changed)
+        if fixed:
+            log.warning("settings_need_a_restart", settings=fixed)
+        if "gossip.bootstrap" in changed:
+            await self._set_targets()
+
     # -- gossip ------------------------------------------------------------------------------------------------------
 
     def _make_driver(self, node_key: NodeKey) -> Driver:
@@ -220,6 +317,8 @@ class Daemon:
             rng=random.Random(os.urandom(16)),
             clock=now_ms,
             on_outcomes=self._received,
+            on_applied=self._instruments.applied,
+            on_tick=self._instruments.ticked,
             address=self._client_address,
             allow_private_addresses=settings.gossip.allow_private_addresses,
             observers=settings.gossip.allow_observers,
@@ -287,6 +386,7 @@ class Daemon:
                 author.hotkey,
                 now_ms,
                 checks_at_once=self.settings.verify.checks_at_once,
+                on_checked=self._instruments.checked,
             )
             self._scheduler.start()
 
@@ -302,9 +402,11 @@ class Daemon:
             settings.api,
             now=time.time,
             readiness=self.readiness,
+            behind=self._behind,
             gossip=self._serve_gossip,
             refusal=OBSERVER if self._author is None else None,
             elsewhere=lambda: self._elsewhere,
+            answered=self._instruments.answered,
         )
         self._events = app[EVENTS_KEY]
         runner = make_runner(app, shutdown_timeout_s=STOP_S_MAX / 2)
@@ -317,7 +419,7 @@ class Daemon:
             advice="choose another [http] host or port, or stop what listens there",
         )
         self._url = self._url or f"http://{where}"
-        admin = create_admin_app(self, status_registry(self.status))
+        admin = create_admin_app(self, status_registry(self.status, self._registry))
         runner = await start_admin(admin, settings.admin_socket_path, settings.admin.port)
         self._stack.push_async_callback(runner.cleanup)
 
@@ -499,7 +601,7 @@ class Daemon:
             {
                 "log": log_name(log_id),
                 "hotkey": ss58_encode(state.logs[log_id].hotkey),
-                "own": self._author is not None and state.logs[log_id].hotkey == self._author.hotkey,
+                "own": self._is_own(log_id),
                 "fork": ends.fork,
                 "good_events": state.logs[log_id].cut,
                 "closed": ends.close is not None,
@@ -508,6 +610,11 @@ class Daemon:
             }
             for log_id, ends in sorted(state.ends.items())
         ]
+
+    def _is_own(self, log_id: LogId) -> bool:
+        """Whether a log is of this validator's hotkey."""
+        held = self._database.state.logs.get(log_id)
+        return self._author is not None and held is not None and held.hotkey == self._author.hotkey
 
     # -- peers -------------------------------------------------------------------------------------------------------
 
@@ -550,6 +657,7 @@ class Daemon:
         return client_address(request.remote, forwarded, self.settings.api.trusted_proxies)
 
     def _committed(self, commit: Commit) -> None:
+        self._instruments.appended(commit.appended)
         if commit.appended:
             self._driver.appended(commit.appended)
         if self._scheduler is not None:
@@ -567,6 +675,7 @@ class Daemon:
             self._carrier.committed(commit)
 
     def _received(self, outcomes: "list[Outcome]") -> None:
+        self._instruments.received(outcomes)
         for outcome in outcomes:
             self._outcomes[outcome.result.value] += 1
             if outcome.proved and self._author is not None:
@@ -635,7 +744,7 @@ class Daemon:
             "nodes": state.nodes,
             "outcomes": dict(self._outcomes),
             "forks": [
-                {"log": log_name(log_id), "seq": ends.fork}
+                {"log": log_name(log_id), "seq": ends.fork, "own": self._is_own(log_id)}
                 for log_id, ends in sorted(state.ends.items())
                 if ends.fork is not None
             ],
@@ -647,6 +756,7 @@ class Daemon:
             "verification": verification,
             "carrying": self._carrier.status() if self._carrier else None,
             "gossip": gossip,
+            "database": self._database.status(),
             "clock_offset_ms": self._driver.clock_offset_ms(),
             "uptime_s": (now_ms() - self.started_ms) // 1000,
         }
@@ -711,19 +821,53 @@ class Daemon:
         return None if found is None else found.document()
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int:
     """Run a daemon until it is told to stop; the exit code.
+
+    Args:
+        settings: What the operator chose.
+        reread: Reads the settings anew, at SIGHUP.
 
     Raises:
         P2PNodesError: It cannot start.
     """
     configure_logging(settings.log)
-    asyncio.run(Daemon(settings).run())
+    supervisor = Supervisor.from_environment(os.environ, os.getpid())
+    asyncio.run(Daemon(settings, reread=reread, supervisor=supervisor).run())
     return 0
 
 
+_PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""Levels as syslog counts them. Source: sd-daemon(3), "SD_ERR" and so on."""
+
+
+def _for_journal(
+    render: structlog.typing.Processor,
+) -> structlog.typing.Processor:
+    """Put each record's priority before its line, as systemd's journal reads and removes it."""
+
+    def prefixed(logger: Any, name: str, record: structlog.typing.EventDict) -> str:
+        priority = _PRIORITIES[record.get("level", "info")]
+        return f"<{priority}>{render(logger, name, record)!s}"
+
+    return prefixed
+
+
+def is_journal(environ: Mapping[str, str], fd: int) -> bool:
+    """Whether a file is a stream of systemd's journal; see systemd.exec(5), ``JOURNAL_STREAM``."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return (device, inode) == (str(found.st_dev), str(found.st_ino))
+
+
 def configure_logging(settings: LogSettings) -> None:
-    """Send structlog's and the libraries' records to stderr, as JSON lines or for people."""
+    """Send structlog's and the libraries' records to stderr, as JSON lines or for people.
+
+    Where stderr is systemd's journal, each line begins with its priority, so that ``journalctl -p warning`` works.
+    """
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     shared: list[structlog.typing.Processor] = [
@@ -744,6 +888,8 @@ def configure_logging(settings: LogSettings) -> None:
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=colors) if console else structlog.processors.JSONRenderer()
     )
+    if is_journal(os.environ, 2):
+        renderer = _for_journal(renderer)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -768,32 +914,6 @@ def _settle_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def _make_dir(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o750)
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(
-            f"data_dir {path} cannot be written: {error.strerror}; choose another or fix its owner"
-        ) from error
-
-
-def _lock(path: Path) -> IO[str]:
-    """Hold the data directory: two daemons on one would fork its log."""
-    try:
-        file = path.open("w")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be opened: {error.strerror}; fix its owner, or move it away") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise ConfigError(f"another daemon runs on {path.parent}: stop it, or use another data_dir") from error
-    return file
 
 
 def _read_hotkey(settings: Settings) -> tuple[Hotkey | None, bytes | None]:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -52,10 +53,11 @@ def main(config: str, options: str) -> NoReturn:
         sys.modules["rich"] = None  # type: ignore[assignment]
         from p2pnodes.config import load_settings
 
-        settings = load_settings(Path(config), json.loads(options))
+        read = partial(load_settings, Path(config), json.loads(options))
+        settings = read()
         from p2pnodes import daemon  # late: a bad setting is told before half a second of imports
 
-        sys.exit(daemon.run(settings))
+        sys.exit(daemon.run(settings, read))
     except P2PNodesError as error:
         from p2pnodes.cli.output import fail
 

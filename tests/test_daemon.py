@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import time
 import tomllib
 from collections.abc import AsyncIterator, Callable
@@ -9,17 +10,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import tomli_w
 
 from p2pnodes.chain.file import ElectorateFile
 from p2pnodes.chain.wallet import write_hotkey_file
 from p2pnodes.config import load_settings
-from p2pnodes.daemon import Daemon, now_ms
+from p2pnodes.daemon import Daemon, is_journal, now_ms
+from p2pnodes.metrics import METRICS
 from p2pnodes.model.clock import hlc_at
-from p2pnodes.model.errors import WritesRefusedError
+from p2pnodes.model.errors import StoreError, WritesRefusedError
 from p2pnodes.model.events import Event, LogId, delegate
 from p2pnodes.model.keys import NodeKey
+from p2pnodes.notify import Supervisor
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Result
 from tests.support import hotkey
@@ -54,8 +58,8 @@ def write_electorate(directory: Path, block: int, *others: dict[str, Any], age_s
 
 
 @asynccontextmanager
-async def running(config: Path) -> AsyncIterator[Daemon]:
-    daemon = Daemon(load_settings(config))
+async def running(config: Path, supervisor: Supervisor | None = None) -> AsyncIterator[Daemon]:
+    daemon = Daemon(load_settings(config), supervisor=supervisor)
     try:
         await daemon._start()
         yield daemon
@@ -200,3 +204,112 @@ async def test_all_are_visited_as_long_as_the_own_head_has_to_be_heard(config: P
         assert daemon._author is not None
         assert daemon._author.hearing, "nobody has been heard"
         await until(lambda: daemon._driver._engine._view._sweeping)
+
+
+class Ear(Supervisor):
+    """A supervisor that notes the signs of life it gets."""
+
+    def __init__(self) -> None:
+        super().__init__("/nowhere", 0.03)
+        self.alives = 0
+
+    def _tell(self, *fields: str) -> None:
+        self.alives += "WATCHDOG=1" in fields
+
+
+class TestSignsOfLife:
+    """A watchdog is fed by the writer's work, not by the event loop alone."""
+
+    async def test_they_stop_while_the_writer_does_nothing_and_go_on_when_it_does(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ear = Ear()
+        async with running(config, ear):
+            await until(lambda: ear.alives >= 2)
+            held, waiting = asyncio.Event(), asyncio.Event()
+            write = Database.write
+
+            async def holding(database: Database, job: Any) -> Any:
+                waiting.set()
+                await held.wait()
+                return await write(database, job)
+
+            monkeypatch.setattr(Database, "write", holding)
+            await waiting.wait()
+            before = ear.alives
+            turns = 0
+
+            async def turn() -> None:  # the event loop goes on meanwhile, for longer than the watchdog waits
+                nonlocal turns
+                deadline = time.monotonic() + 3 * 0.03
+                while time.monotonic() < deadline:
+                    await asyncio.sleep(0)
+                    turns += 1
+
+            await turn()
+            assert turns > 0
+            assert ear.alives <= before + 1, "one turn may have been on its way"
+            held.set()
+            await until(lambda: ear.alives > before + 1)
+
+    async def test_a_disk_that_is_full_is_no_reason_to_start_anew(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ear = Ear()
+        async with running(config, ear):
+
+            async def full(database: Database, job: Any) -> Any:
+                raise StoreError("the disk is full")
+
+            monkeypatch.setattr(Database, "write", full)
+            before = ear.alives
+            await until(lambda: ear.alives > before + 2)
+
+    async def test_a_writer_that_has_no_room_gives_none(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        ear = Ear()
+        async with running(config, ear):
+            refused = 0
+
+            async def crowded(database: Database, job: Any) -> Any:
+                nonlocal refused
+                refused += 1
+                raise WritesRefusedError("4096 writes wait for the disk already")
+
+            monkeypatch.setattr(Database, "write", crowded)
+            await until(lambda: refused >= 1)
+            before, seen = ear.alives, refused
+            await until(lambda: refused > seen + 2)
+            assert ear.alives <= before + 1
+
+
+def test_only_the_stream_that_systemd_names_is_the_journal(tmp_path: Path) -> None:
+    with (tmp_path / "stream").open("w") as stream:
+        found = os.fstat(stream.fileno())
+        assert is_journal({"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}, stream.fileno())
+        assert not is_journal({"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino + 1}"}, stream.fileno())
+        assert not is_journal({"JOURNAL_STREAM": "soon"}, stream.fileno())
+        assert not is_journal({}, stream.fileno())
+        number = stream.fileno()
+    assert not is_journal({"JOURNAL_STREAM": "1:2"}, number), "a file that is closed"
+
+
+async def test_a_daemon_exposes_every_metric_of_the_table_and_fills_those_of_its_own_doing(config: Path) -> None:
+    async with running(config) as daemon:
+        async with aiohttp.ClientSession() as session, session.get(f"{daemon._url}/healthz") as response:
+            assert response.status == 200
+
+        def value(name: str, **labels: str) -> float:
+            return daemon._registry.get_sample_value(name, labels) or 0
+
+        await until(lambda: value("p2pnodes_loop_lag_seconds_count") > 0)
+        await until(lambda: value("p2pnodes_own_events_total", kind="delegate") == 1)
+        suffixes = {"counter": "_total", "info": "_info"}
+        exposed = {family.name + suffixes.get(family.type, "") for family in daemon._registry.collect()}
+        assert exposed == METRICS.keys()
+        assert value("p2pnodes_http_requests_total", route="/healthz", method="GET", code="200") == 1
+        assert value("p2pnodes_commit_seconds_count") >= 1
+        assert value("p2pnodes_electorate_block") == 100
+        assert value("p2pnodes_database_working") == 1
+        assert value("p2pnodes_database_bytes", file="database") > 0
+        assert value("p2pnodes_sessions", role="validator", link="eager") == 0
+        assert value("p2pnodes_verifier_working") == 1

@@ -38,6 +38,7 @@ from p2pnodes.api.errors import (
 from p2pnodes.api.hosts import HostCheck, Resolver, system_resolver
 from p2pnodes.api.inventory import Inventory
 from p2pnodes.api.limits import client_address
+from p2pnodes.api.measure import Answered, measuring
 from p2pnodes.api.proxy import Upstream, passing_on
 from p2pnodes.api.schemas import MultiNodeArgs
 from p2pnodes.api.server import cut, send_part
@@ -109,6 +110,7 @@ class NodesApi:
         *,
         now: Callable[[], float],
         readiness: Callable[[], Sequence[str]],
+        behind: Callable[[], int],
         resolver: Resolver,
         denied: DenyList,
         refusal: str | None,
@@ -119,6 +121,7 @@ class NodesApi:
         self._settings = settings
         self._now = now
         self._readiness = readiness
+        self._behind = behind
         self._denied = denied
         self._never = refusal
         self._hosts = HostCheck(resolver, timeout_s=settings.dns_timeout_s, allow_private=settings.allow_private_hosts)
@@ -297,7 +300,8 @@ class NodesApi:
     async def readyz(self, request: web.Request) -> web.StreamResponse:
         """``GET /readyz``."""
         reasons = list(self._readiness())
-        return json_response(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+        answer = {"ready": not reasons, "reasons": reasons, "behind": self._behind()}
+        return json_response(503 if reasons else 200, answer)
 
     async def openapi(self, request: web.Request) -> web.StreamResponse:
         """``GET /openapi.json``."""
@@ -353,10 +357,12 @@ def create_app(
     *,
     now: Callable[[], float],
     readiness: Callable[[], Sequence[str]],
+    behind: Callable[[], int] = int,
     resolver: Resolver = system_resolver,
     gossip: Handler | None = None,
     refusal: str | None = None,
     elsewhere: Callable[[], Sequence[str]] = tuple,
+    answered: Answered | None = None,
 ) -> web.Application:
     """Build the public application; serve it with ``inbound.make_runner``.
 
@@ -366,10 +372,12 @@ def create_app(
         settings: What the operator chose.
         now: Wall clock, Unix seconds.
         readiness: Reasons why the daemon is not ready; empty when it is.
+        behind: How many events a peer is known to hold that this daemon lacks.
         resolver: Looks up verification hosts.
         gossip: Handler of the peers' WebSocket at GOSSIP_PATH.
         refusal: Why this daemon never takes writes, for an observer; they are answered 503 once they are authenticated.
         elsewhere: Base URLs of other validators, see ``referrals``, for writes that are answered 503.
+        answered: Hears what became of each request; see ``measure.measuring``.
 
     Returns:
         The application; whoever commits to ``db`` tells it so by ``app[EVENTS_KEY].committed``.
@@ -382,7 +390,15 @@ def create_app(
     denied = DenyList(settings.deny_file)
     app.cleanup_ctx.append(denied.watch)
     api = NodesApi(
-        db, network, settings, now=now, readiness=readiness, resolver=resolver, denied=denied, refusal=refusal
+        db,
+        network,
+        settings,
+        now=now,
+        readiness=readiness,
+        behind=behind,
+        resolver=resolver,
+        denied=denied,
+        refusal=refusal,
     )
     events = NodeEvents(db, limit=api.limit_address)
     app[EVENTS_KEY] = events
@@ -393,6 +409,8 @@ def create_app(
         app.middlewares.append(passing_on(upstream))
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins)
+    if answered is not None:
+        app.middlewares.insert(0, measuring(answered, upstream=settings.upstream is not None))
     app.add_routes(
         [
             web.get("/nodes/", api.inventory, allow_head=False),

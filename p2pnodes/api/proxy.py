@@ -252,10 +252,14 @@ def passing_on(upstream: Upstream) -> Any:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        unknown = isinstance(request.match_info.http_exception, web.HTTPNotFound)
-        return await (upstream.handle if unknown and not is_ours(request.path) else handler)(request)
+        return await (upstream.handle if passed_on(request) else handler)(request)
 
     return middleware
+
+
+def passed_on(request: web.Request) -> bool:
+    """Whether a request is for the upstream API, where there is one: no route serves it, and it is not ours."""
+    return isinstance(request.match_info.http_exception, web.HTTPNotFound) and not is_ours(request.path)
 
 
 def is_ours(path: str) -> bool:

@@ -260,3 +260,4 @@ class Readiness(BaseModel):
 
     ready: bool
     reasons: Annotated[list[str], Field(description="Why not; empty when ready.")]
+    behind: Annotated[int, Field(ge=0, description="Events that a peer is known to hold, and this daemon not yet.")]

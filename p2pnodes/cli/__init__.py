@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 
 from p2pnodes import __version__
-from p2pnodes.cli import admin, agent, db, keys, lookup, miner, places, proof, settings
+from p2pnodes.cli import admin, agent, db, keys, lookup, miner, places, proof, service, settings
 from p2pnodes.cli.adopt import adopt
+from p2pnodes.cli.backup import backup, restore
 from p2pnodes.cli.compare import compare
 from p2pnodes.cli.demo import demo
 from p2pnodes.cli.devnet import devnet
+from p2pnodes.cli.doctor import doctor
 from p2pnodes.cli.forks import forks
 from p2pnodes.cli.output import EXIT_CODES, ExitCode, command, fail, fail_line, fail_system
 from p2pnodes.cli.verify import verify
@@ -67,7 +69,21 @@ command(
 )(settings.run)
 app.add_typer(settings.app, name="config", rich_help_panel=_DAEMON)
 app.add_typer(keys.app, name="keys", rich_help_panel=_DAEMON)
+app.add_typer(service.app, name="service", rich_help_panel=_DAEMON)
 app.add_typer(db.app, name="db", rich_help_panel=_DAEMON)
+command(
+    app,
+    "p2pnodes backup /mnt/backups/p2pnodes-2026-01-31.db --config p2pnodes.toml",
+    "p2pnodes backup /mnt/backups/latest.db --force --json",
+    panel=_DAEMON,
+)(backup)
+command(app, "p2pnodes restore /mnt/backups/latest.db --config p2pnodes.toml", panel=_DAEMON)(restore)
+command(
+    app,
+    "p2pnodes doctor --config p2pnodes.toml",
+    "p2pnodes doctor --config p2pnodes.toml --offline --json",
+    panel=_DAEMON,
+)(doctor)
 command(app, "p2pnodes status --config p2pnodes.toml", panel=_OPERATOR)(admin.status)
 command(app, "p2pnodes peers --config p2pnodes.toml", panel=_OPERATOR)(admin.peers)
 command(app, "p2pnodes nodes --config p2pnodes.toml --status pending", panel=_OPERATOR)(admin.nodes)

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from p2pnodes.cli.findings import status_of
-from p2pnodes.cli.output import ExitCode, JsonOption, command, fail_line, print_fields, print_json
+from p2pnodes.cli.output import ExitCode, JsonOption, command, fail_line, print_fields, print_json, warn_line
+from p2pnodes.cli.progress import phases
 from p2pnodes.cli.settings import ConfigOption
 from p2pnodes.model.errors import StoreError
 
@@ -84,3 +85,41 @@ def verify(
             }
         )
     raise typer.Exit(ExitCode.FAILED if report.problems else ExitCode.DONE)
+
+
+@command(app, "p2pnodes db rebuild --config p2pnodes.toml")
+def rebuild(config: ConfigOption, *, as_json: JsonOption = False) -> None:
+    """Derive all rows from the log again. Stop the daemon first.
+
+    For rows that db verify finds wrong in a log that is sound; it changes no event, and needs no peer. It is done whole
+    or not at all. Where rows differed from what was there, a warning names them; that means a damaged file or a bug.
+    """
+    from p2pnodes.config import load_settings
+    from p2pnodes.store import directory
+    from p2pnodes.store.rebuild import PROBLEMS_MAX
+    from p2pnodes.store.rebuild import rebuild as rebuild_database
+
+    settings = load_settings(config)
+    begin = time.monotonic()
+    with directory.hold(settings.data_dir), phases() as progress:
+        report = rebuild_database(
+            settings.database_path, settings.network, lambda done, total: progress("deriving rows", done, total)
+        )
+    seconds = time.monotonic() - begin
+    if report.differences:
+        more = " or more" if len(report.differences) == PROBLEMS_MAX else ""
+        warn_line(
+            f"differences from what was there: {len(report.differences)}{more}; the first: {report.differences[0]}"
+        )
+    if as_json:
+        print_json(report._asdict() | {"seconds": round(seconds, 3)})
+        return
+    print_fields(
+        {
+            "rebuilt": f"{report.rows} rows from {report.events} events",
+            "state root": report.state_root,
+            "before": "the same" if report.state_root == report.state_root_before else report.state_root_before,
+            "took": f"{seconds:.1f} s",
+            "result": "rows differed" if report.differences else "no row differed",
+        }
+    )

@@ -54,6 +54,22 @@ def counting(what: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
+def phases() -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far each part of a long work is, one after the other, on a terminal only.
+
+    Yields what is to be called now and then with the part's name, how much of it is done, and of how much.
+    """
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    if not sys.stderr.isatty():
+        yield lambda _what, _done, _of: None
+        return
+    with _bar(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()) as bar:
+        line = bar.add_task("", total=None)
+        yield lambda what, done, of: bar.update(line, description=what, completed=done, total=of)
+
+
+@contextmanager
 def waiting_for(what: str) -> Iterator[None]:
     """Show how long something takes, on a terminal only."""
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -3,6 +3,7 @@
 Who is banned again, soon after its last ban, is refused for twice as long; who behaves for a while begins anew.
 """
 
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 BANS_MAX: Final = 1_024
@@ -23,6 +24,22 @@ OPENING_S: Final = 3.0
 OPENINGS_BAN_S: Final = 60.0
 """How long a peer that opened too many is refused, seconds. No longer each time: a daemon that crashes again and again
 does that, too."""
+
+
+class Offence(StrEnum):
+    """Why peers are banned, in a few classes that can be counted."""
+
+    PROTOCOL = "protocol"
+    """It sent what the format or the order of frames does not allow."""
+
+    FLOOD = "flood"
+    """It said more than a rate allows."""
+
+    FORGERY = "forgery"
+    """It sent an event that its log did not sign."""
+
+    OPENINGS = "openings"
+    """It opened too many sessions."""
 
 
 class Ban(NamedTuple):
@@ -47,8 +64,19 @@ class Bans:
         self._bans: dict[bytes, Ban] = {}
         """Also those that ended within GOOD_S."""
         self._openings: dict[bytes, tuple[float, float]] = {}
+        self.counts: dict[Offence, int] = dict.fromkeys(Offence, 0)
+        """Bans since the start, by what they were for."""
 
-    def add(self, hotkey: bytes, reason: str, ban_s: float, now_s: float, *, doubles: bool = True) -> None:
+    def add(
+        self,
+        hotkey: bytes,
+        reason: str,
+        ban_s: float,
+        now_s: float,
+        *,
+        doubles: bool = True,
+        offence: Offence = Offence.PROTOCOL,
+    ) -> None:
         """Refuse a peer for a while.
 
         Args:
@@ -57,7 +85,9 @@ class Bans:
             ban_s: How long a first ban is, seconds.
             now_s: The caller's clock.
             doubles: Whether bans in a row double, up to BAN_S_MAX; else this one is as long as the first.
+            offence: What it is counted as.
         """
+        self.counts[offence] += 1
         before = self._bans.pop(hotkey, None)
         length_s, until_s = ban_s, now_s
         if before is not None and now_s < before.until_s + GOOD_S:
@@ -88,4 +118,4 @@ class Bans:
         if count > OPENINGS_MAX:
             del self._openings[hotkey]
             reason = f"it opened over {OPENINGS_MAX} sessions in a row"
-            self.add(hotkey, reason, OPENINGS_BAN_S, now_s, doubles=False)
+            self.add(hotkey, reason, OPENINGS_BAN_S, now_s, doubles=False, offence=Offence.OPENINGS)

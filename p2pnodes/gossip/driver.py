@@ -28,7 +28,7 @@ from nacl.utils import random as random_bytes
 from yarl import URL
 
 from p2pnodes.connections import Door
-from p2pnodes.gossip.bans import Ban, Bans
+from p2pnodes.gossip.bans import Ban, Bans, Offence
 from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES, Channel
 from p2pnodes.gossip.dials import DIALS, Dial, Dials
 from p2pnodes.gossip.engine import (
@@ -214,6 +214,8 @@ class Driver:
         rng: random.Random,
         clock: Callable[[], int],
         on_outcomes: Callable[[list[Outcome]], None],
+        on_applied: Callable[[float], None] = lambda _: None,
+        on_tick: Callable[[float], None] = lambda _: None,
         address: Callable[[web.Request], str] = lambda request: request.remote or "unknown",
         allow_private_addresses: bool = False,
         observers: bool = False,
@@ -231,6 +233,8 @@ class Driver:
             rng: For jitter and for the engine; keys are drawn elsewhere.
             clock: Unix milliseconds.
             on_outcomes: Called with what became of received events.
+            on_applied: Called with the seconds from handing a batch of them to the store until it was durable.
+            on_tick: Called at each tick with how late it came, seconds: how long the event loop had no turn for it.
             address: Where a connection comes from, for the bound of strangers at one address.
             allow_private_addresses: Also dial private, loopback and link-local addresses, for devnets.
             observers: Whether peers without a permit are talked to, OBSERVERS_MAX of them.
@@ -245,6 +249,8 @@ class Driver:
         self._rng = rng
         self._clock = clock
         self._on_outcomes = on_outcomes
+        self._on_applied = on_applied
+        self._on_tick = on_tick
         self._address = address
         self._allow_private = allow_private_addresses
         self._observers = observers
@@ -264,6 +270,7 @@ class Driver:
         self._performing = False
         self._links: dict[SessionId, _Link] = {}
         self._sessions = 0
+        self._traffic = _Traffic()
         self._pairs = Pairs(node_key.public_key)
         self._bans = Bans()
         self._observer_bans = Bans()
@@ -381,7 +388,9 @@ class Driver:
         seconds), ``lag`` (events that either end is known to lack) and what ``Engine.status`` says of it, such as
         ``observer`` and ``link`` (eager, lazy or visit); of an address without a session ``last_error``,
         ``next_dial_s`` (None while nobody needs a session there), ``banned_s`` and ``ban_reason``. ``view`` is what
-        ``View.status`` says; ``loop`` how late this daemon's own ticks come, see ``Timeline.status``.
+        ``View.status`` says; ``loop`` how late this daemon's own ticks come, see ``Timeline.status``. Since the driver
+        was made, which is since the start or the last new node key: ``traffic`` of sessions, ``counts`` of the engine
+        (``Engine.counts``), and ``ban_counts``, bans by what they were for.
         """
         now_s = _now_s()
         found = {entry["node_key"]: entry for entry in self._engine.status()}
@@ -423,9 +432,19 @@ class Driver:
             "dials": sum(dial.active for dial in self._dials),
             "view": self._engine.view_status(),
             "loop": self._engine.time.status(),
+            "traffic": self._traffic.status(),
+            "counts": self._engine.counts(),
+            "ban_counts": {
+                offence.value: self._bans.counts[offence] + self._observer_bans.counts[offence] for offence in Offence
+            },
             "peers": peers,
             "bans": [
-                {"hotkey": ss58_encode(hotkey), "banned_s": round(ban.until_s - now_s, 1), "ban_reason": ban.reason}
+                {
+                    "hotkey": ss58_encode(hotkey),
+                    "observer": bans is self._observer_bans,
+                    "banned_s": round(ban.until_s - now_s, 1),
+                    "ban_reason": ban.reason,
+                }
                 for bans in (self._bans, self._observer_bans)
                 for hotkey, ban in bans.active(now_s).items()
             ],
@@ -671,13 +690,14 @@ class Driver:
             await link.room.wait()
             link.listening_ms = self._engine.time.patient_ms
             message = await _receive(link.socket, link.pings)
+            self._traffic.received(message)
             link.listening_ms = None
             link.heard_s = _now_s()
             frame = link.channel.decrypt(message)
             if frame != HEARTBEAT:
                 self._perform(self._engine.received(link.id, frame, self._clock()))
             elif not link.heartbeats.take(_now_ms()):
-                self._perform([Close(link.id, flood(HEARTBEATS), BAN_S)])
+                self._perform([Close(link.id, flood(HEARTBEATS), BAN_S, Offence.FLOOD)])
             await asyncio.sleep(0)  # messages that are here already come without a pause: others want a turn
 
     async def _send_frames(self, link: _Link, welcome: bytes) -> None:
@@ -690,7 +710,9 @@ class Driver:
                     async with asyncio.timeout(HEARTBEAT_S):
                         await link.written.wait()
             frame = link.outgoing.popleft() if link.outgoing else HEARTBEAT
-            await self._write(link, link.channel.encrypt(frame))
+            message = link.channel.encrypt(frame)
+            await self._write(link, message)
+            self._traffic.sent(message)
             if frame != HEARTBEAT:
                 self._perform(self._engine.sent(link.id, len(frame), self._clock()))
             await asyncio.sleep(0)  # the same as above
@@ -722,6 +744,7 @@ class Driver:
 
     async def _receive_events(self, events: list[Event]) -> list[Outcome] | None:
         """What became of events; None when the store did not take them."""
+        begun_s = _now_s()
         try:
             outcomes = await self._store.receive(events, self._clock())
         except (StoreError, WritesRefusedError) as error:
@@ -730,6 +753,7 @@ class Driver:
         except Exception:  # a bug: the engine must hear of it all the same, and tries again later
             log.exception("events_not_stored", count=len(events))
             return None
+        self._on_applied(_now_s() - begun_s)
         self._on_outcomes(outcomes)
         return outcomes
 
@@ -786,15 +810,17 @@ class Driver:
                 self._spawn_for(link, self._prove, effect)
             case Read():
                 self._spawn_for(link, self._read_log, effect)
-            case Close(reason=reason, ban_s=ban_s):
+            case Close(reason=reason, ban_s=ban_s, offence=offence):
                 if ban_s:
-                    self._bans_for(link.peer).add(link.peer.hotkey, reason, ban_s, _now_s())
+                    self._bans_for(link.peer).add(link.peer.hotkey, reason, ban_s, _now_s(), offence=offence)
                 self._end(link, reason)
 
     async def _tick(self) -> None:
         while True:
+            due_s = _now_s() + TICK_MS / 1000
             await asyncio.sleep(TICK_MS / 1000)
             try:
+                self._on_tick(max(0.0, _now_s() - due_s))
                 self._perform(self._engine.tick(self._clock()))
                 self._patience.expire()
                 self._end_unfit()
@@ -901,6 +927,29 @@ class Driver:
         except Exception:  # a bug: it costs one session, and is logged as what it is
             log.exception("session_failed", peer=link.address, session=link.id)
             self._end(link, "an error of this daemon's; its log has it")
+
+
+class _Traffic:
+    """What went over sessions each way, as it is on the wire: encrypted frames, heartbeats among them."""
+
+    def __init__(self) -> None:
+        self._sent_frames = self._sent_bytes = 0
+        self._received_frames = self._received_bytes = 0
+
+    def sent(self, message: bytes) -> None:
+        self._sent_frames += 1
+        self._sent_bytes += len(message)
+
+    def received(self, message: bytes) -> None:
+        self._received_frames += 1
+        self._received_bytes += len(message)
+
+    def status(self) -> dict[str, dict[str, int]]:
+        """For operators, JSON-able."""
+        return {
+            "sent": {"frames": self._sent_frames, "bytes": self._sent_bytes},
+            "received": {"frames": self._received_frames, "bytes": self._received_bytes},
+        }
 
 
 class _Patience:

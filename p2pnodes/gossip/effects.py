@@ -2,6 +2,7 @@
 
 from typing import Any, Final, NamedTuple
 
+from p2pnodes.gossip.bans import Offence
 from p2pnodes.gossip.session import Session, SessionId
 from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.model.events import Close as Closing
@@ -31,6 +32,8 @@ class Close(NamedTuple):
     session: SessionId
     reason: str
     ban_s: float
+    offence: Offence = Offence.PROTOCOL
+    """What the ban is counted as."""
 
 
 class Store(NamedTuple):

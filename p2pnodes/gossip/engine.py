@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from p2pnodes.gossip import frames
 from p2pnodes.gossip.backoff import Backoffs
+from p2pnodes.gossip.bans import Offence
 from p2pnodes.gossip.book import AddressBook
 from p2pnodes.gossip.effects import QUEUE_BYTES_MAX, Close, Effect, Notice, Outbox, Prove, Read, Send, Store
 from p2pnodes.gossip.fetch import WANTS_MAX, Fetch
@@ -27,7 +28,19 @@ from p2pnodes.gossip.intake import Intake
 from p2pnodes.gossip.pace import Pace
 from p2pnodes.gossip.proving import Proving
 from p2pnodes.gossip.push import Push
-from p2pnodes.gossip.rates import BOOKS, DIGESTS, DUPLICATES, HAVES, LINKS, PROOFS, SLICES, VECTORS, AuthorRates, Rate
+from p2pnodes.gossip.rates import (
+    BOOKS,
+    DIGESTS,
+    DUPLICATES,
+    HAVES,
+    LINKS,
+    PROOFS,
+    SLICES,
+    VECTORS,
+    AuthorRates,
+    FloodError,
+    Rate,
+)
 from p2pnodes.gossip.search import Searches
 from p2pnodes.gossip.session import Pending, Session, SessionId
 from p2pnodes.gossip.sync import Sync
@@ -188,6 +201,7 @@ class Engine:
         )
         self._electorate = store.state.electorate_digest
         self._paused_until_ms = 0
+        self._dropped = 0
 
     # -- sessions ----------------------------------------------------------------------------------------------------
 
@@ -223,9 +237,9 @@ class Engine:
             self._view.closed(session)
             self._book.met(session.peer)
 
-    def _close(self, session: Session, reason: str, ban_s: float) -> None:
+    def _close(self, session: Session, reason: str, ban_s: float, offence: Offence = Offence.PROTOCOL) -> None:
         self._forget(session.id)
-        self._outbox.add(Close(session.id, reason, ban_s))
+        self._outbox.add(Close(session.id, reason, ban_s, offence))
 
     def _linked(self, session: Session) -> None:
         """Take a new link; one that was a visit for a while is compared at once, not when its turn comes."""
@@ -248,7 +262,8 @@ class Engine:
         try:
             self._frame(found, frames.decode(frame))
         except RemoteProtocolError as error:
-            self._close(found, str(error), BAN_S)
+            offence = Offence.FLOOD if isinstance(error, FloodError) else Offence.PROTOCOL
+            self._close(found, str(error), BAN_S, offence)
         return self._outbox.take()
 
     def _frame(self, session: Session, frame: frames.Frame) -> None:
@@ -319,6 +334,7 @@ class Engine:
         """Pass on to the store what a peer sent, and want what turns out to be missing."""
         session.events_received += len(wires)
         if self._paused or session.storing_bytes > PENDING_BYTES_MAX:
+            self._dropped += len(wires)
             session.digest_due = True
             return
         self._fetch.taken(session, self._intake.sift(session, wires, state, expected), state)
@@ -383,7 +399,7 @@ class Engine:
             self._report(session, "fork", event, outcome.detail)
 
     def _close_for_forging(self, session: Session, event: Event) -> None:
-        self._close(session, f"forged event, seq {event.seq} of log {event.log}", BAN_S)
+        self._close(session, f"forged event, seq {event.seq} of log {event.log}", BAN_S, Offence.FORGERY)
 
     def _pause(self, session: Session | None) -> None:
         """Offer nothing to a store that has failed, for a while."""
@@ -657,6 +673,15 @@ class Engine:
     def view_status(self) -> dict[str, Any]:
         """Snapshot of the active view; see ``View.status``."""
         return self._view.status()
+
+    def counts(self) -> dict[str, int]:
+        """What was counted since the start.
+
+        ``grafts``, ``prunes`` and ``gains``: see ``Push``; ``dropped``: events that peers sent and that were not taken
+        up, because the store had enough to do or had failed. Anti-entropy brings these again.
+        """
+        push = self._push
+        return {"grafts": push.grafts, "prunes": push.prunes, "gains": push.gains, "dropped": self._dropped}
 
     def clock_offset_ms(self) -> int | None:
         """Median over the validators' hotkeys of their wall clock less ours (rule 8); None while there is none.

@@ -122,6 +122,10 @@ def flood(rate: Rate) -> str:
     return f"{rate.what}: over {rate.burst} at once, {rate.per_s:g} a second are allowed"
 
 
+class FloodError(RemoteProtocolError):
+    """A peer said more than a rate allows."""
+
+
 class SessionRates:
     """The allowances of one session's peer; each one begins when the first of its kind is said."""
 
@@ -146,10 +150,10 @@ class SessionRates:
         """Use up ``amount`` of an allowance; arguments as ``take`` has them.
 
         Raises:
-            RemoteProtocolError: It is not allowed: the peer does what no honest one does.
+            FloodError: It is not allowed: the peer does what no honest one does.
         """
         if not self.take(rate, time_ms, amount):
-            raise RemoteProtocolError(flood(rate))
+            raise FloodError(flood(rate))
 
 
 class _Author:

@@ -1,30 +1,20 @@
 """``p2pnodes db verify``: is the database what its own log says it must be?"""
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from p2pnodes.model.branches import Ends, ended_log
-from p2pnodes.model.errors import P2PNodesError, StoreError
+from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.events import Close, Event, Evidence, Head, LogId
 from p2pnodes.model.network import Network
 from p2pnodes.model.stateroot import state_root
 from p2pnodes.model.validity import EMPTY, check_close, check_evidence, judge
+from p2pnodes.store.copying import copy_database
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.schema import open_reader, open_writer
-
-PROBLEMS_MAX: Final = 100
-"""Problems that are reported; a database with more is as broken."""
-
-_TABLES: Final = (
-    *("logs", "events", "fork", "closing"),
-    *("delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node"),
-)
-"""Every table that ``Ledger.rebuild`` derives from the log, and those in which it may only find what they hold."""
-
-_CHECK_PATH: Final = "expected a daemon's p2pnodes.db: check the path"
-_RESTORE: Final = "restore a backup, or start empty and let peers refill it"
+from p2pnodes.store.rebuild import PROBLEMS_MAX, differences, hold
+from p2pnodes.store.schema import open_writer
 
 
 class AuditReport(NamedTuple):
@@ -56,23 +46,12 @@ def audit(path: Path, network: Network, progress: Callable[[int, int], None] | N
     Raises:
         StoreError: No such file, not a database, or of another network.
     """
-    if not path.exists():
-        raise StoreError(f"{path}: no such database; give the daemon's data directory")
-    source = open_reader(path)
+    copy = open_writer("")  # a temporary file: memory stays bounded by SQLite's cache
     try:
-        if not source.execute("SELECT count(*) FROM sqlite_master WHERE name = 'events'").fetchone()[0]:
-            raise StoreError(f"{path}: no p2pnodes database (it has no events); {_CHECK_PATH}")
-        # The copy is made inside SQLite: one consistent state, even while the daemon writes.
-        copy = open_writer("")  # a temporary file: memory stays bounded by SQLite's cache
-        source.backup(copy)
-    except sqlite3.Error as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            raise StoreError(f"{path}: no p2pnodes database ({error}); {_CHECK_PATH}, or {_RESTORE}") from error
-        if error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN:
-            raise StoreError(f"{path}: cannot be opened ({error}); run this as the daemon's user") from error
-        raise StoreError(f"{path}: cannot be read: {error}; {_RESTORE}") from error
-    finally:
-        source.close()
+        copy_database(path, copy)
+    except BaseException:
+        copy.close()
+        raise
     problems: list[str] = []
     (integrity,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
     if integrity != "ok":
@@ -150,47 +129,15 @@ def _check_ends(copy: sqlite3.Connection, network: Network, problems: list[str])
 
 def _check_rows(copy: sqlite3.Connection, network: Network, problems: list[str]) -> tuple[int, int, str]:
     """Rebuild every derived table and compare."""
-    for table in _TABLES:
-        copy.execute(f"CREATE TEMP TABLE held_{table} AS {_content(copy, table)}")
+    hold(copy)
     ledger = Ledger(copy, network)
     for log, state in ledger.state.logs.items():
         cut = state.ends.cut(lambda seq: ledger.facts.stored_id(state.key, seq))  # noqa: B023 - called here
         if cut != state.cut:
             problems.append(f"log {log}: is cut at seq {state.cut}, its ends say {cut}")
     held_root = ledger.state.state_root
-    with ledger.transaction():
-        ledger.rebuild()
-    for table in _TABLES:
-        held, rebuilt = f"SELECT * FROM held_{table}", _content(copy, table)  # noqa: S608 - names of our own schema
-        problems.extend(f"{table}: a rebuild lacks {_short(row)}" for row in _difference(copy, held, rebuilt))
-        problems.extend(f"{table}: only a rebuild has {_short(row)}" for row in _difference(copy, rebuilt, held))
+    problems += differences(ledger)
     root = state_root(ledger.rows())
     if root != held_root or root != ledger.state.state_root:
         problems.append(f"the state root is {held_root.hex()}, a rebuild gives {root.hex()}")
     return len(ledger.state.logs), ledger.state.nodes, root.hex()
-
-
-def _content(copy: sqlite3.Connection, table: str) -> str:
-    """Query for a table's rows with claims named by their ids: row keys and positions differ between rebuilds."""
-    if table == "claim":
-        return "SELECT claim_id, miner, nonce, uuids, status, since, detail FROM claim"
-    if table == "logs":
-        return "SELECT log, node_key, number, cut FROM logs"
-    if table == "events":  # what it replaces matters of a word that counts alone
-        return (
-            "SELECT log, seq, before FROM events JOIN logs USING (log)"
-            " WHERE before NOTNULL AND (cut IS NULL OR seq < cut)"
-        )
-    columns = [name for (name,) in copy.execute("SELECT name FROM pragma_table_info(?)", (table,))]
-    named = "(SELECT claim_id FROM claim c WHERE c.claim = t.claim)"
-    shown = [f"{named} AS claim_id" if column == "claim" else f"t.{column}" for column in columns]
-    return f"SELECT {', '.join(shown)} FROM {table} t"  # noqa: S608 - names of our own schema
-
-
-def _difference(copy: sqlite3.Connection, one: str, other: str) -> Iterator[tuple[object, ...]]:
-    return iter(copy.execute(f"{one} EXCEPT {other} LIMIT {PROBLEMS_MAX}"))
-
-
-def _short(row: tuple[object, ...]) -> str:
-    shown = ", ".join(value.hex()[:16] if isinstance(value, bytes) else str(value) for value in row[:4])
-    return f"({shown}, ...)" if len(row) > 4 else f"({shown})"

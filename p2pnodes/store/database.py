@@ -7,6 +7,7 @@ through aiosqlite on a read-only connection, and never wait for the writer.
 """
 
 import asyncio
+import os
 import sqlite3
 import threading
 import time
@@ -94,6 +95,20 @@ class Commit(NamedTuple):
     ended: tuple[LogId, ...] = ()
 
 
+class Written(NamedTuple):
+    """What one committed transaction took.
+
+    Attributes:
+        jobs: Jobs that shared it. A change of the electorate is none of these, and not told.
+        work_s: Seconds for all before and after COMMIT: the jobs themselves, and the rows that they change.
+        commit_s: Seconds for COMMIT, which waits for the disk (fsync).
+    """
+
+    jobs: int
+    work_s: float
+    commit_s: float
+
+
 class _Job(NamedTuple):
     run: Callable[[Ledger], Any]
     future: "asyncio.Future[Any]"
@@ -127,6 +142,10 @@ class Database:
         self.on_commit: Callable[[Commit], None] = _ignore
         """Called in the event loop after each commit that appended events, brought claims, votes or proofs of ends, or
         changed rows."""
+        self.on_written: Callable[[Written], None] = _ignore
+        """Called in the event loop after each transaction of jobs that was committed."""
+        self.refused_jobs = 0
+        """Jobs that were refused since the start, because QUEUED_JOBS_MAX waited."""
 
     @classmethod
     async def open(
@@ -207,6 +226,25 @@ class Database:
         """Jobs that wait for the writer or are being written."""
         return self._waiting
 
+    def status(self) -> dict[str, Any]:
+        """For ``p2pnodes status``: sizes in bytes of the file and its write-ahead log, space left, what is wrong.
+
+        ``free_bytes`` is what an unprivileged process may still write on the file's disk, ``disk_bytes`` its size;
+        both None, like a size, where the system does not say.
+        """
+        try:
+            disk = os.statvfs(self.path)
+        except OSError:  # the file is gone, or its disk is: the failure of the next write says so
+            disk = None
+        return {
+            "bytes": _size_bytes(self.path),
+            "wal_bytes": _size_bytes(self.path.with_name(f"{self.path.name}-wal")),
+            "free_bytes": disk and disk.f_bavail * disk.f_frsize,
+            "disk_bytes": disk and disk.f_blocks * disk.f_frsize,
+            "refused_jobs": self.refused_jobs,
+            "failure": self.failure,
+        }
+
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def write(self, job: Callable[[Ledger], T]) -> T:
@@ -223,6 +261,7 @@ class Database:
         if self._closing:
             raise StoreError(_STOPPING)
         if self._waiting >= QUEUED_JOBS_MAX:
+            self.refused_jobs += 1
             raise WritesRefusedError(f"{QUEUED_JOBS_MAX} writes wait for the disk already", retry_after_s=1)
         self._waiting += 1
         future: asyncio.Future[T] = self._loop.create_future()
@@ -334,6 +373,7 @@ class Database:
 
     def _run_group(self, ledger: Ledger, jobs: list[_Job]) -> None:
         results: list[Any] = []
+        begun_s = time.perf_counter()
         try:
             with ledger.transaction():
                 results.extend(ledger.attempt(job.run) for job in jobs)
@@ -344,7 +384,8 @@ class Database:
                 return
             self._call(self._failed, jobs, self._why_failed(error))
             return
-        self._tell_commit(ledger, jobs, results)
+        written = Written(len(jobs), time.perf_counter() - begun_s - ledger.commit_s, ledger.commit_s)
+        self._tell_commit(ledger, jobs, results, written)
 
     def _begin_change(self, ledger: Ledger, job: _Job, electorate: Electorate) -> None:
         """Begin to recount for an electorate, or wait with others for one that is being recounted."""
@@ -409,7 +450,9 @@ class Database:
             return StoreError(f"the database cannot write: {error}; check disk space and permissions")
         return error
 
-    def _tell_commit(self, ledger: Ledger, jobs: list[_Job], results: list[Any]) -> None:
+    def _tell_commit(
+        self, ledger: Ledger, jobs: list[_Job], results: list[Any], written: Written | None = None
+    ) -> None:
         self.failure = None
         commit = Commit(
             tuple(ledger.take_appended()),
@@ -418,20 +461,22 @@ class Database:
             ledger.take_changes(),
             tuple(ledger.take_ended()),
         )
-        self._call(self._committed, jobs, results, commit)
+        self._call(self._committed, jobs, results, commit, written)
 
     def _failed(self, jobs: list[_Job], error: BaseException) -> None:
         self._waiting -= len(jobs)
         for job in jobs:
             _reject(job.future, error)
 
-    def _committed(self, jobs: list[_Job], results: list[Any], commit: Commit) -> None:
+    def _committed(self, jobs: list[_Job], results: list[Any], commit: Commit, written: Written | None) -> None:
         self._waiting -= len(jobs)
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, P2PNodesError):
                 _reject(job.future, result)
             else:
                 _resolve(job.future, result)
+        if written is not None:
+            self.on_written(written)
         if any(commit):
             self.on_commit(commit)
 
@@ -616,8 +661,15 @@ def _filter(miner: bytes | None, model: str | None) -> tuple[str, list[Any]]:
     return (f" WHERE {' AND '.join(used)}" if used else ""), list(used.values())
 
 
-def _ignore(commit: Commit) -> None:
+def _ignore(_: object) -> None:
     """Nobody listens yet."""
+
+
+def _size_bytes(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # without a write-ahead log there is no file of it
+        return None
 
 
 def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:

@@ -78,7 +78,7 @@ BUCKETS_PER_READ: Final = 64
 EVENTS_PER_READ: Final = 1_024
 """Events that a rebuild reads at once."""
 
-_NETWORK_ID: Final = "network_id"
+NETWORK_ID: Final = "network_id"
 OWN_LOG: Final = "own_log"
 _JUDGED_BY: Final = "judged_by"
 """Keys of the table ``meta``: the network, the log of own events, version and kinds of the build that judged."""
@@ -205,6 +205,8 @@ class Ledger:
         """Of the open transaction, if there is one."""
         self.committed_weights = self.weights
         """Those that the rows of ``state`` were computed with."""
+        self.commit_s = 0.0
+        """How long the last COMMIT took, seconds: with it the disk has what the transaction wrote."""
         self.recount: Recount | None = None
         """What is known so far under the weights of an electorate that is not in force yet."""
         self._connection = connection
@@ -252,7 +254,9 @@ class Ledger:
             yield
             self._settle()
             self.settled = False
+            begun_s = time.perf_counter()
             self._connection.execute("COMMIT")
+            self.commit_s = time.perf_counter() - begun_s
         except BaseException:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -825,9 +829,14 @@ class Ledger:
             self.recount.close()
             self.recount = None
 
-    def rebuild(self) -> None:
-        """Judge every stored event again and derive everything from them; call inside a transaction."""
+    def rebuild(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Judge every stored event again and derive everything from them; call inside a transaction.
+
+        Args:
+            progress: If given, called now and then with events judged and events in all.
+        """
         self._wrote = True
+        done = 0
         self._connection.execute("UPDATE events SET before = NULL WHERE before NOTNULL")
         for table in ("delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node"):
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the line above
@@ -848,6 +857,9 @@ class Ledger:
                     (judgement.judged, judgement.void, before, position),
                 )
                 self._state_facts(event, state.key, position, judgement, counted=counted)
+                done += 1
+                if progress and (done % EVENTS_PER_READ == 0 or done == self._events):
+                    progress(done, self._events)
             self._keep(self._counted_to(self._logs[log]._replace(prefix=prefix)))
         self._new_claims.clear()
         self._voted.clear()
@@ -1044,9 +1056,9 @@ class Ledger:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def _check_network(self) -> None:
-        held = self._meta(_NETWORK_ID)
+        held = self._meta(NETWORK_ID)
         if held is None:
-            self._set_meta(_NETWORK_ID, self.network.id)
+            self._set_meta(NETWORK_ID, self.network.id)
         elif held != self.network.id:
             raise StoreError(
                 f"the database belongs to network {held.hex()}, the settings say {self.network.id.hex()}: "
@@ -1074,9 +1086,15 @@ class Ledger:
         ends = of_all(self._connection)
         for key, *log_id, hotkey, cut in execute("SELECT log, node_key, number, hotkey, cut FROM logs").fetchall():
             log = LogId(*log_id)
-            *head, hlc = execute(
+            last = execute(
                 "SELECT seq, id, hlc_max FROM events WHERE log = ? ORDER BY seq DESC LIMIT 1", (key,)
             ).fetchone()
+            if last is None:
+                raise StoreError(
+                    f"the database is damaged: no event of log {log} is in it; restore a backup, or start empty and "
+                    "let peers refill it"
+                )
+            *head, hlc = last
             prefix = Prefix(self._latest_delegation(key), hlc)
             state = LogState(key, log, hotkey, Head(*head), prefix, ends.get(log, NO_ENDS), cut)
             self._logs[log] = self._counted_to(state)
@@ -1087,7 +1105,6 @@ class Ledger:
         if self.recount is not None:  # it may have been told of delegations that were undone
             self.recount.weigh(Weights(self.network, self.recount.weights.electorate, self.facts.mandates()))
         self._settled_electorate = self.weights.electorate
-        self._root = StateRoot()
         self._load_root()
         (self._events,) = execute("SELECT count(*) FROM events").fetchone()
         (self._nodes,) = execute("SELECT count(*) FROM node").fetchone()
@@ -1095,14 +1112,7 @@ class Ledger:
         self._stale = False  # last: a load that failed half way is done again
 
     def _load_root(self) -> None:
-        digests: list[bytes] = []
-        current = 0
-        for bucket, row_digest in self._connection.execute("SELECT bucket, digest FROM node ORDER BY bucket, uuid"):
-            if bucket != current:
-                self._root.set_bucket(current, digests)
-                current, digests = bucket, []
-            digests.append(row_digest)
-        self._root.set_bucket(min(current, BUCKETS - 1), digests)
+        self._root = stored_root(self._connection)
 
     def _latest_delegation(self, key: int) -> Delegation | None:
         """The latest valid delegation of a log, above its cut or below."""
@@ -1173,6 +1183,20 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while part := list(islice(iterator, size)):
         yield part
+
+
+def stored_root(connection: sqlite3.Connection) -> StateRoot:
+    """The state root by the digests that the rows of a database bear."""
+    root = StateRoot()
+    digests: list[bytes] = []
+    current = 0
+    for bucket, row_digest in connection.execute("SELECT bucket, digest FROM node ORDER BY bucket, uuid"):
+        if bucket != current:
+            root.set_bucket(current, digests)
+            current, digests = bucket, []
+        digests.append(row_digest)
+    root.set_bucket(min(current, BUCKETS - 1), digests)
+    return root
 
 
 def read_log(

@@ -55,6 +55,9 @@ CHECK_S_MIN: Final = 60.0
 STANDING_POLL_S: Final = 1.0
 """How often it is looked whether the claims that are being checked still stand."""
 
+UNAVAILABLE: Final = "unavailable"
+"""What is said instead of a finding where this validator could not check."""
+
 BY_HAND_MAX: Final = 16
 """Checks that operators may have under way by hand."""
 
@@ -90,13 +93,24 @@ class Scheduler:
         now_ms: Callable[[], int],
         *,
         checks_at_once: int = 16,
+        on_checked: Callable[[str, str, float], None] = lambda *_: None,
     ) -> None:
-        """Verify for the validator ``hotkey``; call ``start`` then."""
+        """Verify for the validator ``hotkey``; call ``start`` then.
+
+        Args:
+            database: Where claims and verdicts are.
+            verifier: Checks them.
+            hotkey: Public key of whose votes they are.
+            now_ms: The wall clock, Unix milliseconds.
+            checks_at_once: Checks that run beside each other, at most.
+            on_checked: Called with the method, what each check came to (a finding, or UNAVAILABLE), and its seconds.
+        """
         self._database = database
         self._verifier = verifier
         self._hotkey = hotkey
         self._now_ms = now_ms
         self._checks_at_once = checks_at_once
+        self._on_checked = on_checked
         self._queue: asyncio.PriorityQueue[tuple[int, bool, bytes]] = asyncio.PriorityQueue()
         """Two lines that are served by turns, new claims and those to be checked again: a backlog of either, as after
         a night without power, must not hold up the other. Round, line, claim."""
@@ -121,6 +135,8 @@ class Scheduler:
         self._tasks: list[asyncio.Task[None]] = []
         self.scans = 0
         """How often it was looked for what is due."""
+        self._passed_over = 0
+        """Claims that found no place in the queue, and were left to the scan."""
         self.problem: str | None = None
         """Why the verifier could not check the last time that it was to; None when it could."""
 
@@ -137,6 +153,7 @@ class Scheduler:
             "running": len(self._running),
             "queued": len(self._waiting - self._running.keys()),
             "later": len(self._later) + len(self._loads),
+            "passed_over": self._passed_over,
         }
 
     def start(self) -> None:
@@ -161,6 +178,7 @@ class Scheduler:
         if claim_id in self._waiting or claim_id in self._running or claim_id in self._loads:
             return
         if self._queued[again] >= QUEUED_CLAIMS_MAX // 2:
+            self._passed_over += 1
             return
         self._later.pop(claim_id, None)
         self._waiting.add(claim_id)
@@ -367,8 +385,14 @@ class Scheduler:
     async def _run(self, claim: StoredClaim) -> Finding:
         task = asyncio.create_task(self._verify(claim))
         self._running[claim.claim_id] = task
+        begun_s = time.monotonic()
         try:
-            return await task
+            finding = await task
+            self._on_checked(self.method, finding.finding, time.monotonic() - begun_s)
+            return finding
+        except VerifierUnavailableError:
+            self._on_checked(self.method, UNAVAILABLE, time.monotonic() - begun_s)
+            raise
         finally:
             task.cancel()
             del self._running[claim.claim_id]

@@ -95,13 +95,13 @@ class TestHealth:
 
     async def test_ready_means_no_reason_against_it(self, alice: Miner) -> None:
         answer = await alice.get("/readyz")
-        assert (answer.status, answer.body) == (200, {"ready": True, "reasons": []})
+        assert (answer.status, answer.body) == (200, {"ready": True, "reasons": [], "behind": 0})
 
     async def test_not_ready_is_503_with_the_reasons(self, make_client: MakeClient, clock: Clock) -> None:
         reasons = ["there is no electorate yet", "writes are refused: starting"]
-        miner = Miner(await make_client(readiness=lambda: reasons), clock)
+        miner = Miner(await make_client(readiness=lambda: reasons, behind=lambda: 7), clock)
         answer = await miner.get("/readyz")
-        assert (answer.status, answer.body) == (503, {"ready": False, "reasons": reasons})
+        assert (answer.status, answer.body) == (503, {"ready": False, "reasons": reasons, "behind": 7})
         assert (await miner.get("/healthz")).status == 200
 
 

@@ -300,7 +300,7 @@ _OWN: Final = (
         "hostile-goes-on",
         "6",
         "Who breaks the protocol keeps its session",
-        (Edit(Engine, "received", "self._close(found, str(error), BAN_S)", "pass"),),
+        (Edit(Engine, "received", "self._close(found, str(error), BAN_S, offence)", "pass"),),
         LIARS,
         20,
     ),

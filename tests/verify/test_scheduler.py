@@ -19,7 +19,7 @@ from p2pnodes.store.facts import StoredClaim
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.verify import scheduler as scheduler_module
 from p2pnodes.verify.finding import Finding, VerifierUnavailableError
-from p2pnodes.verify.scheduler import NotCheckableError, Scheduler
+from p2pnodes.verify.scheduler import UNAVAILABLE, NotCheckableError, Scheduler
 from p2pnodes.verify.turns import OVERDUE, RETRY_FIRST_MS
 from p2pnodes.verify.verdicts import FAULT_FIRST_MS, FAULT_MAX_MS, record_verdict
 from p2pnodes.verify.verifier import Verifier
@@ -997,3 +997,28 @@ class TestBounds:
             scheduler.offer(bytes([number]) * 32, again=number % 3 == 0)
         assert scheduler._queue.qsize() == 8
         assert scheduler.status()["queued"] == 8
+
+
+class TestTold:
+    """What checks come to, and how long they took, is told to whoever counts it."""
+
+    async def test_each_check_is_told_by_method_and_finding(self, database: Database, clock: Clock) -> None:
+        told: list[tuple[str, str, float]] = []
+        verifier = Scripted(Finding(VERIFIED), Finding(FAILED, "wrong GPU"), VerifierUnavailableError("service down"))
+        scheduler = Scheduler(database, verifier, OWN, clock, on_checked=lambda *check: told.append(check))
+        for number in range(3):
+            claim = await submit(database, f"gpu-{number}")
+            await scheduler.check_now(claim.claim_id)
+        assert [check[:2] for check in told] == [
+            (verifier.method, VERIFIED), (verifier.method, FAILED), (verifier.method, UNAVAILABLE),
+        ]  # fmt: skip
+        assert all(seconds >= 0 for _, _, seconds in told)
+
+    async def test_claims_that_find_no_place_are_counted(
+        self, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(scheduler_module, "QUEUED_CLAIMS_MAX", 4)
+        scheduler = Scheduler(database, Scripted(), OWN, clock)
+        for number in range(5):
+            scheduler.offer(bytes([number]) * 32)
+        assert scheduler.status()["passed_over"] == 3

@@ -1,0 +1,256 @@
+"""The daemon as a systemd service: the texts of its unit, its user and its configuration.
+
+``p2pnodes service install`` writes them, ``configs/p2pnodes.service`` and ``configs/p2pnodes.sysusers`` are what it
+writes for a program in /usr/bin.
+
+Source: systemd.exec(5), systemd.service(5), sysusers.d(5); ``systemd-analyze security`` says what a sandbox is worth.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import tomli_w
+
+from p2pnodes.model.errors import ConfigError
+
+NAME: Final = "p2pnodes"
+"""Of the unit, its user and group, and its directories below /etc and /var/lib."""
+
+PROGRAM: Final = "/usr/bin/p2pnodes"
+"""Where a package of the distribution would put it."""
+
+CONFIG: Final = f"/etc/{NAME}/{NAME}.toml"
+
+HIDDEN: Final = ("/home", "/root", "/run/user")
+"""What ``ProtectHome=`` hides from the service: a program or a configuration there is none for it."""
+
+_UNIT: Final = """\
+[Unit]
+Description=p2pnodes: the GPU inventory of a Bittensor subnet, kept by its validators
+Wants=network-online.target
+After=network-online.target time-sync.target
+
+[Service]
+# READY comes once the database is open and the daemon listens; how far it is behind its peers, /readyz and the status
+# say. So the first validator of a network starts, too.
+Type=notify
+NotifyAccess=main
+ExecStart={program} run --config {config}
+# Follows log level, bootstrap and the electorate's age; for all else it says that it needs a restart.
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=on-failure
+RestartSec=5s
+# A large log of another build's is counted anew at the start.
+TimeoutStartSec=30min
+TimeoutStopSec=15s
+# A sign of life means that the writer did a job. Longer than the largest recount in one go: about two minutes for a
+# log of a million events.
+WatchdogSec=5min
+{user}UMask=0027
+LimitNOFILE=16384
+LimitCORE=0
+TasksMax=128
+{sandbox}
+[Install]
+WantedBy={target}
+"""
+
+_USER: Final = f"""\
+# A user of its own, who stays the same: members of the group may read the database and use the admin socket.
+User={NAME}
+Group={NAME}
+StateDirectory={NAME}
+StateDirectoryMode=0750
+"""
+
+_SANDBOX: Final = """
+# The daemon listens and dials out, and writes to its state directory. Everything else is taken from it.
+NoNewPrivileges=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+"""
+"""What a user's own service manager can do as well."""
+
+_SYSTEM_SANDBOX: Final = """\
+AmbientCapabilities=
+CapabilityBoundingSet=
+DevicePolicy=closed
+KeyringMode=private
+PrivateDevices=yes
+PrivateIPC=yes
+PrivateTmp=yes
+PrivateUsers=yes
+ProcSubset=pid
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHome=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+ProtectSystem=strict
+RemoveIPC=yes
+RestrictNamespaces=yes
+SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+# It lowers its own limits (no core dumps), and the process that reads the chain its priority and its memory.
+SystemCallFilter=setpriority setrlimit
+"""
+
+_HEADING: Final = (
+    "# Written by `p2pnodes service install`; `p2pnodes config show --config FILE` explains every setting.\n"
+)
+
+_CREDENTIAL: Final = """\
+# Only root can read the hotkey; systemd hands it to the service, and to nobody else.
+[Service]
+LoadCredential=hotkey:{hotkey}
+"""
+
+
+class Choice(NamedTuple):
+    """What an installation is for.
+
+    Attributes:
+        program: Absolute path of ``p2pnodes``.
+        network: Content of the network file.
+        url: Where the daemon is reached; None when it only dials out.
+        host: Where it listens.
+        port: And on which port.
+        bootstrap: Base URLs to begin with.
+        hotkey: The hotkey's file; None for an observer.
+        home: Of the user whose own service it is; None for the system's.
+    """
+
+    program: Path
+    network: str
+    url: str | None
+    host: str
+    port: int
+    bootstrap: Sequence[str]
+    hotkey: Path | None
+    home: Path | None
+
+
+class File(NamedTuple):
+    """A file that an installation has.
+
+    Attributes:
+        path: Absolute.
+        content: Its text.
+        keep: Whether one that is there already stays as it is: somebody may have edited it.
+    """
+
+    path: Path
+    content: str
+    keep: bool = False
+
+
+class Plan(NamedTuple):
+    """What an installation does.
+
+    Attributes:
+        config: The configuration, one of the files.
+        files: Written in this order.
+        commands: Run then, by whoever owns the service manager.
+        following: Commands that are left to the operator: they start the daemon.
+    """
+
+    config: Path
+    files: Sequence[File]
+    commands: Sequence[Sequence[str]]
+    following: Sequence[str]
+
+
+def plan(choice: Choice) -> Plan:
+    """What is to be done for a service.
+
+    Raises:
+        ConfigError: The service could not run the program where that is.
+    """
+    home = choice.home
+    if home is None:
+        _require_visible(choice.program)
+        config, data, units = Path("/etc", NAME), Path("/var/lib", NAME), Path("/etc/systemd/system")
+    else:
+        config, data, units = home / ".config" / NAME, home / ".local/share" / NAME, home / ".config/systemd/user"
+    settings: dict[str, object] = {"data_dir": str(data)}
+    if choice.hotkey is None:
+        settings["role"] = "observer"
+    elif home is not None:
+        settings["hotkey_file"] = str(choice.hotkey)
+    http = {"host": choice.host, "port": choice.port, **({} if choice.url is None else {"url": choice.url})}
+    settings |= {"network_file": "network.toml", "http": http}
+    if choice.bootstrap:
+        settings["gossip"] = {"bootstrap": list(choice.bootstrap)}
+    path = config / f"{NAME}.toml"
+    files = [
+        File(config / "network.toml", choice.network),
+        File(path, _HEADING + tomli_w.dumps(settings), keep=True),
+        File(units / f"{NAME}.service", unit(str(choice.program), str(path), user=home is not None)),
+    ]
+    if home is not None:
+        reload = ("systemctl", "--user", "daemon-reload")
+        start = (
+            f"systemctl --user enable --now {NAME}",
+            "loginctl enable-linger    # so that it outlives your session",
+        )
+        return Plan(path, files, [reload], start)
+    if choice.hotkey is not None:
+        files.append(File(units / f"{NAME}.service.d/hotkey.conf", credential(str(choice.hotkey))))
+    users = File(Path("/etc/sysusers.d", f"{NAME}.conf"), sysusers())
+    commands = [("systemd-sysusers", str(users.path)), ("systemctl", "daemon-reload")]
+    return Plan(path, [*files, users], commands, (f"systemctl enable --now {NAME}",))
+
+
+def _require_visible(program: Path) -> None:
+    """Refuse a program where the sandbox hides it."""
+    for place in HIDDEN:
+        if program.is_relative_to(place):
+            raise ConfigError(
+                f"the service cannot run {program}: its sandbox hides {place}; install p2pnodes elsewhere, as with "
+                "`pipx install --global p2pnodes`, or take --user"
+            )
+
+
+def unit(program: str = PROGRAM, config: str = CONFIG, *, user: bool = False) -> str:
+    """Text of the unit.
+
+    Args:
+        program: Absolute path of ``p2pnodes``.
+        config: Absolute path of its configuration.
+        user: For a user's own service manager instead of the system's.
+    """
+    return _UNIT.format(
+        program=_quoted(program),
+        config=_quoted(config),
+        user="" if user else _USER,
+        sandbox=_SANDBOX + ("" if user else _SYSTEM_SANDBOX),
+        target="default.target" if user else "multi-user.target",
+    )
+
+
+def sysusers() -> str:
+    """Who the service runs as, for ``systemd-sysusers``."""
+    return f'# The user and the group that the daemon runs as.\nu {NAME} - "p2pnodes daemon" /var/lib/{NAME}\n'
+
+
+def credential(hotkey: str) -> str:
+    """Text of a drop-in that hands a hotkey's file to the service."""
+    return _CREDENTIAL.format(hotkey=hotkey.replace("%", "%%"))
+
+
+def _quoted(path: str) -> str:
+    """A path as ExecStart= takes it: specifiers, variables and blanks lose their meaning."""
+    plain = path.replace("%", "%%").replace("$", "$$")
+    if not any(letter.isspace() or letter in "\"'\\;" for letter in plain):
+        return plain
+    escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

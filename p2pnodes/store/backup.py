@@ -1,0 +1,338 @@
+"""``p2pnodes backup`` and ``p2pnodes restore``: a copy of the database elsewhere, and back.
+
+A backup holds the log and all that follows from it, and no key. It is made while the daemon runs (``copying``), checked
+as ``db verify`` checks, and appears under its name whole or not at all.
+
+**A restored database is behind its own log**: peers may hold own events that were written after the backup. To write on
+in that log would fork it (design.md, rule 4), and a daemon that merely finds an older file asks its peers how far its
+log goes. ``restore`` knows, so it does not depend on what peers say, or on there being any: two things make the next
+start open a new log.
+
+- The name of the own log is taken out of the restored database, in the draft, before that is put in its place. A ledger
+  without it goes on with none of its logs (``Ledger.own_log``), and the author opens one at once.
+- The command replaces the node key before it changes anything else. A log is (node key, number), so the new one cannot
+  meet any that was opened after the backup and is not in it. The number alone is no proof of that: it is the time, but
+  a clock can have run ahead, and a delegation that was signed elsewhere names its number. The daemon would open the log
+  of its ``delegation_file`` a second time, and that is a fork. With another node key the file does not fit any more,
+  and writes answer 503 until the new key is delegated to.
+
+The old log stays as it is. Peers send what the backup lacks of it, and its requests and verdicts count on.
+"""
+
+import os
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from p2pnodes.model.errors import StoreError
+from p2pnodes.model.network import Network
+from p2pnodes.store.audit import audit
+from p2pnodes.store.copying import copy_database
+from p2pnodes.store.directory import hand_over, sync
+from p2pnodes.store.ledger import NETWORK_ID, OWN_LOG, Ledger, stored_root
+from p2pnodes.store.schema import open_reader, open_writer
+
+Progress = Callable[[str, int, int], None]
+"""Called now and then with what is being done, how much of it is done, and of how much."""
+
+BACKUP_MODE: Final = 0o600
+"""A backup is as private as the data directory, whose mode does not go with it: it holds the miners' signed requests
+with the hosts of their servers, and the names of this operator's checks."""
+
+DATABASE_MODE: Final = 0o640
+"""Of a restored database where there was none: the directory's group may look into it."""
+
+_BESIDE: Final = ("-journal", "-wal", "-shm")
+"""What SQLite may keep beside a database. One of another database would be played into it."""
+
+
+class Copied(NamedTuple):
+    """What a copy holds.
+
+    Attributes:
+        size_bytes: Of the file.
+        logs: Logs in it.
+        events: Events in it.
+        rows: Inventory rows.
+        state_root: Theirs, hex.
+        verified: Whether chains, signatures and rows were checked, beside what SQLite can tell of its file.
+    """
+
+    size_bytes: int
+    logs: int
+    events: int
+    rows: int
+    state_root: str
+    verified: bool
+
+
+def back_up(
+    database: Path,
+    file: Path,
+    network: Network,
+    *,
+    verify: bool = True,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> Copied:
+    """Write a checked copy of a database to a file; the daemon may run meanwhile.
+
+    The copy is made under another name in the directory of ``file``, and needs room there; the check needs as much in
+    SQLite's temporary directory. A process that is killed leaves its draft, ``.p2pnodes-backup-*``.
+
+    Args:
+        database: The SQLite file.
+        file: Where the copy is to be; outside of the database's directory. Mode 0600.
+        network: Its parameters.
+        verify: Check chains, signatures and rows, too: 1 to 2 s for every 1,000 claims of ten GPUs.
+        replace: Take the place of a file that exists, but only once the copy is good.
+        progress: See ``Progress``.
+
+    Raises:
+        StoreError: It cannot be read or written, ``file`` exists or is in a place that makes no sense, or the copy has
+            a problem. Nothing is left behind then, and a file that existed stays as it was.
+    """
+    file = file.resolve()
+    _require_place(database, file, replace=replace)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".p2pnodes-backup-", dir=file.parent)  # mode 0600
+        os.close(descriptor)
+        draft = Path(name)
+        try:
+            _copy(database, draft, progress)
+            copied = _examine(draft, network, f"no backup of {database} was made", verify=verify, progress=progress)
+            _publish(draft, file, replace=replace)
+        finally:
+            _remove(draft)
+    except OSError as error:
+        raise StoreError(f"{file}: the backup cannot be written ({error.strerror}); choose another place") from error
+    return copied
+
+
+def _require_place(database: Path, file: Path, *, replace: bool) -> None:
+    """Refuse a place where no backup can be, or should.
+
+    Raises:
+        StoreError: See ``back_up``.
+    """
+    home = database.parent.resolve()
+    if home in file.parents:
+        raise StoreError(f"{file}: lies in the data directory, and is lost with it; choose a place on another disk")
+    if file.is_dir():
+        raise StoreError(f"{file}: is a directory; give the name of the file that the backup is to have")
+    if not file.parent.is_dir():
+        raise StoreError(f"{file}: there is no directory {file.parent}; make it, or choose another place")
+    if not file.exists():
+        return
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise StoreError(f"{file}: is no regular file; give the name of one")
+    if not replace:
+        raise StoreError(f"{file}: exists already; choose another name, or replace it with --force")
+
+
+def _copy(source: Path, draft: Path, progress: Progress | None) -> None:
+    """Copy a database into one file with none beside it, which can be read where nothing can be written."""
+    report = None if progress is None else lambda done, total: progress("copying", done, total)
+    try:
+        with closing(sqlite3.connect(draft, isolation_level=None)) as target:
+            target.execute("PRAGMA journal_mode = OFF")  # a draft that is cut short is thrown away
+            target.execute("PRAGMA synchronous = OFF")  # it is made durable as a whole
+            copy_database(source, target, report)
+        with closing(sqlite3.connect(draft, isolation_level=None)) as target:
+            target.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.Error as error:
+        raise StoreError(f"{draft}: the copy cannot be written: {error}; make room, or choose another place") from error
+
+
+def _examine(draft: Path, network: Network, failed: str, *, verify: bool, progress: Progress | None) -> Copied:
+    """Check a copy and say what it holds.
+
+    Args:
+        draft: The copy.
+        network: Of its parameters.
+        failed: What a problem means.
+        verify: See ``back_up``.
+        progress: See ``Progress``.
+
+    Raises:
+        StoreError: It has a problem.
+    """
+    try:
+        return _examined(draft, network, failed, verify=verify, progress=progress)
+    except sqlite3.Error as error:
+        raise StoreError(f"{failed}: SQLite finds the file damaged: {error}") from error
+
+
+def _examined(draft: Path, network: Network, failed: str, *, verify: bool, progress: Progress | None) -> Copied:
+    size_bytes = draft.stat().st_size
+    if verify:
+        report = audit(draft, network, None if progress is None else lambda *done: progress("checking events", *done))
+        if report.problems:
+            more = f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
+            raise StoreError(f"{failed}: {report.problems[0]}{more}; `p2pnodes db verify` tells all of it")
+        return Copied(size_bytes, report.logs, report.events, report.rows, report.state_root, verified=True)
+    with closing(open_reader(draft)) as connection:
+        (integrity,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if integrity != "ok":
+            raise StoreError(f"{failed}: SQLite finds the file damaged: {integrity}")
+        logs, events, rows = connection.execute(
+            "SELECT (SELECT count(*) FROM logs), (SELECT count(*) FROM events), (SELECT count(*) FROM node)"
+        ).fetchone()
+        return Copied(size_bytes, logs, events, rows, stored_root(connection).root().hex(), verified=False)
+
+
+def _publish(draft: Path, file: Path, *, replace: bool) -> None:
+    """Make a draft durable and give it its name."""
+    _sync_file(draft)
+    if not replace:
+        try:  # a rename alone would replace what came meanwhile
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, BACKUP_MODE))
+        except FileExistsError as error:
+            raise StoreError(f"{file}: exists now; choose another name, or replace it with --force") from error
+    draft.replace(file)
+    sync(file.parent)
+
+
+class Draft(NamedTuple):
+    """A checked copy of a backup beside the database whose place it is to take.
+
+    Attributes:
+        path: The copy.
+        database: The place.
+        copied: What it holds.
+    """
+
+    path: Path
+    database: Path
+    copied: Copied
+
+    def put_in_place(self, mark: str) -> Path | None:
+        """Put it in the database's place, and that one aside: durable, and nothing is deleted.
+
+        At whatever instruction this ends, a start finds the database that was there, the restored one, or none and
+        refills an empty one from peers; what was there is whole in its old place or under its new name. The caller
+        holds the data directory, and has replaced the node key.
+
+        Args:
+            mark: Goes into the name of what is put aside; of the time, say.
+
+        Returns:
+            Where the database before is now; None when there was none.
+
+        Raises:
+            StoreError: There is such a file already, or the disk refuses.
+        """
+        database = self.database
+        aside = database.with_name(f"{database.name}.before-restore-{mark}")
+        there = database.exists()
+        if aside.exists():
+            raise StoreError(f"{aside}: exists already; repeat the command")
+        try:
+            # The write-ahead log gets its second name first: a start that found the database gone would empty it.
+            beside = [suffix for suffix in _BESIDE if _beside(database, suffix).exists()]
+            for suffix in beside:
+                _beside(aside, suffix).hardlink_to(_beside(database, suffix))
+            sync(database.parent)
+            if there:
+                database.rename(aside)
+                sync(database.parent)
+            for suffix in beside:
+                _beside(database, suffix).unlink()
+            sync(database.parent)
+            self.path.rename(database)
+            sync(database.parent)
+        except OSError as error:
+            raise StoreError(
+                f"{database}: cannot be replaced ({error.strerror}); what was there is in its place, or at {aside}: "
+                "set right what the disk says, and repeat the command"
+            ) from error
+        return aside if there else None
+
+
+@contextmanager
+def drafted(file: Path, database: Path, network: Network, progress: Progress | None = None) -> Iterator[Draft]:
+    """Copy a backup into a database's directory, check it, and make it one that opens a new log; see the module.
+
+    An older schema is brought up to date. What is checked is the copy itself. The caller holds the data directory.
+
+    Args:
+        file: A backup, or any other database of this network that was put aside; with what SQLite keeps beside it.
+        database: The place that it is to have.
+        network: Its parameters.
+        progress: See ``Progress``.
+
+    Yields:
+        The draft; it is gone when the block ends, unless it was put in its place.
+
+    Raises:
+        StoreError: It cannot be read, is of another network or a newer schema, has a problem, or there is no room.
+    """
+    path = database.with_name(f"{database.name}.restoring")
+    try:
+        yield Draft(path, database, _draft(file, path, database, network, progress))
+    finally:
+        _remove(path)
+
+
+def _draft(file: Path, path: Path, database: Path, network: Network, progress: Progress | None) -> Copied:
+    if not file.is_file():
+        raise StoreError(f"{file}: no such file; give a backup")
+    if database.exists() and file.samefile(database):
+        raise StoreError(f"{file}: is the database itself; give a backup")
+    try:
+        _remove(path)  # left by a restore that was killed
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, DATABASE_MODE))
+        hand_over(path, database.parent)
+        if database.exists():
+            path.chmod(stat.S_IMODE(database.stat().st_mode))
+        _copy(file, path, progress)
+        _forget_own_log(file, path, network)
+        copied = _examine(path, network, f"{file} was not restored", verify=True, progress=progress)
+        _sync_file(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror}); set that right, and repeat") from error
+    return copied
+
+
+def _forget_own_log(file: Path, path: Path, network: Network) -> None:
+    """Bring a copy to this build's schema and judgement, and take the name of its own log out of it.
+
+    Raises:
+        StoreError: It is of another network, of a newer schema, or cannot be read.
+    """
+    try:
+        with closing(open_reader(path)) as connection:
+            row = connection.execute("SELECT value FROM meta WHERE key = ?", (NETWORK_ID,)).fetchone()
+        found = "none" if row is None else row[0].hex()
+        if found != network.id.hex():
+            raise StoreError(
+                f"{file}: is of network {found}, the settings say {network.id.hex()}; give a backup of this network"
+            )
+        with closing(open_writer(path)) as connection:
+            connection.execute("DELETE FROM meta WHERE key = ?", (OWN_LOG,))
+            Ledger(connection, network)  # judges what the build that wrote it could not
+            connection.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.Error as error:
+        raise StoreError(f"{file}: cannot be read: {error}; give another backup") from error
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}{suffix}")
+
+
+def _remove(draft: Path) -> None:
+    for path in (draft, *(_beside(draft, suffix) for suffix in _BESIDE)):
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,134 @@
+"""``p2pnodes db rebuild``: derive every row from the log again, and say what differed.
+
+``hold`` and ``differences`` do that for ``db verify``, too, on a copy.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from p2pnodes.model.errors import P2PNodesError, StoreError
+from p2pnodes.model.network import Network
+from p2pnodes.store.copying import REFILL
+from p2pnodes.store.ledger import Ledger, stored_root
+from p2pnodes.store.schema import open_writer
+
+PROBLEMS_MAX: Final = 100
+"""Problems that are reported; a database with more is as broken."""
+
+_JUDGEMENTS: Final = "judgements"
+"""No table: what is in the events of a judgement that is not simply that they are valid."""
+
+_COMPARED: Final = (
+    *("logs", "events", _JUDGEMENTS, "fork", "closing"),
+    *("delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node"),
+)
+"""Every table that ``Ledger.rebuild`` derives from the log, and those in which it may only find what they hold."""
+
+
+class RebuildReport(NamedTuple):
+    """What was derived and what differed.
+
+    Attributes:
+        events: Events that it was derived from.
+        rows: Inventory rows.
+        state_root: Theirs, hex.
+        state_root_before: Of the rows that were there, hex.
+        differences: What differed, one line each, at most PROBLEMS_MAX; empty when nothing did.
+    """
+
+    events: int
+    rows: int
+    state_root: str
+    state_root_before: str
+    differences: list[str]
+
+
+def rebuild(path: Path, network: Network, progress: Callable[[int, int], None] | None = None) -> RebuildReport:
+    """Derive every row of a database from its log; the caller holds the data directory (``directory.hold``).
+
+    One transaction: it is done whole or not at all, at whatever instruction it ends. The write-ahead log takes as much
+    room meanwhile as the rows do.
+
+    Args:
+        path: The SQLite file.
+        network: Its parameters.
+        progress: If given, called now and then with events judged and events in all.
+
+    Raises:
+        StoreError: No such database, of another network, its log is damaged, or it cannot be written: nothing changed.
+    """
+    if not path.exists():
+        raise StoreError(f"{path}: no such database; give the daemon's data directory")
+    connection = open_writer(path)
+    try:
+        hold(connection)
+        before = stored_root(connection).root()
+        ledger = Ledger(connection, network)
+        found = differences(ledger, progress)
+        state = ledger.state
+        return RebuildReport(state.events, state.nodes, state.state_root.hex(), before.hex(), found[:PROBLEMS_MAX])
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: cannot be rebuilt, nothing changed: {error}; {REFILL}") from error
+    except StoreError:
+        raise
+    except P2PNodesError as error:
+        raise StoreError(f"{path}: its log is damaged, nothing changed: {error}; {REFILL}") from error
+    finally:
+        connection.close()
+
+
+def hold(connection: sqlite3.Connection) -> None:
+    """Keep what is there beside it, for ``differences``: before a ledger is opened, which may have to rebuild already.
+
+    SQLite keeps it in a temporary file, so that memory stays bounded.
+    """
+    for table in _COMPARED:
+        connection.execute(f"CREATE TEMP TABLE held_{table} AS {_content(connection, table)}")
+
+
+def differences(ledger: Ledger, progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Rebuild in a transaction of its own; what differs now from what was held, a line each.
+
+    Args:
+        ledger: Of a connection on which nobody else writes.
+        progress: See ``rebuild``.
+    """
+    with ledger.transaction():
+        ledger.rebuild(progress)
+    connection = ledger.facts.connection
+    found: list[str] = []
+    for table in _COMPARED:
+        held, rebuilt = f"SELECT * FROM held_{table}", _content(connection, table)  # noqa: S608 - names of our own schema
+        found += (f"{table}: a rebuild lacks {_short(row)}" for row in _difference(connection, held, rebuilt))
+        found += (f"{table}: only a rebuild has {_short(row)}" for row in _difference(connection, rebuilt, held))
+    return found
+
+
+def _content(connection: sqlite3.Connection, table: str) -> str:
+    """Query for a table's rows with claims named by their ids: row keys and positions differ between rebuilds."""
+    if table == "claim":
+        return "SELECT claim_id, miner, nonce, uuids, status, since, detail FROM claim"
+    if table == "logs":
+        return "SELECT log, node_key, number, cut FROM logs"
+    if table == "events":  # what it replaces matters of a word that counts alone
+        return (
+            "SELECT log, seq, before FROM events JOIN logs USING (log)"
+            " WHERE before NOTNULL AND (cut IS NULL OR seq < cut)"
+        )
+    if table == _JUDGEMENTS:
+        return "SELECT log, seq, judged, void FROM events WHERE NOT judged OR void NOTNULL"
+    columns = [name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+    named = "(SELECT claim_id FROM claim c WHERE c.claim = t.claim)"
+    shown = [f"{named} AS claim_id" if column == "claim" else f"t.{column}" for column in columns]
+    return f"SELECT {', '.join(shown)} FROM {table} t"  # noqa: S608 - names of our own schema
+
+
+def _difference(connection: sqlite3.Connection, one: str, other: str) -> Iterator[tuple[object, ...]]:
+    return iter(connection.execute(f"{one} EXCEPT {other} LIMIT {PROBLEMS_MAX}"))
+
+
+def _short(row: tuple[object, ...]) -> str:
+    shown = ", ".join(value.hex()[:16] if isinstance(value, bytes) else str(value) for value in row[:4])
+    return f"({shown}, ...)" if len(row) > 4 else f"({shown})"

@@ -1,0 +1,122 @@
+"""``service install``: what it would do is shown first, what is there is kept, and what is written can be read."""
+
+import stat
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from p2pnodes.config import SHIPPED_NETWORKS, load_settings, shipped_network
+from tests.cli.conftest import Cli
+
+OPTIONS = ("service", "install", "--network", "finney", "--program", "/usr/bin/p2pnodes")
+ETC = Path("etc/p2pnodes/p2pnodes.toml")
+UNIT = Path("etc/systemd/system/p2pnodes.service")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "image"
+
+
+def test_networks_come_with_the_program() -> None:
+    for name in SHIPPED_NETWORKS:
+        path = shipped_network(name)
+        assert path is not None
+        assert "genesis_hash" in tomllib.loads(path.read_text())
+    assert shipped_network("../finney") is None
+
+
+class TestDryRun:
+    """Shown, not done."""
+
+    def test_nothing_is_written(self, cli: Cli, root: Path) -> None:
+        ended = cli(*OPTIONS, "--observer", "--root", root, "--dry-run")
+        assert ended.code == 0
+        assert str(root / UNIT) in ended.out
+        assert "systemctl enable --now p2pnodes" in ended.out
+        assert not root.exists()
+
+    def test_json_lists_the_same(self, cli: Cli, root: Path) -> None:
+        shown = cli(*OPTIONS, "--hotkey-file", "/root/key", "--root", root, "--dry-run", "--json").json
+        assert {"file": str(root / ETC), "action": "new"} in shown["files"]
+        assert len(shown["files"]) == 5
+        assert shown["commands"] == [], "nothing runs for another root"
+        assert shown["then"] == ["systemctl enable --now p2pnodes"]
+
+
+class TestInstall:
+    """Written below another root, as for an image."""
+
+    def test_the_configuration_is_one_that_a_daemon_takes(self, cli: Cli, root: Path) -> None:
+        ended = cli(
+            *OPTIONS, "--observer", "--root", root, "--url", "https://node.example.org", "--port", 9000, "--yes"
+        )
+        assert (ended.code, ended.err) == (0, "")
+        settings = load_settings(root / ETC)
+        assert (settings.role, settings.http.port, settings.http.url) == ("observer", 9000, "https://node.example.org")
+        assert settings.network.netuid == 64
+        assert settings.data_dir == Path("/var/lib/p2pnodes")
+        assert not list(root.rglob("*.new")), "no draft is left"
+        assert not (root / ETC).stat().st_mode & stat.S_IWOTH
+
+    def test_again_changes_nothing(self, cli: Cli, root: Path) -> None:
+        arguments = (*OPTIONS, "--observer", "--root", root, "--yes", "--json")
+        assert {file["action"] for file in cli(*arguments).json["files"]} == {"new"}
+        assert {file["action"] for file in cli(*arguments).json["files"]} == {"unchanged"}
+
+    def test_an_edited_configuration_is_kept_and_an_edited_unit_is_not(self, cli: Cli, root: Path) -> None:
+        arguments = (*OPTIONS, "--observer", "--root", root, "--yes")
+        cli(*arguments)
+        (root / ETC).write_text((root / ETC).read_text().replace("8000", "8001"))
+        (root / UNIT).write_text("[Unit]\n")
+        ended = cli(*arguments)
+        assert ended.code == 0
+        assert load_settings(root / ETC).http.port == 8001
+        assert "Type=notify" in (root / UNIT).read_text()
+        assert "stays as it is" in ended.err
+
+    def test_a_configuration_that_no_daemon_takes_is_told(self, cli: Cli, root: Path) -> None:
+        ended = cli(*OPTIONS, "--observer", "--root", root, "--url", "ftp://node.example.org", "--yes")
+        assert ended.code == 1
+        assert "http.url" in ended.err
+
+
+class TestRefused:
+    """One line each, and nothing is written."""
+
+    def test_without_a_terminal_and_without_yes(self, cli: Cli, root: Path) -> None:
+        ended = cli(*OPTIONS, "--observer", "--root", root)
+        assert ended.code == 2
+        assert "--yes" in ended.err
+        assert not root.exists()
+
+    def test_without_a_network(self, cli: Cli) -> None:
+        ended = cli("service", "install", "--observer")
+        assert ended.code == 2
+        assert "--network" in ended.err
+
+    @pytest.mark.parametrize("options", [(), ("--observer", "--hotkey-file", "/root/key")])
+    def test_neither_or_both_of_hotkey_and_observer(self, cli: Cli, options: tuple[str, ...]) -> None:
+        ended = cli(*OPTIONS, *options, "--dry-run")
+        assert ended.code == 2
+        assert "--observer" in ended.err
+
+    def test_a_file_that_is_no_network_s(self, cli: Cli, tmp_path: Path) -> None:
+        (tmp_path / "other.toml").write_text('data_dir = "x"\n')
+        ended = cli("service", "install", "--network", tmp_path / "other.toml", "--observer", "--dry-run")
+        assert ended.code == 1
+        assert "is no network file" in ended.err
+
+    def test_a_program_in_a_home(self, cli: Cli) -> None:
+        ended = cli(
+            "service", "install", "--network", "finney", "--observer", "--program", "/home/a/p2pnodes", "--dry-run"
+        )
+        assert ended.code == 1
+        assert "its sandbox hides /home" in ended.err
+
+    def test_a_place_that_cannot_be_written(self, cli: Cli, tmp_path: Path) -> None:
+        (tmp_path / "image").write_text("")
+        ended = cli(*OPTIONS, "--observer", "--root", tmp_path / "image", "--yes")
+        assert ended.code == 1
+        assert "cannot be" in ended.err

@@ -1,0 +1,134 @@
+"""What a daemon says of itself is judged: each fault is named once, with what to do; one that is well has none."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from p2pnodes.doctor import DELEGATION_S_MIN, DISK_BYTES_MIN, Finding, of_disk, of_status
+from tests.fake_daemon import STATUS
+
+NOW_S = STATUS["delegation"]["not_before"] + 60
+PEER, GONE = range(2)
+Plant = Callable[[dict[str, Any]], Any]
+
+
+def judged(plant: Plant) -> list[Finding]:
+    status = copy.deepcopy(STATUS)
+    plant(status)
+    return of_status(status, NOW_S)
+
+
+def bad(found: list[Finding]) -> list[Finding]:
+    return [finding for finding in found if finding.level != "ok"]
+
+
+def test_a_daemon_that_is_well_has_no_finding_but_good_ones() -> None:
+    found = judged(lambda _: None)
+    assert bad(found) == []
+    assert {finding.check for finding in found} == {
+        "clock", "chain", "delegation", "writes", "peers", "agreement", "verifier", "forks"
+    }  # fmt: skip
+    assert not any(finding.advice for finding in found)
+
+
+def unconnect(status: dict[str, Any]) -> None:
+    status["gossip"]["peers"][PEER] = {"hotkey": "5Peer", "connected": False, "last_error": "Connection refused"}
+
+
+def nobody_known(status: dict[str, Any]) -> None:
+    status["gossip"]["peers"] = []
+
+
+FAULTS: dict[str, tuple[str, str, Plant]] = {
+    "clock off": ("clock", "+31.0 s off", lambda status: status.update(clock_offset_ms=-31_000)),
+    "chain silent": ("chain", "no endpoint answers", lambda s: s["electorate"].update(error="no endpoint answers")),
+    "delegation ends": (
+        "delegation",
+        "2.9 days",
+        lambda status: status["delegation"].update(not_after=NOW_S + DELEGATION_S_MIN * 0.97),
+    ),
+    "delegation over": ("delegation", "0.0 days", lambda status: status["delegation"].update(not_after=NOW_S - 1)),
+    "delegation refused": (
+        "delegation", "another node key", lambda status: status["delegation"].update(error="it is for another node key")
+    ),
+    "disk full": ("database", "no space left", lambda status: status["database"].update(failure="no space left")),
+    "writes refused": (
+        "writes", "starting", lambda status: status["writes"].update(allowed=False, reason="starting")
+    ),
+    "no peer connected": ("peers", "Connection refused (2)", unconnect),
+    "no peer known": ("peers", "none of 2 validators has a known address", nobody_known),
+    "another state root": (
+        "agreement", "than 5Peer", lambda status: status["gossip"]["peers"][PEER].update(same_state_root=False)
+    ),
+    "verifier broken": (
+        "verifier", "graval: no answer", lambda status: status["verification"].update(problem="no answer")
+    ),
+    "own log forked": (
+        "forks", "the own log", lambda status: status.update(forks=[{"log": f"{status['node_key']}/7", "seq": 3}])
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_named_with_what_to_do(fault: str) -> None:
+    check, words, plant = FAULTS[fault]
+    problems = [finding for finding in judged(plant) if finding.level == "problem"]
+    assert [finding.check for finding in problems] == [check]
+    assert words in problems[0].found
+    assert problems[0].advice
+
+
+@pytest.mark.parametrize(
+    ("check", "plant"),
+    [
+        ("clock", lambda status: status.update(clock_offset_ms=None)),
+        ("agreement", lambda status: status["gossip"]["peers"][PEER].update(same_vector=False)),
+        ("verifier", lambda status: status["verification"].update(method="none")),
+    ],
+)
+def test_what_is_not_known_or_not_meant_is_no_problem(check: str, plant: Plant) -> None:
+    (finding,) = bad(judged(plant))
+    assert finding.check == check
+    assert finding.level in {"warning", "not checked"}
+
+
+def test_an_observer_is_not_asked_for_writes_and_verdicts() -> None:
+    def observe(status: dict[str, Any]) -> None:
+        status.update(role="observer", delegation=None, verification=None)
+        status["writes"].update(allowed=False, reason="an observer")
+
+    found = judged(observe)
+    assert bad(found) == []
+    assert not {"writes", "delegation", "verifier"} & {finding.check for finding in found}
+
+
+def test_who_is_alone_in_the_electorate_needs_no_peers() -> None:
+    def alone(status: dict[str, Any]) -> None:
+        status["gossip"].update(peers=[])
+        status["gossip"]["view"]["members"] = 0
+
+    assert [finding.check for finding in bad(judged(alone))] == ["agreement"]
+
+
+def test_many_peers_that_differ_are_counted_and_a_few_are_named() -> None:
+    def differ(status: dict[str, Any]) -> None:
+        peer = {**status["gossip"]["peers"][PEER], "same_state_root": False}
+        status["gossip"]["peers"] = [{**peer, "hotkey": f"5Peer{number}"} for number in range(5)]
+
+    (finding,) = bad(judged(differ))
+    assert "5Peer0, 5Peer1, 5Peer2 and 2 more" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("free", "size", "level"),
+    [
+        (DISK_BYTES_MIN - 1, 0, "problem"),
+        (DISK_BYTES_MIN, 0, "ok"),
+        (2 * DISK_BYTES_MIN, 2 * DISK_BYTES_MIN + 1, "warning"),
+        (2 * DISK_BYTES_MIN, 2 * DISK_BYTES_MIN, "ok"),
+    ],
+)
+def test_a_disk_needs_room_for_the_next_hour_and_for_a_copy(free: int, size: int, level: str) -> None:
+    assert of_disk(free, size).level == level
