@@ -31,7 +31,7 @@ from p2pnodes.chain.delegation import (
 from p2pnodes.chain.file import Watch
 from p2pnodes.chain.wallet import create_node_key, load_node_key
 from p2pnodes.config import Settings
-from p2pnodes.gossip.ownlog import Step, hear
+from p2pnodes.gossip.ownlog import Hearing, Step, hear
 from p2pnodes.model.branches import Ends
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX, hlc_at, hlc_ms
 from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
@@ -105,6 +105,8 @@ class Author:
         self._brought_error: str | None = None
         self._hearing_since: float | None = None
         self._heard = False
+        self._cleared: LogId | None = None
+        """A log that a delegation names, and of which peers with enough stake hold nothing: it may be opened."""
         self._retry_at = 0.0
         self._note = "starting"
         self._unused = "there is no own log that goes on"
@@ -150,7 +152,7 @@ class Author:
             return self._unsigned(own, held.predecessor, days)
         before = self._before()
         predecessor = None if before is None else (before, self._database.state.logs[before].counted)
-        return self._unsigned(self._next_log(self.node_key), predecessor, days)
+        return self._unsigned(self._fresh_log(self.node_key), predecessor, days)
 
     def _unsigned(self, own: LogId, predecessor: Predecessor | None, days: int) -> DelegationRequest:
         electorate_s = self._database.electorate.time_ms // 1000
@@ -245,15 +247,24 @@ class Author:
 
     # -- opening and closing -----------------------------------------------------------------------------------------
 
-    def _next_log(self, node_key: NodeKey) -> LogId:
-        """The next own log. Its number is the time, so that it never meets one that a lost disk held.
-
-        A delegation that was brought names its log, and goes before the time while that log is new.
-        """
-        held = [log_id.number for log_id in self._database.state.logs if log_id.node_key == node_key.public_key]
+    def _named_log(self) -> LogId | None:
+        """The log that a delegation names which was signed elsewhere, while nothing of it is here."""
         brought = self._brought
         if self._hotkey is None and brought is not None and brought.log not in self._database.state.logs:
             return brought.log
+        return None
+
+    def _expects_another(self) -> bool:
+        """Whether the log that is heard about is not the one that is to be opened.
+
+        Another delegation was brought meanwhile, or a transaction that failed made the ledger forget the log.
+        """
+        own = self._database.ledger.own_log
+        return self._hotkey is None and own not in self._database.state.logs and own != self._named_log()
+
+    def _fresh_log(self, node_key: NodeKey) -> LogId:
+        """The next own log by the time: its number never meets one that a lost disk held."""
+        held = [log_id.number for log_id in self._database.state.logs if log_id.node_key == node_key.public_key]
         return LogId(node_key.public_key, min(max([self._now_s, *(number + 1 for number in held)]), LOG_NUMBER_MAX))
 
     def _before(self) -> LogId | None:
@@ -271,7 +282,11 @@ class Author:
             doubled: Another daemon may write with this node key. A fresh one keeps the two apart: peers hold one
                 session with each node key, and two daemons of one would take it from each other for ever.
         """
+        named = self._named_log()
         try:
+            if named is not None and named != self._cleared:
+                await self._expect(named, reason)
+                return
             try:
                 await self._begin_log(reason, ends, fresh_key=doubled and self._hotkey is not None)
             except ConfigError as error:
@@ -282,6 +297,22 @@ class Author:
             self._retry_at = time.monotonic() + REOPEN_BACKOFF_S
             self._refuse_writes(self._note)
             log.error("log_not_opened", reason=reason, error=str(error))
+
+    async def _expect(self, own: LogId, reason: str) -> None:
+        """Hear what peers hold of a log before it is opened, for it may have been once: this disk may be an old one.
+
+        A fresh log has the time for its number, and none can have met it; this one has the number of a delegation
+        that was signed whenever, and a second beginning would fork it (rule 4).
+
+        Raises:
+            P2PNodesError: Its delegation is over, or the ledger cannot take note of it.
+        """
+        delegation = self._sign(own, None)
+        await self._database.write(lambda ledger: ledger.expect(own))
+        self.delegation = own, delegation
+        self._heard, self._hearing_since = False, None
+        self._note = "waiting to hear whether peers hold the log that is delegated to"
+        log.info("log_expected", log=str(own), reason=reason)
 
     async def _begin_log(
         self, reason: str, ends: Mapping[LogId, Head | None], *, fresh_key: bool, close_own: bool = False
@@ -304,7 +335,11 @@ class Author:
         if fresh_key:
             pending.unlink(missing_ok=True)
         node_key = create_node_key(pending) if fresh_key else self.node_key
-        own, before, network_id = self._next_log(node_key), self._before(), self._settings.network.id
+        own, before, network_id = (
+            self._named_log() or self._fresh_log(node_key),
+            self._before(),
+            self._settings.network.id,
+        )
 
         def job(ledger: Ledger) -> tuple[Delegation, list[LogId]]:
             last = None if before is None else ledger.counted(before)
@@ -432,7 +467,7 @@ class Author:
         if ledger.foreign_own is not None:
             self._heard = False
             await self._open_log(ledger.foreign_reason, doubled=True)
-        elif self.delegation is None:
+        elif self.delegation is None or self._expects_another():
             await self._open_log(self._unused)
         elif not self._heard and self.permitted:
             await self._hear()
@@ -487,14 +522,29 @@ class Author:
             int((time.monotonic() - self._hearing_since) * 1000),
             ids=ids,
             ended=self._heard_from.own_end_reports() if own else (),
+            named=own is not None and own == self._named_log(),
             alone=not any(stake for hotkey, stake in self._database.electorate.stakes.items() if hotkey != own_hotkey),
         )
         self._note = hearing.reason
-        if hearing.step is Step.GO_ON:
+        if own is not None and own == self._named_log():
+            await self._open_expected(own, hearing)
+        elif hearing.step is Step.GO_ON:
             self._heard = True
             log.info("own_head_heard", reason=hearing.reason)
         elif hearing.step is Step.OPEN_NEW:
             await self._open_log(hearing.reason, doubled=hearing.doubled)
+
+    async def _open_expected(self, own: LogId, hearing: Hearing) -> None:
+        """Open the log that a delegation names, if peers hold nothing of it; there is no hotkey for another one."""
+        if hearing.step is Step.GO_ON:
+            self._cleared = own
+            await self._open_log(hearing.reason)
+        elif hearing.step is Step.OPEN_NEW:
+            self._note = (
+                f"{hearing.reason}; writes go on once more of them are heard, or another log is delegated to "
+                "(`p2pnodes keys request`)"
+            )
+            self._retry_at = time.monotonic() + REOPEN_BACKOFF_S
 
     # -- rule 8 ------------------------------------------------------------------------------------------------------
 

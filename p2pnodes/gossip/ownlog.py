@@ -46,18 +46,21 @@ def hear(
     *,
     ids: Mapping[int, bytes],
     alone: bool,
+    named: bool = False,
     ended: Collection[bytes] = (),
 ) -> Hearing:
     """Decide whether the own log can be written.
 
     Args:
-        own: Head of the current own log; None when there is no log yet.
+        own: Head of the current own log; None when nothing of it is here.
         reports: Hotkey of a connected peer -> last event of our current log that counts for it, None when none does.
         others: Hotkey -> stake of every other enrolled validator.
         waited_ms: Time since the daemon may speak.
         ids: Seq -> id of our own events, for each seq in ``reports`` that is not above ours.
         alone: Whether the electorate permits no other stake. Who is enrolled is known from the own database, which may
             be as old as a backup; the electorate is not.
+        named: Whether a delegation that was signed elsewhere names the log, and none of it is here. It is to be opened,
+            unless it was once already and this disk has lost it.
         ended: Hotkeys of connected peers that know of an end of our current log, a fork or a closing.
 
     Returns:
@@ -66,7 +69,7 @@ def hear(
         who is honest proves it within moments by what it sends, and the log ends by that. Nobody signs a vector, so one
         that proves nothing in time ends no log that more than half of the other stake knows as we do.
     """
-    if own is None:
+    if own is None and not named:
         return Hearing(Step.OPEN_NEW, "there is no own log yet")
     total = sum(others.values())
     against = {hotkey: reason for hotkey, head in reports.items() if (reason := _contradiction(own, head, ids))}
@@ -93,9 +96,13 @@ def hear(
     return Hearing(Step.WAIT, f"waiting to hear the own head: {heard} of {total} other enrolled stake so far")
 
 
-def _contradiction(own: Head, head: Head | None, ids: Mapping[int, bytes]) -> str | None:
+def _contradiction(own: Head | None, head: Head | None, ids: Mapping[int, bytes]) -> str | None:
     """What a peer's report has that this disk has not; None when it agrees, or holds less."""
-    if head is None or (head.seq <= own.seq and head.id == ids.get(head.seq)):
+    if head is None:
+        return None
+    if own is None:
+        return f"the own log is there up to seq {head.seq}, and nothing of it is here: this disk is a backup or lost it"
+    if head.seq <= own.seq and head.id == ids.get(head.seq):
         return None
     if head.seq > own.seq:
         return f"the own log goes on to seq {head.seq} and not to {own.seq}: this disk is a backup or a clone"

@@ -380,6 +380,14 @@ class Ledger:
         self.foreign_own = None
         return event
 
+    def expect(self, log: LogId) -> None:
+        """Take a log of which nothing is here for the own one: peers are heard about it before it is opened.
+
+        Call it inside a transaction; a restart forgets it.
+        """
+        self.own_log = log
+        self.foreign_own = None
+
     def renew(self, delegation: Delegation, now_ms: int) -> Event:
         """Write a later delegation into the current own log; call inside a transaction."""
         return self.append(lambda _: delegation, now_ms)
@@ -468,7 +476,9 @@ class Ledger:
                 f"the logical clock is {self.clock.ahead_ms(now_ms)} ms ahead of the system clock, which may have gone "
                 f"back: at most {SKEW_AHEAD_MS_MAX} ms are allowed, check the system's time"
             )
-        state = self._logs[self.own_log]
+        state = self._logs.get(self.own_log)
+        if state is None:
+            raise WritesRefusedError("the own log is not open yet")
         if state.cut is not None and state.cut <= state.head.seq + 1:
             raise WritesRefusedError(f"the own log {state.id} ends at seq {state.cut}: what is written there is void")
         return state

@@ -125,6 +125,7 @@ async def test_a_restored_daemon_without_peers_waits_for_none(daemon: Single, tm
 async def test_a_log_that_was_delegated_to_elsewhere_is_not_opened_a_second_time(
     daemon: Single, tmp_path: Path
 ) -> None:
+    write_electorate(tmp_path / "electorate.toml", "//validator0")  # with others it would wait to hear of the log
     del daemon.settings["hotkey_file"]
     daemon.settings["delegation_file"] = "delegation.json"
     hotkey_file, request, key_file = tmp_path / "hotkey", tmp_path / "request.json", tmp_path / "data" / "node.key"

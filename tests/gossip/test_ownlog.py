@@ -21,13 +21,28 @@ def hear(
     waited_ms: int,
     *,
     alone: bool = False,
+    named: bool = False,
     ended: Collection[bytes] = (),
 ) -> Hearing:
-    return ownlog.hear(own, reports, others, waited_ms, ids=IDS, alone=alone, ended=ended)
+    return ownlog.hear(own, reports, others, waited_ms, ids=IDS, alone=alone, named=named, ended=ended)
 
 
 def test_without_a_log_one_is_opened_at_once() -> None:
     assert hear(None, {}, OTHERS, 0).step is Step.OPEN_NEW
+
+
+def test_a_log_that_a_delegation_names_is_heard_about_before_it_is_opened() -> None:
+    assert hear(None, {}, {}, 0, alone=True, named=True).step is Step.GO_ON
+    assert hear(None, {}, OTHERS, 0, named=True).step is Step.WAIT
+    assert hear(None, dict.fromkeys(OTHERS), OTHERS, 0, named=True).step is Step.GO_ON
+
+
+def test_a_log_that_peers_hold_and_this_disk_does_not_is_not_begun_again() -> None:
+    said = dict.fromkeys(OTHERS, Head(0, b"a" * 32))
+    assert hear(None, said, OTHERS, 0, named=True).step is Step.WAIT
+    refused = hear(None, said, OTHERS, HEARING_MS_MAX, named=True)
+    assert refused.step is Step.OPEN_NEW
+    assert "nothing of it is here" in refused.reason
 
 
 def test_without_other_stake_the_rule_is_met_at_once() -> None:
