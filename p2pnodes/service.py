@@ -85,7 +85,6 @@ PrivateDevices=yes
 PrivateIPC=yes
 PrivateTmp=yes
 PrivateUsers=yes
-ProcSubset=pid
 ProtectClock=yes
 ProtectControlGroups=yes
 ProtectHome=yes

@@ -12,9 +12,8 @@ start open a new log.
   without it goes on with none of its logs (``Ledger.own_log``), and the author opens one at once.
 - The command replaces the node key before it changes anything else. A log is (node key, number), so the new one cannot
   meet any that was opened after the backup and is not in it. The number alone is no proof of that: it is the time, but
-  a clock can have run ahead, and a delegation that was signed elsewhere names its number. The daemon would open the log
-  of its ``delegation_file`` a second time, and that is a fork. With another node key the file does not fit any more,
-  and writes answer 503 until the new key is delegated to.
+  a clock can have run ahead, and a delegation that was signed elsewhere names its number (``delegation_file``). With
+  another node key that file does not fit any more, and writes answer 503 until the new key is delegated to.
 
 The old log stays as it is. Peers send what the backup lacks of it, and its requests and verdicts count on.
 """
