@@ -18,8 +18,10 @@ from p2pnodes.api.admin import create_admin_app, start_admin
 from p2pnodes.chain.wallet import create_node_key, write_hotkey_file
 from p2pnodes.cli import main
 from p2pnodes.metrics import status_registry
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.schema import open_writer
 from tests.fake_daemon import FakeDaemon
-from tests.support import NETWORK, hotkey
+from tests.support import NETWORK, NOW_MS, Author, add, electorate, hotkey
 
 
 class Ended(NamedTuple):
@@ -90,6 +92,23 @@ def directory(tmp_path: Path) -> Path:
 def config(directory: Path) -> Path:
     """The daemon's settings."""
     return directory / "p2pnodes.toml"
+
+
+@pytest.fixture
+def database(config: Path) -> Path:
+    """The database of a daemon that has seen a claim of two GPUs."""
+    path = config.parent / "data" / "p2pnodes.db"
+    connection = open_writer(path)
+    ledger = Ledger(connection, NETWORK)
+    author = Author("//validator0")
+    author.delegate()
+    author.add(add("//Alice", ["u1", "u2"]))
+    with ledger.transaction():
+        ledger.set_electorate(electorate())
+        ledger.receive(author.events, NOW_MS)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return path
 
 
 @pytest.fixture

@@ -13,26 +13,8 @@ from p2pnodes.chain.delegation import misfits, read_delegation
 from p2pnodes.chain.wallet import load_node_key
 from p2pnodes.store import directory
 from p2pnodes.store.audit import audit
-from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.schema import open_writer
 from tests.cli.conftest import Cli
-from tests.support import NETWORK, NOW_MS, Author, add, electorate
-
-
-@pytest.fixture
-def database(config: Path) -> Path:
-    """The database of a daemon that has seen a claim of two GPUs."""
-    path = config.parent / "data" / "p2pnodes.db"
-    connection = open_writer(path)
-    ledger = Ledger(connection, NETWORK)
-    author = Author("//validator0")
-    author.delegate()
-    author.add(add("//Alice", ["u1", "u2"]))
-    with ledger.transaction():
-        ledger.set_electorate(electorate())
-        ledger.receive(author.events, NOW_MS)
-    connection.close()
-    return path
+from tests.support import NETWORK
 
 
 @pytest.fixture

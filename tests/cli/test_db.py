@@ -6,27 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.schema import open_writer
 from tests.cli.conftest import Cli, Forbid
-from tests.support import NETWORK, NOW_MS, Author, add, electorate
-
-
-@pytest.fixture
-def database(config: Path) -> Path:
-    """The database of a daemon that has seen a claim and a verdict."""
-    path = config.parent / "data" / "p2pnodes.db"
-    connection = open_writer(path)
-    ledger = Ledger(connection, NETWORK)
-    author = Author("//validator0")
-    author.delegate()
-    author.add(add("//Alice", ["u1", "u2"]))
-    with ledger.transaction():
-        ledger.set_electorate(electorate())
-        ledger.receive(author.events, NOW_MS)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    return path
 
 
 def test_path_is_the_configured_one(cli: Cli, config: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 import tomllib
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,12 @@ import tomli_w
 from aiohttp import web
 
 from p2pnodes.cli.doctor import _address
-from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.schema import open_writer
 from tests.cli.conftest import Ask, Cli, Ended
 from tests.fake_daemon import FakeDaemon
-from tests.support import NETWORK, hotkey
+from tests.support import hotkey
 
 MODULE = sys.modules["p2pnodes.cli.doctor"]
 """The package's attribute of that name is the command."""
-
-
-@pytest.fixture
-def database(config: Path) -> Path:
-    """A database of this network."""
-    path = config.parent / "data" / "p2pnodes.db"
-    connection = open_writer(path)
-    with Ledger(connection, NETWORK).transaction():
-        pass
-    connection.execute("CREATE TABLE filler AS SELECT randomblob(4096) AS bytes FROM pragma_function_list LIMIT 100")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    return path
 
 
 @pytest.fixture
@@ -107,6 +93,9 @@ class TestStopped:
 
     def test_a_database_with_a_damaged_page(self, cli: Cli, config: Path, database: Path) -> None:
         change(config, http={"port": 0})
+        with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+            connection.execute("CREATE TABLE filler AS SELECT randomblob(4096) FROM pragma_function_list LIMIT 100")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         content = bytearray(database.read_bytes())
         content[-40 * 4_096 : -10 * 4_096] = bytes(range(256)) * (30 * 16)
         database.write_bytes(content)
@@ -114,9 +103,8 @@ class TestStopped:
 
     def test_a_database_of_another_network(self, cli: Cli, config: Path, database: Path) -> None:
         change(config, http={"port": 0})
-        with sqlite3.connect(database) as connection:
+        with closing(sqlite3.connect(database, isolation_level=None)) as connection:
             connection.execute("UPDATE meta SET value = ? WHERE key = 'network_id'", (bytes(16),))
-        connection.close()
         ended = cli("doctor", "--config", config, "--json")
         assert problems(ended) == ["database"]
         assert f"is of network {bytes(16).hex()}" in str(ended.json)
