@@ -54,7 +54,8 @@ def run(
     """Run a daemon until SIGTERM or Ctrl-C.
 
     It keeps the inventory in data_dir, serves miners and peers on [http], and the operator's commands on a Unix
-    socket. It stops within 5 s and loses nothing that it acknowledged, however it ends.
+    socket. It stops within 5 s and loses nothing that it acknowledged, however it ends. SIGHUP makes it read its
+    configuration again, as far as a running daemon can follow it; on a terminal, which hangs up, it stops.
 
     --wallet, --hotkey and --hotkey-file go before the settings of the same names.
     """
