@@ -64,7 +64,7 @@ SMALL: Final = Drawn(("loss", "crash", "partition"), tight=True)
 
 RESTORED: Final = Drawn(("restore", "partition", "delay"), minutes=2.0)
 FORKED: Final = Drawn(("fork", "crash", "partition"), minutes=2.0)
-CALM_TREE: Final = Drawn((), peers=16, view=4, late_ms=3_000, copies_max=1.5)
+CALM_TREE: Final = Drawn((), peers=16, view=4, late_ms=3_000, copies_max=1.8)
 SMALL_TREE: Final = Drawn((), peers=16, view=4, tight=True)
 SLOW_LINE: Final = Drawn((), tight=True, turn=stories.slow_line)
 SLOW_DISK: Final = Drawn((), tight=True, turn=stories.slow_disk)
@@ -614,7 +614,7 @@ _OWN: Final = (
             Edit(Pace, "due", "if self._time.ms < self._next_ms:", "if True:"),
         ),
         SMALL_TREE,
-        10,
+        30,
     ),
     Mutant(
         "all-equal",
