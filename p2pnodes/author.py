@@ -511,6 +511,7 @@ class Author:
         others = {hotkey: stake for hotkey, stake in ledger.weights.enrolled.items() if hotkey != own_hotkey}
         own = ledger.own_log if self.delegation else None
         held = ledger.state.logs.get(own) if own else None
+        named = own is not None and own == self._named_log()
         reports = self._heard_from.own_head_reports()
         ids = await self._database.event_ids(own, {head.seq for head in reports.values() if head}) if own else {}
         if self._hearing_since is None:
@@ -522,11 +523,11 @@ class Author:
             int((time.monotonic() - self._hearing_since) * 1000),
             ids=ids,
             ended=self._heard_from.own_end_reports() if own else (),
-            named=own is not None and own == self._named_log(),
+            named=named,
             alone=not any(stake for hotkey, stake in self._database.electorate.stakes.items() if hotkey != own_hotkey),
         )
         self._note = hearing.reason
-        if own is not None and own == self._named_log():
+        if own is not None and named:
             await self._open_expected(own, hearing)
         elif hearing.step is Step.GO_ON:
             self._heard = True

@@ -269,15 +269,14 @@ class Daemon:
         """How the daemon is, one line for people."""
         behind = self._behind()
         reasons = self.readiness()
-        sessions = sum(bool(peer["connected"]) for peer in self.peers())
         words = [f"not ready: {reasons[0]}" if reasons else "ready"]
         if behind:
             words.append(f"catching up, {behind} events to go")
-        return "; ".join([*words, f"{self._database.state.nodes} GPUs, {sessions} peers connected"])
+        return "; ".join([*words, f"{self._database.state.nodes} GPUs, {self._driver.sessions} peers connected"])
 
     def _behind(self) -> int:
         """Events that a peer is known to hold, and this daemon not yet."""
-        return max((peer.get("we_lack", 0) for peer in self.peers()), default=0)
+        return self._driver.behind()
 
     async def _watch_hangups(self) -> None:
         while True:
@@ -841,9 +840,7 @@ _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical
 """Levels as syslog counts them. Source: sd-daemon(3), "SD_ERR" and so on."""
 
 
-def _for_journal(
-    render: structlog.typing.Processor,
-) -> structlog.typing.Processor:
+def _for_journal(render: structlog.typing.Processor) -> structlog.typing.Processor:
     """Put each record's priority before its line, as systemd's journal reads and removes it."""
 
     def prefixed(logger: Any, name: str, record: structlog.typing.EventDict) -> str:

@@ -34,8 +34,6 @@ DATABASE_S_MAX: Final = 20.0
 _STEPS_BETWEEN_LOOKS: Final = 100_000
 """SQLite's instructions between two looks at the clock."""
 
-_GOSSIP_PATH: Final = "/gossip"
-
 
 def doctor(
     config: ConfigOption,
@@ -107,15 +105,12 @@ def _examine(config: Path, options: dict[str, Any], *, offline: bool) -> Iterato
 
 
 def _disk(settings: "Settings") -> Iterator["Finding"]:
-    from p2pnodes.cli.findings import status_of
+    from p2pnodes.cli.findings import nearest, status_of
     from p2pnodes.doctor import Finding, of_disk
 
     path = settings.database_path
     try:
-        nearest = settings.data_dir
-        while status_of(nearest) is None:
-            nearest = nearest.parent
-        disk = os.statvfs(nearest)
+        disk = os.statvfs(nearest(settings.data_dir)[0])
         files = (status_of(path.with_name(path.name + suffix)) for suffix in ("", "-wal"))
         yield of_disk(disk.f_bavail * disk.f_frsize, sum(file.st_size for file in files if file is not None))
     except OSError as error:
@@ -127,7 +122,7 @@ def _database(settings: "Settings") -> Iterator["Finding"]:
     from p2pnodes.cli.findings import status_of
     from p2pnodes.doctor import Finding
     from p2pnodes.store.copying import REFILL
-    from p2pnodes.store.ledger import NETWORK_ID
+    from p2pnodes.store.ledger import stored_network
     from p2pnodes.store.schema import open_reader
 
     path = settings.database_path
@@ -139,7 +134,7 @@ def _database(settings: "Settings") -> Iterator["Finding"]:
         connection = open_reader(path)
         try:
             connection.set_progress_handler(lambda: time.monotonic() > deadline_s, _STEPS_BETWEEN_LOOKS)
-            row = connection.execute("SELECT value FROM meta WHERE key = ?", (NETWORK_ID,)).fetchone()
+            held = stored_network(connection)
             (integrity,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         finally:
             connection.close()
@@ -159,9 +154,9 @@ def _database(settings: "Settings") -> Iterator["Finding"]:
         return
     if integrity != "ok":
         yield Finding("database", "problem", f"{path}: SQLite finds it damaged: {integrity}", REFILL)
-    elif row is not None and row[0] != settings.network.id:
+    elif held is not None and held != settings.network.id:
         yield Finding(
-            "database", "problem", f"{path} is of network {row[0].hex()}, the settings say {settings.network.id.hex()}",
+            "database", "problem", f"{path} is of network {held.hex()}, the settings say {settings.network.id.hex()}",
             "use that network's parameters, or another data_dir",
         )  # fmt: skip
     else:
@@ -249,6 +244,7 @@ async def _address(url: str, *, running: bool) -> "Finding":
     """Come to this daemon as peers do, from this machine: over its public address, with a WebSocket."""
     import aiohttp
 
+    from p2pnodes.api.app import GOSSIP_PATH
     from p2pnodes.doctor import Finding
     from p2pnodes.outbound import tls_reason
 
@@ -259,13 +255,13 @@ async def _address(url: str, *, running: bool) -> "Finding":
             async with session.get(f"{url}/healthz", allow_redirects=False) as answer:
                 if answer.status != 200:
                     return Finding("address", "problem", f"{url}/healthz answered {answer.status}", advice)
-            async with session.ws_connect(url + _GOSSIP_PATH):
+            async with session.ws_connect(url + GOSSIP_PATH):
                 pass
     except aiohttp.ClientSSLError as error:
         return Finding("address", "problem", f"{url}: {tls_reason(error)}", advice)
     except aiohttp.WSServerHandshakeError as error:
         return Finding(
-            "address", "problem", f"{url}{_GOSSIP_PATH} answered {error.status}: WebSockets do not pass", advice
+            "address", "problem", f"{url}{GOSSIP_PATH} answered {error.status}: WebSockets do not pass", advice
         )
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         what = str(error) or f"no answer within {PROBE_S_MAX:g} s"

@@ -49,6 +49,17 @@ def status_of(path: Path) -> os.stat_result | None:
         return None
 
 
+def nearest(path: Path) -> tuple[Path, os.stat_result]:
+    """A path, or the nearest one above it that there is, and what that leads to.
+
+    Raises:
+        OSError: See ``status_of``.
+    """
+    while (status := status_of(path)) is None:
+        path = path.parent
+    return path, status
+
+
 def of_network_file(path: Path) -> Findings:
     """Check a network file.
 
@@ -242,14 +253,12 @@ def _data_dir_findings(data_dir: Path) -> tuple[list[str], list[str]]:
 
     A path that leads through a file is a problem for everybody; what this user may not do, the daemon's perhaps may.
     """
-    nearest = data_dir
     try:
-        while (status := status_of(nearest)) is None:
-            nearest = nearest.parent
+        place, status = nearest(data_dir)
     except OSError as error:
         return [], [f"data_dir {data_dir}: cannot be looked into by this user ({error.strerror})"]
     if not stat.S_ISDIR(status.st_mode):
-        return [f"data_dir {data_dir}: {nearest} is no directory; choose another"], []
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        return [], [f"data_dir {data_dir}: {nearest} cannot be written by this user; the daemon's must be able to"]
+        return [f"data_dir {data_dir}: {place} is no directory; choose another"], []
+    if not os.access(place, os.W_OK | os.X_OK):
+        return [], [f"data_dir {data_dir}: {place} cannot be written by this user; the daemon's must be able to"]
     return [], []

@@ -1,6 +1,5 @@
 """``p2pnodes service``: the daemon as a systemd service."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -158,13 +157,13 @@ def _confirm(*, yes: bool) -> None:
 
 def _write(path: Path, content: str) -> None:
     """Write a file whole or not at all."""
+    from p2pnodes.chain.regular import write_new
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.new")
-        with draft.open("w") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        draft.unlink(missing_ok=True)  # left by an installation that was killed
+        write_new(draft, content)
         draft.replace(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}); run this as root, or with --user") from error

@@ -362,6 +362,15 @@ class Driver:
         own = self._store.ledger.own_log
         return set() if own is None else self._engine.own_end_reports(own)
 
+    def behind(self) -> int:
+        """See ``Engine.behind``."""
+        return self._engine.behind()
+
+    @property
+    def sessions(self) -> int:
+        """Open sessions."""
+        return len(self._links)
+
     def clock_offset_ms(self) -> int | None:
         """See ``Engine.clock_offset_ms``."""
         return self._engine.clock_offset_ms()
@@ -426,7 +435,7 @@ class Driver:
                 }
             )
         return {
-            "sessions": len(self._links),
+            "sessions": self.sessions,
             "observers": self._observing(),
             "handshakes": len(self._lobby),
             "dials": sum(dial.active for dial in self._dials),

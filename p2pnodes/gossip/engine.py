@@ -674,6 +674,11 @@ class Engine:
         """Snapshot of the active view; see ``View.status``."""
         return self._view.status()
 
+    def behind(self) -> int:
+        """Events that a peer is known to hold, and we not yet: of the peer with the most of them."""
+        state = self._store.state
+        return max((session.we_lack(state) for session in self._sessions.values()), default=0)
+
     def counts(self) -> dict[str, int]:
         """What was counted since the start.
 

@@ -272,6 +272,10 @@ class Session:
         """Note that the peer was told of a log's end, or told us."""
         self.told[log] = mark.merged(self.told.get(log))
 
+    def we_lack(self, state: State) -> int:
+        """Events that the peer said it holds and we don't."""
+        return sum(max(0, seq - _seq(state.logs, log)) for log, seq in self.ahead.items())
+
     def status(self, state: State) -> dict[str, Any]:
         """Snapshot for the operator; see ``Engine.status``."""
         digest = self.digest
@@ -284,7 +288,7 @@ class Session:
             "observer": self.peer.observer,
             "link": ("eager" if self.eager else "lazy") if self.linked else "visit",
             "peer_lacks": _missing(state.heads, self.lacks) if self.compared else None,
-            "we_lack": sum(max(0, seq - _seq(state.logs, log)) for log, seq in self.ahead.items()),
+            "we_lack": self.we_lack(state),
             "queue_bytes": self.queue_bytes,
             "behind": self.behind,
             "storing_events": sum(len(batch.events) for batch in self.storing),

@@ -32,7 +32,7 @@ from p2pnodes.model.network import Network
 from p2pnodes.store.audit import audit
 from p2pnodes.store.copying import copy_database
 from p2pnodes.store.directory import hand_over, sync
-from p2pnodes.store.ledger import NETWORK_ID, OWN_LOG, Ledger, stored_root
+from p2pnodes.store.ledger import OWN_LOG, Ledger, stored_network, stored_root
 from p2pnodes.store.schema import open_reader, open_writer
 
 Progress = Callable[[str, int, int], None]
@@ -305,9 +305,9 @@ def _forget_own_log(file: Path, path: Path, network: Network) -> None:
     """
     try:
         with closing(open_reader(path)) as connection:
-            row = connection.execute("SELECT value FROM meta WHERE key = ?", (NETWORK_ID,)).fetchone()
-        found = "none" if row is None else row[0].hex()
-        if found != network.id.hex():
+            held = stored_network(connection)
+        if held != network.id:
+            found = "none" if held is None else held.hex()
             raise StoreError(
                 f"{file}: is of network {found}, the settings say {network.id.hex()}; give a backup of this network"
             )

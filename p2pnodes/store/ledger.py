@@ -1066,7 +1066,7 @@ class Ledger:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def _check_network(self) -> None:
-        held = self._meta(NETWORK_ID)
+        held = stored_network(self._connection)
         if held is None:
             self._set_meta(NETWORK_ID, self.network.id)
         elif held != self.network.id:
@@ -1193,6 +1193,12 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while part := list(islice(iterator, size)):
         yield part
+
+
+def stored_network(connection: sqlite3.Connection) -> bytes | None:
+    """Id of the network that a database is of; None before a ledger opened it."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (NETWORK_ID,)).fetchone()
+    return None if row is None else row[0]
 
 
 def stored_root(connection: sqlite3.Connection) -> StateRoot:
