@@ -4,7 +4,7 @@ Most are read anew from the daemon's status, so the two never disagree. How long
 ``Instruments`` where they happen, once for each commit, batch, check or request. Every label has few values: what
 strangers choose never becomes one, and of peers only validators have a series each, ``PEERS_MAX`` of them.
 
-``p2pnodes/METRICS.md`` is written from the table (``python -m tests.metrics_page``).
+``p2pnodes/docs/metrics.md`` is written from the table (``python -m tests.metrics_page``).
 """
 
 from collections import Counter as Counts

@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 import p2pnodes
 from p2pnodes.metrics import PEERS_MAX, TABLE, Described
 
-PAGE: Final = Path(p2pnodes.__file__).with_name("METRICS.md")
+PAGE: Final = Path(p2pnodes.__file__).with_name("docs") / "metrics.md"
 RULES: Final = Path(__file__).parent.parent / "configs" / "prometheus-rules.yml"
 
 _HEAD: Final = f"""# Metrics and alerts

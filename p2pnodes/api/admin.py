@@ -161,7 +161,7 @@ class DaemonView(Protocol):
         """
 
     async def proof(self, uuid: str) -> dict[str, Any] | None:
-        """A proof that a GPU was registered and verified (``model/PROOF.md``), JSON-able; None for an unknown GPU.
+        """A proof that a GPU was registered and verified (``docs/proof.md``), JSON-able; None for an unknown GPU.
 
         Raises:
             ProofError: The events that are held do not prove it.

@@ -1,4 +1,4 @@
 """Gossip: state machines that take frames and time and return effects, and one module that drives them over aiohttp.
 
-PROTOCOL.md, beside this file, is the wire format for a second implementation.
+``docs/protocol.md`` is the wire format for a second implementation.
 """

@@ -252,7 +252,7 @@ class Engine:
     def received(self, session: SessionId, frame: bytes, now_ms: int) -> list[Effect]:
         """Take one decrypted frame; a bad one closes the session and bans its peer for a while.
 
-        Source: PROTOCOL.md, "Frames".
+        Source: docs/protocol.md, "Frames".
         """
         self._time.advance(now_ms)
         found = self._sessions.get(session)

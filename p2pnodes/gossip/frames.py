@@ -1,8 +1,8 @@
 """Frames: what two peers say to each other once the handshake is over.
 
 A frame is one canonical array whose first value is its kind. The set is closed: what is not one of the ten kinds
-below, in exactly its form and within its bounds, is malformed and costs the session. PROTOCOL.md, "Frames", says the
-same for implementers.
+below, in exactly its form and within its bounds, is malformed and costs the session. docs/protocol.md, "Frames", says
+the same for implementers.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,8 +1,9 @@
 """The handshake: a signed Diffie-Hellman (SIGMA-I) that ends with two proved identities and a key each way.
 
 Sans-IO: ephemeral secrets and time come in as arguments, messages go in and out as bytes. What is wrong with the other
-side is a ``HandshakeError``, whose text the driver tells the peer (``refusal``) before it closes. PROTOCOL.md has the
-layout of the messages. Source of the construction: H. Krawczyk, SIGMA, CRYPTO 2003, the variant that hides identities.
+side is a ``HandshakeError``, whose text the driver tells the peer (``refusal``) before it closes. docs/protocol.md has
+the layout of the messages. Source of the construction: H. Krawczyk, SIGMA, CRYPTO 2003, the variant that hides
+identities.
 """
 
 from collections.abc import Callable, Sequence

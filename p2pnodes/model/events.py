@@ -6,7 +6,7 @@ the node key signs; the event's id is the header's BLAKE2b-256. Because the head
 headers with their signatures prove a fork whatever the events weigh. The layout of envelope and header is the same in
 every protocol version: version and kind say only how to read the payload.
 
-``gossip/PROTOCOL.md`` has every layout, field and bound for a second implementation ("Events", "Payloads", "Validity");
+``docs/protocol.md`` has every layout, field and bound for a second implementation ("Events", "Payloads", "Validity");
 ``tests/vectors`` pins the bytes. A change of either is a change of both, and of the protocol's version.
 """
 

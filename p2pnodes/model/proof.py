@@ -1,7 +1,7 @@
 """A proof that a miner registered GPUs and that a quorum verified them: a file that anyone can check, offline.
 
 It holds the events that say so as their authors signed them, the electorate that they are weighed with, and the
-network's parameters; everything else follows from these. ``PROOF.md`` has the format and the rules for a second
+network's parameters; everything else follows from these. ``docs/proof.md`` has the format and the rules for a second
 implementation. ``check`` judges events and counts votes with the functions that the inventory itself is made with.
 
 What a dishonest prover can do, and what comes of it:

@@ -1,7 +1,7 @@
 """Whoever attacks a daemon's gossip port costs itself: events of honest validators go on, and memory stays.
 
 Two daemons that know each other; one of them is attacked, while miners post at the other. ``HONEST_S_MAX`` and
-``GROWTH_MB_MAX`` are the bounds of PROTOCOL.md, "Bounds".
+``GROWTH_MB_MAX`` are the bounds of docs/protocol.md, "Bounds".
 """
 
 import asyncio

@@ -155,7 +155,7 @@ class TestSuccess:
 
 
 class TestSecondImplementation:
-    """PROTOCOL.md, "Handshake" and "Channel", line by line, with nothing of ours: it must come out the same."""
+    """docs/protocol.md, "Handshake" and "Channel", line by line, with nothing of ours: it must come out the same."""
 
     def test_a_dialler_written_from_the_text_gets_a_session(self) -> None:
         log = [DIALLER.node_key.public_key, DIALLER.log.number]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import p2pnodes
 from p2pnodes.connections import CONNECTIONS_MAX
 from p2pnodes.gossip import rates
 from p2pnodes.gossip.driver import HANDSHAKE_BYTES_MAX, UNREAD_BYTES_MAX
@@ -175,7 +176,7 @@ class TestAuthors:
 
 
 def test_the_protocol_says_the_same() -> None:
-    text = Path(rates.__file__).with_name("PROTOCOL.md").read_text()
+    text = (Path(p2pnodes.__file__).parent / "docs/protocol.md").read_text()
     rows = set(re.findall(r"^\| ([a-z][^|]*) \| ([\d,]+) \| ([\d,.]+) \|", text, re.MULTILINE))
     told = {(what, int(burst.replace(",", "")), float(per_s.replace(",", ""))) for what, burst, per_s in rows}
     assert told == {(rate.what, rate.burst, float(rate.per_s)) for rate in RATES if rate is not rates.PINGS}

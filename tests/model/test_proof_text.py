@@ -1,4 +1,4 @@
-"""PROOF.md is enough: a checker that is written from it finds what ours does."""
+"""docs/proof.md is enough: a checker that is written from it finds what ours does."""
 
 import base64
 import json
@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgpack
 from nacl.signing import VerifyKey
 
+import p2pnodes
 from p2pnodes.model import proof
 from p2pnodes.model.events import ABSTAIN
 from p2pnodes.model.proof import EVENTS_MAX, PROOF_BYTES_MAX, Proof, Statement
@@ -17,9 +18,9 @@ from tests.vectors import test_protocol_text as text_of
 
 
 class Reader:
-    """A checker that is written from PROOF.md and PROTOCOL.md alone, without what p2pnodes judges and counts with.
+    """A checker that is written from docs/proof.md and docs/protocol.md alone, without what p2pnodes judges by.
 
-    It takes for granted what the vectors show of PROTOCOL.md already: that payloads of valid events are of their form.
+    It takes for granted what the vectors show of the protocol already: that payloads of valid events are of their form.
     """
 
     def __init__(self, text: bytes) -> None:
@@ -122,9 +123,9 @@ def as_reader(found: Statement) -> tuple[Any, ...]:
 
 
 class TestText:
-    """PROOF.md is enough."""
+    """docs/proof.md is enough."""
 
-    TEXT: Final = (Path(proof.__file__).parent / "PROOF.md").read_text()
+    TEXT: Final = (Path(p2pnodes.__file__).parent / "docs/proof.md").read_text()
 
     def test_a_checker_that_is_written_from_it_finds_the_same(self) -> None:
         scene = Scene()

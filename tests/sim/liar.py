@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.sim.simulation import Simulation
 
 DIGEST, VECTOR, WANT, RANGE, EVENTS, HAVE = 1, 2, 3, 4, 5, 9
-"""Kinds of frames (PROTOCOL.md, "Frames")."""
+"""Kinds of frames (docs/protocol.md, "Frames")."""
 
 BOAST: Final = (1, 1_000)
 """By how many events a liar makes logs longer than they are."""

@@ -69,7 +69,7 @@ WRITE_PAUSE_MS: Final = 1_000.0
 """How long a peer waits before it tries again what the disk did not take."""
 
 WANT: Final = 3
-"""Kind of the frame ``Want`` (PROTOCOL.md, "Frames")."""
+"""Kind of the frame ``Want`` (docs/protocol.md, "Frames")."""
 
 Job = Callable[[Ledger], Any]
 Done = Callable[[Any], None]

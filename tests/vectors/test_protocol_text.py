@@ -1,4 +1,4 @@
-"""PROTOCOL.md is enough: what is written here from its text alone makes the golden vectors, byte by byte.
+"""docs/protocol.md is enough: what is written here from its text alone makes the golden vectors, byte by byte.
 
 Nothing of ``p2pnodes`` is imported. sr25519 signatures are randomised, so they are taken from the vectors and checked.
 """

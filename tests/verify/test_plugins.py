@@ -23,7 +23,7 @@ from p2pnodes.verify.settings import VerifySettings
 from p2pnodes.verify.verifier import NoneVerifier, Setup, Verifier, installed_verifiers, load_verifier, make_verifier
 from tests.support import NETWORK, NOW_S, body, hotkey
 
-DOCUMENT = Path(__file__).parents[2] / "p2pnodes/verify/PLUGINS.md"
+DOCUMENT = Path(__file__).parents[2] / "p2pnodes/docs/plugins.md"
 
 NAMED = """
 from p2pnodes.verify.verifier import NoneVerifier
@@ -120,7 +120,7 @@ class TestMaking:
 
 
 class TestTheDocumentedExample:
-    """The code in PLUGINS.md is a verifier that works as the text says."""
+    """The code in docs/plugins.md is a verifier that works as the text says."""
 
     @pytest.fixture
     def example(self, install: Install) -> type[Verifier]:
