@@ -1,0 +1,97 @@
+"""``python -m tests.faults SUITE``: survival on real processes and real files; exit 1 when anything was lost.
+
+``python -m tests.faults all`` runs each suite in its short form, ``--strikes`` or ``--long`` say how many faults.
+Everything happens in network and mount namespaces of its own, which need root.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from tests.faults.arena import Outcome, play
+from tests.faults.book import Book
+from tests.faults.suites import SUITES
+
+APART: Final = "P2P_FAULTS_APART"
+"""Set in the process that has its namespaces already."""
+
+
+def main() -> int:
+    """Run what the command line says; 0 when nothing was lost."""
+    listed = "\n".join(f"  {name:11}{suite.what}" for name, suite in SUITES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults",
+        description="Real daemons under faults: nothing acknowledged may be lost, no log may fork.",
+        epilog=f"suites:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("suite", choices=[*SUITES, "all"], metavar="SUITE", help="one of those below, or all")
+    many = parser.add_mutually_exclusive_group()
+    many.add_argument("--strikes", type=int, help="how many faults")
+    many.add_argument("--long", action="store_true", help="as many faults as the suite is meant to take")
+    parser.add_argument("--seed", type=int, default=1, help="draws the faults")
+    parser.add_argument("--keep", type=Path, help="keep databases, logs and the book in this directory")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each suite")
+    arguments = parser.parse_args()
+    if APART not in os.environ:
+        return _apart()
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True, timeout=30)
+    failed = False
+    for name in SUITES if arguments.suite == "all" else [arguments.suite]:
+        suite = SUITES[name]
+        strikes = arguments.strikes or (suite.strikes if arguments.long else suite.short)
+        with tempfile.TemporaryDirectory(prefix="p2pnodes-faults-") as temporary:
+            directory = (arguments.keep or Path(temporary)) / name
+            outcome = asyncio.run(_run(name, directory, arguments.seed, strikes, quiet=arguments.json))
+        failed = failed or bool(outcome.complaints)
+        print(json.dumps(outcome._asdict()) if arguments.json else told(outcome))
+    return int(failed)
+
+
+def told(outcome: Outcome) -> str:
+    """An outcome for people."""
+    struck = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.strikes.items())) or "none"
+    faults, gpus = outcome.strikes.total(), outcome.totals
+    lines = [
+        f"{outcome.suite}: {faults} faults ({struck}), seed {outcome.seed}, {outcome.seconds:.0f} s",
+        f"  {outcome.acknowledged} writes acknowledged, {outcome.events} events on each peer",
+        f"  GPUs: {gpus.listed} listed, {gpus.gone} deleted, {gpus.open} of unknown fate",
+    ]
+    if outcome.figures:
+        lines.append(f"  {json.dumps(outcome.figures)}")
+    lines += [f"  FAILED: {complaint}" for complaint in outcome.complaints]
+    return "\n".join([*lines, *([] if outcome.complaints else ["  nothing lost, no fork, all roots equal"])])
+
+
+async def _run(name: str, directory: Path, seed: int, strikes: int, *, quiet: bool) -> Outcome:
+    directory.mkdir(parents=True, exist_ok=True)
+    book = Book(directory / "book.jsonl")
+
+    def say(line: str) -> None:
+        if not quiet and sys.stderr.isatty():
+            print(f"\r\033[K{name}: {line}", end="", file=sys.stderr, flush=True)
+
+    try:
+        scene = SUITES[name](directory / "net", random.Random(seed))
+        return await play(scene, book, seed=seed, strikes=strikes, say=say)
+    finally:
+        book.close()
+        if not quiet and sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _apart() -> int:
+    """Run the same command in namespaces of its own, where nothing it does outlives it."""
+    command = ["unshare", "--net", "--mount", "--propagation", "private", sys.executable, "-m", "tests.faults"]
+    return subprocess.run([*command, *sys.argv[1:]], env=os.environ | {APART: "1"}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,14 @@
+"""All suites, by name."""
+
+from typing import Final
+
+from tests.faults.arena import Scene
+from tests.faults.clocks import Clock
+from tests.faults.disks import Full, Page, ReadOnly, Wal
+from tests.faults.kills import Kill, Pause
+from tests.faults.links import Lines, Partition
+from tests.faults.soak import Soak
+
+SUITES: Final[dict[str, type[Scene]]] = {
+    suite.name: suite for suite in (Kill, Pause, Full, ReadOnly, Page, Wal, Clock, Lines, Partition, Soak)
+}
