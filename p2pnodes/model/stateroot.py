@@ -1,8 +1,8 @@
 """The state root: one hash over all current rows, kept up to date at the cost of what changed.
 
-Rows fall into 4,096 buckets by the hash of their GPU's uuid. A bucket's hash covers its rows' digests in order of
-uuid, an empty bucket's is zero; the root is the hash over all buckets' hashes. A change rehashes its own bucket (1/4096
-of the inventory) and 128 KiB of bucket hashes.
+A tree of three levels. Rows fall into 65,536 buckets by the hash of their GPU's uuid; a bucket's hash covers its rows'
+digests in order of uuid. A group's hash covers those of 256 buckets, the root those of all 256 groups. What is empty
+has a hash of zeros. A change rehashes its bucket (15 rows of 1,000,000) and 8 KiB of hashes on each level above.
 """
 
 from collections.abc import Iterable
@@ -12,38 +12,59 @@ from typing import Final
 from p2pnodes.model.codec import DIGEST_BYTES, digest
 from p2pnodes.model.inventory import Row
 
-BUCKETS: Final = 4096
+GROUPS: Final = 256
+BUCKETS_PER_GROUP: Final = 256
+BUCKETS: Final = GROUPS * BUCKETS_PER_GROUP
 UUIDS_KEPT: Final = 16_384
 """GPUs whose bucket is remembered: a row that changes asks for it several times."""
 
 _EMPTY: Final = bytes(DIGEST_BYTES)
+_GROUP_BYTES: Final = BUCKETS_PER_GROUP * DIGEST_BYTES
+_EMPTY_GROUP: Final = bytes(_GROUP_BYTES)
 
 
 @lru_cache(UUIDS_KEPT)
 def bucket_of(uuid: str) -> int:
-    """Bucket of a GPU, 0 to 4095."""
-    return int.from_bytes(digest(uuid.encode(), 16)[:2], "big") & (BUCKETS - 1)
+    """Bucket of a GPU, 0 to 65,535."""
+    return int.from_bytes(digest(uuid.encode(), 16)[:2], "big")
 
 
 class StateRoot:
-    """The bucket hashes of one inventory."""
+    """The hashes of one inventory; the buckets' take 2 MiB."""
 
     def __init__(self) -> None:
         """Start with an empty inventory."""
-        self._hashes = bytearray(BUCKETS * DIGEST_BYTES)
+        self._buckets = bytearray(BUCKETS * DIGEST_BYTES)
+        self._groups = bytearray(GROUPS * DIGEST_BYTES)
+        self._changed: set[int] = set()
+        """Groups whose hashes are to be taken anew."""
         self._root: bytes | None = None
 
     def set_bucket(self, bucket: int, row_digests: Iterable[bytes]) -> None:
         """Replace a bucket's content by the digests of its rows, in order of their uuids."""
         content = b"".join(row_digests)
+        self.load(bucket, digest(content) if content else _EMPTY)
+
+    def load(self, bucket: int, hashed: bytes) -> None:
+        """Take a bucket's hash (``hash_of``, 32 bytes) from where it was kept."""
         start = bucket * DIGEST_BYTES
+        self._buckets[start : start + DIGEST_BYTES] = hashed
+        self._changed.add(bucket // BUCKETS_PER_GROUP)
         self._root = None
-        self._hashes[start : start + DIGEST_BYTES] = digest(content) if content else _EMPTY
+
+    def hash_of(self, bucket: int) -> bytes:
+        """A bucket's hash."""
+        return bytes(self._buckets[bucket * DIGEST_BYTES : (bucket + 1) * DIGEST_BYTES])
 
     def root(self) -> bytes:
         """The state root, 32 bytes."""
         if self._root is None:  # most commits change no row
-            self._root = digest(bytes(self._hashes))
+            for group in self._changed:
+                members = bytes(self._buckets[group * _GROUP_BYTES : (group + 1) * _GROUP_BYTES])
+                start = group * DIGEST_BYTES
+                self._groups[start : start + DIGEST_BYTES] = _EMPTY if members == _EMPTY_GROUP else digest(members)
+            self._changed.clear()
+            self._root = digest(bytes(self._groups))
         return self._root
 
 

@@ -1,11 +1,12 @@
 """The state root: equal rows have equal roots, and keeping it up to date gives what computing it anew gives."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnodes.model.codec import digest
 from p2pnodes.model.inventory import Chute, Row
-from p2pnodes.model.stateroot import BUCKETS, StateRoot, bucket_of, state_root
+from p2pnodes.model.stateroot import BUCKETS, BUCKETS_PER_GROUP, GROUPS, StateRoot, bucket_of, state_root
 
 ROW = Row("gpu-1", b"c" * 32, b"m" * 32, "verified", 7, 9, "", Chute("chute", "instance", True, True, "llama", "ann"))
 
@@ -48,19 +49,29 @@ def test_every_column_of_a_row_is_part_of_it() -> None:
     assert len({state_root([row]) for row in changed}) == len(changed)
 
 
-def test_an_empty_inventory_is_empty_buckets() -> None:
-    assert state_root([]) == StateRoot().root() == digest(bytes(BUCKETS * 32))
+def test_an_empty_inventory_is_empty_groups() -> None:
+    assert state_root([]) == StateRoot().root() == digest(bytes(GROUPS * 32))
 
 
-def test_a_bucket_that_was_emptied_is_as_if_it_had_never_been_filled() -> None:
+@pytest.mark.parametrize("bucket", [0, 5, BUCKETS_PER_GROUP, BUCKETS - 1])
+def test_a_bucket_that_was_emptied_is_as_if_it_had_never_been_filled(bucket: int) -> None:
     state = StateRoot()
-    state.set_bucket(5, [ROW.digest()])
+    state.set_bucket(bucket, [ROW.digest()])
     assert state.root() != state_root([])
-    state.set_bucket(5, [])
+    state.set_bucket(bucket, [])
     assert state.root() == state_root([])
 
 
+def test_the_same_row_in_another_bucket_is_another_root() -> None:
+    roots = set()
+    for bucket in (0, 1, BUCKETS_PER_GROUP, BUCKETS - 1):
+        state = StateRoot()
+        state.set_bucket(bucket, [ROW.digest()])
+        roots.add(state.root())
+    assert len(roots) == 4
+
+
 def test_buckets_are_used_evenly() -> None:
-    used = {bucket_of(f"gpu-{number}") for number in range(20_000)}
+    used = {bucket_of(f"gpu-{number}") for number in range(200_000)}
     assert used <= set(range(BUCKETS))
-    assert len(used) > BUCKETS * 0.95
+    assert len(used) > BUCKETS * 0.94  # 1 - exp(-200,000 / 65,536) = 0.953

@@ -137,12 +137,13 @@ def pin(said: dict[str, Any]) -> list[Any]:
 
 
 def state_root(rows: list[list[Any]]) -> bytes:
-    buckets: list[list[tuple[bytes, bytes]]] = [[] for _ in range(4_096)]
+    buckets: list[list[tuple[bytes, bytes]]] = [[] for _ in range(65_536)]
     for row in rows:
         uuid = row[0].encode()
-        buckets[int.from_bytes(digest(uuid, 16)[:2], "big") & 0xFFF].append((uuid, digest(pack(row))))
-    hashes = (digest(b"".join(each for _, each in sorted(bucket))) if bucket else bytes(32) for bucket in buckets)
-    return digest(b"".join(hashes))
+        buckets[int.from_bytes(digest(uuid, 16)[:2], "big")].append((uuid, digest(pack(row))))
+    hashes = [digest(b"".join(each for _, each in sorted(bucket))) if bucket else bytes(32) for bucket in buckets]
+    groups = [hashes[first : first + 256] for first in range(0, 65_536, 256)]
+    return digest(b"".join(digest(b"".join(group)) if any(map(any, group)) else bytes(32) for group in groups))
 
 
 # -- "Rows" ------------------------------------------------------------------------------------------------------------
