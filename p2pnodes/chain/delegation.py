@@ -30,6 +30,7 @@ from p2pnodes.chain.regular import read_regular, write_new
 from p2pnodes.model.addresses import base_url
 from p2pnodes.model.clock import SECONDS_MAX
 from p2pnodes.model.codec import DIGEST_BYTES, INT_MAX
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.model.events import (
     DELEGATION_BACKDATE_S,
@@ -102,7 +103,8 @@ class DelegationRequest(NamedTuple):
         if self.hotkey not in {None, hotkey.public_key}:
             raise ConfigError(
                 f"the request asks {ss58_encode(self.hotkey or b'')} to sign, found {hotkey.address}; "
-                "expected that hotkey: name another wallet or key"
+                "expected that hotkey: name another wallet or key",
+                code=Code.DELEGATION_MISFIT,
             )
         delegation = delegate(
             hotkey,
@@ -300,7 +302,8 @@ def parse_delegation(content: bytes, source: str) -> SignedDelegation:
     )
     if not signed.signed():
         raise ConfigError(
-            f"{source}: not signed by {parsed.hotkey} for this network, log, URL, time and predecessor: sign it anew"
+            f"{source}: not signed by {parsed.hotkey} for this network, log, URL, time and predecessor: sign it anew",
+            code=Code.DELEGATION_UNSIGNED,
         )
     return signed
 
@@ -313,7 +316,10 @@ def parse_closing(content: bytes, source: str) -> SignedClosing:
         Close(parse_log(parsed.log), parsed.head(), ss58_decode(parsed.hotkey), bytes.fromhex(parsed.signature)),
     )
     if not check_close(*signed):
-        raise ConfigError(f"{source}: not signed by {parsed.hotkey} for this network, log and last event: sign it anew")
+        raise ConfigError(
+            f"{source}: not signed by {parsed.hotkey} for this network, log and last event: sign it anew",
+            code=Code.DELEGATION_UNSIGNED,
+        )
     return signed
 
 
@@ -326,9 +332,11 @@ def write_signed(path: Path, signed: DelegationRequest | SignedDelegation | Sign
     try:
         write_new(path, json.dumps(signed.fields(), indent=2) + "\n")
     except FileExistsError as error:
-        raise ConfigError(f"{path}: exists already, and is never overwritten: move it away first") from error
+        raise ConfigError(
+            f"{path}: exists already, and is never overwritten: move it away first", code=Code.DELEGATION_FILE
+        ) from error
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written here ({error.strerror})") from error
+        raise ConfigError(f"{path}: cannot be written here ({error.strerror})", code=Code.DELEGATION_FILE) from error
 
 
 # -- forms -----------------------------------------------------------------------------------------------------------
@@ -438,15 +446,15 @@ def _parse(form: type[_FileForm], content: bytes, source: str) -> _FileForm:
     """
     kind = form.model_fields["kind"].annotation.__args__[0]  # type: ignore[union-attr]
     if len(content) > FILE_BYTES_MAX:
-        raise ConfigError(f"{source}: over {FILE_BYTES_MAX} bytes; expected {_NOUNS[kind]}")
+        raise ConfigError(f"{source}: over {FILE_BYTES_MAX} bytes; expected {_NOUNS[kind]}", code=Code.DELEGATION_FILE)
     try:
         return form.model_validate_json(content)
     except ValidationError as error:
         problems = error.errors()
     other = next((details["input"] for details in problems if details["loc"] == ("kind",)), None)
     if isinstance(other, str) and other in _ADVICE:
-        raise ConfigError(f"{source}: expected {_NOUNS[kind]}; {_ADVICE[other]}")
-    raise ConfigError(f"{source}: {_problem(problems[0])}; expected {_NOUNS[kind]}")
+        raise ConfigError(f"{source}: expected {_NOUNS[kind]}; {_ADVICE[other]}", code=Code.DELEGATION_FILE)
+    raise ConfigError(f"{source}: {_problem(problems[0])}; expected {_NOUNS[kind]}", code=Code.DELEGATION_FILE)
 
 
 def _problem(details: ErrorDetails) -> str:
@@ -481,4 +489,6 @@ def _read(path: Path) -> bytes:
     try:
         return read_regular(path, FILE_BYTES_MAX)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a file of `p2pnodes keys`") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); expected a file of `p2pnodes keys`", code=Code.DELEGATION_FILE
+        ) from error

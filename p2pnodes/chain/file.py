@@ -28,6 +28,7 @@ from pydantic_core import ErrorDetails
 
 from p2pnodes.chain.regular import read_regular
 from p2pnodes.model.codec import INT_MAX
+from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.model.events import URL_CHARS_MAX
@@ -84,16 +85,16 @@ def read_electorate(path: Path) -> Electorate:
     try:
         content = read_regular(path, FILE_BYTES_MAX)
         if len(content) > FILE_BYTES_MAX:
-            raise ConfigError(f"{path}: over {FILE_BYTES_MAX} bytes, no electorate is that large")
+            raise ConfigError(f"{path}: over {FILE_BYTES_MAX} bytes, no electorate is that large", code=Code.CHAIN_FILE)
         data = tomllib.loads(content.decode())
         parsed = _File.model_validate(data)
         return Electorate(parsed.pin(), parsed.previous.pin() if parsed.previous else None)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read the electorate: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot read the electorate: {error.strerror}", code=Code.CHAIN_FILE) from error
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_problem(error.errors()[0])}") from error
+        raise ConfigError(f"{path}: {_problem(error.errors()[0])}", code=Code.CHAIN_FILE) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
-        raise ConfigError(f"{path}: not an electorate: {error}") from error
+        raise ConfigError(f"{path}: not an electorate: {error}", code=Code.CHAIN_FILE) from error
 
 
 def _problem(details: ErrorDetails) -> str:
@@ -168,7 +169,7 @@ class ElectorateFile:
             except ConfigError as error:
                 self._error = str(error)
         if self._error is not None:
-            raise ConfigError(self._error)
+            raise ConfigError(self._error, code=Code.CHAIN_FILE)
         return None
 
     async def close(self) -> None:

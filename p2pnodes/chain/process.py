@@ -27,6 +27,7 @@ from p2pnodes.chain.reading import (
     unpack_answer,
 )
 from p2pnodes.model.codec import MalformedError
+from p2pnodes.model.codes import Code
 
 HEADS_S_MAX: Final = 25.0
 """Bound of asking how far an endpoint is, the start of the process included."""
@@ -107,7 +108,9 @@ class ReaderProcess:
         """
         answer = await self._ask(request, HEADS_S_MAX)
         if not isinstance(answer, Heads):
-            raise ReadError(f"the chain reader answered {type(answer).__name__} to a question for heads")
+            raise ReadError(
+                f"the chain reader answered {type(answer).__name__} to a question for heads", code=Code.CHAIN_READER
+            )
         return answer
 
     async def pins(self, request: PinsRequest) -> Pins:
@@ -118,7 +121,9 @@ class ReaderProcess:
         """
         answer = await self._ask(request, PINS_S_MAX)
         if not isinstance(answer, Pins):
-            raise ReadError(f"the chain reader answered {type(answer).__name__} to a question for pins")
+            raise ReadError(
+                f"the chain reader answered {type(answer).__name__} to a question for pins", code=Code.CHAIN_READER
+            )
         return answer
 
     async def close(self) -> None:
@@ -152,13 +157,19 @@ class ReaderProcess:
                 status = await self._abandon(dying=isinstance(error, EOFError))
                 match error:
                     case TimeoutError():
-                        raise ReadError(f"not read within {seconds:g} s; the chain reader was stopped") from error
+                        raise ReadError(
+                            f"not read within {seconds:g} s; the chain reader was stopped", code=Code.CHAIN_READER
+                        ) from error
                     case EOFError():
-                        raise ReadError(f"the chain reader died of it ({status})") from error
+                        raise ReadError(f"the chain reader died of it ({status})", code=Code.CHAIN_READER) from error
                     case MalformedError():
-                        raise ReadError(f"the chain reader answered with garbage: {error}") from error
+                        raise ReadError(
+                            f"the chain reader answered with garbage: {error}", code=Code.CHAIN_READER
+                        ) from error
                     case OSError():
-                        raise ReadError(f"the chain reader cannot be started: {error.strerror or error}") from error
+                        raise ReadError(
+                            f"the chain reader cannot be started: {error.strerror or error}", code=Code.CHAIN_READER
+                        ) from error
                 raise
             self._idle = asyncio.get_running_loop().call_later(self._idle_s, self._retire)
         if isinstance(answer, Failure):

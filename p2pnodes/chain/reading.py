@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from p2pnodes.model import codec
 from p2pnodes.model.addresses import CHAIN_URL_CHARS_MAX
+from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Pin
 from p2pnodes.model.errors import REASON_CHARS_MAX, ChainError
 from p2pnodes.store.pins import pin_fields, read_pin
@@ -113,6 +114,8 @@ Answer = Heads | Pins | Failure
 
 class ReadError(ChainError):
     """An endpoint, or the process that reads it, gave no answer that can be used."""
+
+    code = Code.CHAIN_ENDPOINT
 
 
 def pack_request(request: Request) -> bytes:

@@ -24,6 +24,7 @@ from p2pnodes.chain.process import ChainReader, ReaderProcess
 from p2pnodes.chain.reading import Heads, HeadsRequest, Method, Pins, PinsRequest, ReadError
 from p2pnodes.model.addresses import without_credentials
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
+from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.errors import ChainError, ConfigError
 from p2pnodes.model.network import Network
@@ -298,7 +299,7 @@ class ChainSource:
             if not usable:
                 said = [endpoint.offset_ms for endpoint in due if endpoint.offset_ms is not None]
                 self._offset_ms = said[0] if said else self._offset_ms
-                raise ChainError(self._reasons(due))
+                raise ChainError(self._reasons(due), code=Code.CHAIN_UNREAD)
             block = self._common_block(usable, held)
             if block is None:
                 return None
@@ -329,13 +330,17 @@ class ChainSource:
                 f"{first.endpoint.shown} is at block {first.heads.finalized}, {others[0].endpoint.shown} at {finalized}"
             )
             self._dispute([first.endpoint, others[0].endpoint], f"contradicted: {said}")
-            raise ChainError(f"endpoints that claim to be up to date are far apart, so neither is believed: {said}")
+            raise ChainError(
+                f"endpoints that claim to be up to date are far apart, so neither is believed: {said}",
+                code=Code.CHAIN_CONTRADICTION,
+            )
         for endpoint, _ in usable:
             self._well(endpoint)
         if block == 0:
             raise ChainError(
                 f"the chain has no pinned block yet: its finalized block is {finalized}, the first pinned one is "
-                f"{self._epoch_blocks}"
+                f"{self._epoch_blocks}",
+                code=Code.CHAIN_NO_PIN,
             )
         if self._pinned(first.heads.finalized) > held.block:  # the second one has it in a moment
             self._pause_s = max(self._block_s(held), PAUSE_S_MIN)
@@ -380,7 +385,7 @@ class ChainSource:
             ChainError: None answers, or no two agree.
         """
         if not readings:
-            raise ChainError(self._reasons(due))
+            raise ChainError(self._reasons(due), code=Code.CHAIN_UNREAD)
         if agreeing := _agreeing(readings):
             self._leave_others(block, readings, agreeing)
             return self._take(agreeing)
@@ -392,21 +397,28 @@ class ChainSource:
             self._dispute(endpoints, f"disputed at block {block}: {difference}")
             raise ChainError(
                 f"{one.endpoint.shown} and {other.endpoint.shown} contradict each other at block {block} "
-                f"({difference}), so neither is believed: find out which one lies, and name others in [electorate] urls"
+                f"({difference}), so neither is believed: find out which one lies, and name others in [electorate] "
+                "urls",
+                code=Code.CHAIN_CONTRADICTION,
             )
         only = readings[0]
         if block == self._disputed:
             self._dispute([only.endpoint], f"disputed at block {block}, and no other endpoint answers")
             raise ChainError(
                 f"only {only.endpoint.shown} answers now, and endpoints contradicted each other at block {block}: "
-                "waiting for two that agree"
+                "waiting for two that agree",
+                code=Code.CHAIN_CONTRADICTION,
             )
         if len(self._endpoints) > 1:
             if self._too_fast(only.pins.pins[0], held):
                 why = f"block {block} came over {PACE_MAX} times as fast as blocks did, and nobody else says so"
                 self._put_off(only.endpoint, why)
-                raise ChainError(f"only {only.endpoint.shown} answers now, and is not believed: {why}")
-            log.warning("electorate_unconfirmed", block=block, endpoint=only.endpoint.shown)
+                raise ChainError(
+                    f"only {only.endpoint.shown} answers now, and is not believed: {why}", code=Code.CHAIN_UNCONFIRMED
+                )
+            log.warning(
+                "electorate_unconfirmed", block=block, endpoint=only.endpoint.shown, code=Code.CHAIN_UNCONFIRMED
+            )
         return self._take([only])
 
     def _leave_others(self, block: int, readings: Sequence[_Reading], agreeing: Sequence[_Reading]) -> None:
@@ -431,7 +443,12 @@ class ChainSource:
             known = self._known(current.block)
             previous = known and known.pins[0]
         if pins.method is Method.MAPS and (self._last is None or self._last.method is not Method.MAPS):
-            log.warning("electorate_from_maps", spec=pins.spec, note="this build cannot decode that runtime's calls")
+            log.warning(
+                "electorate_from_maps",
+                spec=pins.spec,
+                note="this build cannot decode that runtime's calls",
+                code=Code.CHAIN_UNDECODABLE,
+            )
         electorate = Electorate(current, previous)
         self._last = pins
         self._confirmed = len(readings) > 1
@@ -609,7 +626,7 @@ class ChainSource:
 
     def _put_off(self, endpoint: _Endpoint, why: str) -> None:
         if why != endpoint.error:
-            log.warning("chain_endpoint_put_off", endpoint=endpoint.shown, error=why)
+            log.warning("chain_endpoint_put_off", endpoint=endpoint.shown, error=why, code=Code.CHAIN_ENDPOINT)
         endpoint.error = why
         endpoint.step_ms = min(2 * endpoint.step_ms, BACKOFF_MS_MAX) or BACKOFF_MS
         endpoint.retry_ms = self._now_ms() + round(endpoint.step_ms * self._rng.uniform(0.75, 1.0))
@@ -669,7 +686,7 @@ def make_source(
     if settings.file is not None:
         return ElectorateFile(settings.file)
     if not settings.urls:
-        raise ConfigError("no electorate: expected urls or file in [electorate]")
+        raise ConfigError("no electorate: expected urls or file in [electorate]", code=Code.CHAIN_NO_SOURCE)
     return ChainSource(settings.urls, network, held=held, now_ms=now_ms, rng=rng)
 
 

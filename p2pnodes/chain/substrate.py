@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from p2pnodes.chain.reading import SPEC_MAX, Heads, Method, Pins
 from p2pnodes.chain.runtime_types import METAGRAPH_INDEXES, is_known, metagraph_type, type_registry
 from p2pnodes.model.codec import INT_MAX
+from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Pin
 from p2pnodes.model.errors import ChainError, printable
 from p2pnodes.model.keys import IDENTITY, KEY_BYTES, ss58_encode
@@ -54,9 +55,13 @@ _NEURON_COLUMNS: Final = ("hotkeys", "validator_permit", "total_stake", "block_a
 class EndpointError(ChainError):
     """An endpoint gave something else than it must; one line that does not name it."""
 
+    code = Code.CHAIN_ENDPOINT
+
 
 class UndecodableError(EndpointError):
     """The runtime call is missing, or its answer is not in a layout that is known."""
+
+    code = Code.CHAIN_UNDECODABLE
 
 
 class _Neuron(NamedTuple):
@@ -100,7 +105,8 @@ class Endpoint:
             if found != f"0x{genesis.hex()}":
                 raise EndpointError(
                     f"another chain: its block 0 is {found[2:]}, expected {genesis.hex()}: name an endpoint of the "
-                    "network's chain, or set the network's genesis_hash right"
+                    "network's chain, or set the network's genesis_hash right",
+                    code=Code.CHAIN_OTHER,
                 )
         except BaseException:
             self.close()

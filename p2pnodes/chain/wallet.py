@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from nacl.utils import random as random_bytes
 
 from p2pnodes.chain.regular import open_regular
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.model.keys import KEY_BYTES, Hotkey, NodeKey, ss58_decode, ss58_encode
 
@@ -98,7 +99,8 @@ def load_hotkey(path: Path) -> Hotkey:
         raise ConfigError(
             f"{path}: public only, no secret of {found.address} here; expected secretPhrase, secretSeed or privateKey: "
             "name the file in the wallet's hotkeys folder, not its copy with the public part, or sign where the hotkey "
-            "is (`p2pnodes keys request`, `keys delegate`) and set delegation_file"
+            "is (`p2pnodes keys request`, `keys delegate`) and set delegation_file",
+            code=Code.KEY_PUBLIC_ONLY,
         )
     return found.hotkey
 
@@ -113,20 +115,25 @@ def read_hotkey_file(path: Path) -> HotkeyFile:
     content, status = _read(path, "hotkey file")
     if content.lstrip().startswith(_ENCRYPTED_PREFIXES):
         raise ConfigError(
-            f"{path}: the hotkey file is encrypted with a password, which a daemon cannot type; {_WAY_OUT}"
+            f"{path}: the hotkey file is encrypted with a password, which a daemon cannot type; {_WAY_OUT}",
+            code=Code.KEY_ENCRYPTED,
         )
     try:
         fields: Any = json.loads(content)
     except (ValueError, RecursionError):  # no cause: its message may quote the file
-        raise ConfigError(f"{path}: not JSON; expected a Bittensor hotkey file") from None
+        raise ConfigError(f"{path}: not JSON; expected a Bittensor hotkey file", code=Code.KEY_MALFORMED) from None
     if not isinstance(fields, dict):
-        raise ConfigError(f"{path}: no JSON object; expected a Bittensor hotkey file")
+        raise ConfigError(f"{path}: no JSON object; expected a Bittensor hotkey file", code=Code.KEY_MALFORMED)
     if "encoded" in fields and "encoding" in fields:
-        raise ConfigError(f"{path}: an export of polkadot.js, encrypted with a password; {_WAY_OUT}")
+        raise ConfigError(
+            f"{path}: an export of polkadot.js, encrypted with a password; {_WAY_OUT}", code=Code.KEY_ENCRYPTED
+        )
     if any(fields.get(name) for name in _SECRETS):
         _require_private(path, status, "hotkey file")
     if (crypto_type := fields.get("cryptoType")) not in {None, _SR25519} or isinstance(crypto_type, bool):
-        raise ConfigError(f"{path}: cryptoType is {crypto_type!r:.40}; expected {_SR25519} (sr25519)")
+        raise ConfigError(
+            f"{path}: cryptoType is {crypto_type!r:.40}; expected {_SR25519} (sr25519)", code=Code.KEY_MALFORMED
+        )
     hotkey = _hotkey_of(fields, path)
     public_key = _public_key_of(fields, path) if hotkey is None else hotkey.public_key
     _check_public_parts(fields, public_key, path, "public key" if hotkey is None else "secret")
@@ -163,7 +170,8 @@ def load_node_key(path: Path) -> NodeKey:
     if tag != _NODE_KEY_TAG or seed is None:
         raise ConfigError(
             f"{path}: not a node key file; expected one line, `{_NODE_KEY_TAG} <64 hex digits>`: restore it, or move "
-            "it away and run `p2pnodes keys new` (the daemon then opens a new log)"
+            "it away and run `p2pnodes keys new` (the daemon then opens a new log)",
+            code=Code.KEY_MALFORMED,
         )
     return NodeKey.from_seed(seed)
 
@@ -194,15 +202,17 @@ def _hotkey_of(fields: dict[str, Any], path: Path) -> Hotkey | None:
     """The key pair of the first secret that the file holds, in Bittensor's order; None without a secret."""
     if phrase := fields.get("secretPhrase"):
         if not isinstance(phrase, str):
-            raise ConfigError(f"{path}: secretPhrase is no text; expected a BIP-39 phrase")
+            raise ConfigError(f"{path}: secretPhrase is no text; expected a BIP-39 phrase", code=Code.KEY_MALFORMED)
         try:
             return Hotkey.from_phrase(phrase)
         except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
+            raise ConfigError(f"{path}: {error}", code=error.code) from None
     if seed_hex := fields.get("secretSeed"):
         seed = _hex_bytes(seed_hex, KEY_BYTES)
         if seed is None:
-            raise ConfigError(f"{path}: secretSeed is malformed; expected 0x and 64 hex digits")
+            raise ConfigError(
+                f"{path}: secretSeed is malformed; expected 0x and 64 hex digits", code=Code.KEY_MALFORMED
+            )
         return Hotkey.from_seed(seed)
     if secret_hex := fields.get("privateKey"):
         secret = _hex_bytes(secret_hex, _SECRET_KEY_BYTES)
@@ -211,7 +221,10 @@ def _hotkey_of(fields: dict[str, Any], path: Path) -> Hotkey | None:
                 return Hotkey.from_secret_key(secret)
         except (ValueError, TypeError):
             pass
-        raise ConfigError(f"{path}: privateKey is malformed; expected 0x and 128 hex digits of an sr25519 secret key")
+        raise ConfigError(
+            f"{path}: privateKey is malformed; expected 0x and 128 hex digits of an sr25519 secret key",
+            code=Code.KEY_MALFORMED,
+        )
     return None
 
 
@@ -221,17 +234,20 @@ def _public_key_of(fields: dict[str, Any], path: Path) -> bytes:
         if value := fields.get(name):
             public_key = _hex_bytes(value, KEY_BYTES)
             if public_key is None:
-                raise ConfigError(f"{path}: {name} is malformed; expected 0x and 64 hex digits")
+                raise ConfigError(
+                    f"{path}: {name} is malformed; expected 0x and 64 hex digits", code=Code.KEY_MALFORMED
+                )
             return public_key
     address = fields.get("ss58Address")
     if not isinstance(address, str):
         raise ConfigError(
-            f"{path}: names no key; expected secretPhrase, secretSeed, privateKey, publicKey, accountId or ss58Address"
+            f"{path}: names no key; expected secretPhrase, secretSeed, privateKey, publicKey, accountId or ss58Address",
+            code=Code.KEY_MALFORMED,
         )
     try:
         return ss58_decode(address)
     except ValueError as error:
-        raise ConfigError(f"{path}: ss58Address: {error}") from None
+        raise ConfigError(f"{path}: ss58Address: {error}", code=Code.KEY_MALFORMED) from None
 
 
 def _check_public_parts(fields: dict[str, Any], public_key: bytes, path: Path, kind: str) -> None:
@@ -242,13 +258,16 @@ def _check_public_parts(fields: dict[str, Any], public_key: bytes, path: Path, k
         # Only an address is shown: whatever else is there may be a secret in the wrong place.
         found = f"ss58Address is {address}, but" if _is_address(address) else "ss58Address is no SS58 address;"
         raise ConfigError(
-            f"{path}: {found} the {kind} belongs to {owner}; expected both of one key: restore the file from its backup"
+            f"{path}: {found} the {kind} belongs to {owner}; expected both of one key: restore the file from its "
+            "backup",
+            code=Code.KEY_MALFORMED,
         )
     for name in ("publicKey", "accountId"):
         if fields.get(name) and _hex_bytes(fields[name], KEY_BYTES) != public_key:
             raise ConfigError(
                 f"{path}: {name} does not belong to the {kind}, whose address is {owner}; "
-                "expected both of one key: restore the file from its backup"
+                "expected both of one key: restore the file from its backup",
+                code=Code.KEY_MALFORMED,
             )
 
 
@@ -268,11 +287,15 @@ def _read(path: Path, kind: str) -> tuple[bytes, os.stat_result]:
             status = os.fstat(file.fileno())
             content = file.read(KEY_FILE_BYTES_MAX + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; expected a {kind}{_names_near(path)}") from None
+        raise ConfigError(
+            f"{path}: no such file; expected a {kind}{_names_near(path)}", code=Code.KEY_UNREADABLE
+        ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a {kind}") from None
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); expected a {kind}", code=Code.KEY_UNREADABLE
+        ) from None
     if len(content) > KEY_FILE_BYTES_MAX:
-        raise ConfigError(f"{path}: over {KEY_FILE_BYTES_MAX} bytes; expected a {kind}")
+        raise ConfigError(f"{path}: over {KEY_FILE_BYTES_MAX} bytes; expected a {kind}", code=Code.KEY_MALFORMED)
     return content, status
 
 
@@ -282,7 +305,8 @@ def _require_private(path: Path, status: os.stat_result, kind: str) -> None:
     if not mode & (stat.S_IRWXG | stat.S_IRWXO) or _is_credential(path, status):
         return
     raise ConfigError(
-        f"{path}: the {kind} has mode {mode:04o}, others could read the secret; expected 0600: run `chmod 600 {path}`"
+        f"{path}: the {kind} has mode {mode:04o}, others could read the secret; expected 0600: run `chmod 600 {path}`",
+        code=Code.KEY_EXPOSED,
     )
 
 
@@ -351,9 +375,13 @@ def _write_secret(path: Path, content: str, kind: str) -> None:
         finally:
             os.close(directory)
     except FileExistsError:
-        raise ConfigError(f"{path}: exists already; a {kind} is never overwritten: move it away first") from None
+        raise ConfigError(
+            f"{path}: exists already; a {kind} is never overwritten: move it away first", code=Code.KEY_EXISTS
+        ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: the {kind} cannot be written here ({error.strerror})") from None
+        raise ConfigError(
+            f"{path}: the {kind} cannot be written here ({error.strerror})", code=Code.KEY_NOT_WRITTEN
+        ) from None
 
 
 def _hex_bytes(value: Any, size: int) -> bytes | None:

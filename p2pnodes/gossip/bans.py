@@ -1,10 +1,16 @@
 """Peers that are refused for a while, by hotkey: its owner has proved it, so nobody can have somebody else banned.
 
-Who is banned again, soon after its last ban, is refused for twice as long; who behaves for a while begins anew.
+Who is banned again, soon after its last ban, is refused for twice as long; who behaves for a while begins anew. The
+operator's bans, of hotkeys or node keys, stand apart: peers cannot make them be forgotten. None of them outlives the
+process: a ban is a measure against what a peer does now, and what it writes arrives through others anyway.
 """
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
+
+from p2pnodes.model.codes import Code, Reason
+from p2pnodes.model.errors import P2PNodesError
 
 BANS_MAX: Final = 1_024
 """Hotkeys that are remembered as banned, and as many that are counted; beyond it the oldest is forgotten."""
@@ -26,6 +32,16 @@ OPENINGS_BAN_S: Final = 60.0
 does that, too."""
 
 
+OPERATOR_BANS_MAX: Final = 1_024
+"""Operator's bans at once; a subnet has a quarter as many validators."""
+
+OPERATOR_BAN_S_MAX: Final = 7 * 86_400
+"""Longest ban by the operator, seconds: long enough to reach the peer's owner."""
+
+REASON_CHARS_MAX: Final = 200
+"""Longest reason of an operator's ban."""
+
+
 class Offence(StrEnum):
     """Why peers are banned, in a few classes that can be counted."""
 
@@ -40,6 +56,15 @@ class Offence(StrEnum):
 
     OPENINGS = "openings"
     """It opened too many sessions."""
+
+    OPERATOR = "operator"
+    """This daemon's operator wants nothing of it."""
+
+
+class TooManyBansError(P2PNodesError):
+    """The operator has banned as many as are kept; nothing has changed."""
+
+    code = Code.ADMIN_BANS_FULL
 
 
 class Ban(NamedTuple):
@@ -108,6 +133,12 @@ class Bans:
         self._bans = {hotkey: ban for hotkey, ban in self._bans.items() if ban.until_s + GOOD_S > now_s}
         return {hotkey: ban for hotkey, ban in self._bans.items() if ban.until_s > now_s}
 
+    def lift(self, hotkey: bytes, now_s: float) -> bool:
+        """End the ban of a peer, whose next one counts as a first one; whether there was one."""
+        held = self.find(hotkey, now_s) is not None
+        self._bans.pop(hotkey, None)
+        return held
+
     def opened(self, hotkey: bytes, now_s: float) -> None:
         """Count a session that a peer opened; one that opens them without end is banned."""
         count, since_s = self._openings.pop(hotkey, (0.0, now_s))
@@ -117,5 +148,63 @@ class Bans:
             del self._openings[next(iter(self._openings))]
         if count > OPENINGS_MAX:
             del self._openings[hotkey]
-            reason = f"it opened over {OPENINGS_MAX} sessions in a row"
+            reason = Reason(f"it opened over {OPENINGS_MAX} sessions in a row", Code.SESSION_OPENINGS)
             self.add(hotkey, reason, OPENINGS_BAN_S, now_s, doubles=False, offence=Offence.OPENINGS)
+
+
+class OperatorBan(NamedTuple):
+    """A peer that the operator refuses.
+
+    Attributes:
+        until_s: Until when, on the caller's steady clock.
+        reason: Why, in the operator's words.
+    """
+
+    until_s: float
+    reason: Reason
+
+
+class OperatorBans:
+    """Whom the operator refuses, by hotkey or node key: both are 32 bytes, and nobody's is also another's."""
+
+    def __init__(self) -> None:
+        """Begin with nobody."""
+        self._bans: dict[bytes, OperatorBan] = {}
+        self.count = 0
+        """Bans since the start."""
+
+    def add(self, key: bytes, reason: str, ban_s: int, now_s: float) -> OperatorBan:
+        """Refuse a peer for a while; one that is refused already is so with the new time and reason.
+
+        Args:
+            key: Its hotkey, or its node key; 32 bytes.
+            reason: Why, 1 to REASON_CHARS_MAX characters.
+            ban_s: How long, 1 to OPERATOR_BAN_S_MAX seconds.
+            now_s: The caller's clock.
+
+        Raises:
+            TooManyBansError: There are OPERATOR_BANS_MAX others.
+        """
+        assert 1 <= len(reason) <= REASON_CHARS_MAX
+        assert 1 <= ban_s <= OPERATOR_BAN_S_MAX
+        held = self.active(now_s)
+        if key not in held and len(held) >= OPERATOR_BANS_MAX:
+            raise TooManyBansError(f"{OPERATOR_BANS_MAX} peers are banned already, the most that are kept: lift some")
+        ban = self._bans[key] = OperatorBan(now_s + ban_s, Reason(reason, Code.SESSION_BANNED))
+        self.count += 1
+        return ban
+
+    def find(self, keys: Iterable[bytes], now_s: float) -> OperatorBan | None:
+        """The ban of a peer by one of its keys, if one holds: of several that which holds longest."""
+        found = (self._bans[key] for key in keys if key in self._bans)
+        return max((ban for ban in found if ban.until_s > now_s), key=lambda ban: ban.until_s, default=None)
+
+    def lift(self, key: bytes, now_s: float) -> bool:
+        """End a ban; whether there was one."""
+        ban = self._bans.pop(key, None)
+        return ban is not None and ban.until_s > now_s
+
+    def active(self, now_s: float) -> Mapping[bytes, OperatorBan]:
+        """All bans that still hold."""
+        self._bans = {key: ban for key, ban in self._bans.items() if ban.until_s > now_s}
+        return self._bans

@@ -28,7 +28,7 @@ from nacl.utils import random as random_bytes
 from yarl import URL
 
 from p2pnodes.connections import Door
-from p2pnodes.gossip.bans import Ban, Bans, Offence
+from p2pnodes.gossip.bans import Ban, Bans, Offence, OperatorBan, OperatorBans
 from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES, Channel
 from p2pnodes.gossip.dials import DIALS, Dial, Dials
 from p2pnodes.gossip.engine import (
@@ -63,8 +63,16 @@ from p2pnodes.gossip.pairs import Pairs
 from p2pnodes.gossip.rates import HEARTBEATS, PINGS, Allowance, flood
 from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.gossip.view import VIEW_SIZE
+from p2pnodes.model.codes import Code, Reason, code_of
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.errors import RemoteProtocolError, StoreError, WritesRefusedError, printable
+from p2pnodes.model.errors import (
+    LocalProtocolError,
+    P2PNodesError,
+    RemoteProtocolError,
+    StoreError,
+    WritesRefusedError,
+    printable,
+)
 from p2pnodes.model.events import Delegation, Event, Head, LogId
 from p2pnodes.model.keys import NodeKey, ss58_encode
 from p2pnodes.model.network import Network
@@ -93,10 +101,16 @@ UNREAD_BYTES_MAX: Final = 2 * MESSAGE_BYTES_MAX
 SESSIONS_MAX: Final = 256
 """Open sessions; a subnet has at most as many validators."""
 
+BANNED: Final = Reason("this daemon's operator has banned this peer", Code.SESSION_BANNED)
+"""What a peer hears that the operator refuses; why is for the operator."""
+
+STOPS: Final = Reason("this daemon stops", Code.SESSION_STOPPED)
+"""Reason for the end of everything that is open then."""
+
 OBSERVERS_MAX: Final = 64
 """How many of them may be observers': anybody can be one, under as many hotkeys as he likes; validators need room."""
 
-GAVE_WAY: Final = "there was no room for another session: visits give way"
+GAVE_WAY: Final = Reason("there was no room for another session: visits give way", Code.SESSION_NOT_NEEDED)
 """Reason for the end of a session; no fault of anybody's."""
 
 DIALS_AT_ONCE_MAX: Final = 32
@@ -147,6 +161,14 @@ _Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 class _OnePerPairError(HandshakeError):
     """Nothing is wrong with the other side, but another session with it goes on instead."""
 
+    code = Code.HANDSHAKE_ONE_PER_PAIR
+
+
+class _BannedError(HandshakeError):
+    """The operator refuses the other side: no news, however often it comes."""
+
+    code = Code.HANDSHAKE_BANNED
+
 
 class _Link:
     """One open session: its socket, its channel, and what waits for it."""
@@ -169,7 +191,7 @@ class _Link:
         """Since when a message is waited for, in patient time; None while the socket is left unread."""
         self.writing_ms: int | None = None
         """Since when the peer has taken nothing of what is written, in patient time; None while nothing is."""
-        self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.over: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
         """Why the session ended, once it has."""
         # What waits in these is bounded by the engine, which hears when each is done.
         self.outgoing: deque[bytes] = deque()
@@ -221,6 +243,7 @@ class Driver:
         observers: bool = False,
         closed: Callable[[LogId], bool] | None = None,
         view_size: int = VIEW_SIZE,
+        operator_bans: OperatorBans | None = None,
     ) -> None:
         """Take what sessions need; ``start`` begins to dial.
 
@@ -240,6 +263,7 @@ class Driver:
             observers: Whether peers without a permit are talked to, OBSERVERS_MAX of them.
             closed: Whether a log was closed by its hotkey, so that its daemon is not talked to; else the store's word.
             view_size: Links with validators that the active view has places for.
+            operator_bans: Whom the operator refuses: with the next driver of this process still.
         """
         self._node_key = node_key
         self._delegation = delegation
@@ -275,7 +299,10 @@ class Driver:
         self._bans = Bans()
         self._observer_bans = Bans()
         """Apart from the others: who has hotkeys for nothing must not make validators' bans be forgotten."""
+        self._operator_bans = OperatorBans() if operator_bans is None else operator_bans
         self._dials = Dials()
+        self._members: list[tuple[bytes, ...]] = []
+        """Keys of each other validator: its hotkey and, where it is known, its node key."""
         self._pace = Allowance(DIALS, 0)
         self._lobby: Lobby[asyncio.Task[None]] = Lobby()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -323,12 +350,104 @@ class Driver:
                 which they are visited when the own head must be heard.
         """
         self._dials.know(targets, bootstrap)
+        self._members = [(hotkey,) if key is None else (hotkey, key) for hotkey, key in members.items()]
         known = {
             hotkey: Member(node_key, dialable=bool(self._dials.of(hotkey))) for hotkey, node_key in members.items()
         }
         self._engine.hide(self._is_hidden())
         self._perform(self._engine.set_members(known, self._clock()))
         self._dial_due()
+
+    # -- the operator's bans -----------------------------------------------------------------------------------------
+
+    def ban(self, key: bytes, reason: str, ban_s: int) -> dict[str, Any]:
+        """Refuse a peer for a while, by its hotkey or node key, and end its sessions at once.
+
+        Args:
+            key: See ``OperatorBans.add``, and so for the others.
+            reason: For the operator; the peer hears only that it is banned.
+            ban_s: Seconds.
+
+        Returns:
+            ``ban`` as ``bans`` lists it, how many sessions ``ended``, and a ``warning`` or None: nobody may be left to
+            talk to.
+
+        Raises:
+            LocalProtocolError: It is a key of this daemon's own.
+            TooManyBansError: See ``OperatorBans.add``.
+        """
+        identity = self._delegation()
+        if key == self._node_key.public_key or (identity is not None and key == identity[1].hotkey):
+            raise LocalProtocolError(
+                "this is a key of this daemon's own; expected a peer's: see `p2pnodes peers`", code=Code.ADMIN_NOT_NOW
+            )
+        now_s = _now_s()
+        ban = self._operator_bans.add(key, reason, ban_s, now_s)
+        ends = [link for link in self._links.values() if key in {link.peer.hotkey, link.peer.node_key}]
+        for link in ends:
+            self._end(link, BANNED)
+        row = self._operator_ban_row(key, ban, now_s)
+        log.info("peer_banned", peer=self._shown(key), reason=printable(reason), ban_s=ban_s, ended=len(ends))
+        return {"ban": row, "ended": len(ends), "warning": self._nobody_left(now_s)}
+
+    def lift(self, key: bytes) -> bool:
+        """End the bans of a peer, the operator's and our own; whether there was one."""
+        now_s = _now_s()
+        lifted = [bans.lift(key, now_s) for bans in (self._operator_bans, self._bans, self._observer_bans)]
+        if any(lifted):
+            log.info("ban_lifted", peer=self._shown(key))
+        return any(lifted)
+
+    def bans(self) -> list[dict[str, Any]]:
+        """Everybody who is refused for a while, JSON-able.
+
+        ``hotkey`` (SS58) or, where the operator banned one, ``node_key`` (hex), the other is None; ``observer``;
+        whether it was the ``operator``; ``banned_s`` for how long still; ``ban_reason`` and its ``code``.
+        """
+        now_s = _now_s()
+        own = [
+            {
+                "hotkey": ss58_encode(hotkey),
+                "node_key": None,
+                "observer": bans is self._observer_bans,
+                "operator": False,
+                "banned_s": round(ban.until_s - now_s, 1),
+                "ban_reason": ban.reason,
+                "code": code_of(ban.reason, Code.SESSION_PROTOCOL),
+            }
+            for bans in (self._bans, self._observer_bans)
+            for hotkey, ban in bans.active(now_s).items()
+        ]
+        return own + [self._operator_ban_row(key, ban, now_s) for key, ban in self._operator_bans.active(now_s).items()]
+
+    def _operator_ban_row(self, key: bytes, ban: OperatorBan, now_s: float) -> dict[str, Any]:
+        """One of the operator's as ``bans`` lists it."""
+        is_node_key = self._is_node_key(key)
+        return {
+            "hotkey": None if is_node_key else ss58_encode(key),
+            "node_key": key.hex() if is_node_key else None,
+            "observer": not is_node_key and not self._electorate().permitted(key),
+            "operator": True,
+            "banned_s": round(ban.until_s - now_s, 1),
+            "ban_reason": ban.reason,
+            "code": ban.reason.code,
+        }
+
+    def _is_node_key(self, key: bytes) -> bool:
+        """Whether somebody is known to write with a key; else it is taken for a hotkey."""
+        return key in self._engine.node_keys().values()
+
+    def _shown(self, key: bytes) -> str:
+        return key.hex() if self._is_node_key(key) else ss58_encode(key)
+
+    def _nobody_left(self, now_s: float) -> str | None:
+        """What the operator should know who bans everybody; None while somebody is left."""
+        if not self._members or any(self._operator_bans.find(keys, now_s) is None for keys in self._members):
+            return None
+        return (
+            "every other validator is banned now: this daemon hears nothing new, and its writes reach nobody until a "
+            "ban ends or is lifted"
+        )
 
     def sweep(self, *, on: bool) -> None:
         """Visit all members while the own head must be heard (rule 4), or no longer."""
@@ -395,11 +514,12 @@ class Driver:
         ``peers`` has a row for each open session and for each address without one: ``hotkey`` (None until somebody has
         answered there), ``url``, ``connected``; of a session ``direction`` (dialled or accepted), ``since`` (Unix
         seconds), ``lag`` (events that either end is known to lack) and what ``Engine.status`` says of it, such as
-        ``observer`` and ``link`` (eager, lazy or visit); of an address without a session ``last_error``,
-        ``next_dial_s`` (None while nobody needs a session there), ``banned_s`` and ``ban_reason``. ``view`` is what
-        ``View.status`` says; ``loop`` how late this daemon's own ticks come, see ``Timeline.status``. Since the driver
-        was made, which is since the start or the last new node key: ``traffic`` of sessions, ``counts`` of the engine
-        (``Engine.counts``), and ``ban_counts``, bans by what they were for.
+        ``observer`` and ``link`` (eager, lazy or visit); of an address without a session ``last_error`` and its
+        ``last_code``, ``next_dial_s`` (None while nobody needs a session there), ``banned_s``, ``ban_reason`` and
+        ``ban_code``. ``bans`` is what ``bans()`` says, ``view`` what ``View.status`` says; ``loop`` how late this
+        daemon's own ticks come, see ``Timeline.status``. Since the driver was made, which is since the start or the
+        last new node key: ``traffic`` of sessions, ``counts`` of the engine (``Engine.counts``), and ``ban_counts``,
+        bans by what they were for, the operator's since the start.
         """
         now_s = _now_s()
         found = {entry["node_key"]: entry for entry in self._engine.status()}
@@ -422,16 +542,18 @@ class Driver:
             if self._is_connected(dial, hotkeys):
                 continue
             needed = self._needs_bootstrap if dial.hotkey is None else dial.hotkey in wanted
-            ban = self._ban_of(dial.owner) if dial.owner else None
+            ban = self._ban_of(*filter(None, (dial.hotkey or dial.owner, dial.node_key)))
             peers.append(
                 {
                     "hotkey": ss58_encode(dial.hotkey) if dial.hotkey else None,
                     "url": dial.url,
                     "connected": False,
                     "last_error": dial.error,
+                    "last_code": dial.error and code_of(dial.error, Code.DIAL_FAILED),
                     "next_dial_s": self._next_dial_s(dial) if needed or dial.active else None,
                     "banned_s": ban and round(ban.until_s - now_s, 1),
                     "ban_reason": ban and ban.reason,
+                    "ban_code": ban and code_of(ban.reason, Code.SESSION_PROTOCOL),
                 }
             )
         return {
@@ -444,19 +566,11 @@ class Driver:
             "traffic": self._traffic.status(),
             "counts": self._engine.counts(),
             "ban_counts": {
-                offence.value: self._bans.counts[offence] + self._observer_bans.counts[offence] for offence in Offence
+                **{each.value: self._bans.counts[each] + self._observer_bans.counts[each] for each in Offence},
+                Offence.OPERATOR.value: self._operator_bans.count,
             },
             "peers": peers,
-            "bans": [
-                {
-                    "hotkey": ss58_encode(hotkey),
-                    "observer": bans is self._observer_bans,
-                    "banned_s": round(ban.until_s - now_s, 1),
-                    "ban_reason": ban.reason,
-                }
-                for bans in (self._bans, self._observer_bans)
-                for hotkey, ban in bans.active(now_s).items()
-            ],
+            "bans": self.bans(),
         }
 
     def _next_dial_s(self, dial: Dial) -> float:
@@ -474,7 +588,7 @@ class Driver:
             return _answer(426, "this is the peers' WebSocket; miners use /nodes", {hdrs.UPGRADE: "websocket"})
         await socket.prepare(request)
         if self._client is None:  # stopped meanwhile
-            await _shut(socket, "this daemon stops")
+            await _shut(socket, STOPS)
             return socket
         protocol = None if request.transport is None else request.transport.get_protocol()
         door = protocol if isinstance(protocol, Door) else None
@@ -490,19 +604,21 @@ class Driver:
         assert task is not None
         leaving = self._lobby.enter(task, remote)
         if leaving is not None:
-            leaving.cancel("too many handshakes at once: this one took longest")
+            leaving.cancel(Reason("too many handshakes at once: this one took longest", Code.HANDSHAKE_FULL))
         if door is not None:
-            door.allow(HANDSHAKE_BYTES_MAX, lambda: task.cancel(f"over {HANDSHAKE_BYTES_MAX} bytes in a handshake"))
+            over = Reason(f"over {HANDSHAKE_BYTES_MAX} bytes in a handshake", Code.HANDSHAKE_MALFORMED)
+            door.allow(HANDSHAKE_BYTES_MAX, lambda: task.cancel(over))
         try:
             async with self._patience.within(HANDSHAKE_S_MAX):
                 peer, keys = await self._respond(socket, identity)
         except asyncio.CancelledError as error:
-            self._log_refusal("info", remote, str(error) or "this daemon stops")
+            self._log_refusal("info", remote, error.args[0] if error.args else STOPS)
             _abort(socket)
             raise
         except (HandshakeError, OSError, aiohttp.ClientError) as error:
-            level = "info" if isinstance(error, RefusedByPeerError | _OnePerPairError) else "warning"
-            reason = _reason(error, f"no handshake within {HANDSHAKE_S_MAX:g} s")
+            quiet = isinstance(error, RefusedByPeerError | _OnePerPairError | _BannedError)
+            level = "info" if quiet else "warning"
+            reason = _reason(error, Code.HANDSHAKE_TIMEOUT, f"no handshake within {HANDSHAKE_S_MAX:g} s")
             self._log_refusal(level, remote, reason)
             await _refuse(socket, error, reason)
             return
@@ -525,7 +641,9 @@ class Driver:
         if self._pairs.yields(peer.node_key, mark):
             raise _OnePerPairError("both dialled at once: the dial of the lower node key goes on")
         if peer.observer and self._observing() >= OBSERVERS_MAX and peer.node_key not in self._pairs:
-            raise HandshakeError(f"there are {OBSERVERS_MAX} observers already: try again later")
+            raise HandshakeError(
+                f"there are {OBSERVERS_MAX} observers already: try again later", code=Code.HANDSHAKE_FULL
+            )
         self._require_room(peer)
         return peer, keys
 
@@ -538,7 +656,9 @@ class Driver:
             return
         visit = None if peer.observer else self._engine.gives_way(peer.hotkey)
         if visit is None:
-            raise HandshakeError(f"there are {SESSIONS_MAX} sessions already: try again later")
+            raise HandshakeError(
+                f"there are {SESSIONS_MAX} sessions already: try again later", code=Code.HANDSHAKE_FULL
+            )
         self._end(self._links[visit], GAVE_WAY)
 
     # -- outbound ----------------------------------------------------------------------------------------------------
@@ -571,7 +691,7 @@ class Driver:
         for dial in self._dials.of(None):
             if dial.active or dial.next_s > now_s or self._is_connected(dial, ()):
                 continue
-            if dial.owner is None or self._ban_of(dial.owner) is None:
+            if self._ban_of(*filter(None, (dial.owner, dial.node_key))) is None:
                 yield dial
 
     @property
@@ -610,12 +730,12 @@ class Driver:
             dial.active = False
             await self._run(link)
         except (HandshakeError, OSError, aiohttp.ClientError, ValueError) as error:
-            reason = _reason(error, f"no handshake within {HANDSHAKE_S_MAX:g} s")
+            reason = _reason(error, Code.DIAL_FAILED, f"no handshake within {HANDSHAKE_S_MAX:g} s")
             dial.active = False
             if isinstance(error, OwnKeyError):
                 dial.found_itself(reason, _now_s())
             elif dial.failed(reason, _now_s(), self._rng) and not isinstance(error, _OnePerPairError):
-                log.info("dial_failed", url=dial.url, reason=reason)
+                log.info("dial_failed", url=dial.url, reason=reason, code=reason.code)
             if dial.hotkey is not None and not isinstance(error, _OnePerPairError):
                 self._engine.failed(dial.hotkey, self._clock())
             if socket is not None:
@@ -653,7 +773,7 @@ class Driver:
         self._sessions += 1
         link = _Link(self._sessions, socket, peer, keys, dialled=dialled, since_ms=self._clock())
         for number in self._pairs.open(peer.node_key, peer.hotkey, link.id, dialled=dialled):
-            self._end(self._links[number], "another session took its place")
+            self._end(self._links[number], Reason("another session took its place", Code.SESSION_NOT_NEEDED))
         self._links[link.id] = link
         for dial in self._dials_of(peer):
             dial.error = None
@@ -665,7 +785,7 @@ class Driver:
         """Carry a session until it is over."""
         reading = self._spawn_for(link, self._receive_frames)
         writing = self._spawn_for(link, self._send_frames, welcome)
-        reason = "this daemon stops"
+        reason = STOPS
         try:
             reason = await link.over
         finally:
@@ -673,10 +793,10 @@ class Driver:
             for task in (reading, writing):
                 task.cancel()
             await asyncio.wait([reading, writing])
-            log.info("session_closed", peer=link.address, session=link.id, reason=reason)
+            log.info("session_closed", peer=link.address, session=link.id, reason=reason, code=reason.code)
             await _shut(link.socket, reason)
 
-    def _end(self, link: _Link, reason: str) -> None:
+    def _end(self, link: _Link, reason: Reason) -> None:
         """Take a session out of the books at once; its tasks end behind it."""
         if self._links.pop(link.id, None) is None:
             return
@@ -692,7 +812,7 @@ class Driver:
 
     async def _receive_frames(self, link: _Link) -> None:
         def over() -> None:
-            self._end(link, f"over {UNREAD_BYTES_MAX} bytes without a whole message")
+            self._end(link, Reason(f"over {UNREAD_BYTES_MAX} bytes without a whole message", Code.SESSION_FLOOD))
 
         while True:
             link.unread(over)
@@ -706,7 +826,8 @@ class Driver:
             if frame != HEARTBEAT:
                 self._perform(self._engine.received(link.id, frame, self._clock()))
             elif not link.heartbeats.take(_now_ms()):
-                self._perform([Close(link.id, flood(HEARTBEATS), BAN_S, Offence.FLOOD)])
+                reason = Reason(flood(HEARTBEATS), Code.SESSION_FLOOD)
+                self._perform([Close(link.id, reason, BAN_S, Offence.FLOOD)])
             await asyncio.sleep(0)  # messages that are here already come without a pause: others want a turn
 
     async def _send_frames(self, link: _Link, welcome: bytes) -> None:
@@ -757,10 +878,10 @@ class Driver:
         try:
             outcomes = await self._store.receive(events, self._clock())
         except (StoreError, WritesRefusedError) as error:
-            log.warning("events_not_stored", count=len(events), error=str(error))
+            log.warning("events_not_stored", count=len(events), error=str(error), code=error.code)
             return None
         except Exception:  # a bug: the engine must hear of it all the same, and tries again later
-            log.exception("events_not_stored", count=len(events))
+            log.exception("events_not_stored", count=len(events), code=Code.SYSTEM_BUG)
             return None
         self._on_applied(_now_s() - begun_s)
         self._on_outcomes(outcomes)
@@ -773,7 +894,7 @@ class Driver:
             await self._store.receive_proofs(wanted.proofs, self._clock())
             checked = True
         except (StoreError, WritesRefusedError) as error:
-            log.warning("proofs_not_stored", count=len(wanted.proofs), error=str(error))
+            log.warning("proofs_not_stored", count=len(wanted.proofs), error=str(error), code=error.code)
         self._perform(self._engine.proved(link.id, wanted.proofs, self._clock(), checked=checked))
 
     async def _read_log(self, link: _Link, wanted: Read) -> None:
@@ -781,7 +902,7 @@ class Driver:
         try:
             wires = await self._store.read_log(wanted.log, wanted.first_seq, wanted.size_bytes_max, wanted.count_max)
         except (StoreError, sqlite3.Error) as error:  # the peer hears "none" and asks somebody else
-            log.warning("log_not_read", log=str(wanted.log), error=str(error))
+            log.warning("log_not_read", log=str(wanted.log), error=str(error), code=Code.DATA_UNREADABLE)
         self._perform(self._engine.read(link.id, wanted.log, wanted.first_seq, wires, self._clock()))
 
     # -- effects -----------------------------------------------------------------------------------------------------
@@ -837,7 +958,7 @@ class Driver:
                 self._ask_if_quiet()
                 self._dial_due()
             except Exception:  # a tick that fails must not be the last one
-                log.exception("tick_failed")
+                log.exception("tick_failed", code=Code.SYSTEM_BUG)
 
     def _end_unfit(self) -> None:
         """End the sessions whose peers would be refused now, or be something else than they were taken for."""
@@ -845,18 +966,19 @@ class Driver:
         for link in list(self._links.values()):
             if permitted(link.peer.hotkey) is link.peer.observer:
                 what = "holds a validator permit now" if link.peer.observer else "holds no validator permit any more"
-                self._end(link, f"hotkey {link.address} {what}")
+                self._end(link, Reason(f"hotkey {link.address} {what}", Code.SESSION_UNFIT))
             elif self._closed(link.peer.log):
-                self._end(link, f"the log {link.peer.log} is closed: {link.address} ended it")
+                reason = Reason(f"the log {link.peer.log} is closed: {link.address} ended it", Code.SESSION_UNFIT)
+                self._end(link, reason)
 
     def _end_silent(self) -> None:
         """End the sessions whose peers have said nothing, or taken nothing, for too long."""
         limit_ms = self._engine.time.patient_ms - 1000 * SILENCE_S_MAX
         for link in list(self._links.values()):
             if link.listening_ms is not None and link.listening_ms <= limit_ms:
-                self._end(link, f"nothing heard for {SILENCE_S_MAX:g} s")
+                self._end(link, Reason(f"nothing heard for {SILENCE_S_MAX:g} s", Code.SESSION_SILENT))
             elif link.writing_ms is not None and link.writing_ms <= limit_ms:
-                self._end(link, f"the peer read nothing for {SILENCE_S_MAX:g} s")
+                self._end(link, Reason(f"the peer read nothing for {SILENCE_S_MAX:g} s", Code.SESSION_SILENT))
 
     def _ask_if_quiet(self) -> None:
         """Ask a peer for a sign of life when none has given any for a while, before ``online`` doubts our network."""
@@ -898,19 +1020,31 @@ class Driver:
     def _bans_for(self, peer: Peer) -> Bans:
         return self._observer_bans if peer.observer else self._bans
 
-    def _ban_of(self, hotkey: bytes) -> Ban | None:
+    def _ban_of(self, *keys: bytes) -> OperatorBan | Ban | None:
+        """The ban of a peer by its keys, the operator's before our own."""
         now_s = _now_s()
-        return self._bans.find(hotkey, now_s) or self._observer_bans.find(hotkey, now_s)
+        if (ban := self._operator_bans.find(keys, now_s)) is not None:
+            return ban
+        own = (bans.find(key, now_s) for bans in (self._bans, self._observer_bans) for key in keys)
+        return next((found for found in own if found is not None), None)
 
     def _check_ban(self, peer: Peer) -> None:
-        ban = self._ban_of(peer.hotkey)
+        ban = self._ban_of(peer.hotkey, peer.node_key)
+        if isinstance(ban, OperatorBan):
+            raise _BannedError(
+                f"the operator has banned {ss58_encode(peer.hotkey)}: {printable(ban.reason)}", told=BANNED
+            )
         if ban is not None:
-            raise HandshakeError(f"this hotkey is refused for {ban.until_s - _now_s():.0f} s more: {ban.reason}")
+            raise HandshakeError(
+                f"this hotkey is refused for {ban.until_s - _now_s():.0f} s more: {ban.reason}",
+                code=Code.HANDSHAKE_BANNED,
+            )
 
     def _log_refusal(self, level: str, remote: str, reason: str) -> None:
         left_out = self._refusals.take(_now_s())
         if left_out is not None:
-            getattr(log, level)("handshake_refused", remote=remote, reason=reason, left_out=left_out)
+            code = code_of(reason, Code.HANDSHAKE_MALFORMED)
+            getattr(log, level)("handshake_refused", remote=remote, reason=reason, code=code, left_out=left_out)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run a task of the driver's; one that fails is a bug, and logged as one."""
@@ -922,7 +1056,7 @@ class Driver:
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("gossip_task_failed", exc_info=error)
+            log.error("gossip_task_failed", exc_info=error, code=Code.SYSTEM_BUG)
 
     def _spawn_for(self, link: _Link, work: _Work, *args: Any) -> "asyncio.Task[None]":
         """Run a task of a session's; one that fails ends the session."""
@@ -932,10 +1066,10 @@ class Driver:
         try:
             await work(link, *args)
         except (RemoteProtocolError, OSError, aiohttp.ClientError) as error:
-            self._end(link, _reason(error))
+            self._end(link, _reason(error, Code.SESSION_LOST))
         except Exception:  # a bug: it costs one session, and is logged as what it is
-            log.exception("session_failed", peer=link.address, session=link.id)
-            self._end(link, "an error of this daemon's; its log has it")
+            log.exception("session_failed", peer=link.address, session=link.id, code=Code.SYSTEM_BUG)
+            self._end(link, Reason("an error of this daemon's; its log has it", Code.SYSTEM_BUG))
 
 
 class _Traffic:
@@ -1026,9 +1160,10 @@ async def _receive(socket: _Socket, pings: Allowance) -> bytes:
             data: bytes = message.data
             return data
         case aiohttp.WSMsgType.TEXT:
-            raise HandshakeError("a text message; expected binary ones")
+            raise HandshakeError("a text message; expected binary ones", code=Code.HANDSHAKE_MALFORMED)
         case aiohttp.WSMsgType.ERROR:
-            raise ConnectionError(f"the connection broke: {_reason(socket.exception())}")
+            broken = _reason(socket.exception(), Code.SESSION_LOST)
+            raise ConnectionError(f"the connection broke: {broken}")
         case aiohttp.WSMsgType.CLOSE if message.extra:
             raise ConnectionError(f"the peer closed: {printable(str(message.extra))}")
         case _:
@@ -1075,23 +1210,25 @@ def _answer(status: int, detail: str, headers: Mapping[str, str]) -> web.Respons
     return web.json_response({"detail": detail}, status=status, headers=headers)
 
 
-def _reason(error: BaseException | None, timeout: str = "timed out") -> str:
-    """An error in one line for the log."""
+def _reason(error: BaseException | None, code: Code, timeout: str = "timed out") -> Reason:
+    """An error in one line for the log, with its code, or this one where it has none."""
     match error:
+        case P2PNodesError():
+            return Reason(printable(str(error)), error.code)
         case TimeoutError():
-            return timeout
+            return Reason(timeout, code)
         case aiohttp.WSServerHandshakeError(status=status):
-            return f"answered with HTTP status {status}; expected a WebSocket"
+            return Reason(f"answered with HTTP status {status}; expected a WebSocket", Code.DIAL_NOT_A_PEER)
         case (PrivateAddressError() as private) | aiohttp.ClientConnectorError(
             os_error=PrivateAddressError() as private
         ):
-            return f"{private}; [gossip] allow_private_addresses allows that, for devnets"
+            return Reason(f"{private}; [gossip] allow_private_addresses allows that, for devnets", Code.DIAL_PRIVATE)
         case aiohttp.ClientSSLError():
-            return printable(tls_reason(error))
+            return Reason(printable(tls_reason(error)), Code.DIAL_TLS)
         case aiohttp.ClientConnectorError(os_error=cause) if cause.errno:
-            return strerror(cause.errno) if cause.errno > 0 else printable(cause.strerror or str(cause))
+            return Reason(strerror(cause.errno) if cause.errno > 0 else printable(cause.strerror or str(cause)), code)
         case _:
-            return printable(str(error) or type(error).__name__)
+            return Reason(printable(str(error) or type(error).__name__), code)
 
 
 def _size(store: Store) -> int:

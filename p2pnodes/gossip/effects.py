@@ -5,6 +5,7 @@ from typing import Any, Final, NamedTuple
 from p2pnodes.gossip.bans import Offence
 from p2pnodes.gossip.session import Session, SessionId
 from p2pnodes.gossip.timeline import Timeline
+from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.events import Close as Closing
 from p2pnodes.model.events import Event, Evidence, LogId
 
@@ -30,7 +31,7 @@ class Close(NamedTuple):
     """End a session, whose engine side is gone already; refuse its peer for ``ban_s`` seconds (0: not at all)."""
 
     session: SessionId
-    reason: str
+    reason: Reason
     ban_s: float
     offence: Offence = Offence.PROTOCOL
     """What the ban is counted as."""
@@ -95,7 +96,7 @@ class Outbox:
         self._effects.append(Send(session.id, frame))
         if session.queue_bytes > QUEUE_BYTES_MAX and not session.behind:
             session.behind, session.behind_ms = True, self._time.patient_ms
-            self.notice(session, "warning", "peer_behind", queue_bytes=session.queue_bytes)
+            self.notice(session, "warning", "peer_behind", queue_bytes=session.queue_bytes, code=Code.EVENT_PEER_BEHIND)
 
     def add(self, effect: Close | Store | Prove | Read) -> None:
         """Any other effect."""

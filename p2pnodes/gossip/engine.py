@@ -48,6 +48,7 @@ from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.gossip.view import VIEW_SIZE, Member, View
 from p2pnodes.model.branches import ended_log
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, hlc_ms
+from p2pnodes.model.codes import Code, Reason, code_of
 from p2pnodes.model.errors import LocalProtocolError, RemoteProtocolError
 from p2pnodes.model.events import Close as Closing
 from p2pnodes.model.events import Event, Evidence, Head, LogId
@@ -83,7 +84,9 @@ BEHIND_MS_MAX: Final = 60_000
 """How long a session may be behind, in patient time: who takes less than three quarters of a queue in it, some 50 kB a
 second, holds memory and hears of nothing; it loses the session without a ban, and catches up in another."""
 
-BEHIND_OVER: Final = f"the peer reads too slowly: it has been behind for {BEHIND_MS_MAX // 1000} s"
+BEHIND_OVER: Final = Reason(
+    f"the peer reads too slowly: it has been behind for {BEHIND_MS_MAX // 1000} s", Code.SESSION_SLOW
+)
 """Reason for the end of such a session."""
 
 FRESH_MS: Final = 3_000
@@ -113,6 +116,14 @@ _RATES: Final[dict[type[frames.Frame], Rate]] = {
     Have: HAVES,
 }
 """What a session's peer may say of each kind; wants and ranges answer each other, and events have their own bounds."""
+
+_REPORTS: Final = {
+    "void_event": Code.VOID_FORM,
+    "fork": Code.EVENT_FORK,
+    "event_ahead": Code.EVENT_AHEAD,
+    "event_refused": Code.EVENT_REFUSED,
+}
+"""What is reported of an event -> its code, where the reason has none of its own."""
 
 
 class StateView(Protocol):
@@ -214,7 +225,7 @@ class Engine:
             now_ms: Wall clock, Unix milliseconds; it may be set back or forward between calls. So in every method.
         """
         if session in self._sessions:
-            raise LocalProtocolError(f"BUG! session {session} is open already")
+            raise LocalProtocolError(f"BUG! session {session} is open already", code=Code.SYSTEM_BUG)
         self._time.advance(now_ms)
         opened = Session(session, peer, self._time.ms)
         self._sessions[session] = opened
@@ -237,7 +248,7 @@ class Engine:
             self._view.closed(session)
             self._book.met(session.peer)
 
-    def _close(self, session: Session, reason: str, ban_s: float, offence: Offence = Offence.PROTOCOL) -> None:
+    def _close(self, session: Session, reason: Reason, ban_s: float, offence: Offence = Offence.PROTOCOL) -> None:
         self._forget(session.id)
         self._outbox.add(Close(session.id, reason, ban_s, offence))
 
@@ -263,7 +274,7 @@ class Engine:
             self._frame(found, frames.decode(frame))
         except RemoteProtocolError as error:
             offence = Offence.FLOOD if isinstance(error, FloodError) else Offence.PROTOCOL
-            self._close(found, str(error), BAN_S, offence)
+            self._close(found, error.reason(), BAN_S, offence)
         return self._outbox.take()
 
     def _frame(self, session: Session, frame: frames.Frame) -> None:
@@ -366,7 +377,7 @@ class Engine:
         found = self._sessions.get(session)
         if found is not None:
             if not found.storing:
-                raise LocalProtocolError(f"BUG! session {session} has nothing in the store")
+                raise LocalProtocolError(f"BUG! session {session} has nothing in the store", code=Code.SYSTEM_BUG)
             batch = found.storing.popleft()
             found.storing_bytes -= batch.size_bytes
             self._fetch.settle(batch, outcomes, self._store.state)
@@ -399,7 +410,8 @@ class Engine:
             self._report(session, "fork", event, outcome.detail)
 
     def _close_for_forging(self, session: Session, event: Event) -> None:
-        self._close(session, f"forged event, seq {event.seq} of log {event.log}", BAN_S, Offence.FORGERY)
+        reason = Reason(f"forged event, seq {event.seq} of log {event.log}", Code.SESSION_FORGERY)
+        self._close(session, reason, BAN_S, Offence.FORGERY)
 
     def _pause(self, session: Session | None) -> None:
         """Offer nothing to a store that has failed, for a while."""
@@ -443,7 +455,10 @@ class Engine:
         return False
 
     def _report(self, session: Session | None, what: str, event: Event, reason: str) -> None:
-        self._outbox.notice(session, "warning", what, log=str(event.log), seq=event.seq, kind=event.kind, reason=reason)
+        code = code_of(reason, _REPORTS[what])
+        self._outbox.notice(
+            session, "warning", what, log=str(event.log), seq=event.seq, kind=event.kind, reason=reason, code=code
+        )
 
     def appended(self, events: Sequence[Event], now_ms: int) -> list[Effect]:
         """Push own events, which are durable now."""
@@ -487,7 +502,9 @@ class Engine:
         found = self._sessions.get(session)
         if found is not None:
             if proofs not in found.proving:
-                raise LocalProtocolError(f"BUG! session {session} has no such proofs in the store")
+                raise LocalProtocolError(
+                    f"BUG! session {session} has no such proofs in the store", code=Code.SYSTEM_BUG
+                )
             found.proving.remove(proofs)
             if checked:
                 self._look_at_proofs(found, proofs)
@@ -499,7 +516,7 @@ class Engine:
         try:
             self._proving.taken(proofs, self._store.state)
         except RemoteProtocolError as error:
-            self._close(session, str(error), BAN_S)
+            self._close(session, error.reason(), BAN_S)
 
     def read(self, session: SessionId, log: LogId, first_seq: int, wires: Sequence[bytes], now_ms: int) -> list[Effect]:
         """Take the answer to a ``Read``: at least one event where there is one, more up to the size asked for."""

@@ -19,6 +19,7 @@ from p2pnodes.gossip.gaps import WAITING_MS_MAX, Gaps
 from p2pnodes.gossip.intake import BLOCK, FETCH_AHEAD, Intake, Sifted
 from p2pnodes.gossip.session import Pending, Session, SessionId, Wanted
 from p2pnodes.gossip.timeline import Timeline
+from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.errors import RemoteProtocolError
 from p2pnodes.model.events import EVENT_BYTES_MAX, LogId
 from p2pnodes.store.ledger import Outcome, State
@@ -382,7 +383,8 @@ class Fetch:
                     self._give_up(session, log, first_seq, wanted)
                     session.wanted[log, first_seq] = wanted._replace(late=True)
             if waited_ms > SILENT_MS_MAX:
-                return Close(session.id, f"no answer to a want for {SILENT_MS_MAX // 1000} s", 0.0)
+                reason = Reason(f"no answer to a want for {SILENT_MS_MAX // 1000} s", Code.SESSION_SILENT)
+                return Close(session.id, reason, 0.0)
         return None
 
     def _expire(self, state: State) -> None:

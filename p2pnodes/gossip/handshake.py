@@ -21,6 +21,7 @@ from nacl.exceptions import CryptoError
 
 from p2pnodes.model import codec
 from p2pnodes.model.codec import MalformedError
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import REASON_CHARS_MAX, LocalProtocolError, RemoteProtocolError, printable
 from p2pnodes.model.events import LOG_NUMBER_MAX, Delegation, LogId
 from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, NodeKey, ss58_encode, verify_node
@@ -49,17 +50,23 @@ class HandshakeError(RemoteProtocolError):
         told: The same in the other side's words, for its ears; None when the text does for both.
     """
 
-    def __init__(self, message: str, *, told: str | None = None) -> None:
-        super().__init__(message)
+    code = Code.HANDSHAKE_MALFORMED
+
+    def __init__(self, message: str, *, told: str | None = None, code: Code | None = None) -> None:
+        super().__init__(message, code=code)
         self.told = told
 
 
 class RefusedByPeerError(HandshakeError):
     """The other side refused; the text is its reason."""
 
+    code = Code.HANDSHAKE_REFUSED_BY_PEER
+
 
 class OwnKeyError(HandshakeError):
     """The other side is this daemon itself, or a copy of it."""
+
+    code = Code.HANDSHAKE_OWN_KEY
 
 
 class Identity(NamedTuple):
@@ -156,7 +163,7 @@ class Initiator:
     def peer(self) -> Peer:
         """Who answered; known when ``prove`` has returned."""
         if self._peer is None:
-            raise LocalProtocolError("BUG! nobody has answered this handshake yet")
+            raise LocalProtocolError("BUG! nobody has answered this handshake yet", code=Code.SYSTEM_BUG)
         return self._peer
 
     def prove(self, answer: bytes) -> bytes:
@@ -172,7 +179,8 @@ class Initiator:
         version = _integer(version, "version")
         if not LOWEST_VERSION <= version <= PROTOCOL_VERSION:
             raise HandshakeError(
-                f"protocol version {version} was chosen; expected {LOWEST_VERSION} to {PROTOCOL_VERSION}"
+                f"protocol version {version} was chosen; expected {LOWEST_VERSION} to {PROTOCOL_VERSION}",
+                code=Code.HANDSHAKE_VERSION,
             )
         shared = _diffie_hellman(self._secret, ephemeral)
         transcript = codec.digest(self.hello + codec.pack([_TAG, version, parameters, ephemeral]))
@@ -192,7 +200,9 @@ class Initiator:
         """
         _fields(welcome, 2, "welcome")
         if self._keys is None or not compare_digest(welcome, self._keys.welcome):
-            raise HandshakeError("expected the welcome that ends this handshake, made with its keys")
+            raise HandshakeError(
+                "expected the welcome that ends this handshake, made with its keys", code=Code.HANDSHAKE_MALFORMED
+            )
         return self.peer, self._keys
 
 
@@ -223,7 +233,8 @@ class Responder:
         if self._version < max(low, LOWEST_VERSION):
             raise HandshakeError(
                 f"protocol versions {low} to {high} were offered; expected one of {LOWEST_VERSION} to "
-                f"{PROTOCOL_VERSION}: upgrade the older daemon"
+                f"{PROTOCOL_VERSION}: upgrade the older daemon",
+                code=Code.HANDSHAKE_VERSION,
             )
         self._shared = _diffie_hellman(self._secret, ephemeral)
         start: list[codec.Value] = [_TAG, self._version, parameters, crypto_scalarmult_base(self._secret)]
@@ -240,7 +251,7 @@ class Responder:
             HandshakeError: It is not who or what it must be.
         """
         if not self._said:
-            raise HandshakeError("expected a hello first")
+            raise HandshakeError("expected a hello first", code=Code.HANDSHAKE_MALFORMED)
         tag, sealed = _fields(proof, 2, "proof")
         _check_tag(tag)
         peer = _open(
@@ -253,36 +264,42 @@ class Responder:
 
 def _fields(message: bytes, count: int, what: str) -> "list[codec.Value]":
     if len(message) > MESSAGE_BYTES_MAX:
-        raise HandshakeError(f"{what} of {len(message)} bytes; expected at most {MESSAGE_BYTES_MAX}")
+        raise HandshakeError(
+            f"{what} of {len(message)} bytes; expected at most {MESSAGE_BYTES_MAX}", code=Code.HANDSHAKE_MALFORMED
+        )
     try:
         value = codec.unpack(message)
         if isinstance(value, list) and len(value) == 2 and value[0] == _REFUSED:
             raise RefusedByPeerError(printable(codec.text(value[1], "reason", REASON_CHARS_MAX)))
         return list(codec.fields(value, count, what))
     except MalformedError as error:
-        raise HandshakeError(f"{what}: {error}") from error
+        raise HandshakeError(f"{what}: {error}", code=Code.HANDSHAKE_MALFORMED) from error
 
 
 def _integer(value: codec.Value, what: str) -> int:
     try:
         return codec.integer(value, what, 1, 65_535)
     except MalformedError as error:
-        raise HandshakeError(str(error)) from error
+        raise HandshakeError(str(error), code=Code.HANDSHAKE_MALFORMED) from error
 
 
 def _check_tag(tag: codec.Value) -> None:
     if tag != _TAG:
-        raise HandshakeError(f"the message does not begin with {_TAG!r}: this is the gossip of p2pnodes")
+        raise HandshakeError(
+            f"the message does not begin with {_TAG!r}: this is the gossip of p2pnodes", code=Code.HANDSHAKE_MALFORMED
+        )
 
 
 def _check_network(found: codec.Value, ours: Network) -> None:
     try:
         differences = ours.differences(found)
     except MalformedError as error:
-        raise HandshakeError(f"no network: {error}") from error
+        raise HandshakeError(f"no network: {error}", code=Code.HANDSHAKE_NETWORK) from error
     if differences:
         raise HandshakeError(
-            _another_network(differences), told=_another_network([each.seen_from_there() for each in differences])
+            _another_network(differences),
+            told=_another_network([each.seen_from_there() for each in differences]),
+            code=Code.HANDSHAKE_NETWORK,
         )
 
 
@@ -292,13 +309,13 @@ def _another_network(differences: Sequence[Difference]) -> str:
 
 def _diffie_hellman(secret: bytes, public: codec.Value) -> bytes:
     if not isinstance(public, bytes) or len(public) != KEY_BYTES:
-        raise HandshakeError("expected an ephemeral key of 32 bytes")
+        raise HandshakeError("expected an ephemeral key of 32 bytes", code=Code.HANDSHAKE_MALFORMED)
     try:
         shared = crypto_scalarmult(secret, public)
     except CryptoError as error:  # libsodium refuses points that give all zeros
-        raise HandshakeError("the ephemeral key is a point of small order") from error
+        raise HandshakeError("the ephemeral key is a point of small order", code=Code.HANDSHAKE_MALFORMED) from error
     if not any(shared):
-        raise HandshakeError("the ephemeral key is a point of small order")
+        raise HandshakeError("the ephemeral key is a point of small order", code=Code.HANDSHAKE_MALFORMED)
     return shared
 
 
@@ -346,26 +363,39 @@ def _open(
         shown = Delegation.from_wire(delegation)
         signature = codec.binary(signature, "signature", SIGNATURE_BYTES)
     except (CryptoError, ValueError) as error:
-        raise HandshakeError("the identity does not decrypt: the messages were changed on their way") from error
+        raise HandshakeError(
+            "the identity does not decrypt: the messages were changed on their way", code=Code.HANDSHAKE_IMPOSTOR
+        ) from error
     except MalformedError as error:
-        raise HandshakeError(str(error)) from error
+        raise HandshakeError(str(error), code=Code.HANDSHAKE_MALFORMED) from error
     if log.node_key == own.log.node_key:
         raise OwnKeyError("this is one's own node key: a daemon must not dial itself, nor share its key")
     address = ss58_encode(shown.hotkey)
     if policy.hotkey is not None and shown.hotkey != policy.hotkey:
-        raise HandshakeError(f"hotkey {address} answers; expected {ss58_encode(policy.hotkey)}")
+        raise HandshakeError(
+            f"hotkey {address} answers; expected {ss58_encode(policy.hotkey)}", code=Code.HANDSHAKE_IMPOSTOR
+        )
     if not shown.not_before - CLOCK_TOLERANCE_S <= policy.now_s <= shown.not_after + CLOCK_TOLERANCE_S:
         raise HandshakeError(
             f"the delegation of {address} is for {shown.not_before} to {shown.not_after} (Unix seconds); it is "
-            f"{policy.now_s} here: renew it, or set the clock"
+            f"{policy.now_s} here: renew it, or set the clock",
+            code=Code.HANDSHAKE_DELEGATION,
         )
     observer = not policy.permitted(shown.hotkey)
     if observer and not policy.observers:
-        raise HandshakeError(f"hotkey {address} holds no validator permit in the current electorate")
+        raise HandshakeError(
+            f"hotkey {address} holds no validator permit in the current electorate", code=Code.HANDSHAKE_NO_PERMIT
+        )
     if policy.closed(log):
-        raise HandshakeError(f"the log {log} is closed: {address} ended it, and its daemon must open another one")
+        raise HandshakeError(
+            f"the log {log} is closed: {address} ended it, and its daemon must open another one",
+            code=Code.HANDSHAKE_LOG_CLOSED,
+        )
     if not verify_node(log.node_key, _statement(role, transcript, log, shown), signature):
-        raise HandshakeError(f"the node key of {address} did not sign this handshake")
+        raise HandshakeError(f"the node key of {address} did not sign this handshake", code=Code.HANDSHAKE_IMPOSTOR)
     if not shown.signed_for(policy.network.id, log):
-        raise HandshakeError(f"the delegation does not carry the signature of hotkey {address} for this log")
+        raise HandshakeError(
+            f"the delegation does not carry the signature of hotkey {address} for this log",
+            code=Code.HANDSHAKE_DELEGATION,
+        )
     return Peer(log, shown, version, observer)

@@ -15,6 +15,7 @@ fills its own share of everybody's time, and the events of others go past.
 
 from typing import Final, NamedTuple
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import RemoteProtocolError
 from p2pnodes.model.events import EVENT_BYTES_MAX
 
@@ -124,6 +125,8 @@ def flood(rate: Rate) -> str:
 
 class FloodError(RemoteProtocolError):
     """A peer said more than a rate allows."""
+
+    code = Code.SESSION_FLOOD
 
 
 class SessionRates:

@@ -15,6 +15,7 @@ from p2pnodes.gossip.effects import Outbox
 from p2pnodes.gossip.frames import Want
 from p2pnodes.gossip.session import Session, SessionId, Wanted
 from p2pnodes.gossip.timeline import Timeline
+from p2pnodes.model.codes import Code
 from p2pnodes.model.events import Event, LogId
 from p2pnodes.store.ledger import LogState, Outcome, Result
 
@@ -158,7 +159,9 @@ class Searches:
         """End a search that did not find what the peer's words promised."""
         if log in session.searches:
             self._end(session, log)
-            self._outbox.notice(session, "warning", "fork_not_found", log=str(log), reason=reason)
+            self._outbox.notice(
+                session, "warning", "fork_not_found", log=str(log), reason=reason, code=Code.EVENT_FORK_NOT_FOUND
+            )
 
     def _end(self, session: Session, log: LogId) -> None:
         del session.searches[log]

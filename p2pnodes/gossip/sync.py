@@ -24,6 +24,7 @@ from p2pnodes.gossip.rates import WANTS
 from p2pnodes.gossip.search import Searches
 from p2pnodes.gossip.session import KNOWN_MAX, UNKNOWN_LOGS_MAX, VECTOR_INTERVAL_MS, Session, SessionId
 from p2pnodes.gossip.timeline import Timeline
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import LocalProtocolError, RemoteProtocolError
 from p2pnodes.model.events import LogId
 from p2pnodes.store.ledger import LogState, State
@@ -169,7 +170,7 @@ class Sync:
         """A fork, if the peer tells the truth. Nobody signs a vector, so only a search can tell."""
         if log not in session.rivals and len(session.rivals) < RIVALS_NOTED_MAX:
             session.rivals.add(log)
-            self._outbox.notice(session, "warning", "heads_differ", log=str(log), seq=seq)
+            self._outbox.notice(session, "warning", "heads_differ", log=str(log), seq=seq, code=Code.EVENT_HEADS_DIFFER)
 
     # -- what the peer wants -----------------------------------------------------------------------------------------
 
@@ -207,7 +208,9 @@ class Sync:
         key = log, first_seq
         want = session.serving.get(key)
         if want is None or key not in session.reading:
-            raise LocalProtocolError(f"BUG! seq {first_seq} of log {log} was read, but not for this session")
+            raise LocalProtocolError(
+                f"BUG! seq {first_seq} of log {log} was read, but not for this session", code=Code.SYSTEM_BUG
+            )
         del session.serving[key]
         session.reading.remove(key)
         wires = wires[: want.count_max]

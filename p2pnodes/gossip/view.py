@@ -35,6 +35,7 @@ from p2pnodes.gossip.frames import Link, Mode
 from p2pnodes.gossip.ring import SIDES, Ring
 from p2pnodes.gossip.session import Session, SessionId
 from p2pnodes.gossip.timeline import Timeline
+from p2pnodes.model.codes import Code, Reason
 
 VIEW_SIZE: Final = 8
 """Links with validators, by default. Ways grow with the logarithm of the network to the base of about this."""
@@ -106,7 +107,7 @@ STRANGER_MS_MAX: Final = 30_000
 SWEEP_AGAIN_MS: Final = 600_000
 """Pause before one that has been visited for the sake of the own head is visited again for it."""
 
-VISIT_OVER: Final = "the visit is over: neither end has the other in its view"
+VISIT_OVER: Final = Reason("the visit is over: neither end has the other in its view", Code.SESSION_NOT_NEEDED)
 """Reason for the end of a session; no fault of anybody's."""
 
 

@@ -38,6 +38,7 @@ from p2pnodes.miner.challenge import (
     challenge_message,
 )
 from p2pnodes.miner.hardware import Gpu, GpuProblemError, HardwareError, HostAnswers, canonical_uuid, describe
+from p2pnodes.model.codes import HEADER, Code
 from p2pnodes.model.errors import ConfigError, printable
 from p2pnodes.model.keys import Hotkey, ss58_decode, ss58_encode, verify_hotkey
 from p2pnodes.model.requests import parse_nonce
@@ -87,14 +88,27 @@ Source = Callable[[], HostAnswers]
 """Reads the GPUs; blocks. Raises HardwareError."""
 
 
-class _RefusedError(Exception):
-    """A challenge is not answered: HTTP status and the reason for the validator."""
+_CODES: Final = {
+    401: Code.AGENT_SIGNATURE,
+    403: Code.AGENT_NOT_ALLOWED,
+    421: Code.AGENT_NOT_ALLOWED,
+    429: Code.AGENT_RATE,
+    503: Code.AGENT_BUSY,
+}
+"""HTTP status of a refusal -> its code; of any other status it is AGENT_FORM."""
 
-    def __init__(self, status: int, detail: str, retry_after_s: float | None = None) -> None:
+
+class _RefusedError(Exception):
+    """A challenge is not answered: HTTP status and the reason for the validator, with its code."""
+
+    def __init__(
+        self, status: int, detail: str, retry_after_s: float | None = None, *, code: str | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.retry_after_s = retry_after_s
+        self.code = code or _CODES.get(status, Code.AGENT_FORM)
 
 
 class Agent:
@@ -203,7 +217,7 @@ class Agent:
             report = await self._report(validator, challenge)
         except _RefusedError as refusal:
             self._log_refusal(request, refusal)
-            return _refusal(refusal.status, refusal.detail, refusal.retry_after_s)
+            return _refusal(refusal.status, refusal.detail, refusal.retry_after_s, refusal.code)
         log.info(
             "challenge",
             validator=validator,
@@ -282,7 +296,7 @@ class Agent:
         try:
             answers = await self._read(self._read_s_max)
         except HardwareError as error:
-            raise _RefusedError(503, str(error), RETRY_AFTER_S) from error
+            raise _RefusedError(503, str(error), RETRY_AFTER_S, code=error.code) from error
         finally:
             self._turn.release()
         devices, problems = _facts(answers)
@@ -311,7 +325,9 @@ class Agent:
             async with asyncio.timeout(seconds_max):
                 return await asyncio.wrap_future(reading)
         except TimeoutError as error:
-            log.error("nvml_hangs", seconds=seconds_max, note="no GPU is read until it comes back")
+            log.error(
+                "nvml_hangs", seconds=seconds_max, note="no GPU is read until it comes back", code=Code.GPU_DRIVER
+            )
             raise HardwareError(
                 f"the GPUs could not be read within {seconds_max:g} s: see nvidia-smi on this host; persistence mode "
                 "(nvidia-smi -pm 1) makes it quick"
@@ -325,6 +341,7 @@ class Agent:
             "challenge_refused",
             status=refusal.status,
             reason=printable(refusal.detail),
+            code=refusal.code,
             validator=printable(request.headers.get(VALIDATOR, "")[:64]),
             remote=request.remote,
             unlogged=self._unlogged,
@@ -373,7 +390,7 @@ def _run(source: Source, reading: "Future[HostAnswers]") -> None:
     except HardwareError as error:
         reading.set_exception(error)
     except Exception as error:
-        log.exception("gpus_not_read")
+        log.exception("gpus_not_read", code=Code.SYSTEM_BUG)
         reading.set_exception(HardwareError(f"reading the GPUs failed: {type(error).__name__}: {error}"))
 
 
@@ -403,8 +420,12 @@ async def _json_errors(request: web.Request, handler: Any) -> web.StreamResponse
     return response
 
 
-def _refusal(status: int, detail: str, retry_after_s: float | None = None) -> web.Response:
-    headers = {} if retry_after_s is None else {hdrs.RETRY_AFTER: str(max(1, math.ceil(retry_after_s)))}
+def _refusal(
+    status: int, detail: str, retry_after_s: float | None = None, code: str = Code.API_NO_ROUTE
+) -> web.Response:
+    headers = {HEADER: str(code)}
+    if retry_after_s is not None:
+        headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(retry_after_s)))
     detail = detail.encode("utf-8", "backslashreplace").decode()  # headers can hold what is not Unicode
     return web.Response(
         status=status, body=orjson.dumps({"detail": detail}), headers=headers, content_type="application/json"
@@ -413,11 +434,15 @@ def _refusal(status: int, detail: str, retry_after_s: float | None = None) -> we
 
 def _public_keys(addresses: Collection[str]) -> frozenset[bytes]:
     if not 1 <= len(addresses) <= ALLOWED_MAX:
-        raise ConfigError(f"allow-list: found {len(addresses)} validators, expected 1 to {ALLOWED_MAX}")
+        raise ConfigError(
+            f"allow-list: found {len(addresses)} validators, expected 1 to {ALLOWED_MAX}", code=Code.AGENT_SETTINGS
+        )
     try:
         return frozenset(ss58_decode(address) for address in addresses)
     except ValueError as error:
-        raise ConfigError(f"allow-list: {error}; expected SS58 addresses of validators' hotkeys") from error
+        raise ConfigError(
+            f"allow-list: {error}; expected SS58 addresses of validators' hotkeys", code=Code.AGENT_SETTINGS
+        ) from error
 
 
 def _peer(transport: asyncio.BaseTransport | None) -> str:

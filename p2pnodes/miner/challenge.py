@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from p2pnodes.miner.hardware import GPUS_MAX, Gpu, Text
 from p2pnodes.model.claims import GPUS_PER_CLAIM_MAX
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import RemoteProtocolError, printable
 from p2pnodes.model.keys import Hotkey, ss58_decode, verify_hotkey
 from p2pnodes.model.requests import UUID_CHARS_MAX
@@ -133,6 +134,8 @@ class Asked(NamedTuple):
 
 class MalformedReportError(RemoteProtocolError):
     """An answer is no report, not an answer to this challenge, or not the miner's; the text says which and why."""
+
+    code = Code.GPU_REPORT
 
 
 def ask(challenge: Challenge, validator: Hotkey, miner: str, now_s: float) -> Asked:

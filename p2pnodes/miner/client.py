@@ -25,7 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from yarl import URL
 
 from p2pnodes.miner.sse import SseEvent, SseParser
+from p2pnodes.model import codes
 from p2pnodes.model.addresses import base_url
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import LocalProtocolError, P2PNodesError, RemoteProtocolError
 from p2pnodes.model.events import URL_CHARS_MAX
 from p2pnodes.model.keys import Hotkey, ss58_encode
@@ -98,6 +100,8 @@ _TOTALS: Final = TypeAdapter(dict[str, dict[str, int]])
 class MinerError(P2PNodesError):
     """Root of what the client raises."""
 
+    code = Code.MINER_ANSWER
+
 
 class ApiUnreachableError(MinerError):
     """No daemon took the request, after all retries; it may have been recorded all the same, and can be repeated.
@@ -107,6 +111,8 @@ class ApiUnreachableError(MinerError):
     Attributes:
         failures: API -> why it did not serve the request, the last time it was tried.
     """
+
+    code = Code.MINER_UNREACHABLE
 
     def __init__(self, failures: Mapping[str, str]) -> None:
         reasons = "; ".join(f"{api}: {reason}" for api, reason in failures.items())
@@ -121,10 +127,13 @@ class RefusedError(MinerError):
         status: HTTP status.
         detail: The daemon's text; for field errors one ``path: message`` each.
         api: Base URL of the daemon.
+        code: The daemon's code of its refusal, where it names one.
     """
 
-    def __init__(self, status: int, detail: str, api: str) -> None:
-        super().__init__(f"{api} answered {status}: {detail}")
+    code = Code.MINER_REFUSED
+
+    def __init__(self, status: int, detail: str, api: str, *, code: str | None = None) -> None:
+        super().__init__(f"{api} answered {status}: {detail}", code=code)
         self.status = status
         self.detail = detail
         self.api = api
@@ -153,6 +162,8 @@ class TooOftenError(RefusedError):
 class MalformedAnswerError(MinerError):
     """The API answered something else than the interface promises; is it a p2pnodes daemon at all?"""
 
+    code = Code.MINER_ANSWER
+
 
 class TaskFailedError(MinerError):
     """The validators' vote went against a claim, or the task cannot be judged.
@@ -161,6 +172,8 @@ class TaskFailedError(MinerError):
         detail: Why.
     """
 
+    code = Code.MINER_TASK_FAILED
+
     def __init__(self, task_id: str, detail: str) -> None:
         super().__init__(f"task {task_id} failed: {detail}")
         self.detail = detail
@@ -168,6 +181,8 @@ class TaskFailedError(MinerError):
 
 class TaskTimeoutError(MinerError):
     """A claim was still pending when the time was up; it stays in the inventory and may be verified later."""
+
+    code = Code.MINER_TASK_PENDING
 
 
 class RegisteredNode(BaseModel):
@@ -256,6 +271,8 @@ class WaitProgress(NamedTuple):
 class _BusyError(MinerError):
     """An API serves no stream at the moment; it may in some seconds."""
 
+    code = Code.MINER_UNREACHABLE
+
     def __init__(self, reason: str, wait_s: float) -> None:
         super().__init__(reason)
         self.wait_s = wait_s
@@ -340,7 +357,7 @@ class MinerClient:
         on_retry: Callable[[float, int], None] | None = None,
     ) -> None:
         if not 1 <= len(apis) <= APIS_MAX:
-            raise LocalProtocolError(f"{len(apis)} APIs; expected 1 to {APIS_MAX}")
+            raise LocalProtocolError(f"{len(apis)} APIs; expected 1 to {APIS_MAX}", code=Code.SYSTEM_MISUSE)
         self.apis: Final = tuple(dict.fromkeys(_checked(api) for api in apis))
         self.hotkey: Final = hotkey
         self._retries = retries
@@ -443,7 +460,7 @@ class MinerClient:
             if error.detail != GO_AWAY:
                 raise
             meaning = f"{GO_AWAY} (no task of {signer.address}; expected <hotkey>::<32 hex digits>, as add printed it)"
-            raise AuthRefusedError(error.status, meaning, error.api) from error
+            raise AuthRefusedError(error.status, meaning, error.api, code=error.code) from error
 
     async def wait_verified(
         self,
@@ -656,7 +673,7 @@ class MinerClient:
                 if _to_be_asked_elsewhere(response.status, retry_after_s):
                     wait_s = max(self._retry_delay_s, min(retry_after_s or 0, RETRY_AFTER_S_MAX))
                     raise _BusyError(f"{response.status}: {_detail(content)}", wait_s)
-                _require(api, response.status, content, 200)
+                _require(api, response.status, content, 200, response.headers)
             if response.content_type != EVENT_STREAM:
                 raise RefusedError(200, f"{response.content_type}; expected {EVENT_STREAM}", api)
             async for chunk in response.content.iter_any():
@@ -714,12 +731,16 @@ class MinerClient:
 
     def _signer(self) -> Hotkey:
         if self.hotkey is None:
-            raise LocalProtocolError("this request needs a signature; expected a MinerClient with a hotkey")
+            raise LocalProtocolError(
+                "this request needs a signature; expected a MinerClient with a hotkey", code=Code.SYSTEM_MISUSE
+            )
         return self.hotkey
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            raise LocalProtocolError("the client is not open; expected `async with MinerClient(...)`")
+            raise LocalProtocolError(
+                "the client is not open; expected `async with MinerClient(...)`", code=Code.SYSTEM_MISUSE
+            )
         return self._session
 
     async def _send(
@@ -774,7 +795,7 @@ class MinerClient:
                 else:
                     retry_after_s = _retry_after_s(headers)
                     if not _to_be_asked_elsewhere(status, retry_after_s):
-                        _require(api, status, content, expected)
+                        _require(api, status, content, expected, headers)
                         return api, decode(api, content)
                     failures[api] = f"{status}: {_detail(content)}{self._elsewhere(content)}"
                     wait_s = max(wait_s, min(retry_after_s or 0, RETRY_AFTER_S_MAX))
@@ -837,7 +858,9 @@ def _checked(api: str) -> str:
         usable = False
         parts = urlsplit("")
     if not usable or parts.query or parts.fragment:
-        raise LocalProtocolError(f"API {api!r}; expected a base URL such as https://node.example.org")
+        raise LocalProtocolError(
+            f"API {api!r}; expected a base URL such as https://node.example.org", code=Code.SYSTEM_MISUSE
+        )
     return api.rstrip("/")
 
 
@@ -877,13 +900,13 @@ def _to_be_asked_elsewhere(status: int, retry_after_s: float | None) -> bool:
     )
 
 
-def _require(api: str, status: int, content: bytes, expected: int) -> None:
+def _require(api: str, status: int, content: bytes, expected: int, headers: Mapping[str, str]) -> None:
     """Raise the error that another status than the expected one is."""
     if status == expected:
         return
     if 300 <= status < 400:
         raise RefusedError(status, "a redirect; give the daemon's base URL, such as http://host:port", api)
-    raise _REFUSALS.get(status, RefusedError)(status, _detail(content), api)
+    raise _REFUSALS.get(status, RefusedError)(status, _detail(content), api, code=codes.from_header(headers))
 
 
 def _json(api: str, content: bytes) -> Any:
@@ -935,9 +958,9 @@ def _event_data(text: str) -> dict[str, Any]:
     try:
         data = orjson.loads(text or "{}")
     except orjson.JSONDecodeError as error:
-        raise RemoteProtocolError(f"an event that is not JSON: {error}") from error
+        raise RemoteProtocolError(f"an event that is not JSON: {error}", code=Code.MINER_ANSWER) from error
     if not isinstance(data, dict):
-        raise RemoteProtocolError("an event that is no JSON object")
+        raise RemoteProtocolError("an event that is no JSON object", code=Code.MINER_ANSWER)
     return data
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from p2pnodes.miner.cuda import CudaError, clock_rate_khz
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, P2PNodesError
 from p2pnodes.model.gpus import BOOST_TOLERANCE, supported_gpus
 from p2pnodes.model.problems import found_and_expected
@@ -56,9 +57,13 @@ Capability = Annotated[int, Field(ge=0, le=1_000)]
 class HardwareError(P2PNodesError):
     """The GPUs of this host cannot be read at all; the text says why, and what to do."""
 
+    code = Code.GPU_DRIVER
+
 
 class GpuProblemError(P2PNodesError):
     """One GPU cannot be registered as it is; the text names it and says what to do."""
+
+    code = Code.GPU_UNFIT
 
 
 class _Answers(BaseModel):
@@ -123,9 +128,13 @@ class HostAnswers(_Answers):
             with path.open("rb") as opened:
                 content = opened.read(RECORDING_BYTES_MAX + 1)
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a recording") from error
+            raise ConfigError(
+                f"{path}: cannot be read ({error.strerror}); expected a recording", code=Code.AGENT_SETTINGS
+            ) from error
         if len(content) > RECORDING_BYTES_MAX:
-            raise ConfigError(f"{path}: over {RECORDING_BYTES_MAX} bytes; expected a recording of one host")
+            raise ConfigError(
+                f"{path}: over {RECORDING_BYTES_MAX} bytes; expected a recording of one host", code=Code.AGENT_SETTINGS
+            )
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
@@ -133,7 +142,8 @@ class HostAnswers(_Answers):
             key = ".".join(str(part) for part in first["loc"])
             reason = f"{key}: {found_and_expected(first, key)}" if key else first["msg"]
             raise ConfigError(
-                f"{path}: no recording of NVML's answers: {reason}; make one with p2pnodes miner probe --record FILE"
+                f"{path}: no recording of NVML's answers: {reason}; make one with p2pnodes miner probe --record FILE",
+                code=Code.AGENT_SETTINGS,
             ) from error
 
     def dump(self) -> str:

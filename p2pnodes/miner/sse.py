@@ -7,6 +7,7 @@ clients for aiohttp that exist have had no release since 2023 and bound nothing.
 
 from typing import Final, NamedTuple
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import RemoteProtocolError
 
 EVENT_BYTES_MAX: Final = 64 * 1024
@@ -76,7 +77,7 @@ class SseParser:
             ended = piece.endswith((b"\n", b"\r"))
             self._line += piece.rstrip(b"\r\n") if ended else piece
             if self._bytes + len(self._line) > EVENT_BYTES_MAX:
-                raise RemoteProtocolError(f"an event of more than {EVENT_BYTES_MAX} bytes")
+                raise RemoteProtocolError(f"an event of more than {EVENT_BYTES_MAX} bytes", code=Code.MINER_ANSWER)
             if ended:
                 line = bytes(self._line)
                 self._line.clear()
@@ -97,7 +98,7 @@ class SseParser:
         try:
             name, _, value = line.decode().partition(":")
         except UnicodeDecodeError as error:
-            raise RemoteProtocolError(f"an event that is not UTF-8: {error.reason}") from error
+            raise RemoteProtocolError(f"an event that is not UTF-8: {error.reason}", code=Code.MINER_ANSWER) from error
         value = value.removeprefix(" ")
         match name:
             case "event":

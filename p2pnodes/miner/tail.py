@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import RemoteProtocolError
 
 FOLLOWED_MAX: Final = 200_000
@@ -66,7 +67,9 @@ class Tail:
         known = current.get(key) == state
         current[key] = state
         if len(current) > FOLLOWED_MAX:
-            raise RemoteProtocolError(f"more than {FOLLOWED_MAX} GPUs and tasks; expected fewer: follow one hotkey")
+            raise RemoteProtocolError(
+                f"more than {FOLLOWED_MAX} GPUs and tasks; expected fewer: follow one hotkey", code=Code.MINER_INPUT
+            )
         return [] if known or self._snapshot is not None else [_line(key, state)]
 
     def _delete(self, key: _Key) -> list[str]:

@@ -5,6 +5,7 @@ A timestamp is one integer, ``milliseconds << 16 | counter``: 48 bits of Unix mi
 
 from typing import Final
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import LocalProtocolError
 
 COUNTER_BITS: Final = 16
@@ -48,7 +49,9 @@ class HybridClock:
         """
         following = max(self.latest + 1, hlc_at(now_ms))
         if following > HLC_MAX:
-            raise LocalProtocolError("the hybrid clock overflowed: set the system clock right")
+            raise LocalProtocolError(
+                "the hybrid clock overflowed: set the system clock right", code=Code.WRITES_CLOCK_AHEAD
+            )
         self.latest = following
         return following
 

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Self
 from p2pnodes.model import codec
 from p2pnodes.model.clock import HLC_MAX, SECONDS_MAX
 from p2pnodes.model.codec import DIGEST_BYTES, MalformedError
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import LocalProtocolError
 from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, Hotkey, NodeKey, verify_hotkey, verify_node
 from p2pnodes.model.network import NETWORK_ID_BYTES, PROTOCOL_VERSION
@@ -146,7 +147,9 @@ class Event(NamedTuple):
         """
         body = codec.pack(payload.to_wire())
         if len(body) > PAYLOAD_BYTES_MAX:
-            raise LocalProtocolError(f"a payload of {len(body)} bytes: peers accept at most {PAYLOAD_BYTES_MAX}")
+            raise LocalProtocolError(
+                f"a payload of {len(body)} bytes: peers accept at most {PAYLOAD_BYTES_MAX}", code=Code.SYSTEM_MISUSE
+            )
         log = LogId(node_key.public_key, log_number)
         header = codec.pack(
             [PROTOCOL_VERSION, network_id, *log, seq, previous, hlc, kind_of(payload), codec.digest(body)],

@@ -20,6 +20,7 @@ from nacl.bindings import (
 from nacl.exceptions import BadSignatureError
 
 from p2pnodes.model.codec import digest
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError
 
 KEY_BYTES: Final = 32
@@ -125,7 +126,9 @@ class Hotkey(NamedTuple):
         try:
             seed = bytes(bip39.bip39_to_mini_secret(phrase, "", "en"))
         except ValueError as error:
-            raise ConfigError("the secret phrase is not a BIP-39 phrase: check its words and their order") from error
+            raise ConfigError(
+                "the secret phrase is not a BIP-39 phrase: check its words and their order", code=Code.KEY_MALFORMED
+            ) from error
         return cls.from_seed(seed)
 
     @classmethod
@@ -142,7 +145,9 @@ class Hotkey(NamedTuple):
         """
         match = _URI.fullmatch(uri.strip()) if len(uri) <= URI_CHARS_MAX else None
         if not match:
-            raise ConfigError("not a key URI: expected //Name, or a phrase with //hard and /soft derivations")
+            raise ConfigError(
+                "not a key URI: expected //Name, or a phrase with //hard and /soft derivations", code=Code.KEY_MALFORMED
+            )
         pair = cls.from_phrase(match["phrase"] or DEV_PHRASE)
         for kind, junction in _JUNCTION.findall(match["path"]):
             chain_code = _chain_code(junction)

@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.clock import MS_MAX, hlc_at
 from p2pnodes.model.codec import INT_MAX, MalformedError
+from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.events import FAILED, VERIFIED, AddPayload, Carry, Delegation, Event, LogId, Verdict
@@ -59,9 +60,13 @@ HOTKEYS_MAX: Final = 65_536
 class ProofError(P2PNodesError):
     """The proof does not hold, or cannot be made; the message says what was found and what is needed."""
 
+    code = Code.PROOF_FAILS
+
 
 class MalformedProofError(MalformedError):
     """The bytes are no proof file of a version that this build reads."""
+
+    code = Code.PROOF_MALFORMED
 
 
 class Gpu(NamedTuple):

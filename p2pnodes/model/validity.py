@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from p2pnodes.model import codec
 from p2pnodes.model.claims import Body, check_claim, parse_body
 from p2pnodes.model.clock import hlc_ms
+from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.errors import InvalidBodyError
 from p2pnodes.model.events import (
     PAYLOADS,
@@ -81,14 +82,14 @@ class Judgement(NamedTuple):
     """The validity function's answer.
 
     Attributes:
-        void: Why the event is void; None when it is valid or not judged.
+        void: Why the event is void, with a code; None when it is valid or not judged.
         payload: The decoded payload of a valid event; None when void or not judged.
         adds: The registrations that a valid ``add`` or ``carry`` brings.
         deletes: The deletions that a valid ``delete`` or ``carry`` brings.
         prefix: The log's prefix after this event.
     """
 
-    void: str | None
+    void: Reason | None
     payload: Payload | None
     adds: tuple[CarriedAdd, ...]
     deletes: tuple[CarriedDelete, ...]
@@ -105,7 +106,11 @@ class _Unknown(Exception):  # noqa: N818 - control flow inside this module
 
 
 class _Void(Exception):  # noqa: N818 - control flow inside this module
-    """The event is void; the message is the reason."""
+    """The event is void: the reason, and its code."""
+
+    def __init__(self, reason: str, code: Code) -> None:
+        super().__init__(reason)
+        self.reason = Reason(reason, code)
 
 
 def judge(event: Event, prefix: Prefix) -> Judgement:
@@ -125,22 +130,24 @@ def judge(event: Event, prefix: Prefix) -> Judgement:
     try:
         payload = PAYLOADS[event.kind].from_wire(codec.unpack(event.payload))
         if event.hlc <= prefix.hlc:
-            raise _Void("its HLC does not lie above those of the events before it")
+            raise _Void("its HLC does not lie above those of the events before it", Code.VOID_ORDER)
         delegation = payload if isinstance(payload, Delegation) else prefix.delegation
         if delegation is None:
-            raise _Void("its log has no valid delegation")
+            raise _Void("its log has no valid delegation", Code.VOID_DELEGATION)
         _within(delegation, event)
         adds, deletes = _content(event, payload, prefix)
     except _Unknown:
         return Judgement(None, None, (), (), after)
-    except (_Void, codec.MalformedError, InvalidBodyError) as reason:
-        return Judgement(str(reason), None, (), (), after)
+    except _Void as void:
+        return Judgement(void.reason, None, (), (), after)
+    except (codec.MalformedError, InvalidBodyError) as error:
+        return Judgement(Reason(str(error), Code.VOID_FORM), None, (), (), after)
     return Judgement(None, payload, adds, deletes, Prefix(delegation, event.hlc))
 
 
 def _within(delegation: Delegation, event: Event) -> None:
     if not delegation.not_before * 1000 <= hlc_ms(event.hlc) <= delegation.not_after * 1000:
-        raise _Void("its HLC lies outside the window of its log's delegation")
+        raise _Void("its HLC lies outside the window of its log's delegation", Code.VOID_WINDOW)
 
 
 def _content(
@@ -158,10 +165,10 @@ def _content(
             _delegation(event, payload, prefix)
         case Verdict():
             if payload.since is not None and payload.since > event.hlc:
-                raise _Void("since lies above the verdict's own HLC")
+                raise _Void("since lies above the verdict's own HLC", Code.VOID_FORM)
         case Close():
             if not check_close(event.network_id, payload):
-                raise _Void("the close does not carry its hotkey's signature")
+                raise _Void("the close does not carry its hotkey's signature", Code.VOID_SIGNATURE)
         case Evidence():
             _evidence(event.network_id, payload)
         case _:  # place and release: their fields say it all
@@ -172,9 +179,9 @@ def _content(
 def _request(event: Event, request: Request) -> bytes:
     nonce = parse_nonce(request.nonce)
     if nonce is None or abs(hlc_ms(event.hlc) - nonce * 1000) > NONCE_WINDOW_S * 1000:
-        raise _Void(f"the nonce {request.nonce} is over {NONCE_WINDOW_S} s away from the event's HLC")
+        raise _Void(f"the nonce {request.nonce} is over {NONCE_WINDOW_S} s away from the event's HLC", Code.VOID_NONCE)
     if not verify_request(request):
-        raise _Void("the request does not carry its miner's signature")
+        raise _Void("the request does not carry its miner's signature", Code.VOID_SIGNATURE)
     return request_id(event.network_id, request)
 
 
@@ -187,7 +194,7 @@ def _add(event: Event, payload: AddPayload) -> CarriedAdd:
 def _delete(event: Event, payload: DeletePayload) -> CarriedDelete:
     purpose = payload.request.purpose
     if purpose not in (PURPOSE_DELETE, bound_purpose(payload.uuid)):
-        raise _Void("the delete request is signed for another GPU or purpose")
+        raise _Void("the delete request is signed for another GPU or purpose", Code.VOID_SIGNATURE)
     return CarriedDelete(_request(event, payload.request), payload, event.hlc)
 
 
@@ -196,7 +203,7 @@ def _carry(event: Event, payload: Carry) -> tuple[tuple[CarriedAdd, ...], tuple[
     for wire in payload.events:
         inner = Event.decode(wire)
         if inner.network_id != event.network_id or not inner.signed():
-            raise _Void("a carried event is foreign or not signed by its log")
+            raise _Void("a carried event is foreign or not signed by its log", Code.VOID_SIGNATURE)
         if not known(inner):
             raise _Unknown  # a later build may know it: void would be for ever
         content = PAYLOADS[inner.kind].from_wire(codec.unpack(inner.payload))
@@ -205,15 +212,15 @@ def _carry(event: Event, payload: Carry) -> tuple[tuple[CarriedAdd, ...], tuple[
         elif isinstance(content, DeletePayload):
             deletes.append(_delete(inner, content))
         else:
-            raise _Void(f"a carried event is a {inner.kind}: only add and delete can be carried")
+            raise _Void(f"a carried event is a {inner.kind}: only add and delete can be carried", Code.VOID_FORM)
     return tuple(adds), tuple(deletes)
 
 
 def _delegation(event: Event, payload: Delegation, prefix: Prefix) -> None:
     if not payload.signed_for(event.network_id, event.log):
-        raise _Void("the delegation does not carry its hotkey's signature for this log")
+        raise _Void("the delegation does not carry its hotkey's signature for this log", Code.VOID_DELEGATION)
     if prefix.delegation is not None and prefix.delegation.hotkey != payload.hotkey:
-        raise _Void("the delegation names another hotkey than its log's first one")
+        raise _Void("the delegation names another hotkey than its log's first one", Code.VOID_DELEGATION)
 
 
 def check_close(network_id: bytes, close: Close) -> bool:
@@ -233,16 +240,16 @@ def check_evidence(network_id: bytes, evidence: Evidence) -> bool:
 def _evidence(network_id: bytes, payload: Evidence) -> None:
     first, second = Header.decode(payload.first), Header.decode(payload.second)
     if codec.digest(payload.first) >= codec.digest(payload.second):
-        raise _Void("the two headers are equal or not in ascending order of their ids")
+        raise _Void("the two headers are equal or not in ascending order of their ids", Code.VOID_FORM)
     if (first.log, first.seq, first.previous) != (second.log, second.seq, second.previous):
-        raise _Void("the two headers are not rivals: log, seq or previous id differ")
+        raise _Void("the two headers are not rivals: log, seq or previous id differ", Code.VOID_FORM)
     if first.network_id != network_id or second.network_id != network_id:
-        raise _Void("the two headers are of another network")
+        raise _Void("the two headers are of another network", Code.VOID_FORM)
     key = first.log.node_key
     if not verify_node(key, payload.first, payload.first_signature) or not verify_node(
         key, payload.second, payload.second_signature
     ):
-        raise _Void("a header does not carry its log's signature")
+        raise _Void("a header does not carry its log's signature", Code.VOID_SIGNATURE)
 
 
 class Contents(NamedTuple):

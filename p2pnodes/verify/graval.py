@@ -37,6 +37,7 @@ from p2pnodes.miner.challenge import signed_headers
 from p2pnodes.model.claims import NAME_CHARS_MAX, Node, parse_json
 from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.codec import INT_MAX
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, printable
 from p2pnodes.model.events import ABSTAIN, DETAIL_CHARS_MAX, FAILED, VERIFIED
 from p2pnodes.model.gpus import GpuSpecError, GpuTable, supported_gpus
@@ -324,7 +325,8 @@ class GravalVerifier(Verifier):
         super().__init__(setup)
         if setup.settings.graval.url is None:
             raise ConfigError(
-                "verify.graval.url: missing; expected the base URL of your GraVal service, such as http://127.0.0.1:8001"
+                "verify.graval.url: missing; expected the base URL of your GraVal service, such as http://127.0.0.1:8001",
+                code=Code.VERIFIER_SETTINGS,
             )
         self._table = table or supported_gpus()
         self._service = GravalService(setup.exchange, setup.settings.graval.url)
@@ -338,7 +340,7 @@ class GravalVerifier(Verifier):
         try:
             await self._service.probe(device)
         except VerifierUnavailableError as error:
-            log.warning("graval_service_unavailable", error=str(error))
+            log.warning("graval_service_unavailable", error=str(error), code=Code.VERIFIER_UNAVAILABLE)
 
     def slot_s(self, claim: StoredClaim) -> float:
         """Seconds that a check may take: its time-outs together, and nothing runs longer.

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from p2pnodes.model.clock import hlc_ms
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import LogId
 from p2pnodes.store import checks
@@ -80,6 +81,8 @@ class ByHand(NamedTuple):
 
 class NotCheckableError(P2PNodesError):
     """A claim that cannot be checked now: unknown, gone, or in conflict with a verified one."""
+
+    code = Code.VERIFIER_NOT_CHECKABLE
 
 
 class Scheduler:
@@ -244,7 +247,9 @@ class Scheduler:
             return finding, "", await self._record(found.claim, finding, anew=True)
         except VerifierUnavailableError as error:
             self.problem = str(error)
-            log.warning("verifier_unavailable", claim=claim_id.hex(), error=self.problem)
+            log.warning(
+                "verifier_unavailable", claim=claim_id.hex(), error=self.problem, code=Code.VERIFIER_UNAVAILABLE
+            )
             return None, self.problem, False
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
@@ -263,9 +268,9 @@ class Scheduler:
                     await self._offer_due()
                 self.scans += 1
             except P2PNodesError as error:
-                log.warning("scan_failed", error=str(error))
+                log.warning("scan_failed", error=str(error), code=error.code)
             except Exception:  # a scan that fails must not be the last one: votes would lapse
-                log.exception("scan_failed")
+                log.exception("scan_failed", code=Code.SYSTEM_BUG)
             await asyncio.sleep(SCAN_INTERVAL_S)
 
     async def _offer_due(self) -> None:
@@ -317,7 +322,7 @@ class Scheduler:
                         log.info("check_stopped", claim=claim_id.hex(), reason="the claim does not stand any more")
                         task.cancel()
                 except P2PNodesError as error:
-                    log.warning("standing_not_read", claim=claim_id.hex(), error=str(error))
+                    log.warning("standing_not_read", claim=claim_id.hex(), error=str(error), code=error.code)
 
     async def _work(self) -> None:
         while True:
@@ -326,10 +331,12 @@ class Scheduler:
             try:
                 await self._look(claim_id)
             except P2PNodesError as error:
-                log.warning("verdict_not_written", claim=claim_id.hex(), error=str(error))
+                log.warning(
+                    "verdict_not_written", claim=claim_id.hex(), error=str(error), code=Code.VERIFIER_NOT_WRITTEN
+                )
                 self._remind(claim_id, self._now_ms() + PAUSE_MS)
             except Exception:
-                log.exception("check_failed", claim=claim_id.hex())
+                log.exception("check_failed", claim=claim_id.hex(), code=Code.SYSTEM_BUG)
                 self._remind(claim_id, self._now_ms() + PAUSE_MS)
             finally:
                 self._waiting.discard(claim_id)
@@ -411,7 +418,7 @@ class Scheduler:
                     f"the verifier {self.method} was not done after {limit_s:g} s; it should keep to its slot: tell "
                     "its author"
                 ) from error
-            log.exception("verifier_failed", claim=claim.claim_id.hex(), method=self.method)
+            log.exception("verifier_failed", claim=claim.claim_id.hex(), method=self.method, code=Code.SYSTEM_BUG)
             raise VerifierUnavailableError(f"the verifier failed: {type(error).__name__}: {error}") from error
 
     async def _record(self, claim: StoredClaim, finding: Finding, *, anew: bool = False) -> bool:
@@ -426,7 +433,13 @@ class Scheduler:
     async def _fault(self, claim_id: bytes, reason: str) -> None:
         self.problem = reason
         check = await self._database.write(lambda ledger: record_fault(ledger, claim_id, reason, self._now_ms()))
-        log.warning("verifier_unavailable", claim=claim_id.hex(), error=reason, times=check.faults)
+        log.warning(
+            "verifier_unavailable",
+            claim=claim_id.hex(),
+            error=reason,
+            times=check.faults,
+            code=Code.VERIFIER_UNAVAILABLE,
+        )
         self._remind(claim_id, check.due_ms)
 
     async def _set_aside(self, claim_id: bytes) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar, Final, NamedTuple
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, LocalProtocolError, P2PNodesError
 from p2pnodes.model.events import VERIFIED
 from p2pnodes.model.keys import Hotkey
@@ -50,7 +51,9 @@ class Setup(NamedTuple):
             LocalProtocolError: It does not say so, and there is none.
         """
         if self.hotkey is None:
-            raise LocalProtocolError("BUG! a verifier signs with the hotkey and does not say that it needs one")
+            raise LocalProtocolError(
+                "BUG! a verifier signs with the hotkey and does not say that it needs one", code=Code.SYSTEM_BUG
+            )
         return self.hotkey
 
 
@@ -131,7 +134,8 @@ def load_verifier(name: str) -> type[Verifier]:
     installed = installed_verifiers()
     if name not in installed:
         raise ConfigError(
-            f"verify.verifier: found {name!r}, expected one that is installed: {', '.join(sorted(installed))}"
+            f"verify.verifier: found {name!r}, expected one that is installed: {', '.join(sorted(installed))}",
+            code=Code.VERIFIER_UNKNOWN,
         )
     point = installed[name]
     try:
@@ -139,17 +143,20 @@ def load_verifier(name: str) -> type[Verifier]:
     except Exception as error:
         raise ConfigError(
             f"verify.verifier: {name!r} ({point.value}) cannot be imported: {type(error).__name__}: {error}; install "
-            "its package anew, or choose another"
+            "its package anew, or choose another",
+            code=Code.VERIFIER_UNKNOWN,
         ) from error
     if not (isinstance(found, type) and issubclass(found, Verifier)):
         raise ConfigError(
             f"verify.verifier: {name!r} ({point.value}) is no subclass of p2pnodes.verify.verifier.Verifier; tell its "
-            "author, or choose another"
+            "author, or choose another",
+            code=Code.VERIFIER_UNKNOWN,
         )
     if not 1 <= len(getattr(found, "method", "")) <= METHOD_CHARS_MAX:
         raise ConfigError(
             f"verify.verifier: {name!r} ({point.value}) has no method of 1 to {METHOD_CHARS_MAX} characters; tell its "
-            "author, or choose another"
+            "author, or choose another",
+            code=Code.VERIFIER_UNKNOWN,
         )
     return found
 
@@ -164,7 +171,8 @@ def make_verifier(name: str, setup: Setup) -> Verifier:
     if kind.needs_hotkey and setup.hotkey is None:
         raise ConfigError(
             f"verify.verifier: {name!r} signs its checks with the validator's hotkey, which is not on this machine; "
-            'set wallet or hotkey_file, or verifier = "none"'
+            'set wallet or hotkey_file, or verifier = "none"',
+            code=Code.VERIFIER_SETTINGS,
         )
     try:
         return kind(setup)
@@ -173,5 +181,6 @@ def make_verifier(name: str, setup: Setup) -> Verifier:
     except Exception as error:
         raise ConfigError(
             f"verify.verifier: {name!r} cannot be made: {type(error).__name__}: {error}; see what its package says of "
-            "its settings, or choose another"
+            "its settings, or choose another",
+            code=Code.VERIFIER_SETTINGS,
         ) from error

@@ -12,6 +12,7 @@ import aiohttp
 from aiohttp import web
 from nacl.utils import random as random_bytes
 
+from p2pnodes.gossip.bans import OperatorBans
 from p2pnodes.gossip.channel import Channel
 from p2pnodes.gossip.driver import PATH, Driver
 from p2pnodes.gossip.handshake import Identity, Initiator, Peer, Policy
@@ -71,6 +72,7 @@ class Node:
         self.path = directory / f"{uri.strip('/')}.db"
         self.network = network
         self.delegation: tuple[LogId, Delegation] | None = (self.author.log, self.author.delegation())
+        self.operator_bans = OperatorBans()
         self.outcomes: list[Outcome] = []
         self.port = 0
         self.database: Database
@@ -122,6 +124,7 @@ class Node:
             allow_private_addresses=True,
             observers=self.observers,
             view_size=self.view_size,
+            operator_bans=self.operator_bans,
         )
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:

@@ -1,6 +1,21 @@
 """Bans end by themselves, grow while they come in a row, and are bounded."""
 
-from p2pnodes.gossip.bans import BAN_S_MAX, BANS_MAX, GOOD_S, OPENING_S, OPENINGS_BAN_S, OPENINGS_MAX, Bans
+import pytest
+
+from p2pnodes.gossip.bans import (
+    BAN_S_MAX,
+    BANS_MAX,
+    GOOD_S,
+    OPENING_S,
+    OPENINGS_BAN_S,
+    OPENINGS_MAX,
+    OPERATOR_BAN_S_MAX,
+    OPERATOR_BANS_MAX,
+    Bans,
+    OperatorBans,
+    TooManyBansError,
+)
+from p2pnodes.model.codes import Code
 
 KEY = b"k" * 32
 
@@ -105,3 +120,69 @@ def test_what_is_counted_is_bounded() -> None:
     for number in range(BANS_MAX + 1):
         bans.opened(number.to_bytes(32, "big"), 0.0)
     assert len(bans._openings) == BANS_MAX
+
+
+class TestLift:
+    """A ban ends when the operator says so."""
+
+    def test_a_lifted_ban_holds_no_longer_and_the_next_is_a_first_one(self) -> None:
+        bans = Bans()
+        bans.add(KEY, "first", 60.0, 0.0)
+        bans.add(KEY, "second", 60.0, 0.0)
+        assert bans.lift(KEY, 1.0)
+        assert bans.find(KEY, 1.0) is None
+        bans.add(KEY, "third", 60.0, 2.0)
+        found = bans.find(KEY, 2.0)
+        assert found is not None
+        assert found.until_s == 62.0
+
+    def test_lifting_says_whether_one_held(self) -> None:
+        bans = Bans()
+        assert not bans.lift(KEY, 0.0)
+        bans.add(KEY, "over soon", 60.0, 0.0)
+        assert not bans.lift(KEY, 60.0)
+
+
+class TestOperator:
+    """The operator's bans hold for their time, are bounded in number, and are nobody else's to end."""
+
+    def test_a_ban_holds_for_its_time_and_knows_its_code(self) -> None:
+        bans = OperatorBans()
+        ban = bans.add(KEY, "it floods us", 60, 100.0)
+        assert (ban.until_s, ban.reason, ban.reason.code) == (160.0, "it floods us", Code.SESSION_BANNED)
+        assert bans.find([KEY], 159.9) == ban
+        assert bans.find([KEY], 160.0) is None
+        assert bans.active(160.0) == {}
+
+    def test_a_peer_is_found_by_either_of_its_keys(self) -> None:
+        bans = OperatorBans()
+        bans.add(KEY, "the hotkey", 60, 0.0)
+        longer = bans.add(b"n" * 32, "the node key", 90, 0.0)
+        assert bans.find([b"x" * 32, KEY], 1.0) is not None
+        assert bans.find([KEY, b"n" * 32], 1.0) == longer, "that which holds longest"
+        assert bans.find([b"x" * 32], 1.0) is None
+
+    def test_a_second_ban_sets_time_and_reason_anew(self) -> None:
+        bans = OperatorBans()
+        bans.add(KEY, "for long", OPERATOR_BAN_S_MAX, 0.0)
+        assert bans.add(KEY, "not so long", 10, 5.0).until_s == 15.0
+        assert len(bans.active(6.0)) == 1
+        assert bans.count == 2
+
+    def test_lifting_says_whether_one_held(self) -> None:
+        bans = OperatorBans()
+        bans.add(KEY, "a mistake", 60, 0.0)
+        assert bans.lift(KEY, 1.0)
+        assert bans.find([KEY], 1.0) is None
+        assert not bans.lift(KEY, 1.0)
+
+    def test_more_than_are_kept_are_refused_until_some_end(self) -> None:
+        bans = OperatorBans()
+        for number in range(OPERATOR_BANS_MAX):
+            bans.add(number.to_bytes(32), "many", 60 if number else 30, 0.0)
+        with pytest.raises(TooManyBansError, match="1024 peers are banned already") as refused:
+            bans.add(KEY, "one too many", 60, 1.0)
+        assert refused.value.code == Code.ADMIN_BANS_FULL
+        bans.add((1).to_bytes(32), "one of them anew", 60, 1.0)
+        bans.add(KEY, "there is room again", 60, 30.0)
+        assert len(bans.active(30.0)) == OPERATOR_BANS_MAX

@@ -9,6 +9,7 @@ from p2pnodes.gossip.bans import OPENINGS_MAX, Bans, Offence
 from p2pnodes.gossip.engine import BAN_S, STORE_RETRY_MS, Close
 from p2pnodes.gossip.frames import ALL_SLICES, Events, Vector
 from p2pnodes.gossip.rates import VECTORS
+from p2pnodes.model.codes import Code, Reason
 from tests.gossip import daemons, harness
 from tests.gossip.daemons import until
 from tests.support import VALIDATORS, Author
@@ -51,7 +52,7 @@ class TestOffences:
         for _ in range(OPENINGS_MAX + 1):
             bans.opened(KEY, 3.0)
         assert bans.counts == {
-            Offence.PROTOCOL: 2, Offence.FLOOD: 1, Offence.FORGERY: 0, Offence.OPENINGS: 1,
+            Offence.PROTOCOL: 2, Offence.FLOOD: 1, Offence.FORGERY: 0, Offence.OPENINGS: 1, Offence.OPERATOR: 0
         }  # fmt: skip
 
     async def test_the_driver_counts_those_of_validators_and_observers(
@@ -59,9 +60,11 @@ class TestOffences:
     ) -> None:
         first, _ = honest
         (link,) = first.driver._links.values()
-        first.driver._perform([Close(link.id, "too much", BAN_S, Offence.FLOOD)])
+        first.driver._perform([Close(link.id, Reason("too much", Code.SESSION_FLOOD), BAN_S, Offence.FLOOD)])
         status = first.driver.status()
-        assert status["ban_counts"] == {"protocol": 0, "flood": 1, "forgery": 0, "openings": 0}
+        assert status["ban_counts"] == {
+            "protocol": 0, "flood": 1, "forgery": 0, "openings": 0, "operator": 0,
+        }  # fmt: skip
         assert [(ban["ban_reason"], ban["observer"]) for ban in status["bans"]] == [("too much", False)]
 
 

@@ -20,6 +20,7 @@ from p2pnodes.gossip.handshake import HandshakeError, Peer, RefusedByPeerError
 from p2pnodes.model import codec
 from p2pnodes.model.branches import rivalry
 from p2pnodes.model.codec import DIGEST_BYTES
+from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.errors import StoreError
 from p2pnodes.model.events import Event, Evidence, Head, LogId, closing, delegate
 from p2pnodes.model.network import Network
@@ -496,7 +497,7 @@ class TestHostilePeers:
         first.dial(second)
         await until(lambda: first.session_with(second))
         (link,) = first.driver._links.values()
-        first.driver._perform([engine.Close(link.id, "a lie", 0.8)])
+        first.driver._perform([engine.Close(link.id, Reason("a lie", Code.SESSION_PROTOCOL), 0.8)])
         await until(lambda: not first.sessions)
         (row,) = first.driver.status()["peers"]
         assert row["ban_reason"] == "a lie"
@@ -623,7 +624,7 @@ class TestHostilePeers:
 
         monkeypatch.setattr(first.driver, "_require_room", crowded)
         (link,) = first.driver._links.values()
-        first.driver._end(link, "to be dialled again")
+        first.driver._end(link, Reason("to be dialled again", Code.SESSION_NOT_NEEDED))
         await until(lambda: "others were faster" in {row.get("last_error") for row in first.driver.status()["peers"]})
         assert not first.sessions
 

@@ -14,6 +14,7 @@ from p2pnodes.gossip.channel import HEARTBEAT
 from p2pnodes.gossip.dials import DIALS
 from p2pnodes.gossip.handshake import RefusedByPeerError
 from p2pnodes.gossip.rates import Allowance, Rate
+from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.events import delegate
 from tests.gossip.daemons import Node, stranger, until
 from tests.support import NETWORK, NOW_S, VALIDATORS, Author, electorate
@@ -191,7 +192,7 @@ class TestDialling:
         first, second = honest
         begun = count_dials(first, monkeypatch)
         (link,) = first.driver._links.values()
-        first.driver._perform([engine.Close(link.id, "a lie", 60.0)])
+        first.driver._perform([engine.Close(link.id, Reason("a lie", Code.SESSION_PROTOCOL), 60.0)])
         await until(lambda: first.driver.status()["view"]["down"] == 1)
         assert begun == []
         assert second.url not in begun

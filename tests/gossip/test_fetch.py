@@ -19,6 +19,7 @@ from p2pnodes.gossip.gaps import CATCHUP_BYTES_MAX, WAITING_MS_MAX, Gaps
 from p2pnodes.gossip.intake import BLOCK, FETCH_AHEAD, GAP_BYTES_MAX, GAP_SHARE_BYTES_MAX
 from p2pnodes.gossip.push import GRAFT_AGAIN_MS, GRAFT_MS
 from p2pnodes.gossip.rates import AuthorRates
+from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.events import EVENT_BYTES_MAX, Event, LogId
 from tests.gossip.harness import Net, Node, clone, entry, peer_of
 from tests.support import VALIDATORS, Author
@@ -633,7 +634,7 @@ def lie(crowd: Crowd, session: int, want: Want, kind: str) -> None:
             crowd.node.hear(session, Range(want.log, want.first_seq, wires).encode())
         case _:
             crowd.node.do(crowd.node.engine.closed(session, crowd.node.now_ms))
-            crowd.node.closes.append(Close(session, "the connection broke", 0.0))
+            crowd.node.closes.append(Close(session, Reason("the connection broke", Code.SESSION_LOST), 0.0))
 
 
 class TestLive:

@@ -19,6 +19,7 @@ from p2pnodes.miner import agent as agent_module
 from p2pnodes.miner.agent import Agent, Source, models
 from p2pnodes.miner.challenge import CHALLENGE_BYTES_MAX, Challenge, open_report
 from p2pnodes.miner.hardware import HardwareError, HostAnswers, describe
+from p2pnodes.model.codes import HEADER, Code
 from p2pnodes.model.errors import ConfigError
 from tests.miner.agents import (
     CLAIM_ID,
@@ -250,6 +251,7 @@ class TestWhoIsAnswered:
         assert (await post(url, b"", {}, "/elsewhere")).detail == "Not Found"
         async with aiohttp.ClientSession() as session, session.get(f"{url}/challenge") as answer:
             assert (answer.status, await answer.json()) == (405, {"detail": "Method Not Allowed"})
+            assert answer.headers[HEADER] == Code.API_NO_ROUTE
 
 
 class TestTurns:

@@ -32,6 +32,7 @@ from p2pnodes.miner.client import (
     TooOftenError,
     WaitProgress,
 )
+from p2pnodes.model.codes import HEADER, Code
 from p2pnodes.model.errors import LocalProtocolError
 from p2pnodes.model.keys import ss58_decode, verify_hotkey
 from p2pnodes.model.requests import Add, Delete, signing_message, verify_request
@@ -378,6 +379,25 @@ class TestAnswers:
                 await client.add(BODY)
         assert (caught.value.status, caught.value.detail, caught.value.api) == (status, "no, because", api.url)
         assert len(api.asked) == 1
+
+    @pytest.mark.parametrize(
+        ("named", "code"),
+        [
+            ("api-clock-back", "api-clock-back"),
+            ("from-the-future", "from-the-future"),
+            ("Bad Code", Code.MINER_REFUSED),
+            ("x-" * 32 + "x", Code.MINER_REFUSED),
+            ("", Code.MINER_REFUSED),
+        ],
+    )
+    async def test_a_refusal_has_the_apis_code_where_it_names_one(
+        self, serve: Serve, time: Time, named: str, code: str
+    ) -> None:
+        api = await serve(answers(409, {"detail": "no"}, {HEADER: named}))
+        async with miner(time, api.url) as client:
+            with pytest.raises(ConflictError) as caught:
+                await client.add(BODY)
+        assert caught.value.code == code
 
     @pytest.mark.parametrize("retry_after", ["121", "86400"])
     async def test_a_limit_of_hours_is_a_refusal_and_not_waited_out(

@@ -22,6 +22,7 @@ from p2pnodes.miner.client import (
     WaitProgress,
 )
 from p2pnodes.miner.example import example_server
+from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import VERIFIED, LogId, delegate
 from p2pnodes.model.keys import NodeKey
@@ -96,8 +97,9 @@ async def test_refusals_are_told_apart(url: str) -> None:
         registration = await alice.add(example_server(UUIDS))
         with pytest.raises(ConflictError, match="already exist"):
             await alice.add(example_server(UUIDS, server_id="another"))
-        with pytest.raises(NotFoundError, match="does not belong to you"):
+        with pytest.raises(NotFoundError, match="does not belong to you") as refused:
             await bob.delete(UUIDS[0])
+        assert refused.value.code == Code.API_NOT_OWNED
         with pytest.raises(AuthRefusedError, match=f"go away .no task of {hotkey('//Bob').address}"):
             await bob.task_status(registration.task_id)
         with pytest.raises(AuthRefusedError, match="not registered on netuid 64"):
