@@ -11,6 +11,7 @@ from typing import Final
 from p2pnodes.model import inventory
 from p2pnodes.model.claims import Body, duplicate_uuids
 from p2pnodes.model.clock import hlc_at, hlc_ms
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.events import CLAIMS_PER_DELETE_MAX, VERIFIED, AddPayload, DeletePayload
 from p2pnodes.model.requests import Add, Delete, parse_nonce, request_id
@@ -40,6 +41,8 @@ Standings = Mapping[str, Mapping[int, inventory.Claim]]
 class ConflictError(P2PNodesError):
     """GPUs are in the inventory already: the miner's own standing claim, or another's verified one."""
 
+    code = Code.API_TAKEN
+
     def __init__(self, uuids: Sequence[str]) -> None:
         """Name the GPUs, in request order."""
         super().__init__(f"nodes exist already: {list(uuids)}")
@@ -48,6 +51,8 @@ class ConflictError(P2PNodesError):
 
 class HoppingError(P2PNodesError):
     """GPUs were claimed too often of late, by more than one hotkey."""
+
+    code = Code.API_HOPPING
 
     def __init__(self, uses: Sequence[tuple[str, int]], retry_after_s: int) -> None:
         """Name the GPUs with how many claims named each, most first, and when none is over its bound any more."""
@@ -59,17 +64,25 @@ class HoppingError(P2PNodesError):
 class ClockError(P2PNodesError):
     """The request's nonce loses against one that is recorded: the miner's clock went back."""
 
+    code = Code.API_CLOCK_BACK
+
 
 class NotOwnedError(P2PNodesError):
     """The miner has no standing claim on this GPU."""
+
+    code = Code.API_NOT_OWNED
 
 
 class ReusedSignatureError(P2PNodesError):
     """An unbound delete signature was used for another GPU before."""
 
+    code = Code.API_REUSED_SIGNATURE
+
 
 class TooManyClaimsError(P2PNodesError):
     """The miner has as many pending claims as are allowed at once."""
+
+    code = Code.API_TOO_MANY_CLAIMS
 
 
 def admit_add(

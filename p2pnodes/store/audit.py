@@ -1,7 +1,6 @@
 """``p2pnodes db verify``: is the database what its own log says it must be?"""
 
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from p2pnodes.model.stateroot import state_root
 from p2pnodes.model.validity import EMPTY, check_close, check_evidence, judge
 from p2pnodes.store.copying import copy_database
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.rebuild import PROBLEMS_MAX, differences, hold
+from p2pnodes.store.rebuild import PROBLEMS_MAX, Progress, differences, hold
 from p2pnodes.store.schema import open_writer
 
 
@@ -35,13 +34,13 @@ class AuditReport(NamedTuple):
     problems: list[str]
 
 
-def audit(path: Path, network: Network, progress: Callable[[int, int], None] | None = None) -> AuditReport:
+def audit(path: Path, network: Network, progress: Progress | None = None) -> AuditReport:
     """Check a database without changing it; the daemon may run meanwhile.
 
     Args:
         path: The SQLite file.
         network: Its parameters.
-        progress: If given, called now and then with events checked and events in all.
+        progress: If given, called now and then with what is being done, how much of it is done, and of how much.
 
     Raises:
         StoreError: No such file, not a database, or of another network.
@@ -60,7 +59,7 @@ def audit(path: Path, network: Network, progress: Callable[[int, int], None] | N
     try:
         events = _check_logs(copy, network, problems, progress)
         _check_ends(copy, network, problems)
-        logs, rows, root = _check_rows(copy, network, problems)
+        logs, rows, root = _check_rows(copy, network, problems, progress)
     except (sqlite3.Error, P2PNodesError) as error:
         problems.append(f"the check could not go on: {error}")
         logs, rows, root = 0, 0, ""
@@ -69,9 +68,7 @@ def audit(path: Path, network: Network, progress: Callable[[int, int], None] | N
     return AuditReport(logs, events, rows, root, problems[:PROBLEMS_MAX])
 
 
-def _check_logs(
-    copy: sqlite3.Connection, network: Network, problems: list[str], progress: Callable[[int, int], None] | None
-) -> int:
+def _check_logs(copy: sqlite3.Connection, network: Network, problems: list[str], progress: Progress | None) -> int:
     (total,) = copy.execute("SELECT count(*) FROM events").fetchone()
     done = 0
     for key, hotkey in copy.execute("SELECT log, hotkey FROM logs ORDER BY log").fetchall():
@@ -81,7 +78,7 @@ def _check_logs(
         for seq, event_id, judged, void, hlc_max, wire in copy.execute(query, (key,)):
             done += 1
             if progress and done % 1000 == 0:
-                progress(done, total)
+                progress("checking events", done, total)
             where = f"log {key}, seq {seq}"
             try:
                 event = Event.decode(wire)
@@ -106,7 +103,7 @@ def _check_logs(
                     problems.append(f"{where}: {what}")
             head = Head(event.seq, event.id)
     if progress:
-        progress(done, total)
+        progress("checking events", done, total)
     return done
 
 
@@ -127,7 +124,9 @@ def _check_ends(copy: sqlite3.Connection, network: Network, problems: list[str])
             problems.append(f"log {log}: what is held as its closing does not carry its hotkey's signature")
 
 
-def _check_rows(copy: sqlite3.Connection, network: Network, problems: list[str]) -> tuple[int, int, str]:
+def _check_rows(
+    copy: sqlite3.Connection, network: Network, problems: list[str], progress: Progress | None
+) -> tuple[int, int, str]:
     """Rebuild every derived table and compare."""
     hold(copy)
     ledger = Ledger(copy, network)
@@ -136,7 +135,7 @@ def _check_rows(copy: sqlite3.Connection, network: Network, problems: list[str])
         if cut != state.cut:
             problems.append(f"log {log}: is cut at seq {state.cut}, its ends say {cut}")
     held_root = ledger.state.state_root
-    problems += differences(ledger)
+    problems += differences(ledger, progress)
     root = state_root(ledger.rows())
     if root != held_root or root != ledger.state.state_root:
         problems.append(f"the state root is {held_root.hex()}, a rebuild gives {root.hex()}")

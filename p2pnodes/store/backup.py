@@ -27,12 +27,14 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
 from p2pnodes.model.network import Network
+from p2pnodes.store import buckets
 from p2pnodes.store.audit import audit
 from p2pnodes.store.copying import copy_database
 from p2pnodes.store.directory import hand_over, sync
-from p2pnodes.store.ledger import OWN_LOG, Ledger, stored_network, stored_root
+from p2pnodes.store.ledger import OWN_LOG, Ledger, stored_network
 from p2pnodes.store.schema import open_reader, open_writer
 
 Progress = Callable[[str, int, int], None]
@@ -108,7 +110,10 @@ def back_up(
         finally:
             _remove(draft)
     except OSError as error:
-        raise StoreError(f"{file}: the backup cannot be written ({error.strerror}); choose another place") from error
+        raise StoreError(
+            f"{file}: the backup cannot be written ({error.strerror}); choose another place",
+            code=Code.DATA_BACKUP_PLACE,
+        ) from error
     return copied
 
 
@@ -120,17 +125,27 @@ def _require_place(database: Path, file: Path, *, replace: bool) -> None:
     """
     home = database.parent.resolve()
     if home in file.parents:
-        raise StoreError(f"{file}: lies in the data directory, and is lost with it; choose a place on another disk")
+        raise StoreError(
+            f"{file}: lies in the data directory, and is lost with it; choose a place on another disk",
+            code=Code.DATA_BACKUP_PLACE,
+        )
     if file.is_dir():
-        raise StoreError(f"{file}: is a directory; give the name of the file that the backup is to have")
+        raise StoreError(
+            f"{file}: is a directory; give the name of the file that the backup is to have", code=Code.DATA_BACKUP_PLACE
+        )
     if not file.parent.is_dir():
-        raise StoreError(f"{file}: there is no directory {file.parent}; make it, or choose another place")
+        raise StoreError(
+            f"{file}: there is no directory {file.parent}; make it, or choose another place",
+            code=Code.DATA_BACKUP_PLACE,
+        )
     if not file.exists():
         return
     if not stat.S_ISREG(file.stat().st_mode):
-        raise StoreError(f"{file}: is no regular file; give the name of one")
+        raise StoreError(f"{file}: is no regular file; give the name of one", code=Code.DATA_BACKUP_PLACE)
     if not replace:
-        raise StoreError(f"{file}: exists already; choose another name, or replace it with --force")
+        raise StoreError(
+            f"{file}: exists already; choose another name, or replace it with --force", code=Code.DATA_BACKUP_PLACE
+        )
 
 
 def _copy(source: Path, draft: Path, progress: Progress | None) -> None:
@@ -144,7 +159,10 @@ def _copy(source: Path, draft: Path, progress: Progress | None) -> None:
         with closing(sqlite3.connect(draft, isolation_level=None)) as target:
             target.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error as error:
-        raise StoreError(f"{draft}: the copy cannot be written: {error}; make room, or choose another place") from error
+        raise StoreError(
+            f"{draft}: the copy cannot be written: {error}; make room, or choose another place",
+            code=Code.DATA_BACKUP_PLACE,
+        ) from error
 
 
 def _examine(draft: Path, network: Network, failed: str, *, verify: bool, progress: Progress | None) -> Copied:
@@ -163,25 +181,28 @@ def _examine(draft: Path, network: Network, failed: str, *, verify: bool, progre
     try:
         return _examined(draft, network, failed, verify=verify, progress=progress)
     except sqlite3.Error as error:
-        raise StoreError(f"{failed}: SQLite finds the file damaged: {error}") from error
+        raise StoreError(f"{failed}: SQLite finds the file damaged: {error}", code=Code.DATA_BACKUP_BAD) from error
 
 
 def _examined(draft: Path, network: Network, failed: str, *, verify: bool, progress: Progress | None) -> Copied:
     size_bytes = draft.stat().st_size
     if verify:
-        report = audit(draft, network, None if progress is None else lambda *done: progress("checking events", *done))
+        report = audit(draft, network, progress)
         if report.problems:
             more = f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
-            raise StoreError(f"{failed}: {report.problems[0]}{more}; `p2pnodes db verify` tells all of it")
+            raise StoreError(
+                f"{failed}: {report.problems[0]}{more}; `p2pnodes db verify` tells all of it", code=Code.DATA_BACKUP_BAD
+            )
         return Copied(size_bytes, report.logs, report.events, report.rows, report.state_root, verified=True)
     with closing(open_reader(draft)) as connection:
         (integrity,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if integrity != "ok":
-            raise StoreError(f"{failed}: SQLite finds the file damaged: {integrity}")
-        logs, events, rows = connection.execute(
-            "SELECT (SELECT count(*) FROM logs), (SELECT count(*) FROM events), (SELECT count(*) FROM node)"
+            raise StoreError(f"{failed}: SQLite finds the file damaged: {integrity}", code=Code.DATA_BACKUP_BAD)
+        logs, events = connection.execute(
+            "SELECT (SELECT count(*) FROM logs), (SELECT count(*) FROM events)"
         ).fetchone()
-        return Copied(size_bytes, logs, events, rows, stored_root(connection).root().hex(), verified=False)
+        root, rows = buckets.of_rows(connection)
+        return Copied(size_bytes, logs, events, rows, root.root().hex(), verified=False)
 
 
 def _publish(draft: Path, file: Path, *, replace: bool) -> None:
@@ -191,7 +212,9 @@ def _publish(draft: Path, file: Path, *, replace: bool) -> None:
         try:  # a rename alone would replace what came meanwhile
             os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, BACKUP_MODE))
         except FileExistsError as error:
-            raise StoreError(f"{file}: exists now; choose another name, or replace it with --force") from error
+            raise StoreError(
+                f"{file}: exists now; choose another name, or replace it with --force", code=Code.DATA_BACKUP_PLACE
+            ) from error
     draft.replace(file)
     sync(file.parent)
 
@@ -229,7 +252,7 @@ class Draft(NamedTuple):
         aside = database.with_name(f"{database.name}.before-restore-{mark}")
         there = database.exists()
         if aside.exists():
-            raise StoreError(f"{aside}: exists already; repeat the command")
+            raise StoreError(f"{aside}: exists already; repeat the command", code=Code.DATA_RESTORE_FAILED)
         try:
             # The write-ahead log gets its second name first: a start that found the database gone would empty it.
             beside = [suffix for suffix in _BESIDE if _beside(database, suffix).exists()]
@@ -247,7 +270,8 @@ class Draft(NamedTuple):
         except OSError as error:
             raise StoreError(
                 f"{database}: cannot be replaced ({error.strerror}); what was there is in its place, or at {aside}: "
-                "set right what the disk says, and repeat the command"
+                "set right what the disk says, and repeat the command",
+                code=Code.DATA_RESTORE_FAILED,
             ) from error
         return aside if there else None
 
@@ -279,9 +303,9 @@ def drafted(file: Path, database: Path, network: Network, progress: Progress | N
 
 def _draft(file: Path, path: Path, database: Path, network: Network, progress: Progress | None) -> Copied:
     if not file.is_file():
-        raise StoreError(f"{file}: no such file; give a backup")
+        raise StoreError(f"{file}: no such file; give a backup", code=Code.DATA_BACKUP_BAD)
     if database.exists() and file.samefile(database):
-        raise StoreError(f"{file}: is the database itself; give a backup")
+        raise StoreError(f"{file}: is the database itself; give a backup", code=Code.DATA_BACKUP_BAD)
     try:
         _remove(path)  # left by a restore that was killed
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, DATABASE_MODE))
@@ -293,7 +317,9 @@ def _draft(file: Path, path: Path, database: Path, network: Network, progress: P
         copied = _examine(path, network, f"{file} was not restored", verify=True, progress=progress)
         _sync_file(path)
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror}); set that right, and repeat") from error
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror}); set that right, and repeat", code=Code.DATA_RESTORE_FAILED
+        ) from error
     return copied
 
 
@@ -309,14 +335,15 @@ def _forget_own_log(file: Path, path: Path, network: Network) -> None:
         if held != network.id:
             found = "none" if held is None else held.hex()
             raise StoreError(
-                f"{file}: is of network {found}, the settings say {network.id.hex()}; give a backup of this network"
+                f"{file}: is of network {found}, the settings say {network.id.hex()}; give a backup of this network",
+                code=Code.DATA_OTHER_NETWORK,
             )
         with closing(open_writer(path)) as connection:
             connection.execute("DELETE FROM meta WHERE key = ?", (OWN_LOG,))
             Ledger(connection, network)  # judges what the build that wrote it could not
             connection.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error as error:
-        raise StoreError(f"{file}: cannot be read: {error}; give another backup") from error
+        raise StoreError(f"{file}: cannot be read: {error}; give another backup", code=Code.DATA_BACKUP_BAD) from error
 
 
 def _beside(path: Path, suffix: str) -> Path:

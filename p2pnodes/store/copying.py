@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
 from p2pnodes.store.schema import open_reader
 
@@ -34,23 +35,29 @@ def copy_database(path: Path, target: sqlite3.Connection, progress: Callable[[in
         StoreError: No such file, not a p2pnodes database, unreadable, or no room for the copy.
     """
     if not path.exists():
-        raise StoreError(f"{path}: no such database; give the daemon's data directory")
+        raise StoreError(f"{path}: no such database; give the daemon's data directory", code=Code.DATA_MISSING)
     source = open_reader(path)
     try:
         source.execute("BEGIN")
         (ours,) = source.execute("SELECT count(*) FROM sqlite_master WHERE name = 'events'").fetchone()
         if not ours:
-            raise StoreError(f"{path}: no p2pnodes database (it has no events); {_CHECK_PATH}")
+            raise StoreError(f"{path}: no p2pnodes database (it has no events); {_CHECK_PATH}", code=Code.DATA_MISSING)
         report = None if progress is None else _report(progress)
         source.backup(target, pages=PAGES_PER_STEP, progress=report)
     except sqlite3.Error as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            raise StoreError(f"{path}: no p2pnodes database ({error}); {_CHECK_PATH}, or {REFILL}") from error
+            raise StoreError(
+                f"{path}: no p2pnodes database ({error}); {_CHECK_PATH}, or {REFILL}", code=Code.DATA_MISSING
+            ) from error
         if error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN:
-            raise StoreError(f"{path}: cannot be opened ({error}); run this as the daemon's user") from error
+            raise StoreError(
+                f"{path}: cannot be opened ({error}); run this as the daemon's user", code=Code.DATA_UNREADABLE
+            ) from error
         if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            raise StoreError(f"{path}: there is no room for a copy ({error}); make room on the disk") from error
-        raise StoreError(f"{path}: cannot be read: {error}; {REFILL}") from error
+            raise StoreError(
+                f"{path}: there is no room for a copy ({error}); make room on the disk", code=Code.DATA_DISK_LOW
+            ) from error
+        raise StoreError(f"{path}: cannot be read: {error}; {REFILL}", code=Code.DATA_UNREADABLE) from error
     finally:
         source.close()
 

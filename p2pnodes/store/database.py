@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -21,6 +21,7 @@ import aiosqlite
 import structlog
 
 from p2pnodes.model.claims import Body
+from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Close, Event, Evidence, Head, LogId
@@ -32,6 +33,7 @@ from p2pnodes.model.proof import Proof
 from p2pnodes.model.requests import Add, Delete
 from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store import admission, placing, proofs, snapshots
+from p2pnodes.store.browse import BROWSE_S_MAX, BROWSE_STEPS
 from p2pnodes.store.changes import Changes
 from p2pnodes.store.facts import Facts, StoredClaim, Task, chute_from
 from p2pnodes.store.ledger import EVENTS_PER_READ, Ledger, Outcome, State, read_log
@@ -53,6 +55,9 @@ SLICE_S: Final = 0.02
 QUEUED_JOBS_MAX: Final = 4_096
 """Jobs that may wait for the writer; beyond it a write is refused with 503."""
 
+BROWSES_WAITING_MAX: Final = 32
+"""Reads of people that may wait for one another (``Database.browse``); beyond it one is refused."""
+
 WEIGHED_PAUSE_S: Final = 0.01
 WEIGHED_READS_MAX: Final = 500
 """Pause before what was read with weights that do not belong to it is read again, and how often: 5 s in all, of which a
@@ -66,6 +71,12 @@ VIEW_ROWS_MAX: Final = 10_000
 _STOPPING: Final = "the database is closed: this daemon is stopping"
 
 T = TypeVar("T")
+
+
+class BrowseError(P2PNodesError):
+    """Somebody's look through the inventory is refused or was given up; the message says what to do."""
+
+    code = Code.ADMIN_NOT_NOW
 
 
 class Detail(NamedTuple):
@@ -135,6 +146,9 @@ class Database:
         self._closed = asyncio.Event()
         self._facts_pool = ThreadPoolExecutor(1, thread_name_prefix="p2pnodes-reader")
         self._facts: Facts | None = None
+        self._browse_pool = ThreadPoolExecutor(1, thread_name_prefix="p2pnodes-browser")
+        self._browsing: Facts | None = None
+        self._browses_waiting = 0
         self._reader: aiosqlite.Connection | None = None
         self._ledger: Ledger | None = None
         self.failure: str | None = None
@@ -182,6 +196,9 @@ class Database:
         if self._facts is not None:
             await self._loop.run_in_executor(self._facts_pool, self._facts.close)
         self._facts_pool.shutdown()
+        if self._browsing is not None:
+            await self._loop.run_in_executor(self._browse_pool, self._browsing.close)
+        self._browse_pool.shutdown()
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -189,7 +206,7 @@ class Database:
     def ledger(self) -> Ledger:
         """The ledger, whose plain attributes may be read from the event loop; its methods belong to the writer."""
         if self._ledger is None:
-            raise StoreError("the database is not open")
+            raise StoreError("the database is not open", code=Code.DATA_STOPPING)
         return self._ledger
 
     @property
@@ -259,10 +276,12 @@ class Database:
 
     async def _queue(self, job: Callable[[Ledger], T], electorate: Electorate | None = None) -> T:
         if self._closing:
-            raise StoreError(_STOPPING)
+            raise StoreError(_STOPPING, code=Code.DATA_STOPPING)
         if self._waiting >= QUEUED_JOBS_MAX:
             self.refused_jobs += 1
-            raise WritesRefusedError(f"{QUEUED_JOBS_MAX} writes wait for the disk already", retry_after_s=1)
+            raise WritesRefusedError(
+                f"{QUEUED_JOBS_MAX} writes wait for the disk already", retry_after_s=1, code=Code.WRITES_BUSY
+            )
         self._waiting += 1
         future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put(_Job(job, future, electorate))
@@ -322,7 +341,8 @@ class Database:
             if isinstance(error, sqlite3.Error):
                 error = StoreError(
                     f"cannot read the database {self.path}: {error}; restore a backup, or start empty and let peers "
-                    "refill it"
+                    "refill it",
+                    code=Code.DATA_UNREADABLE,
                 )
             self._call(_reject, self._opened, error)
             self._call(self._closed.set)
@@ -340,13 +360,13 @@ class Database:
                     self._begin_change(self._ledger, job, job.electorate)
             if self._changing and running:
                 self._go_on_changing(self._ledger)
-        self._give_up_change(self._ledger, StoreError(_STOPPING))
+        self._give_up_change(self._ledger, StoreError(_STOPPING, code=Code.DATA_STOPPING))
         try:
             connection.execute("PRAGMA busy_timeout = 0")  # a reader may hold the file for as long as it likes
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.close()
         except sqlite3.Error as error:  # nothing is lost: what is committed stands in the write-ahead log
-            log.warning("no_last_checkpoint", error=str(error))
+            log.warning("no_last_checkpoint", error=str(error), code=Code.DATA_CHECKPOINT)
         finally:
             self._call(self._closed.set)
 
@@ -411,7 +431,8 @@ class Database:
             if isinstance(error, sqlite3.Error):
                 failure = StoreError(
                     f"what electorate {ledger.recount.weights.electorate.block} changes cannot be kept: {error}; check "
-                    "space and permissions of SQLite's temporary directory ($SQLITE_TMPDIR, else /var/tmp or /tmp)"
+                    "space and permissions of SQLite's temporary directory ($SQLITE_TMPDIR, else /var/tmp or /tmp)",
+                    code=Code.DATA_NOT_WRITTEN,
                 )
             self._give_up_change(ledger, failure)
             return
@@ -445,9 +466,11 @@ class Database:
     def _why_failed(self, error: BaseException) -> BaseException:
         """Note why a transaction failed, and say what whoever waits for it is told."""
         self.failure = f"{type(error).__name__}: {error}"
-        log.error("transaction_failed", error=self.failure)
+        log.error("transaction_failed", error=self.failure, code=Code.DATA_NOT_WRITTEN)
         if isinstance(error, sqlite3.Error):
-            return StoreError(f"the database cannot write: {error}; check disk space and permissions")
+            return StoreError(
+                f"the database cannot write: {error}; check disk space and permissions", code=Code.DATA_NOT_WRITTEN
+            )
         return error
 
     def _tell_commit(
@@ -484,7 +507,7 @@ class Database:
         try:
             self._loop.call_soon_threadsafe(function, *args)
         except RuntimeError:  # the loop has ended: nobody waits any more
-            log.warning("loop_closed_before_writer")
+            log.warning("loop_closed_before_writer", code=Code.SYSTEM_BUG)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -574,7 +597,14 @@ class Database:
         ]
 
     async def query(
-        self, view: str, where: Mapping[str, str], limit: int, *, after: int | None = None, newest_first: bool = False
+        self,
+        view: str,
+        where: Mapping[str, str],
+        limit: int,
+        *,
+        after: int | None = None,
+        until: int | None = None,
+        newest_first: bool = False,
     ) -> list[dict[str, Any]]:
         """Rows of an operators' view, as column -> value.
 
@@ -583,7 +613,8 @@ class Database:
             where: Column -> exact value.
             limit: Rows at most, itself at most VIEW_ROWS_MAX.
             after: For ``event_log``: only events behind this position.
-            newest_first: For ``event_log``: from the newest back.
+            until: For ``event_log``: only events up to this position.
+            newest_first: For ``event_log``: from the newest back, not from the oldest on.
 
         Raises:
             ValueError: An unknown view or column.
@@ -597,11 +628,12 @@ class Database:
             where = {**where, "bucket": str(bucket_of(where["uuid"]))}  # the other half of the row's key
         conditions = [f"{column} = ?" for column in where]
         values: list[Any] = list(where.values())
-        if after is not None and view == "event_log":
-            conditions.append("position > ?")
-            values.append(after)
+        if view == "event_log":
+            bounds = {"position > ?": after, "position <= ?": until}
+            conditions += [condition for condition, position in bounds.items() if position is not None]
+            values += [position for position in bounds.values() if position is not None]
         clause = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        order = " ORDER BY position DESC" if newest_first and view == "event_log" else ""
+        order = f" ORDER BY position{' DESC' if newest_first else ''}" if view == "event_log" else ""
         rows = await self._fetch(
             f"SELECT * FROM {view}{clause}{order} LIMIT ?",  # noqa: S608 - names checked above
             (*values, min(limit, VIEW_ROWS_MAX)),
@@ -610,7 +642,7 @@ class Database:
 
     async def _fetch(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         if self._reader is None:
-            raise StoreError("the database is not open")
+            raise StoreError("the database is not open", code=Code.DATA_STOPPING)
         try:
             return list(await self._reader.execute_fetchall(query, values))
         except sqlite3.Error as error:
@@ -624,6 +656,36 @@ class Database:
         """
         return await self._loop.run_in_executor(self._facts_pool, self._run_read, function)
 
+    async def browse(self, function: Callable[[Facts], T]) -> T:
+        """Run a function as ``read`` does, in a thread of its own: one that takes long keeps no other reader waiting.
+
+        Raises:
+            BrowseError: It took over BROWSE_S_MAX, or too many wait already.
+            StoreError: The database cannot be read.
+        """
+        if self._browses_waiting >= BROWSES_WAITING_MAX:
+            raise BrowseError(f"{BROWSES_WAITING_MAX} others look through the inventory already: try again")
+        self._browses_waiting += 1
+        try:
+            return await self._loop.run_in_executor(self._browse_pool, self._run_browse, function)
+        finally:
+            self._browses_waiting -= 1
+
+    def _run_browse(self, function: Callable[[Facts], T]) -> T:
+        deadline_s = time.monotonic() + BROWSE_S_MAX
+        try:
+            if self._browsing is None:
+                self._browsing = Facts(open_reader(self.path))
+            self._browsing.connection.set_progress_handler(lambda: time.monotonic() > deadline_s, BROWSE_STEPS)
+            with self._browsing.snapshot():
+                return function(self._browsing)
+        except sqlite3.Error as error:
+            if time.monotonic() > deadline_s:
+                raise BrowseError(
+                    f"this look through the inventory took over {BROWSE_S_MAX:g} s and was given up: filter for less"
+                ) from error
+            raise _unreadable(error) from error
+
     async def read_weighed(self, function: Callable[[Facts, Weights], T]) -> T:
         """Run a function as ``read`` does, with the weights that belong to what it reads.
 
@@ -632,14 +694,24 @@ class Database:
         Raises:
             StoreError: The database cannot be read, or a commit that changes the weights takes too long.
         """
+        return await self.weighed(lambda weights: self.read(lambda facts: function(facts, weights)))
+
+    async def weighed(self, read: Callable[[Weights], Awaitable[T]]) -> T:
+        """Read with the weights that belong to what is read, again where a commit changes them meanwhile.
+
+        Raises:
+            StoreError: See ``read_weighed``.
+        """
         for _ in range(WEIGHED_READS_MAX):
             weights = self.ledger.committed_weights
-            found = await self.read(lambda facts: function(facts, weights))  # noqa: B023 - awaited here
+            found = await read(weights)
             # Either no transaction has touched them since, or none that did is being committed, or is.
             if self.ledger.weights is weights or (self.ledger.settled and self.ledger.committed_weights is weights):
                 return found
             await asyncio.sleep(WEIGHED_PAUSE_S)
-        raise StoreError("the database cannot be read: a commit does not come to its end; check the disk")
+        raise StoreError(
+            "the database cannot be read: a commit does not come to its end; check the disk", code=Code.DATA_UNREADABLE
+        )
 
     def _run_read(self, function: Callable[[Facts], T]) -> T:
         try:
@@ -652,7 +724,9 @@ class Database:
 
 
 def _unreadable(error: sqlite3.Error) -> StoreError:
-    return StoreError(f"the database cannot be read: {error}; check the disk and the file's permissions")
+    return StoreError(
+        f"the database cannot be read: {error}; check the disk and the file's permissions", code=Code.DATA_UNREADABLE
+    )
 
 
 def _filter(miner: bytes | None, model: str | None) -> tuple[str, list[Any]]:

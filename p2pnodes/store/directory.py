@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import IO, Final
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError
 
 LOCK: Final = "lock"
@@ -27,7 +28,7 @@ def make(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise ConfigError(
-            f"data_dir {path} cannot be written: {error.strerror}; choose another or fix its owner"
+            f"data_dir {path} cannot be written: {error.strerror}; choose another or fix its owner", code=Code.DATA_DIR
         ) from error
 
 
@@ -46,16 +47,22 @@ def hold(path: Path) -> IO[str]:
     try:
         file = lock.open("w")
     except FileNotFoundError as error:
-        raise ConfigError(f"data_dir {path}: there is no such directory; check the setting") from error
+        raise ConfigError(
+            f"data_dir {path}: there is no such directory; check the setting", code=Code.DATA_DIR
+        ) from error
     except OSError as error:
-        raise ConfigError(f"{lock}: cannot be opened: {error.strerror}; fix its owner, or move it away") from error
+        raise ConfigError(
+            f"{lock}: cannot be opened: {error.strerror}; fix its owner, or move it away", code=Code.DATA_DIR
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         hand_over(lock, path)
     except BlockingIOError as error:
         file.close()
         raise ConfigError(
-            f"another daemon runs on {path}, or `restore` or `db rebuild` works there: stop it, or use another data_dir"
+            f"another daemon runs on {path}, or `restore` or `db rebuild` works there: stop it, or use another "
+            "data_dir",
+            code=Code.DATA_IN_USE,
         ) from error
     except BaseException:
         file.close()

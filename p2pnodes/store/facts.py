@@ -15,6 +15,8 @@ from p2pnodes.model import codec, explain, inventory
 from p2pnodes.model.claims import Body, parse_body
 from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.codec import DIGEST_BYTES
+from p2pnodes.model.codes import Code
+from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.events import VERIFIED, AddPayload, Carry, Event, Head, LogId
 from p2pnodes.model.inventory import (
     Carriage,
@@ -73,6 +75,16 @@ class Task(NamedTuple):
 
     claim: Claim
     status: TaskStatus
+
+
+CLAIM_PREFIX_BYTES: Final = 16
+"""Bytes of a claim id that name it: those of a task id (design.md, rule 2)."""
+
+
+class AmbiguousError(P2PNodesError):
+    """A few first bytes name several claims."""
+
+    code = Code.API_FORM
 
 
 class Facts:
@@ -340,14 +352,24 @@ class Facts:
         return None if row is None else row[0]
 
     def find_claim(self, prefix: bytes, miner: bytes | None) -> bytes | None:
-        """Id of the claim that begins with ``prefix`` (16 to 32 bytes) and is this miner's, or anybody's for None."""
+        """Id of the claim that begins with ``prefix`` and is this miner's, or anybody's for None.
+
+        Args:
+            prefix: Up to 32 bytes; CLAIM_PREFIX_BYTES of them name one claim, fewer may name several.
+            miner: Public key.
+
+        Raises:
+            AmbiguousError: They do.
+        """
         rest = DIGEST_BYTES - len(prefix)
-        row = self.connection.execute(
+        found = self.connection.execute(
             "SELECT claim_id FROM claim WHERE claim_id BETWEEN ? AND ? AND miner = coalesce(?, miner)"
-            " ORDER BY claim_id",
+            " ORDER BY claim_id LIMIT 2",
             (prefix + bytes(rest), prefix + b"\xff" * rest, miner),
-        ).fetchone()
-        return None if row is None else row[0]
+        ).fetchall()
+        if len(found) > 1 and len(prefix) < CLAIM_PREFIX_BYTES:
+            raise AmbiguousError(f"several claims begin with {prefix.hex()}; expected more digits of the one")
+        return found[0][0] if found else None
 
     def explain_claim(self, claim_id: bytes, weights: Weights) -> explain.ClaimCase | None:
         """Why a claim is where it is; None while at most verdicts name it."""

@@ -20,6 +20,7 @@ import orjson
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.branches import NO_ENDS, Ends, ended_log, ends_by, proof_order, rivalry
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
+from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import LocalProtocolError, P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import (
@@ -53,7 +54,7 @@ from p2pnodes.model.validity import (
     contents,
     judge,
 )
-from p2pnodes.store import pins, words
+from p2pnodes.store import buckets, pins, words
 from p2pnodes.store.changes import CHANGES_MAX, ChangeCollector, Changes
 from p2pnodes.store.ends import keep as keep_end
 from p2pnodes.store.ends import of_all, of_log
@@ -64,9 +65,11 @@ from p2pnodes.store.vector import NO_LOGS, Slices, digest_over
 
 T = TypeVar("T")
 
-FOREIGN_EVENT: Final = "an event that this daemon did not write appeared in its own log: two daemons write it"
-OWN_LOG_CLOSED: Final = "this daemon's log was closed by its hotkey"
-OWN_LOG_FORKED: Final = "this daemon's log has a fork: two daemons wrote it"
+FOREIGN_EVENT: Final = Reason(
+    "an event that this daemon did not write appeared in its own log: two daemons write it", Code.WRITES_FOREIGN
+)
+OWN_LOG_CLOSED: Final = Reason("this daemon's log was closed by its hotkey", Code.WRITES_NO_LOG)
+OWN_LOG_FORKED: Final = Reason("this daemon's log has a fork: two daemons wrote it", Code.WRITES_FOREIGN)
 """Why writes stop until a new log is open (rules 4 and 5)."""
 
 GPUS_PER_READ: Final = 512
@@ -78,10 +81,14 @@ BUCKETS_PER_READ: Final = 64
 EVENTS_PER_READ: Final = 1_024
 """Events that a rebuild reads at once."""
 
+DERIVED: Final = ("delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node", "bucket")
+"""Every table that ``Ledger.rebuild`` fills from the log."""
+
 NETWORK_ID: Final = "network_id"
 OWN_LOG: Final = "own_log"
-_JUDGED_BY: Final = "judged_by"
-"""Keys of the table ``meta``: the network, the log of own events, version and kinds of the build that judged."""
+_DERIVED_BY: Final = "derived_by"
+"""Keys of the table ``meta``: the network, the log of own events, and what all that follows from the events was derived
+by: a build's version, its kinds and its buckets."""
 
 _UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
 _INSERT_ROW: Final = f"INSERT OR REPLACE INTO node ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
@@ -193,7 +200,7 @@ class Ledger:
         self.network = network
         self.facts = Facts(connection)
         self.clock = HybridClock()
-        self.writes_refused: str | None = "the daemon is starting"
+        self.writes_refused: str | None = Reason("the daemon is starting", Code.WRITES_STARTING)
         """Why own events may not be written; None when they may."""
         self.own_log: LogId | None = None
         """The log that own events go to; None until one is opened or taken up."""
@@ -238,7 +245,7 @@ class Ledger:
         """False from just before a commit until ``state`` tells of it: readers may then be ahead of ``state``."""
         self._check_network()
         self._load()
-        self._judge_what_is_known_now()
+        self._derive_what_is_known_now()
 
     # -- transactions ------------------------------------------------------------------------------------------------
 
@@ -361,13 +368,15 @@ class Ledger:
         """
         node_key = node_key or self._node_key
         if node_key is None:
-            raise LocalProtocolError("this ledger has no node key and cannot write")
+            raise LocalProtocolError("this ledger has no node key and cannot write", code=Code.SYSTEM_MISUSE)
         log = LogId(node_key.public_key, number)
         if log in self._logs:
-            raise LocalProtocolError(f"log {log} exists already")
+            raise LocalProtocolError(f"log {log} exists already", code=Code.SYSTEM_MISUSE)
         if self._per_hotkey.get(delegation.hotkey, 0) >= LOGS_PER_HOTKEY_MAX:
             raise WritesRefusedError(
-                f"this hotkey has {LOGS_PER_HOTKEY_MAX} logs, the most that peers accept", retry_after_s=600
+                f"this hotkey has {LOGS_PER_HOTKEY_MAX} logs, the most that peers accept",
+                retry_after_s=600,
+                code=Code.WRITES_LOGS_FULL,
             )
         self.receive_proofs(closings, now_ms)
         event = self._write(node_key, log, None, EMPTY, delegation, self.clock.tick(now_ms))
@@ -468,19 +477,23 @@ class Ledger:
         if self.writes_refused is not None:
             raise WritesRefusedError(self.writes_refused)
         if self.foreign_own is not None:  # here, so that no other thread's view of it can be late
-            raise WritesRefusedError(self.foreign_reason)
+            raise WritesRefusedError(self.foreign_reason, code=Code.WRITES_FOREIGN)
         if self.own_log is None:
-            raise WritesRefusedError("this daemon has no open log")
+            raise WritesRefusedError("this daemon has no open log", code=Code.WRITES_NO_LOG)
         if self.clock.ahead_ms(now_ms) > SKEW_AHEAD_MS_MAX:
             raise WritesRefusedError(
                 f"the logical clock is {self.clock.ahead_ms(now_ms)} ms ahead of the system clock, which may have gone "
-                f"back: at most {SKEW_AHEAD_MS_MAX} ms are allowed, check the system's time"
+                f"back: at most {SKEW_AHEAD_MS_MAX} ms are allowed, check the system's time",
+                code=Code.WRITES_CLOCK_AHEAD,
             )
         state = self._logs.get(self.own_log)
         if state is None:
-            raise WritesRefusedError("the own log is not open yet")
+            raise WritesRefusedError("the own log is not open yet", code=Code.WRITES_NO_LOG)
         if state.cut is not None and state.cut <= state.head.seq + 1:
-            raise WritesRefusedError(f"the own log {state.id} ends at seq {state.cut}: what is written there is void")
+            raise WritesRefusedError(
+                f"the own log {state.id} ends at seq {state.cut}: what is written there is void",
+                code=Code.WRITES_NO_LOG,
+            )
         return state
 
     def _write(  # noqa: PLR0917 - what an event is made of
@@ -497,7 +510,7 @@ class Ledger:
         )
         judgement = judge(event, prefix)
         if judgement.void is not None:
-            raise WritesRefusedError(f"peers would find this event void: {judgement.void}")
+            raise WritesRefusedError(f"peers would find this event void: {judgement.void}", code=Code.WRITES_VOID)
         self._store(event, self._logs.get(log), judgement)
         self._appended.append(event)
         return event
@@ -827,8 +840,7 @@ class Ledger:
         applied = self.recount.apply(self.facts, self._changes)
         self._nodes += applied.grown
         for part in batched(applied.buckets, BUCKETS_PER_READ):
-            for bucket, digests in self.facts.digests_in(part).items():
-                self._root.set_bucket(bucket, digests)
+            buckets.save(self._connection, self._root, self.facts.digests_in(part))
         self._dirty_claims |= applied.claims
         self._placed_uuids |= applied.uuids
         self._recounted = applied.recounted
@@ -848,7 +860,7 @@ class Ledger:
         self._wrote = True
         done = 0
         self._connection.execute("UPDATE events SET before = NULL WHERE before NOTNULL")
-        for table in ("delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node"):
+        for table in DERIVED:
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the line above
         self._root = StateRoot()
         self._nodes = 0
@@ -933,11 +945,11 @@ class Ledger:
 
     def _every_gpu(self) -> Iterator[str]:
         """All GPUs that claims name, those of one bucket one after the other."""
-        buckets: dict[int, bytearray] = {}  # as text: a list's items are each looked at by the collector
+        named: dict[int, bytearray] = {}  # as text: a list's items are each looked at by the collector
         for (uuid,) in self._connection.execute("SELECT DISTINCT uuid FROM claim_gpu"):
-            buckets.setdefault(bucket_of(uuid), bytearray()).extend(uuid.encode() + b"\0")
-        for bucket in sorted(buckets):
-            yield from buckets.pop(bucket).decode().split("\0")[:-1]
+            named.setdefault(bucket_of(uuid), bytearray()).extend(uuid.encode() + b"\0")
+        for bucket in sorted(named):
+            yield from named.pop(bucket).decode().split("\0")[:-1]
 
     def _settle_tallies(self, parts: Iterable[Collection[int]]) -> set[int]:
         """Recount claims and record the tallies that differ; the claims whose tallies did."""
@@ -972,8 +984,9 @@ class Ledger:
                 del held[bucket_of(uuid)][uuid]
             for each in (*found.new, *found.changed):
                 held[bucket_of(each.row.uuid)][each.row.uuid] = each.claim, each.digest
-            for bucket in {bucket_of(uuid) for uuid in (*found.gone, *found.written)}:
-                self._root.set_bucket(bucket, (held[bucket][uuid][1] for uuid in sorted(held[bucket])))
+            changed = {bucket_of(uuid): held[bucket_of(uuid)] for uuid in (*found.gone, *found.written)}
+            digests = {bucket: [rows[uuid][1] for uuid in sorted(rows)] for bucket, rows in changed.items()}
+            buckets.save(self._connection, self._root, digests)
             self._note_changes(decided, found, recounted)
 
     def _write_rows(self, found: Difference) -> None:
@@ -1053,7 +1066,7 @@ class Ledger:
             return None
         return log if self._logs[log].ends == NO_ENDS else None
 
-    def _disown(self, log: LogId, reason: str) -> None:
+    def _disown(self, log: LogId, reason: Reason) -> None:
         """Stop writing the own log, also after a restart: somebody else writes it, too, or it has ended (rule 4)."""
         self.foreign_own, self.foreign_reason = log, reason
         self._connection.execute("DELETE FROM meta WHERE key = ?", (OWN_LOG,))
@@ -1072,7 +1085,8 @@ class Ledger:
         elif held != self.network.id:
             raise StoreError(
                 f"the database belongs to network {held.hex()}, the settings say {self.network.id.hex()}: "
-                "use the data directory of this network, or restore the network's parameters"
+                "use the data directory of this network, or restore the network's parameters",
+                code=Code.DATA_OTHER_NETWORK,
             )
 
     def _load(self) -> None:
@@ -1102,7 +1116,8 @@ class Ledger:
             if last is None:
                 raise StoreError(
                     f"the database is damaged: no event of log {log} is in it; restore a backup, or start empty and "
-                    "let peers refill it"
+                    "let peers refill it",
+                    code=Code.DATA_DAMAGED,
                 )
             *head, hlc = last
             prefix = Prefix(self._latest_delegation(key), hlc)
@@ -1115,14 +1130,10 @@ class Ledger:
         if self.recount is not None:  # it may have been told of delegations that were undone
             self.recount.weigh(Weights(self.network, self.recount.weights.electorate, self.facts.mandates()))
         self._settled_electorate = self.weights.electorate
-        self._load_root()
-        (self._events,) = execute("SELECT count(*) FROM events").fetchone()
-        (self._nodes,) = execute("SELECT count(*) FROM node").fetchone()
+        self._root, self._nodes = buckets.load(self._connection)
+        self._events = sum(state.head.seq + 1 for state in self._logs.values())  # a log is held from its beginning
         self._refresh_state()
         self._stale = False  # last: a load that failed half way is done again
-
-    def _load_root(self) -> None:
-        self._root = stored_root(self._connection)
 
     def _latest_delegation(self, key: int) -> Delegation | None:
         """The latest valid delegation of a log, above its cut or below."""
@@ -1132,15 +1143,16 @@ class Ledger:
         ).fetchone()
         return None if row is None else Delegation.from_wire(codec.unpack(Event.decode(row[0]).payload))
 
-    def _judge_what_is_known_now(self) -> None:
-        """Rebuild if events wait that the build before could not judge, and this one knows other kinds than it did."""
-        judged_by = codec.pack([PROTOCOL_VERSION, sorted(PAYLOADS)])
-        if self._meta(_JUDGED_BY) == judged_by:
+    def _derive_what_is_known_now(self) -> None:
+        """Rebuild what the build before left: events that it could not judge, or rows that lie in other buckets."""
+        derived_by = codec.pack([PROTOCOL_VERSION, sorted(PAYLOADS), BUCKETS])
+        if self._meta(_DERIVED_BY) == derived_by:
             return
         with self.transaction():
+            self._all_dirty = True  # rows that a migration took away come back
             if self._connection.execute("SELECT 1 FROM events WHERE NOT judged LIMIT 1").fetchone():
                 self.rebuild()
-            self._set_meta(_JUDGED_BY, judged_by)
+            self._set_meta(_DERIVED_BY, derived_by)
 
     def _keep(self, state: LogState) -> None:
         """Keep what is known of a log now."""
@@ -1199,20 +1211,6 @@ def stored_network(connection: sqlite3.Connection) -> bytes | None:
     """Id of the network that a database is of; None before a ledger opened it."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (NETWORK_ID,)).fetchone()
     return None if row is None else row[0]
-
-
-def stored_root(connection: sqlite3.Connection) -> StateRoot:
-    """The state root by the digests that the rows of a database bear."""
-    root = StateRoot()
-    digests: list[bytes] = []
-    current = 0
-    for bucket, row_digest in connection.execute("SELECT bucket, digest FROM node ORDER BY bucket, uuid"):
-        if bucket != current:
-            root.set_bucket(current, digests)
-            current, digests = bucket, []
-        digests.append(row_digest)
-    root.set_bucket(min(current, BUCKETS - 1), digests)
-    return root
 
 
 def read_log(

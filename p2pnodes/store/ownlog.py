@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from p2pnodes.model import codec
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
 from p2pnodes.model.events import Delegation, Event, Head, LogId
 from p2pnodes.model.keys import KEY_BYTES
@@ -43,7 +44,7 @@ def read_own_log(path: Path, node_key: bytes) -> OwnLog | None:
     try:
         return _read(connection, node_key)
     except sqlite3.Error as error:
-        raise StoreError(f"cannot read the database {path}: {error}") from error
+        raise StoreError(f"cannot read the database {path}: {error}", code=Code.DATA_UNREADABLE) from error
     finally:
         connection.close()
 
@@ -65,7 +66,7 @@ def written_by(path: Path) -> bytes | None:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise StoreError(f"cannot read the database {path}: {error}") from error
+        raise StoreError(f"cannot read the database {path}: {error}", code=Code.DATA_UNREADABLE) from error
     return None if written is None else written.node_key
 
 

@@ -7,6 +7,7 @@ writes nothing: a command that is repeated costs no event.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import GPUS_PER_EVENT_MAX, Event, Place, Release
 from p2pnodes.model.inventory import Chute, Placement, last_words
@@ -46,6 +47,8 @@ class Placed(NamedTuple):
 class UnknownGpusError(P2PNodesError):
     """GPUs that nobody owns, so that nothing can be placed there; nothing was written."""
 
+    code = Code.ADMIN_UNKNOWN
+
     def __init__(self, uuids: Sequence[str]) -> None:
         """Name the GPUs."""
         super().__init__(f"not in the inventory: {_some(uuids)}; nothing was placed")
@@ -54,6 +57,8 @@ class UnknownGpusError(P2PNodesError):
 
 class NotPlacedError(P2PNodesError):
     """GPUs on which this validator never placed anything; nothing was written."""
+
+    code = Code.ADMIN_UNKNOWN
 
     def __init__(self, uuids: Sequence[str]) -> None:
         """Name the GPUs."""

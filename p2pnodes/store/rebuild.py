@@ -8,11 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, StoreError
 from p2pnodes.model.network import Network
+from p2pnodes.store import buckets
 from p2pnodes.store.copying import REFILL
-from p2pnodes.store.ledger import Ledger, stored_root
+from p2pnodes.store.ledger import DERIVED, Ledger
 from p2pnodes.store.schema import open_writer
+
+Progress = Callable[[str, int, int], None]
+"""Called now and then with what is being done, how much of it is done, and of how much."""
 
 PROBLEMS_MAX: Final = 100
 """Problems that are reported; a database with more is as broken."""
@@ -20,10 +25,7 @@ PROBLEMS_MAX: Final = 100
 _JUDGEMENTS: Final = "judgements"
 """No table: what is in the events of a judgement that is not simply that they are valid."""
 
-_COMPARED: Final = (
-    *("logs", "events", _JUDGEMENTS, "fork", "closing"),
-    *("delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node"),
-)
+_COMPARED: Final = ("logs", "events", _JUDGEMENTS, "fork", "closing", *DERIVED)
 """Every table that ``Ledger.rebuild`` derives from the log, and those in which it may only find what they hold."""
 
 
@@ -45,7 +47,7 @@ class RebuildReport(NamedTuple):
     differences: list[str]
 
 
-def rebuild(path: Path, network: Network, progress: Callable[[int, int], None] | None = None) -> RebuildReport:
+def rebuild(path: Path, network: Network, progress: Progress | None = None) -> RebuildReport:
     """Derive every row of a database from its log; the caller holds the data directory (``directory.hold``).
 
     One transaction: it is done whole or not at all, at whatever instruction it ends. The write-ahead log takes as much
@@ -54,27 +56,31 @@ def rebuild(path: Path, network: Network, progress: Callable[[int, int], None] |
     Args:
         path: The SQLite file.
         network: Its parameters.
-        progress: If given, called now and then with events judged and events in all.
+        progress: See ``Progress``.
 
     Raises:
         StoreError: No such database, of another network, its log is damaged, or it cannot be written: nothing changed.
     """
     if not path.exists():
-        raise StoreError(f"{path}: no such database; give the daemon's data directory")
+        raise StoreError(f"{path}: no such database; give the daemon's data directory", code=Code.DATA_MISSING)
     connection = open_writer(path)
     try:
         hold(connection)
-        before = stored_root(connection).root()
+        before = buckets.of_rows(connection).root.root()
         ledger = Ledger(connection, network)
         found = differences(ledger, progress)
         state = ledger.state
         return RebuildReport(state.events, state.nodes, state.state_root.hex(), before.hex(), found[:PROBLEMS_MAX])
     except sqlite3.Error as error:
-        raise StoreError(f"{path}: cannot be rebuilt, nothing changed: {error}; {REFILL}") from error
+        raise StoreError(
+            f"{path}: cannot be rebuilt, nothing changed: {error}; {REFILL}", code=Code.DATA_REBUILD_FAILED
+        ) from error
     except StoreError:
         raise
     except P2PNodesError as error:
-        raise StoreError(f"{path}: its log is damaged, nothing changed: {error}; {REFILL}") from error
+        raise StoreError(
+            f"{path}: its log is damaged, nothing changed: {error}; {REFILL}", code=Code.DATA_REBUILD_FAILED
+        ) from error
     finally:
         connection.close()
 
@@ -88,18 +94,22 @@ def hold(connection: sqlite3.Connection) -> None:
         connection.execute(f"CREATE TEMP TABLE held_{table} AS {_content(connection, table)}")
 
 
-def differences(ledger: Ledger, progress: Callable[[int, int], None] | None = None) -> list[str]:
+def differences(ledger: Ledger, progress: Progress | None = None) -> list[str]:
     """Rebuild in a transaction of its own; what differs now from what was held, a line each.
 
     Args:
         ledger: Of a connection on which nobody else writes.
-        progress: See ``rebuild``.
+        progress: See ``Progress``.
     """
+    told = progress or _ignore
     with ledger.transaction():
-        ledger.rebuild(progress)
+        ledger.rebuild(lambda done, of: told("deriving rows", done, of))
+        told("settling rows", 0, 1)  # takes about as long again, and tells nothing of itself
+    told("settling rows", 1, 1)
     connection = ledger.facts.connection
     found: list[str] = []
-    for table in _COMPARED:
+    for number, table in enumerate(_COMPARED, 1):
+        told("comparing", number, len(_COMPARED))
         held, rebuilt = f"SELECT * FROM held_{table}", _content(connection, table)  # noqa: S608 - names of our own schema
         found += (f"{table}: a rebuild lacks {_short(row)}" for row in _difference(connection, held, rebuilt))
         found += (f"{table}: only a rebuild has {_short(row)}" for row in _difference(connection, rebuilt, held))
@@ -127,6 +137,10 @@ def _content(connection: sqlite3.Connection, table: str) -> str:
 
 def _difference(connection: sqlite3.Connection, one: str, other: str) -> Iterator[tuple[object, ...]]:
     return iter(connection.execute(f"{one} EXCEPT {other} LIMIT {PROBLEMS_MAX}"))
+
+
+def _ignore(_what: str, _done: int, _of: int) -> None:
+    """Nobody looks."""
 
 
 def _short(row: tuple[object, ...]) -> str:

@@ -2,6 +2,21 @@
 
 ``PRAGMA user_version`` holds the schema's number. Each migration is a plain SQL file; the ledger below says what
 changed and which build is the oldest that may open the result.
+
+**Upgrades.** A build opens the database of every earlier release: what is missing of its schema is added at the first
+start, one transaction for each number, so that a kill leaves one number or the next. The own log goes on; kinds and
+versions of events that the build before did not know are judged now. The views are made anew at every start. A frozen
+database of each release is among the tests (``tests/store/databases``) and must show what it showed.
+
+**Downgrades.** A database tells the lowest schema that a build must know to open it (``compatibility``). Whoever knows
+that much opens it, and leaves its number as it is: a newer schema has only added what an older build need not know,
+with defaults that hold for what it writes. Whoever knows less refuses it in one line before anything is changed. Then
+install the newer build again, or ``restore`` a backup from before the upgrade: that opens a new log, and peers send
+what the backup lacks.
+
+**Mixed networks.** The protocol has a version of its own (``model.network.PROTOCOL_VERSION``): two peers speak the
+highest that both know, and N speaks N-1, so validators upgrade one by one and skip no version. Events of a version or
+kind that a build does not know are stored and forwarded, and count for nothing there until a build judges them.
 """
 
 import sqlite3
@@ -11,16 +26,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Schema that this build writes.
 
 Changes:
     1: logs with the proofs of their ends, events, facts, nodes.
+    2: 65,536 buckets in the state root, whose hashes are kept; a row's key begins with its bucket.
 """
 
-LOWEST_SCHEMA_COMPATIBLE: Final = 1
+LOWEST_SCHEMA_COMPATIBLE: Final = 2
 """Lowest schema number a build must know to open a database of this schema; written into it as a table of its own."""
 
 BUSY_TIMEOUT_MS: Final = 5_000
@@ -54,10 +71,16 @@ def open_writer(path: Path | str) -> sqlite3.Connection:
     return connection
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
-    """Open the database read-only, for one thread."""
+def open_reader(path: Path, *, still: bool = False) -> sqlite3.Connection:
+    """Open the database read-only, for one thread.
+
+    Args:
+        path: The SQLite file.
+        still: Nobody writes it for as long as it is open: then it can be read where nothing can be written beside it.
+    """
     with _opening(f"cannot read the database {path}") as opened:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
         opened.append(connection)
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA query_only = ON")
@@ -74,14 +97,17 @@ def _opening(what: str, advice: str = "") -> Iterator[list[sqlite3.Connection]]:
         for connection in opened:
             connection.close()
         if isinstance(error, sqlite3.Error):
-            raise StoreError(f"{what}: {error}{advice}") from error
+            raise StoreError(f"{what}: {error}{advice}", code=Code.DATA_UNREADABLE) from error
         raise
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if found > SCHEMA and _lowest_compatible(connection) > SCHEMA:
-        raise StoreError(f"the database has schema {found}, this build knows {SCHEMA}: install a newer p2pnodes")
+        raise StoreError(
+            f"the database has schema {found}, this build knows {SCHEMA}: install a newer p2pnodes",
+            code=Code.DATA_NEWER,
+        )
     for number in range(found + 1, SCHEMA + 1):
         script = resources.files(_PACKAGE).joinpath(f"migrations/{number:04}.sql").read_text()
         connection.executescript(

@@ -18,6 +18,7 @@ from p2pnodes.metrics import status_registry
 from p2pnodes.model.errors import ConfigError, P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import LABEL_CHARS_MAX
 from p2pnodes.model.inventory import Chute
+from p2pnodes.store.facts import AmbiguousError
 from p2pnodes.store.placing import GPUS_PER_REQUEST_MAX, NotPlacedError, UnknownGpusError
 from tests.fake_daemon import FakeDaemon
 from tests.support import hotkey
@@ -162,6 +163,9 @@ class TestClaims:
             ("ab" * 16, (b"\xab" * 16, None)),
             (f"{ALICE.address}::{'ab' * 16}", (b"\xab" * 16, ALICE.public_key)),
             (f"{ALICE.address}%3A%3A{'ab' * 16}", (b"\xab" * 16, ALICE.public_key)),
+            ("ab" * 31, (b"\xab" * 31, None)),
+            ("abABabAB", (b"\xab" * 4, None)),
+            ("ababababa", (b"\xab" * 4, None)),
         ],
     )
     async def test_every_name_leads_to_it(
@@ -173,13 +177,28 @@ class TestClaims:
 
     @pytest.mark.parametrize(
         "name",
-        ["x", "ab" * 31, "ab" * 33, "zz" * 32, f"{ALICE.address}::{'ab' * 32}", f"::{'ab' * 16}", "%D9%A3" * 32, "%00"],
+        ["x", "abababa", "ab" * 33, "zz" * 32, f"{ALICE.address}::{'ab' * 32}", f"::{'ab' * 16}", "%D9%A3" * 32, "%00"],
     )
     async def test_what_names_no_claim_is_400(self, get: Get, daemon: FakeDaemon, name: str) -> None:
         status, answer = await get(f"/claims/{name}")
         assert status == 400
-        assert "expected a claim id (64 hex digits), a task id, or its 32 hex digits" in answer["detail"]
+        assert "expected a claim id (64 hex digits), how it begins (8 or more), or a task id" in answer["detail"]
         assert daemon.looked_for == []
+
+    async def test_the_half_of_a_byte_counts(self, get: Get, daemon: FakeDaemon) -> None:
+        daemon.claims[b"\xab" * 32] = {"claim_id": "ab" * 32}
+        assert (await get("/claims/ababababb"))[0] == 404
+
+    async def test_a_beginning_of_several_claims_is_400(
+        self, get: Get, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def several(prefix: bytes, miner: bytes | None) -> bytes | None:
+            raise AmbiguousError(f"several claims begin with {prefix.hex()}; expected more digits of the one")
+
+        monkeypatch.setattr(daemon, "find_claim", several)
+        status, answer = await get("/claims/abababab")
+        assert status == 400
+        assert answer["detail"] == "several claims begin with abababab; expected more digits of the one"
 
     async def test_a_hotkey_with_a_wrong_checksum_is_400(self, get: Get) -> None:
         status, answer = await get(f"/claims/{ALICE.address[:-1]}Z::{'ab' * 16}")

@@ -258,7 +258,7 @@ def test_the_next_line_tells_how_many_were_left_out(log: Log) -> None:
     now = 5.0
     fail()
     assert [fields["suppressed"] for _, _, fields in log.lines] == [0] * PARSER_ERRORS_BURST + [7]
-    assert log.lines[-1][2] == {"remote": "192.0.2.1", "reason": "bad thing", "suppressed": 7}
+    assert log.lines[-1][2] == {"remote": "192.0.2.1", "reason": "bad thing", "suppressed": 7, "code": "api-unreadable"}
 
 
 def test_other_records_of_aiohttp_pass() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from p2pnodes.api import errors
 from p2pnodes.api.settings import ApiSettings
+from p2pnodes.model.codes import HEADER, Code, Reason
 from p2pnodes.model.errors import StoreError, WritesRefusedError
 from p2pnodes.store import snapshots
 from p2pnodes.store.admission import TooManyClaimsError
@@ -95,13 +96,19 @@ class TestHealth:
 
     async def test_ready_means_no_reason_against_it(self, alice: Miner) -> None:
         answer = await alice.get("/readyz")
-        assert (answer.status, answer.body) == (200, {"ready": True, "reasons": [], "behind": 0})
+        assert (answer.status, answer.body) == (200, {"ready": True, "reasons": [], "codes": [], "behind": 0})
 
     async def test_not_ready_is_503_with_the_reasons(self, make_client: MakeClient, clock: Clock) -> None:
-        reasons = ["there is no electorate yet", "writes are refused: starting"]
+        reasons = [
+            Reason("there is no electorate yet", Code.CHAIN_UNREAD),
+            Reason("writes are refused: starting", Code.WRITES_STARTING),
+        ]
+        codes = ["chain-unread", "writes-starting"]
         miner = Miner(await make_client(readiness=lambda: reasons, behind=lambda: 7), clock)
         answer = await miner.get("/readyz")
-        assert (answer.status, answer.body) == (503, {"ready": False, "reasons": reasons, "behind": 7})
+        assert (answer.status, answer.body) == (
+            503, {"ready": False, "reasons": reasons, "codes": codes, "behind": 7},
+        )  # fmt: skip
         assert (await miner.get("/healthz")).status == 200
 
 
@@ -230,7 +237,8 @@ class TestFailures:
         miner = await self.serve(make_client, db, clock, ZeroDivisionError("secret"))
         answer = await miner.post(server(1))
         assert (answer.status, answer.body) == (500, {"detail": "Internal Server Error"})
-        assert lines == [("request_failed", {"method": "POST", "path": "/nodes/"})]
+        assert lines == [("request_failed", {"method": "POST", "path": "/nodes/", "code": "system-bug"})]
+        assert answer.headers[HEADER] == "system-bug"
         assert (await miner.get("/healthz")).status == 200
 
     async def test_the_daemon_that_starts_refuses_writes_and_serves_reads(self, alice: Miner, db: Database) -> None:

@@ -12,6 +12,7 @@ from aiohttp import ClientResponse, web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pnodes.api import listener as listener_module
 from p2pnodes.api import server as api_server
 from p2pnodes.api import stream
 from p2pnodes.api.settings import ApiSettings
@@ -316,7 +317,7 @@ class TestSnapshot:
             sizes.append(len(data))
             await send_part(request, response, data)
 
-        monkeypatch.setattr(stream, "send_part", watched)
+        monkeypatch.setattr(listener_module, "send_part", watched)
         async with listen(client) as listener:
             await listener.snapshot()
         assert (len(listener.nodes), len(listener.claims)) == (700, 70)
@@ -504,7 +505,7 @@ class TestResume:
     async def test_one_whom_nothing_concerns_stays_resumable(
         self, client: Client, alice: Miner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(stream, "KEEP_ALIVE_S", 0.05)
+        monkeypatch.setattr(listener_module, "KEEP_ALIVE_S", 0.05)
         async with listen(client, f"?hotkey={BOB.address}") as listener:
             await listener.snapshot()
             before = listener.last_id
@@ -524,7 +525,7 @@ class TestBounds:
     """Listeners are bounded in number, in what they cost, and in how long they may not read."""
 
     async def test_silence_is_broken_by_comments(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stream, "KEEP_ALIVE_S", 0.02)
+        monkeypatch.setattr(listener_module, "KEEP_ALIVE_S", 0.02)
         async with listen(client) as listener:
             await listener.snapshot()
             for _ in range(3):
@@ -534,7 +535,7 @@ class TestBounds:
         self, client: Client, db: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Much history, and nothing of it is told: parts are empty for as long as it takes to look through them."""
-        monkeypatch.setattr(stream, "KEEP_ALIVE_S", 0.0)
+        monkeypatch.setattr(listener_module, "KEEP_ALIVE_S", 0.0)
         history = [Part([], [], after) for after in (64, 128, None)]
 
         async def read(*_: Any) -> Part:
@@ -550,8 +551,8 @@ class TestBounds:
         self, client: Client, alice: Miner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What concerns somebody else does not count as a word to this listener."""
-        monkeypatch.setattr(stream, "KEEP_ALIVE_S", 0.3)
-        monkeypatch.setattr(stream, "GATHER_S", 0.01)
+        monkeypatch.setattr(listener_module, "KEEP_ALIVE_S", 0.3)
+        monkeypatch.setattr(listener_module, "GATHER_S", 0.01)
         done = False
 
         async def be_busy() -> None:
@@ -597,7 +598,7 @@ class TestBounds:
             if b"event: node\n" in data:
                 await gate.wait()
 
-        monkeypatch.setattr(stream, "send_part", slow)
+        monkeypatch.setattr(listener_module, "send_part", slow)
         async with listen(client) as listener:
             await listener.snapshot()
             for first in range(10):
@@ -637,7 +638,8 @@ class TestBounds:
             async with client.session.get("/nodes/events") as refused:
                 assert (refused.status, refused.headers["Retry-After"]) == (429, "30")
                 assert "streams of this address" in (await refused.json())["detail"]
-        monkeypatch.setattr(stream, "KEEP_ALIVE_S", 0.01)  # the daemon sees that clients are gone when it writes
+        # The daemon sees that clients are gone when it writes.
+        monkeypatch.setattr(listener_module, "KEEP_ALIVE_S", 0.01)
         await alice.post(server(1))
         async with asyncio.timeout(20):
             while streams(db):

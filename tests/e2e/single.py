@@ -52,6 +52,9 @@ class Single:
         settings: What its configuration file holds; can be changed until it starts.
         environment: Variables that it gets beside those of this process.
         arguments: Further options of ``p2pnodes run``.
+
+    Attributes:
+        held: Sockets that it gets as systemd hands them over: their descriptors, named ``http``.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Single:
         self.settings = settings
         self.environment = dict(environment or {})
         self.arguments = arguments
+        self.held: tuple[int, ...] = ()
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -87,9 +91,20 @@ class Single:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("P2PNODES_")}
         with (self.directory / "log").open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *self._handed_over(),
                 sys.executable, "-m", "p2pnodes", "run", "--config", str(self.config), *self.arguments,
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=inherited | self.environment,
+                pass_fds=self.held,
             )  # fmt: skip
+
+    def _handed_over(self) -> list[str]:
+        """What starts the process with the sockets from descriptor 3 on, and tells it that they are for it."""
+        if not self.held:
+            return []
+        names = ":".join("http" for _ in self.held)
+        moved = " ".join(f"{to}<&{fd} {fd}<&-" for to, fd in enumerate(self.held, 3))
+        told = f"LISTEN_FDS={len(self.held)} LISTEN_FDNAMES={names} LISTEN_PID=$$"
+        return ["bash", "-c", f'export {told}; exec "$@" {moved}', "systemd"]
 
     async def until(self, event: str) -> dict[str, Any]:
         """The first record of an event in the log; it fails when the daemon ends before that."""

@@ -26,7 +26,7 @@ from p2pnodes.miner.sse import SseParser
 from p2pnodes.model.requests import BODY_BYTES_MAX
 from tests.e2e.single import Single, settings_of, write_electorate
 from tests.e2e.waiting import DEADLINE_S, eventually
-from tests.support import has_ipv6, hotkey
+from tests.support import has_ipv6, hotkey, program
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -56,16 +56,6 @@ http {{
     include {directory}/p2pnodes.conf;
 }}
 """
-
-
-def program(name: str) -> str:
-    """Path of a program that these tests need."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
-    if found is None:
-        if name in os.environ.get("TESTS_NEED", "").split():
-            pytest.fail(f"{name} is not installed")
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 class Certificates(NamedTuple):

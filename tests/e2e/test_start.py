@@ -40,7 +40,7 @@ class TestPort:
             line = await daemon.refused()
         assert line == (
             f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another [http] host or port, or stop "
-            "what listens there"
+            "what listens there [config-address-taken]"
         )
 
     async def test_a_taken_port_of_another_version_of_ip(self, daemon: Single) -> None:

@@ -24,6 +24,7 @@ class Manager:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.messages: list[dict[str, str]] = []
+        self.held: list[int] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.setblocking(False)
@@ -37,11 +38,25 @@ class Manager:
                     if field in self.messages[number]:
                         self._read = number + 1
                         return self.messages[number]
-                said = (await asyncio.get_running_loop().sock_recv(self._socket, 4_096)).decode()
-                self.messages.append(dict(line.split("=", 1) for line in said.split("\n")))
+                await self._readable()
+                said, fds, _, _ = socket.recv_fds(self._socket, 4_096, 8)
+                self.messages.append(dict(line.split("=", 1) for line in said.decode().split("\n")))
+                self.held += fds
+
+    async def _readable(self) -> None:
+        """Wait for a message, as ``sock_recv`` does, which would drop the files that come with it."""
+        loop = asyncio.get_running_loop()
+        came = asyncio.Event()
+        loop.add_reader(self._socket, came.set)
+        try:
+            await came.wait()
+        finally:
+            loop.remove_reader(self._socket)
 
     def close(self) -> None:
         self._socket.close()
+        for fd in self.held:
+            os.close(fd)
 
 
 @pytest_asyncio.fixture
@@ -124,3 +139,25 @@ async def test_settings_that_cannot_be_used_change_nothing(daemon: Single, manag
 def rewrite(daemon: Single) -> None:
     """Write its settings as they are now."""
     daemon.config.write_text(tomli_w.dumps(daemon.settings))
+
+
+async def test_a_request_that_comes_while_it_is_down_is_answered_by_the_next_process(
+    daemon: Single, manager: Manager
+) -> None:
+    url = await daemon.listening()
+    assert (await manager.hears("FDSTORE"))["FDNAME"] == "http"
+    assert len(manager.held) == 1
+    os.kill(daemon.pid, signal.SIGKILL)
+    await daemon.ended()
+    # The kernel takes the connection; nobody is there to answer.
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    daemon.held = tuple(manager.held)
+    assert await daemon.listening() == url, "the next one listens where the one before did"
+    async with asyncio.timeout(DEADLINE_S):
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    writer.close()
+    before = len(manager.messages)
+    await manager.hears("READY")
+    assert not any("FDSTORE" in message for message in manager.messages[before:]), "it is held already"

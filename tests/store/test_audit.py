@@ -41,11 +41,13 @@ def change(path: Path, statement: str, *values: object) -> None:
 
 
 def test_a_sound_database_has_no_problems(path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    report = audit(path, NETWORK, lambda done, total: seen.append((done, total)))
+    seen: dict[str, tuple[int, int]] = {}
+    report = audit(path, NETWORK, lambda what, done, of: seen.update({what: (done, of)}))
     assert report.problems == []
     assert (report.logs, report.events, report.rows) == (2, 5, 1)
-    assert seen[-1] == (5, 5)
+    assert list(seen) == ["checking events", "deriving rows", "settling rows", "comparing"]
+    assert seen["checking events"] == seen["deriving rows"] == (5, 5)
+    assert all(done == of for done, of in seen.values())
 
 
 def test_the_check_changes_nothing(path: Path) -> None:
@@ -66,7 +68,9 @@ def test_the_check_changes_nothing(path: Path) -> None:
         ("DELETE FROM events WHERE log = 2 AND seq = 1", "seq 1 is missing"),
         ("UPDATE events SET seq = 9 WHERE log = 2 AND seq = 3", "the row names another event than its bytes"),
         ("UPDATE events SET wire = x'00' WHERE log = 2 AND seq = 3", "does not decode"),
-        ("UPDATE node SET digest = zeroblob(32)", "the state root is"),
+        ("UPDATE node SET digest = zeroblob(32)", "node: a rebuild lacks"),
+        ("UPDATE bucket SET hash = zeroblob(32)", "the state root is"),
+        ("UPDATE bucket SET rows = rows + 1", "bucket: a rebuild lacks"),
     ],
 )
 def test_damage_is_named(path: Path, statement: str, problem: str) -> None:

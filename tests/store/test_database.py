@@ -141,6 +141,14 @@ class TestReading:
         assert status.status == "pending"
         assert await database.task_status(add("//Bob", ["x"]).hotkey, task) is None
 
+    async def test_events_are_read_between_two_positions_in_order(self, database: Database) -> None:
+        for number in range(4):
+            await submit(database, add("//Alice", [f"gpu-{number}"]))
+        rows = await database.query("event_log", {}, 10, after=1, until=3)
+        assert [row["position"] for row in rows] == [2, 3]
+        rows = await database.query("event_log", {"kind": "add"}, 2, after=2, newest_first=True)
+        assert [row["position"] for row in rows] == [5, 4]
+
     async def test_views_filter_by_their_columns_and_refuse_others(self, database: Database) -> None:
         await submit(database, add("//Alice", ["gpu-1"]))
         (row,) = await database.query("inventory", {"uuid": "gpu-1"}, 10)

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 
 from p2pnodes.model.explain import OwnerRule
 from p2pnodes.model.requests import request_id
+from p2pnodes.store.facts import AmbiguousError
 from p2pnodes.store.ledger import Ledger
 from tests.model.world import World, worlds
 from tests.store.test_equivalence import Replica
@@ -89,7 +90,15 @@ class TestFindClaim:
         assert ledger.facts.find_claim(claim_id[:16], alice) == claim_id
         assert ledger.facts.find_claim(claim_id[:16], bob) is None
         assert ledger.facts.find_claim(bytes(16), None) is None
+        assert ledger.facts.find_claim(claim_id[:4], None) == claim_id
         assert ledger.facts.find_claim(b"\xff" * 32, None) is None
+
+    def test_a_few_bytes_name_a_claim_only_if_no_other_one_begins_so(self, ledger: Ledger, claim_id: bytes) -> None:
+        bob = hotkey("//Bob").public_key
+        assert ledger.facts.find_claim(claim_id[:4], bob) is None
+        with pytest.raises(AmbiguousError, match="several claims begin with ; expected more digits of the one"):
+            ledger.facts.find_claim(b"", None)
+        assert ledger.facts.find_claim(b"", hotkey("//Alice").public_key) == claim_id
 
     def test_no_other_claim_is_looked_at(self, ledger: Ledger, claim_id: bytes) -> None:
         asked: list[str] = []

@@ -13,6 +13,7 @@ from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
 from p2pnodes.model.requests import request_id
 from p2pnodes.model.stateroot import state_root
+from p2pnodes.store import buckets
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.ledger import Ledger, Outcome, Result
 from p2pnodes.store.schema import open_writer
@@ -269,7 +270,7 @@ class TestBounds:
         receive(ledger, *author.events)
         before = ledger.state
 
-        def failing(_: Ledger) -> None:
+        def failing(_: sqlite3.Connection) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
         def interrupted() -> None:
@@ -277,7 +278,7 @@ class TestBounds:
                 raise ZeroDivisionError
 
         with monkeypatch.context() as patch:
-            patch.setattr(Ledger, "_load_root", failing)
+            patch.setattr(buckets, "load", failing)
             with pytest.raises(sqlite3.OperationalError):
                 interrupted()
         with ledger.transaction():

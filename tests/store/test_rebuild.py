@@ -54,10 +54,11 @@ def dump(path: Path) -> list[str]:
 
 def test_rows_that_are_right_do_not_differ(path: Path) -> None:
     before = audit(path, NETWORK)
-    told: list[tuple[int, int]] = []
-    report = rebuild(path, NETWORK, lambda done, total: told.append((done, total)))
+    told: list[tuple[str, int, int]] = []
+    report = rebuild(path, NETWORK, lambda *step: told.append(step))
     assert report == (CLAIMS + 2, GPUS, before.state_root, before.state_root, [])
-    assert told[-1] == (CLAIMS + 2, CLAIMS + 2)
+    assert ("deriving rows", CLAIMS + 2, CLAIMS + 2) in told
+    assert [what for what, done, of in told if done == of] == ["deriving rows", "settling rows", "comparing"]
     assert audit(path, NETWORK) == before
 
 
