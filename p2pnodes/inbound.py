@@ -7,6 +7,7 @@ application. It answers them with 400 and logs a traceback for each; ``ParserErr
 token bucket is our own. It is pure: the clock comes in as an argument.
 """
 
+import asyncio
 import errno
 import logging
 import os
@@ -23,6 +24,8 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from p2pnodes.connections import DoorSite
+from p2pnodes.handover import Handover, Place
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, printable
 from p2pnodes.outbound import look_up
 
@@ -145,7 +148,13 @@ class ParserErrors(logging.Filter):
             return False
         remote = record.args[0] if isinstance(record.args, tuple) and record.args else None
         reason = printable(" ".join(error.message.split()))
-        log.warning("unreadable_request", remote=remote, reason=reason, suppressed=self._suppressed)
+        log.warning(
+            "unreadable_request",
+            remote=remote,
+            reason=reason,
+            suppressed=self._suppressed,
+            code=Code.API_UNREADABLE,
+        )
         self._suppressed = 0
         return False
 
@@ -155,7 +164,7 @@ def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def bind(host: str, port: int, *, advice: str) -> list[socket.socket]:
+async def bind(host: str, port: int, *, advice: str, handover: Handover | None = None) -> list[socket.socket]:
     """Sockets that listen on a host, for the caller to close.
 
     Args:
@@ -163,6 +172,7 @@ async def bind(host: str, port: int, *, advice: str) -> list[socket.socket]:
             and IPv6 both, whatever the system's own default for them (``net.ipv6.bindv6only``) is.
         port: 0 takes a free one, the same for all addresses of a name.
         advice: What the operator can do where it cannot listen, the end of the message.
+        handover: Holds the sockets of the process before this one, and will hold these.
 
     Returns:
         At least one socket.
@@ -174,6 +184,11 @@ async def bind(host: str, port: int, *, advice: str) -> list[socket.socket]:
     absent: OSError | None = None
     try:
         found = await look_up(host, port, flags=socket.AI_PASSIVE)
+        if handover is not None:
+            wanted = [Place(family, address[0], port) for family, _, _, _, address in found]
+            taken = await asyncio.to_thread(handover.take, wanted, dual=host == EVERY_ADDRESS)
+            if taken:
+                return taken
         for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
             if listening and port == 0:
                 port = listening[0].getsockname()[1]
@@ -195,7 +210,12 @@ async def bind(host: str, port: int, *, advice: str) -> list[socket.socket]:
     except (OSError, ValueError) as error:
         for each in listening:
             each.close()
-        raise ConfigError(f"cannot listen on {authority(host, port)}: {_why_not(error, host)}; {advice}") from error
+        raise ConfigError(
+            f"cannot listen on {authority(host, port)}: {_why_not(error, host)}; {advice}",
+            code=Code.CONFIG_ADDRESS_TAKEN,
+        ) from error
+    if handover is not None:
+        handover.keep(listening)
     return listening
 
 
@@ -206,13 +226,13 @@ def _why_not(error: OSError | ValueError, host: str) -> str:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
-async def listen(runner: web.AppRunner, host: str, port: int, *, advice: str) -> str:
+async def listen(runner: web.AppRunner, host: str, port: int, *, advice: str, handover: Handover | None = None) -> str:
     """Serve an application on a host, until the runner's ``cleanup()``; arguments and errors as ``bind`` has them.
 
     Returns:
         ``HOST:PORT`` of the first address, with the port that it is.
     """
-    listening = await bind(host, port, advice=advice)
+    listening = await bind(host, port, advice=advice, handover=handover)
     for each in listening:
         await DoorSite(runner, each, backlog=BACKLOG, whose=whose).start()
     return authority(*listening[0].getsockname()[:2])

@@ -6,13 +6,17 @@ build against libsystemd or are not kept any more; it is a few lines.
 Source: sd_notify(3), sd_watchdog_enabled(3).
 """
 
+import os
+import select
 import socket
 import time
-from collections.abc import MutableMapping
+from array import array
+from collections.abc import MutableMapping, Sequence
 from typing import Final, Self
 
 import structlog
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError
 
 log = structlog.get_logger("p2pnodes.notify")
@@ -56,11 +60,17 @@ class Supervisor:
         if address is None:
             return cls()
         if address[:1] not in {"/", "@"} or len(address) < 2:
-            raise ConfigError(f"{SOCKET_VARIABLE} is {address!r}; expected a path, or @ and a name: unset it")
+            raise ConfigError(
+                f"{SOCKET_VARIABLE} is {address!r}; expected a path, or @ and a name: unset it",
+                code=Code.CONFIG_ENVIRONMENT,
+            )
         if watchdog is None or (watched is not None and watched != str(pid)):
             return cls(address)
         if not (watchdog.isascii() and watchdog.isdigit() and int(watchdog)):
-            raise ConfigError(f"{WATCHDOG_VARIABLE} is {watchdog!r}; expected microseconds, 1 or more: unset it")
+            raise ConfigError(
+                f"{WATCHDOG_VARIABLE} is {watchdog!r}; expected microseconds, 1 or more: unset it",
+                code=Code.CONFIG_ENVIRONMENT,
+            )
         return cls(address, int(watchdog) / 1e6)
 
     def ready(self, status: str) -> None:
@@ -83,7 +93,34 @@ class Supervisor:
         """The daemon is about to end."""
         self._tell("STOPPING=1", "STATUS=stopping")
 
-    def _tell(self, *fields: str) -> None:
+    def keep(self, name: str, fds: Sequence[int]) -> None:
+        """Let the supervisor hold open files, and hand them to the process that it starts after this one.
+
+        Args:
+            name: What they are, the same for all.
+            fds: File descriptors; the supervisor gets copies.
+        """
+        self._tell("FDSTORE=1", f"FDNAME={name}", fds=fds)
+
+    def release(self, name: str, *, within_s: float) -> None:
+        """Let the supervisor close the files that it holds under a name, and wait until it did or the time is over."""
+        if self.address is None:
+            return
+        self._tell("FDSTOREREMOVE=1", f"FDNAME={name}")
+        ours, theirs = os.pipe()
+        try:
+            self._tell("BARRIER=1", fds=[theirs])
+        finally:
+            os.close(theirs)
+        try:
+            # It closes its end once it has done all that it was told before.
+            done, _, _ = select.select([ours], [], [], within_s)
+        finally:
+            os.close(ours)
+        if not done:
+            log.warning("supervisor_not_told", socket=self.address, error="no answer", code=Code.SYSTEM_SUPERVISOR)
+
+    def _tell(self, *fields: str, fds: Sequence[int] = ()) -> None:
         """Send a message; one that cannot be sent is told in the log, once for each time that this begins."""
         if self.address is None:
             return
@@ -92,10 +129,12 @@ class Supervisor:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 sender.setblocking(False)  # a supervisor that does not read must not hold up the event loop
-                sender.sendto(message, address)
+                # socket.send_fds does not pass the address on before Python 3.12.
+                files = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+                sender.sendmsg([message], files, 0, address)
         except OSError as error:
             if not self._unheard:
-                log.warning("supervisor_not_told", socket=self.address, error=str(error))
+                log.warning("supervisor_not_told", socket=self.address, error=str(error), code=Code.SYSTEM_SUPERVISOR)
             self._unheard = True
         else:
             self._unheard = False

@@ -6,12 +6,12 @@ writes for a program in /usr/bin.
 Source: systemd.exec(5), systemd.service(5), sysusers.d(5); ``systemd-analyze security`` says what a sandbox is worth.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import tomli_w
-
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError
 
 NAME: Final = "p2pnodes"
@@ -21,6 +21,15 @@ PROGRAM: Final = "/usr/bin/p2pnodes"
 """Where a package of the distribution would put it."""
 
 CONFIG: Final = f"/etc/{NAME}/{NAME}.toml"
+
+UNITS: Final = Path("/etc/systemd/system")
+"""The administrator's own units; one there hides a package's of the same name."""
+
+PACKAGED_UNIT: Final = Path("/usr/lib/systemd/system", f"{NAME}.service")
+"""Where a package of the distribution puts the unit; with it come the user and the updates of both."""
+
+ADMIN_PORT: Final = 9464
+"""Loopback port of the console and of metrics that a new configuration names."""
 
 HIDDEN: Final = ("/home", "/root", "/run/user")
 """What ``ProtectHome=`` hides from the service: a program or a configuration there is none for it."""
@@ -47,6 +56,8 @@ TimeoutStopSec=15s
 # A sign of life means that the writer did a job. Longer than the largest recount in one go: about two minutes for a
 # log of a million events.
 WatchdogSec=5min
+# Where it listens outlives it: while it is restarted, connections wait instead of being refused.
+FileDescriptorStoreMax=8
 {user}UMask=0027
 LimitNOFILE=16384
 LimitCORE=0
@@ -126,6 +137,9 @@ class Choice(NamedTuple):
         bootstrap: Base URLs to begin with.
         hotkey: The hotkey's file; None for an observer.
         home: Of the user whose own service it is; None for the system's.
+        admin_port: Where on 127.0.0.1 the console and metrics are; None for nowhere.
+        packaged: Whether the unit for this program came with a package: then it is not written, nor its user.
+        systemd: Whether systemd runs where the files are written; without it the operator starts the daemon by hand.
     """
 
     program: Path
@@ -136,6 +150,9 @@ class Choice(NamedTuple):
     bootstrap: Sequence[str]
     hotkey: Path | None
     home: Path | None
+    admin_port: int | None = ADMIN_PORT
+    packaged: bool = False
+    systemd: bool = True
 
 
 class File(NamedTuple):
@@ -174,10 +191,12 @@ def plan(choice: Choice) -> Plan:
     Raises:
         ConfigError: The service could not run the program where that is.
     """
+    import tomli_w
+
     home = choice.home
     if home is None:
         _require_visible(choice.program)
-        config, data, units = Path("/etc", NAME), Path("/var/lib", NAME), Path("/etc/systemd/system")
+        config, data, units = Path("/etc", NAME), Path("/var/lib", NAME), UNITS
     else:
         config, data, units = home / ".config" / NAME, home / ".local/share" / NAME, home / ".config/systemd/user"
     settings: dict[str, object] = {"data_dir": str(data)}
@@ -187,26 +206,36 @@ def plan(choice: Choice) -> Plan:
         settings["hotkey_file"] = str(choice.hotkey)
     http = {"host": choice.host, "port": choice.port, **({} if choice.url is None else {"url": choice.url})}
     settings |= {"network_file": "network.toml", "http": http}
+    if choice.admin_port is not None:
+        settings["admin"] = {"port": choice.admin_port}
     if choice.bootstrap:
         settings["gossip"] = {"bootstrap": list(choice.bootstrap)}
     path = config / f"{NAME}.toml"
     files = [
         File(config / "network.toml", choice.network),
         File(path, _HEADING + tomli_w.dumps(settings), keep=True),
-        File(units / f"{NAME}.service", unit(str(choice.program), str(path), user=home is not None)),
     ]
+    if not choice.packaged:
+        files.append(File(units / f"{NAME}.service", unit(str(choice.program), str(path), user=home is not None)))
+    commands: list[Sequence[str]] = []
+    if home is None:
+        if choice.hotkey is not None:
+            files.append(File(units / f"{NAME}.service.d/hotkey.conf", credential(str(choice.hotkey))))
+        if not choice.packaged:
+            users = File(Path("/etc/sysusers.d", f"{NAME}.conf"), sysusers())
+            files.append(users)
+            commands.append(("systemd-sysusers", str(users.path)))
+    if not choice.systemd:
+        # Without a credential the daemon is told where the hotkey is.
+        key = () if choice.hotkey is None or home is not None else ("--hotkey-file", str(choice.hotkey))
+        run = shlex.join([str(choice.program), "run", "--config", str(path), *key])
+        return Plan(path, files, [], (run,))
+    manager = ("systemctl",) if home is None else ("systemctl", "--user")
+    commands.append((*manager, "daemon-reload"))
+    following = [f"{' '.join(manager)} enable --now {NAME}"]
     if home is not None:
-        reload = ("systemctl", "--user", "daemon-reload")
-        start = (
-            f"systemctl --user enable --now {NAME}",
-            "loginctl enable-linger    # so that it outlives your session",
-        )
-        return Plan(path, files, [reload], start)
-    if choice.hotkey is not None:
-        files.append(File(units / f"{NAME}.service.d/hotkey.conf", credential(str(choice.hotkey))))
-    users = File(Path("/etc/sysusers.d", f"{NAME}.conf"), sysusers())
-    commands = [("systemd-sysusers", str(users.path)), ("systemctl", "daemon-reload")]
-    return Plan(path, [*files, users], commands, (f"systemctl enable --now {NAME}",))
+        following.append("loginctl enable-linger    # so that it outlives your session")
+    return Plan(path, files, commands, following)
 
 
 def _require_visible(program: Path) -> None:
@@ -215,7 +244,8 @@ def _require_visible(program: Path) -> None:
         if program.is_relative_to(place):
             raise ConfigError(
                 f"the service cannot run {program}: its sandbox hides {place}; install p2pnodes elsewhere, as with "
-                "`pipx install --global p2pnodes`, or take --user"
+                "`pipx install --global p2pnodes`, or take --user",
+                code=Code.CONFIG_SERVICE,
             )
 
 

@@ -1,5 +1,6 @@
 """``p2pnodes service``: the daemon as a systemd service."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,14 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from p2pnodes.cli.output import JsonOption, command, note, print_json, print_table, say
+from p2pnodes.cli.output import JsonOption, command, confirm, note, print_json, print_table, say
 from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, WalletOption, hotkey_path
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError
+from p2pnodes.service import ADMIN_PORT, PACKAGED_UNIT, UNITS, Choice, plan, unit
 
 if TYPE_CHECKING:
     from p2pnodes.service import File
 
 app = typer.Typer(no_args_is_help=True, help="Run the daemon as a systemd service.")
+
+BOOTED: Final = Path("/run/systemd/system")
+"""There where systemd is the system's manager. Source: sd_booted(3)."""
 
 COMMAND_S_MAX: Final = 60.0
 """Bound of each of systemd's own commands."""
@@ -39,6 +45,15 @@ def install(
     ] = None,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    admin_port: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="Port of 127.0.0.1 for the console and metrics, for this machine alone; 0 for none.",
+        ),
+    ] = ADMIN_PORT,
     bootstrap: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="Base URL of a daemon to begin with; repeatable.")
     ] = None,
@@ -64,11 +79,11 @@ def install(
     """Write the unit and a first configuration of a daemon, after showing what that means.
 
     A configuration that is there stays as it is. The hotkey's file is not copied: systemd reads it as root and hands
-    it to the service alone. Nothing is started; what is printed last says how.
+    it to the service alone. A unit that came with a package is used as it is. Nothing is started; what is printed last
+    says how.
 
     What is not given is asked for on a terminal.
     """
-    from p2pnodes import service
     from p2pnodes.config import load_settings
 
     key = hotkey_path(hotkey_file, wallet, hotkey)
@@ -82,41 +97,85 @@ def install(
             key, observer = (Path(named), False) if named else (None, True)
     if observer is (key is not None):
         raise typer.BadParameter("give either the validator's hotkey (--wallet, or --hotkey-file) or --observer")
-    choice = service.Choice(
-        (program or Path(sys.argv[0])).absolute(),
+    program = (program or Path(sys.argv[0])).absolute()
+    packaged = not user and _is_packaged(program, root)
+    if key is not None:
+        key = key.expanduser().absolute()
+        if root is None:
+            _require_key(key, of_root=wallet is not None)
+    choice = Choice(
+        program,
         _network_text(network),
         url,
         host,
         port,
         bootstrap or (),
-        key and key.expanduser().absolute(),
+        key,
         Path.home() if user else None,
+        admin_port or None,
+        packaged,
+        root is not None or BOOTED.is_dir(),
     )
-    plan = service.plan(choice)
-    files = [(file, _action(file, root)) for file in plan.files]
-    commands = [] if root is not None else plan.commands
+    planned = plan(choice)
+    files = [(file, _action(file, root)) for file in planned.files]
+    commands = [] if root is not None else planned.commands
     rows = [{"file": str(_below(root, file.path)), "action": action} for file, action in files]
-    shown = {"files": rows, "commands": [list(words) for words in commands], "then": list(plan.following)}
     if not as_json:
         print_table(("file", "action"), rows, empty="no files")
         for words in commands:
             say(f"run: {' '.join(words)}")
     if not dry_run:
-        _confirm(yes=yes)
+        confirm("Do this?", yes=yes)
         for file, action in files:
             if action in {"new", "replaced"}:
                 _write(_below(root, file.path), file.content)
         for words in commands:
             _run(words)
-        load_settings(_below(root, plan.config))  # as the daemon will: what is wrong is told now
-        if (plan.config, "kept") in [(file.path, action) for file, action in files]:
-            note(f"{plan.config} was there and stays as it is: see that it says what you want now")
+    kept = (planned.config, "kept") in [(file.path, action) for file, action in files]
+    if kept or not dry_run:
+        settings = load_settings(_below(root, planned.config))  # as the daemon will: what is wrong is told now
+        admin_port = settings.admin.port or 0
+    if kept:
+        note(f"{planned.config} was there and stays as it is: see that it says what you want now")
+    if packaged and (own := _below(root, UNITS / PACKAGED_UNIT.name)).exists():
+        note(f"{own} hides the unit that comes with the package: remove it, unless you wrote it on purpose")
+    if not choice.systemd:
+        note("systemd does not run here, so nothing starts the daemon by itself")
     if as_json:
-        print_json(shown)
+        shown = {"files": rows, "commands": [list(words) for words in commands], "then": list(planned.following)}
+        print_json({**shown, "console": f"http://127.0.0.1:{admin_port}/" if admin_port else None})
     else:
         say("then:")
-        for line in plan.following:
+        for line in planned.following:
             say(f"  {line}")
+        if admin_port:
+            say(f"its console: http://127.0.0.1:{admin_port}/")
+
+
+def _require_key(path: Path, *, of_root: bool) -> None:
+    """Refuse a hotkey that the daemon could not use: systemd would tell it much later, and in other words.
+
+    Args:
+        path: The hotkey's file.
+        of_root: Whether it is in a wallet of the user that runs this.
+    """
+    from p2pnodes.chain.wallet import load_hotkey
+
+    try:
+        load_hotkey(path)
+    except ConfigError as error:
+        if of_root and "SUDO_USER" in os.environ:
+            hint = "under sudo --wallet means root's wallets: name yours with --hotkey-file ~/.bittensor/wallets/..."
+            raise ConfigError(f"{error}; {hint}", code=error.code) from error
+        raise
+
+
+def _is_packaged(program: Path, root: Path | None) -> bool:
+    """Whether the unit for a program is there already, as a package of the distribution puts it."""
+    try:
+        return _below(root, PACKAGED_UNIT).read_text() == unit(str(program))
+    except OSError:
+        return False
 
 
 def _network_text(network: str) -> str:
@@ -125,7 +184,10 @@ def _network_text(network: str) -> str:
 
     path = shipped_network(network) or Path(network)
     if not is_network_file(read_toml(path)):
-        raise ConfigError(f"{path} is no network file; expected genesis_hash and netuid at its top: see finney.toml")
+        raise ConfigError(
+            f"{path} is no network file; expected genesis_hash and netuid at its top: see finney.toml",
+            code=Code.CONFIG_SERVICE,
+        )
     return path.read_text()
 
 
@@ -141,18 +203,12 @@ def _action(file: "File", root: Path | None) -> str:
     except FileNotFoundError:
         return "new"
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); run this as root, or move it away") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error}); run this as root, or move it away", code=Code.CONFIG_SERVICE
+        ) from error
     if content == file.content:
         return "unchanged"
     return "kept" if file.keep else "replaced"
-
-
-def _confirm(*, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("give --yes: there is no terminal to ask on")
-    typer.confirm("Do this?", abort=True, err=True)
 
 
 def _write(path: Path, content: str) -> None:
@@ -166,7 +222,9 @@ def _write(path: Path, content: str) -> None:
         write_new(draft, content)
         draft.replace(path)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror}); run this as root, or with --user") from error
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}); run this as root, or with --user", code=Code.CONFIG_SERVICE
+        ) from error
 
 
 def _run(words: Sequence[str]) -> None:
@@ -174,11 +232,13 @@ def _run(words: Sequence[str]) -> None:
         ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=COMMAND_S_MAX)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(
-            f"`{' '.join(words)}` cannot be run ({error}); the files are written: run it by hand"
+            f"`{' '.join(words)}` cannot be run ({error}); the files are written: run it by hand",
+            code=Code.CONFIG_SERVICE,
         ) from error
     if ended.returncode:
         said = ended.stderr.strip().splitlines()
         raise ConfigError(
             f"`{' '.join(words)}` failed ({said[-1] if said else f'exit code {ended.returncode}'}); the files are "
-            "written: run it by hand"
+            "written: run it by hand",
+            code=Code.CONFIG_SERVICE,
         )
