@@ -34,6 +34,7 @@ from p2pnodes.config import Settings
 from p2pnodes.gossip.ownlog import Hearing, Step, hear
 from p2pnodes.model.branches import Ends
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX, hlc_at, hlc_ms
+from p2pnodes.model.codes import Code, Reason, code_of
 from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import LOG_NUMBER_MAX, Close, Delegation, Head, LogId, closing
 from p2pnodes.model.keys import KEY_BYTES, Hotkey, NodeKey, ss58_encode
@@ -108,7 +109,7 @@ class Author:
         self._cleared: LogId | None = None
         """A log that a delegation names, and of which peers with enough stake hold nothing: it may be opened."""
         self._retry_at = 0.0
-        self._note = "starting"
+        self._note: str = Reason("starting", Code.WRITES_STARTING)
         self._unused = "there is no own log that goes on"
         """Why the log before is not written on in, where there is none to take up."""
         self._refusal: str | None = None
@@ -198,7 +199,9 @@ class Author:
             return
         if self._known not in {None, delegation.hotkey}:
             self._unused = f"the log before is of hotkey {ss58_encode(delegation.hotkey)}"
-            log.warning("hotkey_changed", before=ss58_encode(delegation.hotkey), now=self.address)
+            log.warning(
+                "hotkey_changed", before=ss58_encode(delegation.hotkey), now=self.address, code=Code.KEY_CHANGED
+            )
             return
         if self._hotkey is not None and self.stale(delegation):
             delegation = self._sign(own, delegation.predecessor)
@@ -220,6 +223,7 @@ class Author:
                 f"have {log_name(own)} delegated to elsewhere (`p2pnodes keys request`, `keys delegate`) and set "
                 "delegation_file",
                 retry_after_s=60,
+                code=Code.WRITES_NO_HOTKEY,
             )
         return self._unsigned(own, predecessor, self._settings.delegation_days).sign(self._hotkey).delegation
 
@@ -232,7 +236,7 @@ class Author:
             self._require_ours(brought, self._watch.path)
         except ConfigError as error:
             if str(error) != self._brought_error:
-                log.warning("delegation_not_read", error=str(error))
+                log.warning("delegation_not_read", error=str(error), code=error.code)
             self._brought_error = str(error)
             return
         self._brought, self._brought_error = brought, None
@@ -243,7 +247,7 @@ class Author:
         if hotkey is None and (held := self._database.state.logs.get(brought.log)) is not None:
             hotkey = held.hotkey  # a log speaks for one hotkey as long as it lives
         if problems := misfits(brought, path, network_id, self.node_key.public_key, hotkey):
-            raise ConfigError(problems[0])
+            raise ConfigError(problems[0], code=Code.DELEGATION_MISFIT)
 
     # -- opening and closing -----------------------------------------------------------------------------------------
 
@@ -290,13 +294,13 @@ class Author:
             try:
                 await self._begin_log(reason, ends, fresh_key=doubled and self._hotkey is not None)
             except ConfigError as error:
-                log.warning("node_key_not_replaced", error=str(error))
+                log.warning("node_key_not_replaced", error=str(error), code=error.code)
                 await self._begin_log(reason, ends, fresh_key=False)
         except P2PNodesError as error:
-            self._note = f"no new log: {error}"
+            self._note = Reason(f"no new log: {error}", Code.WRITES_NO_LOG)
             self._retry_at = time.monotonic() + REOPEN_BACKOFF_S
             self._refuse_writes(self._note)
-            log.error("log_not_opened", reason=reason, error=str(error))
+            log.error("log_not_opened", reason=reason, error=str(error), code=Code.LOG_NOT_OPENED)
 
     async def _expect(self, own: LogId, reason: str) -> None:
         """Hear what peers hold of a log before it is opened, for it may have been once: this disk may be an old one.
@@ -311,7 +315,7 @@ class Author:
         await self._database.write(lambda ledger: ledger.expect(own))
         self.delegation = own, delegation
         self._heard, self._hearing_since = False, None
-        self._note = "waiting to hear whether peers hold the log that is delegated to"
+        self._note = Reason("waiting to hear whether peers hold the log that is delegated to", Code.WRITES_UNHEARD)
         log.info("log_expected", log=str(own), reason=reason)
 
     async def _begin_log(
@@ -372,6 +376,7 @@ class Author:
                 "this daemon has no hotkey to sign with: sign elsewhere with `p2pnodes keys close`, and hand the file "
                 "over with `p2pnodes keys publish`",
                 retry_after_s=60,
+                code=Code.WRITES_NO_HOTKEY,
             )
         return self._hotkey
 
@@ -413,7 +418,9 @@ class Author:
         head = await self.good_head(log_id, last)
         close = closing(hotkey, self._settings.network.id, log_id, head)
         await self._database.write(lambda ledger: ledger.append(lambda _: close, self._now_ms()))
-        log.warning("log_closed", log=str(log_id), good_events=0 if head is None else head.seq + 1)
+        log.warning(
+            "log_closed", log=str(log_id), good_events=0 if head is None else head.seq + 1, code=Code.LOG_CLOSED
+        )
         return close
 
     async def publish(self, close: Close) -> None:
@@ -424,24 +431,34 @@ class Author:
             WritesRefusedError: Nothing may be written now.
         """
         if not check_close(self._settings.network.id, close):
-            raise ConfigError("the closing does not carry its hotkey's signature for this network: sign it anew")
+            raise ConfigError(
+                "the closing does not carry its hotkey's signature for this network: sign it anew",
+                code=Code.DELEGATION_UNSIGNED,
+            )
         held = self._database.state.logs.get(close.log)
         if held is not None and held.hotkey != close.hotkey:
             raise ConfigError(
                 f"log {close.log} is of hotkey {ss58_encode(held.hotkey)}; only that one can close it, and "
-                f"{ss58_encode(close.hotkey)} signed"
+                f"{ss58_encode(close.hotkey)} signed",
+                code=Code.LOG_FOREIGN,
             )
         await self._database.write(lambda ledger: ledger.append(lambda _: close, self._now_ms()))
-        log.warning("log_closed", log=str(close.log), good_events=0 if close.head is None else close.head.seq + 1)
+        log.warning(
+            "log_closed",
+            log=str(close.log),
+            good_events=0 if close.head is None else close.head.seq + 1,
+            code=Code.LOG_CLOSED,
+        )
 
     async def good_head(self, log_id: LogId, last: int | None) -> Head | None:
         """The event that a closing names; see ``close``."""
         held = self._database.state.logs.get(log_id)
         if held is None:
-            raise ConfigError(f"log {log_name(log_id)} is not held here: see `p2pnodes events`")
+            raise ConfigError(f"log {log_name(log_id)} is not held here: see `p2pnodes events`", code=Code.LOG_UNKNOWN)
         if self.hotkey is not None and held.hotkey != self.hotkey:
             raise ConfigError(
-                f"log {log_id} is of hotkey {ss58_encode(held.hotkey)}, which this daemon does not speak for"
+                f"log {log_id} is of hotkey {ss58_encode(held.hotkey)}, which this daemon does not speak for",
+                code=Code.LOG_FOREIGN,
             )
         if last is None:
             return held.counted
@@ -449,7 +466,10 @@ class Author:
             return None
         ids = await self._database.event_ids(log_id, [last])
         if last not in ids:
-            raise ConfigError(f"log {log_id} has no event at seq {last}; expected 0 to {held.head.seq}, or -1 for none")
+            raise ConfigError(
+                f"log {log_id} has no event at seq {last}; expected 0 to {held.head.seq}, or -1 for none",
+                code=Code.LOG_UNKNOWN,
+            )
         return Head(last, ids[last])
 
     # -- tending -----------------------------------------------------------------------------------------------------
@@ -526,7 +546,7 @@ class Author:
             named=named,
             alone=not any(stake for hotkey, stake in self._database.electorate.stakes.items() if hotkey != own_hotkey),
         )
-        self._note = hearing.reason
+        self._note = Reason(hearing.reason, Code.WRITES_UNHEARD)
         if own is not None and named:
             await self._open_expected(own, hearing)
         elif hearing.step is Step.GO_ON:
@@ -541,9 +561,10 @@ class Author:
             self._cleared = own
             await self._open_log(hearing.reason)
         elif hearing.step is Step.OPEN_NEW:
-            self._note = (
+            self._note = Reason(
                 f"{hearing.reason}; writes go on once more of them are heard, or another log is delegated to "
-                "(`p2pnodes keys request`)"
+                "(`p2pnodes keys request`)",
+                Code.WRITES_UNHEARD,
             )
             self._retry_at = time.monotonic() + REOPEN_BACKOFF_S
 
@@ -589,28 +610,33 @@ class Author:
         if reason is None and self._refusal is not None:
             log.info("writes_allowed")
         elif reason is not None and alike(reason) != alike(self._refusal or ""):
-            log.warning("writes_refused", reason=reason)
+            log.warning("writes_refused", reason=reason, code=code_of(reason, Code.WRITES_REFUSED))
         self._refusal = self._database.ledger.writes_refused = reason
 
     def _why_no_writes(self) -> str | None:
         if self.delegation is not None and not self.permitted:
-            return f"the hotkey {self.address} holds no validator permit at block {self._database.electorate.block}"
+            block = self._database.electorate.block
+            return Reason(
+                f"the hotkey {self.address} holds no validator permit at block {block}", Code.WRITES_NO_PERMIT
+            )
         if not self._heard:
             return self._note
         ledger = self._database.ledger
         if ledger.foreign_own is not None:
             return ledger.foreign_reason
         if self.delegation is not None and self._now_s > self.delegation[1].not_after:
-            return (
+            return Reason(
                 f"the delegation of {self.address} ended at {self.delegation[1].not_after} (Unix seconds), and there "
-                "is no hotkey to renew it with: set wallet or hotkey_file, or bring a new delegation_file"
+                "is no hotkey to renew it with: set wallet or hotkey_file, or bring a new delegation_file",
+                Code.WRITES_DELEGATION_OVER,
             )
         if (trouble := self._clock_trouble()) is not None:
-            return trouble
+            return Reason(trouble, Code.WRITES_CLOCK)
         if (ahead_ms := ledger.clock.ahead_ms(self._now_ms())) > SKEW_AHEAD_MS_MAX:
-            return (
+            return Reason(
                 f"the logical clock is {ahead_ms // 1000} s ahead of the system clock: an event was written while "
-                f"that ran ahead; at most {SKEW_AHEAD_MS_MAX // 1000} s are allowed, writes go on by themselves then"
+                f"that ran ahead; at most {SKEW_AHEAD_MS_MAX // 1000} s are allowed, writes go on by themselves then",
+                Code.WRITES_CLOCK_AHEAD,
             )
         return None
 
@@ -678,6 +704,6 @@ def finish_rotation(path: Path, written_by: bytes | None) -> None:
         return
     if written_by is not None and load_node_key(pending).public_key == written_by:
         pending.replace(path)
-        log.warning("rotation_finished", file=str(path))
+        log.warning("rotation_finished", file=str(path), code=Code.KEY_ROTATION_FINISHED)
     else:
         pending.unlink()

@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import Head, LogId
@@ -241,11 +242,11 @@ class Carrier:
                 await self._do(step)
             except P2PNodesError as error:
                 if str(error) != self._problem:
-                    log.warning("not_carried", error=str(error))
+                    log.warning("not_carried", error=str(error), code=Code.EVENT_NOT_CARRIED)
                 self._problem = str(error)
                 self._rounds.failed(_monotonic_ms())
             except Exception:  # a turn that fails must not be the last one: rows would be lost
-                log.exception("carrier_failed")
+                log.exception("carrier_failed", code=Code.SYSTEM_BUG)
                 self._rounds.failed(_monotonic_ms())
             else:
                 self._problem = None
@@ -260,7 +261,7 @@ class Carrier:
     async def _do(self, step: Look | Write) -> None:
         hotkey = self._hotkey()
         if hotkey is None:
-            raise WritesRefusedError("this daemon does not speak for a validator yet")
+            raise WritesRefusedError("this daemon does not speak for a validator yet", code=Code.WRITES_NO_LOG)
         if isinstance(step, Look):
             cursor = step.cursor
             part = await self._database.read_weighed(

@@ -38,6 +38,7 @@ from p2pnodes.chain.regular import read_regular
 from p2pnodes.chain.wallet import CREDENTIALS_VARIABLE, HOTKEY_DEFAULT, WALLETS, require_name, wallet_hotkey_path
 from p2pnodes.gossip.view import VIEW_SIZE, VIEW_SIZE_MAX, VIEW_SIZE_MIN
 from p2pnodes.model.addresses import BaseUrl, ChainUrl, has_credentials, without_credentials
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.model.network import Network
 from p2pnodes.model.problems import (
@@ -323,9 +324,11 @@ class InvalidSettingsError(ConfigError):
         problems: One line for each problem, at least one.
     """
 
-    def __init__(self, problems: list[str]) -> None:
+    code = Code.CONFIG_VALUE
+
+    def __init__(self, problems: list[str], *, code: Code = Code.CONFIG_VALUE) -> None:
         more = f" (and {len(problems) - 1} more: see `p2pnodes config check`)" if len(problems) > 1 else ""
-        super().__init__(problems[0] + more)
+        super().__init__(problems[0] + more, code=code)
         self.problems = problems
 
 
@@ -439,16 +442,22 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         content = read_regular(path, FILE_BYTES_MAX)
         if len(content) > FILE_BYTES_MAX:
-            raise InvalidSettingsError([f"{path}: over {FILE_BYTES_MAX} bytes; expected a TOML file"])
+            raise InvalidSettingsError(
+                [f"{path}: over {FILE_BYTES_MAX} bytes; expected a TOML file"], code=Code.CONFIG_FILE
+            )
         return tomllib.loads(content.decode())
     except FileNotFoundError as error:
-        raise InvalidSettingsError([f"{path}: no such file; expected a TOML file"]) from error
+        raise InvalidSettingsError([f"{path}: no such file; expected a TOML file"], code=Code.CONFIG_FILE) from error
     except OSError as error:
-        raise InvalidSettingsError([f"{path}: cannot be read ({error.strerror}); expected a TOML file"]) from error
+        raise InvalidSettingsError(
+            [f"{path}: cannot be read ({error.strerror}); expected a TOML file"], code=Code.CONFIG_FILE
+        ) from error
     except UnicodeDecodeError as error:
-        raise InvalidSettingsError([f"{path}: not UTF-8 at byte {error.start}; expected a TOML file"]) from error
+        raise InvalidSettingsError(
+            [f"{path}: not UTF-8 at byte {error.start}; expected a TOML file"], code=Code.CONFIG_FILE
+        ) from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InvalidSettingsError([f"{path}: not TOML: {error}"]) from error
+        raise InvalidSettingsError([f"{path}: not TOML: {error}"], code=Code.CONFIG_FILE) from error
 
 
 class Reloaded(NamedTuple):

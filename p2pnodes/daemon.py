@@ -22,23 +22,30 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from p2pnodes import __version__
-from p2pnodes.api import explanations
+from p2pnodes.api import explanations, overview, voters
 from p2pnodes.api.admin import create_admin_app, start_admin
 from p2pnodes.api.app import create_app, make_runner
+from p2pnodes.api.browser import Browser, Look, pending_json
+from p2pnodes.api.console import console_url
 from p2pnodes.api.limits import client_address
 from p2pnodes.api.referrals import referrals
 from p2pnodes.api.stream import EVENTS_KEY, NodeEvents
+from p2pnodes.api.tail import TAIL_KEY, EventTail
 from p2pnodes.author import Author, alike, finish_rotation, observer_identity
 from p2pnodes.carrier import Carrier
 from p2pnodes.chain.delegation import log_name
 from p2pnodes.chain.source import ElectorateSource, make_source
 from p2pnodes.chain.wallet import create_node_key, load_hotkey, load_node_key, read_hotkey_file
 from p2pnodes.config import LogSettings, Settings, reloaded
+from p2pnodes.gossip.bans import OperatorBans
 from p2pnodes.gossip.driver import Driver
+from p2pnodes.handover import Handover
 from p2pnodes.inbound import listen
+from p2pnodes.loglevel import LogLevel
 from p2pnodes.metrics import Instruments, status_registry
 from p2pnodes.model.branches import Ends, closing_order
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
+from p2pnodes.model.codes import Code, Reason, code_of
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import Close, Delegation, Head, LogId
@@ -47,7 +54,7 @@ from p2pnodes.model.keys import Hotkey, NodeKey, ss58_encode
 from p2pnodes.notify import Supervisor
 from p2pnodes.store import directory
 from p2pnodes.store.checks import read_check
-from p2pnodes.store.database import Commit, Database
+from p2pnodes.store.database import Commit, Database, Written
 from p2pnodes.store.ledger import Outcome, Result
 from p2pnodes.store.ownlog import written_by
 from p2pnodes.store.placing import Placed
@@ -68,7 +75,9 @@ STATUS_S: Final = 5.0
 FIRST_READ_S_MAX: Final = 60.0
 """How long a start waits for the electorate where none is stored, and a quarter of it where one is."""
 
-OBSERVER: Final = "this daemon is an observer: it replicates and shows the inventory, and takes no writes"
+OBSERVER: Final = Reason(
+    "this daemon is an observer: it replicates and shows the inventory, and takes no writes", Code.WRITES_OBSERVER
+)
 """What an observer answers to writes."""
 
 
@@ -86,6 +95,7 @@ class Daemon:
         *,
         reread: Callable[[], Settings] | None = None,
         supervisor: Supervisor | None = None,
+        handover: Handover | None = None,
     ) -> None:
         """Take checked settings; nothing is opened yet.
 
@@ -93,10 +103,12 @@ class Daemon:
             settings: What the operator chose.
             reread: Reads the settings anew, at SIGHUP; None: they are those of the start for ever.
             supervisor: Who started this process and wants to hear from it.
+            handover: Holds the sockets on which the process before this one listened.
         """
         self.settings = settings
         self._reread = reread
         self._supervisor = supervisor or Supervisor()
+        self._handover = handover
         self._hung_up = asyncio.Event()
         self.started_ms = now_ms()
         self._stack = AsyncExitStack()
@@ -107,17 +119,28 @@ class Daemon:
         self._scheduler: Scheduler | None = None
         self._carrier: Carrier | None = None
         self._events: NodeEvents | None = None
+        self._tail: EventTail | None = None
+        self._browser: Browser
+        self._console: str | None = None
+        """Where the console is, on this machine; None while the operator's interface has no port."""
         self._node_key: NodeKey
         self._hotkey: Hotkey | None = None
         self._author: Author | None = None
         """None for an observer."""
+        self._log_level = LogLevel(
+            settings.log.level,
+            lambda later_s, revert: asyncio.get_running_loop().call_later(later_s, revert),
+            lambda: asyncio.get_running_loop().time(),
+        )
         self._observer: tuple[LogId, Delegation] | None = None
         """Who an observer is to its peers."""
         self._level = False
         """Whether an observer has caught up with a peer since it started."""
         self._source: ElectorateSource
-        self._read_error: str | None = None
+        self._read_error: Reason | None = None
         """Why the electorate could not be read the last time."""
+        self._operator_bans = OperatorBans()
+        """Here, because they outlive a driver, which ends with its node key."""
         self._elsewhere: Sequence[str] = ()
         """Other validators, for writes that this daemon refuses."""
         self._url = settings.http.url
@@ -134,6 +157,7 @@ class Daemon:
             P2PNodesError: The daemon cannot start; the message is one line for the operator.
         """
         loop = asyncio.get_running_loop()
+        self._stack.callback(self._log_level.close)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         # Who runs a daemon on a terminal and closes that wants it gone; any other daemon is told to look again.
@@ -145,7 +169,13 @@ class Daemon:
             if not self._stopping.is_set():
                 await starting
                 _settle_memory()
-                log.info("listening", url=self._url, hotkey=self._address, node_key=self._node_key.public_key.hex())
+                log.info(
+                    "listening",
+                    url=self._url,
+                    console=self._console,
+                    hotkey=self._address,
+                    node_key=self._node_key.public_key.hex(),
+                )
                 self._supervisor.ready(self._condition())
                 await stopped
             log.info("stopping")
@@ -168,8 +198,9 @@ class Daemon:
         self._supervisor.status("opening the database")
         self._database = await Database.open(settings.database_path, settings.network, self._node_key, now_ms=now_ms)
         self._stack.push_async_callback(self._database.close)
+        self._browser = Browser(self._database, time.monotonic)
         self._database.on_commit = self._committed
-        self._database.on_written = self._instruments.written
+        self._database.on_written = self._written
         self._source = make_source(
             settings.electorate,
             settings.network,
@@ -233,7 +264,8 @@ class Daemon:
             raise ConfigError(
                 f"the hotkey {author.address} holds no validator permit on netuid {self.settings.network.netuid} at "
                 f"block {electorate.block} (it {where}): use the validator's wallet, wait for a permit, or set "
-                'role = "observer"'
+                'role = "observer"',
+                code=Code.CHAIN_NO_PERMIT,
             )
 
     # -- what the supervisor hears and says --------------------------------------------------------------------------
@@ -262,7 +294,7 @@ class Daemon:
         except WritesRefusedError:
             return False
         except P2PNodesError as error:
-            log.debug("writer_failed", error=str(error))
+            log.debug("writer_failed", error=str(error), code=error.code)
         return True
 
     def _condition(self) -> str:
@@ -297,9 +329,10 @@ class Daemon:
         self.settings = settings
         if {"log.level", "log.format"} & set(changed):
             configure_logging(settings.log)
+        self._log_level.configure(settings.log.level)
         log.info("settings_read_again", changed=changed)
         if fixed:
-            log.warning("settings_need_a_restart", settings=fixed)
+            log.warning("settings_need_a_restart", settings=fixed, code=Code.CONFIG_NEEDS_RESTART)
         if "gossip.bootstrap" in changed:
             await self._set_targets()
 
@@ -322,6 +355,7 @@ class Daemon:
             allow_private_addresses=settings.gossip.allow_private_addresses,
             observers=settings.gossip.allow_observers,
             view_size=settings.gossip.view_size,
+            operator_bans=self._operator_bans,
         )
 
     async def _start_driver(self, node_key: NodeKey) -> None:
@@ -371,7 +405,12 @@ class Daemon:
         await verifier.start()
         self._stack.push_async_callback(verifier.close)
         if isinstance(verifier, NoneVerifier):
-            log.warning("verifier", method=verifier.method, note="every claim gets the verdict verified, unchecked")
+            log.warning(
+                "verifier",
+                method=verifier.method,
+                note="every claim gets the verdict verified, unchecked",
+                code=Code.VERIFIER_NONE,
+            )
         else:
             log.info("verifier", method=verifier.method)
         return verifier
@@ -416,11 +455,14 @@ class Daemon:
             settings.http.host,
             settings.http.port,
             advice="choose another [http] host or port, or stop what listens there",
+            handover=self._handover,
         )
         self._url = self._url or f"http://{where}"
         admin = create_admin_app(self, status_registry(self.status, self._registry))
+        self._tail = admin[TAIL_KEY]
         runner = await start_admin(admin, settings.admin_socket_path, settings.admin.port)
         self._stack.push_async_callback(runner.cleanup)
+        self._console = console_url(runner.addresses)
 
     @property
     def _address(self) -> str | None:
@@ -431,15 +473,20 @@ class Daemon:
     # -- electorate --------------------------------------------------------------------------------------------------
 
     @property
-    def _electorate_error(self) -> str | None:
+    def _electorate_error(self) -> Reason | None:
         """What is wrong with the electorate, for the operator; None when nothing is."""
         if self._read_error is not None:
             return self._read_error
         ahead_s = self._database.electorate.time_ms // 1000 - now_ms() // 1000
         if ahead_s > CLOCK_OFF_MS_MAX // 1000:
-            return f"its time lies {ahead_s} s ahead of the system clock: set that right (NTP)"
+            return Reason(
+                f"its time lies {ahead_s} s ahead of the system clock: set that right (NTP)", Code.CHAIN_CLOCK
+            )
         if self._database.electorate.block and -ahead_s > self.settings.network.verdict_ttl_s:
-            return f"its time is {-ahead_s / 86_400:.0f} days old: verdicts lapse by it, so none does; see [electorate]"
+            return Reason(
+                f"its time is {-ahead_s / 86_400:.0f} days old: verdicts lapse by it, so none does; see [electorate]",
+                Code.CHAIN_OLD,
+            )
         return None
 
     async def _read_first_electorate(self) -> None:
@@ -455,28 +502,31 @@ class Daemon:
             async with asyncio.timeout(FIRST_READ_S_MAX / 4 if stored else FIRST_READ_S_MAX):
                 electorate = await self._source.poll()
         except TimeoutError as error:
-            self._read_error = self._source.reasons() or "the chain has not answered yet"
+            self._read_error = Reason(self._source.reasons() or "the chain has not answered yet", Code.CHAIN_UNREAD)
             if not stored:
                 raise ConfigError(
-                    f"no electorate could be read within {FIRST_READ_S_MAX:g} s, and none is stored: {self._read_error}"
+                    f"no electorate could be read within {FIRST_READ_S_MAX:g} s, and none is stored: "
+                    f"{self._read_error}",
+                    code=Code.CHAIN_UNREAD,
                 ) from error
         except P2PNodesError as error:
             unread = error
-            self._read_error = str(error)
+            self._read_error = error.reason()
         if (offset_ms := self._source.clock_trouble()) is not None:
-            trouble = (
+            trouble = Reason(
                 f"the system clock is {-offset_ms / 1000:+.0f} s off the chain's latest block: set it right (NTP), or "
-                "use endpoints that keep up ([electorate] urls)"
+                "use endpoints that keep up ([electorate] urls)",
+                Code.CHAIN_CLOCK,
             )
             if not stored or len(self.settings.electorate.urls) > 1:  # one endpoint alone may be what is wrong
-                raise ConfigError(trouble)
+                raise ConfigError(trouble, code=Code.CHAIN_CLOCK)
             self._read_error = self._read_error or trouble
         if unread is not None and not stored:
             raise unread
         if electorate is not None:
             await self._take_electorate(electorate)
         if (found := self._electorate_error) is not None:
-            log.warning("electorate_trouble", error=found)
+            log.warning("electorate_trouble", error=found, code=found.code)
 
     async def _take_electorate(self, electorate: Electorate) -> None:
         """Weigh with another electorate.
@@ -487,7 +537,8 @@ class Daemon:
         held = self._database.electorate
         if electorate.block < held.block:
             raise ConfigError(
-                f"the electorate went back: block {electorate.block} lies below {held.block}, which is held"
+                f"the electorate went back: block {electorate.block} lies below {held.block}, which is held",
+                code=Code.CHAIN_WENT_BACK,
             )
         try:
             await self._database.set_electorate(electorate)
@@ -513,13 +564,13 @@ class Daemon:
                     await self._take_electorate(electorate)
                 self._read_error = None
             except P2PNodesError as error:
-                self._read_error = str(error)
+                self._read_error = error.reason()
             except Exception as error:
-                self._read_error = f"BUG! {type(error).__name__}: {error}"
-                log.exception("electorate_watch_failed")
+                self._read_error = Reason(f"BUG! {type(error).__name__}: {error}", Code.SYSTEM_BUG)
+                log.exception("electorate_watch_failed", code=Code.SYSTEM_BUG)
             found = self._electorate_error
             if found is not None and alike(found) != alike(told or ""):
-                log.warning("electorate_trouble", error=found)
+                log.warning("electorate_trouble", error=found, code=found.code)
             elif found is None and told is not None:
                 log.info("electorate_well")
             told = found
@@ -566,7 +617,9 @@ class Daemon:
         own = self._database.ledger.own_log
         log_id = log_id or own
         if own is None or log_id is None:
-            raise WritesRefusedError("this daemon has no own log yet, in which the other could be closed")
+            raise WritesRefusedError(
+                "this daemon has no own log yet, in which the other could be closed", code=Code.WRITES_NO_LOG
+            )
         if log_id.node_key != author.node_key.public_key:
             close = await author.close(log_id, last)
             return {"log": log_name(log_id), "good_events": closing_order(close)[0], "closed_by": log_name(own)}
@@ -655,6 +708,11 @@ class Daemon:
         forwarded = request.headers.getall("X-Forwarded-For", ())
         return client_address(request.remote, forwarded, self.settings.api.trusted_proxies)
 
+    def _written(self, written: Written) -> None:
+        self._instruments.written(written)
+        if self._tail is not None:
+            self._tail.committed()
+
     def _committed(self, commit: Commit) -> None:
         self._instruments.appended(commit.appended)
         if commit.appended:
@@ -682,23 +740,25 @@ class Daemon:
 
     # -- what the admin interface shows ------------------------------------------------------------------------------
 
-    def readiness(self) -> list[str]:
+    def readiness(self) -> list[Reason]:
         """Why this daemon is not ready; empty when it is."""
-        reasons = []
+        reasons: list[Reason] = []
         age_s, max_age_s = self._electorate_age_s(), self.settings.electorate.max_age_s
         if not self._database.electorate.block:
-            reasons.append("there is no electorate yet")
+            reasons.append(Reason("there is no electorate yet", Code.CHAIN_UNREAD))
         elif max_age_s is not None and age_s > max_age_s:
+            why = self._electorate_error or "its source has no newer one"
             reasons.append(
-                f"the electorate is {age_s} s old, at most {max_age_s} are allowed: "
-                f"{self._electorate_error or 'its source has no newer one'}"
+                Reason(f"the electorate is {age_s} s old, at most {max_age_s} are allowed: {why}", Code.CHAIN_OLD)
             )
         if self._author is None and not self._caught_up():
-            reasons.append("no peer holds what this observer holds: it has not caught up with any yet")
+            behind = "no peer holds what this observer holds: it has not caught up with any yet"
+            reasons.append(Reason(behind, Code.SYSTEM_CATCHING_UP))
         if self._database.failure:
-            reasons.append(f"the database cannot write: {self._database.failure}")
-        if self._author is not None and self._database.ledger.writes_refused:
-            reasons.append(f"writes are refused: {self._database.ledger.writes_refused}")
+            failure = f"the database cannot write: {self._database.failure}"
+            reasons.append(Reason(failure, Code.DATA_NOT_WRITTEN))
+        if self._author is not None and (refusal := self._database.ledger.writes_refused):
+            reasons.append(Reason(f"writes are refused: {refusal}", code_of(refusal, Code.WRITES_REFUSED)))
         return reasons
 
     def _caught_up(self) -> bool:
@@ -719,6 +779,7 @@ class Daemon:
             "netuid": self.settings.network.netuid,
             "role": self.settings.role,
             "url": self._url,
+            "console": self._console,
             "hotkey": self._address,
             "node_key": self._node_key.public_key.hex(),
             "log": held and {"number": held.id.number, "seq": held.head.seq, "id": held.head.id.hex()},
@@ -733,11 +794,16 @@ class Daemon:
                 "validators": len(electorate.current.validators),
                 "registered": len(electorate.current.registered),
                 "enrolled": len(ledger.weights.enrolled),
-                "error": self._electorate_error,
+                "error": (error := self._electorate_error),
+                "code": error and error.code,
                 "recounting": self._database.recounting,
                 "source": self._source.status(),
             },
-            "writes": {"allowed": ledger.writes_refused is None, "reason": ledger.writes_refused},
+            "writes": {
+                "allowed": ledger.writes_refused is None,
+                "reason": ledger.writes_refused,
+                "code": ledger.writes_refused and code_of(ledger.writes_refused, Code.WRITES_REFUSED),
+            },
             "ready": self.readiness(),
             "events": state.events,
             "nodes": state.nodes,
@@ -757,6 +823,8 @@ class Daemon:
             "gossip": gossip,
             "database": self._database.status(),
             "clock_offset_ms": self._driver.clock_offset_ms(),
+            "logging": self._log_level.status(),
+            "started_at": self.started_ms // 1000,
             "uptime_s": (now_ms() - self.started_ms) // 1000,
         }
 
@@ -765,11 +833,41 @@ class Daemon:
         peers: list[dict[str, Any]] = self._driver.status()["peers"]
         return peers
 
+    def log_level(self) -> dict[str, Any]:
+        """From which level on this daemon logs; see ``LogLevel.status``."""
+        return self._log_level.status()
+
+    def set_log_level(self, level: str | None, logger: str | None, for_s: int | None) -> None:
+        """Log from another level on, or for None as configured; see ``LogLevel``."""
+        if level is None:
+            self._log_level.reset(logger)
+        else:
+            self._log_level.set(level, logger, for_s)
+
+    def bans(self) -> list[dict[str, Any]]:
+        """Who is refused for a while; see ``Driver.bans``."""
+        return self._driver.bans()
+
+    def ban(self, key: bytes, reason: str, ban_s: int) -> dict[str, Any]:
+        """Refuse a peer; see ``Driver.ban``."""
+        return self._driver.ban(key, reason, ban_s)
+
+    def lift_ban(self, key: bytes) -> bool:
+        """End a peer's bans; see ``Driver.lift``."""
+        return self._driver.lift(key)
+
     async def query(
-        self, view: str, where: Mapping[str, str], limit: int, *, after: int | None = None, newest_first: bool = False
+        self,
+        view: str,
+        where: Mapping[str, str],
+        limit: int,
+        *,
+        after: int | None = None,
+        until: int | None = None,
+        newest_first: bool = False,
     ) -> list[dict[str, Any]]:
         """Rows of an operators' view; see ``Database.query``."""
-        return await self._database.query(view, where, limit, after=after, newest_first=newest_first)
+        return await self._database.query(view, where, limit, after=after, until=until, newest_first=newest_first)
 
     async def find_claim(self, prefix: bytes, miner: bytes | None) -> bytes | None:
         """Id of a claim by its first bytes; see ``Database.find_claim``."""
@@ -788,6 +886,30 @@ class Daemon:
             "own_check": explanations.check(entry),
         }
 
+    async def overview(self) -> dict[str, Any]:
+        """The daemon on one page; see ``overview.overview``."""
+        return overview.overview(self.status(), await self._browser.totals())
+
+    async def electorate(self) -> dict[str, Any]:
+        """Who votes, and with what; see ``voters.electorate``."""
+        weights = self._database.ledger.committed_weights
+        mandates, urls = await self._database.read(lambda facts: (facts.mandates(), facts.urls()))
+        return voters.electorate(weights, mandates, urls, None if self._author is None else self._author.hotkey)
+
+    async def inventory(self, look: Look) -> dict[str, Any]:
+        """A page of the inventory; see ``Browser.page``."""
+        return await self._browser.page(look)
+
+    async def pending(self, limit: int, after: tuple[int, bytes] | None) -> dict[str, Any]:
+        """Claims whose vote is open, with their turns; see ``browser.pending_json``."""
+        page = await self._browser.pending(limit, after)
+        turns: dict[bytes, list[dict[str, Any]]] = {}
+        if self._scheduler is not None:
+            for claim in page.claims:
+                if claim.owned and (found := await self._scheduler.turns(claim.claim_id)):
+                    turns[claim.claim_id] = explanations.turns(found, now_ms())
+        return pending_json(page, turns)
+
     async def node(self, uuid: str) -> dict[str, Any] | None:
         """Why a GPU has the row that it has; None when no claim ever named it."""
         case = await self._database.explain_node(uuid)
@@ -804,7 +926,9 @@ class Daemon:
     async def verify(self, claim_id: bytes) -> dict[str, Any]:
         """Check a claim now, out of turn; see ``Scheduler.check_now``."""
         if self._scheduler is None:
-            raise WritesRefusedError("this daemon has no hotkey to vote with: set hotkey_file", retry_after_s=60)
+            raise WritesRefusedError(
+                "this daemon has no hotkey to vote with: set hotkey_file", retry_after_s=60, code=Code.WRITES_NO_HOTKEY
+            )
         found = await self._scheduler.check_now(claim_id)
         return {
             "finding": found.finding.finding if found.finding else "unavailable",
@@ -832,7 +956,8 @@ def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int
     """
     configure_logging(settings.log)
     supervisor = Supervisor.from_environment(os.environ, os.getpid())
-    asyncio.run(Daemon(settings, reread=reread, supervisor=supervisor).run())
+    handover = Handover.from_environment(os.environ, os.getpid(), supervisor)
+    asyncio.run(Daemon(settings, reread=reread, supervisor=supervisor, handover=handover).run())
     return 0
 
 
@@ -942,9 +1067,9 @@ async def _logged(event: str, work: Any) -> None:
     try:
         await work
     except P2PNodesError as error:
-        log.warning(event, error=str(error))
+        log.warning(event, error=str(error), code=error.code)
     except Exception:
-        log.exception(event)
+        log.exception(event, code=Code.SYSTEM_BUG)
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

@@ -31,6 +31,7 @@ import tomli_w
 
 from p2pnodes.chain.file import read_electorate
 from p2pnodes.chain.wallet import write_hotkey_file
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, P2PNodesError
 from p2pnodes.model.keys import Hotkey
 from p2pnodes.model.network import Network
@@ -77,6 +78,8 @@ T = TypeVar("T")
 
 class DevnetError(P2PNodesError):
     """The devnet cannot start or go on; the message is one line for the person who started it."""
+
+    code = Code.SYSTEM_DEVNET
 
 
 class Validator(NamedTuple):
@@ -471,9 +474,12 @@ class Devnet:
         report: Callable[[str], None] = print,
     ) -> None:
         if not 1 <= len(ports) <= PEERS_MAX:
-            raise ConfigError(f"{len(ports)} peers; expected 1 to {PEERS_MAX}")
+            raise ConfigError(f"{len(ports)} peers; expected 1 to {PEERS_MAX}", code=Code.SYSTEM_DEVNET)
         if chain == "replay" and stakes:
-            raise ConfigError("stakes are given, but the replayed chain has its own; leave them out, or use a file")
+            raise ConfigError(
+                "stakes are given, but the replayed chain has its own; leave them out, or use a file",
+                code=Code.SYSTEM_DEVNET,
+            )
         self.directory = directory
         verifiers = _each(verify, len(ports), {"verifier": "none"}, "verifiers")
         validator = replayed_validator if chain == "replay" else development_validator
@@ -517,7 +523,8 @@ class Devnet:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ConfigError(
-                    f"a devnet runs in {self.directory} already: stop it, or choose another --dir"
+                    f"a devnet runs in {self.directory} already: stop it, or choose another --dir",
+                    code=Code.SYSTEM_DEVNET,
                 ) from error
             await self._prepare()
         except DevnetError:
@@ -525,7 +532,8 @@ class Devnet:
             raise
         except OSError as error:
             raise ConfigError(
-                f"{self.directory}: cannot be written ({error.strerror}); expected a directory for the devnet's state"
+                f"{self.directory}: cannot be written ({error.strerror}); expected a directory for the devnet's state",
+                code=Code.SYSTEM_DEVNET,
             ) from error
         try:
             for peer in self.peers:
@@ -601,7 +609,9 @@ class Devnet:
 def _each(given: Sequence[T], count: int, default: T, what: str) -> Sequence[T]:
     """One value for each peer, of as many as were given: none, one for all, or one for each."""
     if len(given) not in {0, 1, count}:
-        raise ConfigError(f"{len(given)} {what} for {count} peers; expected one for all, or one for each")
+        raise ConfigError(
+            f"{len(given)} {what} for {count} peers; expected one for all, or one for each", code=Code.SYSTEM_DEVNET
+        )
     return given if len(given) == count else [*(given or [default])] * count
 
 

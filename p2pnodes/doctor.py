@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
+from p2pnodes.model.codes import Code
 
 Level = Literal["ok", "warning", "problem", "not checked"]
 
@@ -29,12 +30,14 @@ class Finding(NamedTuple):
         level: How bad it is.
         found: One line.
         advice: What to do; empty when nothing is to be done.
+        code: Which kind of problem or warning it is; None for none.
     """
 
     check: str
     level: Level
     found: str
     advice: str = ""
+    code: str | None = None
 
 
 def of_status(status: Mapping[str, Any], now_s: float) -> list[Finding]:
@@ -65,9 +68,21 @@ def of_disk(free_bytes: int, database_bytes: int) -> Finding:
     """
     free = f"{free_bytes / 1e9:.1f} GB are free, the database has {database_bytes / 1e9:.1f} GB"
     if free_bytes < DISK_BYTES_MIN:
-        return Finding("disk", "problem", free, "make room: without it nothing can be written, and writes answer 503")
+        return Finding(
+            "disk",
+            "problem",
+            free,
+            "make room: without it nothing can be written, and writes answer 503",
+            Code.DATA_DISK_LOW,
+        )
     if free_bytes < database_bytes:
-        return Finding("disk", "warning", free, "make room for a copy of the database: `backup` and recovery need it")
+        return Finding(
+            "disk",
+            "warning",
+            free,
+            "make room for a copy of the database: `backup` and recovery need it",
+            Code.DATA_DISK_LOW,
+        )
     return Finding("disk", "ok", free)
 
 
@@ -76,7 +91,7 @@ def _clock(offset_ms: int | None) -> Finding:
         return Finding("clock", "not checked", "no peer tells the time, and the chain did not contradict it")
     found = f"{-offset_ms / 1000:+.1f} s off the peers' median"
     if abs(offset_ms) > CLOCK_OFF_MS_MAX:
-        return Finding("clock", "problem", found, "set the system clock right and keep it so (NTP)")
+        return Finding("clock", "problem", found, "set the system clock right and keep it so (NTP)", Code.WRITES_CLOCK)
     return Finding("clock", "ok", found)
 
 
@@ -84,7 +99,11 @@ def _electorate(status: Mapping[str, Any]) -> Finding:
     electorate = status["electorate"]
     if electorate["error"]:
         return Finding(
-            "chain", "problem", str(electorate["error"]), "check [electorate]: `p2pnodes config check`, the endpoints"
+            "chain",
+            "problem",
+            str(electorate["error"]),
+            "check [electorate]: `p2pnodes config check`, the endpoints",
+            electorate.get("code") or Code.CHAIN_UNREAD,
         )
     return Finding("chain", "ok", f"electorate of block {electorate['block']}, {electorate['age_s']} s old")
 
@@ -93,12 +112,16 @@ def _delegation(delegation: Mapping[str, Any] | None, now_s: float) -> Iterator[
     if delegation is None:  # an observer, or a log that is not open yet: ``writes`` says why
         return
     if delegation.get("error"):
-        yield Finding("delegation", "problem", str(delegation["error"]), "renew it: `p2pnodes keys request`")
+        yield Finding(
+            "delegation", "problem", str(delegation["error"]), "renew it: `p2pnodes keys request`", Code.DELEGATION_FILE
+        )
         return
     left_s = delegation["not_after"] - now_s
     found = f"the own log's delegation holds for {max(0, left_s) / 86_400:.1f} days"
     if left_s < DELEGATION_S_MIN:
-        yield Finding("delegation", "problem", found, "renew it: see `p2pnodes keys request`, and the log")
+        yield Finding(
+            "delegation", "problem", found, "renew it: see `p2pnodes keys request`, and the log", Code.DELEGATION_ENDING
+        )
     else:
         yield Finding("delegation", "ok", found)
 
@@ -106,14 +129,22 @@ def _delegation(delegation: Mapping[str, Any] | None, now_s: float) -> Iterator[
 def _writes(status: Mapping[str, Any]) -> Iterator[Finding]:
     failure = status["database"]["failure"]
     if failure:
-        yield Finding("database", "problem", f"cannot be written: {failure}", "see the disk, and its owner")
+        yield Finding(
+            "database", "problem", f"cannot be written: {failure}", "see the disk, and its owner", Code.DATA_NOT_WRITTEN
+        )
     if status["role"] == "observer":
         return
     writes = status["writes"]
     if writes["allowed"]:
         yield Finding("writes", "ok", "taken")
     else:
-        yield Finding("writes", "problem", f"answered 503: {writes['reason']}", "the reason says what is missing")
+        yield Finding(
+            "writes",
+            "problem",
+            f"answered 503: {writes['reason']}",
+            "the reason says what is missing",
+            writes.get("code") or Code.WRITES_REFUSED,
+        )
 
 
 def _peers(gossip: Mapping[str, Any]) -> Finding:
@@ -128,7 +159,7 @@ def _peers(gossip: Mapping[str, Any]) -> Finding:
     if not peers:
         return Finding(
             "peers", "problem", f"none of {members} validators has a known address",
-            "give one that runs a daemon in [gossip] bootstrap",
+            "give one that runs a daemon in [gossip] bootstrap", Code.DIAL_NO_PEERS,
         )  # fmt: skip
     errors = Counter(str(peer.get("last_error")) for peer in peers if peer.get("last_error"))
     common = (
@@ -136,7 +167,7 @@ def _peers(gossip: Mapping[str, Any]) -> Finding:
     )
     return Finding(
         "peers", "problem", f"none of {len(peers)} known addresses is connected: {common}",
-        "check that this machine may dial out, and the reasons in `p2pnodes peers`",
+        "check that this machine may dial out, and the reasons in `p2pnodes peers`", Code.DIAL_NO_PEERS,
     )  # fmt: skip
 
 
@@ -149,6 +180,7 @@ def _agreement(peers: list[Mapping[str, Any]]) -> Finding:
             "agreement", "problem",
             f"equal events and stakes, but another state root than {', '.join(apart[:PEERS_NAMED_MAX])}{more}",
             "run `p2pnodes db verify` on both: one of the databases is damaged, or a build has a bug",
+            Code.DATA_DAMAGED,
         )  # fmt: skip
     if not compared:
         return Finding("agreement", "not checked", "no connected peer holds the same events and stakes right now")
@@ -164,10 +196,15 @@ def _verifier(verification: Mapping[str, Any] | None) -> Iterator[Finding]:
             "problem",
             f"{verification['method']}: {verification['problem']}",
             "see [verify] and its service",
+            Code.VERIFIER_UNAVAILABLE,
         )
     elif verification["method"] == "none":
         yield Finding(
-            "verifier", "warning", "every claim gets the verdict verified, unchecked", "set [verify] verifier"
+            "verifier",
+            "warning",
+            "every claim gets the verdict verified, unchecked",
+            "set [verify] verifier",
+            Code.VERIFIER_NONE,
         )
     else:
         yield Finding("verifier", "ok", f"{verification['method']} works, {verification['running']} checks run")
@@ -180,5 +217,6 @@ def _forks(status: Mapping[str, Any]) -> Finding:
         return Finding(
             "forks", "problem", "the own log is proved to fork: another process wrote it, too",
             "find the other one (a clone of this disk?) and stop it; `p2pnodes forks` has the proof",
+            Code.LOG_FORKED,
         )  # fmt: skip
     return Finding("forks", "ok", f"{len(status['forks'])} of other daemons are proved")

@@ -11,6 +11,7 @@ import resource
 import sys
 from typing import Final
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError
 
 PR_SET_DUMPABLE: Final = 4
@@ -40,7 +41,8 @@ def no_core_dumps() -> None:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"core dumps, which would hold keys, cannot be turned off ({error}): allow setrlimit and prctl in the "
-            "sandbox that this runs in"
+            "sandbox that this runs in",
+            code=Code.CONFIG_HARDENING,
         ) from error
 
 

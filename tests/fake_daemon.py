@@ -1,23 +1,28 @@
 """A daemon as its operator sees it: the snapshot of ``Daemon.status`` and rows, without anything that runs."""
 
 import copy
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from p2pnodes.api import explanations
+from p2pnodes.api import explanations, overview, voters
+from p2pnodes.api.browser import Browser, Look, Totals, pending_json
 from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.events import Close, LogId
-from p2pnodes.model.inventory import Chute
+from p2pnodes.model.inventory import Chute, Mandate, Weights
+from p2pnodes.model.keys import ss58_encode
 from p2pnodes.model.proof import ProofError
+from p2pnodes.store.browse import ModelTotal
 from p2pnodes.store.database import Database
 from p2pnodes.store.placing import Placed, Written
-from tests.support import hotkey
+from tests.support import NETWORK, NOW_MS, NOW_S, electorate, hotkey
 
 STATUS: Final[dict[str, Any]] = {
     "version": "0.1.0",
     "network_id": "ab" * 16,
     "netuid": 64,
     "url": "http://127.0.0.1:8000",
+    "console": "http://127.0.0.1:9464/console/",
     "hotkey": "5Validator",
     "node_key": "cd" * 32,
     "role": "validator",
@@ -73,12 +78,13 @@ STATUS: Final[dict[str, Any]] = {
     "carrying": {"waiting": 0, "requests": 3, "events": 1, "walks": 2, "problem": None},
     "gossip": {
         "sessions": 1,
+        "observers": 0,
         "handshakes": 0,
         "view": {"size": 8, "members": 2, "links": 1, "visits": 0, "down": 1},
         "loop": {"lag_ms": 0, "slowness": 1},
         "traffic": {"sent": {"frames": 10, "bytes": 4000}, "received": {"frames": 12, "bytes": 5000}},
         "counts": {"grafts": 1, "prunes": 2, "gains": 3, "dropped": 4},
-        "ban_counts": {"protocol": 0, "flood": 1, "forgery": 0, "openings": 0},
+        "ban_counts": {"protocol": 0, "flood": 1, "forgery": 0, "openings": 0, "operator": 0},
         "bans": [],
         "peers": [
             {
@@ -112,6 +118,7 @@ STATUS: Final[dict[str, Any]] = {
         "failure": None,
     },
     "clock_offset_ms": -1500,
+    "started_at": 1_763_996_400,
     "uptime_s": 3600,
 }
 
@@ -126,6 +133,17 @@ class FakeDaemon:
         self.proofs: dict[str, dict[str, Any] | ProofError] = {}
         self.claims: dict[bytes, dict[str, Any]] = {}
         self.nodes: dict[str, dict[str, Any]] = {}
+        self.totals = Totals([ModelTotal("h100_sxm", 4, 2, 1, 1)], 1, "01" * 32)
+        self.voters: dict[str, Any] = voters.electorate(
+            Weights(
+                NETWORK, electorate(), {hotkey("//validator0").public_key: Mandate(((0, 2 * NOW_S),), NOW_MS << 16)}
+            ),
+            {hotkey("//validator0").public_key: Mandate(((0, 2 * NOW_S),), NOW_MS << 16)},
+            {hotkey("//validator0").public_key: "http://127.0.0.1:8000"},
+            hotkey("//validator0").public_key,
+        )
+        self.looks: list[Look] = []
+        self.open_claims: list[dict[str, Any]] = []
         self.looked_for: list[tuple[bytes, bytes | None]] = []
         self.placed: list[tuple[list[str], Chute | None]] = []
         self.enrolled = True
@@ -134,6 +152,9 @@ class FakeDaemon:
             "finding": "verified", "method": "none", "detail": "", "seconds": 0.25, "published": True,
         }  # fmt: skip
         self.refusal: P2PNodesError | None = None
+        self.levels: dict[str, Any] = {"configured": "info", "changed": []}
+        self.banned: list[dict[str, Any]] = []
+        self.ban_warning: str | None = None
         self.ended: list[dict[str, Any]] = []
         self.request: dict[str, Any] = {}
         self.days = 0
@@ -144,15 +165,50 @@ class FakeDaemon:
     def status(self) -> dict[str, Any]:
         return self.snapshot
 
+    def log_level(self) -> dict[str, Any]:
+        return self.levels
+
+    def set_log_level(self, level: str | None, logger: str | None, for_s: int | None) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        change = [{"logger": logger, "level": level, "left_s": for_s}] if level else []
+        self.levels = {"configured": "info", "changed": change}
+
+    def bans(self) -> list[dict[str, Any]]:
+        return self.banned
+
+    def ban(self, key: bytes, reason: str, ban_s: int) -> dict[str, Any]:
+        if self.refusal is not None:
+            raise self.refusal
+        row = {
+            "hotkey": ss58_encode(key), "node_key": None, "observer": False, "operator": True,
+            "banned_s": float(ban_s), "ban_reason": reason, "code": "session-banned",
+        }  # fmt: skip
+        self.banned.append(row)
+        return {"ban": row, "ended": 1, "warning": self.ban_warning}
+
+    def lift_ban(self, key: bytes) -> bool:
+        held = [row for row in self.banned if row["hotkey"] != ss58_encode(key)]
+        lifted, self.banned = len(held) < len(self.banned), held
+        return lifted
+
     def peers(self) -> list[dict[str, Any]]:
         peers: list[dict[str, Any]] = self.snapshot["gossip"]["peers"]
         return peers
 
     async def query(
-        self, view: str, where: Mapping[str, str], limit: int, *, after: int | None = None, newest_first: bool = False
+        self,
+        view: str,
+        where: Mapping[str, str],
+        limit: int,
+        *,
+        after: int | None = None,
+        until: int | None = None,
+        newest_first: bool = False,
     ) -> list[dict[str, Any]]:
         self.queries.append((view, dict(where), limit, after, newest_first))
-        return self.rows[:limit]
+        rows = [row for row in self.rows if after is None or row.get("position", after + 1) > after]
+        return (rows[::-1] if newest_first and "position" in next(iter(rows), {}) else rows)[:limit]
 
     async def find_claim(self, prefix: bytes, miner: bytes | None) -> bytes | None:
         self.looked_for.append((prefix, miner))
@@ -163,6 +219,19 @@ class FakeDaemon:
 
     async def node(self, uuid: str) -> dict[str, Any] | None:
         return self.nodes.get(uuid)
+
+    async def overview(self) -> dict[str, Any]:
+        return overview.overview(self.snapshot, self.totals)
+
+    async def electorate(self) -> dict[str, Any]:
+        return self.voters
+
+    async def inventory(self, look: Look) -> dict[str, Any]:
+        self.looks.append(look)
+        return {"rows": self.rows[: look.limit], "place": 0, "total": len(self.rows), "before": None, "after": None}
+
+    async def pending(self, limit: int, after: tuple[int, bytes] | None) -> dict[str, Any]:
+        return {"claims": self.open_claims[:limit], "total": len(self.open_claims), "after": None}
 
     async def place(self, uuids: Sequence[str], chute: Chute) -> Placed:
         return self._say(uuids, chute)
@@ -224,13 +293,36 @@ class DatabaseDaemon(FakeDaemon):
     def __init__(self, database: Database) -> None:
         super().__init__()
         self.database = database
+        self.browser = Browser(database, time.monotonic)
+
+    async def inventory(self, look: Look) -> dict[str, Any]:
+        self.looks.append(look)
+        return await self.browser.page(look)
+
+    async def pending(self, limit: int, after: tuple[int, bytes] | None) -> dict[str, Any]:
+        return pending_json(await self.browser.pending(limit, after), {})
+
+    async def overview(self) -> dict[str, Any]:
+        return overview.overview(self.snapshot, await self.browser.totals())
+
+    async def query(
+        self,
+        view: str,
+        where: Mapping[str, str],
+        limit: int,
+        *,
+        after: int | None = None,
+        until: int | None = None,
+        newest_first: bool = False,
+    ) -> list[dict[str, Any]]:
+        return await self.database.query(view, where, limit, after=after, until=until, newest_first=newest_first)
 
     async def find_claim(self, prefix: bytes, miner: bytes | None) -> bytes | None:
         return await self.database.find_claim(prefix, miner)
 
     async def claim(self, claim_id: bytes) -> dict[str, Any] | None:
         case = await self.database.explain_claim(claim_id)
-        return None if case is None else explanations.claim(case)
+        return None if case is None else {**explanations.claim(case), "turns": [], "own_check": None}
 
     async def node(self, uuid: str) -> dict[str, Any] | None:
         case = await self.database.explain_node(uuid)

@@ -20,7 +20,7 @@ Written by `python -m tests.metrics_page` from the table in `p2pnodes/metrics.py
 A daemon serves its metrics at `/metrics` of the admin interface, in Prometheus's text format: on the Unix socket, and
 on 127.0.0.1 where `[admin] port` is set.
 
-```sh
+```sh needs=values
 curl -s --unix-socket /var/lib/p2pnodes/admin.sock http://localhost/metrics
 ```
 
@@ -32,14 +32,15 @@ scrape_configs:
 
 Metrics are read anew at each scrape; counters begin at zero when the daemon starts, those of gossip also when its node
 key is replaced. What is not known is left out. Of peers, only validators have series of their own (label `hotkey`),
-{PEERS_MAX} at most; no other label has a value that a stranger chooses. `configs/grafana-dashboard.json` is a dashboard
-of them: import it in Grafana, and choose the data source.
+{PEERS_MAX} at most; no other label has a value that a stranger chooses. `p2pnodes docs --file grafana-dashboard.json`
+prints a dashboard of them: import it in Grafana, and choose the data source.
 """
 
 _ALERTS: Final = """
 ## Alerts
 
-`configs/prometheus-rules.yml` holds these rules. A critical one wakes somebody, a warning can wait for the morning.
+`p2pnodes docs --file prometheus-rules.yml` prints these rules. A critical one wakes somebody, a warning can wait for
+the morning.
 """
 
 

@@ -1,10 +1,14 @@
 """What several suites need: keys by name, request bodies, an author of events off any ledger, an electorate."""
 
 import json
+import os
+import shutil
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
+
+import pytest
 
 from p2pnodes.miner.example import example_gpu
 from p2pnodes.model.clock import HybridClock
@@ -156,3 +160,13 @@ def has_ipv6() -> bool:
             return True
     except OSError:
         return False
+
+
+def program(name: str) -> str:
+    """Path of a program that a test needs; without it the test is skipped, or fails where TESTS_NEED names it."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if found is None:
+        if name in os.environ.get("TESTS_NEED", "").split():
+            pytest.fail(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed")
+    return found

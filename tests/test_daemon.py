@@ -2,10 +2,11 @@
 
 import asyncio
 import gc
+import logging
 import os
 import time
 import tomllib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from p2pnodes.config import load_settings
 from p2pnodes.daemon import Daemon, is_journal, now_ms
 from p2pnodes.metrics import METRICS
 from p2pnodes.model.clock import hlc_at
+from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.errors import StoreError, WritesRefusedError
 from p2pnodes.model.events import Event, LogId, delegate
 from p2pnodes.model.keys import NodeKey
@@ -213,7 +215,7 @@ class Ear(Supervisor):
         super().__init__("/nowhere", 0.03)
         self.alives = 0
 
-    def _tell(self, *fields: str) -> None:
+    def _tell(self, *fields: str, fds: Sequence[int] = ()) -> None:
         self.alives += "WATCHDOG=1" in fields
 
 
@@ -313,3 +315,41 @@ async def test_a_daemon_exposes_every_metric_of_the_table_and_fills_those_of_its
         assert value("p2pnodes_database_bytes", file="database") > 0
         assert value("p2pnodes_sessions", role="validator", link="eager") == 0
         assert value("p2pnodes_verifier_working") == 1
+
+
+async def test_the_log_level_of_an_operator_ends_when_the_settings_are_read_again(config: Path) -> None:
+    root = logging.getLogger()
+    before = root.level
+    try:
+        async with running(config) as daemon:
+            daemon.set_log_level("error", None, 600)
+            assert root.level == logging.ERROR
+            (change,) = daemon.status()["logging"]["changed"]
+            assert (change["logger"], change["level"]) == (None, "error")
+            assert 0 < change["left_s"] <= 600
+            await daemon._reload(lambda: load_settings(config))
+            assert root.level == logging.INFO
+            assert daemon.log_level() == {"configured": "info", "changed": []}
+    finally:
+        root.setLevel(before)
+
+
+async def test_an_operators_bans_outlive_the_driver_of_a_node_key(config: Path) -> None:
+    async with running(config) as daemon:
+        peer = hotkey("//Malice").public_key
+        assert daemon.ban(peer, "it floods us", 60)["warning"] is None
+        another = daemon._make_driver(daemon._node_key)
+        assert [ban["ban_reason"] for ban in another.bans()] == ["it floods us"]
+        assert daemon.lift_ban(peer)
+        assert daemon.bans() == another.bans() == []
+
+
+async def test_what_is_wrong_has_the_same_code_in_readiness_status_and_writes(config: Path) -> None:
+    async with running(config) as daemon:
+        await until(lambda: not daemon.readiness())
+        daemon._database.ledger.writes_refused = Reason("the clock is off", Code.WRITES_CLOCK)
+        assert daemon.status()["writes"] == {
+            "allowed": False, "reason": "the clock is off", "code": Code.WRITES_CLOCK,
+        }  # fmt: skip
+        (reason,) = daemon.readiness()
+        assert (reason, reason.code) == ("writes are refused: the clock is off", Code.WRITES_CLOCK)

@@ -1,6 +1,8 @@
 """What a daemon tells its supervisor, and that it starts without one."""
 
+import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,3 +116,50 @@ class TestMessages:
             supervisor.status("four")
         assert [entry["event"] for entry in logs] == ["supervisor_not_told"] * 2
         assert heard(ear) == ["STATUS=three"]
+
+
+class TestFiles:
+    """Open files that the supervisor holds for the process that comes next."""
+
+    def test_files_go_with_their_name(self, supervisor: Supervisor, ear: socket.socket) -> None:
+        reader, writer = os.pipe()
+        supervisor.keep("http", [writer])
+        said, fds, _, _ = socket.recv_fds(ear, MESSAGE_BYTES_MAX, 4)
+        assert said.decode().split("\n") == ["FDSTORE=1", "FDNAME=http"]
+        (copy,) = fds
+        os.write(copy, b"the same pipe")
+        assert os.read(reader, 100) == b"the same pipe"
+        for fd in (reader, writer, copy):
+            os.close(fd)
+
+    def test_letting_go_of_them_waits_until_the_supervisor_did(
+        self, supervisor: Supervisor, ear: socket.socket
+    ) -> None:
+        heard_of: list[str] = []
+
+        def obey() -> None:
+            for _ in range(2):
+                said, fds, _, _ = socket.recv_fds(ear, MESSAGE_BYTES_MAX, 4)
+                heard_of.append(said.decode())
+                for fd in fds:
+                    os.close(fd)
+
+        ear.setblocking(True)
+        manager = threading.Thread(target=obey)
+        manager.start()
+        with capture_logs() as logs:
+            supervisor.release("http", within_s=30)
+        manager.join(30)
+        assert heard_of == ["FDSTOREREMOVE=1\nFDNAME=http", "BARRIER=1"]
+        assert logs == []
+
+    def test_a_supervisor_that_does_not_answer_is_not_waited_for_for_ever(self, supervisor: Supervisor) -> None:
+        with capture_logs() as logs:
+            supervisor.release("http", within_s=0.01)
+        assert [(record["event"], record["error"]) for record in logs] == [("supervisor_not_told", "no answer")]
+
+    def test_without_a_supervisor_nothing_is_held(self) -> None:
+        with capture_logs() as logs:
+            Supervisor().keep("http", [0])
+            Supervisor().release("http", within_s=30)
+        assert logs == []

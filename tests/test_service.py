@@ -1,6 +1,5 @@
 """The texts of the service: systemd takes the unit, its sandbox is worth something, the plan says all that is done."""
 
-import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from p2pnodes import service
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.service import Choice, Plan, plan, sysusers, unit
+from tests.support import program
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 EXPOSURE_MAX = 2.0
@@ -19,11 +19,9 @@ CHOICE = Choice(
     Path("/root/.bittensor/hotkey"), None,
 )  # fmt: skip
 
-analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed here")
-
 
 def systemd(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["systemd-analyze", "--no-pager", *arguments]
+    command = [program("systemd-analyze"), "--no-pager", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -48,18 +46,15 @@ class TestUnit:
         assert (CONFIGS / "p2pnodes.service").read_text() == unit()
         assert (CONFIGS / "p2pnodes.sysusers").read_text() == sysusers()
 
-    @analyze
     def test_systemd_finds_nothing_wrong_with_it(self, tmp_path: Path) -> None:
         # systemd wants the program to be there, and nothing else of it.
         ended = systemd("verify", written(tmp_path, unit("/usr/bin/env")))
         assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
 
-    @analyze
     def test_systemd_would_find_what_is_wrong(self, tmp_path: Path) -> None:
         ended = systemd("verify", written(tmp_path, unit("/usr/bin/env").replace("Type=notify", "Typ=notify")))
         assert "Typ" in ended.stderr
 
-    @analyze
     def test_its_exposure_is_low(self, tmp_path: Path) -> None:
         path = written(tmp_path, unit())
         ended = systemd("security", "--offline=true", f"--threshold={EXPOSURE_MAX * 10:g}", path)
@@ -102,8 +97,30 @@ class TestPlan:
         ]
         assert texts(found)["/etc/systemd/system/p2pnodes.service"] == unit("/opt/p2pnodes/bin/p2pnodes")
         assert [words[0] for words in found.commands] == ["systemd-sysusers", "systemctl"]
-        assert found.following == ("systemctl enable --now p2pnodes",)
+        assert found.following == ["systemctl enable --now p2pnodes"]
         assert [file.path for file in found.files if file.keep] == [found.config]
+
+    def test_a_unit_that_came_with_a_package_is_not_written_nor_is_its_user(self) -> None:
+        found = plan(CHOICE._replace(packaged=True))
+        assert list(texts(found)) == [
+            "/etc/p2pnodes/network.toml",
+            "/etc/p2pnodes/p2pnodes.toml",
+            "/etc/systemd/system/p2pnodes.service.d/hotkey.conf",
+        ]
+        assert found.commands == [("systemctl", "daemon-reload")]
+
+    def test_without_systemd_nothing_of_it_is_run_and_the_hotkey_is_named(self) -> None:
+        found = plan(CHOICE._replace(systemd=False))
+        assert found.commands == []
+        assert found.following == (
+            "/opt/p2pnodes/bin/p2pnodes run --config /etc/p2pnodes/p2pnodes.toml --hotkey-file /root/.bittensor/hotkey",
+        )
+        observer = plan(CHOICE._replace(systemd=False, hotkey=None))
+        assert observer.following == ("/opt/p2pnodes/bin/p2pnodes run --config /etc/p2pnodes/p2pnodes.toml",)
+
+    def test_no_port_is_opened_for_the_console_when_none_is_wanted(self) -> None:
+        assert settings(plan(CHOICE))["admin"] == {"port": service.ADMIN_PORT}
+        assert "admin" not in settings(plan(CHOICE._replace(admin_port=None)))
 
     def test_its_hotkey_is_a_credential_and_stays_where_it_is(self) -> None:
         found = plan(CHOICE)
@@ -113,6 +130,7 @@ class TestPlan:
             "data_dir": "/var/lib/p2pnodes",
             "network_file": "network.toml",
             "http": {"host": "127.0.0.1", "port": 8000, "url": "https://node.example.org"},
+            "admin": {"port": 9464},
         }
 
     def test_an_observer_needs_no_credential(self) -> None:
@@ -122,6 +140,7 @@ class TestPlan:
             "role": "observer",
             "network_file": "network.toml",
             "http": {"host": "127.0.0.1", "port": 8000},
+            "admin": {"port": 9464},
             "gossip": {"bootstrap": ["https://a.example"]},
         }
         assert not any(path.endswith("hotkey.conf") for path in texts(found))

@@ -4,16 +4,19 @@ Routes to read: ``/status``, ``/peers``, ``/nodes``, ``/claims``, ``/verdicts``,
 ``/forks``, ``/keys/request``, ``/metrics`` and ``/healthz``; ``/claims/{id}`` and ``/nodes/{uuid}`` explain one claim
 and one GPU, ``/proof/{uuid}`` proves one to others. Answers are JSON, that of ``/metrics`` is Prometheus text. The
 lists take ``limit`` (1 to 10,000; 100 unless told) and the columns of their view as filters:
-``/claims?status=pending&limit=10``.
+``/claims?status=pending&limit=10``. For people who look there are ``/overview``, ``/electorate``, ``/inventory`` (pages
+of the inventory, searched and sorted) and ``/pending`` (claims whose vote is open, with whose turn it is); the console
+at ``/console`` shows what all of these answer. ``/events/stream`` goes on telling what ``/events`` lists, see ``tail``.
 
-Routes that change something: ``POST /place``, ``/release``, ``/verify``, ``/keys/rotate``, ``/keys/revoke`` and
-``/keys/close`` (``admin_schemas`` has their bodies). They are taken on the Unix socket alone, from whom its mode 0660
-lets in; nothing here is a secret from those.
+``/log`` and ``/bans`` show what ``tuning`` changes.
+
+Routes that change something: ``POST /place``, ``/release``, ``/verify``, ``/keys/rotate``, ``/keys/revoke``,
+``/keys/close``, ``/log``, ``/bans`` and ``/bans/lift`` (``admin_schemas`` has their bodies). They are taken on the Unix
+socket alone, from whom its mode 0660 lets in; nothing here is a secret from those.
 """
 
 import asyncio
 import os
-import re
 import socket
 import stat
 from collections.abc import Awaitable, Mapping, Sequence
@@ -28,14 +31,21 @@ from pydantic import BaseModel, ValidationError
 from p2pnodes.api import explanations
 from p2pnodes.api.admin_schemas import PlaceBody, ReleaseBody, RevokeBody, VerifyBody
 from p2pnodes.api.bodies import read_body
-from p2pnodes.api.errors import ApiError, answer_errors, echo, invalid_values, json_response
+from p2pnodes.api.browser import PENDING_DEFAULT, Look, look, pending_after
+from p2pnodes.api.console import Console
+from p2pnodes.api.errors import CODED_KEY, ApiError, answer_errors, echo, invalid_values, json_response
+from p2pnodes.api.naming import claim_id, unknown_claim, unknown_node
+from p2pnodes.api.parameters import boolean, integer, once
+from p2pnodes.api.tail import TAIL_KEY, EventTail
+from p2pnodes.api.tuning import Tunable, Tuning
 from p2pnodes.chain.delegation import DAYS_MAX, parse_closing
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Close, LogId
 from p2pnodes.model.inventory import Chute
-from p2pnodes.model.keys import ss58_decode
 from p2pnodes.model.proof import ProofError
 from p2pnodes.model.requests import UUID_CHARS_MAX
+from p2pnodes.store.browse import PENDING_MAX
 from p2pnodes.store.placing import NotPlacedError, Placed, UnknownGpusError
 
 ROWS_DEFAULT: Final = 100
@@ -57,11 +67,6 @@ SHUTDOWN_S: Final = 1.0
 _SOCKET_PATH_BYTES_MAX: Final = 107
 """Linux keeps 108 bytes for the path of a Unix socket, the last of them a NUL."""
 
-_CLAIM_NAME: Final = re.compile(
-    r"(?:(?P<hotkey>[0-9A-Za-z]{40,60})::)?(?P<task>[0-9A-Fa-f]{32})|(?P<id>[0-9A-Fa-f]{64})"
-)
-"""How people name a claim: by its task, with or without the hotkey, or by its id."""
-
 _UUID: Final = "{uuid:[^/]+}"
 """aiohttp's own pattern leaves out braces, which a uuid may hold."""
 
@@ -72,7 +77,7 @@ Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
 
 
-class DaemonView(Protocol):
+class DaemonView(Tunable, Protocol):
     """What the operator's interface may ask of a running daemon."""
 
     def status(self) -> dict[str, Any]:
@@ -82,7 +87,14 @@ class DaemonView(Protocol):
         """Known peers, JSON-able: at least ``hotkey``, ``url`` and ``connected`` (whether a session is up)."""
 
     async def query(
-        self, view: str, where: Mapping[str, str], limit: int, *, after: int | None = None, newest_first: bool = False
+        self,
+        view: str,
+        where: Mapping[str, str],
+        limit: int,
+        *,
+        after: int | None = None,
+        until: int | None = None,
+        newest_first: bool = False,
     ) -> list[dict[str, Any]]:
         """Rows of one of the operators' views (``store/views.sql``), see ``Database.query``.
 
@@ -91,6 +103,7 @@ class DaemonView(Protocol):
             where: Column -> exact value.
             limit: Rows at most.
             after: For ``event_log``: only events behind this position.
+            until: For ``event_log``: only events up to this position.
             newest_first: For ``event_log``: from the newest back.
         """
 
@@ -106,6 +119,22 @@ class DaemonView(Protocol):
 
     async def node(self, uuid: str) -> dict[str, Any] | None:
         """Why a GPU has the row that it has, ``explanations.node``; None when no claim ever named it."""
+
+    async def overview(self) -> dict[str, Any]:
+        """The daemon on one page, ``overview.overview``."""
+
+    async def electorate(self) -> dict[str, Any]:
+        """Who votes, and with what, ``voters.electorate``."""
+
+    async def inventory(self, look: Look) -> dict[str, Any]:
+        """A page of the inventory, ``Browser.page``.
+
+        Raises:
+            ApiError: 503: it takes too long, or too many others look.
+        """
+
+    async def pending(self, limit: int, after: tuple[int, bytes] | None) -> dict[str, Any]:
+        """Claims whose vote is open with their turns, ``browser.pending_json``; raises as ``inventory``."""
 
     async def place(self, uuids: Sequence[str], chute: Chute) -> Placed:
         """Say that a chute runs on GPUs; see ``store.placing.place``."""
@@ -194,10 +223,16 @@ def create_admin_app(view: DaemonView, registry: CollectorRegistry) -> web.Appli
     Args:
         view: The running daemon.
         registry: Its metrics.
+
+    Returns:
+        The application; whoever stores events tells it so by ``app[TAIL_KEY].committed``.
     """
     app = web.Application(middlewares=[answer_errors, _local_only], client_max_size=BODY_BYTES_MAX)
     app[VIEW_KEY] = view
+    app[CODED_KEY] = True
     app[REGISTRY_KEY] = registry
+    app[TAIL_KEY] = EventTail(view.query)
+    app.on_shutdown.append(app[TAIL_KEY].stop)
     app.router.add_get("/status", _status)
     app.router.add_get("/peers", _peers)
     app.router.add_get("/forks", _forks)
@@ -206,9 +241,16 @@ def create_admin_app(view: DaemonView, registry: CollectorRegistry) -> web.Appli
     app.router.add_get("/metrics", _metrics)
     for path in _LISTS:
         app.router.add_get(path, _list)
+    app.router.add_get("/overview", _overview)
+    app.router.add_get("/electorate", _electorate)
+    app.router.add_get("/inventory", _inventory)
+    app.router.add_get("/pending", _pending)
+    app.router.add_get("/events/stream", _tail)
     app.router.add_get(f"/proof/{_UUID}", _proof)
     app.router.add_get("/claims/{claim}", _claim)
     app.router.add_get(f"/nodes/{_UUID}", _node)
+    Console(view).add_to(app)
+    Tuning(view, _body).add_to(app)
     app.router.add_post("/place", _place)
     app.router.add_post("/release", _release)
     app.router.add_post("/verify", _verify)
@@ -245,7 +287,8 @@ async def start_admin(app: web.Application, path: Path, port: int | None = None)
             except OSError as error:
                 raise ConfigError(
                     f"admin.port: 127.0.0.1:{port} cannot be listened on ({error.strerror}); expected a free port: "
-                    "stop what uses it, or set another"
+                    "stop what uses it, or set another",
+                    code=Code.CONFIG_ADDRESS_TAKEN,
                 ) from error
     except BaseException:
         await runner.cleanup()
@@ -257,7 +300,8 @@ def _bind(path: Path) -> socket.socket:
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES_MAX:
         raise ConfigError(
             f"admin.socket: {path} has {len(os.fsencode(path))} bytes; expected at most {_SOCKET_PATH_BYTES_MAX}: "
-            "set a shorter path"
+            "set a shorter path",
+            code=Code.CONFIG_ADMIN_SOCKET,
         )
     try:
         _remove_stale(path)
@@ -272,7 +316,8 @@ def _bind(path: Path) -> socket.socket:
             os.umask(previous)
     except OSError as error:
         raise ConfigError(
-            f"admin.socket: {path} cannot be made ({error.strerror}); expected a path in a writable directory"
+            f"admin.socket: {path} cannot be made ({error.strerror}); expected a path in a writable directory",
+            code=Code.CONFIG_ADMIN_SOCKET,
         ) from error
     return listener
 
@@ -284,7 +329,10 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"admin.socket: {path} exists and is no socket; expected a free path: move it away")
+        raise ConfigError(
+            f"admin.socket: {path} exists and is no socket; expected a free path: move it away",
+            code=Code.CONFIG_ADMIN_SOCKET,
+        )
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
@@ -293,7 +341,8 @@ def _remove_stale(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
     raise ConfigError(
-        f"admin.socket: another daemon answers at {path}; expected one daemon for one data_dir: stop the other first"
+        f"admin.socket: another daemon answers at {path}; expected one daemon for one data_dir: stop the other first",
+        code=Code.CONFIG_ADMIN_SOCKET,
     )
 
 
@@ -308,9 +357,19 @@ async def _local_only(request: web.Request, handler: Any) -> web.StreamResponse:
     unix = transport is not None and transport.get_extra_info("socket").family == socket.AF_UNIX
     host = request.headers.get(hdrs.HOST, "")
     if not unix and (host if host.endswith("]") else host.rpartition(":")[0] or host) not in _LOOPBACK_HOSTS:
-        raise ApiError(403, f"Host is {echo(host)!r}; expected localhost or 127.0.0.1")
+        raise ApiError(403, f"Host is {echo(host)!r}; expected localhost or 127.0.0.1", code=Code.ADMIN_HOST)
     if not unix and request.method not in _READING:
-        raise ApiError(403, "Over TCP this interface can only be read; expected the Unix socket (admin.sock)")
+        raise ApiError(
+            403,
+            "Over TCP this interface can only be read; expected the Unix socket (admin.sock)",
+            code=Code.ADMIN_READ_ONLY,
+        )
+    if (
+        not unix
+        and request.headers.get("Sec-Fetch-Site") == "cross-site"
+        and (request.headers.get("Sec-Fetch-Mode") != "navigate")
+    ):  # browsers say so; a link that leads here is fine, a page that makes this daemon work is not
+        raise ApiError(403, "A page of another site asks; expected this console, or no browser", code=Code.ADMIN_HOST)
     response: web.StreamResponse = await handler(request)
     return response
 
@@ -334,29 +393,45 @@ async def _metrics(request: web.Request) -> web.Response:
 
 async def _list(request: web.Request) -> web.Response:
     served = _LISTS[request.path]
-    query = dict(request.query)
-    if len(query) < len(request.query):
-        raise ApiError(400, "a parameter is given twice; expected each at most once")
-    limit = _integer(query.pop("limit", str(ROWS_DEFAULT)), "limit", 1, ROWS_MAX)
+    query = once(request)
+    limit = integer(query.pop("limit", str(ROWS_DEFAULT)), "limit", 1, ROWS_MAX)
     after: int | None = None
     newest_first = False
     if served.ordered:
-        after = _integer(query.pop("after"), "after", 0, 2**63 - 1) if "after" in query else None
-        newest_first = _boolean(query.pop("newest_first", "false"), "newest_first")
-    if unknown := sorted(query.keys() - served.filters):
-        known = ["limit", *(["after", "newest_first"] if served.ordered else []), *sorted(served.filters)]
-        raise ApiError(400, f"unknown parameter {echo(unknown[0])!r}; expected one of {', '.join(known)}")
-    if any(len(value) > FILTER_CHARS_MAX for value in query.values()):
-        raise ApiError(400, f"a filter is longer than {FILTER_CHARS_MAX} characters")
+        after = _after(query)
+        newest_first = boolean(query.pop("newest_first", "false"), "newest_first")
+    _check_filters(query, served, ("limit", "after", "newest_first") if served.ordered else ("limit",))
     view = request.app[VIEW_KEY]
     return json_response(200, await view.query(served.view, query, limit, after=after, newest_first=newest_first))
 
 
+async def _tail(request: web.Request) -> web.StreamResponse:
+    query = once(request)
+    after = _after(query)
+    _check_filters(query, _LISTS["/events"], ("after",))
+    return await request.app[TAIL_KEY].serve(request, query, after)
+
+
+def _after(query: dict[str, str]) -> int | None:
+    return integer(query.pop("after"), "after", 0, 2**63 - 1) if "after" in query else None
+
+
+def _check_filters(query: Mapping[str, str], served: _List, others: Sequence[str]) -> None:
+    """Refuse what is no filter of a list; ``others`` are the parameters that have been taken already."""
+    if unknown := sorted(query.keys() - served.filters):
+        known = [*others, *sorted(served.filters)]
+        raise ApiError(
+            400, f"unknown parameter {echo(unknown[0])!r}; expected one of {', '.join(known)}", code=Code.API_FORM
+        )
+    if any(len(value) > FILTER_CHARS_MAX for value in query.values()):
+        raise ApiError(400, f"a filter is longer than {FILTER_CHARS_MAX} characters", code=Code.API_FORM)
+
+
 async def _claim(request: web.Request) -> web.Response:
     name = request.match_info["claim"]
-    found = await request.app[VIEW_KEY].claim(await _claim_id(request, name))
+    found = await request.app[VIEW_KEY].claim(await claim_id(request.app[VIEW_KEY].find_claim, name))
     if found is None:
-        raise _unknown_claim(name)
+        raise unknown_claim(name)
     return json_response(200, found)
 
 
@@ -364,8 +439,26 @@ async def _node(request: web.Request) -> web.Response:
     uuid = request.match_info["uuid"]
     found = await request.app[VIEW_KEY].node(uuid) if len(uuid) <= UUID_CHARS_MAX else None
     if found is None:
-        raise ApiError(404, f"no claim ever named a GPU {echo(uuid)!r}; expected a uuid as its miner registered it")
+        raise unknown_node(uuid)
     return json_response(200, found)
+
+
+async def _overview(request: web.Request) -> web.Response:
+    return json_response(200, await request.app[VIEW_KEY].overview())
+
+
+async def _electorate(request: web.Request) -> web.Response:
+    return json_response(200, await request.app[VIEW_KEY].electorate())
+
+
+async def _inventory(request: web.Request) -> web.Response:
+    return json_response(200, await request.app[VIEW_KEY].inventory(look(once(request))))
+
+
+async def _pending(request: web.Request) -> web.Response:
+    query = once(request)
+    limit = integer(query.get("limit", str(PENDING_DEFAULT)), "limit", 1, PENDING_MAX)
+    return json_response(200, await request.app[VIEW_KEY].pending(limit, pending_after(query.get("after"))))
 
 
 async def _place(request: web.Request) -> web.Response:
@@ -373,7 +466,7 @@ async def _place(request: web.Request) -> web.Response:
     try:
         result = await request.app[VIEW_KEY].place(body.uuids, body.chute())
     except UnknownGpusError as error:
-        raise ApiError(404, str(error)) from error
+        raise ApiError(404, str(error), code=error.code) from error
     return json_response(200, explanations.placed(result))
 
 
@@ -382,14 +475,14 @@ async def _release(request: web.Request) -> web.Response:
     try:
         result = await request.app[VIEW_KEY].release(body.uuids)
     except NotPlacedError as error:
-        raise ApiError(404, str(error)) from error
+        raise ApiError(404, str(error), code=error.code) from error
     return json_response(200, explanations.placed(result))
 
 
 async def _verify(request: web.Request) -> web.Response:
     body = await _body(request, VerifyBody)
-    claim_id = await _claim_id(request, body.claim_id)
-    return json_response(200, await _done(request.app[VIEW_KEY].verify(claim_id)))
+    found = await claim_id(request.app[VIEW_KEY].find_claim, body.claim_id)
+    return json_response(200, await _done(request.app[VIEW_KEY].verify(found)))
 
 
 async def _forks(request: web.Request) -> web.Response:
@@ -397,7 +490,7 @@ async def _forks(request: web.Request) -> web.Response:
 
 
 async def _key_request(request: web.Request) -> web.Response:
-    days = _integer(request.query.get("days", str(DAYS_DEFAULT)), "days", 1, DAYS_MAX)
+    days = integer(request.query.get("days", str(DAYS_DEFAULT)), "days", 1, DAYS_MAX)
     return json_response(200, request.app[VIEW_KEY].key_request(days))
 
 
@@ -415,7 +508,7 @@ async def _close(request: web.Request) -> web.Response:
     try:
         signed = parse_closing(raw, "body")
     except ConfigError as error:
-        raise ApiError(400, str(error)) from error
+        raise ApiError(400, str(error), code=error.code) from error
     return json_response(200, await _done(request.app[VIEW_KEY].publish_closing(signed.close)))
 
 
@@ -426,28 +519,7 @@ async def _done(work: Awaitable[T]) -> T:
     except (StoreError, WritesRefusedError):
         raise
     except P2PNodesError as error:
-        raise ApiError(409, str(error)) from error
-
-
-async def _claim_id(request: web.Request, name: str) -> bytes:
-    """The id of the claim that a client names."""
-    found = _CLAIM_NAME.fullmatch(name)
-    if found is None:
-        raise ApiError(
-            400, f"{echo(name)!r} names no claim; expected a claim id (64 hex digits), a task id, or its 32 hex digits"
-        )
-    try:
-        miner = None if found["hotkey"] is None else ss58_decode(found["hotkey"])
-    except ValueError as error:
-        raise ApiError(400, f"{echo(name)!r} names no claim: {error}") from error
-    claim_id = await request.app[VIEW_KEY].find_claim(bytes.fromhex(found["id"] or found["task"]), miner)
-    if claim_id is None:
-        raise _unknown_claim(name)
-    return claim_id
-
-
-def _unknown_claim(name: str) -> ApiError:
-    return ApiError(404, f"no claim {echo(name)!r} is known here; it may arrive yet")
+        raise ApiError(409, str(error), code=error.code) from error
 
 
 async def _body(request: web.Request, model: type[Body]) -> Body:
@@ -458,25 +530,16 @@ async def _body(request: web.Request, model: type[Body]) -> Body:
         raise invalid_values("body", error) from error
 
 
-def _integer(text: str, name: str, low: int, high: int) -> int:
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
-    if not low <= number <= high:
-        raise ApiError(400, f"{name} is {echo(text)!r}; expected an integer in {low}..{high}")
-    return number
-
-
-def _boolean(text: str, name: str) -> bool:
-    if text not in {"true", "false"}:
-        raise ApiError(400, f"{name} is {echo(text)!r}; expected true or false")
-    return text == "true"
-
-
 async def _proof(request: web.Request) -> web.Response:
     uuid = request.match_info["uuid"]
     try:
         found = await request.app[VIEW_KEY].proof(uuid)
     except ProofError as error:
-        raise ApiError(409, str(error)) from error
+        raise ApiError(409, str(error), code=error.code) from error
     if found is None:
-        raise ApiError(404, f"GPU {echo(uuid)!r} is not in the inventory; expected the uuid of one that is")
+        raise ApiError(
+            404,
+            f"GPU {echo(uuid)!r} is not in the inventory; expected the uuid of one that is",
+            code=Code.ADMIN_UNKNOWN,
+        )
     return json_response(200, found)

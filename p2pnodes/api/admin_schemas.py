@@ -1,17 +1,24 @@
 """Bodies of the operator's interface as pydantic models. Strict: an unknown key is an operator's typing error."""
 
-from typing import Annotated, Self
+import re
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from p2pnodes.chain.delegation import parse_log
+from p2pnodes.gossip.bans import OPERATOR_BAN_S_MAX, REASON_CHARS_MAX
+from p2pnodes.loglevel import FOR_S_MAX
 from p2pnodes.model.events import LABEL_CHARS_MAX, LogId
 from p2pnodes.model.inventory import Chute
+from p2pnodes.model.keys import ss58_decode
 from p2pnodes.model.requests import UUID_CHARS_MAX
 from p2pnodes.store.placing import GPUS_PER_REQUEST_MAX
 
 Uuid = Annotated[str, StringConstraints(min_length=1, max_length=UUID_CHARS_MAX, pattern=r"^[!-~]+$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=LABEL_CHARS_MAX, pattern=r"^[^\x00]+$")]
+
+LOGGER_CHARS_MAX: Final = 100
+"""Longest name of a logger."""
 
 
 class _Body(BaseModel):
@@ -70,6 +77,48 @@ class VerifyBody(_Body):
 
 def _log(value: object) -> LogId:
     return parse_log(value if isinstance(value, str) else "")
+
+
+class LogBody(_Body):
+    """``POST /log``: from which level on the daemon logs.
+
+    Attributes:
+        level: The level; None takes changes back.
+        for_s: How long it holds, seconds; None until the daemon restarts or reads its settings again.
+        logger: Only that of this part, such as ``p2pnodes.gossip``; all unless given.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] | None
+    for_s: Annotated[int, Field(ge=1, le=FOR_S_MAX)] | None = None
+    logger: Annotated[str, StringConstraints(min_length=1, max_length=LOGGER_CHARS_MAX)] | None = None
+
+
+def _peer_key(value: object) -> bytes:
+    text = value if isinstance(value, str) else ""
+    return bytes.fromhex(text) if re.fullmatch(r"[0-9a-f]{64}", text) else ss58_decode(text)
+
+
+PeerKey = Annotated[bytes, BeforeValidator(_peer_key)]
+"""A peer's hotkey (SS58) or node key (64 hex digits, lower case)."""
+
+
+class LiftBody(_Body):
+    """``POST /bans/lift``: whose ban is to end."""
+
+    key: PeerKey
+
+
+class BanBody(LiftBody):
+    """``POST /bans``: a peer that is to be refused.
+
+    Attributes:
+        key: Its hotkey or node key.
+        for_s: How long, seconds.
+        reason: Why, for operators; the peer does not hear it.
+    """
+
+    for_s: Annotated[int, Field(ge=1, le=OPERATOR_BAN_S_MAX)]
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=REASON_CHARS_MAX, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class RevokeBody(_Body):

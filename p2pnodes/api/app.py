@@ -38,12 +38,13 @@ from p2pnodes.api.errors import (
 from p2pnodes.api.hosts import HostCheck, Resolver, system_resolver
 from p2pnodes.api.inventory import Inventory
 from p2pnodes.api.limits import client_address
+from p2pnodes.api.listener import EVENT_STREAM_HEADERS
 from p2pnodes.api.measure import Answered, measuring
 from p2pnodes.api.proxy import Upstream, passing_on
 from p2pnodes.api.schemas import MultiNodeArgs
 from p2pnodes.api.server import cut, send_part
 from p2pnodes.api.settings import ApiSettings
-from p2pnodes.api.stream import EVENT_STREAM_HEADERS, EVENTS_KEY, NodeEvents
+from p2pnodes.api.stream import EVENTS_KEY, NodeEvents
 from p2pnodes.inbound import TokenBuckets, make_runner
 from p2pnodes.model.claims import (
     GPUS_PER_CLAIM_MAX,
@@ -56,6 +57,7 @@ from p2pnodes.model.claims import (
     valid_uuid,
 )
 from p2pnodes.model.codec import digest
+from p2pnodes.model.codes import Code, code_of
 from p2pnodes.model.errors import InvalidBodyError, StoreError, WritesRefusedError
 from p2pnodes.model.gpus import GpuSpecError, supported_gpus
 from p2pnodes.model.keys import ss58_decode
@@ -150,7 +152,9 @@ class NodesApi:
             body = _validate(value)
         denial = self._denial(signed.hotkey)
         if len(body.nodes) > GPUS_PER_CLAIM_MAX:  # no claim has so many, so none can answer before this check
-            raise denial or ApiError(400, f"Limit is {GPUS_PER_CLAIM_MAX} GPUs per server.")
+            raise denial or ApiError(
+                400, f"Limit is {GPUS_PER_CLAIM_MAX} GPUs per server.", code=Code.API_TOO_MANY_GPUS
+            )
         refusal = None if denial else await self._refusal(body, signed.hotkey)
         auth.require_fresh(signed.nonce, self._now())  # names took their time, and the event's own stamp must fit
         try:
@@ -161,6 +165,7 @@ class NodesApi:
             raise ApiError(
                 409,
                 "Nodes already exist in inventory, please contact chutes team to resolve: " + join(error.uuids),
+                code=error.code,
             ) from error
         except HoppingError as error:
             uses = ", ".join(f"{uuid} (used {count} times recently)" for uuid, count in error.uses)
@@ -168,11 +173,14 @@ class NodesApi:
                 429,
                 f"Detected GPU hotkey hopping for nodes: {uses}",
                 {hdrs.RETRY_AFTER: str(error.retry_after_s)},
+                code=error.code,
             ) from error
         except ClockError as error:
-            raise ApiError(409, str(error)) from error
+            raise ApiError(409, str(error), code=error.code) from error
         except TooManyClaimsError as error:
-            raise ApiError(429, str(error), {hdrs.RETRY_AFTER: str(TOO_MANY_CLAIMS_RETRY_S)}) from error
+            raise ApiError(
+                429, str(error), {hdrs.RETRY_AFTER: str(TOO_MANY_CLAIMS_RETRY_S)}, code=error.code
+            ) from error
         return bytes_response(202, views.registration(claim, self._table))
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
@@ -188,28 +196,32 @@ class NodesApi:
                 raise NotOwnedError("no GPU can have this uuid")
             await self._db.submit_delete(Delete(signed.hotkey, signed.nonce, signed.signature, signed.tail), uuid)
         except NotOwnedError as error:
-            raise ApiError(404, "Node does not exist, or does not belong to you") from error
+            raise ApiError(404, "Node does not exist, or does not belong to you", code=error.code) from error
         except ClockError as error:
-            raise ApiError(409, str(error)) from error
+            raise ApiError(409, str(error), code=error.code) from error
         except ReusedSignatureError as error:
-            raise ApiError(401, str(error)) from error
+            raise ApiError(401, str(error), code=error.code) from error
         return json_response(200, {"node_id": uuid, "deleted": True})
 
     def _denial(self, hotkey: bytes) -> ApiError | None:
         """Why this miner may register nothing new here."""
         reason = self._denied.reason(hotkey)
-        return None if reason is None else ApiError(403, f"Your hotkey has been blacklisted: {reason}")
+        return (
+            None
+            if reason is None
+            else ApiError(403, f"Your hotkey has been blacklisted: {reason}", code=Code.API_DENIED)
+        )
 
     async def _refusal(self, body: Body, miner: bytes) -> ApiError | None:
         """What is wrong with a well-formed body that conflicts rank above: hosts, specs, uuids twice; in this order."""
         if not await self._hosts.acceptable((node.verification_host for node in body.nodes), miner):
-            return ApiError(400, "One or more invalid verification_hosts provided.")
+            return ApiError(400, "One or more invalid verification_hosts provided.", code=Code.API_HOST)
         try:
             self._table.check(body.nodes)
         except GpuSpecError as error:
-            return ApiError(400, f"GPU parameter validation error: {error}")
+            return ApiError(400, f"GPU parameter validation error: {error}", code=Code.API_SPECS)
         if duplicates := duplicate_uuids(body):
-            return ApiError(400, f"Duplicate node uuids in request: {join(duplicates)}")
+            return ApiError(400, f"Duplicate node uuids in request: {join(duplicates)}", code=Code.API_DUPLICATE)
         return None
 
     # -- reads -------------------------------------------------------------------------------------------------------
@@ -267,7 +279,7 @@ class NodesApi:
             raise missing(("query", "task_id"))
         owner, *rest = task_id.split("::")
         if len(rest) != 1 or owner != signed.address:
-            raise ApiError(401, "go away")
+            raise ApiError(401, "go away", code=Code.API_FOREIGN_TASK)
         task = _task(rest[0])
         status = None if task is None else await self._db.task_status(signed.hotkey, task)
         return bytes_response(200, views.task_state(status))
@@ -287,7 +299,7 @@ class NodesApi:
         except ConnectionError:  # the client went away, or stopped reading
             pass
         except StoreError as error:  # half a list must not look like a whole one
-            log.error("list_cut", error=str(error))
+            log.error("list_cut", error=str(error), code=Code.API_CUT)
             cut(request)
         return response
 
@@ -300,7 +312,8 @@ class NodesApi:
     async def readyz(self, request: web.Request) -> web.StreamResponse:
         """``GET /readyz``."""
         reasons = list(self._readiness())
-        answer = {"ready": not reasons, "reasons": reasons, "behind": self._behind()}
+        codes = list(dict.fromkeys(code_of(reason, Code.SYSTEM_FAILED) for reason in reasons))
+        answer = {"ready": not reasons, "reasons": reasons, "codes": codes, "behind": self._behind()}
         return json_response(503 if reasons else 200, answer)
 
     async def openapi(self, request: web.Request) -> web.StreamResponse:
@@ -461,7 +474,10 @@ async def _other_slash(request: web.Request) -> web.StreamResponse:
 def _limited(what: str, wait_s: float) -> ApiError:
     seconds = max(1, math.ceil(wait_s))
     return ApiError(
-        429, f"Too many requests from this {what}: try again in {seconds} s", {hdrs.RETRY_AFTER: str(seconds)}
+        429,
+        f"Too many requests from this {what}: try again in {seconds} s",
+        {hdrs.RETRY_AFTER: str(seconds)},
+        code=Code.API_RATE,
     )
 
 
@@ -490,7 +506,9 @@ def _boolean(request: web.Request, name: str) -> bool:
     except ValidationError as error:
         refused = invalid_values("query", error)
         assert not isinstance(refused.detail, str)
-        raise ApiError(422, [{**entry, "loc": ("query", name)} for entry in refused.detail]) from error
+        raise ApiError(
+            422, [{**entry, "loc": ("query", name)} for entry in refused.detail], code=Code.API_FORM
+        ) from error
 
 
 def _task(text: str) -> bytes | None:
@@ -554,4 +572,5 @@ def _validate(value: Any) -> Body:
         raise ApiError(
             422,
             [field_error("value_error", ("body", *error.loc), f"Value error, {error}", found, {"error": str(error)})],
+            code=Code.API_FORM,
         ) from error

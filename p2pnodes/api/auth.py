@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from p2pnodes.api.errors import ApiError, echo
+from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.keys import ss58_decode, ss58_encode, verify_hotkey
 from p2pnodes.model.requests import NONCE_WINDOW_S, parse_nonce, signing_message
@@ -58,15 +59,17 @@ def authenticate(
     """
     address, signature = headers.get(HOTKEY), headers.get(SIGNATURE)
     if not signature and AUTHORIZATION in headers:
-        raise ApiError(401, NEEDED)
+        raise ApiError(401, NEEDED, code=Code.API_UNSIGNED)
     nonce = headers.get(NONCE, "")
     require_fresh(nonce, now_s)
     if not address or not signature:
-        raise ApiError(401, NEEDED)
+        raise ApiError(401, NEEDED, code=Code.API_UNSIGNED)
     try:
         decoded = bytes.fromhex(signature)
     except ValueError as error:
-        raise ApiError(401, f"Invalid signature: {echo(signature)}, with error: {error}") from error
+        raise ApiError(
+            401, f"Invalid signature: {echo(signature)}, with error: {error}", code=Code.API_SIGNATURE
+        ) from error
     hotkey = _public_key(address)
     tail = next(
         (t for t in tails if hotkey and verify_hotkey(hotkey, signing_message(address, nonce, t), decoded)), None
@@ -76,9 +79,10 @@ def authenticate(
         raise ApiError(
             401,
             f"Invalid request signature for hotkey {claimed}. Message: {claimed}:{nonce}:{tails[0]}",
+            code=Code.API_SIGNATURE,
         )
     if electorate.registration_block(hotkey) is None:
-        raise ApiError(401, f"Hotkey is not registered on netuid {netuid}")
+        raise ApiError(401, f"Hotkey is not registered on netuid {netuid}", code=Code.API_UNREGISTERED)
     return Signed(hotkey, address, nonce, decoded, tail)
 
 
@@ -90,7 +94,7 @@ def require_fresh(nonce: str, now_s: float) -> None:
     """
     sent = parse_nonce(nonce)
     if sent is None or abs(int(now_s) - sent) >= NONCE_WINDOW_S:
-        raise ApiError(401, "Invalid nonce!")
+        raise ApiError(401, "Invalid nonce!", code=Code.API_NONCE)
 
 
 def _public_key(address: str) -> bytes | None:

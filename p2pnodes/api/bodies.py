@@ -6,6 +6,7 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpProcessingError
 
 from p2pnodes.api.errors import ApiError
+from p2pnodes.model.codes import Code
 
 
 async def read_body(request: web.Request, *, bytes_max: int, timeout_s: float) -> bytes:
@@ -36,14 +37,16 @@ async def read_body(request: web.Request, *, bytes_max: int, timeout_s: float) -
 
 def too_large(bytes_max: int) -> ApiError:
     """413."""
-    return ApiError(413, f"Request body is too large: at most {bytes_max} bytes are allowed.")
+    return ApiError(413, f"Request body is too large: at most {bytes_max} bytes are allowed.", code=Code.API_TOO_LARGE)
 
 
 def late() -> ApiError:
     """408: the connection ends with it, as nobody knows where the next request would begin."""
-    return ApiError(408, "The request body did not arrive in time.", {hdrs.CONNECTION: "close"})
+    return ApiError(
+        408, "The request body did not arrive in time.", {hdrs.CONNECTION: "close"}, code=Code.API_BODY_LATE
+    )
 
 
 def misframed() -> ApiError:
     """400: a chunk that is none, or a connection that ended in the middle."""
-    return ApiError(400, "The request body is not framed as HTTP wants it.")
+    return ApiError(400, "The request body is not framed as HTTP wants it.", code=Code.API_BODY_LATE)

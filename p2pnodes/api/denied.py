@@ -17,6 +17,7 @@ from pydantic import Field, RootModel, ValidationError
 
 from p2pnodes.chain.file import Watch
 from p2pnodes.chain.regular import read_regular
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, printable
 from p2pnodes.model.keys import ss58_decode
 from p2pnodes.model.problems import Address, found_and_expected
@@ -66,7 +67,7 @@ class DenyList:
             self._denied = read_denied(self._watched.path)
         except ConfigError as error:
             if str(error) != self._problem:
-                log.warning("deny_file_not_read", error=str(error), kept=len(self._denied))
+                log.warning("deny_file_not_read", error=str(error), kept=len(self._denied), code=error.code)
             self._problem = str(error)
             return
         self._problem = None
@@ -87,7 +88,7 @@ class DenyList:
             try:
                 await asyncio.to_thread(self.poll)
             except Exception:  # a look that fails must not be the last one
-                log.exception("deny_file_watch_failed")
+                log.exception("deny_file_watch_failed", code=Code.SYSTEM_BUG)
 
 
 def read_denied(path: Path) -> dict[bytes, str]:
@@ -99,14 +100,20 @@ def read_denied(path: Path) -> dict[bytes, str]:
     try:
         content = read_regular(path, FILE_BYTES_MAX)
         if len(content) > FILE_BYTES_MAX:
-            raise ConfigError(f"{path}: over {FILE_BYTES_MAX} bytes; expected lines {_EXAMPLE}")
+            raise ConfigError(
+                f"{path}: over {FILE_BYTES_MAX} bytes; expected lines {_EXAMPLE}", code=Code.CONFIG_DENY_FILE
+            )
         entries = _File.model_validate(tomllib.loads(content.decode())).root
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected lines {_EXAMPLE}") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); expected lines {_EXAMPLE}", code=Code.CONFIG_DENY_FILE
+        ) from error
     except ValidationError as error:
         details = error.errors(include_url=False)[0]
         key = printable(".".join(str(part) for part in details["loc"] if part != "[key]")) or "the file"
-        raise ConfigError(f"{path}: {key}: {found_and_expected(details, key)}") from error
+        raise ConfigError(f"{path}: {key}: {found_and_expected(details, key)}", code=Code.CONFIG_DENY_FILE) from error
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML
-        raise ConfigError(f"{path}: not TOML: {error}; expected lines {_EXAMPLE}") from error
+        raise ConfigError(
+            f"{path}: not TOML: {error}; expected lines {_EXAMPLE}", code=Code.CONFIG_DENY_FILE
+        ) from error
     return {ss58_decode(address): reason for address, reason in entries.items()}

@@ -1,7 +1,9 @@
 """Refusals: every status code and error body of the public interface, in FastAPI's shapes.
 
 An error is ``{"detail": text}``; a value that is not as it must be is ``{"detail": [{type, loc, msg, input, ctx}]}``.
-What a client sent is echoed in bounded length, and never in a form that could break the answer.
+These bodies are upstream's to the letter, so the code of an error (``model.codes``) is in the header HEADER; the
+operator's interface, which is ours alone, has it in the body, too. What a client sent is echoed in bounded length, and
+never in a form that could break the answer.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -12,6 +14,7 @@ import structlog
 from aiohttp import hdrs, web
 from pydantic import ValidationError
 
+from p2pnodes.model.codes import HEADER, Code
 from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
 
 log = structlog.get_logger(__name__)
@@ -36,6 +39,9 @@ JSON_HEADERS: Final[Mapping[str, str]] = {
     "X-Content-Type-Options": "nosniff",
 }
 
+CODED_KEY: Final = web.AppKey("coded", bool)
+"""Whether an application's errors have their code under ``code`` in the body as well; no unless it is set."""
+
 ELSEWHERE_KEY: Final = web.AppKey[Callable[[], Sequence[str]]]("elsewhere")
 """Base URLs of other validators, at most REFERRALS_MAX; where an application has none, its answers name none."""
 
@@ -52,10 +58,19 @@ class ApiError(P2PNodesError):
         headers: Further headers of the answer.
     """
 
+    code = Code.API_FORM
+
     def __init__(
-        self, status: int, detail: str | Sequence[Mapping[str, Any]], headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        detail: str | Sequence[Mapping[str, Any]],
+        headers: Mapping[str, str] | None = None,
+        *,
+        code: str | None = None,
     ) -> None:
-        super().__init__(detail if isinstance(detail, str) else f"{len(detail)} values are not as they must be")
+        super().__init__(
+            detail if isinstance(detail, str) else f"{len(detail)} values are not as they must be", code=code
+        )
         self.status = status
         self.detail = detail
         self.headers = headers
@@ -85,13 +100,15 @@ def field_error(kind: str, loc: Loc, message: str, found: Any, ctx: Mapping[str,
 
 def missing(loc: Loc, found: Any = None) -> ApiError:
     """422: a required value is absent."""
-    return ApiError(422, [field_error("missing", loc, "Field required", found)])
+    return ApiError(422, [field_error("missing", loc, "Field required", found)], code=Code.API_FORM)
 
 
 def invalid_json(position: int, reason: str) -> ApiError:
     """422: the body is not JSON; ``position`` counts characters as Python's decoder does."""
     return ApiError(
-        422, [field_error("json_invalid", ("body", position), "JSON decode error", {}, {"error": echo(reason)})]
+        422,
+        [field_error("json_invalid", ("body", position), "JSON decode error", {}, {"error": echo(reason)})],
+        code=Code.API_FORM,
     )
 
 
@@ -105,6 +122,7 @@ def invalid_values(source: str, error: ValidationError) -> ApiError:
             )
             for found in error.errors(include_url=False)[:FIELD_ERRORS_MAX]
         ],
+        code=Code.API_FORM,
     )
 
 
@@ -126,25 +144,41 @@ def _bounded(value: Any) -> Any:
 
 
 def render(error: ApiError) -> web.Response:
-    """Answer to a refused request."""
-    return json_response(error.status, {"detail": error.detail}, error.headers)
+    """Answer to a refused request, as the public interface gives it."""
+    return _refusal(None, error.status, {"detail": error.detail}, error.code, error.headers)
 
 
-def _http_exception(error: web.HTTPException) -> web.Response:
-    """What the router and aiohttp itself refuse, in our shape: 404, 405, 413, 417."""
+def _refusal(
+    request: web.Request | None,
+    status: int,
+    answer: Mapping[str, Any],
+    code: str,
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    """An answer with its code: in the header, and in the body of an application that wants it there."""
+    if request is not None and request.app.get(CODED_KEY):
+        answer = {**answer, "code": code}
+    return json_response(status, answer, {**(headers or {}), HEADER: code})
+
+
+def _http_exception(request: web.Request, error: web.HTTPException) -> web.Response:
+    """What the router and aiohttp itself refuse, in our shape: 404, 405, 413, 417; and where a redirect leads."""
     headers = {str(name): error.headers[name] for name in (hdrs.ALLOW, hdrs.LOCATION) if name in error.headers}
     if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return render(ApiError(413, "Request body is too large."))
-    return json_response(error.status, {"detail": error.reason}, headers)
+        return _refusal(request, 413, {"detail": "Request body is too large."}, Code.API_TOO_LARGE)
+    if error.status < 400:
+        return json_response(error.status, {"detail": error.reason}, headers)
+    code = Code.API_NO_ROUTE if error.status in {404, 405} else Code.API_FORM
+    return _refusal(request, error.status, {"detail": error.reason}, code, headers)
 
 
-def _not_now(request: web.Request, detail: str, retry_after_s: int) -> web.Response:
+def _not_now(request: web.Request, detail: str, retry_after_s: int, code: str) -> web.Response:
     """503; a write is told where else it can go."""
     answer: dict[str, Any] = {"detail": detail}
     elsewhere = request.app.get(ELSEWHERE_KEY)
     if elsewhere is not None and request.method not in _READING:
         answer["validators"] = elsewhere()
-    return json_response(503, answer, {hdrs.RETRY_AFTER: str(max(1, retry_after_s))})
+    return _refusal(request, 503, answer, code, {hdrs.RETRY_AFTER: str(max(1, retry_after_s))})
 
 
 @web.middleware
@@ -154,23 +188,23 @@ async def answer_errors(request: web.Request, handler: Any) -> web.StreamRespons
         response: web.StreamResponse = await handler(request)
         return response
     except ApiError as error:
-        return render(error)
+        return _refusal(request, error.status, {"detail": error.detail}, error.code, error.headers)
     except WritesRefusedError as error:
-        return _not_now(request, str(error), error.retry_after_s)
+        return _not_now(request, str(error), error.retry_after_s, error.code)
     except StoreError as error:  # the disk, not the client: the message says which
-        log.error("store_failed", error=str(error))
-        return _not_now(request, "This peer cannot record or read at the moment.", STORE_RETRY_S)
+        log.error("store_failed", error=str(error), code=error.code)
+        return _not_now(request, "This peer cannot record or read at the moment.", STORE_RETRY_S, Code.API_UNAVAILABLE)
     except web.HTTPException as error:
-        return _http_exception(error)
+        return _http_exception(request, error)
     except ConnectionError:
         if request.writer.output_size:
             raise
         return web.Response(status=400)  # the client went away in its request; raised, it would be a traceback
     except Exception:
-        log.exception("request_failed", method=echo(request.method), path=echo(request.path))
+        log.exception("request_failed", method=echo(request.method), path=echo(request.path), code=Code.SYSTEM_BUG)
         if request.writer.output_size:
             raise  # part of an answer is out (a WebSocket, say); nothing sensible can follow it
-        return json_response(500, {"detail": "Internal Server Error"})
+        return _refusal(request, 500, {"detail": "Internal Server Error"}, Code.SYSTEM_BUG)
 
 
 def join(values: Iterable[str]) -> str:

@@ -43,7 +43,7 @@ def claim(case: ClaimCase) -> dict[str, Any]:
     return {
         **_identity(case.claim),
         "created_at": _instant(min(carriage.hlc for carriage in case.claim.carriages)),
-        "electorate": {"block": electorate.block, "time": _instant_ms(electorate.time_ms)},
+        "electorate": {"block": electorate.block, "time": instant_ms(electorate.time_ms)},
         "counts": case.objection is None,
         "why": _why_not(case.claim, case.objection, electorate) or "",
         "task": case.task._asdict(),
@@ -65,7 +65,7 @@ def node(case: NodeCase) -> dict[str, Any]:
     owner = next((candidacy for candidacy in case.candidacies if candidacy.claim.id == owner_id), None)
     return {
         "uuid": case.uuid,
-        "electorate": {"block": electorate.block, "time": _instant_ms(electorate.time_ms)},
+        "electorate": {"block": electorate.block, "time": instant_ms(electorate.time_ms)},
         "owner": owner
         and row
         and {
@@ -89,7 +89,7 @@ def node(case: NodeCase) -> dict[str, Any]:
         ],
         "history": [
             {
-                "at": _instant_ms(happening.at_ms),
+                "at": instant_ms(happening.at_ms),
                 "what": happening.what,
                 "who": None if happening.who is None else ss58_encode(happening.who),
                 "id": happening.reference.hex(),
@@ -140,7 +140,7 @@ def turns(found: Turns, now_ms: int) -> list[dict[str, Any]]:
             {
                 "validator": ss58_encode(validator),
                 "rank": rank,
-                "begins_at": None if begins_ms is None else _instant_ms(begins_ms),
+                "begins_at": None if begins_ms is None else instant_ms(begins_ms),
                 "state": state,
             }
         )
@@ -153,7 +153,7 @@ def check(entry: Check | None) -> dict[str, Any] | None:
     ``due_at``; ``failures``, findings other than verified in a row; ``faults``, times in a row that this validator
     could not check; ``note``, why it could not.
     """
-    return None if entry is None else {**entry._asdict(), "due_at": _instant_ms(entry.due_ms)}
+    return None if entry is None else {**entry._asdict(), "due_at": instant_ms(entry.due_ms)}
 
 
 def _identity(claim: Claim) -> dict[str, Any]:
@@ -320,9 +320,9 @@ def _most_telling(candidacies: Sequence[Candidacy], owner_id: bytes | None) -> l
 
 
 def _instant(hlc: int) -> str:
-    return _instant_ms(hlc_ms(hlc))
+    return instant_ms(hlc_ms(hlc))
 
 
-def _instant_ms(ms: int) -> str:
+def instant_ms(ms: int) -> str:
     """A moment as the operators' views write it."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

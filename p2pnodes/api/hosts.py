@@ -13,6 +13,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from p2pnodes.model.addresses import is_public
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import WritesRefusedError
 from p2pnodes.outbound import look_up
 
@@ -92,7 +93,9 @@ class HostCheck:
                 await self._slots.acquire()
         except TimeoutError as error:
             own.release()
-            raise WritesRefusedError("too many names are being looked up: try again", retry_after_s=2) from error
+            raise WritesRefusedError(
+                "too many names are being looked up: try again", retry_after_s=2, code=Code.WRITES_BUSY
+            ) from error
         except BaseException:
             own.release()
             raise

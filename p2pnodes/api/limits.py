@@ -10,6 +10,7 @@ from aiohttp import hdrs
 from p2pnodes.api.errors import ApiError
 from p2pnodes.api.settings import Network
 from p2pnodes.inbound import Address, address_key, parse_address
+from p2pnodes.model.codes import Code
 
 FORWARDED_HOPS_MAX: Final = 16
 """Entries of X-Forwarded-For that are looked at, from the right."""
@@ -43,9 +44,9 @@ class Places:
         """
         again: dict[str, str] = {hdrs.RETRY_AFTER: str(retry_s)}
         if self.taken >= most:
-            raise ApiError(503, f"{most} {what} are open here already", again)
+            raise ApiError(503, f"{most} {what} are open here already", again, code=Code.API_BUSY)
         if self._open[client] >= most_each:
-            raise ApiError(429, f"{most_each} {what} of this address are open already", again)
+            raise ApiError(429, f"{most_each} {what} of this address are open already", again, code=Code.API_RATE)
         self._open[client] += 1
         try:
             yield

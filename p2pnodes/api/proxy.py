@@ -24,6 +24,7 @@ from p2pnodes.api.errors import JSON_HEADERS, ApiError, Handler
 from p2pnodes.api.limits import Places, is_trusted
 from p2pnodes.api.server import cut, send_part
 from p2pnodes.api.settings import Network
+from p2pnodes.model.codes import Code
 
 log = structlog.get_logger(__name__)
 
@@ -99,11 +100,23 @@ class Upstream:
         """Answer a request as the upstream API does."""
         client = self._limit(request)
         if not request.rel_url.raw_path.startswith("/"):
-            raise ApiError(400, "Only paths are passed on: expected a request target that begins with /.")
+            raise ApiError(
+                400,
+                "Only paths are passed on: expected a request target that begins with /.",
+                code=Code.API_UPSTREAM_REFUSED,
+            )
         if "websocket" in request.headers.get(hdrs.UPGRADE, "").lower():
-            raise ApiError(400, "WebSockets are not passed on to the upstream API: connect to it without this daemon.")
+            raise ApiError(
+                400,
+                "WebSockets are not passed on to the upstream API: connect to it without this daemon.",
+                code=Code.API_UPSTREAM_REFUSED,
+            )
         if self._pseudonym in ",".join(request.headers.getall(hdrs.VIA, ())):
-            raise ApiError(508, "The upstream API passes requests back to this daemon: check its setting api.upstream.")
+            raise ApiError(
+                508,
+                "The upstream API passes requests back to this daemon: check its setting api.upstream.",
+                code=Code.API_UPSTREAM_REFUSED,
+            )
         if (request.content_length or 0) > BODY_BYTES_MAX:
             raise _too_large()
         with self._running.take(
@@ -126,8 +139,10 @@ class Upstream:
                 raise body.refusal from error
             self._tell(error)
             if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
-                raise ApiError(504, f"The upstream API was silent for {IDLE_S_MAX:g} s.") from error
-            raise ApiError(502, "The upstream API cannot be reached.") from error
+                raise ApiError(
+                    504, f"The upstream API was silent for {IDLE_S_MAX:g} s.", code=Code.API_UPSTREAM
+                ) from error
+            raise ApiError(502, "The upstream API cannot be reached.", code=Code.API_UPSTREAM) from error
 
     async def _ask(self, request: web.Request, body: "_Body | None") -> aiohttp.ClientResponse:
         """Send a request, and wait for the head of its answer.
@@ -198,7 +213,7 @@ class Upstream:
     def _tell(self, error: Exception | None) -> None:
         """Log when the upstream API fails, and when it answers again; not each request in between."""
         if error is not None and not self._down:
-            log.warning("upstream_failed", error=str(error) or type(error).__name__)
+            log.warning("upstream_failed", error=str(error) or type(error).__name__, code=Code.API_UPSTREAM)
         elif error is None and self._down:
             log.info("upstream_answers")
         self._down = error is not None
@@ -286,4 +301,6 @@ def _sendable(text: str) -> str:
 
 
 def _too_large() -> ApiError:
-    return ApiError(413, f"Request body is too large: at most {BODY_BYTES_MAX} bytes are passed on.")
+    return ApiError(
+        413, f"Request body is too large: at most {BODY_BYTES_MAX} bytes are passed on.", code=Code.API_TOO_LARGE
+    )

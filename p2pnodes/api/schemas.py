@@ -260,4 +260,5 @@ class Readiness(BaseModel):
 
     ready: bool
     reasons: Annotated[list[str], Field(description="Why not; empty when ready.")]
+    codes: Annotated[list[str], Field(description="Codes of the reasons, each once: `p2pnodes logs explain CODE`.")]
     behind: Annotated[int, Field(ge=0, description="Events that a peer is known to hold, and this daemon not yet.")]

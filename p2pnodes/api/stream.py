@@ -14,18 +14,18 @@ within a snapshot are no place to resume from. While nothing happens, a comment 
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import islice
 from typing import Final, NamedTuple
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from p2pnodes.api import views
-from p2pnodes.api.errors import JSON_HEADERS, ApiError, field_error
+from p2pnodes.api.errors import ApiError, field_error
 from p2pnodes.api.inventory import Inventory
 from p2pnodes.api.limits import Places
-from p2pnodes.api.server import cut, send_part
+from p2pnodes.api.listener import LAST_EVENT_ID, Listener, News, frame
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.keys import ss58_decode
 from p2pnodes.store.changes import CHANGES_MAX, Changes, Gone
@@ -49,26 +49,9 @@ STREAMS_PER_ADDRESS_MAX: Final = 16
 READS_AT_ONCE: Final = 2
 """Reads of the database by all streams together; polls wait behind no more of them."""
 
-GATHER_S: Final = 0.1
-"""Least time between two moments at which listeners are told: what changes in between shares its reads and writes."""
-
-KEEP_ALIVE_S: Final = 15.0
-"""Silence after which a comment is sent: proxies and clients give up on silent connections, mostly after 60 s."""
-
-RETRY_MS: Final = 3_000
-"""What clients are told to wait before they connect again."""
-
 BUSY_RETRY_S: Final = 30
 EPOCH_BYTES: Final = 8
 SEQ_DIGITS_MAX: Final = 18
-LAST_EVENT_ID: Final = "Last-Event-ID"
-
-EVENT_STREAM_HEADERS: Final = {
-    **JSON_HEADERS,
-    hdrs.CONTENT_TYPE: "text/event-stream",
-    hdrs.CACHE_CONTROL: "no-store",
-    "X-Accel-Buffering": "no",  # reverse proxies pass each event on at once
-}
 
 Change = str | int | Gone
 """GPU uuid of a row, row key of a claim, or a row that its miner lost."""
@@ -154,40 +137,13 @@ class _Event(NamedTuple):
     frame: bytes
 
 
-class _Listener:
-    """One open stream."""
+class _Listener(Listener):
+    """One open stream, about one miner or all."""
 
     def __init__(self, request: web.Request, miner: bytes | None) -> None:
         """Answer ``request`` with what concerns a miner (public key), or with everything."""
+        super().__init__(request)
         self.miner = miner
-        self.response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
-        self._request = request
-        self._sent_at = 0.0
-
-    async def open(self) -> None:
-        """Send the answer's headers."""
-        await self.response.prepare(self._request)
-        await self.send(f"retry: {RETRY_MS}\n\n".encode())
-
-    async def send(self, data: bytes) -> None:
-        """Send a part; raises ConnectionError when the client is gone or does not read."""
-        if data:
-            await send_part(self._request, self.response, data)
-            self._sent_at = asyncio.get_running_loop().time()
-
-    async def keep_alive(self, event_id: str | None = None) -> None:
-        """Break a silence. An id without data makes no event, but clients resume from it: so one stays resumable."""
-        if asyncio.get_running_loop().time() >= self.silent_at:
-            await self.send(b": keep-alive\n" + (b"" if event_id is None else f"id: {event_id}\n".encode()) + b"\n")
-
-    def cut(self) -> None:
-        """Drop the connection."""
-        cut(self._request)
-
-    @property
-    def silent_at(self) -> float:
-        """When the client must hear something again, in the loop's time."""
-        return self._sent_at + KEEP_ALIVE_S
 
 
 class NodeEvents:
@@ -208,32 +164,19 @@ class NodeEvents:
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
         self._rendering = asyncio.Lock()
         self._streams = Places()
-        self._news = asyncio.Event()
-        self._waking: asyncio.TimerHandle | None = None
-        self._woke_at = -GATHER_S
-        self._stopping = False
+        self._news = News()
 
     def committed(self, commit: Commit) -> None:
         """Take note of a commit; called in the event loop."""
         if commit.changes is None:
             return
         self._ring.extend(commit.changes)
-        if self._streams.taken and self._waking is None:
-            loop = asyncio.get_running_loop()
-            self._waking = loop.call_at(max(loop.time(), self._woke_at + GATHER_S), self._wake)
+        if self._streams.taken:
+            self._news.tell()
 
     async def stop(self, _: web.Application) -> None:
         """End every stream as a whole answer; for ``Application.on_shutdown``."""
-        self._stopping = True
-        if self._waking is not None:
-            self._waking.cancel()
-        self._wake()
-
-    def _wake(self) -> None:
-        self._waking = None
-        self._woke_at = asyncio.get_running_loop().time()
-        self._news.set()
-        self._news = asyncio.Event()
+        self._news.stop()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """``GET /nodes/events``."""
@@ -248,7 +191,7 @@ class NodeEvents:
     async def _serve(self, listener: _Listener, position: int | None) -> None:
         try:
             await listener.open()
-            while not self._stopping:
+            while not self._news.stopping:
                 if position is None:
                     position = await self._send_snapshot(listener)
                 else:
@@ -256,7 +199,7 @@ class NodeEvents:
         except ConnectionError:
             return  # the client went away, or stopped reading
         except P2PNodesError as error:  # a read failed in the middle of an answer: the client comes back
-            log.warning("stream_cut", error=str(error))
+            log.warning("stream_cut", error=str(error), code=Code.API_CUT)
             listener.cut()
 
     async def _send_snapshot(self, listener: _Listener) -> int | None:
@@ -265,24 +208,24 @@ class NodeEvents:
         Rows that change while it is sent are told again behind it.
         """
         position, unfinished = self._ring.head, self._ring.event_id(0)
-        await listener.send(_frame("reset", b"{}", unfinished))
+        await listener.send(frame("reset", b"{}", unfinished))
         after: int | None = 0
         while after is not None:
             async with self._reading:
                 part = await self._db.snapshot_part(after, listener.miner)
-            frames = [_frame("node", views.node_event(row), unfinished) for row in part.rows]
-            frames += [_frame("claim", views.claim_event(task), unfinished) for task in part.tasks]
+            frames = [frame("node", views.node_event(row), unfinished) for row in part.rows]
+            frames += [frame("claim", views.claim_event(task), unfinished) for task in part.tasks]
             await listener.send(b"".join(frames))
             await listener.keep_alive()  # parts that are all history, or another miner's, are empty
             after = part.after
-            if self._stopping:
+            if self._news.stopping:
                 return None
-        await listener.send(_frame("snapshot_end", b"{}", self._ring.event_id(position)))
+        await listener.send(frame("snapshot_end", b"{}", self._ring.event_id(position)))
         return position
 
     async def _send_changes(self, listener: _Listener, position: int) -> int | None:
         """Send the next changes, or wait for some; the position behind them, None when there must be a snapshot."""
-        news = self._news
+        news = self._news.next
         if position < self._ring.begin:
             return None  # more changed at once than can be told
         if not self._ring.holds(position):
@@ -294,9 +237,7 @@ class NodeEvents:
             await listener.send(b"".join(e.frame for e in events if listener.miner in {None, e.miner}))
         await listener.keep_alive(self._ring.event_id(end))
         if end == position:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(listener.silent_at):
-                    await news.wait()
+            await self._news.wait(news, listener)
         return end
 
     async def _render(self, changes: Sequence[tuple[int, Change]]) -> list[_Event]:
@@ -320,13 +261,13 @@ class NodeEvents:
         for seq, change in changes:
             event_id = self._ring.event_id(seq)
             if isinstance(change, Gone):
-                found[seq] = _Event(change.miner, _frame("node_deleted", views.node_deleted_event(change), event_id))
+                found[seq] = _Event(change.miner, frame("node_deleted", views.node_deleted_event(change), event_id))
             elif isinstance(change, str):
                 row = rows.get(change)
-                found[seq] = row and _Event(row.miner, _frame("node", views.node_event(row), event_id))
+                found[seq] = row and _Event(row.miner, frame("node", views.node_event(row), event_id))
             else:
                 task = tasks.get(change)
-                found[seq] = task and _Event(task.claim.miner, _frame("claim", views.claim_event(task), event_id))
+                found[seq] = task and _Event(task.claim.miner, frame("claim", views.claim_event(task), event_id))
         return found
 
 
@@ -344,15 +285,12 @@ def _hotkey(request: web.Request) -> bytes | None:
     except ValueError as error:
         message = f"Value error, {error}"
         raise ApiError(
-            422, [field_error("value_error", ("query", "hotkey"), message, given, {"error": str(error)})]
+            422,
+            [field_error("value_error", ("query", "hotkey"), message, given, {"error": str(error)})],
+            code=Code.API_FORM,
         ) from error
 
 
 def _last_event_id(request: web.Request) -> str:
     """The header before the parameter: a client that reconnects cannot change its URL, but sends the header."""
     return request.headers.get(LAST_EVENT_ID) or request.query.getall("last_event_id", [""])[-1]
-
-
-def _frame(kind: str, data: bytes, event_id: str) -> bytes:
-    """One event as it is sent; ``data`` is JSON and so has no line feeds."""
-    return b"id: %b\nevent: %b\ndata: %b\n\n" % (event_id.encode(), kind.encode(), data)

@@ -5,25 +5,38 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from p2pnodes import __version__
-from p2pnodes.cli import admin, agent, db, keys, lookup, miner, places, proof, service, settings
+from p2pnodes.cli import admin, agent, bans, db, keys, logs, lookup, miner, places, proof, service, settings
 from p2pnodes.cli.adopt import adopt
 from p2pnodes.cli.backup import backup, restore
 from p2pnodes.cli.compare import compare
+from p2pnodes.cli.console import console
 from p2pnodes.cli.demo import demo
 from p2pnodes.cli.devnet import devnet
+from p2pnodes.cli.docs import docs
 from p2pnodes.cli.doctor import doctor
 from p2pnodes.cli.forks import forks
 from p2pnodes.cli.output import EXIT_CODES, ExitCode, command, fail, fail_line, fail_system
+from p2pnodes.cli.sql import sql
+from p2pnodes.cli.top import top
 from p2pnodes.cli.verify import verify
 from p2pnodes.hardening import no_core_dumps
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
+from p2pnodes.service import CONFIG
 
 __all__ = ["app", "main"]
+
+CONFIG_VARIABLE = "P2PNODES_CONFIG"
+"""Names the configuration for commands that are not told; it is ``config.CONFIG_VARIABLE``, which costs an import."""
+
+SYSTEM_CONFIG = Path(CONFIG)
+"""The configuration that they take when that names none, either."""
 
 _FIRST = "Begin here"
 _DAEMON = "Daemon"
@@ -61,6 +74,7 @@ def _options(
 
 command(app, "p2pnodes demo", panel=_FIRST)(demo)
 command(app, "p2pnodes devnet --dir ./devnet", "p2pnodes miner list --api http://127.0.0.1:8100", panel=_FIRST)(devnet)
+command(app, "p2pnodes docs", "p2pnodes docs recover", "p2pnodes docs --file nginx.conf", panel=_FIRST)(docs)
 command(
     app,
     "p2pnodes run --config /etc/p2pnodes/p2pnodes.toml",
@@ -85,12 +99,31 @@ command(
     panel=_DAEMON,
 )(doctor)
 command(app, "p2pnodes status --config p2pnodes.toml", panel=_OPERATOR)(admin.status)
-command(app, "p2pnodes peers --config p2pnodes.toml", panel=_OPERATOR)(admin.peers)
-command(app, "p2pnodes nodes --config p2pnodes.toml --status pending", panel=_OPERATOR)(admin.nodes)
+command(app, "p2pnodes console", "p2pnodes console --open --config p2pnodes.toml", panel=_OPERATOR)(console)
+command(app, "p2pnodes peers --config p2pnodes.toml", "p2pnodes peers --watch --interval 5", panel=_OPERATOR)(
+    admin.peers
+)
+command(
+    app,
+    "p2pnodes nodes --config p2pnodes.toml --status pending",
+    "p2pnodes nodes --busy --model h100_sxm --sort verified",
+    "p2pnodes nodes --hotkey 5Grw... --watch",
+    "p2pnodes nodes --model h100_sxm --watch --json",
+    panel=_OPERATOR,
+)(admin.nodes)
 command(app, "p2pnodes claims --config p2pnodes.toml --status failed --json", panel=_OPERATOR)(admin.claims)
 command(app, "p2pnodes verdicts --config p2pnodes.toml --finding failed", panel=_OPERATOR)(admin.verdicts)
-command(app, "p2pnodes events --config p2pnodes.toml --state void --limit 20", panel=_OPERATOR)(admin.events)
+command(
+    app,
+    "p2pnodes events --config p2pnodes.toml --state void --limit 20",
+    "p2pnodes events --follow --kind verdict",
+    "p2pnodes events --follow --after 0 --json >> events.jsonl",
+    panel=_OPERATOR,
+)(admin.events)
 command(app, "p2pnodes forks --config p2pnodes.toml", panel=_OPERATOR)(forks)
+app.add_typer(logs.app, name="logs", rich_help_panel=_OPERATOR)
+app.add_typer(logs.app, name="log", hidden=True)  # as one types it for ``log level``
+app.add_typer(bans.app, name="bans", rich_help_panel=_ACT)
 app.add_typer(lookup.claim_app, name="claim", rich_help_panel=_OPERATOR)
 app.add_typer(lookup.node_app, name="node", rich_help_panel=_OPERATOR)
 command(
@@ -101,6 +134,14 @@ command(
 )(places.place)
 command(app, "p2pnodes release --nodes UUID,UUID --config p2pnodes.toml", panel=_ACT)(places.release)
 command(app, "p2pnodes verify CLAIM --config p2pnodes.toml --timeout 60", panel=_ACT)(verify)
+command(app, "p2pnodes top --config p2pnodes.toml", "p2pnodes top --json --interval 10", panel=_OPERATOR)(top)
+command(
+    app,
+    'p2pnodes sql --config p2pnodes.toml "SELECT gpu_identifier, count(*) FROM inventory GROUP BY 1"',
+    "p2pnodes sql \"SELECT * FROM claims WHERE status = 'failed'\" --csv > failed.csv",
+    "p2pnodes sql --database /mnt/backups/latest.db",
+    panel=_OPERATOR,
+)(sql)
 app.add_typer(proof.app, name="proof", rich_help_panel=_OPERATOR)
 command(
     miner.app,
@@ -129,11 +170,14 @@ command(
 def main() -> None:
     """Run the command line: what is done on purpose ends in one line on stderr and an exit code, never a traceback."""
     if sys.stdout is None:  # closed, so that the next file to be opened would take its place
-        fail_line("standard output is closed; expected an open one: send it to /dev/null to be rid of it")
+        fail_line(
+            "standard output is closed; expected an open one: send it to /dev/null to be rid of it", Code.SYSTEM_REFUSED
+        )
         sys.exit(ExitCode.FAILED)
     try:
         try:
             no_core_dumps()  # before any command reads a key
+            _find_configuration()
             app(prog_name="p2pnodes")
         except P2PNodesError as error:
             fail(error)
@@ -141,6 +185,12 @@ def main() -> None:
             _flush()
     except OSError as error:
         fail_system(error)
+
+
+def _find_configuration() -> None:
+    """Let commands without --config mean the system's service where there is one, as ``service install`` writes it."""
+    if CONFIG_VARIABLE not in os.environ and SYSTEM_CONFIG.exists():
+        os.environ[CONFIG_VARIABLE] = str(SYSTEM_CONFIG)
 
 
 def _flush() -> None:

@@ -1,7 +1,7 @@
 """What a running daemon holds and does, in lists: the operator's first look."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import typer
 
 from p2pnodes.cli.asking import ConfigOption, SocketOption, admin_socket, ask
+from p2pnodes.cli.logs import level_line
 from p2pnodes.cli.output import (
     JsonOption,
     duration,
@@ -19,9 +20,27 @@ from p2pnodes.cli.output import (
     ss58,
     utc,
 )
+from p2pnodes.cli.watch import (
+    FIRST_DEFAULT,
+    INTERVAL_S_DEFAULT,
+    IntervalOption,
+    TimeoutOption,
+    Watched,
+    WatchOption,
+    by,
+    follow_events,
+    watch,
+)
 
 ROWS_DEFAULT: Final = 100
 ROWS_MAX: Final = 10_000
+
+
+PAGE_ROWS_MAX: Final = 500
+"""Rows that a daemon tells at once of a list with an order."""
+
+NodeOrder = Literal["newest", "oldest", "uuid", "model", "status", "miner", "server", "verified"]
+"""``store.browse.ORDERS``: naming them here keeps the help from importing the database."""
 
 
 def _hex_32(text: str) -> str:
@@ -62,19 +81,52 @@ PEER_COLUMNS: Final = (
 NODE_COLUMNS: Final = ("uuid", "status", "gpu_identifier", "hotkey", "server_id", "created_at", "verified_at", "detail")
 CLAIM_COLUMNS: Final = ("claim_id", "status", "gpus", "hotkey", "created_at", "verified_since", "detail")
 VERDICT_COLUMNS: Final = ("claim_id", "validator", "finding", "method", "at", "detail")
+PEER_FIGURES: Final = frozenset(
+    {"rtt_ms", "queue_bytes", "storing_bytes", "wants", "searches", "offset_ms", "open_s", "next_dial_s", "banned_s"}
+)
+"""What changes at a session all the time, and is nothing that a watch on peers has to tell."""
+
+STATUS_FIGURES: Final = frozenset(
+    {
+        *(
+            "age_s",
+            "clock_offset_ms",
+            "database",
+            "last_ok",
+            "latency_ms",
+            "outcomes",
+            "queues",
+            "recounting",
+            "uptime_s",
+        ),
+        *("counts", "dials", "handshakes", "loop", "peers", "traffic", "view"),  # of gossip
+    }
+)
+"""The same of a daemon as a whole; ``top`` shows these."""
+
 EVENT_COLUMNS: Final = ("seq", "id", "kind", "state", "author", "number", "at", "reason", "position")
 
 
-def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_json: JsonOption = False) -> None:
+def status(
+    *,
+    config: ConfigOption = None,
+    socket_path: SocketOption = None,
+    watching: WatchOption = False,
+    interval_s: IntervalOption = INTERVAL_S_DEFAULT,
+    timeout_s: TimeoutOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show a running daemon at a glance.
 
     Two daemons hold the same inventory when their state roots are equal; they should be when their vector digests
     (the same events) and electorate digests (the same stakes) are.
     """
-    found = ask(admin_socket(config, socket_path), "/status")
-    if as_json:
-        print_json(found)
-        return
+    path = admin_socket(config, socket_path)
+    thing = Watched(lambda: ask(path, "/status"), _print_status, "status", volatile=STATUS_FIGURES)
+    _show(thing, watching=watching, interval_s=interval_s, timeout_s=timeout_s, as_json=as_json)
+
+
+def _print_status(found: Mapping[str, Any]) -> None:
     electorate, log, refusal = found["electorate"], found["log"], found["writes"]["reason"]
     age = duration(electorate["age_s"])
     print_fields(
@@ -83,6 +135,7 @@ def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_
             "network": f"{found['network_id']} (netuid {found['netuid']})",
             "role": found["role"],
             "url": found["url"],
+            "console": found.get("console") or "no port: set port under [admin], see `p2pnodes console`",
             "hotkey": found["hotkey"],
             "node key": found["node_key"],
             "delegation": _delegation(found["delegation"]),
@@ -107,6 +160,7 @@ def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_
             "clock": "no peer to compare with"
             if found["clock_offset_ms"] is None
             else f"peers are {found['clock_offset_ms'] / 1000:+.3f} s off",
+            **({"log level": level_line(logging)} if (logging := found.get("logging")) and logging["changed"] else {}),
             "up": duration(found["uptime_s"]),
         }
     )
@@ -114,17 +168,23 @@ def status(*, config: ConfigOption = None, socket_path: SocketOption = None, as_
     _print_peers(found["gossip"]["peers"])
 
 
-def peers(*, config: ConfigOption = None, socket_path: SocketOption = None, as_json: JsonOption = False) -> None:
+def peers(
+    *,
+    config: ConfigOption = None,
+    socket_path: SocketOption = None,
+    watching: WatchOption = False,
+    interval_s: IntervalOption = INTERVAL_S_DEFAULT,
+    timeout_s: TimeoutOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the peers of a running daemon: sessions, lag, and why there is no session.
 
     A peer lacks events that are not on their way to it yet; we lack those that it says it holds. With --json there is
     more about each session. Under direction an observer is marked: it holds no permit, and counts for nothing.
     """
-    found = ask(admin_socket(config, socket_path), "/peers")
-    if as_json:
-        print_json(found)
-    else:
-        _print_peers(found)
+    path = admin_socket(config, socket_path)
+    thing = Watched(lambda: ask(path, "/peers"), _print_peers, "peers", key=by("hotkey", "url"), volatile=PEER_FIGURES)
+    _show(thing, watching=watching, interval_s=interval_s, timeout_s=timeout_s, as_json=as_json)
 
 
 def nodes(
@@ -136,20 +196,42 @@ def nodes(
     state: StatusOption = None,
     model: Annotated[str | None, typer.Option(metavar="GPU", help="Only this GPU model, such as h100_sxm.")] = None,
     server: Annotated[str | None, typer.Option(metavar="ID", help="Only this server, as its miner calls it.")] = None,
+    chute: Annotated[str | None, typer.Option(metavar="ID", help="Only GPUs on which this chute runs.")] = None,
+    busy: Annotated[
+        bool | None,
+        typer.Option("--busy/--idle", show_default="both", help="Only GPUs on which something runs, or not."),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Only with this in uuid, server, name, model, chute or hotkey."),
+    ] = None,
+    sort: Annotated[NodeOrder | None, typer.Option(show_default="as stored", help="What comes first.")] = None,
     claim: ClaimOption = None,
     limit: LimitOption = ROWS_DEFAULT,
+    watching: WatchOption = False,
+    interval_s: IntervalOption = INTERVAL_S_DEFAULT,
+    timeout_s: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the GPUs that a running daemon has in its inventory."""
+    path = admin_socket(config, socket_path)
     filters = {
         "uuid": uuid,
         "hotkey": hotkey,
         "status": state,
         "gpu_identifier": model,
         "server_id": server,
+        "chute_id": chute,
         "claim_id": claim,
     }
-    _list(admin_socket(config, socket_path), "/nodes", filters, limit, NODE_COLUMNS, as_json=as_json)
+    rows = _Rows(path, "/nodes", filters, limit, NODE_COLUMNS)
+    if not (busy is None and search is None and sort is None):
+        if uuid is not None or claim is not None:
+            raise typer.BadParameter("--uuid and --claim name a few GPUs; expected neither --busy, --search nor --sort")
+        words = {"busy": None if busy is None else str(busy).lower(), "search": search, "sort": sort}
+        rows = _Pages(path, "/inventory", filters | words, limit, NODE_COLUMNS)
+    thing = rows.watched(by("uuid"))
+    _show(thing, watching=watching, interval_s=interval_s, timeout_s=timeout_s, as_json=as_json)
 
 
 def claims(
@@ -161,11 +243,15 @@ def claims(
     task: Annotated[str | None, typer.Option(metavar="ID", help="Only the claim of this task.")] = None,
     claim: ClaimOption = None,
     limit: LimitOption = ROWS_DEFAULT,
+    watching: WatchOption = False,
+    interval_s: IntervalOption = INTERVAL_S_DEFAULT,
+    timeout_s: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the claims that a running daemon knows, and how the vote on each stands."""
     filters = {"hotkey": hotkey, "status": state, "task_id": task, "claim_id": claim}
-    _list(admin_socket(config, socket_path), "/claims", filters, limit, CLAIM_COLUMNS, as_json=as_json)
+    thing = _Rows(admin_socket(config, socket_path), "/claims", filters, limit, CLAIM_COLUMNS).watched(by("claim_id"))
+    _show(thing, watching=watching, interval_s=interval_s, timeout_s=timeout_s, as_json=as_json)
 
 
 def verdicts(
@@ -182,7 +268,7 @@ def verdicts(
 ) -> None:
     """List the latest verdict of each validator on each claim."""
     filters = {"claim_id": claim, "validator": validator, "finding": finding}
-    _list(admin_socket(config, socket_path), "/verdicts", filters, limit, VERDICT_COLUMNS, as_json=as_json)
+    _Rows(admin_socket(config, socket_path), "/verdicts", filters, limit, VERDICT_COLUMNS).print(as_json=as_json)
 
 
 def events(
@@ -209,32 +295,118 @@ def events(
     after: Annotated[
         int | None, typer.Option(min=0, help="Only behind this position, in order of arrival, oldest first.")
     ] = None,
-    limit: LimitOption = ROWS_DEFAULT,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=ROWS_MAX,
+            show_default=f"{ROWS_DEFAULT}, with --follow {FIRST_DEFAULT}",
+            help="Rows at most; with --follow, how many of those that are there come first.",
+        ),
+    ] = None,
+    following: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with each event as it is stored, until Ctrl-C.")
+    ] = False,
+    timeout_s: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List stored events, newest first; with --after oldest first, so that a program can follow them.
+    """List stored events, newest first; with --after oldest first. With --follow, tell them as they come.
 
-    A position is the order of arrival at this one daemon, and means nothing elsewhere.
+    A position is the order of arrival at this one daemon, and means nothing elsewhere. --follow waits for a daemon that
+    restarts, and leaves out none of what it stored meanwhile; with --json each event is one line.
     """
+    path = admin_socket(config, socket_path)
+    filters = {"kind": kind, "state": state, "author": author, "node_key": node_key, "id": event_id}
+    if following:
+        given = {name: value for name, value in filters.items() if value is not None}
+        first = FIRST_DEFAULT if limit is None else limit
+        follow_events(path, given, after, first, timeout_s, as_json=as_json)
+        return
+    if limit == 0:
+        raise typer.BadParameter("--limit 0 shows nothing; expected 1 or more, or --follow with it")
     order = {"newest_first": "true"} if after is None else {"after": str(after)}
-    filters = {"kind": kind, "state": state, "author": author, "node_key": node_key, "id": event_id, **order}
-    _list(admin_socket(config, socket_path), "/events", filters, limit, EVENT_COLUMNS, as_json=as_json)
+    _Rows(path, "/events", filters | order, limit or ROWS_DEFAULT, EVENT_COLUMNS).print(as_json=as_json)
 
 
-def _list(
-    path: Path, route: str, filters: Mapping[str, str | None], limit: int, columns: tuple[str, ...], *, as_json: bool
-) -> None:
-    asked = min(limit + 1, ROWS_MAX)  # one row more tells whether there are more
-    query = {name: value for name, value in filters.items() if value is not None} | {"limit": str(asked)}
-    rows = ask(path, f"{route}?{urlencode(query)}")
+class _Rows:
+    """A list of a daemon, and whether there is more of it."""
+
+    def __init__(
+        self, path: Path, route: str, filters: Mapping[str, str | None], limit: int, columns: tuple[str, ...]
+    ) -> None:
+        self._query = {name: value for name, value in filters.items() if value is not None}
+        self._path = path
+        self._name = route.removeprefix("/")
+        self._route = route
+        self._limit = limit
+        self._columns = columns
+        self._more = ""
+
+    def read(self) -> list[dict[str, Any]]:
+        """Ask the daemon."""
+        asked = min(self._limit + 1, ROWS_MAX)  # one row more tells whether there are more
+        query = self._query | {"limit": str(asked)}
+        rows: list[dict[str, Any]] = ask(self._path, f"{self._route}?{urlencode(query)}")
+        if len(rows) > self._limit:
+            self._more = f"{self._limit} rows are shown, there are more: see --limit"
+        elif len(rows) == ROWS_MAX:
+            self._more = f"{self._limit} rows are shown, there may be more: use the filters"
+        else:
+            self._more = ""
+        return rows[: self._limit]
+
+    def show(self, rows: list[dict[str, Any]]) -> None:
+        """Print a table."""
+        print_table(self._columns, rows, empty="none")
+        self.note_more()
+
+    def note_more(self) -> None:
+        """Say that there is more."""
+        if self._more:
+            note(self._more)
+
+    def print(self, *, as_json: bool) -> None:
+        """Read and print it once."""
+        rows = self.read()
+        if as_json:
+            print_json(rows)
+            self.note_more()
+        else:
+            self.show(rows)
+
+    def watched(self, key: Callable[[Mapping[str, Any]], str]) -> Watched:
+        """It as a thing to watch; ``key`` tells its rows apart."""
+        return Watched(self.read, self.show, self._name, key=key, after_json=self.note_more)
+
+
+class _Pages(_Rows):
+    """A list that a daemon tells page by page, in an order."""
+
+    def read(self) -> list[dict[str, Any]]:
+        """Ask the daemon for as many pages as it takes."""
+        rows: list[dict[str, Any]] = []
+        behind: str | None = ""
+        while behind is not None and len(rows) < self._limit:
+            left = min(self._limit - len(rows), PAGE_ROWS_MAX)
+            query = self._query | {"limit": str(left)} | ({"after": behind} if behind else {})
+            page = ask(self._path, f"{self._route}?{urlencode(query)}")
+            rows += page["rows"]
+            behind = page["after"]
+        self._more = f"{len(rows)} rows are shown, there are more: see --limit" if behind is not None else ""
+        return rows
+
+
+def _show(thing: Watched, *, watching: bool, interval_s: float, timeout_s: float | None, as_json: bool) -> None:
+    """Show a thing once, or for as long as it is watched."""
+    if watching:
+        watch(thing, interval_s, timeout_s, as_json=as_json)
+        return
+    found = thing.read()
     if as_json:
-        print_json(rows[:limit])
+        print_json(found)
+        thing.after_json()
     else:
-        print_table(columns, rows[:limit], empty="none")
-    if len(rows) > limit:
-        note(f"{limit} rows are shown, there are more: see --limit")
-    elif len(rows) == ROWS_MAX:
-        note(f"{limit} rows are shown, there may be more: use the filters")
+        thing.show(found)
 
 
 def _print_peers(found: list[dict[str, Any]]) -> None:
@@ -243,7 +415,10 @@ def _print_peers(found: list[dict[str, Any]]) -> None:
         comparable = peer.get("same_vector") and peer.get("same_electorate")  # else the roots differ by right
         direction = f"{peer['direction']}, observer" if peer.get("observer") else peer.get("direction")
         root = peer.get("same_state_root") if comparable else None
-        rows.append(peer | {"direction": direction, "same_state_root": root})
+        error = peer.get("last_error")
+        if peer.get("ban_reason"):
+            error = f"banned for {duration(peer['banned_s'])}: {peer['ban_reason']}"
+        rows.append(peer | {"direction": direction, "same_state_root": root, "last_error": error})
     print_table(PEER_COLUMNS, rows, empty="no peers known")
 
 

@@ -9,6 +9,7 @@ from p2pnodes.cli.miner import ApiOption, RetriesOption, TimeoutOption, open_cli
 from p2pnodes.cli.output import ExitCode, JsonOption, UnreachableError, fail_line, note, print_json, print_table, say
 from p2pnodes.cli.progress import counting, waiting_for_votes
 from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, UriOption, WalletOption, load_signer
+from p2pnodes.model.codes import Code
 
 if TYPE_CHECKING:
     from p2pnodes.miner.adopt import Plan, Server
@@ -85,7 +86,10 @@ def adopt(
         elif report["adopted"] or report["refused"]:
             _print_done(report)
     if wait and not failed and any(entry["status"] == "pending" for entry in report["adopted"]):
-        raise UnreachableError(f"some tasks are still pending after {timeout_s:g} s; they may be verified later")
+        raise UnreachableError(
+            f"some tasks are still pending after {timeout_s:g} s; they may be verified later",
+            code=Code.MINER_TASK_PENDING,
+        )
     raise typer.Exit(ExitCode.FAILED if failed else ExitCode.DONE)
 
 
@@ -98,7 +102,7 @@ async def _register(client: "MinerClient", plan: "Plan", report: dict[str, Any])
             try:
                 registration = await client.add(server.body())
             except (RefusedError, MalformedAnswerError) as error:
-                fail_line(f"{server.name}: {error}")
+                fail_line(f"{server.name}: {error}", error.code)
                 report["refused"].append({**_described(server), "reason": str(error)})
             else:
                 task = {"task_id": registration.task_id, "status": "pending", "reason": None}
@@ -116,7 +120,7 @@ async def _wait(client: "MinerClient", report: dict[str, Any], timeout_s: float 
         entry["status"] = task.status
         if task.status in {"failed", "error"}:
             entry["reason"] = task.reason or "the API gives no reason"
-            fail_line(f"{entry['server_id'] or entry['host']}: {entry['reason']}")
+            fail_line(f"{entry['server_id'] or entry['host']}: {entry['reason']}", Code.MINER_TASK_FAILED)
 
 
 def _described(server: "Server") -> dict[str, Any]:
@@ -126,7 +130,7 @@ def _described(server: "Server") -> dict[str, Any]:
 def _name(unreadable: Iterable[str]) -> None:
     lines = list(unreadable)
     for line in lines[:LINES_MAX]:
-        fail_line(line)
+        fail_line(line, Code.MINER_ANSWER)
     if len(lines) > LINES_MAX:
         note(f"{len(lines) - LINES_MAX} more rows are left out; --json names all of them")
 

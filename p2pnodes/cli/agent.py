@@ -11,6 +11,7 @@ import typer
 from p2pnodes import __version__
 from p2pnodes.cli.output import JsonOption, cell, note, plain, print_json, print_table, ss58, warn_line
 from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, UriOption, WalletOption, load_signer
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def probe(
                 value = "" if row["value"] is None else f" {cell(row['value'])}"
                 note(f"GPU {row['gpus']}: {row['field']}{value}: {row['source']}")
     for warning in found.warnings:
-        warn_line(warning)
+        warn_line(warning, Code.AGENT_WARNING)
 
 
 def serve(
@@ -141,7 +142,7 @@ async def _serve(agent: "Agent", host: str, port: int, warnings: list[str]) -> N
             return
         gpus, problems = await starting
         for warning in (*warnings, *problems):
-            warn_line(warning)
+            warn_line(warning, Code.AGENT_WARNING)
         who = "any validator" if agent.allow is None else ", ".join(sorted(map(ss58_encode, agent.allow)))
         where = f"http://{authority(host, agent.port)}"
         _say(f"agent of {agent.hotkey.address} at {where} shows {models(gpus)} to {who}")
@@ -177,7 +178,9 @@ def _write_new(path: Path, answers: "HostAnswers") -> None:
         with path.open("x") as opened:
             opened.write(answers.dump())
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --record") from error
+        raise ConfigError(
+            f"{path}: cannot be written ({error.strerror}); choose another --record", code=Code.SYSTEM_REFUSED
+        ) from error
 
 
 def _span(indices: list[int]) -> str:

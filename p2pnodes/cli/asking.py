@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from p2pnodes.cli.output import UnreachableError
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
 
 ANSWER_S_MAX: Final = 10.0
@@ -29,14 +30,16 @@ ConfigOption = Annotated[
 
 
 class RefusedError(P2PNodesError):
-    """The daemon answered, and did not do it.
+    """The daemon answered, and did not do it; the code is the daemon's, which may be newer than this build.
 
     Attributes:
         status: HTTP status.
     """
 
-    def __init__(self, status: int, detail: Any) -> None:
-        super().__init__(f"the daemon answered {status}: {_said(detail)}")
+    code = Code.ADMIN_REFUSED
+
+    def __init__(self, status: int, detail: Any, code: str | None = None) -> None:
+        super().__init__(f"the daemon answered {status}: {_said(detail)}", code=code)
         self.status = status
 
 
@@ -54,6 +57,29 @@ def ask(path: Path, route: str, body: Mapping[str, Any] | None = None, *, timeou
         RefusedError: See its own text.
         P2PNodesError: No answer of this interface.
     """
+    status, content = _exchange(path, route, body, timeout_s)
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise P2PNodesError(
+            f"{path} answered {status} without JSON; is a p2pnodes daemon there?", code=Code.ADMIN_ANSWER
+        ) from error
+    if status != 200:
+        detail, code = (found.get("detail"), found.get("code")) if isinstance(found, dict) else (found, None)
+        raise RefusedError(status, detail, code if isinstance(code, str) else None)
+    return found
+
+
+def ask_text(path: Path, route: str) -> str:
+    """A running daemon's answer that is text, such as its metrics; see ``ask``."""
+    status, content = _exchange(path, route, None, ANSWER_S_MAX)
+    if status != 200:
+        raise RefusedError(status, content[:1000].decode(errors="replace"))
+    return content.decode(errors="replace")
+
+
+def _exchange(path: Path, route: str, body: Mapping[str, Any] | None, timeout_s: float) -> tuple[int, bytes]:
+    """Status and content of an answer; see ``ask``."""
     connection = _UnixConnection(path, timeout_s)
     try:
         if body is None:
@@ -73,15 +99,10 @@ def ask(path: Path, route: str, body: Mapping[str, Any] | None = None, *, timeou
     finally:
         connection.close()
     if len(content) > ANSWER_BYTES_MAX:
-        raise P2PNodesError(f"{path} answered more than {ANSWER_BYTES_MAX} bytes; ask for less with --limit")
-    try:
-        found = json.loads(content)
-    except ValueError as error:
-        raise P2PNodesError(f"{path} answered {answer.status} without JSON; is a p2pnodes daemon there?") from error
-    if answer.status != 200:
-        detail = found.get("detail") if isinstance(found, dict) else found
-        raise RefusedError(answer.status, detail)
-    return found
+        raise P2PNodesError(
+            f"{path} answered more than {ANSWER_BYTES_MAX} bytes; ask for less with --limit", code=Code.ADMIN_ANSWER
+        )
+    return answer.status, content
 
 
 def _said(detail: Any) -> str:

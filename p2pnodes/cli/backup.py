@@ -10,6 +10,7 @@ import typer
 from p2pnodes.cli.output import JsonOption, print_fields, print_json, say, warn_line
 from p2pnodes.cli.progress import phases
 from p2pnodes.cli.settings import ConfigOption
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def restore(
     if elsewhere:
         warn_line(
             "delegation_file is for the node key before: have the new one delegated to (`p2pnodes keys request`, "
-            "`keys delegate`); until then writes answer 503"
+            "`keys delegate`); until then writes answer 503",
+            Code.DATA_RESTORE_NOTE,
         )
     if as_json:
         made = {
@@ -144,7 +146,8 @@ def _replace_node_key(settings: "Settings") -> "NodeKey":
     except OSError as error:
         raise StoreError(
             f"{path}: the node key cannot be replaced ({error.strerror}), nothing was restored: run this as its owner, "
-            "or leave node_key_file out"
+            "or leave node_key_file out",
+            code=Code.KEY_NOT_WRITTEN,
         ) from error
     return node_key
 

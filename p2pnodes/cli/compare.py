@@ -7,6 +7,7 @@ import typer
 from p2pnodes.cli.miner import ApiOption, RetriesOption, open_client, run_with
 from p2pnodes.cli.output import ExitCode, JsonOption, fail_line, print_json, print_table, say
 from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, UriOption, WalletOption, signer_if_any
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def compare(
         found = compare_nodes(ours, theirs)
         unreadable = [*unreadable_here, *unreadable_there]
         for line in unreadable:
-            fail_line(line)
+            fail_line(line, Code.MINER_ANSWER)
         equal = not found and not unreadable
         if as_json:
             differing = [difference for difference in found if difference.kind == DIFFERS]
@@ -122,7 +123,9 @@ async def _counts(client: "MinerClient") -> dict[tuple[str, str], Any]:
     try:
         return dict(count_by_model(await client.detailed_inventory()))
     except ValueError as error:
-        raise P2PNodesError(f"{client.apis[0]} answered {error}; is it an API of this interface?") from error
+        raise P2PNodesError(
+            f"{client.apis[0]} answered {error}; is it an API of this interface?", code=Code.MINER_ANSWER
+        ) from error
 
 
 async def _nodes(client: "MinerClient") -> tuple[list[dict[str, Any]], list[str]]:

@@ -1,18 +1,31 @@
 """``p2pnodes db``: look into a daemon's SQLite file without asking the daemon."""
 
 import stat
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from p2pnodes.cli.findings import status_of
-from p2pnodes.cli.output import ExitCode, JsonOption, command, fail_line, print_fields, print_json, warn_line
-from p2pnodes.cli.progress import phases
+from p2pnodes.cli.output import (
+    ExitCode,
+    JsonOption,
+    command,
+    confirm,
+    fail_line,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+    warn_line,
+)
+from p2pnodes.cli.progress import phases, waiting_for
 from p2pnodes.cli.settings import ConfigOption
-from p2pnodes.model.errors import StoreError
+from p2pnodes.model.codes import Code
+from p2pnodes.model.errors import ConfigError, StoreError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,9 +64,6 @@ def verify(
     Nothing is changed, and the daemon may run meanwhile. A problem means a damaged file or a bug. Exit code 1 when
     there is one.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from p2pnodes.config import load_settings
     from p2pnodes.store.audit import audit
 
@@ -64,18 +74,17 @@ def verify(
         found = status_of(path)
         if found is not None and stat.S_ISDIR(found.st_mode):
             path /= settings.database_path.name
-        with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-            task = progress.add_task("events", total=None)
-            report = audit(
-                path, settings.network, lambda done, total: progress.update(task, completed=done, total=total)
-            )
+        with phases() as progress:
+            report = audit(path, settings.network, progress)
     except PermissionError as error:
-        raise StoreError(f"{path}: cannot be looked for ({error.strerror}); run this as the daemon's user") from error
+        raise StoreError(
+            f"{path}: cannot be looked for ({error.strerror}); run this as the daemon's user", code=Code.DATA_UNREADABLE
+        ) from error
     if as_json:
         print_json(report._asdict())
     else:
         for problem in report.problems:
-            fail_line(problem)
+            fail_line(problem, Code.DATA_AUDIT)
         print_fields(
             {
                 "checked": f"{report.events} events in {report.logs} logs, {report.rows} rows",
@@ -85,6 +94,90 @@ def verify(
             }
         )
     raise typer.Exit(ExitCode.FAILED if report.problems else ExitCode.DONE)
+
+
+@command(
+    app,
+    "p2pnodes db prune --config p2pnodes.toml --dry-run",
+    "p2pnodes db prune --config p2pnodes.toml --older-than 0 --yes",
+)
+def prune(
+    config: ConfigOption,
+    *,
+    older_than_days: Annotated[
+        float,
+        typer.Option(
+            "--older-than",
+            min=0,
+            max=36_500,
+            metavar="DAYS",
+            show_default="7",
+            help="Remove databases that restore put aside when they are as old as that.",
+        ),
+    ] = 7.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and how much it is.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what a data directory holds that nothing needs any more.
+
+    Databases that restore put aside, drafts of a restore that was killed, free pages within the database, and its
+    write-ahead log. All but the first need a stopped daemon, and are left out while one runs.
+
+    No event goes, void ones and those of hotkeys without a permit neither: logs are compared whole, so peers would send
+    them again or rows would differ. A database that was put aside may be the only copy of what restore went back from:
+    delete it when all is well.
+    """
+    from rich.filesize import decimal
+
+    from p2pnodes.config import load_settings
+    from p2pnodes.store.prune import removable, remove
+
+    settings = load_settings(config)
+    node_key = settings.node_key_path
+    drafts = (node_key.with_name(f"{node_key.name}.restoring"),)
+    path = settings.database_path
+    with _held(settings.data_dir) as runs:
+        found = list(
+            removable(path, older_than_s=86_400 * older_than_days, now_s=time.time(), drafts=drafts, stopped=not runs)
+        )
+        going = [item for item in found if not (runs and item.stopped)]
+        rows = [
+            {"what": item.what, "size": decimal(item.size_bytes), "bytes": item.size_bytes, "path": str(item.path)}
+            | {"removed": item in going and not dry_run, "note": "" if item in going else "stop the daemon first"}
+            for item in found
+        ]
+        if not as_json:
+            print_table(("what", "size", "path", "note"), rows, empty="nothing to remove")
+        freed = 0
+        if going and not dry_run:
+            confirm("Remove this?", yes=yes)
+            with waiting_for("removing"):
+                freed = remove(path, going)
+    if as_json:
+        print_json({"items": [_without_size(row) for row in rows], "freed_bytes": freed, "daemon_runs": runs})
+    elif going and not dry_run:
+        say(f"removed: {decimal(freed)}")
+
+
+@contextmanager
+def _held(data_dir: Path) -> Iterator[bool]:
+    """Hold a data directory, unless a daemon (or a restore) does; yields whether one does."""
+    from p2pnodes.store import directory
+
+    try:
+        lock = directory.hold(data_dir)
+    except ConfigError as error:
+        if error.code != Code.DATA_IN_USE:
+            raise
+        yield True
+        return
+    with lock:
+        yield False
+
+
+def _without_size(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "size"}
 
 
 @command(app, "p2pnodes db rebuild --config p2pnodes.toml")
@@ -102,14 +195,13 @@ def rebuild(config: ConfigOption, *, as_json: JsonOption = False) -> None:
     settings = load_settings(config)
     begin = time.monotonic()
     with directory.hold(settings.data_dir), phases() as progress:
-        report = rebuild_database(
-            settings.database_path, settings.network, lambda done, total: progress("deriving rows", done, total)
-        )
+        report = rebuild_database(settings.database_path, settings.network, progress)
     seconds = time.monotonic() - begin
     if report.differences:
         more = " or more" if len(report.differences) == PROBLEMS_MAX else ""
         warn_line(
-            f"differences from what was there: {len(report.differences)}{more}; the first: {report.differences[0]}"
+            f"differences from what was there: {len(report.differences)}{more}; the first: {report.differences[0]}",
+            Code.DATA_RESTORE_NOTE,
         )
     if as_json:
         print_json(report._asdict() | {"seconds": round(seconds, 3)})

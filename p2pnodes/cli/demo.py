@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ GPUS: Final = 8
 
 class DemoError(P2PNodesError):
     """A step of the demo did not do what it shows."""
+
+    code = Code.SYSTEM_DEVNET
 
 
 def demo(*, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False) -> None:

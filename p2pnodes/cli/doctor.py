@@ -16,6 +16,7 @@ from p2pnodes.cli.asking import ask
 from p2pnodes.cli.output import ExitCode, JsonOption, UnreachableError, print_json, print_table, say
 from p2pnodes.cli.settings import ConfigOption
 from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, WalletOption, hotkey_settings
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, StoreError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def doctor(
     if as_json:
         print_json([finding._asdict() for finding in found])
     else:
-        print_table(("check", "level", "found", "advice"), [finding._asdict() for finding in found], empty="")
+        print_table(("check", "level", "found", "advice", "code"), [finding._asdict() for finding in found], empty="")
         say(f"problems found: {problems}" if problems else "no problems found")
     raise typer.Exit(ExitCode.FAILED if problems else ExitCode.DONE)
 
@@ -76,15 +77,17 @@ def _examine(config: Path, options: dict[str, Any], *, offline: bool) -> Iterato
         settings = load_settings(config, options)
     except InvalidSettingsError as error:
         for problem in error.problems:
-            yield Finding("configuration", "problem", problem, "edit it; `p2pnodes config show` explains each setting")
+            advice = "edit it; `p2pnodes config show` explains each setting"
+            yield Finding("configuration", "problem", problem, advice, error.code)
         return
     for problem in findings.problems:
-        yield Finding("configuration", "problem", problem, "see `p2pnodes config check`")
+        yield Finding("configuration", "problem", problem, "see `p2pnodes config check`", Code.CONFIG_VALUE)
     for warning in findings.warnings:
-        yield Finding("configuration", "warning", warning, "see `p2pnodes config check`")
+        yield Finding("configuration", "warning", warning, "see `p2pnodes config check`", Code.CONFIG_WARNING)
     if not findings.problems:
         yield Finding("configuration", "ok", f"{config} can be used")
     yield from _disk(settings)
+    yield from _copies(settings)
     yield from _database(settings)
     try:
         status = ask(settings.admin_socket_path, "/status")
@@ -99,7 +102,8 @@ def _examine(config: Path, options: dict[str, Any], *, offline: bool) -> Iterato
         yield Finding("daemon", "ok", f"runs for {status['uptime_s']} s, version {status['version']}")
         yield from doctor.of_status(status, time.time())
     if settings.http.url is None:
-        yield Finding("address", "warning", "http.url is unset: peers and miners cannot dial this daemon", "set it")
+        unset = "http.url is unset: peers and miners cannot dial this daemon"
+        yield Finding("address", "warning", unset, "set it", Code.CONFIG_NO_URL)
     elif not offline:
         yield asyncio.run(_address(settings.http.url, running=status is not None))
 
@@ -115,6 +119,31 @@ def _disk(settings: "Settings") -> Iterator["Finding"]:
         yield of_disk(disk.f_bavail * disk.f_frsize, sum(file.st_size for file in files if file is not None))
     except OSError as error:
         yield Finding("disk", "not checked", f"{settings.data_dir}: {error.strerror}", "run this as the daemon's user")
+
+
+def _copies(settings: "Settings") -> Iterator["Finding"]:
+    """Mention what ``restore`` put aside, which takes as much room as the database and is easily forgotten."""
+    from rich.filesize import decimal
+
+    from p2pnodes.doctor import Finding
+    from p2pnodes.store.prune import COPY_DAYS_DEFAULT, copies
+
+    try:
+        found = copies(settings.database_path)
+    except StoreError as error:
+        yield Finding("copies", "not checked", str(error), "run this as the daemon's user")
+        return
+    if not found:
+        return
+    size = decimal(sum(size_bytes for _, size_bytes, _ in found))
+    oldest, _, at_s = found[0]
+    days = (time.time() - at_s) / 86_400
+    yield Finding(
+        "copies",
+        "warning" if days >= COPY_DAYS_DEFAULT else "ok",
+        f"{size} in databases that `restore` put aside, the oldest {days:.0f} days ago: {oldest.name}",
+        "when all is well: `p2pnodes db prune` removes them",
+    )
 
 
 def _database(settings: "Settings") -> Iterator["Finding"]:
@@ -150,14 +179,15 @@ def _database(settings: "Settings") -> Iterator["Finding"]:
                 "`p2pnodes db verify` looks at all of it",
             )
         else:
-            yield Finding("database", "problem", f"{path}: {error}", REFILL)
+            code = error.code if isinstance(error, StoreError) else Code.DATA_DAMAGED
+            yield Finding("database", "problem", f"{path}: {error}", REFILL, code)
         return
     if integrity != "ok":
-        yield Finding("database", "problem", f"{path}: SQLite finds it damaged: {integrity}", REFILL)
+        yield Finding("database", "problem", f"{path}: SQLite finds it damaged: {integrity}", REFILL, Code.DATA_DAMAGED)
     elif held is not None and held != settings.network.id:
         yield Finding(
             "database", "problem", f"{path} is of network {held.hex()}, the settings say {settings.network.id.hex()}",
-            "use that network's parameters, or another data_dir",
+            "use that network's parameters, or another data_dir", Code.DATA_OTHER_NETWORK,
         )  # fmt: skip
     else:
         yield Finding("database", "ok", f"{path} is whole")
@@ -179,7 +209,7 @@ def _ports(settings: "Settings") -> Iterator["Finding"]:
         except OSError as error:
             yield Finding(
                 "port", "problem", f"{host} port {port} cannot be listened on: {error.strerror}",
-                f"stop what listens there, or set another {name}",
+                f"stop what listens there, or set another {name}", Code.CONFIG_ADDRESS_TAKEN,
             )  # fmt: skip
         else:
             yield Finding("port", "ok", f"{host} port {port} is free")
@@ -209,15 +239,19 @@ async def _chain(settings: "Settings") -> "Finding":
             reasons = source.reasons()
             await source.close()
     except TimeoutError:
-        return Finding("chain", "problem", reasons or f"no answer within {CHAIN_S_MAX:g} s", advice)
+        return Finding("chain", "problem", reasons or f"no answer within {CHAIN_S_MAX:g} s", advice, Code.CHAIN_UNREAD)
     except P2PNodesError as error:
-        return Finding("chain", "problem", str(error), advice)
+        return Finding("chain", "problem", str(error), advice, error.code)
     if trouble_ms is not None:
         return Finding(
-            "clock", "problem", f"{-trouble_ms / 1000:+.0f} s off the chain's latest block", "set it right (NTP)"
+            "clock",
+            "problem",
+            f"{-trouble_ms / 1000:+.0f} s off the chain's latest block",
+            "set it right (NTP)",
+            Code.CHAIN_CLOCK,
         )
     if electorate is None:
-        return Finding("chain", "problem", "it has no electorate for this network", advice)
+        return Finding("chain", "problem", "it has no electorate for this network", advice, Code.CHAIN_UNREAD)
     return _permit(settings, electorate)
 
 
@@ -235,7 +269,7 @@ def _permit(settings: "Settings", electorate: Any) -> "Finding":
     if not electorate.permitted(public_key):
         return Finding(
             "permit", "problem", f"{found}: {ss58_encode(public_key)} holds no validator permit",
-            'use the validator\'s wallet, wait for a permit, or set role = "observer"',
+            'use the validator\'s wallet, wait for a permit, or set role = "observer"', Code.CHAIN_NO_PERMIT,
         )  # fmt: skip
     return Finding("chain", "ok", f"{found}; the hotkey may validate")
 
@@ -254,18 +288,23 @@ async def _address(url: str, *, running: bool) -> "Finding":
         async with aiohttp.ClientSession(timeout=timeout) as session:
             async with session.get(f"{url}/healthz", allow_redirects=False) as answer:
                 if answer.status != 200:
-                    return Finding("address", "problem", f"{url}/healthz answered {answer.status}", advice)
+                    found = f"{url}/healthz answered {answer.status}"
+                    return Finding("address", "problem", found, advice, Code.CONFIG_UNREACHABLE)
             async with session.ws_connect(url + GOSSIP_PATH):
                 pass
     except aiohttp.ClientSSLError as error:
-        return Finding("address", "problem", f"{url}: {tls_reason(error)}", advice)
+        return Finding("address", "problem", f"{url}: {tls_reason(error)}", advice, Code.CONFIG_UNREACHABLE)
     except aiohttp.WSServerHandshakeError as error:
         return Finding(
-            "address", "problem", f"{url}{GOSSIP_PATH} answered {error.status}: WebSockets do not pass", advice
+            "address",
+            "problem",
+            f"{url}{GOSSIP_PATH} answered {error.status}: WebSockets do not pass",
+            advice,
+            Code.CONFIG_UNREACHABLE,
         )
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         what = str(error) or f"no answer within {PROBE_S_MAX:g} s"
         if not running:
             return Finding("address", "not checked", f"{url}: {what}; the daemon does not run", "start it first")
-        return Finding("address", "problem", f"{url}: {what}", advice)
+        return Finding("address", "problem", f"{url}: {what}", advice, Code.CONFIG_UNREACHABLE)
     return Finding("address", "ok", f"{url} leads here, WebSockets, too; from this machine")

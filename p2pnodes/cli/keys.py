@@ -6,14 +6,26 @@ daemon's machine, ``delegate`` and ``close`` where the hotkey is.
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import urlencode
 
 import typer
 
 from p2pnodes.cli.asking import ConfigOption as DaemonOption
 from p2pnodes.cli.asking import SocketOption, admin_socket, ask
-from p2pnodes.cli.output import JsonOption, UnreachableError, command, note, print_fields, print_json, say, utc
+from p2pnodes.cli.output import (
+    JsonOption,
+    UnreachableError,
+    command,
+    confirm,
+    note,
+    print_fields,
+    print_json,
+    say,
+    utc,
+)
 from p2pnodes.cli.settings import OptionalConfigOption
 from p2pnodes.cli.signing import (
     HotkeyFileOption,
@@ -24,6 +36,7 @@ from p2pnodes.cli.signing import (
     hotkey_path,
     load_signer,
 )
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +48,9 @@ if TYPE_CHECKING:
 
 DAYS_DEFAULT: Final = 30
 """For how long ``keys delegate`` signs without a request; the daemon's own default."""
+
+VOIDED_MAX: Final = 10_000
+"""Events that are looked at to say what a revocation voids."""
 
 ROTATE_S_MAX: Final = 60.0
 """How long one waits for a daemon to replace its key: it closes every session and meets its peers anew."""
@@ -238,7 +254,8 @@ def delegate(
         if not signed.delegation.not_before <= now_s < signed.delegation.not_after:
             raise ConfigError(
                 f"{verify}: well signed, but good from {utc(signed.delegation.not_before)} to "
-                f"{utc(signed.delegation.not_after)}, which is not now: sign it anew"
+                f"{utc(signed.delegation.not_after)}, which is not now: sign it anew",
+                code=Code.DELEGATION_WINDOW,
             )
     else:
         if request is not None and (given := [name for name, value in explicit.items() if value is not None]):
@@ -357,6 +374,7 @@ def revoke(
             help="Seq of the last good event, as events shows it; -1: none is good.",
         ),
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     config: DaemonOption = None,
     socket_path: SocketOption = None,
     as_json: JsonOption = False,
@@ -373,9 +391,39 @@ def revoke(
 
     Needs the hotkey on the daemon's machine. Where it is elsewhere: keys close there, keys publish here.
     """
-    body = {"log": None if log is None else _log_name(log), "last": last}
-    found = ask(admin_socket(config, socket_path), "/keys/revoke", body, timeout_s=ROTATE_S_MAX)
+    path = admin_socket(config, socket_path)
+    named = None if log is None else _log_name(log)
+    body = {"log": named, "last": last}
+    if not yes:
+        note(_voided(path, named, last))
+        confirm("End this log? It cannot be taken back.", yes=yes)
+    found = ask(path, "/keys/revoke", body, timeout_s=ROTATE_S_MAX)
     _print({name: found[name] for name in ("log", "good_events", "closed_by")}, as_json=as_json)
+
+
+def _voided(path: Path, log: str | None, last: int | None) -> str:
+    """What a revocation would void, in one line; the daemon decides what counts, this tells what it holds."""
+    if log is None:
+        status = ask(path, "/status")
+        if status["log"] is None:
+            return "this daemon has no log to end"
+        name = {"node_key": status["node_key"], "number": str(status["log"]["number"])}
+    else:
+        name = dict(zip(("node_key", "number"), log.split("/"), strict=True))
+    query = {**name, "newest_first": "true", "limit": str(VOIDED_MAX)}
+    events = ask(path, f"/events?{urlencode(query)}")
+    title = f"log {name['node_key']}/{name['number']}"
+    if not events:
+        return f"{title}: no event of it is held here"
+    head = events[0]["seq"]
+    if last is None:
+        return f"{title}: it ends with what counts of its {head + 1} events; nothing that counts is voided"
+    voided = [event for event in events if event["seq"] > last]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(event["kind"] for event in voided).items()))
+    more = " at least" if len(voided) == VOIDED_MAX else ""
+    if not voided:
+        return f"{title}: nothing is voided, its last event here is seq {head}"
+    return f"{title}: {len(voided)} events behind seq {last} are voided{more}: {kinds}, up to seq {head}"
 
 
 def _request_of_files(settings: "Settings", days: int) -> "DelegationRequest":
@@ -425,7 +473,8 @@ def _signable(path: Path, now_s: int) -> "DelegationRequest":
     if not now_s < asked.not_after <= now_s + (DAYS_MAX + 1) * DAY_S:
         raise ConfigError(
             f"{path}: asks for a delegation until {utc(asked.not_after)}, and here it is {utc(now_s)}; expected an end "
-            f"within the next {DAYS_MAX} days: set this machine's clock, or make a new request"
+            f"within the next {DAYS_MAX} days: set this machine's clock, or make a new request",
+            code=Code.DELEGATION_WINDOW,
         )
     return asked
 
@@ -467,7 +516,9 @@ def _make_parent(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{path.parent}: cannot be made ({error.strerror}); choose another data_dir") from error
+        raise ConfigError(
+            f"{path.parent}: cannot be made ({error.strerror}); choose another data_dir", code=Code.DATA_DIR
+        ) from error
 
 
 def _required(config: Path | None) -> Path:

@@ -24,12 +24,12 @@ node_app = typer.Typer(no_args_is_help=True, help="Look at one GPU.", epilog=EXI
 @command(
     claim_app,
     "p2pnodes claim show 5Grw...::0123456789abcdef0123456789abcdef --config p2pnodes.toml",
-    "p2pnodes claim show 0123456789abcdef0123456789abcdef --json",
+    "p2pnodes claim show 0123abcd --json",
     name="show",
 )
 def show_claim(
     claim: Annotated[
-        str, typer.Argument(metavar="CLAIM", help="Its id, its task id, or the 32 hex digits of the task id.")
+        str, typer.Argument(metavar="CLAIM", help="Its id or how that begins (8 digits or more), or its task id.")
     ],
     *,
     config: ConfigOption = None,

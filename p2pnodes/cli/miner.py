@@ -26,6 +26,7 @@ from p2pnodes.cli.output import (
 )
 from p2pnodes.cli.progress import waiting_for_votes
 from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, UriOption, WalletOption, load_signer
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, LocalProtocolError, P2PNodesError
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ def delete(
                     await client.delete(uuid)
                 except RefusedError as error:
                     refused[uuid] = str(error)
-                    fail_line(f"{uuid}: {error}")
+                    fail_line(f"{uuid}: {error}", error.code)
                 else:
                     deleted.append(uuid)
                     if not as_json:
@@ -329,7 +330,7 @@ def run_with(work: "Callable[..., Coroutine[Any, Any, None]]", *clients: "MinerC
     try:
         asyncio.run(with_clients())
     except (ApiUnreachableError, TaskTimeoutError) as error:
-        raise UnreachableError(str(error)) from error
+        raise UnreachableError(str(error), code=error.code) from error
 
 
 def _read_body(file: str) -> bytes:
@@ -346,15 +347,21 @@ def _read_body(file: str) -> bytes:
             with Path(file).open("rb") as opened:
                 content = opened.read(BODY_BYTES_MAX + 1)
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}); expected a JSON file, or - for stdin") from error
+        raise ConfigError(
+            f"{file}: cannot be read ({error.strerror}); expected a JSON file, or - for stdin", code=Code.MINER_INPUT
+        ) from error
     if len(content) > BODY_BYTES_MAX:
-        raise ConfigError(f"{file}: over {BODY_BYTES_MAX} bytes; expected the registration of one server")
+        raise ConfigError(
+            f"{file}: over {BODY_BYTES_MAX} bytes; expected the registration of one server", code=Code.MINER_INPUT
+        )
     try:
         body = orjson.loads(content)
     except ValueError as error:
-        raise ConfigError(f"{file}: not JSON: {error}") from error
+        raise ConfigError(f"{file}: not JSON: {error}", code=Code.MINER_INPUT) from error
     if not isinstance(body, dict):
-        raise ConfigError(f'{file}: expected {{"server_id", "server_name", "nodes": [...]}}: see miner example')
+        raise ConfigError(
+            f'{file}: expected {{"server_id", "server_name", "nodes": [...]}}: see miner example', code=Code.MINER_INPUT
+        )
     return orjson.dumps(without_nulls(body))
 
 
@@ -369,7 +376,9 @@ def _by_model(by_miner: dict[str, Any]) -> list[dict[str, Any]]:
             for node in held["provisioned"]:
                 chutes.setdefault((miner, node["gpu"]), set()).add(str(node["chute"]["name"]))
     except (ValueError, TypeError, KeyError) as error:
-        raise P2PNodesError("the API answered no detailed inventory; is it a p2pnodes daemon?") from error
+        raise P2PNodesError(
+            "the API answered no detailed inventory; is it a p2pnodes daemon?", code=Code.MINER_ANSWER
+        ) from error
     return [
         {
             "miner": miner,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ class ExitCode(IntEnum):
 
 EXIT_CODES: Final = (
     "Exit codes: 0 done; 1 refused or failed, the reason is on stderr; 2 the command line cannot be used; "
-    "3 nobody answered or decided in time, the same command can be repeated; 130 interrupted."
+    "3 nobody answered or decided in time, the same command can be repeated; 130 interrupted. An error's line ends "
+    "with its code in brackets, which `p2pnodes logs explain` explains."
 )
 
 _LONG: Final = re.compile(r"5[1-9A-HJ-NP-Za-km-z]{47}|[0-9a-f]{64}")
@@ -64,6 +66,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for progra
 
 class UnreachableError(P2PNodesError):
     """Nobody answered, or nothing was decided in time; the command can be repeated."""
+
+    code = Code.ADMIN_UNREACHABLE
 
 
 def command(
@@ -122,27 +126,45 @@ def note(line: str) -> None:
     print(f"p2pnodes: {plain(line)}", file=sys.stderr)
 
 
-def warn_line(line: str) -> None:
-    """Print one line on stderr for what works, but not as it should."""
-    print(f"p2pnodes: warning: {plain(line)}", file=sys.stderr)
+def warn_line(line: str, code: Code) -> None:
+    """Print one line on stderr for what works, but not as it should, with its code."""
+    print(f"p2pnodes: warning: {plain(line)} [{code}]", file=sys.stderr)
 
 
-def fail_line(line: str) -> None:
-    """Print one error line on stderr; the command goes on."""
-    print(f"p2pnodes: error: {plain(line)}", file=sys.stderr)
+def fail_line(line: str, code: str) -> None:
+    """Print one error line on stderr, with its code; the command goes on."""
+    print(f"p2pnodes: error: {plain(line)} [{plain(code)}]", file=sys.stderr)
 
 
 def fail(error: P2PNodesError) -> NoReturn:
     """Print an error as one line on stderr and end the program with its exit code."""
-    fail_line(str(error))
+    fail_line(str(error), error.code)
     sys.exit(ExitCode.UNREACHABLE if isinstance(error, UnreachableError) else ExitCode.FAILED)
 
 
 def fail_system(error: OSError) -> NoReturn:
     """Print what the system refused as one line on stderr and end the program."""
     where = "standard output, or another open file" if error.filename is None else os.fsdecode(error.filename)
-    fail_line(f"{where}: {error.strerror or error}")
+    fail_line(f"{where}: {error.strerror or error}", Code.SYSTEM_REFUSED)
     sys.exit(ExitCode.FAILED)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is done that cannot be undone.
+
+    Args:
+        question: What is asked.
+        yes: Whether the command line has said so already.
+
+    Raises:
+        typer.BadParameter: There is no terminal to ask on.
+        typer.Abort: The answer was no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("give --yes: there is no terminal to ask on")
+    typer.confirm(question, abort=True, err=True)
 
 
 def plain(text: str) -> str:
@@ -200,7 +222,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, em
         return
     width = console().width
     if _width(cells) > width:
-        cells = {column: [_shortened(text) for text in texts] for column, texts in cells.items()}
+        cells = {column: [shortened(text) for text in texts] for column, texts in cells.items()}
     left_out = _leave_out(cells, width)
     room = _free_text_widths(cells, width)
     table = Table(box=None, header_style="bold", padding=(0, _GAP, 0, 0))
@@ -253,7 +275,7 @@ def _column_width(column: str, texts: Sequence[str]) -> int:
     return max(cell_len(column), *map(cell_len, texts))
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     """A hotkey, node key or id by its ends; GPU uuids and the like are short enough to stay."""
     return f"{text[:8]}…{text[-4:]}" if _LONG.fullmatch(text) else text
 

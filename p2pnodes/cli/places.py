@@ -6,6 +6,7 @@ import typer
 
 from p2pnodes.cli.asking import ConfigOption, SocketOption, admin_socket, ask
 from p2pnodes.cli.output import JsonOption, print_json, print_table, say, warn_line
+from p2pnodes.model.codes import Code
 
 NodesOption = Annotated[
     list[str],
@@ -66,7 +67,7 @@ def _uuids(options: list[str]) -> list[str]:
 
 def _print(found: dict[str, Any], done: str, *, as_json: bool) -> None:
     if found["warning"]:
-        warn_line(found["warning"])
+        warn_line(found["warning"], Code.WRITES_NO_PERMIT)
     if as_json:
         print_json(found)
         return

@@ -21,6 +21,7 @@ from p2pnodes.cli.output import (
     print_table,
     warn_line,
 )
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def check(
         brought = Proof.decode(_read(file))
         own = None if electorate is None else read_electorate(electorate)
     except (MalformedProofError, ConfigError) as error:
-        fail_line(f"{file}: {error}" if isinstance(error, MalformedProofError) else str(error))
+        fail_line(f"{file}: {error}" if isinstance(error, MalformedProofError) else str(error), error.code)
         raise typer.Exit(ExitCode.USAGE) from error
     try:
         statement = proof.check(brought)
@@ -107,11 +108,13 @@ def check(
     if own is None:
         warn_line(
             "stakes, permits and registrations are as the proof states them, not compared with an electorate of your "
-            "own: see --electorate"
+            "own: see --electorate",
+            Code.PROOF_LIMITS,
         )
     if network is None:
         warn_line(
-            "the network is the one that the proof states, not compared with the one that you mean: see --network"
+            "the network is the one that the proof states, not compared with the one that you mean: see --network",
+            Code.PROOF_LIMITS,
         )
     if as_json:
         print_json(_document(statement))
@@ -128,7 +131,9 @@ def _read(file: str) -> bytes:
         with Path(file).open("rb") as opened:
             return opened.read(PROOF_BYTES_MAX + 1)
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}); expected a proof, or - for stdin") from error
+        raise ConfigError(
+            f"{file}: cannot be read ({error.strerror}); expected a proof, or - for stdin", code=Code.PROOF_MALFORMED
+        ) from error
 
 
 def _compare(statement: "Statement", own: "Electorate | None", network: str | None, gpu: str | None) -> None:

@@ -23,6 +23,7 @@ from p2pnodes.cli.output import (
     warn_line,
 )
 from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, WalletOption, hotkey_settings
+from p2pnodes.model.codes import Code
 
 ConfigOption = Annotated[
     Path,
@@ -103,9 +104,9 @@ def check(
         print_json({"problems": found.problems, "warnings": found.warnings, **found.shown})
     else:
         for warning in found.warnings:
-            warn_line(warning)
+            warn_line(warning, Code.CONFIG_WARNING)
         for problem in found.problems:
-            fail_line(problem)
+            fail_line(problem, Code.CONFIG_VALUE)
         if not found.problems:
             _print_shown(found.shown)
             say(f"{path}: no problems found")

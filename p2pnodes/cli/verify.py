@@ -36,7 +36,7 @@ def verify(
             found = ask(path, "/verify", {"claim_id": claim}, timeout_s=timeout_s)
         except RefusedError as error:
             if error.status in _LATER:
-                raise UnreachableError(str(error)) from error
+                raise UnreachableError(str(error), code=error.code) from error
             raise
     if as_json:
         print_json(found)

@@ -23,6 +23,9 @@ GPUS_PER_SERVER: Final = 10
 EVENTS_PER_COMMIT: Final = 256
 """As many as a peer's frames bring at once when there is much to say."""
 
+SERVERS_PER_COMMIT: Final = 64
+"""Of an inventory that is written to be read."""
+
 
 def uuids(server: int, count: int) -> list[str]:
     """GPU uuids of one server: spread like real ones, so that the database's pages are met at random."""
@@ -46,18 +49,24 @@ def fill(path: Path, gpus: int) -> None:
     """Write an inventory: verified GPUs of four miners, every second server with a chute on it."""
     ledger = open_ledger(path)
     now_ms = time.time_ns() // 1_000_000
-    for server in range(gpus // GPUS_PER_SERVER):
-        names = uuids(server, GPUS_PER_SERVER)
-        request = sign_add(hotkey(MINERS[server % len(MINERS)]), now_ms // 1000, body(names))
-        claim_id = request_id(NETWORK.id, request)
-        place = Place(claim_id, tuple(names), f"chute-{server}", f"instance-{server}", True, True, "llama", "alice")
-        payloads: list[Payload] = [AddPayload(request, 100), Verdict(claim_id, "verified", "none", "", now_ms << 16)]
-        if server % 2:
-            payloads.append(place)
+    for servers in batched(range(gpus // GPUS_PER_SERVER), SERVERS_PER_COMMIT):
         with ledger.transaction():
-            for payload in payloads:
-                ledger.append(partial(_payload, payload), now_ms)
+            for server in servers:
+                _fill(ledger, server, now_ms)
     assert ledger.state.nodes == gpus
+
+
+def _fill(ledger: Ledger, server: int, now_ms: int) -> None:
+    """Write one server's events."""
+    names = uuids(server, GPUS_PER_SERVER)
+    request = sign_add(hotkey(MINERS[server % len(MINERS)]), now_ms // 1000, body(names))
+    claim_id = request_id(NETWORK.id, request)
+    place = Place(claim_id, tuple(names), f"chute-{server}", f"instance-{server}", True, True, "llama", "alice")
+    payloads: list[Payload] = [AddPayload(request, 100), Verdict(claim_id, "verified", "none", "", now_ms << 16)]
+    if server % 2:
+        payloads.append(place)
+    for payload in payloads:
+        ledger.append(partial(_payload, payload), now_ms)
 
 
 def _payload(payload: Payload, _: int) -> Payload:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import io
 import os
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,10 +38,20 @@ class Ended(NamedTuple):
 
     @property
     def error(self) -> str:
-        """The one line that it wrote on stderr."""
+        """The one line that it wrote on stderr, without the code at its end."""
+        return self._error["text"]
+
+    @property
+    def error_code(self) -> str:
+        """The code at the end of that line."""
+        return self._error["code"]
+
+    @property
+    def _error(self) -> re.Match[str]:
         (line,) = self.err.splitlines()
-        assert line.startswith("p2pnodes: error: ")
-        return line.removeprefix("p2pnodes: error: ")
+        found = re.fullmatch(r"p2pnodes: error: (?P<text>.*) \[(?P<code>[a-z-]+)\]", line)
+        assert found is not None, line
+        return found
 
 
 Cli = Callable[..., Ended]

@@ -3,11 +3,13 @@
 import asyncio
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from p2pnodes.api.browser import Look
 from p2pnodes.cli import admin, asking
+from p2pnodes.store.browse import ORDERS, PAGE_ROWS_MAX, Mark, Wanted
 from tests.cli.conftest import Ask, Cli
 from tests.fake_daemon import FakeDaemon
 from tests.support import hotkey
@@ -157,6 +159,7 @@ class TestLists:
             ),
             (["nodes", "--uuid", "u&limit=1"], ("inventory", {"uuid": "u&limit=1"}, 101, None, False)),
             (["nodes", "--hotkey", ALICE], ("inventory", {"hotkey": ALICE}, 101, None, False)),
+            (["nodes", "--chute", "c1"], ("inventory", {"chute_id": "c1"}, 101, None, False)),
             (["claims", "--task", "5A::00"], ("claims", {"task_id": "5A::00"}, 101, None, False)),
             (["claims", "--claim", "AB" * 32], ("claims", {"claim_id": "ab" * 32}, 101, None, False)),
             (["verdicts", "--finding", "failed"], ("verdicts", {"finding": "failed"}, 101, None, False)),
@@ -173,6 +176,36 @@ class TestLists:
         ended = await ask(*arguments, "--json")
         assert (ended.code, ended.json, ended.err) == (0, [NODE], "")
         assert daemon.queries == [query]
+
+    async def test_an_order_a_search_and_what_runs_are_asked_of_the_daemon(self, ask: Ask, daemon: FakeDaemon) -> None:
+        daemon.rows = [NODE]
+        ended = await ask("nodes", "--sort", "verified", "--search", "rack", "--idle", "--model", "a100", "--json")
+        assert (ended.code, ended.json, ended.err) == (0, [NODE], "")
+        assert daemon.looks == [Look(Wanted("rack", gpu_identifier="a100", busy=False), "verified", 100)]
+        assert "expected neither --busy" in (await ask("nodes", "--sort", "uuid", "--uuid", "u1")).err
+
+    async def test_a_list_in_an_order_is_asked_for_page_by_page(
+        self, ask: Ask, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def inventory(look: Look) -> dict[str, Any]:
+            begin = 0 if look.after is None else look.after.place + 1
+            rows = [{"uuid": f"u{place}"} for place in range(begin, min(begin + look.limit, 7))]
+            end = begin + len(rows)
+            after = None if end == 7 else Mark(f"u{end - 1}", f"u{end - 1}", end - 1).encode()
+            return {"rows": rows, "place": begin, "total": 7, "before": None, "after": after}
+
+        monkeypatch.setattr(daemon, "inventory", inventory)
+        monkeypatch.setattr(admin, "PAGE_ROWS_MAX", 3)
+        ended = await ask("nodes", "--sort", "uuid", "--json")
+        assert [row["uuid"] for row in ended.json] == [f"u{place}" for place in range(7)]
+        assert ended.err == ""
+        ended = await ask("nodes", "--sort", "uuid", "--limit", "5", "--json")
+        assert [row["uuid"] for row in ended.json] == [f"u{place}" for place in range(5)]
+        assert ended.err == "p2pnodes: 5 rows are shown, there are more: see --limit\n"
+
+    def test_the_orders_are_those_of_the_daemon(self) -> None:
+        assert get_args(admin.NodeOrder) == tuple(ORDERS)
+        assert admin.PAGE_ROWS_MAX == PAGE_ROWS_MAX
 
     async def test_the_table_shows_rows_in_full(self, ask: Ask, daemon: FakeDaemon) -> None:
         daemon.rows = [NODE | {"server_id": "s" * 300, "detail": "\x1b[2Jgone"}]

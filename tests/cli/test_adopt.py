@@ -124,7 +124,9 @@ class TestRefusals:
         ended = await run(central, daemon, "--json")
         assert (ended.code, len(ended.json["adopted"])) == (1, 1)
         assert [reason.split(":")[0] for reason in ended.json["malformed"]] == ["row 1", "a"]
-        assert ended.err.splitlines() == [f"p2pnodes: error: {reason}" for reason in ended.json["malformed"]]
+        assert ended.err.splitlines() == [
+            f"p2pnodes: error: {reason} [miner-answer]" for reason in ended.json["malformed"]
+        ]
 
     async def test_hundreds_of_them_do_not_flood_the_terminal(self, serve: Serve, run: Run) -> None:
         central, daemon = await serve(lists(*[[]] * 300)), await serve(lists())
@@ -177,7 +179,7 @@ class TestWaiting:
             ("failed", "no GPU"),
             ("verified", None),
         ]
-        assert ended.err.splitlines()[-1] == "p2pnodes: error: s1: no GPU"
+        assert ended.err.splitlines()[-1] == "p2pnodes: error: s1: no GPU [miner-task-failed]"
 
     async def test_still_pending_is_3(self, serve: Serve, run: Run) -> None:
         pending = answers(200, {"status": "pending"})

@@ -144,7 +144,8 @@ class TestServe:
         warning, *lines = err.splitlines()
         assert (
             warning
-            == f"p2pnodes: warning: {H200}: these GPUs are a recording's, not this host's: for devnets and tests"
+            == f"p2pnodes: warning: {H200}: these GPUs are a recording's, not this host's: for devnets and tests "
+            "[agent-warning]"
         )
         events = [json.loads(line) for line in lines]
         assert [event["event"] for event in events] == ["challenge", "challenge_refused"]

@@ -118,7 +118,7 @@ class TestNodes:
         here, there = await serve(lists(gpu("a"))), await serve(lists(gpu("a"), b"{", {"uuid": 7}))
         ended = await run(here, there, *ALICE, "--json")
         assert (ended.code, ended.json["equal"], len(ended.json["malformed"])) == (1, False, 2)
-        assert ended.err.splitlines()[1] == f"p2pnodes: error: {there.url}: 1 rows without a uuid"
+        assert ended.err.splitlines()[1] == f"p2pnodes: error: {there.url}: 1 rows without a uuid [miner-answer]"
 
 
 class TestErrors:

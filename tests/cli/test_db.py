@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from p2pnodes.store import directory
 from tests.cli.conftest import Cli, Forbid
 
 
@@ -80,3 +81,72 @@ class TestVerify:
         ended = cli("db", "verify", "x" * 300, "--config", config)
         assert ended.code == 1
         assert ended.error == f"{'x' * 300}: File name too long"
+
+
+class TestPrune:
+    """What nothing needs any more is shown, asked about, and removed; the database says the same as before."""
+
+    MARK = "before-restore-20250101T000000Z"
+
+    @pytest.fixture
+    def aside(self, database: Path) -> Path:
+        path = database.with_name(f"{database.name}.{self.MARK}")
+        path.write_bytes(b"x" * 2_000_000)
+        return path
+
+    def test_nothing_to_remove(self, cli: Cli, config: Path, database: Path) -> None:
+        ended = cli("db", "prune", "--config", config)
+        assert (ended.code, ended.out) == (0, "nothing to remove\n")
+        report = cli("db", "prune", "--config", config, "--json").json
+        assert report == {"items": [], "freed_bytes": 0, "daemon_runs": False}
+
+    def test_a_dry_run_shows_and_removes_nothing(self, cli: Cli, config: Path, aside: Path) -> None:
+        ended = cli("db", "prune", "--config", config, "--dry-run")
+        assert ended.code == 0
+        assert ended.out.splitlines()[1].split() == ["copy", "2.0", "MB", str(aside)]
+        assert cli("db", "prune", "--config", config, "--dry-run", "--json").json == {
+            "items": [{"what": "copy", "bytes": 2_000_000, "path": str(aside), "removed": False, "note": ""}],
+            "freed_bytes": 0,
+            "daemon_runs": False,
+        }
+        assert aside.exists()
+
+    def test_without_a_terminal_it_wants_yes(self, cli: Cli, config: Path, aside: Path) -> None:
+        ended = cli("db", "prune", "--config", config)
+        assert ended.code == 2
+        assert "give --yes" in ended.err
+        assert aside.exists()
+
+    def test_it_removes(self, cli: Cli, config: Path, database: Path, aside: Path) -> None:
+        before = cli("db", "verify", "--config", config, "--json").json
+        ended = cli("db", "prune", "--config", config, "--yes")
+        assert ended.code == 0
+        assert ended.out.endswith("removed: 2.0 MB\n")
+        assert not aside.exists()
+        assert cli("db", "verify", "--config", config, "--json").json == before
+
+    def test_a_young_copy_stays_unless_it_is_asked_for(self, cli: Cli, config: Path, database: Path) -> None:
+        cli("backup", config.parent / "backup.db", "--config", config)
+        before = Path(cli("restore", config.parent / "backup.db", "--config", config, "--json").json["before"])
+        assert cli("db", "prune", "--config", config, "--yes").out == "nothing to remove\n"
+        assert before.exists()
+        report = cli("db", "prune", "--config", config, "--older-than", 0, "--yes", "--json").json
+        assert report["items"][0]["path"] == str(before)
+        assert all(item["path"].startswith(str(before)) for item in report["items"])  # SQLite's files beside it, too
+        assert not before.exists()
+
+    def test_beside_a_daemon_only_copies_go(self, cli: Cli, config: Path, database: Path, aside: Path) -> None:
+        connection = sqlite3.connect(database, isolation_level=None)
+        connection.execute("CREATE TABLE filler (content BLOB)")
+        connection.execute("INSERT INTO filler VALUES (zeroblob(3000000))")
+        connection.execute("DROP TABLE filler")
+        connection.close()
+        with directory.hold(database.parent):
+            report = cli("db", "prune", "--config", config, "--yes", "--json").json
+        assert [(item["what"], item["removed"], item["note"]) for item in report["items"]] == [
+            ("copy", True, ""),
+            ("free pages", False, "stop the daemon first"),
+        ]
+        assert report["daemon_runs"]
+        assert not aside.exists()
+        assert cli("db", "prune", "--config", config, "--yes", "--json").json["freed_bytes"] >= 3_000_000

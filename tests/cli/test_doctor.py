@@ -8,6 +8,7 @@ import time
 import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,20 @@ class TestStopped:
         assert "no problems found" in ended.out
         assert "the hotkey may validate" in ended.out
         assert f"{database} is whole" in ended.out
+
+    @pytest.mark.parametrize(("days", "level"), [(0, "ok"), (8, "warning")])
+    def test_what_restore_put_aside_is_mentioned(
+        self, cli: Cli, config: Path, database: Path, days: int, level: str
+    ) -> None:
+        change(config, http={"port": 0})
+        mark = datetime.fromtimestamp(time.time() - days * 86_400, UTC).strftime("%Y%m%dT%H%M%SZ")
+        database.with_name(f"{database.name}.before-restore-{mark}").write_bytes(b"x" * 1_500_000)
+        ended = cli("doctor", "--config", config, "--json")
+        assert problems(ended) == []
+        (copies,) = [finding for finding in ended.json if finding["check"] == "copies"]
+        assert copies["level"] == level
+        assert f"1.5 MB in databases that `restore` put aside, the oldest {days} days ago" in copies["found"]
+        assert "p2pnodes db prune" in copies["advice"]
 
     def test_a_mistyped_setting(self, cli: Cli, config: Path) -> None:
         change(config, http={"prot": 8000})

@@ -19,12 +19,12 @@ FORK: dict[str, Any] = {
 
 
 class TestForks:
-    """Every log that is proved to end, with what is left of it."""
+    """Every log that is proved to fork, and with ``--all`` to end, with what is left of it."""
 
     async def test_the_table_names_the_log_and_what_counts_of_it(self, ask: Ask, daemon: FakeDaemon) -> None:
         daemon.ended = [FORK, FORK | {"log": f"{'ab' * 32}/1", "fork": None, "good_events": None, "closed": True}]
-        ended = await ask("forks")
-        assert ended.code == 0
+        ended = await ask("forks", "--all")
+        assert (ended.code, ended.err) == (0, "")
         heading, fork, closed = ended.out.splitlines()
         assert heading.split() == [
             "node",
@@ -47,4 +47,13 @@ class TestForks:
         assert (await ask("forks", "--json")).json == [FORK]
 
     async def test_none_is_said(self, ask: Ask) -> None:
-        assert (await ask("forks")).out == "no log is known to end\n"
+        assert (await ask("forks")).out == "no log is known to fork\n"
+        assert (await ask("forks", "--all")).out == "no log is known to end\n"
+
+    async def test_logs_that_were_merely_closed_are_counted_and_hidden(self, ask: Ask, daemon: FakeDaemon) -> None:
+        both = FORK | {"closed": True, "log": f"{'ef' * 32}/2"}
+        daemon.ended = [FORK, both, FORK | {"fork": None, "closed": True}]
+        ended = await ask("forks", "--json")
+        assert ended.json == [FORK, both]
+        assert ended.err == "p2pnodes: 1 logs that were merely closed are not shown: see --all\n"
+        assert (await ask("forks", "--all", "--json")).json == daemon.ended

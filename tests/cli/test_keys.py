@@ -365,10 +365,39 @@ class TestRotateAndRevoke:
     async def test_a_revocation_names_the_log_and_its_last_good_event(
         self, ask: Ask, daemon: FakeDaemon, options: tuple[object, ...], asked: tuple[LogId | None, int | None]
     ) -> None:
-        ended = await ask("keys", "revoke", *options)
+        ended = await ask("keys", "revoke", *options, "--yes")
         assert ended.code == 0
         assert daemon.revoked == [asked]
         assert "closed_by" in ended.out
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ((), f"log {'cd' * 32}/7: it ends with what counts of its 5 events; nothing that counts is voided"),
+            (("--last", 1), f"log {'cd' * 32}/7: 3 events behind seq 1 are voided: 1 add, 2 verdict, up to seq 4"),
+            (("--last", 4), f"log {'cd' * 32}/7: nothing is voided, its last event here is seq 4"),
+            (
+                ("--log", log_name(LOG), "--last", -1),
+                f"log {log_name(LOG)}: 5 events behind seq -1 are voided: 1 add, 1 delegate, 3 verdict, up to seq 4",
+            ),
+        ],
+    )
+    async def test_it_says_what_would_be_voided_and_asks(
+        self, ask: Ask, daemon: FakeDaemon, options: tuple[object, ...], said: str
+    ) -> None:
+        kinds = ("delegate", "verdict", "add", "verdict", "verdict")
+        daemon.rows = [{"position": seq + 1, "seq": seq, "kind": kind} for seq, kind in enumerate(kinds)]
+        ended = await ask("keys", "revoke", *options)
+        assert ended.code == 2
+        assert ended.err.splitlines()[0] == f"p2pnodes: {said}"
+        assert "give --yes: there is no terminal to ask on" in ended.err
+        assert daemon.revoked == []
+
+    async def test_a_log_of_which_nothing_is_here_is_told_so(self, ask: Ask, daemon: FakeDaemon) -> None:
+        ended = await ask("keys", "revoke", "--log", log_name(LOG))
+        assert f"log {log_name(LOG)}: no event of it is held here" in ended.err
+        daemon.snapshot["log"] = None
+        assert "this daemon has no log to end" in (await ask("keys", "revoke")).err
 
     @pytest.mark.parametrize("options", [("--last", -2), ("--log", "7"), ("--log", f"{'0' * 64}/99999999999")])
     async def test_what_is_no_log_or_event_is_usage(
@@ -380,7 +409,7 @@ class TestRotateAndRevoke:
     @pytest.mark.parametrize("command", ["rotate", "revoke"])
     async def test_a_refusal_is_one_line(self, ask: Ask, daemon: FakeDaemon, command: str) -> None:
         daemon.refusal = WritesRefusedError("there is no hotkey at hand")
-        ended = await ask("keys", command)
+        ended = await ask("keys", command, *(["--yes"] if command == "revoke" else []))
         assert ended.code == 1
         assert "there is no hotkey at hand" in ended.error
 

@@ -171,7 +171,9 @@ class TestBrokenOutput:
         with Path("/dev/full").open("w") as full:
             ended = p2pnodes(*arguments, stdout=full)
         assert ended.returncode == 1
-        assert ended.stderr == "p2pnodes: error: standard output, or another open file: No space left on device\n"
+        assert ended.stderr == (
+            "p2pnodes: error: standard output, or another open file: No space left on device [system-refused]\n"
+        )
 
     @pytest.mark.parametrize("arguments", [SHORT, LONG, ("status", "--socket", "absent")])
     def test_a_closed_output(self, arguments: tuple[object, ...]) -> None:

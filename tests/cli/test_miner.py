@@ -363,7 +363,7 @@ class TestFollow:
             f"p2pnodes: {first.url}: 404: gone",
             f"p2pnodes: {second.url}: following {ADDRESS}",
             f"p2pnodes: {second.url}: the stream of events ended",
-            f"p2pnodes: error: {second.url} answered 404: gone",
+            f"p2pnodes: error: {second.url} answered 404: gone [miner-refused]",
         ]
         assert ended.code == 1
 

@@ -3,6 +3,7 @@
 import pytest
 
 from p2pnodes.cli.output import fail_line, note, print_fields, print_table, say
+from p2pnodes.model.codes import Code
 
 HOSTILE = "a\x1b[2J\r\n\u202e:warning: [red]b"
 SHOWN = "a\\x1b[2J\\r\\n\\u202e:warning: [red]b"
@@ -17,8 +18,8 @@ class TestText:
 
     def test_on_stderr(self, capsys: pytest.CaptureFixture[str]) -> None:
         note(HOSTILE)
-        fail_line(HOSTILE)
-        assert capsys.readouterr().err == f"p2pnodes: {SHOWN}\np2pnodes: error: {SHOWN}\n"
+        fail_line(HOSTILE, Code.SYSTEM_FAILED)
+        assert capsys.readouterr().err == f"p2pnodes: {SHOWN}\np2pnodes: error: {SHOWN} [system-failed]\n"
 
     def test_in_tables_and_fields(self, capsys: pytest.CaptureFixture[str]) -> None:
         print_table(("detail",), [{"detail": HOSTILE}], empty="none")

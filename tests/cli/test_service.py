@@ -1,13 +1,19 @@
 """``service install``: what it would do is shown first, what is there is kept, and what is written can be read."""
 
 import stat
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from p2pnodes.config import SHIPPED_NETWORKS, load_settings, shipped_network
+from p2pnodes import service
+from p2pnodes.chain.wallet import write_hotkey_file
+from p2pnodes.config import CONFIG_VARIABLE, SHIPPED_NETWORKS, load_settings, shipped_network
 from tests.cli.conftest import Cli
+from tests.support import hotkey
+
+COMMAND = sys.modules["p2pnodes.cli.service"]
 
 OPTIONS = ("service", "install", "--network", "finney", "--program", "/usr/bin/p2pnodes")
 ETC = Path("etc/p2pnodes/p2pnodes.toml")
@@ -43,6 +49,21 @@ class TestDryRun:
         assert len(shown["files"]) == 5
         assert shown["commands"] == [], "nothing runs for another root"
         assert shown["then"] == ["systemctl enable --now p2pnodes"]
+        assert shown["console"] == "http://127.0.0.1:9464/"
+
+    def test_without_systemd_the_daemon_is_started_by_hand(
+        self, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(COMMAND, "BOOTED", tmp_path / "absent")
+        ended = cli(*OPTIONS, "--observer", "--dry-run")
+        assert "run: " not in ended.out
+        assert "  /usr/bin/p2pnodes run --config /etc/p2pnodes/p2pnodes.toml\n" in ended.out
+        assert "systemd does not run here" in ended.err
+
+    def test_the_console_is_named_where_there_is_one(self, cli: Cli, root: Path) -> None:
+        arguments = (*OPTIONS, "--observer", "--root", root, "--dry-run")
+        assert "its console: http://127.0.0.1:9464/" in cli(*arguments).out
+        assert "its console" not in cli(*arguments, "--admin-port", 0).out
 
 
 class TestInstall:
@@ -64,6 +85,29 @@ class TestInstall:
         arguments = (*OPTIONS, "--observer", "--root", root, "--yes", "--json")
         assert {file["action"] for file in cli(*arguments).json["files"]} == {"new"}
         assert {file["action"] for file in cli(*arguments).json["files"]} == {"unchanged"}
+
+    def test_a_unit_that_came_with_a_package_stays_the_only_one(self, cli: Cli, root: Path) -> None:
+        packaged = root / service.PACKAGED_UNIT.relative_to("/")
+        packaged.parent.mkdir(parents=True)
+        packaged.write_text(service.unit())
+        arguments = (*OPTIONS, "--observer", "--root", root, "--yes")
+        assert cli(*arguments).err == ""
+        assert not (root / UNIT).exists()
+        (root / UNIT).parent.mkdir(parents=True)
+        (root / UNIT).write_text("")
+        assert f"{root / UNIT} hides the unit that comes with the package" in cli(*arguments).err
+
+    def test_a_package_s_unit_for_another_program_is_none_for_this_one(self, cli: Cli, root: Path) -> None:
+        packaged = root / service.PACKAGED_UNIT.relative_to("/")
+        packaged.parent.mkdir(parents=True)
+        packaged.write_text(service.unit("/opt/other/p2pnodes"))
+        cli(*OPTIONS, "--observer", "--root", root, "--yes")
+        assert (root / UNIT).read_text() == service.unit()
+
+    def test_the_console_is_the_kept_configuration_s(self, cli: Cli, root: Path) -> None:
+        arguments = (*OPTIONS, "--observer", "--root", root, "--yes", "--json")
+        cli(*arguments, "--admin-port", 9999)
+        assert cli(*arguments).json["console"] == "http://127.0.0.1:9999/"
 
     def test_an_edited_configuration_is_kept_and_an_edited_unit_is_not(self, cli: Cli, root: Path) -> None:
         arguments = (*OPTIONS, "--observer", "--root", root, "--yes")
@@ -108,6 +152,19 @@ class TestRefused:
         assert ended.code == 1
         assert "is no network file" in ended.err
 
+    def test_a_hotkey_that_the_daemon_could_not_use(
+        self, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        absent = cli(*OPTIONS, "--hotkey-file", tmp_path / "absent", "--dry-run")
+        assert (absent.code, absent.out) == (1, "")
+        assert f"{tmp_path / 'absent'}" in absent.err
+        assert "sudo" not in absent.err
+        monkeypatch.setenv("SUDO_USER", "ann")
+        assert "under sudo --wallet means root's wallets" in cli(*OPTIONS, "--wallet", "validator", "--dry-run").err
+        write_hotkey_file(tmp_path / "key", hotkey("//validator0"))
+        assert cli(*OPTIONS, "--hotkey-file", tmp_path / "key", "--dry-run").code == 0
+
     def test_a_program_in_a_home(self, cli: Cli) -> None:
         ended = cli(
             "service", "install", "--network", "finney", "--observer", "--program", "/home/a/p2pnodes", "--dry-run"
@@ -120,3 +177,27 @@ class TestRefused:
         ended = cli(*OPTIONS, "--observer", "--root", tmp_path / "image", "--yes")
         assert ended.code == 1
         assert "cannot be" in ended.err
+
+
+class TestFound:
+    """What is installed, commands find by themselves."""
+
+    @pytest.fixture(autouse=True)
+    def _environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(CONFIG_VARIABLE, "")  # so that what a command sets is undone
+        monkeypatch.delenv(CONFIG_VARIABLE)
+
+    def test_commands_without_a_configuration_mean_the_system_s(
+        self, cli: Cli, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert cli("db", "path").code == 2
+        cli(*OPTIONS, "--observer", "--root", root, "--yes")
+        monkeypatch.setattr("p2pnodes.cli.SYSTEM_CONFIG", root / ETC)
+        assert cli("db", "path").out == "/var/lib/p2pnodes/p2pnodes.db\n"
+
+    def test_what_is_named_goes_before_it(self, cli: Cli, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        cli(*OPTIONS, "--observer", "--root", root, "--yes")
+        monkeypatch.setattr("p2pnodes.cli.SYSTEM_CONFIG", root / ETC)
+        assert "absent.toml" in cli("db", "path", "--config", "absent.toml").err
+        monkeypatch.setenv(CONFIG_VARIABLE, "other.toml")
+        assert "other.toml" in cli("db", "path").err

@@ -17,6 +17,7 @@ from p2pnodes.chain.delegation import DelegationRequest, write_signed
 from p2pnodes.chain.wallet import load_node_key
 from p2pnodes.cli.output import duration
 from p2pnodes.config import load_network_file, setting_keys
+from p2pnodes.model.codes import Code
 from p2pnodes.model.events import LogId
 from tests.cli.conftest import Cli, Forbid
 from tests.support import NETWORK, hotkey
@@ -213,7 +214,10 @@ class TestWarnings:
             assert (ended.code, ended.out) == (0, f"{config}: no problems found\n")
             found = cli("config", "check", "--config", config, "--json")
             assert (found.code, found.json["problems"]) == (0, [])
-            lines = [line.removeprefix("p2pnodes: warning: ") for line in ended.err.splitlines()]
+            lines = [
+                line.removeprefix("p2pnodes: warning: ").removesuffix(f" [{Code.CONFIG_WARNING}]")
+                for line in ended.err.splitlines()
+            ]
             assert lines == found.json["warnings"]
             return lines
 
@@ -422,7 +426,8 @@ class TestRun:
         (tmp_path / "wallets" / "validator").mkdir(parents=True)
         ended = self.run(config, "--wallet", "vaildator")
         assert ended.returncode == 1
-        assert ended.stderr.splitlines()[-1].endswith(f"{tmp_path}/wallets holds the wallets validator")
+        line = ended.stderr.splitlines()[-1]
+        assert line.endswith(f"{tmp_path}/wallets holds the wallets validator [key-unreadable]")
 
     def test_a_bad_hotkey_file(self, config: Path) -> None:
         (config.parent / "hotkey.json").chmod(0o644)

@@ -300,7 +300,7 @@ _OWN: Final = (
         "hostile-goes-on",
         "6",
         "Who breaks the protocol keeps its session",
-        (Edit(Engine, "received", "self._close(found, str(error), BAN_S, offence)", "pass"),),
+        (Edit(Engine, "received", "self._close(found, error.reason(), BAN_S, offence)", "pass"),),
         LIARS,
         20,
     ),
@@ -349,7 +349,7 @@ _OWN: Final = (
             Edit(
                 Ledger,
                 "_settle_rows",
-                "self._root.set_bucket(bucket, (held[bucket][uuid][1] for uuid in sorted(held[bucket])))",
+                "buckets.save(self._connection, self._root, digests)",
                 "pass",
             ),
         ),
@@ -727,7 +727,7 @@ _OWN: Final = (
         "Who is slow to answer is banned like who breaks the protocol",
         (
             Edit(Fetch, "_late", "if waited_ms > SILENT_MS_MAX:", "if waited_ms > WANT_MS_MAX:"),
-            Edit(Fetch, "_late", 'SILENT_MS_MAX // 1000} s", 0.0)', 'SILENT_MS_MAX // 1000} s", 60.0)'),
+            Edit(Fetch, "_late", "Close(session.id, reason, 0.0)", "Close(session.id, reason, 60.0)"),
         ),
         SLOW_LINE,
     ),
