@@ -115,6 +115,7 @@ class Peer:
     Attributes:
         name: ``peer0``, ``peer1``, ...
         url: Where it serves miners and peers.
+        console_port: Where it serves its console, on 127.0.0.1; None for nowhere.
         directory: Its settings, keys, database and log.
         hotkey: Its validator's.
         hotkey_uri: What that is known by: ``//validator0``, or on the replayed chain ``hk0``.
@@ -130,9 +131,12 @@ class Peer:
         port: int,
         verify: Mapping[str, Any],
         validator: "Validator | None" = None,
+        *,
+        console_port: int | None = None,
     ) -> None:
         self.name = f"peer{index}"
         self.url = f"http://{HOST}:{port}"
+        self.console_port = console_port
         self.directory = directory
         self.hotkey_uri, self.hotkey = validator or development_validator(index)
         self.wanted = asyncio.Event()
@@ -175,6 +179,8 @@ class Peer:
             "verify": dict(self._verify),
             "log": {"format": "json"},
         }
+        if self.console_port is not None:
+            settings["admin"] = {"port": self.console_port}
         _replace(self.directory / "p2pnodes.toml", tomli_w.dumps(settings))
 
     async def start(self) -> None:
@@ -457,6 +463,7 @@ class Devnet:
         chain_port: Of that node; 0 takes a free one.
         stakes: Of each validator; equal ones unless given. The replayed chain has its own.
         verify: Settings ``[verify]`` of each daemon, or one for all; verifier ``none`` unless given.
+        console_ports: Where each daemon serves its console; nowhere unless given.
         report: Called with one line when something happened that a person wants to know.
     """
 
@@ -471,6 +478,7 @@ class Devnet:
         chain_port: int = 0,
         stakes: Sequence[int] = (),
         verify: Sequence[Mapping[str, Any]] = (),
+        console_ports: Sequence[int] = (),
         report: Callable[[str], None] = print,
     ) -> None:
         if not 1 <= len(ports) <= PEERS_MAX:
@@ -482,10 +490,11 @@ class Devnet:
             )
         self.directory = directory
         verifiers = _each(verify, len(ports), {"verifier": "none"}, "verifiers")
+        consoles: Sequence[int | None] = console_ports or [None] * len(ports)
         validator = replayed_validator if chain == "replay" else development_validator
         self.peers = [
-            Peer(index, directory / f"peer{index}", port, settings, validator(index))
-            for index, (port, settings) in enumerate(zip(ports, verifiers, strict=True))
+            Peer(index, directory / f"peer{index}", port, settings, validator(index), console_port=console_port)
+            for index, (port, settings, console_port) in enumerate(zip(ports, verifiers, consoles, strict=True))
         ]
         blocks: dict[str, Any] = {"epoch_blocks": REPLAY_EPOCH_BLOCKS} if chain == "replay" else {}
         self.network = Network(genesis_hash=GENESIS_HASH, netuid=NETUID, quorum=quorum, **blocks)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from p2pnodes.devnet import Devnet
 
 PEERS_MAX: Final = 16
-BASE_PORT_MAX: Final = 65_535 - PEERS_MAX
+CONSOLE_OFFSET: Final = 2 * PEERS_MAX
+"""From a peer's port to that of its console: behind the peers', and the replayed chain's with its control port."""
+
+BASE_PORT_MAX: Final = 65_535 - CONSOLE_OFFSET - PEERS_MAX
 
 
 class Chain(StrEnum):
@@ -44,7 +47,8 @@ def devnet(
         typer.Option(
             min=1024,
             max=BASE_PORT_MAX,
-            help="Peer I serves http://127.0.0.1:<base port + I>; a replayed chain, ws://127.0.0.1:<base port + 16>.",
+            help="Peer I serves http://127.0.0.1:<base port + I>, its console at <base port + 32 + I>; a replayed "
+            "chain, ws://127.0.0.1:<base port + 16>.",
         ),
     ] = 8100,
     directory: Annotated[
@@ -110,6 +114,7 @@ def devnet(
             chain=chain.value,
             chain_port=base_port + PEERS_MAX,
             stakes=stake or (),
+            console_ports=[port + CONSOLE_OFFSET for port in ports],
             verify=[{"verifier": name, "options": json.loads(options)} for name in verifier or ()],
             report=_say,
         )
@@ -131,6 +136,8 @@ async def _run(net: "Devnet") -> None:
         await starting
         for peer in net.peers:
             _say(f"{peer.name}  {peer.url}  {peer.hotkey_uri}  {peer.directory}")
+        console = (await net.peers[0].status())["console"]
+        _say(f"console of peer0  {console}  (peer1's at the next port, and so on)")
         if net.replay is not None:
             _say(f"chain  {net.replay.url}  takes changes at {net.replay.control_url}")
         _say("devnet ready")

@@ -5,13 +5,13 @@ Rates are what two looks differ by, divided by the time between them. ``measure`
 """
 
 import os
-import re
 import select
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
@@ -21,7 +21,7 @@ from p2pnodes.cli.asking import ConfigOption, SocketOption, admin_socket, ask, a
 from p2pnodes.cli.output import JsonOption, UnreachableError, cell, duration, plain, print_json, shortened
 from p2pnodes.cli.watch import INTERVAL_S_DEFAULT, INTERVAL_S_MAX, INTERVAL_S_MIN
 from p2pnodes.model.codes import Code
-from p2pnodes.model.errors import ConfigError
+from p2pnodes.model.errors import ConfigError, P2PNodesError
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -41,8 +41,8 @@ Sort = Literal["hotkey", "lag", "rtt", "queue"]
 KEYS: Final[Mapping[str, Sort]] = {"h": "hotkey", "l": "lag", "r": "rtt", "u": "queue"}
 """Key -> what peers are sorted by."""
 
-_SAMPLE: Final = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)")
-"""A line of Prometheus' text format: name, labels, value."""
+Metrics = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+"""Name and labels of a sample -> its value."""
 
 
 class Look(NamedTuple):
@@ -50,33 +50,39 @@ class Look(NamedTuple):
 
     Attributes:
         status: Of ``/status``.
-        metrics: Of ``/metrics``: name with labels -> value.
+        metrics: Of ``/metrics``.
         at_s: When, in seconds from anywhere.
     """
 
     status: Mapping[str, Any]
-    metrics: Mapping[str, float]
+    metrics: Metrics
     at_s: float
 
 
-def read_metrics(text: str) -> dict[str, float]:
-    """Values of Prometheus' text format, by name and labels as they stand there; at most SAMPLES_MAX of them."""
-    found: dict[str, float] = {}
-    for line in text.splitlines():
-        sample = None if line.startswith("#") else _SAMPLE.fullmatch(line)
-        if sample is not None and len(found) < SAMPLES_MAX:
-            name, labels, value = sample.groups()
-            found[f"{name}{{{labels}}}" if labels else name] = float(value)
-    return found
+def read_metrics(text: str) -> Metrics:
+    """Values of Prometheus' text format; at most SAMPLES_MAX of them.
+
+    Raises:
+        P2PNodesError: It is in another format.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    try:
+        return {
+            (name, frozenset(labels.items())): float(value) for name, labels, value, *_ in islice(samples, SAMPLES_MAX)
+        }
+    except ValueError as error:
+        raise P2PNodesError(
+            f"/metrics is not in Prometheus' text format: {error}; is this the socket of a p2pnodes daemon?",
+            code=Code.ADMIN_ANSWER,
+        ) from error
 
 
-def total(metrics: Mapping[str, float], name: str, *labels: str) -> float | None:
-    """Sum over everything of a name that has some labels (``outcome="stored"``); None when there is nothing."""
-    found = [
-        value
-        for key, value in metrics.items()
-        if key == name or (key.startswith(f"{name}{{") and all(label in key for label in labels))
-    ]
+def total(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """Sum over everything of a name that has some labels; None when there is nothing."""
+    wanted = labels.items()
+    found = [value for (key, its), value in metrics.items() if key == name and wanted <= its]
     return sum(found) if found else None
 
 
@@ -85,15 +91,15 @@ def measure(now: Look, before: Look | None) -> dict[str, Any]:
     status = now.status
     seconds = None if before is None else now.at_s - before.at_s
 
-    def grown(name: str, *labels: str) -> float | None:
+    def grown(name: str, **labels: str) -> float | None:
         """How much a counter grew; one that nothing was counted in yet stands at 0."""
         if before is None:
             return None
-        grew = (total(now.metrics, name, *labels) or 0.0) - (total(before.metrics, name, *labels) or 0.0)
+        grew = (total(now.metrics, name, **labels) or 0.0) - (total(before.metrics, name, **labels) or 0.0)
         return grew if grew >= 0 else None
 
-    def rate(name: str, *labels: str) -> float | None:
-        grew = grown(name, *labels)
+    def rate(name: str, **labels: str) -> float | None:
+        grew = grown(name, **labels)
         return None if grew is None or not seconds else round(grew / seconds, 3)
 
     def mean_ms(name: str) -> float | None:
@@ -112,7 +118,7 @@ def measure(now: Look, before: Look | None) -> dict[str, Any]:
         "events": {
             "stored": status["events"],
             "received_per_s": rate("p2pnodes_received_events_total"),
-            "stored_per_s": rate("p2pnodes_received_events_total", 'outcome="stored"'),
+            "stored_per_s": rate("p2pnodes_received_events_total", outcome="stored"),
             "own_per_s": rate("p2pnodes_own_events_total"),
             "apply_ms": mean_ms("p2pnodes_apply_seconds"),
             "dropped": gossip["counts"]["dropped"],
@@ -120,7 +126,7 @@ def measure(now: Look, before: Look | None) -> dict[str, Any]:
         },
         "nodes": status["nodes"],
         "traffic": {
-            f"{direction}_{unit}_per_s": rate(f"p2pnodes_gossip_{unit}_total", f'direction="{direction}"')
+            f"{direction}_{unit}_per_s": rate(f"p2pnodes_gossip_{unit}_total", direction=direction)
             for direction in ("received", "sent")
             for unit in ("bytes", "frames")
         },

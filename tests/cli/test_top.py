@@ -11,6 +11,7 @@ from rich.console import Console
 
 from p2pnodes.cli.top import COLUMNS_MIN, LINES_MIN, Look, frame, measure, read_metrics, total
 from p2pnodes.metrics import Instruments, status_registry
+from p2pnodes.model.errors import P2PNodesError
 from tests.cli.conftest import Ask, Cli
 from tests.fake_daemon import FakeDaemon
 from tests.support import VALIDATORS, hotkey
@@ -34,10 +35,11 @@ METRICS = {
 
 def look(daemon: FakeDaemon, at_s: float = 0.0, **grown: float) -> Look:
     """What the daemon says; ``grown`` is added to the metrics that contain a word."""
-    metrics = {
-        name: value + sum(more for word, more in grown.items() if word in name) for name, value in METRICS.items()
-    }
-    return Look(daemon.snapshot, metrics, at_s)
+    lines = (
+        f"{name} {value + sum(more for word, more in grown.items() if word in name)}\n"
+        for name, value in METRICS.items()
+    )
+    return Look(daemon.snapshot, read_metrics("".join(lines)), at_s)
 
 
 def shown(figures: dict[str, Any], columns: int = 80, lines: int = 24, **how: Any) -> list[str]:
@@ -88,16 +90,20 @@ class TestMeasure:
     def test_metrics_are_read_as_prometheus_writes_them(self) -> None:
         daemon = FakeDaemon()
         metrics = read_metrics(generate_latest(status_registry(daemon.status)).decode())
-        assert metrics["p2pnodes_nodes"] == 8.0
-        assert total(metrics, "p2pnodes_queue_jobs", 'queue="writer"') == 1.0
+        assert total(metrics, "p2pnodes_nodes") == 8.0
+        assert total(metrics, "p2pnodes_queue_jobs", queue="writer") == 1.0
         assert total(metrics, "p2pnodes_queue_jobs") == 1.0
         assert total(metrics, "p2pnodes_none") is None
 
+    def test_what_is_no_metrics_is_refused_in_one_line(self) -> None:
+        with pytest.raises(P2PNodesError, match="/metrics is not in Prometheus' text format"):
+            read_metrics("<html>\n")
+
     def test_no_more_metrics_are_read_than_that(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys.modules["p2pnodes.cli.top"], "SAMPLES_MAX", 2)
-        assert read_metrics('# TYPE a gauge\na 1\nno sample at all\nb{c="d"} 2.5\ne 3\n') == {
-            "a": 1.0,
-            'b{c="d"}': 2.5,
+        assert read_metrics('# TYPE a gauge\na 1\nb{c="d"} 2.5\ne 3\n') == {
+            ("a", frozenset()): 1.0,
+            ("b", frozenset({("c", "d")})): 2.5,
         }
 
     def test_every_metric_that_is_read_is_one_that_there_is(self) -> None:
