@@ -130,7 +130,8 @@ def read_hotkey_file(path: Path) -> HotkeyFile:
         )
     if any(fields.get(name) for name in _SECRETS):
         _require_private(path, status, "hotkey file")
-    if (crypto_type := fields.get("cryptoType")) not in {None, _SR25519} or isinstance(crypto_type, bool):
+    crypto_type = fields.get("cryptoType")
+    if crypto_type is not None and (isinstance(crypto_type, bool) or crypto_type != _SR25519):
         raise ConfigError(
             f"{path}: cryptoType is {crypto_type!r:.40}; expected {_SR25519} (sr25519)", code=Code.KEY_MALFORMED
         )
