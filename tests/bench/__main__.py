@@ -25,6 +25,7 @@ from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
 from tests.bench import catchup, gossip, loopback
 from tests.bench.chain import chain
+from tests.bench.growth import growth
 from tests.bench.load import answered, drive, post
 from tests.bench.measure import Ratio, compare, progress
 from tests.bench.network import decide, travel
@@ -220,6 +221,7 @@ SUITES: Final[dict[str, Callable[[Path], Iterator[Ratio]]]] = {
     "apply": apply,
     "travel": travel,
     "decide": decide,
+    "growth": growth,
     "tally": tally,
     "chain": chain,
 }
