@@ -15,6 +15,9 @@ from tests.fuzz.targets import INPUT_BYTES_MAX, TARGETS
 
 CORPUS: Final = Path(__file__).with_name("corpus")
 SECONDS: Final = 60
+START_S_MAX: Final = 180
+"""What a process gets beyond that to instrument the code and to end."""
+
 MEMORY_MB_MAX: Final = 1024
 KEPT_MAX: Final = 64
 KEPT_BYTES_MAX: Final = 2048
@@ -56,7 +59,11 @@ def _run(name: str, seconds: int, *, keep: bool) -> bool:
         for seed in (*TARGETS[name].seeds(), *kept(name)):
             _add(corpus, seed)
         command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", str(seconds), "--worker", str(corpus)]
-        code = subprocess.run(command, check=False).returncode
+        try:
+            code = subprocess.run(command, check=False, timeout=seconds + START_S_MAX).returncode
+        except subprocess.TimeoutExpired:
+            print(f"{name}: not done {START_S_MAX} s behind its time", file=sys.stderr)
+            code = 1
         if keep:
             _keep(name, corpus)
     return code == 0
