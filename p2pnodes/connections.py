@@ -154,12 +154,26 @@ class DoorSite(web.BaseSite):
     """A listening socket whose connections come through doors."""
 
     def __init__(
-        self, runner: web.BaseRunner, sock: socket, *, backlog: int, whose: Callable[[str], str] = str
+        self,
+        runner: web.BaseRunner,
+        sock: socket,
+        *,
+        backlog: int,
+        whose: Callable[[str], str] = str,
+        most: int | None = None,
     ) -> None:
-        """Serve the runner's application on ``sock``; ``start`` begins. Of ``whose`` see ``Crowd``."""
+        """Serve the runner's application on ``sock``; ``start`` begins.
+
+        Args:
+            runner: Of the application.
+            sock: Listens, or is about to.
+            backlog: Connections that wait to be accepted, and that are accepted at once, at most.
+            whose: See ``Crowd``.
+            most: Connections at once; what this process has room for unless given.
+        """
         super().__init__(runner, backlog=backlog)
         self._sock = sock
-        self._crowd = Crowd(connections_max(), whose)
+        self._crowd = Crowd(connections_max() if most is None else most, whose)
 
     @property
     def name(self) -> str:

@@ -136,10 +136,10 @@ class LogLevel:
 
 def _is_part(name: str) -> bool:
     """Whether records can have this logger: a name that nothing has would silently change nothing."""
-    package, _, rest = name.partition(".")
+    package, dot, rest = name.partition(".")
     if package != "p2pnodes":
         return False
-    if not rest:
+    if not dot:
         return True
     path = _PACKAGE.joinpath(*rest.split("."))
     return _PART.fullmatch(rest) is not None and (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file())

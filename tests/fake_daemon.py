@@ -66,6 +66,7 @@ STATUS: Final[dict[str, Any]] = {
     "outcomes": {"stored": 40, "known": 3, "gap": 0},
     "forks": [],
     "closed_logs": 0,
+    "other_logs": [],
     "queues": {"writer": 1, "verifier": 0},
     "verification": {
         "method": "graval",
@@ -122,6 +123,21 @@ STATUS: Final[dict[str, Any]] = {
     "uptime_s": 3600,
 }
 
+OBSERVERS: Final[list[dict[str, Any]]] = [
+    {**STATUS["gossip"]["peers"][0], "hotkey": name, "node_key": key * 32, "url": "", "direction": "accepted",
+     "observer": True, "link": "visit", "same_state_root": False}
+    for name, key in (("5Watcher", "a1"), ("5Looker", "a2"))
+]  # fmt: skip
+"""Peers behind NAT, which have no URL, and which claim to see another inventory."""
+
+BANS: Final[list[dict[str, Any]]] = [
+    {"hotkey": "5Flood", "node_key": None, "observer": True, "operator": False, "banned_s": 40.0,
+     "ban_reason": "flood: pings", "code": "session-flood"},
+    {"hotkey": None, "node_key": "f0" * 32, "observer": False, "operator": True, "banned_s": 90.0,
+     "ban_reason": "a clone", "code": "session-banned"},
+]  # fmt: skip
+"""A ban of the daemon's own, and one of the operator's by a node key."""
+
 
 class FakeDaemon:
     """Answers with its status and rows, and remembers what it was asked."""
@@ -133,7 +149,7 @@ class FakeDaemon:
         self.proofs: dict[str, dict[str, Any] | ProofError] = {}
         self.claims: dict[bytes, dict[str, Any]] = {}
         self.nodes: dict[str, dict[str, Any]] = {}
-        self.totals = Totals([ModelTotal("h100_sxm", 4, 2, 1, 1)], 1, "01" * 32)
+        self.totals: Totals | None = Totals([ModelTotal("h100_sxm", 4, 2, 1, 1)], 1, "01" * 32)
         self.voters: dict[str, Any] = voters.electorate(
             Weights(
                 NETWORK, electorate(), {hotkey("//validator0").public_key: Mandate(((0, 2 * NOW_S),), NOW_MS << 16)}
@@ -177,18 +193,21 @@ class FakeDaemon:
     def bans(self) -> list[dict[str, Any]]:
         return self.banned
 
-    def ban(self, key: bytes, reason: str, ban_s: int) -> dict[str, Any]:
+    def ban(self, key: bytes, reason: str, ban_s: int, *, is_node_key: bool) -> dict[str, Any]:
         if self.refusal is not None:
             raise self.refusal
         row = {
-            "hotkey": ss58_encode(key), "node_key": None, "observer": False, "operator": True,
+            "hotkey": None if is_node_key else ss58_encode(key),
+            "node_key": key.hex() if is_node_key else None,
+            "observer": False, "operator": True,
             "banned_s": float(ban_s), "ban_reason": reason, "code": "session-banned",
         }  # fmt: skip
         self.banned.append(row)
         return {"ban": row, "ended": 1, "warning": self.ban_warning}
 
     def lift_ban(self, key: bytes) -> bool:
-        held = [row for row in self.banned if row["hotkey"] != ss58_encode(key)]
+        names = {ss58_encode(key), key.hex()}
+        held = [row for row in self.banned if names.isdisjoint({row["hotkey"], row["node_key"]})]
         lifted, self.banned = len(held) < len(self.banned), held
         return lifted
 
@@ -222,6 +241,9 @@ class FakeDaemon:
 
     async def overview(self) -> dict[str, Any]:
         return overview.overview(self.snapshot, self.totals)
+
+    async def models(self) -> list[str]:
+        return ["h100_sxm"]
 
     async def electorate(self) -> dict[str, Any]:
         return self.voters

@@ -142,7 +142,7 @@ class TestBounds:
     """What cannot be meant, and what would be too much, changes nothing."""
 
     @pytest.mark.parametrize(
-        "name", ["p2pnodes.gosip", "aiohttp", "p2pnodes..gossip", "p2pnodes./etc", "p2pnodes.a.b.c.d.e"]
+        "name", ["p2pnodes.gosip", "aiohttp", "p2pnodes.", "p2pnodes..gossip", "p2pnodes./etc", "p2pnodes.a.b.c.d.e"]
     )
     async def test_a_name_that_no_record_has_is_refused(self, level: LogLevel, name: str) -> None:
         with pytest.raises(

@@ -31,26 +31,26 @@ from pydantic import BaseModel, ValidationError
 from p2pnodes.api import explanations
 from p2pnodes.api.admin_schemas import PlaceBody, ReleaseBody, RevokeBody, VerifyBody
 from p2pnodes.api.bodies import read_body
-from p2pnodes.api.browser import PENDING_DEFAULT, Look, look, pending_after
-from p2pnodes.api.console import Console
+from p2pnodes.api.browser import FILTER_CHARS_MAX, LOOKS_KEY, PENDING_DEFAULT, Look, Looks, look, pending_after
 from p2pnodes.api.errors import CODED_KEY, ApiError, answer_errors, echo, invalid_values, json_response
-from p2pnodes.api.naming import claim_id, unknown_claim, unknown_node
+from p2pnodes.api.naming import UUID_SEGMENT, claim_id, node, unknown_claim
+from p2pnodes.api.origin import over_unix
 from p2pnodes.api.parameters import boolean, integer, once
 from p2pnodes.api.tail import TAIL_KEY, EventTail
 from p2pnodes.api.tuning import Tunable, Tuning
 from p2pnodes.chain.delegation import DAYS_MAX, parse_closing
+from p2pnodes.connections import DoorSite
+from p2pnodes.inbound import make_runner
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Close, LogId
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.proof import ProofError
-from p2pnodes.model.requests import UUID_CHARS_MAX
 from p2pnodes.store.browse import PENDING_MAX
 from p2pnodes.store.placing import NotPlacedError, Placed, UnknownGpusError
 
 ROWS_DEFAULT: Final = 100
 ROWS_MAX: Final = 10_000
-FILTER_CHARS_MAX: Final = 512
 DAYS_DEFAULT: Final = 30
 """Days for which a delegation is requested unless told, those of the setting ``delegation_days``."""
 
@@ -64,11 +64,15 @@ BODY_S_MAX: Final = 10.0
 SHUTDOWN_S: Final = 1.0
 """Seconds that answers in progress get when the daemon stops."""
 
+TCP_CONNECTIONS_MAX: Final = 64
+"""Connections over TCP at once, event streams aside: any login can make them, so the one that was quiet the longest
+makes room. On the Unix socket they are not bounded: its mode says who may."""
+
+TCP_BACKLOG: Final = 32
+"""Connections over TCP that wait to be accepted: as many files are taken at most before anybody makes room."""
+
 _SOCKET_PATH_BYTES_MAX: Final = 107
 """Linux keeps 108 bytes for the path of a Unix socket, the last of them a NUL."""
-
-_UUID: Final = "{uuid:[^/]+}"
-"""aiohttp's own pattern leaves out braces, which a uuid may hold."""
 
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 _LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -122,6 +126,9 @@ class DaemonView(Tunable, Protocol):
 
     async def overview(self) -> dict[str, Any]:
         """The daemon on one page, ``overview.overview``."""
+
+    async def models(self) -> list[str]:
+        """Names of the models of GPUs, ``Browser.models``."""
 
     async def electorate(self) -> dict[str, Any]:
         """Who votes, and with what, ``voters.electorate``."""
@@ -217,12 +224,13 @@ VIEW_KEY: Final = web.AppKey("view", DaemonView)
 REGISTRY_KEY: Final = web.AppKey("registry", CollectorRegistry)
 
 
-def create_admin_app(view: DaemonView, registry: CollectorRegistry) -> web.Application:
+def create_admin_app(view: DaemonView, registry: CollectorRegistry, *, console: bool = True) -> web.Application:
     """The interface as an application.
 
     Args:
         view: The running daemon.
         registry: Its metrics.
+        console: Whether the pages are among it; with their templates they take some 6 MB.
 
     Returns:
         The application; whoever stores events tells it so by ``app[TAIL_KEY].committed``.
@@ -231,6 +239,7 @@ def create_admin_app(view: DaemonView, registry: CollectorRegistry) -> web.Appli
     app[VIEW_KEY] = view
     app[CODED_KEY] = True
     app[REGISTRY_KEY] = registry
+    app[LOOKS_KEY] = Looks()
     app[TAIL_KEY] = EventTail(view.query)
     app.on_shutdown.append(app[TAIL_KEY].stop)
     app.router.add_get("/status", _status)
@@ -245,11 +254,14 @@ def create_admin_app(view: DaemonView, registry: CollectorRegistry) -> web.Appli
     app.router.add_get("/electorate", _electorate)
     app.router.add_get("/inventory", _inventory)
     app.router.add_get("/pending", _pending)
-    app.router.add_get("/events/stream", _tail)
-    app.router.add_get(f"/proof/{_UUID}", _proof)
+    app.router.add_get("/events/stream", _tail, allow_head=False)  # it would never end
+    app.router.add_get(f"/proof/{UUID_SEGMENT}", _proof)
     app.router.add_get("/claims/{claim}", _claim)
-    app.router.add_get(f"/nodes/{_UUID}", _node)
-    Console(view).add_to(app)
+    app.router.add_get(f"/nodes/{UUID_SEGMENT}", _node)
+    if console:
+        from p2pnodes.api.console import Console
+
+        Console(view).add_to(app)
     Tuning(view, _body).add_to(app)
     app.router.add_post("/place", _place)
     app.router.add_post("/release", _release)
@@ -275,7 +287,7 @@ async def start_admin(app: web.Application, path: Path, port: int | None = None)
     async def remove_socket(_: web.Application) -> None:
         path.unlink(missing_ok=True)
 
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+    runner = make_runner(app, shutdown_timeout_s=SHUTDOWN_S)
     listener = await asyncio.to_thread(_bind, path)
     app.on_cleanup.append(remove_socket)
     await runner.setup()
@@ -283,7 +295,8 @@ async def start_admin(app: web.Application, path: Path, port: int | None = None)
         await web.SockSite(runner, listener).start()
         if port is not None:
             try:
-                await web.TCPSite(runner, "127.0.0.1", port).start()
+                opened = socket.create_server(("127.0.0.1", port), backlog=TCP_BACKLOG)
+                await DoorSite(runner, opened, backlog=TCP_BACKLOG, most=TCP_CONNECTIONS_MAX).start()
             except OSError as error:
                 raise ConfigError(
                     f"admin.port: 127.0.0.1:{port} cannot be listened on ({error.strerror}); expected a free port: "
@@ -353,8 +366,7 @@ async def _local_only(request: web.Request, handler: Any) -> web.StreamResponse:
     Whoever has a login can connect to a port, while the socket's mode says who may. And a web page whose name resolves
     to 127.0.0.1 must not read this interface.
     """
-    transport = request.transport
-    unix = transport is not None and transport.get_extra_info("socket").family == socket.AF_UNIX
+    unix = over_unix(request)
     host = request.headers.get(hdrs.HOST, "")
     if not unix and (host if host.endswith("]") else host.rpartition(":")[0] or host) not in _LOOPBACK_HOSTS:
         raise ApiError(403, f"Host is {echo(host)!r}; expected localhost or 127.0.0.1", code=Code.ADMIN_HOST)
@@ -364,14 +376,17 @@ async def _local_only(request: web.Request, handler: Any) -> web.StreamResponse:
             "Over TCP this interface can only be read; expected the Unix socket (admin.sock)",
             code=Code.ADMIN_READ_ONLY,
         )
-    if (
-        not unix
-        and request.headers.get("Sec-Fetch-Site") == "cross-site"
-        and (request.headers.get("Sec-Fetch-Mode") != "navigate")
-    ):  # browsers say so; a link that leads here is fine, a page that makes this daemon work is not
+    if not unix and _is_of_another_site(request):
         raise ApiError(403, "A page of another site asks; expected this console, or no browser", code=Code.ADMIN_HOST)
     response: web.StreamResponse = await handler(request)
     return response
+
+
+def _is_of_another_site(request: web.Request) -> bool:
+    """Whether a page of another site, or of another port, makes a browser ask; a link that leads here is fine."""
+    if request.headers.get("Sec-Fetch-Site") not in {"cross-site", "same-site"}:
+        return False
+    return (request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest")) != ("navigate", "document")
 
 
 async def _status(request: web.Request) -> web.Response:
@@ -401,8 +416,10 @@ async def _list(request: web.Request) -> web.Response:
         after = _after(query)
         newest_first = boolean(query.pop("newest_first", "false"), "newest_first")
     _check_filters(query, served, ("limit", "after", "newest_first") if served.ordered else ("limit",))
-    view = request.app[VIEW_KEY]
-    return json_response(200, await view.query(served.view, query, limit, after=after, newest_first=newest_first))
+    if served.ordered:
+        listed = request.app[TAIL_KEY].latest if newest_first else request.app[TAIL_KEY].earliest
+        return json_response(200, await listed(query, limit, after))
+    return json_response(200, await request.app[VIEW_KEY].query(served.view, query, limit))
 
 
 async def _tail(request: web.Request) -> web.StreamResponse:
@@ -436,11 +453,7 @@ async def _claim(request: web.Request) -> web.Response:
 
 
 async def _node(request: web.Request) -> web.Response:
-    uuid = request.match_info["uuid"]
-    found = await request.app[VIEW_KEY].node(uuid) if len(uuid) <= UUID_CHARS_MAX else None
-    if found is None:
-        raise unknown_node(uuid)
-    return json_response(200, found)
+    return json_response(200, await node(request.app[VIEW_KEY].node, request.match_info["uuid"]))
 
 
 async def _overview(request: web.Request) -> web.Response:
@@ -452,13 +465,17 @@ async def _electorate(request: web.Request) -> web.Response:
 
 
 async def _inventory(request: web.Request) -> web.Response:
-    return json_response(200, await request.app[VIEW_KEY].inventory(look(once(request))))
+    seen = look(once(request))
+    with request.app[LOOKS_KEY].take(request):
+        return json_response(200, await request.app[VIEW_KEY].inventory(seen))
 
 
 async def _pending(request: web.Request) -> web.Response:
     query = once(request)
     limit = integer(query.get("limit", str(PENDING_DEFAULT)), "limit", 1, PENDING_MAX)
-    return json_response(200, await request.app[VIEW_KEY].pending(limit, pending_after(query.get("after"))))
+    after = pending_after(query.get("after"))
+    with request.app[LOOKS_KEY].take(request):
+        return json_response(200, await request.app[VIEW_KEY].pending(limit, after))
 
 
 async def _place(request: web.Request) -> web.Response:

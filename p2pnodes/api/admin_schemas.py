@@ -1,9 +1,9 @@
 """Bodies of the operator's interface as pydantic models. Strict: an unknown key is an operator's typing error."""
 
 import re
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, StringConstraints, model_validator
 
 from p2pnodes.chain.delegation import parse_log
 from p2pnodes.gossip.bans import OPERATOR_BAN_S_MAX, REASON_CHARS_MAX
@@ -93,19 +93,24 @@ class LogBody(_Body):
     logger: Annotated[str, StringConstraints(min_length=1, max_length=LOGGER_CHARS_MAX)] | None = None
 
 
-def _peer_key(value: object) -> bytes:
+class PeerKey(NamedTuple):
+    """A key of a peer: 32 bytes, and whether it is a node key (64 hex digits, lower case) or a hotkey (SS58)."""
+
+    value: bytes
+    is_node_key: bool
+
+
+def _peer_key(value: object) -> PeerKey:
     text = value if isinstance(value, str) else ""
-    return bytes.fromhex(text) if re.fullmatch(r"[0-9a-f]{64}", text) else ss58_decode(text)
-
-
-PeerKey = Annotated[bytes, BeforeValidator(_peer_key)]
-"""A peer's hotkey (SS58) or node key (64 hex digits, lower case)."""
+    if re.fullmatch(r"[0-9a-f]{64}", text):
+        return PeerKey(bytes.fromhex(text), is_node_key=True)
+    return PeerKey(ss58_decode(text), is_node_key=False)
 
 
 class LiftBody(_Body):
     """``POST /bans/lift``: whose ban is to end."""
 
-    key: PeerKey
+    key: Annotated[PeerKey, PlainValidator(_peer_key)]
 
 
 class BanBody(LiftBody):

@@ -9,12 +9,15 @@ which state they are.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, NamedTuple, TypeVar
 
-from aiohttp import hdrs
+from aiohttp import hdrs, web
 
 from p2pnodes.api import explanations
 from p2pnodes.api.errors import ApiError, echo
+from p2pnodes.api.limits import Places
+from p2pnodes.api.origin import over_unix
 from p2pnodes.api.parameters import choice, integer
 from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.codes import Code
@@ -32,7 +35,13 @@ FILTER_CHARS_MAX: Final = 512
 """Longest value of a filter."""
 
 PAGES_KEPT: Final = 32
-"""Pages and counts that are kept, the least recently used is dropped: some 8 MB of the largest pages."""
+"""Pages and counts that are kept, the least recently used is dropped: some 25 MB of the largest pages."""
+
+TCP_LOOKS_MAX: Final = 8
+"""Looks through the inventory at once over TCP, where any login can look: so many those at the socket wait for."""
+
+TOTALS_WAIT_S: Final = 3.0
+"""Seconds for which the overview waits for a count; then it shows the last one, or none."""
 
 IDLE_PER_BUSY: Final = 20
 """Least time between two counts of everything, in times of what the last one took."""
@@ -102,6 +111,8 @@ def look(query: Mapping[str, str]) -> Look:
             f"unknown parameter {echo(unknown[0])!r}; expected one of {', '.join(PARAMETERS)}",
             code=Code.API_FORM,
         )
+    if "\0" in given.get("search", ""):  # SQLite's LIKE ends there, and so finds everything
+        raise ApiError(400, "search holds a NUL; expected a text", code=Code.API_FORM)
     if len(given.get("search", "")) > SEARCH_CHARS_MAX:
         raise ApiError(400, f"search is longer than {SEARCH_CHARS_MAX} characters", code=Code.API_FORM)
     if any(len(value) > FILTER_CHARS_MAX for name, value in given.items() if name in _FILTERS):
@@ -159,6 +170,29 @@ def _no_mark(text: str) -> ApiError:
     return ApiError(400, f"after is {echo(text)!r}; expected the after of a page", code=Code.API_FORM)
 
 
+class Looks:
+    """How many look through the inventory at once over TCP."""
+
+    def __init__(self) -> None:
+        """Begin with nobody."""
+        self._places = Places()
+
+    def take(self, request: web.Request) -> AbstractContextManager[None]:
+        """Hold a place throughout a look; over the Unix socket none is needed.
+
+        Raises:
+            ApiError: 503: TCP_LOOKS_MAX look already.
+        """
+        if over_unix(request):
+            return nullcontext()
+        return self._places.take(
+            "", "looks over TCP", most=TCP_LOOKS_MAX, most_each=TCP_LOOKS_MAX, retry_s=BUSY_RETRY_S
+        )
+
+
+LOOKS_KEY: Final = web.AppKey("looks", Looks)
+
+
 class Browser:
     """Reads of one database for people, and what is kept of them."""
 
@@ -169,7 +203,8 @@ class Browser:
         self._kept: OrderedDict[tuple[bytes, object], Any] = OrderedDict()
         self._totals: Totals | None = None
         self._totals_due_s = 0.0
-        self._counting = asyncio.Lock()
+        self._last: Totals | None = None
+        self._counting: asyncio.Task[Totals] | None = None
 
     async def page(self, seen: Look) -> dict[str, Any]:
         """Answer to ``GET /inventory``.
@@ -198,24 +233,40 @@ class Browser:
             return self._db.state.nodes
         return await self._held(wanted, lambda: self._browse(lambda facts: browse.count(facts, wanted)))
 
-    async def totals(self) -> Totals:
-        """GPUs by model, at most a little old."""
-        async with self._counting:
-            root = self._db.state.state_root.hex()
-            held = self._totals
-            if held is not None and (held.state_root == root or self._clock() < self._totals_due_s):
-                return held._replace(pending_claims=await self._count_open())
-            began_s = self._clock()
-            before = self._db.settled_state
-            models = await self._browse(browse.totals)
-            counted = Totals(models, await self._count_open(), root)
-            ended_s = self._clock()
-            if before is not None and self._db.settled_state is before:
-                self._totals, self._totals_due_s = counted, ended_s + IDLE_PER_BUSY * (ended_s - began_s)
-            return counted
+    async def totals(self) -> Totals | None:
+        """GPUs by model, at most a little old; the last ones, or None, while others look or a count takes too long."""
+        if self._counting is None:  # whoever comes while they are counted shares that
+            self._counting = asyncio.create_task(self._count_all())
+            self._counting.add_done_callback(self._counted)
+        try:
+            async with asyncio.timeout(TOTALS_WAIT_S):
+                return await asyncio.shield(self._counting)
+        except (TimeoutError, BrowseError):
+            return self._last
 
-    async def _count_open(self) -> int:
-        return await self._browse(browse.count_open)
+    async def models(self) -> list[str]:
+        """Names of the models, as far as they are told one by one, the most frequent first."""
+        totals = await self.totals()
+        return [] if totals is None else [model.gpu_identifier for model in totals.models if not model.others]
+
+    def _counted(self, task: asyncio.Task[Totals]) -> None:
+        self._counting = None
+        if not task.cancelled() and task.exception() is None:
+            self._last = task.result()
+
+    async def _count_all(self) -> Totals:
+        root = self._db.state.state_root.hex()
+        held = self._totals
+        if held is not None and (held.state_root == root or self._clock() < self._totals_due_s):
+            return held._replace(pending_claims=await self._db.browse(browse.count_open))
+        began_s = self._clock()
+        before = self._db.settled_state
+        models = await self._db.browse(browse.totals)
+        counted = Totals(models, await self._db.browse(browse.count_open), root)
+        ended_s = self._clock()
+        if before is not None and self._db.settled_state is before:
+            self._totals, self._totals_due_s = counted, ended_s + IDLE_PER_BUSY * (ended_s - began_s)
+        return counted
 
     async def pending(self, limit: int, after: tuple[int, bytes] | None) -> PendingPage:
         """Claims whose vote is open, the latest first.

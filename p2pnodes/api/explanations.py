@@ -32,6 +32,9 @@ from p2pnodes.verify.turns import Turns
 LISTED_MAX: Final = 256
 """Entries of a list that is shown; the owner of a GPU is always among them."""
 
+YEAR_9999_S: Final = 253_402_300_799
+"""The last second that a date can name; a delegation may name later ones."""
+
 T = TypeVar("T")
 
 

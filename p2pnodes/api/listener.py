@@ -59,6 +59,11 @@ class Listener:
         cut(self._request)
 
     @property
+    def gone(self) -> bool:
+        """Whether the connection is closed."""
+        return self._request.transport is None or self._request.transport.is_closing()
+
+    @property
     def silent_at(self) -> float:
         """When the client must hear something again, in the loop's time."""
         return self._sent_at + KEEP_ALIVE_S
@@ -93,11 +98,19 @@ class News:
         """What is set when there is something new from now on: take it before you look."""
         return self._news
 
-    async def wait(self, news: asyncio.Event, listener: Listener) -> None:
-        """Wait for news that ``next`` gave, until the listener must hear something again."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(listener.silent_at):
-                await news.wait()
+    async def wait(self, news: asyncio.Event, listener: Listener, look_s: float = KEEP_ALIVE_S) -> None:
+        """Wait for news that ``next`` gave, until the listener must hear something again, or is found gone.
+
+        Args:
+            news: What ``next`` gave.
+            listener: Who waits.
+            look_s: Seconds between two looks at whether it is gone.
+        """
+        loop = asyncio.get_running_loop()
+        while not (news.is_set() or listener.gone or loop.time() >= listener.silent_at):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(listener.silent_at, loop.time() + look_s)):
+                    await news.wait()
 
     def _wake(self) -> None:
         self._waking = None

@@ -2,15 +2,22 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from p2pnodes.api.errors import ApiError, echo
 from p2pnodes.model.codes import Code
 from p2pnodes.model.keys import ss58_decode
+from p2pnodes.model.requests import UUID_CHARS_MAX
 from p2pnodes.store.facts import AmbiguousError
 
 FindClaim = Callable[[bytes, bytes | None], Awaitable[bytes | None]]
 """``DaemonView.find_claim``."""
+
+FindNode = Callable[[str], Awaitable[dict[str, Any] | None]]
+"""``DaemonView.node``."""
+
+UUID_SEGMENT: Final = "{uuid:[^/]+}"
+"""A uuid in the path of a route: aiohttp's own pattern leaves out braces, which a uuid may hold."""
 
 _CLAIM_NAME: Final = re.compile(
     r"(?:(?P<hotkey>[0-9A-Za-z]{40,60})::)?(?P<task>[0-9A-Fa-f]{32})|(?P<id>[0-9A-Fa-f]{64})"
@@ -47,15 +54,22 @@ async def claim_id(find: FindClaim, name: str) -> bytes:
     return known
 
 
+async def node(find: FindNode, uuid: str) -> dict[str, Any]:
+    """Why a GPU has the row that it has.
+
+    Raises:
+        ApiError: 404: no claim ever named it.
+    """
+    found = await find(uuid) if len(uuid) <= UUID_CHARS_MAX else None
+    if found is None:
+        raise ApiError(
+            404,
+            f"no claim ever named a GPU {echo(uuid)!r}; expected a whole uuid as its miner registered it",
+            code=Code.ADMIN_UNKNOWN,
+        )
+    return found
+
+
 def unknown_claim(name: str) -> ApiError:
     """404: no such claim."""
     return ApiError(404, f"no claim {echo(name)!r} is known here; it may arrive yet", code=Code.ADMIN_UNKNOWN)
-
-
-def unknown_node(uuid: str) -> ApiError:
-    """404: no such GPU."""
-    return ApiError(
-        404,
-        f"no claim ever named a GPU {echo(uuid)!r}; expected a uuid as its miner registered it",
-        code=Code.ADMIN_UNKNOWN,
-    )

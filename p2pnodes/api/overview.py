@@ -22,17 +22,18 @@ UNHEARD: Final = "not heard"
 AWAY: Final = "not connected"
 
 
-def overview(status: Mapping[str, Any], totals: Totals) -> dict[str, Any]:
+def overview(status: Mapping[str, Any], totals: Totals | None) -> dict[str, Any]:
     """Answer to ``GET /overview``.
 
     Args:
         status: What ``GET /status`` answers.
-        totals: The inventory, counted.
+        totals: The inventory, counted; None where it could not be.
 
     Returns:
         ``daemon`` (who it is: version, role, hotkey, URL, network), ``ready`` (whether, and the ``reasons`` why not),
-        ``writes``, ``gpus`` (see ``gpus``), ``pending_claims``, ``agreement`` (see ``agreement``), and of the status
-        what it says of the ``state``, ``electorate``, ``verification``, ``clock_offset_ms``, ``database``, ``forks``.
+        ``writes``, ``gpus`` (see ``gpus``) and ``pending_claims``, both None where they are not counted, ``agreement``
+        (see ``agreement``), and of the status what it says of the ``state``, ``electorate``, ``verification``,
+        ``clock_offset_ms``, ``database``, ``forks``.
     """
     return {
         "daemon": {
@@ -42,8 +43,8 @@ def overview(status: Mapping[str, Any], totals: Totals) -> dict[str, Any]:
         "ready": {"ready": not status["ready"], "reasons": status["ready"]},
         "writes": status["writes"],
         "delegation": status["delegation"],
-        "gpus": gpus(totals),
-        "pending_claims": totals.pending_claims,
+        "gpus": totals and gpus(totals),
+        "pending_claims": totals and totals.pending_claims,
         "agreement": agreement(status["gossip"]["peers"]),
         "state": {
             "state_root": status["state_root"],
@@ -66,10 +67,9 @@ def gpus(totals: Totals) -> dict[str, Any]:
     ``provisioned`` and ``idle`` are verified, with a chute and without; ``pending`` and ``failed`` are what the vote
     says. ``state_root`` is that of the inventory that was counted, which may be a few seconds behind the present one.
     """
-    models = [{**model._asdict(), "total": sum(model[1:])} for model in totals.models]
-    summed = {
-        kind: sum(model[kind] for model in models) for kind in ("provisioned", "idle", "pending", "failed", "total")
-    }
+    kinds = ("provisioned", "idle", "pending", "failed")
+    models = [{**model._asdict(), "total": sum(getattr(model, kind) for kind in kinds)} for model in totals.models]
+    summed = {kind: sum(model[kind] for model in models) for kind in (*kinds, "total")}
     return {**summed, "models": models, "state_root": totals.state_root}
 
 
@@ -78,15 +78,26 @@ def agreement(peers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         ``state``: ``diverged`` where a peer is; else ``differs`` where a peer does; else ``equal`` where all that have
-        been heard are; else ``alone``. ``counts`` of peers by state, and ``peers`` (at most PEERS_MAX): ``hotkey``,
-        ``url``, ``state``, ``by`` (``vector``, ``electorate``), ``we_lack`` and ``peer_lacks`` (events), ``why``.
+        been heard are; else ``alone``. ``counts`` of peers by state. Both leave observers out: anybody can be one, and
+        claim to see something else. And ``peers`` (at most PEERS_MAX): ``hotkey``, ``node_key`` (None without a
+        session), ``url``, ``observer``, ``state``, ``by`` (``vector``, ``electorate``), ``we_lack`` and ``peer_lacks``
+        (events), ``why``.
     """
     shown = [_compared(peer) for peer in peers[:PEERS_MAX]]
     counts = dict.fromkeys((EQUAL, DIFFERS, DIVERGED, UNHEARD, AWAY), 0)
     for peer in shown:
-        counts[peer["state"]] += 1
+        if not peer["observer"]:
+            counts[peer["state"]] += 1
     state = next((state for state in (DIVERGED, DIFFERS, EQUAL) if counts[state]), "alone")
     return {"state": state, "counts": counts, "peers": shown, "left_out": max(0, len(peers) - PEERS_MAX)}
+
+
+def difference(peer: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """How the latest digest of a peer with a session differs from this daemon's state, and by what."""
+    if peer.get("same_vector") is None:
+        return UNHEARD, []
+    by = [name for name, same in (("vector", peer["same_vector"]), ("electorate", peer["same_electorate"])) if not same]
+    return (DIFFERS if by else EQUAL if peer["same_state_root"] else DIVERGED), by
 
 
 def _compared(peer: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,16 +106,11 @@ def _compared(peer: Mapping[str, Any]) -> dict[str, Any]:
     why = ""
     if not peer["connected"]:
         state, why = AWAY, peer.get("ban_reason") or peer.get("last_error") or "not dialled yet"
-    elif peer.get("same_vector") is None:
-        state, why = UNHEARD, "it has not said yet what it holds"
     else:
-        by = [
-            name
-            for name, same in (("vector", peer["same_vector"]), ("electorate", peer["same_electorate"]))
-            if not same
-        ]
-        state = DIFFERS if by else EQUAL if peer["same_state_root"] else DIVERGED
-        if state == DIVERGED:
+        state, by = difference(peer)
+        if state == UNHEARD:
+            why = "it has not said yet what it holds"
+        elif state == DIVERGED:
             why = (
                 "same events and same stakes, and yet another inventory: compare the versions, run `p2pnodes db verify`"
             )
@@ -112,7 +118,9 @@ def _compared(peer: Mapping[str, Any]) -> dict[str, Any]:
             why = " and ".join(_REASONS[name] for name in by)
     return {
         "hotkey": peer["hotkey"],
+        "node_key": peer.get("node_key"),
         "url": peer["url"],
+        "observer": bool(peer.get("observer")),
         "state": state,
         "by": by,
         "we_lack": peer.get("we_lack"),

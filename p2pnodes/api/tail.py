@@ -20,19 +20,27 @@ from aiohttp import web
 from p2pnodes.api.errors import ApiError, echo
 from p2pnodes.api.limits import Places
 from p2pnodes.api.listener import LAST_EVENT_ID, Listener, News, frame
+from p2pnodes.api.origin import over_unix
+from p2pnodes.connections import Door
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
 
 log = structlog.get_logger(__name__)
 
 TAILS_MAX: Final = 64
-"""Streams at once; beyond it a listener is refused with 503."""
+"""Streams at once over the Unix socket; beyond it a listener is refused with 503."""
+
+TCP_TAILS_MAX: Final = 32
+"""The same over TCP, where any login can listen: they take no place from those at the socket."""
+
+GONE_LOOK_S: Final = 1.0
+"""How soon it is seen that a quiet listener is gone, seconds: its place is free then."""
 
 EVENTS_PER_PART: Final = 256
 """Events that are read and written at once, some 150 KB."""
 
 POSITIONS_PER_READ: Final = 10_000
-"""Positions that a read with filters looks at: some 20 ms, for which other reads of views wait at most."""
+"""Positions that a read with filters looks at, here and in a list: some 20 ms, which other reads of views wait."""
 
 BUSY_RETRY_S: Final = 30
 """When a listener that is refused shall come back."""
@@ -51,17 +59,17 @@ class EventTail:
         """Serve listeners; ``rows`` reads the view ``event_log``, as ``GET /events`` does."""
         self._rows = rows
         self._news = News()
-        self._streams = Places()
+        self._streams, self._tcp_streams = Places(), Places()
         self._reading = asyncio.Lock()  # other reads wait behind one part at most
 
     @property
     def open(self) -> int:
         """Listeners that are being served."""
-        return self._streams.taken
+        return self._streams.taken + self._tcp_streams.taken
 
     def committed(self) -> None:
         """Events may have been stored; called in the event loop."""
-        if self._streams.taken:
+        if self.open:
             self._news.tell()
 
     async def stop(self, _: web.Application) -> None:
@@ -78,23 +86,53 @@ class EventTail:
             after: Position behind which to begin; None for the end.
 
         Raises:
-            ApiError: 400 for an id that is no position, 503 when TAILS_MAX listen already.
+            ApiError: 400 for an id that is no position, 503 when TAILS_MAX, over TCP TCP_TAILS_MAX, listen already.
         """
         position = _resumed(request, after)
         listener = Listener(request)
-        with self._streams.take("", "streams", most=TAILS_MAX, most_each=TAILS_MAX, retry_s=BUSY_RETRY_S):
+        streams, most = (self._streams, TAILS_MAX) if over_unix(request) else (self._tcp_streams, TCP_TAILS_MAX)
+        with streams.take("", "streams", most=most, most_each=most, retry_s=BUSY_RETRY_S):
+            protocol = None if request.transport is None else request.transport.get_protocol()
+            if isinstance(protocol, Door):
+                protocol.keep()  # its place among the streams bounds it
             await self._serve(listener, where, position)
         return listener.response
 
+    async def latest(
+        self, where: Mapping[str, str], limit: int, after: int | None = None, until: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Answer to ``GET /events`` from the newest back, or from a position back; arguments as there."""
+        if not where:
+            return await self._read(where, limit, after, until, newest_first=True)
+        first, until = after or 0, await self.end() if until is None else until
+        found: list[dict[str, Any]] = []
+        while until > first and len(found) < limit:
+            begin = max(first, until - POSITIONS_PER_READ)
+            found += await self._read(where, limit - len(found), begin, until, newest_first=True)
+            until = begin
+        return found
+
+    async def earliest(self, where: Mapping[str, str], limit: int, after: int | None = None) -> list[dict[str, Any]]:
+        """Answer to ``GET /events`` from the oldest, or from behind a position, on; arguments as there."""
+        if not where:
+            return await self._read(where, limit, after, None)
+        begin, end = after or 0, await self.end()
+        found: list[dict[str, Any]] = []
+        while begin < end and len(found) < limit:
+            until = begin + POSITIONS_PER_READ
+            found += await self._read(where, limit - len(found), begin, until)
+            begin = until
+        return found
+
     async def _serve(self, listener: Listener, where: Mapping[str, str], after: int | None) -> None:
-        end = await self._end()
+        end = await self.end()
         position = end if after is None else after
         try:
             await listener.open()
             if position > end:
                 position = end
                 await listener.send(frame("reset", orjson.dumps({"position": end}), str(end)))
-            while not self._news.stopping:
+            while not (self._news.stopping or listener.gone):
                 position = await self._send_next(listener, where, position)
         except ConnectionError:
             return  # the client went away, or stopped reading
@@ -107,10 +145,9 @@ class EventTail:
         news = self._news.next
         until, end = None, position
         if where:  # what no filter lets pass need not be looked at again
-            end = await self._end()
+            end = await self.end()
             until = position + POSITIONS_PER_READ
-        async with self._reading:
-            rows = await self._rows("event_log", where, EVENTS_PER_PART, after=position, until=until)
+        rows = await self._read(where, EVENTS_PER_PART, position, until)
         await listener.send(b"".join(frame("event", orjson.dumps(row), str(row["position"])) for row in rows))
         if rows:
             position = int(rows[-1]["position"])
@@ -120,10 +157,16 @@ class EventTail:
             position = max(position, min(until, end))
         await listener.keep_alive(str(position))
         if position >= end:
-            await self._news.wait(news, listener)
+            await self._news.wait(news, listener, GONE_LOOK_S)
         return position
 
-    async def _end(self) -> int:
+    async def _read(
+        self, where: Mapping[str, str], limit: int, after: int | None, until: int | None, *, newest_first: bool = False
+    ) -> list[dict[str, Any]]:
+        async with self._reading:
+            return await self._rows("event_log", where, limit, after=after, until=until, newest_first=newest_first)
+
+    async def end(self) -> int:
         """Position of the latest event; 0 without any."""
         async with self._reading:
             rows = await self._rows("event_log", {}, 1, newest_first=True)

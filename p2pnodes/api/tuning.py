@@ -41,7 +41,7 @@ class Tunable(Protocol):
     def bans(self) -> list[dict[str, Any]]:
         """Who is refused for a while; see ``Driver.bans``."""
 
-    def ban(self, key: bytes, reason: str, ban_s: int) -> dict[str, Any]:
+    def ban(self, key: bytes, reason: str, ban_s: int, *, is_node_key: bool) -> dict[str, Any]:
         """Refuse a peer; see ``Driver.ban``.
 
         Raises:
@@ -85,13 +85,14 @@ class Tuning:
     async def _ban(self, request: web.Request) -> web.Response:
         body = await self._read(request, BanBody)
         try:
-            return json_response(200, self._view.ban(body.key, body.reason, body.for_s))
+            ban = self._view.ban(body.key.value, body.reason, body.for_s, is_node_key=body.key.is_node_key)
+            return json_response(200, ban)
         except P2PNodesError as error:
             raise _refused(error) from error
 
     async def _lift(self, request: web.Request) -> web.Response:
         body = await self._read(request, LiftBody)
-        if not self._view.lift_ban(body.key):
+        if not self._view.lift_ban(body.key.value):
             raise ApiError(404, "this peer is not banned here; see `p2pnodes bans`", code=Code.ADMIN_UNKNOWN)
         return json_response(200, {"lifted": True})
 

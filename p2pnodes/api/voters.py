@@ -3,13 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from p2pnodes.api.explanations import instant_ms
+from p2pnodes.api.explanations import YEAR_9999_S, instant_ms
 from p2pnodes.model.inventory import Mandate, Weights
 from p2pnodes.model.keys import ss58_encode
 from p2pnodes.model.network import PPM
-
-_YEAR_9999_S: Final = 253_402_300_799
-"""The last second that a date can name; a delegation may name later ones."""
 
 VOTERS_MAX: Final = 1_024
 """Validators of an answer; the chain's subnets have at most 256 neurons, a file may name more."""
@@ -72,7 +69,7 @@ def _until(mandate: Mandate | None) -> str | None:
     """When the last delegation of a validator ends."""
     if mandate is None:
         return None
-    return instant_ms(1000 * min(_YEAR_9999_S, max(end for _, end in mandate.windows)))
+    return instant_ms(1000 * min(YEAR_9999_S, max(end for _, end in mandate.windows)))
 
 
 def _why_not(mandate: Mandate | None, now_s: int) -> str:

@@ -158,10 +158,12 @@ class OperatorBan(NamedTuple):
     Attributes:
         until_s: Until when, on the caller's steady clock.
         reason: Why, in the operator's words.
+        is_node_key: Whether it is refused by its node key; else by its hotkey.
     """
 
     until_s: float
     reason: Reason
+    is_node_key: bool
 
 
 class OperatorBans:
@@ -173,7 +175,7 @@ class OperatorBans:
         self.count = 0
         """Bans since the start."""
 
-    def add(self, key: bytes, reason: str, ban_s: int, now_s: float) -> OperatorBan:
+    def add(self, key: bytes, reason: str, ban_s: int, now_s: float, *, is_node_key: bool = False) -> OperatorBan:
         """Refuse a peer for a while; one that is refused already is so with the new time and reason.
 
         Args:
@@ -181,6 +183,7 @@ class OperatorBans:
             reason: Why, 1 to REASON_CHARS_MAX characters.
             ban_s: How long, 1 to OPERATOR_BAN_S_MAX seconds.
             now_s: The caller's clock.
+            is_node_key: Which of the two the key is.
 
         Raises:
             TooManyBansError: There are OPERATOR_BANS_MAX others.
@@ -190,7 +193,7 @@ class OperatorBans:
         held = self.active(now_s)
         if key not in held and len(held) >= OPERATOR_BANS_MAX:
             raise TooManyBansError(f"{OPERATOR_BANS_MAX} peers are banned already, the most that are kept: lift some")
-        ban = self._bans[key] = OperatorBan(now_s + ban_s, Reason(reason, Code.SESSION_BANNED))
+        ban = self._bans[key] = OperatorBan(now_s + ban_s, Reason(reason, Code.SESSION_BANNED), is_node_key)
         self.count += 1
         return ban
 

@@ -360,13 +360,14 @@ class Driver:
 
     # -- the operator's bans -----------------------------------------------------------------------------------------
 
-    def ban(self, key: bytes, reason: str, ban_s: int) -> dict[str, Any]:
+    def ban(self, key: bytes, reason: str, ban_s: int, *, is_node_key: bool = False) -> dict[str, Any]:
         """Refuse a peer for a while, by its hotkey or node key, and end its sessions at once.
 
         Args:
             key: See ``OperatorBans.add``, and so for the others.
             reason: For the operator; the peer hears only that it is banned.
             ban_s: Seconds.
+            is_node_key: See there.
 
         Returns:
             ``ban`` as ``bans`` lists it, how many sessions ``ended``, and a ``warning`` or None: nobody may be left to
@@ -382,20 +383,23 @@ class Driver:
                 "this is a key of this daemon's own; expected a peer's: see `p2pnodes peers`", code=Code.ADMIN_NOT_NOW
             )
         now_s = _now_s()
-        ban = self._operator_bans.add(key, reason, ban_s, now_s)
+        ban = self._operator_bans.add(key, reason, ban_s, now_s, is_node_key=is_node_key)
         ends = [link for link in self._links.values() if key in {link.peer.hotkey, link.peer.node_key}]
         for link in ends:
             self._end(link, BANNED)
         row = self._operator_ban_row(key, ban, now_s)
-        log.info("peer_banned", peer=self._shown(key), reason=printable(reason), ban_s=ban_s, ended=len(ends))
+        log.info(
+            "peer_banned", peer=row["node_key"] or row["hotkey"], reason=printable(reason), ban_s=ban_s, ended=len(ends)
+        )
         return {"ban": row, "ended": len(ends), "warning": self._nobody_left(now_s)}
 
     def lift(self, key: bytes) -> bool:
         """End the bans of a peer, the operator's and our own; whether there was one."""
         now_s = _now_s()
+        ban = self._operator_bans.find([key], now_s)
         lifted = [bans.lift(key, now_s) for bans in (self._operator_bans, self._bans, self._observer_bans)]
         if any(lifted):
-            log.info("ban_lifted", peer=self._shown(key))
+            log.info("ban_lifted", peer=key.hex() if ban is not None and ban.is_node_key else ss58_encode(key))
         return any(lifted)
 
     def bans(self) -> list[dict[str, Any]]:
@@ -422,23 +426,15 @@ class Driver:
 
     def _operator_ban_row(self, key: bytes, ban: OperatorBan, now_s: float) -> dict[str, Any]:
         """One of the operator's as ``bans`` lists it."""
-        is_node_key = self._is_node_key(key)
         return {
-            "hotkey": None if is_node_key else ss58_encode(key),
-            "node_key": key.hex() if is_node_key else None,
-            "observer": not is_node_key and not self._electorate().permitted(key),
+            "hotkey": None if ban.is_node_key else ss58_encode(key),
+            "node_key": key.hex() if ban.is_node_key else None,
+            "observer": not ban.is_node_key and not self._electorate().permitted(key),
             "operator": True,
             "banned_s": round(ban.until_s - now_s, 1),
             "ban_reason": ban.reason,
             "code": ban.reason.code,
         }
-
-    def _is_node_key(self, key: bytes) -> bool:
-        """Whether somebody is known to write with a key; else it is taken for a hotkey."""
-        return key in self._engine.node_keys().values()
-
-    def _shown(self, key: bytes) -> str:
-        return key.hex() if self._is_node_key(key) else ss58_encode(key)
 
     def _nobody_left(self, now_s: float) -> str | None:
         """What the operator should know who bans everybody; None while somebody is left."""
@@ -684,7 +680,12 @@ class Driver:
         for hotkey in self._engine.wanted():
             if self._ban_of(hotkey) is not None:
                 self._engine.failed(hotkey, self._clock())  # the view has to do without it
-            elif (dial := self._dials.next_of(hotkey, now_s)) is not None:
+            elif (dial := self._dials.next_of(hotkey, now_s)) is None:
+                continue
+            elif dial.node_key is not None and (ban := self._ban_of(dial.node_key)) is not None:
+                dial.failed(ban.reason, now_s, self._rng)  # its other addresses have their turn
+                self._engine.failed(hotkey, self._clock())
+            else:
                 yield dial
         if not self._needs_bootstrap:
             return

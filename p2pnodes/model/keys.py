@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Final, NamedTuple, Self
 
 import base58
-import bip39
 import sr25519
 from nacl.bindings import crypto_sign as _crypto_sign
 from nacl.bindings import (
@@ -123,6 +122,8 @@ class Hotkey(NamedTuple):
         Raises:
             ConfigError: The phrase is no BIP-39 phrase.
         """
+        import bip39  # a daemon's wallets hold seeds, mostly, and it is large
+
         try:
             seed = bytes(bip39.bip39_to_mini_secret(phrase, "", "en"))
         except ValueError as error:

@@ -42,6 +42,7 @@ MODELS_MAX: Final = 256
 has some dozens, but what a miner calls its GPU is checked by no rule of the network."""
 
 OTHERS: Final = "(others)"
+"""Name of that sum; a miner may call its GPU so, too: ``ModelTotal.others`` tells the sum from it."""
 
 PENDING_MAX: Final = 100
 """Open claims of one page at most: for each, its votes are weighed and its turns are worked out."""
@@ -146,7 +147,7 @@ class Page(NamedTuple):
 class ModelTotal(NamedTuple):
     """GPUs of one model. ``provisioned`` and ``idle`` are verified, with and without a chute.
 
-    The four do not overlap, and their sum is all GPUs of the model.
+    The four do not overlap, and their sum is all GPUs of the model. ``others`` marks the sum of those left out.
     """
 
     gpu_identifier: str
@@ -154,6 +155,7 @@ class ModelTotal(NamedTuple):
     idle: int
     pending: int
     failed: int
+    others: bool = False
 
 
 class OpenClaim(NamedTuple):
@@ -319,7 +321,9 @@ def totals(facts: Facts) -> list[ModelTotal]:
     others = [0, 0, 0, 0]
     for _, *counts, _ in rows:
         others = [left + right for left, right in zip(others, counts, strict=True)]
-    return [*models, ModelTotal(OTHERS, *others)] if any(others) else models
+    provisioned, idle, pending, failed = others
+    summed = ModelTotal(OTHERS, provisioned, idle, pending, failed, others=True)
+    return [*models, summed] if any(others) else models
 
 
 def open_claims(facts: Facts, weights: Weights, limit: int, after: tuple[int, bytes] | None = None) -> list[OpenClaim]:

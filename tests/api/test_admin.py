@@ -4,6 +4,7 @@ import asyncio
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import orjson
 import pytest
 from aiohttp import web
 
-from p2pnodes.api import admin
+from p2pnodes.api import admin, browser
 from p2pnodes.api.admin import BODY_BYTES_MAX, ROWS_DEFAULT, create_admin_app, start_admin
+from p2pnodes.api.tail import TAIL_KEY, TCP_TAILS_MAX
 from p2pnodes.metrics import status_registry
 from p2pnodes.model.errors import ConfigError, P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import LABEL_CHARS_MAX
@@ -97,7 +99,7 @@ class TestRoutes:
             ("/claims?task_id=5A%3A%3A00", ("claims", {"task_id": "5A::00"}, ROWS_DEFAULT, None, False)),
             ("/verdicts?finding=failed", ("verdicts", {"finding": "failed"}, ROWS_DEFAULT, None, False)),
             ("/placements?uuid=gpu-1", ("placements", {"uuid": "gpu-1"}, ROWS_DEFAULT, None, False)),
-            ("/events?kind=add&after=7", ("event_log", {"kind": "add"}, ROWS_DEFAULT, 7, False)),
+            ("/events?after=7", ("event_log", {}, ROWS_DEFAULT, 7, False)),
             ("/events?newest_first=true&limit=10000", ("event_log", {}, 10_000, None, True)),
         ],
     )
@@ -440,6 +442,76 @@ class TestTcp:
         (port,) = [address[1] for address in runner.addresses if isinstance(address, tuple)]
         yield port
         await runner.cleanup()
+
+    async def test_silent_connections_make_room_and_the_socket_stays_usable(
+        self, app: web.Application, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(admin, "TCP_CONNECTIONS_MAX", 3)
+        runner = await start_admin(app, path, 0)
+        (port,) = [address[1] for address in runner.addresses if isinstance(address, tuple)]
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+        try:
+            async with asyncio.timeout(20):
+                for reader, _ in silent[:2]:
+                    with suppress(ConnectionResetError):
+                        assert await reader.read() == b"", "who was quiet the longest made room"
+                connector = aiohttp.UnixConnector(str(path))
+                async with (
+                    aiohttp.ClientSession("http://localhost", connector=connector) as session,
+                    session.get("/healthz") as answer,
+                ):
+                    assert answer.status == 200
+            assert not any(reader.at_eof() for reader, _ in silent[2:])
+        finally:
+            for _, writer in silent:
+                writer.close()
+            await runner.cleanup()
+
+    async def test_a_stream_of_events_need_not_make_room(
+        self, app: web.Application, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is quiet by nature; how many there are is bounded by itself."""
+        monkeypatch.setattr(admin, "TCP_CONNECTIONS_MAX", 1)
+        runner = await start_admin(app, path, 0)
+        (port,) = [address[1] for address in runner.addresses if isinstance(address, tuple)]
+        try:
+            async with (
+                aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+                session.get("/events/stream") as stream,
+            ):
+                for _ in range(3):
+                    async with session.get("/healthz", headers={"Connection": "close"}) as answer:
+                        assert answer.status == 200
+                assert app[TAIL_KEY].open == 1
+                await app[TAIL_KEY].stop(app)
+                assert await stream.read() == b"retry: 3000\n\n", "it ends whole, and was not cut"
+        finally:
+            await runner.cleanup()
+
+    def test_so_many_fit_beside_all_else(self) -> None:
+        """With as few files as a process may have: the streams and what waits are open, too."""
+        assert admin.TCP_CONNECTIONS_MAX + admin.TCP_BACKLOG + TCP_TAILS_MAX <= 128
+
+    async def test_looks_over_tcp_take_no_place_from_the_socket(
+        self, app: web.Application, path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(browser, "TCP_LOOKS_MAX", 0)
+        runner = await start_admin(app, path, 0)
+        (port,) = [address[1] for address in runner.addresses if isinstance(address, tuple)]
+        try:
+            async with (
+                aiohttp.ClientSession(f"http://127.0.0.1:{port}") as tcp,
+                aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(str(path))) as local,
+            ):
+                for route in ("/inventory", "/pending", "/console/nodes", "/console/claims"):
+                    async with tcp.get(route) as refused, local.get(route) as answer:
+                        assert (refused.status, answer.status) == (503, 200)
+                        assert refused.headers["Retry-After"] == str(browser.BUSY_RETRY_S)
+                for route in ("/overview", "/console/"):
+                    async with tcp.get(route) as answer:
+                        assert answer.status == 200
+        finally:
+            await runner.cleanup()
 
     @pytest.mark.parametrize(
         ("host", "status"),

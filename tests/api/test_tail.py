@@ -206,6 +206,62 @@ class TestEvents:
                 await listener.read()
 
 
+class TestLists:
+    """A list with a filter looks at a part of the log at a time, too."""
+
+    @pytest.fixture
+    def looked(self, app: web.Application, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+        """The parts that are read, four positions each at most."""
+        monkeypatch.setattr(tail, "POSITIONS_PER_READ", 4)
+        found: list[tuple[int, int]] = []
+        read = app[TAIL_KEY]._rows
+
+        async def rows(*query: Any, **bounds: Any) -> Any:
+            if "until" in bounds:
+                found.append((bounds["after"], bounds["until"]))
+            return await read(*query, **bounds)
+
+        monkeypatch.setattr(app[TAIL_KEY], "_rows", rows)
+        return found
+
+    async def test_the_newest_first(self, db: Database, get: Get, looked: list[tuple[int, int]]) -> None:
+        await write(db, 10)
+        status, rows = await get("/events?kind=verdict&newest_first=true&limit=6")
+        assert (status, [row["position"] for row in rows]) == (200, [11, 10, 9, 8, 7, 6])
+        assert looked == [(7, 11), (3, 7)]
+        _, rows = await get("/events?kind=verdict&newest_first=true&after=8")
+        assert [row["position"] for row in rows] == [11, 10, 9]
+        _, rows = await get("/events?kind=delegate&newest_first=true")
+        assert [row["position"] for row in rows] == [1]
+
+    async def test_the_oldest_first(self, db: Database, get: Get, looked: list[tuple[int, int]]) -> None:
+        await write(db, 10)
+        status, rows = await get("/events?kind=verdict&limit=6")
+        assert (status, [row["position"] for row in rows]) == (200, [2, 3, 4, 5, 6, 7])
+        assert looked == [(0, 4), (4, 8)]
+        _, rows = await get("/events?kind=verdict&after=8")
+        assert [row["position"] for row in rows] == [9, 10, 11]
+        assert (await get("/events?kind=add"))[1] == []
+
+    async def test_a_page_of_events_begins_where_its_tail_goes_on(
+        self, app: web.Application, db: Database, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An event that comes while the page is read is in neither its rows nor behind its position twice."""
+        await write(db, 2)
+        read = app[TAIL_KEY]._rows
+
+        async def rows(view: str, where: Any, *rest: Any, **bounds: Any) -> Any:
+            if where:
+                await write(db)
+            return await read(view, where, *rest, **bounds)
+
+        monkeypatch.setattr(app[TAIL_KEY], "_rows", rows)
+        async with session.get("/console/events?kind=verdict") as response:
+            text = await response.text()
+        assert 'data-position="3"' in text
+        assert text.count('<span class="kind">verdict</span>') == 2
+
+
 class TestBounds:
     """A listener costs itself, nobody else."""
 
@@ -220,6 +276,32 @@ class TestBounds:
                 assert refused.status == 503
                 assert refused.headers["Retry-After"] == "30"
                 assert (await refused.json())["detail"] == "1 streams are open here already"
+
+    async def test_listeners_over_tcp_take_no_place_from_the_socket(
+        self, app: web.Application, listen: Listen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tail, "TCP_TAILS_MAX", 1)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        ((_, port),) = runner.addresses
+        try:
+            async with (
+                aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+                session.get("/events/stream") as first,
+                session.get("/events/stream") as refused,
+                listen() as listener,
+            ):
+                assert (first.status, refused.status) == (200, 503)
+                await listener.read()
+                assert app[TAIL_KEY].open == 2
+        finally:
+            await runner.cleanup()
+
+    async def test_a_head_of_a_stream_is_refused(self, session: aiohttp.ClientSession) -> None:
+        """It would never end."""
+        async with session.head("/events/stream") as response:
+            assert response.status == 405
 
     @pytest.mark.parametrize(
         ("query", "last_event_id", "detail"),
@@ -244,7 +326,8 @@ class TestBounds:
     async def test_the_place_of_a_listener_that_left_is_free_again(
         self, app: web.Application, db: Database, listen: Listen, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(listener_module, "KEEP_ALIVE_S", 0.01)  # that it is gone is seen when it is written to
+        monkeypatch.setattr(tail, "GONE_LOOK_S", 0.01)
+        monkeypatch.setattr(listener_module, "KEEP_ALIVE_S", 3600)  # nothing is written to it
         async with listen() as listener:
             await listener.read()
         async with asyncio.timeout(20):

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from p2pnodes.miner.client import MinerClient
 from p2pnodes.miner.example import example_server
@@ -130,6 +130,31 @@ class TestLive:
             kinds = set(await page.locator('#tail [data-label="Kind"]').all_inner_texts())
             assert kinds == {"add"}
             assert trouble.found == []
+
+    async def test_a_tail_that_is_far_behind_begins_anew(self, chromium: Browser, network: Network) -> None:
+        """As after a night in a hidden tab: it does not stream all that it missed."""
+        async with opened(chromium, f"{network.console}docs") as (page, _):
+            streams: list[str] = []
+            page.on("request", lambda request: streams.append(request.url) if "/events/stream" in request.url else None)
+
+            async def of_yesterday(route: Route) -> None:
+                answer = await route.fetch()
+                body = re.sub(r'data-position="\d+"', 'data-position="1"', await answer.text())
+                await route.fulfill(response=answer, body=body)
+
+            await page.route("**/console/events", of_yesterday, times=1)
+            async with page.expect_request(lambda request: "/events/stream?after=" in request.url):
+                await page.goto(f"{network.console}events")
+            assert "after=1" not in {url.partition("?")[2] for url in streams}
+
+    async def test_a_page_is_fetched_anew_when_its_stream_begins(self, chromium: Browser, network: Network) -> None:
+        """What came after it was rendered and before the stream began is told by nothing else."""
+        docs = f"{network.console}docs"  # which does not ask by itself
+        async with (
+            opened(chromium, f"{network.console}nodes") as (page, _),
+            page.expect_request(lambda request: request.url == docs and "hx-request" in request.headers),
+        ):
+            await page.goto(docs)
 
     async def test_the_tail_goes_on_behind_a_restart(self, chromium: Browser, network: Network) -> None:
         async with opened(chromium, f"{network.console}events") as (page, _):

@@ -181,8 +181,11 @@ class TestStrangers:
             async with AsyncExitStack() as stack:
                 for _ in range(count):
                     await stack.enter_async_context(connection(victim.url))
-                files = len(list(Path(f"/proc/{victim.pid}/fd").iterdir()))
-                assert files < CONNECTIONS_MAX + 100
+
+                async def bounded() -> bool:  # what was accepted at once beyond the bound goes a moment later
+                    return len(list(Path(f"/proc/{victim.pid}/fd").iterdir())) < CONNECTIONS_MAX + 100
+
+                await eventually(bounded)
 
         await attack(net, work)
 

@@ -67,6 +67,37 @@ class TestBan:
             with pytest.raises(RefusedByPeerError, match="operator has banned"):
                 await guest.shake()
 
+    async def test_it_is_listed_by_the_key_that_was_named(self, pair: tuple[Node, Node]) -> None:
+        """Known or not: nobody has written with this one yet."""
+        first, _ = pair
+        with capture_logs() as lines:
+            first.driver.ban(b"\xf0" * 32, REASON, 60, is_node_key=True)
+            first.driver.ban(MALICE.hotkey.public_key, REASON, 60)
+            named = [(ban["hotkey"], ban["node_key"]) for ban in first.driver.bans()]
+            first.driver.lift(b"\xf0" * 32)
+        assert named == [(None, "f0" * 32), (MALICE.hotkey.address, None)]
+        assert [line["peer"] for line in lines if line["event"] in {"peer_banned", "ban_lifted"}] == [
+            "f0" * 32, MALICE.hotkey.address, "f0" * 32,
+        ]  # fmt: skip
+
+    async def test_who_is_banned_by_node_key_is_not_dialled_and_other_addresses_are(
+        self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = pair
+        first.dial(second)
+        await until(lambda: first.session_with(second))
+        first.know({second.hotkey: second.url})
+        first.driver.ban(second.node_key, "a clone", 60, is_node_key=True)
+        monkeypatch.setattr(first.driver._engine, "wanted", lambda: [second.hotkey])
+        (dial,) = first.driver._dials.of(second.hotkey)
+        dial.next_s, dial.active = 0.0, False
+        assert dial.node_key == second.node_key
+        assert list(first.driver._due()) == []
+        assert dial.next_s > 0, "another address comes before it"
+        first.driver.lift(second.node_key)
+        dial.next_s = 0.0
+        assert list(first.driver._due()) == [dial]
+
     async def test_it_is_dialled_again_when_the_ban_is_lifted(self, pair: tuple[Node, Node]) -> None:
         first, second = pair
         first.dial(second)

@@ -11,21 +11,21 @@ from urllib.parse import urlencode
 import structlog
 from aiohttp import hdrs, web
 
-from p2pnodes.api.browser import PARAMETERS, PENDING_DEFAULT, STATUSES, look, pending_after
+from p2pnodes.api.browser import LOOKS_KEY, PARAMETERS, PENDING_DEFAULT, STATUSES, look, pending_after
 from p2pnodes.api.console.assets import assets
 from p2pnodes.api.console.guides import guide
-from p2pnodes.api.console.rendering import HEADERS, ROOT, render, segment
+from p2pnodes.api.console.rendering import HEADERS, ROOT, load, render, segment
 from p2pnodes.api.errors import STORE_RETRY_S, ApiError, echo
-from p2pnodes.api.naming import claim_id, unknown_claim, unknown_node
+from p2pnodes.api.naming import UUID_SEGMENT, claim_id, node, unknown_claim
 from p2pnodes.api.overview import agreement
 from p2pnodes.api.parameters import choice, once
+from p2pnodes.api.tail import TAIL_KEY
 from p2pnodes.documentation import topic, topics
 from p2pnodes.model.codec import digest
 from p2pnodes.model.codes import HEADER, Code
 from p2pnodes.model.errors import P2PNodesError, StoreError
 from p2pnodes.model.events import PAYLOADS
-from p2pnodes.model.requests import UUID_CHARS_MAX
-from p2pnodes.store.browse import OTHERS, Wanted
+from p2pnodes.store.browse import Wanted
 
 if TYPE_CHECKING:  # it is what serves these pages
     from p2pnodes.api.admin import DaemonView
@@ -47,9 +47,6 @@ _PAGE_HEADERS: Final = {
 _ASSET_HEADERS: Final = {**HEADERS, hdrs.CACHE_CONTROL: "public, max-age=31536000, immutable"}
 _ETAG_BYTES: Final = 16
 
-_UUID: Final = "{uuid:[^/]+}"
-"""aiohttp's own pattern leaves out braces, which a uuid may hold."""
-
 Context = dict[str, Any]
 Page = Callable[[web.Request], Awaitable[tuple[str, Context]]]
 """What a page is made of: its template, and the values for it."""
@@ -69,6 +66,9 @@ class Console:
     def __init__(self, view: "DaemonView") -> None:
         """Show what ``view`` answers."""
         self._view = view
+        load()
+        for each in topics():
+            guide(each)
 
     def add_to(self, app: web.Application) -> None:
         """Serve the pages in an application, which checks who asks."""
@@ -78,7 +78,7 @@ class Console:
         pages: Mapping[str, Page] = {
             "": self._overview,
             "nodes": self._nodes,
-            f"nodes/{_UUID}": self._node,
+            f"nodes/{UUID_SEGMENT}": self._node,
             "claims": self._claims,
             "claims/{claim}": self._claim,
             "peers": self._peers,
@@ -97,28 +97,27 @@ class Console:
 
     async def _overview(self, _: web.Request) -> tuple[str, Context]:
         overview = await self._view.overview()
-        return "overview.html", {"overview": overview, "others": OTHERS, "sources": ["/overview"], "poll": True}
+        return "overview.html", {"overview": overview, "sources": ["/overview"], "poll": True}
 
     async def _nodes(self, request: web.Request) -> tuple[str, Context]:
         query = {name: value for name, value in once(request).items() if value}
         seen = look(query)
-        overview = await self._view.overview()
+        with request.app[LOOKS_KEY].take(request):
+            page = await self._view.inventory(seen)
         return "nodes.html", {
-            "page": await self._view.inventory(seen),
+            "page": page,
             "look": seen,
             "query": {name: query.get(name) for name in PARAMETERS if name not in {"after", "before"}},
             "filtered": seen.wanted != Wanted(),
-            "models": [name for model in overview["gpus"]["models"] if (name := model["gpu_identifier"]) != OTHERS],
+            "models": [] if _is_partial(request) else await self._view.models(),
             "statuses": STATUSES,
             "sources": [_route("/inventory", query)],
-            "poll": False,
+            "poll": True,  # a new electorate and lapsed verdicts change rows without any event
         }
 
     async def _node(self, request: web.Request) -> tuple[str, Context]:
         uuid = request.match_info["uuid"]
-        found = await self._view.node(uuid) if len(uuid) <= UUID_CHARS_MAX else None
-        if found is None:
-            raise unknown_node(uuid)
+        found = await node(self._view.node, uuid)
         rows = await self._view.query("inventory", {"uuid": uuid}, 1)
         claim = None if found["owner"] is None else await self._view.claim(bytes.fromhex(found["owner"]["claim_id"]))
         return "node.html", {
@@ -131,7 +130,7 @@ class Console:
                 *([f"/claims/{found['owner']['claim_id']}"] if claim else []),
             ],
             "proof": f"/proof/{segment(uuid)}",
-            "poll": False,
+            "poll": True,
         }
 
     async def _claims(self, request: web.Request) -> tuple[str, Context]:
@@ -139,8 +138,10 @@ class Console:
         if claim := query.get("claim", "").strip():  # what the form above the list sends
             raise _ElsewhereError(f"{ROOT}/claims/{segment(claim)}")
         after = pending_after(query.get("after"))
-        page = await self._view.pending(PENDING_DEFAULT, after)
-        return "claims.html", {"page": page, "first": after is None, "sources": ["/pending"], "poll": True}
+        with request.app[LOOKS_KEY].take(request):
+            page = await self._view.pending(PENDING_DEFAULT, after)
+        sources = [_route("/pending", {"after": query["after"]} if after else {})]
+        return "claims.html", {"page": page, "first": after is None, "sources": sources, "poll": True}
 
     async def _claim(self, request: web.Request) -> tuple[str, Context]:
         name = request.match_info["claim"]
@@ -169,14 +170,15 @@ class Console:
             where["kind"] = choice(query["kind"], "kind", KINDS)
         if "state" in query:
             where["state"] = choice(query["state"], "state", STATES)
-        rows = await self._view.query("event_log", where, EVENTS_SHOWN, newest_first=True)
-        latest = rows if not where else await self._view.query("event_log", {}, 1, newest_first=True)
+        tail = request.app[TAIL_KEY]
+        position = await tail.end()  # what comes while the rows are read is the tail's to tell
+        rows = await tail.latest(where, EVENTS_SHOWN, until=position)
         return "events.html", {
             "rows": rows,
             "where": where,
             "kinds": KINDS,
             "states": STATES,
-            "position": max((row["position"] for row in (*rows, *latest)), default=0),
+            "position": position,
             "shown": EVENTS_SHOWN,
             "sources": [_route("/events", {"newest_first": "true", **where}), "/events/stream"],
             "poll": False,
@@ -247,12 +249,16 @@ def _failed(
     return response
 
 
+def _is_partial(request: web.Request) -> bool:
+    """Whether a script asks for the live part alone."""
+    return "HX-Request" in request.headers and "HX-History-Restore-Request" not in request.headers
+
+
 def _answer(request: web.Request, status: int, template: str, context: Context) -> web.Response:
-    partial = "HX-Request" in request.headers and "HX-History-Restore-Request" not in request.headers
     body = render(
         template,
         {
-            "layout": "fragment.html" if partial else "base.html",
+            "layout": "fragment.html" if _is_partial(request) else "base.html",
             "here": request.rel_url.raw_path,
             "self_url": str(request.rel_url),
             "sources": [],

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from p2pnodes import __version__
 from p2pnodes.api.console import drawing
 from p2pnodes.api.console.assets import assets, release
+from p2pnodes.api.explanations import YEAR_9999_S
 from p2pnodes.model.codec import digest
 
 ROOT: Final = "/console"
@@ -27,6 +28,9 @@ LONG_CHARS: Final = 20
 
 NOTHING: Final = "\N{EN DASH}"
 """Stands where there is no figure."""
+
+_BLANK: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Letters, marks and signs that count as printable and show as nothing."""
 
 HEADERS: Final[Mapping[str, str]] = {
     "Server": "p2pnodes",
@@ -51,6 +55,8 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_finalized,
+        auto_reload=False,
+        cache_size=-1,  # all of them
     )
     found.filters |= {
         "short": short,
@@ -74,6 +80,14 @@ def environment() -> Environment:
     return found
 
 
+def load() -> None:
+    """Read every template and asset: an upgrade of the package under a running daemon must not mix the two."""
+    assets()
+    found = environment()
+    for name in found.list_templates():
+        found.get_template(name)
+
+
 def render(template: str, context: Mapping[str, Any]) -> bytes:
     """A template with its values, UTF-8."""
     return environment().get_template(template).render(context).encode()
@@ -81,10 +95,11 @@ def render(template: str, context: Mapping[str, Any]) -> bytes:
 
 def visible(text: str) -> str:
     """A text whose unprintable characters are escapes."""
-    if text.isprintable():
+    if text.isprintable() and _BLANK.isdisjoint(text):
         return text
     return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
+        char.encode("unicode_escape").decode() if char in _BLANK or not (char.isprintable() or char == "\n") else char
+        for char in text
     )
 
 
@@ -153,8 +168,8 @@ def span(seconds: float | None) -> str:
 
 
 def utc(seconds: float) -> str:
-    """A moment as the JSON routes write it, from Unix seconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    """A moment as the JSON routes write it, from Unix seconds; one beyond the last that a date can name is that."""
+    return datetime.fromtimestamp(min(seconds, YEAR_9999_S), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def key(text: str) -> str:

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from p2pnodes.api.admin import create_admin_app, start_admin
 from p2pnodes.metrics import status_registry
 from p2pnodes.store.database import Database
-from tests.fake_daemon import DatabaseDaemon, FakeDaemon
+from tests.fake_daemon import BANS, OBSERVERS, DatabaseDaemon, FakeDaemon
 
 
 class Seen(NamedTuple):
@@ -48,7 +49,11 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
 
 @pytest.fixture
 def daemon() -> FakeDaemon:
-    return FakeDaemon()
+    """One with peers and bans of every kind."""
+    found = FakeDaemon()
+    found.snapshot["gossip"]["peers"] += copy.deepcopy(OBSERVERS)
+    found.snapshot["gossip"]["bans"] += copy.deepcopy(BANS)
+    return found
 
 
 @pytest.fixture

@@ -5,16 +5,19 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 import aiohttp
 import pytest
 
 from p2pnodes.api.admin import create_admin_app, start_admin
+from p2pnodes.api.browser import Totals
 from p2pnodes.api.console.assets import assets
 from p2pnodes.api.console.pages import EVENTS_SHOWN
 from p2pnodes.documentation import topics
 from p2pnodes.metrics import status_registry
 from p2pnodes.model.errors import StoreError
+from p2pnodes.store.browse import OTHERS, ModelTotal
 from p2pnodes.store.database import Database
 from tests.api.console.conftest import Visit
 from tests.api.support import Clock, Miner, claim_id_of, place, server, vote
@@ -37,6 +40,17 @@ ROW: Final[dict[str, Any]] = {
     "server_id": None,
     "bucket": 1,
 }
+NODE: Final[dict[str, Any]] = {
+    "uuid": "u1",
+    "owner": None,
+    "rule": "no claim on it counts",
+    "electorate": {"block": 1, "time": "2026-01-01T00:00:00.000Z"},
+    "claims": [],
+    "deletions": [],
+    "placements": [],
+    "history": [],
+    "left_out": {"claims": 0, "history": 0},
+}
 EVENT: Final[dict[str, Any]] = {
     "position": 41,
     "node_key": "cd" * 32,
@@ -50,6 +64,11 @@ EVENT: Final[dict[str, Any]] = {
     "reason": "no such thing",
     "bytes": 1276,
 }
+
+
+def _squeezed(text: str) -> str:
+    """Without empty lines."""
+    return re.sub(r"\n\s*\n+", "\n", text).strip()
 
 
 class TestEveryPage:
@@ -80,12 +99,26 @@ class TestEveryPage:
         assert "<th>" not in text
 
     @pytest.mark.parametrize("name", PAGES)
+    async def test_no_two_elements_have_one_name(self, visit: Visit, name: str) -> None:
+        names = re.findall(r'\sid="([^"]*)"', (await visit(f"/console/{name}")).text)
+        assert sorted(names) == sorted(set(names))
+
+    @pytest.mark.parametrize("name", PAGES)
     async def test_a_script_gets_the_live_part_alone(self, visit: Visit, name: str) -> None:
         whole, part = await visit(f"/console/{name}"), await visit(f"/console/{name}", {"HX-Request": "true"})
         assert part.text.strip().startswith('<div id="live"')
         assert "<html" not in part.text
-        assert part.text.strip() in re.sub(r"\n\s*\n", "\n", whole.text) or len(part.text) < len(whole.text)
+        assert _squeezed(part.text) in _squeezed(whole.text)
         assert "HX-Request" in part.headers["Vary"]
+
+    @pytest.mark.parametrize("name", ["", "nodes", "nodes/u1", "claims", "peers", "electorate"])
+    async def test_what_changes_without_an_event_is_asked_for_again(
+        self, visit: Visit, daemon: FakeDaemon, name: str
+    ) -> None:
+        daemon.nodes["u1"] = NODE
+        text = (await visit(f"/console/{name}")).text
+        (live,) = re.findall(r'<div id="live"[^>]*>', text)
+        assert " data-poll " in live
 
     async def test_going_back_gets_the_whole_page(self, visit: Visit) -> None:
         seen = await visit("/console/nodes", {"HX-Request": "true", "HX-History-Restore-Request": "true"})
@@ -154,6 +187,7 @@ class TestFailures:
             ("/console/nodes?limit=501", 400, "expected an integer in 1..500"),
             ("/console/nodes?after=zz", 400, "expected the after of a page"),
             ("/console/nodes?search=" + "x" * 129, 400, "longer than 128 characters"),
+            ("/console/nodes?search=%00", 400, "search holds a nul"),
             ("/console/nodes?server_id=" + "x" * 513, 400, "longer than 512 characters"),
             ("/console/nodes?status=failed&status=failed", 400, "given twice"),
             ("/console/nodes?colour=red", 400, "unknown parameter"),
@@ -172,11 +206,11 @@ class TestFailures:
     async def test_an_unreadable_database_is_503_and_the_page_tries_again(
         self, visit: Visit, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def fail(*_: object, **__: object) -> list[dict[str, Any]]:
+        async def fail(*_: object, **__: object) -> dict[str, Any]:
             raise StoreError("the database cannot be read: disk I/O error")
 
-        monkeypatch.setattr(daemon, "query", fail)
-        seen = await visit("/console/events")
+        monkeypatch.setattr(daemon, "electorate", fail)
+        seen = await visit("/console/electorate")
         assert (seen.status, seen.headers["Retry-After"]) == (503, "5")
         assert "disk I/O error" in seen.text
         assert "data-poll" in seen.text
@@ -202,7 +236,7 @@ class TestHostileTexts:
         daemon.snapshot["gossip"]["peers"][0] |= {"hotkey": HOSTILE, "url": HOSTILE}
         daemon.snapshot["gossip"]["peers"][1] |= {"last_error": HOSTILE}
         daemon.snapshot["gossip"]["bans"] = [
-            {"hotkey": HOSTILE, "observer": False, "banned_s": 5.0, "ban_reason": HOSTILE}
+            {"hotkey": HOSTILE, "observer": False, "operator": True, "banned_s": 5.0, "ban_reason": HOSTILE}
         ]
         daemon.snapshot["writes"] = {"allowed": False, "reason": HOSTILE}
         daemon.voters["validators"][0] |= {"url": HOSTILE, "why": HOSTILE}
@@ -240,12 +274,63 @@ class TestOverview:
         assert "no electorate" in text
         assert "own head not heard" in text
 
+    async def test_what_claims_of_observers_is_no_alarm(self, visit: Visit, daemon: FakeDaemon) -> None:
+        text = (await visit("/console/")).text
+        assert "Another inventory from the same events" not in text
+        assert "5Watcher" not in text
+
+    async def test_gpus_that_cannot_be_counted_take_nothing_else_away(self, visit: Visit, daemon: FakeDaemon) -> None:
+        daemon.totals = None
+        seen = await visit("/console/")
+        assert seen.status == 200
+        assert "GPUs are not counted at the moment" in seen.text
+        assert "Writes</dt>" in seen.text
+
+    async def test_a_model_that_is_called_as_the_others_are_is_none_of_them(
+        self, visit: Visit, daemon: FakeDaemon
+    ) -> None:
+        assert daemon.totals is not None
+        models = [ModelTotal(OTHERS, 1, 0, 0, 0), ModelTotal(OTHERS, 0, 3, 0, 0, others=True)]
+        daemon.totals = daemon.totals._replace(models=models)
+        text = (await visit("/console/")).text
+        assert text.count('<a href="/console/nodes?gpu_identifier=%28others%29">') == 1
+        assert len(set(re.findall(r'<tr id="([^"]*)"', text))) == 2
+
+    async def test_a_verifier_that_looks_at_nothing_is_a_warning(self, visit: Visit, daemon: FakeDaemon) -> None:
+        assert "without a look" not in (await visit("/console/")).text
+        daemon.snapshot["verification"]["method"] = "none"
+        assert "without a look" in (await visit("/console/")).text
+
+    @pytest.mark.parametrize(
+        ("delegation", "why"), [({"url": ""}, "http.url is not set"), (None, "it has no delegation")]
+    )
+    async def test_a_daemon_that_peers_cannot_dial_says_so(
+        self, visit: Visit, daemon: FakeDaemon, delegation: dict[str, Any] | None, why: str
+    ) -> None:
+        assert "peers cannot dial it" not in (await visit("/console/")).text
+        daemon.snapshot["delegation"] = delegation and {**daemon.snapshot["delegation"], **delegation}
+        assert f"peers cannot dial it: {why}" in (await visit("/console/")).text
+
+    @pytest.mark.parametrize(
+        ("same_vector", "said"), [(True, ("Other electorate", "1 differs")), (False, ("Catching up", "1 differs"))]
+    )
+    async def test_what_differs_is_said(
+        self, visit: Visit, daemon: FakeDaemon, *, same_vector: bool, said: tuple[str, ...]
+    ) -> None:
+        daemon.snapshot["gossip"]["peers"][0] |= {"same_vector": same_vector, "same_electorate": False}
+        text = (await visit("/console/")).text
+        assert all(each in text for each in said)
+
+    async def test_a_delegation_that_no_date_can_name_is_shown(self, visit: Visit, daemon: FakeDaemon) -> None:
+        daemon.snapshot["delegation"]["not_after"] = 2**53
+        assert "9999-12-31T23:59:59Z" in (await visit("/console/")).text
+
     async def test_a_diverged_peer_is_an_alarm(self, visit: Visit, daemon: FakeDaemon) -> None:
         daemon.snapshot["gossip"]["peers"][0]["same_state_root"] = False
         assert "Another inventory from the same events" in (await visit("/console/")).text
 
     async def test_a_new_daemon_is_shown_too(self, visit: Visit, daemon: FakeDaemon) -> None:
-        daemon.totals = daemon.totals._replace(models=[], pending_claims=0)
+        daemon.totals = Totals([], 0, "01" * 32)
         daemon.snapshot["gossip"]["peers"] = []
         daemon.snapshot |= {"hotkey": None, "delegation": None, "verification": None, "clock_offset_ms": None}
         daemon.snapshot["database"] |= {"bytes": None, "wal_bytes": None, "free_bytes": None}
@@ -258,14 +343,24 @@ class TestPeers:
     """The mesh, and a table that says the same."""
 
     async def test_peers_links_and_bans(self, visit: Visit, daemon: FakeDaemon) -> None:
-        daemon.snapshot["gossip"]["bans"] = [
-            {"hotkey": "5Banned", "observer": True, "banned_s": 61.0, "ban_reason": "flood: pings"}
-        ]
         text = (await visit("/console/peers")).text
         assert text.count('class="wire eager" x1="360"') == 1
-        assert text.count('<g class="spot') == 2 + 4  # the peers, and the legend
-        for said in ("Connection refused", "5Banned", "flood: pings", "61 s left", "20 ms"):
+        assert text.count('<g class="spot') == 4 + 4  # the peers, and the legend
+        for said in ("Connection refused", "5Flood", "flood: pings", "40 s left", "20 ms"):
             assert said in text
+
+    async def test_a_ban_by_a_node_key_shows_it_and_whose_ban_it_is(self, visit: Visit, daemon: FakeDaemon) -> None:
+        text = (await visit("/console/peers")).text
+        own, operators = re.findall(r'<li><div class="who">.*?</li>', text, re.DOTALL)
+        assert 'title="5Flood"' in own
+        assert "operator" not in own
+        assert f'title="{"f0" * 32}"' in operators
+        assert "node key" in operators
+        assert "Banned by the operator" in operators
+
+    async def test_a_session_that_ends_at_this_moment_is_shown_too(self, visit: Visit, daemon: FakeDaemon) -> None:
+        daemon.snapshot["gossip"]["peers"] = [{"hotkey": "5P", "url": "", "connected": True, "direction": "dialled"}]
+        assert "the session ends" in (await visit("/console/peers")).text
 
     async def test_forks_are_listed(self, visit: Visit, daemon: FakeDaemon) -> None:
         daemon.ended = [
@@ -276,6 +371,30 @@ class TestPeers:
         assert "closed" in text
 
 
+class TestNodes:
+    """The inventory, page by page."""
+
+    async def test_models_are_asked_for_with_the_whole_page_alone(
+        self, visit: Visit, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(daemon, "overview", None)  # none of it is needed
+        assert "<option>h100_sxm</option>" in (await visit("/console/nodes")).text
+        monkeypatch.setattr(daemon, "models", None)
+        assert (await visit("/console/nodes?search=a", {"HX-Request": "true"})).status == 200
+
+    async def test_taking_a_filter_away_keeps_the_page_length(self, visit: Visit) -> None:
+        text = (await visit("/console/nodes?hotkey=5A&server_id=s&limit=7")).text
+        links = re.findall(r'<a href="/console/nodes\?([^"]*)" aria-label="Remove', text)
+        assert [parse_qs(html.unescape(link)) for link in links] == [
+            {"server_id": ["s"], "limit": ["7"]},
+            {"hotkey": ["5A"], "limit": ["7"]},
+        ]
+
+    async def test_the_json_of_a_page_of_claims_is_of_that_page(self, visit: Visit) -> None:
+        after = f"17-{'00' * 32}"
+        assert f'href="/pending?after={after}"' in (await visit(f"/console/claims?after={after}")).text
+
+
 class TestEvents:
     """The latest events, and what the tail needs to go on from there."""
 
@@ -284,7 +403,10 @@ class TestEvents:
         text = (await visit("/console/events?kind=add&state=void")).text
         assert 'data-position="41" data-where-kind="add" data-where-state="void"' in text
         assert "no such thing" in text
-        assert daemon.queries[0] == ("event_log", {"kind": "add", "state": "void"}, EVENTS_SHOWN, None, True)
+        assert daemon.queries == [
+            ("event_log", {}, 1, None, True),  # the position first: what comes meanwhile is the tail's to tell
+            ("event_log", {"kind": "add", "state": "void"}, EVENTS_SHOWN, 0, True),
+        ]
 
     async def test_none_is_said(self, visit: Visit) -> None:
         assert "No such event yet" in (await visit("/console/events?kind=close")).text
@@ -401,7 +523,10 @@ class TestStrangers:
             ({"Host": "rebound.example:80"}, 403),
             ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
             ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}, 200),
-            ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
+            ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 200),
+            ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, 403),
+            ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 200),
+            ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 403),
             ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
             ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}, 403),
         ],

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -10,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnodes.api import overview, voters
-from p2pnodes.api.console import console_url, drawing, guides, rendering
+from p2pnodes.api.console import Console, console_url, drawing, guides, rendering
 from p2pnodes.api.console.assets import STATIC, assets
 from p2pnodes.api.console.drawing import MESH_WIDTH, PEERS_DRAWN_MAX, VISIBLE, WIDTH
-from p2pnodes.documentation import Topic
+from p2pnodes.documentation import Topic, topics
 from p2pnodes.model.inventory import Mandate, Weights
+from tests.fake_daemon import FakeDaemon
 from tests.support import NETWORK, NOW_MS, NOW_S, electorate, hotkey
 
 VENDORED: Final = {
@@ -71,6 +73,12 @@ class TestAgreement:
     )
     def test_the_worst_of_them_counts(self, peers: list[dict[str, Any]], state: str) -> None:
         assert overview.agreement(peers)["state"] == state
+
+    def test_observers_do_not_count(self) -> None:
+        """Anybody can be one, and claim to see something else."""
+        found = overview.agreement([peer(), peer(observer=True, same_state_root=False)])
+        assert (found["state"], found["counts"]["equal"], found["counts"]["diverged"]) == ("equal", 1, 0)
+        assert [each["state"] for each in found["peers"]] == ["equal", "diverged"], "its own row says so"
 
     def test_a_ban_is_the_reason_before_an_old_error(self) -> None:
         banned = peer(connected=False, ban_reason="flood: pings", last_error="refused")
@@ -163,7 +171,11 @@ class TestWords:
 
     def test_what_cannot_be_seen_is_shown(self) -> None:
         assert rendering.visible("a\u202eb\x00\u200bc") == "a\\u202eb\\x00\\u200bc"
+        assert rendering.visible("a\u3164\u115f\u2800\u034f") == "a\\u3164\\u115f\\u2800\\u034f"
         assert rendering.visible("déjà vu ✓") == "déjà vu ✓"
+
+    def test_a_moment_that_no_date_can_name_is_the_last_one(self) -> None:
+        assert rendering.utc(2**60) == "9999-12-31T23:59:59Z"
 
     def test_addresses_leave_out_what_is_empty(self) -> None:
         assert rendering.url("nodes", status="", search=None, sort="a b&c") == "/console/nodes?sort=a+b%26c"
@@ -216,6 +228,21 @@ class TestGuides:
 
 class TestFiles:
     """What ships beside the pages."""
+
+    def test_all_are_read_when_the_console_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An upgrade of the package under a running daemon does not mix its files with this code."""
+        for each in (rendering.environment, guides.guide, assets):
+            each.cache_clear()
+        Console(FakeDaemon())
+        assert not rendering.environment().auto_reload
+        monkeypatch.setattr(Path, "read_text", None)
+        monkeypatch.setattr(Path, "read_bytes", None)
+        monkeypatch.setattr("builtins.open", None)
+        found = rendering.environment()
+        for name in found.list_templates():
+            found.get_template(name)
+        assert assets()
+        assert all(guides.guide(each).body for each in topics())
 
     def test_vendored_scripts_are_as_published(self) -> None:
         for name, expected in VENDORED.items():

@@ -103,7 +103,7 @@ class TestOverview:
         counts = {"provisioned": 1, "idle": 2, "pending": 2, "failed": 0, "total": 5}
         assert found["gpus"] == {
             **counts,
-            "models": [{"gpu_identifier": "h100_sxm", **counts}],
+            "models": [{"gpu_identifier": "h100_sxm", "others": False, **counts}],
             "state_root": db.state.state_root.hex(),
         }
         assert found["pending_claims"] == 1
@@ -131,10 +131,52 @@ class TestOverview:
         assert await kept.totals() == first
         assert reads.count(browse.totals) == 1
         await alice.post(server(1))
-        assert (await kept.totals()).models == []
+        held_on = await kept.totals()
+        assert held_on is not None
+        assert held_on.models == []
         assert reads.count(browse.totals) == 1
         now_s += IDLE_PER_BUSY * 2
-        assert (await kept.totals()).models[0].pending == 1
+        anew = await kept.totals()
+        assert anew is not None
+        assert anew.models[0].pending == 1
+
+    async def test_the_last_count_is_shown_while_others_look(
+        self, db: Database, alice: Miner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kept = Browser(db, lambda: 0.0)
+        with monkeypatch.context() as busy:
+            busy.setattr(database, "BROWSES_WAITING_MAX", 0)
+            assert await kept.totals() is None
+            assert await kept.models() == []
+        await alice.post(server(1))
+        first = await kept.totals()
+        assert first is not None
+        assert await kept.models() == ["h100_sxm"]
+        with monkeypatch.context() as busy:
+            busy.setattr(database, "BROWSES_WAITING_MAX", 0)
+            assert await kept.totals() == first
+
+    async def test_a_slow_count_is_not_waited_for(self, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(browser, "TOTALS_WAIT_S", 0.0)
+        go_on = threading.Event()
+        looking = asyncio.create_task(db.browse(lambda _: go_on.wait(20)))
+        kept = Browser(db, lambda: 0.0)
+        assert await kept.totals() is None
+        go_on.set()
+        await looking
+        counting = kept._counting
+        assert counting is not None
+        assert await kept.totals() is None
+        assert kept._counting is counting, "the one under way goes on"
+        assert (await counting).models == []
+        assert kept._last == counting.result()
+
+    async def test_those_who_come_at_once_share_one_count(self, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        reads = Reads(db, monkeypatch)
+        kept = Browser(db, lambda: 0.0)
+        found = await asyncio.gather(*(kept.totals() for _ in range(20)))
+        assert all(each == found[0] for each in found)
+        assert reads.count == 2  # the models, and the open claims
 
 
 class TestPending:
@@ -224,7 +266,8 @@ class TestBounds:
         self, look: Visit, db: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(database, "BROWSES_WAITING_MAX", 0)
-        for route in ("/inventory", "/pending", "/overview"):
+        assert json.loads((await look("/overview")).text)["gpus"] is None
+        for route in ("/inventory", "/pending"):
             seen = await look(route)
             assert (seen.status, seen.headers["Retry-After"]) == (503, str(browser.BUSY_RETRY_S))
         seen = await look("/console/nodes")

@@ -88,7 +88,8 @@
   let held = null; // events that came while the tail was paused, the latest last
   let source = null;
   let reached = false; // whether the daemon answered the last time
-  let position = null; // of the last event that was heard: a new stream goes on behind it
+  let position = null; // of the last event that the tail heard: a new stream goes on behind it
+  let attempt = 0; // to listen: one that was given up does nothing more
   let retryMs = RETRY_MS_MIN;
   let retry = 0;
   let waiting = 0;
@@ -116,17 +117,38 @@
   const SILENT = "The daemon does not answer. What is shown may be old; this page goes on by itself when it is back.";
   const UNABLE = "The daemon cannot show this at the moment. What is shown may be old; this page tries again by itself.";
   const close = () => {
+    attempt += 1;
     clearTimeout(retry);
     if (source) source.close();
     source = null;
   };
-  const listen = () => {
+  const latest = async () => {
+    try {
+      const answer = await fetch("/events?newest_first=true&limit=1");
+      const [event] = answer.ok ? await answer.json() : [];
+      return event ? event.position : 0;
+    } catch {
+      return 0; // the stream tells that the daemon is gone
+    }
+  };
+  const listen = async () => {
     close();
+    const mine = attempt;
     const tail = find("tail");
     const query = new URLSearchParams();
-    if (tail && position === null) position = Number(tail.dataset.position);
-    if (position !== null) query.set("after", position);
     if (tail) {
+      if (position === null) position = Number(tail.dataset.position);
+      const end = await latest();
+      if (mine !== attempt) return;
+      if (end > position + TAIL_MOST) {
+        // More than the tail holds was missed, overnight say: it begins anew, or while it is paused, with the latest.
+        if (held === null) {
+          location.reload();
+          return;
+        }
+        position = end - TAIL_MOST;
+      }
+      query.set("after", position);
       for (const name of ["kind", "state"]) {
         const wanted = tail.getAttribute(`data-where-${name}`);
         if (wanted) query.set(name, wanted);
@@ -135,11 +157,10 @@
     const stream = new EventSource(`/events/stream?${query}`);
     source = stream;
     stream.onopen = () => {
-      const back = state === "lost";
       retryMs = RETRY_MS_MIN;
       reached = true;
       show("live");
-      if (back) refreshSoon();
+      refreshSoon(); // without a tail the stream begins at the end: what came before it is not told
     };
     stream.addEventListener("event", (event) => {
       position = Number(event.lastEventId);
@@ -183,6 +204,9 @@
   });
   document.body.addEventListener("htmx:beforeSwap", (event) => {
     if (find("tail") && source) event.detail.shouldSwap = false;
+    // A refresh that began before somebody searched or turned the page: what it brings is not what is shown now.
+    const { elt, path } = event.detail.requestConfig;
+    if (elt.id === "live" && path !== elt.getAttribute("hx-get")) event.detail.shouldSwap = false;
     known = new Set([...document.querySelectorAll("#live tbody tr[id]")].map((row) => row.id));
     knownUrl = location.href;
   });
@@ -228,7 +252,7 @@
   const pause = find("pause");
   const short = (text) => (text.length > 20 ? `${text.slice(0, 8)}…${text.slice(-4)}` : text);
   const visible = (text) =>
-    String(text).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (char) => `\\u${char.codePointAt(0).toString(16).padStart(4, "0")}`);
+    String(text).replace(/[\p{C}\p{Zl}\p{Zp}\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0]/gu, (char) => `\\u${char.codePointAt(0).toString(16).padStart(4, "0")}`);
   const prepend = (event) => {
     const tail = find("tail");
     const row = find("tail-row").content.firstElementChild.cloneNode(true);
