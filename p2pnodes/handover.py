@@ -13,6 +13,7 @@ Source: sd_notify(3), "FDSTORE=1"; sd_listen_fds(3); systemd.service(5), "FileDe
 import os
 import socket
 from collections.abc import Collection, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple, Self
 
 import structlog
@@ -36,6 +37,9 @@ NAME: Final = "http"
 
 SOCKETS_MAX: Final = 8
 """Sockets that are handed over, at most: as many as the unit's FileDescriptorStoreMax=. A host has one or two."""
+
+DIGITS_MAX: Final = 9
+"""Digits of ``LISTEN_FDS`` that are read: more than the files of any process."""
 
 FREED_S_MAX: Final = 5.0
 """How long the supervisor may take to close sockets that are not wanted any more, before their place is tried."""
@@ -67,7 +71,7 @@ class Handover:
     def from_environment(cls, environ: MutableMapping[str, str], pid: int, supervisor: Supervisor) -> Self:
         """Take the sockets that systemd hands over, and the word of them out of the environment.
 
-        What is no TCP socket that listens, or has another name, is passed over with a warning.
+        What is no TCP socket that listens, has another name, or is one too many, is passed over with a warning.
 
         Args:
             environ: The process's environment; changed.
@@ -75,31 +79,49 @@ class Handover:
             supervisor: Who hands over, and will hold what this process listens on.
 
         Raises:
-            ConfigError: ``LISTEN_FDS`` is no number that it can be.
+            ConfigError: ``LISTEN_FDS`` is no number.
         """
         count = environ.pop(COUNT_VARIABLE, None)
         about = {name: environ.pop(name, "") for name in _ABOUT_PROCESS}
         if count is None or about[PID_VARIABLE] != str(pid):
             return cls(supervisor)
-        if not (count.isascii() and count.isdigit() and int(count) <= SOCKETS_MAX):
+        if not (count.isascii() and count.isdigit()):
             raise ConfigError(
-                f"{COUNT_VARIABLE} is {count!r:.40}; expected 0 to {SOCKETS_MAX}: unset it",
-                code=Code.CONFIG_ENVIRONMENT,
+                f"{COUNT_VARIABLE} is {count!r:.40}; expected a number: unset it", code=Code.CONFIG_ENVIRONMENT
             )
+        handed = int(count[:DIGITS_MAX])
+        if handed > SOCKETS_MAX:
+            log.warning("sockets_not_taken", handed=handed, at_most=SOCKETS_MAX, code=Code.CONFIG_ENVIRONMENT)
         names = about[NAMES_VARIABLE].split(":")
         held = []
-        for number in range(int(count)):
+        for number in range(min(handed, SOCKETS_MAX)):
             name = names[number] if number < len(names) else ""
             found = _taken(FIRST_FD + number, name)
             if found is not None:
                 held.append(found)
         return cls(supervisor, held)
 
+    @classmethod
+    def refuse(cls, environ: MutableMapping[str, str], pid: int) -> None:
+        """Let go of what systemd handed over to a process that ends before there is a daemon; see ``give_up``."""
+        with suppress(ConfigError):  # what ends the process is told already
+            cls.from_environment(environ, pid, Supervisor.from_environment(environ, pid)).give_up()
+
+    def give_up(self) -> None:
+        """Close all sockets, here and at the supervisor's, because this daemon cannot start.
+
+        It may be long until one can: clients had better be refused than wait for that.
+        """
+        held, self._held = self._held, []
+        for each in held:
+            each.close()
+        self._supervisor.release(NAME, within_s=FREED_S_MAX)
+
     def take(self, wanted: Collection[Place], *, dual: bool = False) -> list[socket.socket]:
         """The sockets held, if they listen where they are to; otherwise they are closed here and at the supervisor's.
 
         Args:
-            wanted: All addresses of the host. Sockets for some of them will do: there may be no IPv6 for the others.
+            wanted: All addresses of the host. There may be no socket yet for some of them.
             dual: Whether a socket of IPv6 must take IPv4 as well.
 
         Returns:
@@ -112,9 +134,8 @@ class Handover:
             where = Place.of(each)
             fits = where in wanted or where._replace(port=0) in wanted
             if not fits or (dual and each.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)):
-                for other in held:
-                    other.close()
-                self._supervisor.release(NAME, within_s=FREED_S_MAX)
+                self._held = held
+                self.give_up()
                 return []
         return held
 
@@ -128,6 +149,8 @@ def _taken(fd: int, name: str) -> socket.socket | None:
     try:
         found = socket.socket(fileno=fd)
     except OSError as error:
+        with suppress(OSError):  # it may not even be open
+            os.close(fd)
         log.warning(
             "socket_not_taken", fd=fd, name=name, reason=os.strerror(error.errno or 0), code=Code.CONFIG_ENVIRONMENT
         )

@@ -181,17 +181,19 @@ async def bind(host: str, port: int, *, advice: str, handover: Handover | None =
         ConfigError: It cannot listen there; the message says why.
     """
     listening: list[socket.socket] = []
+    taken: list[socket.socket] = []
     absent: OSError | None = None
     try:
         found = await look_up(host, port, flags=socket.AI_PASSIVE)
         if handover is not None:
             wanted = [Place(family, address[0], port) for family, _, _, _, address in found]
             taken = await asyncio.to_thread(handover.take, wanted, dual=host == EVERY_ADDRESS)
-            if taken:
-                return taken
+            listening += taken
         for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
             if listening and port == 0:
                 port = listening[0].getsockname()[1]
+            if Place(family, address[0], port) in map(Place.of, taken):
+                continue
             try:
                 opened = socket.create_server(
                     (address[0], port, *address[2:]),
@@ -214,8 +216,8 @@ async def bind(host: str, port: int, *, advice: str, handover: Handover | None =
             f"cannot listen on {authority(host, port)}: {_why_not(error, host)}; {advice}",
             code=Code.CONFIG_ADDRESS_TAKEN,
         ) from error
-    if handover is not None:
-        handover.keep(listening)
+    if handover is not None and len(listening) > len(taken):
+        handover.keep(listening[len(taken) :])
     return listening
 
 

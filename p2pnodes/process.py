@@ -54,7 +54,13 @@ def main(config: str, options: str) -> NoReturn:
         from p2pnodes.config import load_settings
 
         read = partial(load_settings, Path(config), json.loads(options))
-        settings = read()
+        try:
+            settings = read()
+        except P2PNodesError:
+            from p2pnodes.handover import Handover
+
+            Handover.refuse(os.environ, os.getpid())
+            raise
         from p2pnodes import daemon  # late: a bad setting is told before half a second of imports
 
         sys.exit(daemon.run(settings, read))

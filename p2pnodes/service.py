@@ -31,6 +31,12 @@ PACKAGED_UNIT: Final = Path("/usr/lib/systemd/system", f"{NAME}.service")
 ADMIN_PORT: Final = 9464
 """Loopback port of the console and of metrics that a new configuration names."""
 
+DROP_IN: Final = f"{NAME}.service.d/hotkey.conf"
+"""What hands the hotkey to the system's service, beside its unit."""
+
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+"""Hosts where nobody but this machine reaches a daemon."""
+
 HIDDEN: Final = ("/home", "/root", "/run/user")
 """What ``ProtectHome=`` hides from the service: a program or a configuration there is none for it."""
 
@@ -114,6 +120,18 @@ SystemCallFilter=~@privileged @resources
 SystemCallFilter=setpriority setrlimit
 """
 
+TRUSTED_PROXIES: Final = ("127.0.0.1/32", "::1/128")
+"""Whose word about clients is believed where only this machine's own proxy reaches the daemon."""
+
+GRAVAL_URL: Final = "http://127.0.0.1:8001"
+"""Where the GraVal service is, unless it is said."""
+
+_COMMENTS: Final = {
+    "[api]": "The reverse proxy on this machine says who a client is; without it all share one client's limits.",
+    "[verify]": "`p2pnodes docs verifiers` says what each way of checking needs and proves.",
+}
+"""Table of a new configuration -> what is said of it there."""
+
 _HEADING: Final = (
     "# Written by `p2pnodes service install`; `p2pnodes config show --config FILE` explains every setting.\n"
 )
@@ -140,6 +158,7 @@ class Choice(NamedTuple):
         admin_port: Where on 127.0.0.1 the console and metrics are; None for nowhere.
         packaged: Whether the unit for this program came with a package: then it is not written, nor its user.
         systemd: Whether systemd runs where the files are written; without it the operator starts the daemon by hand.
+        verifier: How it checks GPUs; None for what the network file says.
     """
 
     program: Path
@@ -153,6 +172,7 @@ class Choice(NamedTuple):
     admin_port: int | None = ADMIN_PORT
     packaged: bool = False
     systemd: bool = True
+    verifier: str | None = None
 
 
 class File(NamedTuple):
@@ -204,23 +224,29 @@ def plan(choice: Choice) -> Plan:
         settings["role"] = "observer"
     elif home is not None:
         settings["hotkey_file"] = str(choice.hotkey)
+    if choice.verifier is not None:
+        settings["verify"] = {"verifier": choice.verifier}
+        if choice.verifier == "graval":
+            settings["verify"] = {"verifier": choice.verifier, "graval": {"url": GRAVAL_URL}}
     http = {"host": choice.host, "port": choice.port, **({} if choice.url is None else {"url": choice.url})}
     settings |= {"network_file": "network.toml", "http": http}
     if choice.admin_port is not None:
         settings["admin"] = {"port": choice.admin_port}
+    if choice.url is not None and choice.host in LOOPBACK:
+        settings["api"] = {"trusted_proxies": list(TRUSTED_PROXIES)}
     if choice.bootstrap:
         settings["gossip"] = {"bootstrap": list(choice.bootstrap)}
     path = config / f"{NAME}.toml"
     files = [
         File(config / "network.toml", choice.network),
-        File(path, _HEADING + tomli_w.dumps(settings), keep=True),
+        File(path, _HEADING + _commented(tomli_w.dumps(settings)), keep=True),
     ]
     if not choice.packaged:
         files.append(File(units / f"{NAME}.service", unit(str(choice.program), str(path), user=home is not None)))
     commands: list[Sequence[str]] = []
     if home is None:
         if choice.hotkey is not None:
-            files.append(File(units / f"{NAME}.service.d/hotkey.conf", credential(str(choice.hotkey))))
+            files.append(File(units / DROP_IN, credential(str(choice.hotkey))))
         if not choice.packaged:
             users = File(Path("/etc/sysusers.d", f"{NAME}.conf"), sysusers())
             files.append(users)
@@ -236,6 +262,20 @@ def plan(choice: Choice) -> Plan:
     if home is not None:
         following.append("loginctl enable-linger    # so that it outlives your session")
     return Plan(path, files, commands, following)
+
+
+def _commented(text: str) -> str:
+    for table, comment in _COMMENTS.items():
+        text = text.replace(f"\n{table}\n", f"\n# {comment}\n{table}\n")
+    return text
+
+
+def hands_hotkey(config: Path) -> bool:
+    """Whether the system's service of a configuration is handed a hotkey, as ``plan`` writes it beside."""
+    try:
+        return (config.parent.parent / "systemd/system" / DROP_IN).is_file()
+    except OSError:  # it cannot be told by this user
+        return False
 
 
 def _require_visible(program: Path) -> None:

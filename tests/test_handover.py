@@ -2,12 +2,16 @@
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from p2pnodes import handover
+from p2pnodes import handover, process
+from p2pnodes.config import load_settings
+from p2pnodes.daemon import Daemon
 from p2pnodes.handover import SOCKETS_MAX, Handover, Place
 from p2pnodes.inbound import BACKLOG, bind
 from p2pnodes.model.errors import ConfigError
@@ -91,10 +95,37 @@ class TestEnvironment:
         assert Handover.from_environment(environ(pid=8), PID, holder).take([Place.of(listening)]) == []
         os.fstat(handed)  # still open
 
-    @pytest.mark.parametrize("count", ["", "-1", "two", SOCKETS_MAX + 1])
+    @pytest.mark.parametrize("count", ["", "-1", "two"])
     def test_a_count_that_cannot_be_is_told(self, holder: Holder, count: object) -> None:
-        with pytest.raises(ConfigError, match=f"^LISTEN_FDS is '{count}'; expected 0 to {SOCKETS_MAX}: unset it$"):
+        with pytest.raises(ConfigError, match=f"^LISTEN_FDS is '{count}'; expected a number: unset it$"):
             Handover.from_environment(environ(count), PID, holder)
+
+    @pytest.mark.parametrize("count", [str(SOCKETS_MAX + 1), "9" * 5000], ids=len)
+    def test_more_than_are_kept_are_passed_over_with_a_warning(
+        self, holder: Holder, listening: socket.socket, handed: int, count: str
+    ) -> None:
+        for fd in range(handed, handed + SOCKETS_MAX + 1):
+            os.dup2(listening.fileno(), fd)
+        with capture_logs() as logs:
+            held = Handover.from_environment(environ(count, "http:" * SOCKETS_MAX + "http"), PID, holder)
+        (record,) = logs
+        assert (record["event"], record["at_most"]) == ("sockets_not_taken", SOCKETS_MAX)
+        taken = held.take([Place.of(listening)])
+        assert len(taken) == SOCKETS_MAX
+        for each in taken:
+            each.close()
+        os.close(handed + SOCKETS_MAX)  # as it was
+
+    def test_a_process_that_ends_before_there_is_a_daemon_lets_go(
+        self, holder: Holder, listening: socket.socket, handed: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        os.dup2(listening.fileno(), handed)
+        monkeypatch.setattr(Supervisor, "from_environment", lambda *_: holder)
+        Handover.refuse(environ(), PID)
+        assert holder.released == ["http"]
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(handed)
+        Handover.refuse(environ("two"), PID)  # what is wrong with that is not told besides
 
     def test_what_is_none_of_ours_is_passed_over_with_a_warning(
         self, holder: Holder, listening: socket.socket, handed: int
@@ -116,6 +147,9 @@ class TestEnvironment:
         ]
         assert held.take([Place.of(listening)]) == []
         assert holder.released == []
+        for fd in range(handed, handed + 4):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(fd)
 
 
 class TestTake:
@@ -160,6 +194,26 @@ class TestBind:
         assert holder.kept == [("http", 1)]
         first[0].close()
 
+    async def test_what_is_missing_of_a_name_is_bound_and_given_too(
+        self, holder: Holder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def look_up(_host: str, port: int, **_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+            return [(socket.AF_INET, 0, 0, "", (address, port)) for address in ("127.0.0.1", "127.0.0.2")]
+
+        (held,) = await bind("127.0.0.1", 0, advice="")
+        monkeypatch.setattr("p2pnodes.inbound.look_up", look_up)
+        found = await bind("name", port_of(held), advice="", handover=Handover(holder, [held]))
+        try:
+            assert [each.getsockname() for each in found] == [
+                ("127.0.0.1", port_of(held)),
+                ("127.0.0.2", port_of(held)),
+            ]
+            assert found[0] is held
+            assert holder.kept == [("http", 1)]
+        finally:
+            for each in found:
+                each.close()
+
     async def test_connections_wait_for_who_comes_next(self, holder: Holder) -> None:
         (listening,) = await bind("127.0.0.1", 0, advice="", handover=Handover(holder))
         with listening, socket.create_connection(listening.getsockname(), timeout=10) as waiting:
@@ -173,3 +227,37 @@ class TestBind:
 def test_the_unit_lets_the_supervisor_hold_as_many() -> None:
     assert f"\nFileDescriptorStoreMax={SOCKETS_MAX}\n" in unit()
     assert f"\nFileDescriptorStoreMax={SOCKETS_MAX}\n" in unit(user=True)
+
+
+class TestNoStart:
+    """A daemon that cannot start lets go of its sockets: clients are refused instead of waiting for the next one."""
+
+    async def test_a_start_that_fails(self, holder: Holder, tmp_path: Path) -> None:
+        settings = load_settings(configuration(tmp_path))
+        (tmp_path / "data").write_text("no directory")
+        listening = socket.create_server(("127.0.0.1", 0))
+        with pytest.raises(ConfigError):
+            await Daemon(settings, handover=Handover(holder, [listening])).run()
+        assert listening.fileno() == -1
+        assert holder.released == ["http"]
+
+    def test_settings_that_cannot_be_used(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        refused: list[int] = []
+        monkeypatch.setattr(Handover, "refuse", lambda _, pid: refused.append(pid))
+        for name in ("no_core_dumps", "raise_file_limit"):
+            monkeypatch.setattr(process, name, lambda: None)
+        monkeypatch.setitem(sys.modules, "rich", sys.modules.get("rich"))  # comes back behind the test
+        path = configuration(tmp_path)
+        path.write_text("data_dir = 7\n")
+        with pytest.raises(SystemExit):
+            process.main(str(path), "{}")
+        assert refused == [os.getpid()]
+
+
+def configuration(directory: Path) -> Path:
+    path = directory / "p2pnodes.toml"
+    path.write_text(
+        'data_dir = "data"\nrole = "observer"\nelectorate = { file = "electorate.toml" }\n'
+        f'network = {{ genesis_hash = "{"0" * 64}", netuid = 64 }}\n'
+    )
+    return path

@@ -131,7 +131,14 @@ class TestPlan:
             "network_file": "network.toml",
             "http": {"host": "127.0.0.1", "port": 8000, "url": "https://node.example.org"},
             "admin": {"port": 9464},
+            "api": {"trusted_proxies": list(service.TRUSTED_PROXIES)},
         }
+
+    def test_a_proxy_is_believed_only_where_nobody_else_reaches_the_daemon(self) -> None:
+        text = texts(plan(CHOICE))["/etc/p2pnodes/p2pnodes.toml"]
+        assert "\n# The reverse proxy on this machine says who a client is" in text
+        assert "api" not in settings(plan(CHOICE._replace(host="::")))
+        assert "api" not in settings(plan(CHOICE._replace(url=None)))
 
     def test_an_observer_needs_no_credential(self) -> None:
         found = plan(CHOICE._replace(hotkey=None, url=None, bootstrap=["https://a.example"]))

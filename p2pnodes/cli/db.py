@@ -16,6 +16,8 @@ from p2pnodes.cli.output import (
     command,
     confirm,
     fail_line,
+    kept_copies,
+    note,
     print_fields,
     print_json,
     print_table,
@@ -26,6 +28,7 @@ from p2pnodes.cli.progress import phases, waiting_for
 from p2pnodes.cli.settings import ConfigOption
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, StoreError
+from p2pnodes.store import COPY_DAYS_DEFAULT
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -111,10 +114,10 @@ def prune(
             min=0,
             max=36_500,
             metavar="DAYS",
-            show_default="7",
+            show_default=f"{COPY_DAYS_DEFAULT:g}",
             help="Remove databases that restore put aside when they are as old as that.",
         ),
-    ] = 7.0,
+    ] = COPY_DAYS_DEFAULT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and how much it is.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
@@ -131,7 +134,7 @@ def prune(
     from rich.filesize import decimal
 
     from p2pnodes.config import load_settings
-    from p2pnodes.store.prune import removable, remove
+    from p2pnodes.store.prune import copies, left_aside, removable, remove
 
     settings = load_settings(config)
     node_key = settings.node_key_path
@@ -149,6 +152,11 @@ def prune(
         ]
         if not as_json:
             print_table(("what", "size", "path", "note"), rows, empty="nothing to remove")
+        if not found and left_aside(path):
+            note(f"there is no {path}: what a restore left beside it stays, it may be all that there is")
+        young = {at_s for _, _, at_s in copies(path) if time.time() - at_s < 86_400 * older_than_days}
+        if young and not as_json:
+            note(f"{kept_copies(young, older_than_days)}; see --older-than")
         freed = 0
         if going and not dry_run:
             confirm("Remove this?", yes=yes)
@@ -201,7 +209,7 @@ def rebuild(config: ConfigOption, *, as_json: JsonOption = False) -> None:
         more = " or more" if len(report.differences) == PROBLEMS_MAX else ""
         warn_line(
             f"differences from what was there: {len(report.differences)}{more}; the first: {report.differences[0]}",
-            Code.DATA_RESTORE_NOTE,
+            Code.DATA_REBUILD_DIFFERED,
         )
     if as_json:
         print_json(report._asdict() | {"seconds": round(seconds, 3)})

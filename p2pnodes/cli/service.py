@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from p2pnodes.cli.output import JsonOption, command, confirm, note, print_json, print_table, say
+from p2pnodes.cli.output import JsonOption, command, confirm, note, print_json, print_table, say, warn_line
 from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, WalletOption, hotkey_path
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError
-from p2pnodes.service import ADMIN_PORT, PACKAGED_UNIT, UNITS, Choice, plan, unit
+from p2pnodes.service import ADMIN_PORT, NAME, PACKAGED_UNIT, PROGRAM, UNITS, Choice, plan, unit
 
 if TYPE_CHECKING:
     from p2pnodes.service import File
@@ -22,6 +22,12 @@ app = typer.Typer(no_args_is_help=True, help="Run the daemon as a systemd servic
 
 BOOTED: Final = Path("/run/systemd/system")
 """There where systemd is the system's manager. Source: sd_booted(3)."""
+
+FILE_MODE: Final = 0o644
+"""Of the system's files, whatever root's umask is: they hold no secret, and the service's user must read them."""
+
+DIRECTORY_BITS: Final = 0o111
+"""What a directory has besides, to be entered."""
 
 COMMAND_S_MAX: Final = 60.0
 """Bound of each of systemd's own commands."""
@@ -57,6 +63,14 @@ def install(
     bootstrap: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="Base URL of a daemon to begin with; repeatable.")
     ] = None,
+    verifier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How GPUs are checked: nvml, graval, or an installed package's; none votes verified without a check. "
+            "What the network file says unless given, and that is none for most.",
+        ),
+    ] = None,
     wallet: WalletOption = None,
     hotkey: HotkeyOption = None,
     hotkey_file: HotkeyFileOption = None,
@@ -84,7 +98,9 @@ def install(
 
     What is not given is asked for on a terminal.
     """
+    from p2pnodes.cli.findings import service_warnings
     from p2pnodes.config import load_settings
+    from p2pnodes.verify.verifier import load_verifier
 
     key = hotkey_path(hotkey_file, wallet, hotkey)
     if network is None:
@@ -95,17 +111,25 @@ def install(
         if key is None and not observer:
             named = typer.prompt("File of the validator's hotkey (none: an observer)", default="", err=True)
             key, observer = (Path(named), False) if named else (None, True)
+        if verifier is None and not observer:
+            asked = "Verifier (nvml, graval; none: it votes verified without a check)"
+            verifier = typer.prompt(asked, default="none", err=True)
     if observer is (key is not None):
         raise typer.BadParameter("give either the validator's hotkey (--wallet, or --hotkey-file) or --observer")
+    if observer and verifier is not None:
+        raise typer.BadParameter("an observer does not vote, and so has no --verifier")
+    if verifier is not None and root is None:
+        load_verifier(verifier)  # refuses what is not installed
     program = (program or Path(sys.argv[0])).absolute()
     packaged = not user and _is_packaged(program, root)
     if key is not None:
         key = key.expanduser().absolute()
         if root is None:
             _require_key(key, of_root=wallet is not None)
+    network_path = _network_file(network)
     choice = Choice(
         program,
-        _network_text(network),
+        network_path.read_text(),
         url,
         host,
         port,
@@ -115,8 +139,10 @@ def install(
         admin_port or None,
         packaged,
         root is not None or BOOTED.is_dir(),
+        verifier,
     )
     planned = plan(choice)
+    _require_same_network(network_path, _below(root, planned.config.with_name("network.toml")))
     files = [(file, _action(file, root)) for file in planned.files]
     commands = [] if root is not None else planned.commands
     rows = [{"file": str(_below(root, file.path)), "action": action} for file, action in files]
@@ -128,13 +154,17 @@ def install(
         confirm("Do this?", yes=yes)
         for file, action in files:
             if action in {"new", "replaced"}:
-                _write(_below(root, file.path), file.content)
+                _write(_below(root, file.path), file.content, mode=None if user else FILE_MODE)
         for words in commands:
             _run(words)
+        if root is None and not user:
+            _require_readable([file.path for file in planned.files if file.path.parent == planned.config.parent], NAME)
     kept = (planned.config, "kept") in [(file.path, action) for file, action in files]
     if kept or not dry_run:
         settings = load_settings(_below(root, planned.config))  # as the daemon will: what is wrong is told now
         admin_port = settings.admin.port or 0
+        for warning in service_warnings(settings):
+            warn_line(warning, Code.CONFIG_WARNING)
     if kept:
         note(f"{planned.config} was there and stays as it is: see that it says what you want now")
     if packaged and (own := _below(root, UNITS / PACKAGED_UNIT.name)).exists():
@@ -143,13 +173,13 @@ def install(
         note("systemd does not run here, so nothing starts the daemon by itself")
     if as_json:
         shown = {"files": rows, "commands": [list(words) for words in commands], "then": list(planned.following)}
-        print_json({**shown, "console": f"http://127.0.0.1:{admin_port}/" if admin_port else None})
+        print_json({**shown, "console": f"http://127.0.0.1:{admin_port}/console/" if admin_port else None})
     else:
         say("then:")
         for line in planned.following:
             say(f"  {line}")
         if admin_port:
-            say(f"its console: http://127.0.0.1:{admin_port}/")
+            say(f"its console: http://127.0.0.1:{admin_port}/console/")
 
 
 def _require_key(path: Path, *, of_root: bool) -> None:
@@ -171,15 +201,74 @@ def _require_key(path: Path, *, of_root: bool) -> None:
 
 
 def _is_packaged(program: Path, root: Path | None) -> bool:
-    """Whether the unit for a program is there already, as a package of the distribution puts it."""
+    """Whether the unit for a program is there already, as a package of the distribution puts it.
+
+    A program may have several paths, as where /bin is a link to /usr/bin.
+    """
     try:
-        return _below(root, PACKAGED_UNIT).read_text() == unit(str(program))
+        found = _below(root, PACKAGED_UNIT).read_text()
+        if found == unit():
+            return _below(root, program).resolve() == _below(root, Path(PROGRAM)).resolve()
+        return found == unit(str(program))
     except OSError:
         return False
 
 
-def _network_text(network: str) -> str:
-    """Content of a network file that is named, or comes with this program."""
+def _require_same_network(file: Path, held: Path) -> None:
+    """Refuse to put another network's file below a configuration, and so below a database.
+
+    Args:
+        file: The network file that is to be written.
+        held: Where it is to be.
+    """
+    from p2pnodes.config import InvalidSettingsError, load_network_file
+
+    wanted = load_network_file(file).network.id
+    try:
+        found = load_network_file(held).network.id
+    except InvalidSettingsError:  # there is none, or none that a daemon ran with
+        return
+    if found != wanted:
+        raise ConfigError(
+            f"{held}: is of network {found.hex()}, {file} of {wanted.hex()}, and the database of one is of no use in "
+            "the other; name the same network, or move the configuration and the data directory away first",
+            code=Code.CONFIG_SERVICE,
+        )
+
+
+def _require_readable(paths: Sequence[Path], name: str) -> None:
+    """Refuse files that the service's user cannot read: it would be started again and again.
+
+    Only root can look as another user; for anybody else nothing is checked.
+    """
+    import pwd
+
+    if os.geteuid() != 0:
+        return
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:  # made by hand, later
+        return
+    for path in paths:
+        words = ("test", "-r", str(path))
+        asked = subprocess.run(
+            words,
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=(),
+            check=False,
+            timeout=COMMAND_S_MAX,
+        )
+        if asked.returncode:
+            raise ConfigError(
+                f"{path}: the service's user {name} cannot read it; give it that, with `chgrp {name}` and `chmod g+r`, "
+                f"or `g+rx` for {path.parent}",
+                code=Code.CONFIG_SERVICE,
+            )
+
+
+def _network_file(network: str) -> Path:
+    """The network file that is named, or comes with this program."""
     from p2pnodes.config import is_network_file, read_toml, shipped_network
 
     path = shipped_network(network) or Path(network)
@@ -188,7 +277,7 @@ def _network_text(network: str) -> str:
             f"{path} is no network file; expected genesis_hash and netuid at its top: see finney.toml",
             code=Code.CONFIG_SERVICE,
         )
-    return path.read_text()
+    return path
 
 
 def _below(root: Path | None, path: Path) -> Path:
@@ -211,15 +300,26 @@ def _action(file: "File", root: Path | None) -> str:
     return "kept" if file.keep else "replaced"
 
 
-def _write(path: Path, content: str) -> None:
-    """Write a file whole or not at all."""
+def _write(path: Path, content: str, *, mode: int | None) -> None:
+    """Write a file whole or not at all.
+
+    Args:
+        path: Where.
+        content: What.
+        mode: Of the file, and of directories that are made, which may be entered, too; None leaves it to the umask.
+    """
     from p2pnodes.chain.regular import write_new
 
     try:
+        absent = [directory for directory in path.parents if not directory.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.new")
         draft.unlink(missing_ok=True)  # left by an installation that was killed
         write_new(draft, content)
+        if mode is not None:
+            draft.chmod(mode)
+            for directory in absent:
+                directory.chmod(mode | DIRECTORY_BITS)
         draft.replace(path)
     except OSError as error:
         raise ConfigError(

@@ -1,6 +1,7 @@
 """``p2pnodes db verify``: is the database what its own log says it must be?"""
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from p2pnodes.model.validity import EMPTY, check_close, check_evidence, judge
 from p2pnodes.store.copying import copy_database
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.rebuild import PROBLEMS_MAX, Progress, differences, hold
-from p2pnodes.store.schema import open_writer
+from p2pnodes.store.schema import migrate, open_writer
 
 
 class AuditReport(NamedTuple):
@@ -37,6 +38,8 @@ class AuditReport(NamedTuple):
 def audit(path: Path, network: Network, progress: Progress | None = None) -> AuditReport:
     """Check a database without changing it; the daemon may run meanwhile.
 
+    What is checked is a copy, as this build would open it: one of an older build is migrated and derived first.
+
     Args:
         path: The SQLite file.
         network: Its parameters.
@@ -45,7 +48,7 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
     Raises:
         StoreError: No such file, not a database, or of another network.
     """
-    copy = open_writer("")  # a temporary file: memory stays bounded by SQLite's cache
+    copy = open_writer("", as_it_is=True)  # a temporary file: memory stays bounded by SQLite's cache
     try:
         copy_database(path, copy)
     except BaseException:
@@ -57,6 +60,9 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
         problems.append(f"SQLite finds the file damaged: {integrity}")
     events = 0
     try:
+        migrate(copy)
+        with suppress(sqlite3.Error, P2PNodesError):  # what keeps it from that is told below
+            Ledger(copy, network)
         events = _check_logs(copy, network, problems, progress)
         _check_ends(copy, network, problems)
         logs, rows, root = _check_rows(copy, network, problems, progress)

@@ -35,7 +35,7 @@ from p2pnodes.store.audit import audit
 from p2pnodes.store.copying import copy_database
 from p2pnodes.store.directory import hand_over, sync
 from p2pnodes.store.ledger import OWN_LOG, Ledger, stored_network
-from p2pnodes.store.schema import open_reader, open_writer
+from p2pnodes.store.schema import SCHEMA, open_reader, open_writer
 
 Progress = Callable[[str, int, int], None]
 """Called now and then with what is being done, how much of it is done, and of how much."""
@@ -59,7 +59,7 @@ class Copied(NamedTuple):
         logs: Logs in it.
         events: Events in it.
         rows: Inventory rows.
-        state_root: Theirs, hex.
+        state_root: Theirs, hex; empty where the copy is of an older schema and was not verified.
         verified: Whether chains, signatures and rows were checked, beside what SQLite can tell of its file.
     """
 
@@ -202,7 +202,9 @@ def _examined(draft: Path, network: Network, failed: str, *, verify: bool, progr
             "SELECT (SELECT count(*) FROM logs), (SELECT count(*) FROM events)"
         ).fetchone()
         root, rows = buckets.of_rows(connection)
-        return Copied(size_bytes, logs, events, rows, root.root().hex(), verified=False)
+        (schema,) = connection.execute("PRAGMA user_version").fetchone()
+        shown = root.root().hex() if schema >= SCHEMA else ""  # an older one's rows lie in other buckets
+        return Copied(size_bytes, logs, events, rows, shown, verified=False)
 
 
 def _publish(draft: Path, file: Path, *, replace: bool) -> None:

@@ -3,7 +3,7 @@
 What can go is what no rule keeps and no peer would send again:
 
 - databases that ``restore`` put aside, once their operator had time to see that all is well (``COPY_DAYS_DEFAULT``);
-- drafts of a ``restore`` that was killed;
+- drafts of a ``restore`` that was killed (while there is no database, both may be all that is left of one, and stay);
 - the write-ahead log of a database that nobody has open, and the pages in the database that hold nothing.
 
 Everything else stays, and why:
@@ -24,7 +24,7 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,14 +35,12 @@ from p2pnodes.model.errors import StoreError
 from p2pnodes.store.directory import sync
 from p2pnodes.store.schema import open_reader, open_writer
 
-COPY_DAYS_DEFAULT: Final = 7.0
-"""Age in days from which a database that ``restore`` put aside may go: within a week one knows whether it is missed."""
-
 FREE_BYTES_MIN: Final = 1 << 20
 """Free space within the database below which it is left: writing it anew costs more, and it is used again anyway."""
 
-ROOM_FACTOR: Final = 2
-"""Times its own size that writing a database anew takes meanwhile: the new one, and its write-ahead log."""
+TEMPORARY: Final = ("/var/tmp", "/usr/tmp", "/tmp", ".")  # noqa: S108 - read, not written
+"""Where SQLite makes temporary files, the first that is a directory and can be written, unless SQLITE_TMPDIR or TMPDIR
+names one. Source: sqlite.org/tempfiles.html, section 5."""
 
 FILES_MAX: Final = 10_000
 """Files of the data directory that are looked at."""
@@ -100,10 +98,10 @@ def copies(database: Path) -> list[tuple[Path, int, float]]:
 def removable(
     database: Path, *, older_than_s: float, now_s: float, drafts: Sequence[Path] = (), stopped: bool = True
 ) -> Iterator[Item]:
-    """What can go.
+    """What can go; nothing while there is no database: a restore that was killed may have left the only ones.
 
     Args:
-        database: The SQLite file; it need not be there.
+        database: The SQLite file.
         older_than_s: Age in seconds from which a copy that was put aside may go.
         now_s: Wall clock, Unix seconds.
         drafts: Further files that a killed command may have left.
@@ -112,22 +110,32 @@ def removable(
     Raises:
         StoreError: The directory or the database cannot be read.
     """
+    sizes = dict(_files(database.parent)) | {path: size for draft in drafts for path, size in _files(draft.parent)}
+    if database not in sizes:
+        return
     for path, size_bytes, at_s in copies(database):
         if now_s - at_s >= older_than_s:
             yield Item("copy", path, size_bytes, stopped=False)
     restoring = [database.with_name(f"{database.name}.restoring{beside}") for beside in _BESIDE]
-    sizes = dict(_files(database.parent)) | {path: size for draft in drafts for path, size in _files(draft.parent)}
     for path in (*restoring, *drafts) if stopped else ():
         if path in sizes:
             yield Item("draft", path, sizes[path], stopped=True)
-    if database not in sizes:
-        return
     log = database.with_name(f"{database.name}-wal")
     if stopped and sizes.get(log):  # a running daemon keeps it within bounds
         yield Item("write-ahead log", log, sizes[log], stopped=True)
     free_bytes = _free_bytes(database)
     if free_bytes >= FREE_BYTES_MIN:
         yield Item("free pages", database, free_bytes, stopped=True)
+
+
+def left_aside(database: Path) -> bool:
+    """Whether a restore left something where there is no database.
+
+    Raises:
+        StoreError: The directory cannot be read.
+    """
+    names = {path for path, _ in _files(database.parent)}
+    return database not in names and bool(copies(database) or database.with_name(f"{database.name}.restoring") in names)
 
 
 def remove(database: Path, items: Sequence[Item]) -> int:
@@ -205,7 +213,8 @@ def _shrink(database: Path, *, anew: bool) -> int:
     if anew:
         _require_room(database)
     try:
-        with closing(open_writer(database)) as connection:
+        # A migration is left to the daemon's start, which derives the rows that it takes away.
+        with closing(open_writer(database, as_it_is=True)) as connection:
             connection.set_progress_handler(lambda: False, STEPS_BETWEEN_LOOKS)
             _checkpoint(connection, database)
             if anew:
@@ -232,13 +241,31 @@ def _checkpoint(connection: sqlite3.Connection, database: Path) -> None:
 
 
 def _require_room(database: Path) -> None:
-    disk = os.statvfs(database)
-    free, needed = disk.f_bavail * disk.f_frsize, ROOM_FACTOR * _size(database)
-    if free < needed:
-        raise StoreError(
-            f"{database}: {free} bytes are free; expected {needed} to write it anew: make room first",
-            code=Code.DATA_DISK_LOW,
-        )
+    """Refuse to write a database anew without room for it twice: in a temporary file, and in the write-ahead log.
+
+    Raises:
+        StoreError: One disk has too little.
+    """
+    temporary, size_bytes = temporary_directory(os.environ), _size(database)
+    shared = temporary.stat().st_dev == database.stat().st_dev
+    places = {database: 2 * size_bytes} if shared else {database: size_bytes, temporary: size_bytes}
+    for place, needed in places.items():
+        disk = os.statvfs(place)
+        free = disk.f_bavail * disk.f_frsize
+        if free < needed:
+            advice = "make room first" if place == database else "make room there, or set SQLITE_TMPDIR"
+            raise StoreError(
+                f"{place}: {free} bytes are free; expected {needed} to write {database.name} anew: {advice}",
+                code=Code.DATA_DISK_LOW,
+            )
+
+
+def temporary_directory(environ: Mapping[str, str]) -> Path:
+    """Where SQLite makes the temporary file of a ``VACUUM``."""
+    for place in (environ.get("SQLITE_TMPDIR"), environ.get("TMPDIR"), *TEMPORARY):
+        if place and Path(place).is_dir() and os.access(place, os.W_OK | os.X_OK):
+            return Path(place)
+    return Path()
 
 
 def _size(database: Path) -> int:

@@ -65,9 +65,9 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
         raise StoreError(f"{path}: no such database; give the daemon's data directory", code=Code.DATA_MISSING)
     connection = open_writer(path)
     try:
+        ledger = Ledger(connection, network)
         hold(connection)
         before = buckets.of_rows(connection).root.root()
-        ledger = Ledger(connection, network)
         found = differences(ledger, progress)
         state = ledger.state
         return RebuildReport(state.events, state.nodes, state.state_root.hex(), before.hex(), found[:PROBLEMS_MAX])
@@ -86,7 +86,7 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
 
 
 def hold(connection: sqlite3.Connection) -> None:
-    """Keep what is there beside it, for ``differences``: before a ledger is opened, which may have to rebuild already.
+    """Keep what is there beside it, for ``differences``; a ledger has derived before what a migration took away.
 
     SQLite keeps it in a temporary file, so that memory stays bounded.
     """

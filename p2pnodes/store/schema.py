@@ -50,10 +50,14 @@ that was written often is copied once."""
 _PACKAGE = "p2pnodes.store"
 
 
-def open_writer(path: Path | str) -> sqlite3.Connection:
+def open_writer(path: Path | str, *, as_it_is: bool = False) -> sqlite3.Connection:
     """Open (or create) the database for its one writer, at the current schema.
 
     ``synchronous=FULL`` with WAL: a committed transaction survives the loss of power (rule 3).
+
+    Args:
+        path: The SQLite file.
+        as_it_is: Leave its schema, whatever that is; for who writes no rows.
 
     Raises:
         StoreError: Not a database, of a newer schema than this build may open, locked, or not writable.
@@ -67,7 +71,8 @@ def open_writer(path: Path | str) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = OFF")  # facts may name logs and claims that come later
         connection.execute("PRAGMA cache_size = -65536")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
-        _migrate(connection)
+        if not as_it_is:
+            migrate(connection)
     return connection
 
 
@@ -101,7 +106,12 @@ def _opening(what: str, advice: str = "") -> Iterator[list[sqlite3.Connection]]:
         raise
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a database to the current schema; a ``Ledger`` then derives what a migration took away.
+
+    Raises:
+        StoreError: It is of a newer schema than this build may open.
+    """
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if found > SCHEMA and _lowest_compatible(connection) > SCHEMA:
         raise StoreError(

@@ -214,3 +214,10 @@ class TestScripts:
 
 def test_the_same_sources_give_the_same_package(package: Path, environment: Path, tmp_path: Path) -> None:
     assert pack(environment, tmp_path).read_bytes() == package.read_bytes()
+
+
+def test_its_size_is_that_of_its_files_whatever_directories_take(
+    package: Path, members: dict[str, tarfile.TarInfo]
+) -> None:
+    size_bytes = sum(member.size for member in members.values() if member.isfile())
+    assert int(dpkg("--field", package, "Installed-Size")) == -(-size_bytes // 1024)

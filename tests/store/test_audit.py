@@ -92,6 +92,15 @@ def test_a_database_of_another_network_is_a_problem(path: Path) -> None:
     assert any("network" in found for found in audit(path, other).problems)
 
 
+def test_a_newer_schema_than_this_build_knows_is_a_problem(path: Path) -> None:
+    change(path, "UPDATE compatibility SET lowest = 99")
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    (problem,) = audit(path, NETWORK).problems
+    assert "the database has schema 99" in problem
+
+
 def test_an_absent_database_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such database"):
         audit(tmp_path / "p2pnodes.db", NETWORK)

@@ -127,6 +127,49 @@ class TestDrafts:
         assert database.exists()
 
 
+class TestNoDatabase:
+    """A restore that was killed between its renames left the only copies: they stay."""
+
+    @pytest.mark.parametrize("left", ["p2pnodes.db.restoring", "p2pnodes.db.before-restore-20200101T000000Z"])
+    def test_nothing_goes_while_the_database_is_missing(self, database: Path, left: str) -> None:
+        assert not prune.left_aside(database)
+        database.rename(database.with_name(left))
+        database.with_name("node.key.restoring").write_bytes(b"key")
+        assert found(database, older_than_s=0) == []
+        assert prune.left_aside(database)
+
+    def test_where_nothing_was_ever_there_is_nothing_to_tell(self, tmp_path: Path) -> None:
+        assert not prune.left_aside(tmp_path / "none" / "p2pnodes.db")
+
+
+class TestTemporary:
+    """SQLite's rule for where a temporary file is made."""
+
+    def test_the_environment_goes_first_then_the_system_s(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own, general = tmp_path / "own", tmp_path / "general"
+        own.mkdir()
+        general.mkdir()
+        environ = {"SQLITE_TMPDIR": str(own), "TMPDIR": str(general)}
+        assert prune.temporary_directory(environ) == own
+        assert prune.temporary_directory(environ | {"SQLITE_TMPDIR": str(tmp_path / "absent")}) == general
+        monkeypatch.setattr(prune, "TEMPORARY", (str(tmp_path / "absent"), str(tmp_path)))
+        assert prune.temporary_directory({}) == tmp_path
+
+    def test_its_disk_is_looked_at_too(self, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        empty(database)
+        elsewhere = Path("/dev/shm")
+        if not elsewhere.is_dir() or elsewhere.stat().st_dev == database.stat().st_dev:
+            pytest.skip("needs a second file system")
+        free = {elsewhere: 9, database: 1 << 30}
+        disk = lambda place: os.statvfs_result((4096, 4096, 9, 9, free[place], 9, 9, 9, 0, 255))  # noqa: E731
+        monkeypatch.setattr(os, "statvfs", disk)
+        monkeypatch.setenv("SQLITE_TMPDIR", str(elsewhere))
+        with pytest.raises(StoreError, match=rf"^{elsewhere}: 36864 bytes are free; expected \d+ .* SQLITE_TMPDIR"):
+            remove(database, found(database))
+
+
 class TestDatabase:
     """Free pages and the write-ahead log go; what is stored stays, to the byte of its root."""
 
@@ -193,7 +236,9 @@ class TestDatabase:
     ) -> None:
         empty(database)
         monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 4096, 9, 9, 9, 9, 9, 9, 0, 255)))
-        with pytest.raises(StoreError, match=r"36864 bytes are free; expected \d+ to write it anew") as refused:
+        with pytest.raises(
+            StoreError, match=r"36864 bytes are free; expected \d+ to write p2pnodes.db anew"
+        ) as refused:
             remove(database, found(database))
         assert refused.value.code == Code.DATA_DISK_LOW
 
