@@ -26,7 +26,6 @@ from p2pnodes.api import explanations, overview, voters
 from p2pnodes.api.admin import create_admin_app, start_admin
 from p2pnodes.api.app import create_app, make_runner
 from p2pnodes.api.browser import Browser, Look, pending_json
-from p2pnodes.api.console import console_url
 from p2pnodes.api.limits import client_address
 from p2pnodes.api.referrals import referrals
 from p2pnodes.api.stream import EVENTS_KEY, NodeEvents
@@ -44,7 +43,7 @@ from p2pnodes.inbound import listen
 from p2pnodes.loglevel import LogLevel
 from p2pnodes.metrics import Instruments, status_registry
 from p2pnodes.model.branches import Ends, closing_order
-from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
+from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, hlc_ms
 from p2pnodes.model.codes import Code, Reason, code_of
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
@@ -55,7 +54,7 @@ from p2pnodes.notify import Supervisor
 from p2pnodes.store import directory
 from p2pnodes.store.checks import read_check
 from p2pnodes.store.database import Commit, Database, Written
-from p2pnodes.store.ledger import Outcome, Result
+from p2pnodes.store.ledger import LogState, Outcome, Result, written_elsewhere
 from p2pnodes.store.ownlog import written_by
 from p2pnodes.store.placing import Placed
 from p2pnodes.verify.exchange import Exchange
@@ -141,6 +140,8 @@ class Daemon:
         """Why the electorate could not be read the last time."""
         self._operator_bans = OperatorBans()
         """Here, because they outlive a driver, which ends with its node key."""
+        self._strangers: set[LogId] = set()
+        """Logs of the own hotkey by another daemon that were told of."""
         self._elsewhere: Sequence[str] = ()
         """Other validators, for writes that this daemon refuses."""
         self._url = settings.http.url
@@ -167,7 +168,12 @@ class Daemon:
         try:
             await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not self._stopping.is_set():
-                await starting
+                try:
+                    await starting
+                except (P2PNodesError, OSError):
+                    if self._handover is not None:
+                        await asyncio.to_thread(self._handover.give_up)
+                    raise
                 _settle_memory()
                 log.info(
                     "listening",
@@ -458,11 +464,15 @@ class Daemon:
             handover=self._handover,
         )
         self._url = self._url or f"http://{where}"
-        admin = create_admin_app(self, status_registry(self.status, self._registry))
+        port = settings.admin.port  # no browser finds a Unix socket
+        admin = create_admin_app(self, status_registry(self.status, self._registry), console=port is not None)
         self._tail = admin[TAIL_KEY]
-        runner = await start_admin(admin, settings.admin_socket_path, settings.admin.port)
+        runner = await start_admin(admin, settings.admin_socket_path, port)
         self._stack.push_async_callback(runner.cleanup)
-        self._console = console_url(runner.addresses)
+        if port is not None:
+            from p2pnodes.api.console import console_url
+
+            self._console = console_url(runner.addresses)
 
     @property
     def _address(self) -> str | None:
@@ -672,8 +682,30 @@ class Daemon:
 
     async def _watch_targets(self) -> None:
         while True:
+            self._tell_strangers()
             await _logged("targets_watch_failed", self._set_targets())
             await asyncio.sleep(TARGETS_POLL_S)
+
+    def _written_elsewhere(self) -> list[LogState]:
+        """Logs that another daemon writes with the own hotkey."""
+        if self._author is None or self._author.hotkey is None:
+            return []
+        logs, own = self._database.state.logs, self._node_key.public_key
+        found = written_elsewhere(logs, self._author.hotkey, own, self.started_ms, now_ms() / 1000)
+        # A rotation has opened the new log a moment before this daemon has its key.
+        return [log for log in found if log.id != self._database.ledger.own_log]
+
+    def _tell_strangers(self) -> None:
+        for other in self._written_elsewhere():
+            if other.id not in self._strangers:
+                self._strangers.add(other.id)
+                log.warning(
+                    "hotkey_used_elsewhere",
+                    log=log_name(other.id),
+                    written_at=hlc_ms(other.prefix.hlc) // 1000,
+                    advice="stop that daemon if it is yours; else `p2pnodes keys revoke --last -1 --log ...`",
+                    code=Code.LOG_ELSEWHERE,
+                )
 
     async def _set_targets(self) -> None:
         """Tell gossip who the other validators are, and where delegations, address books and the electorate say so."""
@@ -814,6 +846,10 @@ class Daemon:
                 if ends.fork is not None
             ],
             "closed_logs": sum(ends.close is not None for ends in state.ends.values()),
+            "other_logs": [
+                {"log": log_name(other.id), "written_at": hlc_ms(other.prefix.hlc) // 1000}
+                for other in self._written_elsewhere()
+            ],
             "queues": {
                 "writer": self._database.queued_jobs,
                 "verifier": verification["queued"] + verification["running"] if verification else 0,
@@ -848,9 +884,9 @@ class Daemon:
         """Who is refused for a while; see ``Driver.bans``."""
         return self._driver.bans()
 
-    def ban(self, key: bytes, reason: str, ban_s: int) -> dict[str, Any]:
+    def ban(self, key: bytes, reason: str, ban_s: int, *, is_node_key: bool = False) -> dict[str, Any]:
         """Refuse a peer; see ``Driver.ban``."""
-        return self._driver.ban(key, reason, ban_s)
+        return self._driver.ban(key, reason, ban_s, is_node_key=is_node_key)
 
     def lift_ban(self, key: bytes) -> bool:
         """End a peer's bans; see ``Driver.lift``."""
@@ -889,6 +925,10 @@ class Daemon:
     async def overview(self) -> dict[str, Any]:
         """The daemon on one page; see ``overview.overview``."""
         return overview.overview(self.status(), await self._browser.totals())
+
+    async def models(self) -> list[str]:
+        """Names of the models of GPUs; see ``Browser.models``."""
+        return await self._browser.models()
 
     async def electorate(self) -> dict[str, Any]:
         """Who votes, and with what; see ``voters.electorate``."""

@@ -16,6 +16,7 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import re
 import signal
 import sys
 import time
@@ -66,6 +67,9 @@ LOG_BYTES_MAX: Final = 64 * 1024 * 1024
 NETUID: Final = 64
 GENESIS_HASH: Final = "0" * 64
 """No real chain has this one, so that a devnet's events mean nothing elsewhere."""
+
+_CODED: Final = re.compile(r"(?P<words>.*) \[(?P<code>[a-z-]+)\]")
+"""An error's line, with its code."""
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -582,7 +586,10 @@ class Devnet:
             if missing is None:
                 return
             if peer.pid is None and not self._tasks:
-                raise DevnetError(f"{peer.name} does not start: {peer.last_words() or 'it wrote nothing'}")
+                words, code = peer.last_words() or "it wrote nothing", None
+                if (coded := _CODED.fullmatch(words)) is not None:  # the error's own code says more than this one's
+                    words, code = coded["words"], coded["code"]
+                raise DevnetError(f"{peer.name} does not start: {words}", code=code)
             if time.monotonic() > deadline:
                 raise DevnetError(f"{peer.name} is not ready after {READY_S_MAX:g} s: {missing}; see {peer.log_file}")
             await asyncio.sleep(POLL_S)

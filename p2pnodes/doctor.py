@@ -4,7 +4,8 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
 
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX
@@ -20,6 +21,12 @@ DELEGATION_S_MIN: Final = 3 * 86_400
 
 PEERS_NAMED_MAX: Final = 3
 """Peers that one finding names."""
+
+PRIVATE_ADDRESS: Final = "[gossip] allow_private_addresses allows that"
+"""In the reason of a dial that is not made because the address is no public one."""
+
+OTHER_LOGS_NAMED_MAX: Final = 3
+"""Logs of the own hotkey by other daemons that get a finding each."""
 
 
 class Finding(NamedTuple):
@@ -56,6 +63,7 @@ def of_status(status: Mapping[str, Any], now_s: float) -> list[Finding]:
         _agreement(status["gossip"]["peers"]),
         *_verifier(status["verification"]),
         _forks(status),
+        *_elsewhere(status["other_logs"]),
     ]
 
 
@@ -66,7 +74,7 @@ def of_disk(free_bytes: int, database_bytes: int) -> Finding:
         free_bytes: What the daemon's user may still write.
         database_bytes: Size of the database with its write-ahead log, 0 for none yet.
     """
-    free = f"{free_bytes / 1e9:.1f} GB are free, the database has {database_bytes / 1e9:.1f} GB"
+    free = f"{size(free_bytes)} free, the database takes {size(database_bytes)}"
     if free_bytes < DISK_BYTES_MIN:
         return Finding(
             "disk",
@@ -84,6 +92,14 @@ def of_disk(free_bytes: int, database_bytes: int) -> Finding:
             Code.DATA_DISK_LOW,
         )
     return Finding("disk", "ok", free)
+
+
+def size(size_bytes: int) -> str:
+    """Bytes in the unit in which one says them."""
+    for unit, unit_bytes in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size_bytes >= unit_bytes:
+            return f"{size_bytes / unit_bytes:.1f} {unit}"
+    return f"{size_bytes} bytes"
 
 
 def _clock(offset_ms: int | None) -> Finding:
@@ -165,10 +181,12 @@ def _peers(gossip: Mapping[str, Any]) -> Finding:
     common = (
         "; ".join(f"{error} ({count})" for error, count in errors.most_common(PEERS_NAMED_MAX)) or "not dialled yet"
     )
+    advice = "check that this machine may dial out, and the reasons in `p2pnodes peers`"
+    if errors and all(PRIVATE_ADDRESS in error for error in errors):
+        advice = "set [gossip] allow_private_addresses = true if these peers are in your own network"
     return Finding(
-        "peers", "problem", f"none of {len(peers)} known addresses is connected: {common}",
-        "check that this machine may dial out, and the reasons in `p2pnodes peers`", Code.DIAL_NO_PEERS,
-    )  # fmt: skip
+        "peers", "problem", f"none of {len(peers)} known addresses is connected: {common}", advice, Code.DIAL_NO_PEERS
+    )
 
 
 def _agreement(peers: list[Mapping[str, Any]]) -> Finding:
@@ -220,3 +238,13 @@ def _forks(status: Mapping[str, Any]) -> Finding:
             Code.LOG_FORKED,
         )  # fmt: skip
     return Finding("forks", "ok", f"{len(status['forks'])} of other daemons are proved")
+
+
+def _elsewhere(others: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    for other in others[:OTHER_LOGS_NAMED_MAX]:
+        at = datetime.fromtimestamp(other["written_at"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        yield Finding(
+            "hotkey", "problem", f"another daemon writes with this hotkey: log {other['log']}, last at {at}",
+            f"stop it if it is yours; else the hotkey is stolen: `p2pnodes keys revoke --last -1 --log {other['log']}`",
+            Code.LOG_ELSEWHERE,
+        )  # fmt: skip

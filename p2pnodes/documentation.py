@@ -6,7 +6,9 @@ The command ``p2pnodes docs`` and the console show the pages; neither knows one 
 """
 
 import difflib
-from collections.abc import Iterable
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
@@ -18,8 +20,28 @@ _PACKAGE: Final = Path(__file__).parent
 PAGES: Final = _PACKAGE / "docs"
 """Directory of the pages."""
 
-_EXAMPLE_PLACES: Final = (_PACKAGE / "examples", _PACKAGE / "networks", _PACKAGE.parent / "configs")
-"""Where an installed package has copies of the example files, and where a checkout has them."""
+_EXAMPLE_PLACES: Final = (
+    _PACKAGE / "examples",
+    _PACKAGE / "networks",
+    _PACKAGE.parent / "configs",
+    _PACKAGE / "store",
+)
+"""Where an installed package has copies of the example files, where a checkout has them, and where both have views."""
+
+NEEDS: Final[Mapping[str, str]] = {
+    "chain": "needs a chain on the Internet",
+    "example": "",
+    "gpu": "needs an NVIDIA GPU",
+    "index": "needs a package index",
+    "minutes": "takes minutes",
+    "network": "needs hosts of a real network",
+    "root": "needs root",
+    "values": "needs names and values of your own",
+    "wallet": "needs a wallet with a real hotkey",
+}
+"""What a block of commands may need, ``needs=REASON`` in its info string -> what its reader is told."""
+
+_FENCE: Final = re.compile(r"^```(?P<language>\w+) (?P<conditions>[^`\n]+)$", re.MULTILINE)
 
 _NAMES_LIKE_MIN: Final = 0.5
 """How alike a name must be to be suggested, 0 to 1: short names differ soon."""
@@ -93,6 +115,7 @@ _EXAMPLES: Final = (
     Example("testnet.toml", "A network file for tries on Bittensor's testnet"),
     Example("devnet.toml", "A network file without a chain"),
     Example("electorate.example.toml", "An electorate file, which stands in for the chain"),
+    Example("views.sql", "The database's views, made for reading, each column with its meaning"),
 )
 
 
@@ -111,8 +134,30 @@ def topic(name: str) -> Topic:
 
 
 def text(found: Topic) -> str:
-    """Markdown of a page."""
-    return found.file.read_text(encoding="utf-8")
+    """Markdown of a page; what is to be known of a block of commands stands in it as a comment.
+
+    In the file it stands in the block's info string, which no reader shows; the tests that run the pages go by it.
+    """
+    return _FENCE.sub(_commented, found.file.read_text(encoding="utf-8"))
+
+
+def _commented(fence: re.Match[str]) -> str:
+    comments = "".join(f"\n# {comment}" for comment in _comments(fence["conditions"]) if comment)
+    return f"```{fence['language']}{comments}"
+
+
+def _comments(conditions: str) -> Iterator[str]:
+    for condition in shlex.split(conditions):
+        name, _, value = condition.partition("=")
+        match name:
+            case "needs":
+                yield NEEDS.get(value, f"needs {value}")
+            case "until":
+                yield f'in a terminal of its own; go on in another one once it says "{value}"'
+            case "stopped":
+                yield "with the daemon stopped"
+            case "exit":
+                yield f"ends with exit code {value}"
 
 
 def examples() -> tuple[Example, ...]:

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, Pro
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
+from p2pnodes.api.overview import DIVERGED, EQUAL, UNHEARD, difference
 from p2pnodes.gossip.bans import Offence
 from p2pnodes.model.events import FINDINGS, PAYLOADS, Event
 from p2pnodes.store.database import GROUP_JOBS_MAX, Written
@@ -120,19 +121,16 @@ def _sessions_by_kind(status: Status) -> Samples:
 
 def _compared(status: Status) -> Samples:
     """Observers are left out: anybody can be one, and claim to see something else."""
-    found = Counts(_difference(peer) for peer in _sessions(status, observers=False))
+    found = Counts(_cause(peer) for peer in _sessions(status, observers=False))
     return [((what,), found[what]) for what in _COMPARED]
 
 
-def _difference(peer: Mapping[str, Any]) -> str:
+def _cause(peer: Mapping[str, Any]) -> str:
     """In what a peer's latest digest differs from this daemon's state, the first cause first."""
-    if peer["same_vector"] is None:
-        return "nothing"
-    if not peer["same_vector"]:
-        return "events"
-    if not peer["same_electorate"]:
-        return "electorate"
-    return "equal" if peer["same_state_root"] else "divergence"
+    state, by = difference(peer)
+    if by:
+        return "events" if "vector" in by else "electorate"
+    return {EQUAL: "equal", DIVERGED: "divergence", UNHEARD: "nothing"}[state]
 
 
 def _banned(status: Status) -> Samples:
@@ -230,6 +228,12 @@ TABLE: Final[Mapping[str, tuple[Described, ...]]] = {
             Kind.GAUGE,
             "Logs of the own hotkey of which a fork is proved; they stay for ever.",
             read=_one(lambda status: sum(fork["own"] for fork in status["forks"])),
+        ),
+        Described(
+            "p2pnodes_other_logs",
+            Kind.GAUGE,
+            "Open logs of the own hotkey that another node key has written in since this daemon began.",
+            read=_one(lambda status: len(status["other_logs"])),
         ),
         Described(
             "p2pnodes_delegation_end_timestamp_seconds",

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import tomli_w
 
 from p2pnodes import author as author_module
 from p2pnodes import daemon as daemon_module
 from p2pnodes.author import alike, finish_rotation, pending_key_path
-from p2pnodes.chain.delegation import SignedDelegation, parse_request, write_signed
+from p2pnodes.chain.delegation import SignedDelegation, log_name, parse_request, write_signed
 from p2pnodes.chain.wallet import create_node_key, load_node_key
 from p2pnodes.daemon import Daemon
 from p2pnodes.model.errors import ConfigError, StoreError, WritesRefusedError
@@ -350,6 +351,24 @@ class TestRevocation:
             assert answer["good_events"] == 0
             assert daemon._database.state.logs[lost].counted is None
             assert (own(daemon), key_file(daemon)) == (here, key)
+
+    async def test_another_daemon_with_the_hotkey_is_told_of_until_its_log_is_closed(self, config: Path) -> None:
+        async with running(config) as daemon:
+            other = own(daemon)
+            await write(daemon)
+        (config.parent / "data" / "node.key").unlink()
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            assert daemon.status()["other_logs"] == []  # of a lost disk: before this daemon began
+            daemon.started_ms -= 3_600_000
+            with structlog.testing.capture_logs() as logged:
+                daemon._tell_strangers()
+                daemon._tell_strangers()
+            told = [line for line in logged if line["event"] == "hotkey_used_elsewhere"]
+            assert [line["log"] for line in told] == [log_name(other)]
+            assert [each["log"] for each in daemon.status()["other_logs"]] == [log_name(other)]
+            await daemon.revoke(other, -1)
+            assert daemon.status()["other_logs"] == []
 
     @pytest.mark.parametrize(
         ("last", "problem"), [(99, "no event at seq 99; expected 0 to 0"), (None, "is not held here")]

@@ -2,11 +2,22 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from p2pnodes.doctor import DELEGATION_S_MIN, DISK_BYTES_MIN, Finding, of_disk, of_status
+from p2pnodes.doctor import (
+    DELEGATION_S_MIN,
+    DISK_BYTES_MIN,
+    OTHER_LOGS_NAMED_MAX,
+    PRIVATE_ADDRESS,
+    Finding,
+    of_disk,
+    of_status,
+    size,
+)
+from p2pnodes.gossip import driver
 from tests.fake_daemon import STATUS
 
 NOW_S = STATUS["delegation"]["not_before"] + 60
@@ -64,6 +75,10 @@ FAULTS: dict[str, tuple[str, str, Plant]] = {
     ),
     "verifier broken": (
         "verifier", "graval: no answer", lambda status: status["verification"].update(problem="no answer")
+    ),
+    "hotkey used elsewhere": (
+        "hotkey", "log ab/1, last at 2025-11-24 16:00:00 UTC",
+        lambda status: status.update(other_logs=[{"log": "ab/1", "written_at": 1_764_000_000}]),
     ),
     "own log forked": (
         "forks", "the own log", lambda status: status.update(forks=[{"log": f"{status['node_key']}/7", "seq": 3}])
@@ -132,3 +147,29 @@ def test_many_peers_that_differ_are_counted_and_a_few_are_named() -> None:
 )
 def test_a_disk_needs_room_for_the_next_hour_and_for_a_copy(free: int, size: int, level: str) -> None:
     assert of_disk(free, size).level == level
+
+
+def test_peers_at_private_addresses_are_told_of_the_setting() -> None:
+    def plant(status: dict[str, Any]) -> None:
+        error = f"10.0.0.1 is no public address; {PRIVATE_ADDRESS}, for devnets"
+        status["gossip"]["peers"] = [{"hotkey": "5Peer", "connected": False, "last_error": error}]
+
+    (found,) = [finding for finding in judged(plant) if finding.check == "peers"]
+    assert "set [gossip] allow_private_addresses" in found.advice
+
+
+def test_the_reason_of_such_a_dial_is_the_drivers() -> None:
+    assert PRIVATE_ADDRESS in Path(driver.__file__).read_text()
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "said"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1_000_000, "1.0 MB"), (2_540_000_000, "2.5 GB"), (10**13, "10.0 TB")],
+)
+def test_sizes_are_said_in_a_unit_that_shows_them(size_bytes: int, said: str) -> None:
+    assert size(size_bytes) == said
+
+
+def test_of_many_logs_elsewhere_a_few_are_named() -> None:
+    others = [{"log": f"ab/{number}", "written_at": 0} for number in range(9)]
+    assert len(bad(judged(lambda status: status.update(other_logs=others)))) == OTHER_LOGS_NAMED_MAX

@@ -162,6 +162,11 @@ class TestStatus:
         assert found["p2pnodes_forks"] == 3
         assert found["p2pnodes_own_forks"] == 1
 
+    def test_other_daemons_with_the_hotkey_are_counted(self) -> None:
+        daemon = FakeDaemon()
+        daemon.snapshot["other_logs"] = [{"log": "ab/1", "written_at": 0}]
+        assert scrape(daemon)["p2pnodes_other_logs"] == 1
+
 
 class TestPeers:
     """Sessions are counted by what they are; only validators have series of their own, and not without end."""

@@ -5,6 +5,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -189,7 +190,10 @@ def main() -> None:
 
 def _find_configuration() -> None:
     """Let commands without --config mean the system's service where there is one, as ``service install`` writes it."""
-    if CONFIG_VARIABLE not in os.environ and SYSTEM_CONFIG.exists():
+    if CONFIG_VARIABLE in os.environ:
+        return
+    with suppress(OSError):  # in a directory that this user may not enter it is none for them
+        SYSTEM_CONFIG.stat()
         os.environ[CONFIG_VARIABLE] = str(SYSTEM_CONFIG)
 
 

@@ -1,7 +1,7 @@
 """What a running daemon holds and does, in lists: the operator's first look."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
@@ -17,6 +17,7 @@ from p2pnodes.cli.output import (
     print_fields,
     print_json,
     print_table,
+    rows_shown,
     ss58,
     utc,
 )
@@ -154,6 +155,7 @@ def _print_status(found: Mapping[str, Any]) -> None:
             "holds": f"{found['nodes']} GPUs, {found['events']} events",
             "received": _counts(found["outcomes"]),
             "forks": f"{len(found['forks'])} proved: see `p2pnodes forks`" if found["forks"] else "none proved",
+            **({"other logs": _other_logs(others)} if (others := found["other_logs"]) else {}),
             "closed logs": found["closed_logs"],
             "queues": _counts(found["queues"]),
             "verifier": _verifier(found["verification"]),
@@ -348,9 +350,9 @@ class _Rows:
         query = self._query | {"limit": str(asked)}
         rows: list[dict[str, Any]] = ask(self._path, f"{self._route}?{urlencode(query)}")
         if len(rows) > self._limit:
-            self._more = f"{self._limit} rows are shown, there are more: see --limit"
+            self._more = f"{rows_shown(self._limit)}, there are more: see --limit"
         elif len(rows) == ROWS_MAX:
-            self._more = f"{self._limit} rows are shown, there may be more: use the filters"
+            self._more = f"{rows_shown(self._limit)}, there may be more: use the filters"
         else:
             self._more = ""
         return rows[: self._limit]
@@ -392,7 +394,7 @@ class _Pages(_Rows):
             page = ask(self._path, f"{self._route}?{urlencode(query)}")
             rows += page["rows"]
             behind = page["after"]
-        self._more = f"{len(rows)} rows are shown, there are more: see --limit" if behind is not None else ""
+        self._more = f"{rows_shown(len(rows))}, there are more: see --limit" if behind is not None else ""
         return rows
 
 
@@ -430,6 +432,12 @@ def _delegation(found: Mapping[str, Any] | None) -> str:
     return f"until {utc(found['not_after'])}, signed {found['signed']}{trouble}"
 
 
+def _other_logs(found: Sequence[Mapping[str, Any]]) -> str:
+    """Logs that somebody else writes with this hotkey."""
+    logs = "; ".join(f"{other['log']}, last at {utc(other['written_at'])}" for other in found)
+    return f"another daemon writes with this hotkey: {logs}; if it is not yours, see `p2pnodes doctor`"
+
+
 def _source(found: Mapping[str, Any]) -> str:
     """How reading the chain goes, by endpoint; empty for a file."""
     return "; ".join(
@@ -447,6 +455,8 @@ def _verifier(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "none: this daemon has no hotkey to vote with"
     counts = _counts({name: found[name] for name in ("running", "queued", "later")})
+    if found["method"] == "none":
+        return f"off: this daemon votes verified for every claim, without a look; checks: {counts}"
     trouble = f"; could not check: {found['problem']}" if found["problem"] else ""
     return f"{found['method']}, checks: {counts}{trouble}"
 

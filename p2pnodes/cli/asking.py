@@ -12,10 +12,14 @@ import typer
 from p2pnodes.cli.output import UnreachableError
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
+from p2pnodes.service import CONFIG
 
 ANSWER_S_MAX: Final = 10.0
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bound of an answer; 10,000 rows take about a tenth of it."""
+
+SYSTEM_DEFAULT: Final = f"{CONFIG} where there is one"
+"""The configuration that commands take when they are told none, in the words of their help."""
 
 SocketOption = Annotated[
     Path | None,
@@ -24,7 +28,11 @@ SocketOption = Annotated[
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", envvar="P2PNODES_CONFIG", metavar="FILE", help="The daemon's configuration: names its admin socket."
+        "--config",
+        envvar="P2PNODES_CONFIG",
+        metavar="FILE",
+        show_default=SYSTEM_DEFAULT,
+        help="The daemon's configuration: names its admin socket.",
     ),
 ]
 
@@ -138,7 +146,8 @@ def admin_socket(config: Path | None, socket_path: Path | None) -> Path:
         return socket_path
     if config is None:
         raise typer.BadParameter(
-            "give the daemon's configuration with --config (or P2PNODES_CONFIG), or its socket with --socket"
+            f"give the daemon's configuration with --config (or P2PNODES_CONFIG; there is no {CONFIG} either), or its "
+            "socket with --socket"
         )
     from p2pnodes.config import load_settings
 

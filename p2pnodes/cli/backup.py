@@ -162,7 +162,7 @@ def _fields(copied: "Copied", seconds: float) -> dict[str, str]:
     return {
         "size": decimal(copied.size_bytes),
         "holds": f"{copied.events} events in {copied.logs} logs, {copied.rows} rows",
-        "state root": copied.state_root,
+        "state root": copied.state_root or "not computed",
         "checked": "the file, chains, signatures, rows" if copied.verified else "the file; not the log (--no-verify)",
         "took": f"{seconds:.1f} s",
     }

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -12,9 +12,7 @@ from p2pnodes.cli.asking import ConfigOption, SocketOption, admin_socket, ask
 from p2pnodes.cli.output import JsonOption, note, print_json, say
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
-
-PORT_ADVISED: Final = 9464
-"""Port that is advised where none is set; configs/p2pnodes.toml names the same one."""
+from p2pnodes.service import ADMIN_PORT
 
 
 def console(
@@ -34,7 +32,7 @@ def console(
     url = ask(admin_socket(config, socket_path), "/status").get("console")
     if url is None:
         raise P2PNodesError(
-            f"the console has no port; set `port = {PORT_ADVISED}` under [admin] in the daemon's configuration, and "
+            f"the console has no port; set `port = {ADMIN_PORT}` under [admin] in the daemon's configuration, and "
             "restart it",
             code=Code.ADMIN_NOT_NOW,
         )

@@ -3,13 +3,18 @@
 import asyncio
 import json
 import signal
+import socket
 import tempfile
+from collections.abc import Iterable
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+from p2pnodes.model.codes import Code
+from p2pnodes.model.errors import ConfigError
 
 if TYPE_CHECKING:
     from p2pnodes.devnet import Devnet
@@ -106,6 +111,7 @@ def devnet(
         ports = [base_port + index for index in range(peers)]
         from p2pnodes.devnet import Devnet
 
+        check_free([*ports, *(port + CONSOLE_OFFSET for port in ports)])
         net = Devnet(
             directory.absolute(),
             ports,
@@ -119,6 +125,25 @@ def devnet(
             report=_say,
         )
         asyncio.run(_run(net))
+
+
+def check_free(ports: Iterable[int]) -> None:
+    """Check that a devnet can have its ports, before it makes anything.
+
+    Raises:
+        ConfigError: One is taken.
+    """
+    for port in ports:
+        try:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(
+                f"127.0.0.1:{port}: {error.strerror}; expected a free port: does another devnet run? Stop it, or give "
+                "another --base-port",
+                code=Code.CONFIG_ADDRESS_TAKEN,
+            ) from error
 
 
 async def _run(net: "Devnet") -> None:

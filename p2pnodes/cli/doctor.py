@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from p2pnodes.cli.asking import ask
-from p2pnodes.cli.output import ExitCode, JsonOption, UnreachableError, print_json, print_table, say
+from p2pnodes.cli.output import (
+    ExitCode,
+    JsonOption,
+    UnreachableError,
+    kept_copies,
+    print_json,
+    print_table,
+    say,
+)
 from p2pnodes.cli.settings import ConfigOption
 from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, WalletOption, hotkey_settings
 from p2pnodes.model.codes import Code
@@ -31,6 +39,9 @@ CHAIN_S_MAX: Final = 60.0
 
 DATABASE_S_MAX: Final = 20.0
 """After this long the look into the database is cut off: ``db verify`` looks at all of it."""
+
+LOOKED: Final = "p2pnodes doctor only looks whether it comes through"
+"""What the daemon at the public address is told."""
 
 _STEPS_BETWEEN_LOOKS: Final = 100_000
 """SQLite's instructions between two looks at the clock."""
@@ -53,8 +64,8 @@ def doctor(
     Configuration, keys, clock, disk, database, ports, the way from outside to this daemon, the chain; and of a running
     daemon its peers, whether it agrees with them, its writes, delegation and verifier. Nothing is changed.
 
-    Exit code 1 when there is a problem; warnings change no exit code. It may run beside the daemon, or before its first
-    start; run it as the daemon's user.
+    Exit code 1 when there is a problem; warnings change no exit code. That the daemon does not answer is a problem, but
+    none with --offline, as before its first start. Run it as the daemon's user.
     """
     found = list(_examine(config, hotkey_settings(hotkey_file, wallet, hotkey), offline=offline))
     problems = sum(finding.level == "problem" for finding in found)
@@ -93,7 +104,11 @@ def _examine(config: Path, options: dict[str, Any], *, offline: bool) -> Iterato
         status = ask(settings.admin_socket_path, "/status")
     except UnreachableError as error:
         status = None
-        yield Finding("daemon", "not checked", str(error), "start it, and run this again: it knows more")
+        advice = "start it, and run this again: it knows more"
+        if offline:
+            yield Finding("daemon", "not checked", str(error), advice)
+        else:
+            yield Finding("daemon", "problem", str(error), advice, error.code)
     if status is None:
         yield from _ports(settings)
         if not offline and not findings.problems:
@@ -126,7 +141,8 @@ def _copies(settings: "Settings") -> Iterator["Finding"]:
     from rich.filesize import decimal
 
     from p2pnodes.doctor import Finding
-    from p2pnodes.store.prune import COPY_DAYS_DEFAULT, copies
+    from p2pnodes.store import COPY_DAYS_DEFAULT
+    from p2pnodes.store.prune import copies
 
     try:
         found = copies(settings.database_path)
@@ -138,11 +154,13 @@ def _copies(settings: "Settings") -> Iterator["Finding"]:
     size = decimal(sum(size_bytes for _, size_bytes, _ in found))
     oldest, _, at_s = found[0]
     days = (time.time() - at_s) / 86_400
+    what = f"{size} in databases that `restore` put aside, the oldest {days:.0f} days ago: {oldest.name}"
+    old = days >= COPY_DAYS_DEFAULT
     yield Finding(
         "copies",
-        "warning" if days >= COPY_DAYS_DEFAULT else "ok",
-        f"{size} in databases that `restore` put aside, the oldest {days:.0f} days ago: {oldest.name}",
-        "when all is well: `p2pnodes db prune` removes them",
+        "warning" if old else "ok",
+        what if old else f"{what}; {kept_copies({at_s for *_, at_s in found}, COPY_DAYS_DEFAULT)}",
+        "when all is well: `p2pnodes db prune` removes them" if old else "",
     )
 
 
@@ -280,6 +298,7 @@ async def _address(url: str, *, running: bool) -> "Finding":
 
     from p2pnodes.api.app import GOSSIP_PATH
     from p2pnodes.doctor import Finding
+    from p2pnodes.gossip.handshake import refusal
     from p2pnodes.outbound import tls_reason
 
     advice = "check the name, the firewall, and the proxy (configs/nginx.conf is one that works)"
@@ -290,8 +309,8 @@ async def _address(url: str, *, running: bool) -> "Finding":
                 if answer.status != 200:
                     found = f"{url}/healthz answered {answer.status}"
                     return Finding("address", "problem", found, advice, Code.CONFIG_UNREACHABLE)
-            async with session.ws_connect(url + GOSSIP_PATH):
-                pass
+            async with session.ws_connect(url + GOSSIP_PATH) as socket:
+                await socket.send_bytes(refusal(LOOKED))  # else the daemon's log would hold a warning
     except aiohttp.ClientSSLError as error:
         return Finding("address", "problem", f"{url}: {tls_reason(error)}", advice, Code.CONFIG_UNREACHABLE)
     except aiohttp.WSServerHandshakeError as error:

@@ -129,11 +129,35 @@ def of_configuration(config: Path, options: Mapping[str, Any]) -> Findings:
         setup = Setup(settings.verify, key, settings.network, exchange, time.time, os.urandom)
         checked(lambda _: make_verifier(settings.verify.verifier, setup), config)
     problem, warning = _data_dir_findings(settings.data_dir)
-    warnings = _hotkey_warnings(settings, hotkey, delegation, electorate)
+    warnings = service_warnings(settings) + _hotkey_warnings(settings, hotkey, delegation, electorate)
     warnings += _chain_warnings(settings) + _network_warnings(settings)
     if electorate is not None:
         warnings += _electorate_warnings(settings, electorate)
     return Findings(problems + problem, warnings + warning, {})
+
+
+def service_warnings(settings: "Settings") -> list[str]:
+    """What a daemon of a real network had better not be started with."""
+    if not settings.network.genesis_hash.strip("0"):  # a network of one's own
+        return []
+    warnings: list[str] = []
+    if settings.role == "validator" and settings.verify.verifier == "none":
+        warnings.append(
+            'verify.verifier: "none" votes verified without a check, with the stake of this validator: choose another, '
+            "see `p2pnodes docs verifiers`"
+        )
+    if not settings.gossip.bootstrap and not _has_run(settings):
+        found = "only axons on chain lead to peers" if settings.electorate.urls else "nothing leads to peers"
+        warnings.append(f"gossip.bootstrap: empty, so {found}; add the URL of one validator's daemon")
+    return warnings
+
+
+def _has_run(settings: "Settings") -> bool:
+    """Whether a daemon was here before, and so may know peers; also where this user cannot tell."""
+    try:
+        return status_of(settings.database_path) is not None
+    except OSError:
+        return True
 
 
 def _delegation_problems(
@@ -178,14 +202,15 @@ def _hotkey_warnings(
 ) -> list[str]:
     """What keeps this daemon from voting and writing."""
     from p2pnodes.model.keys import ss58_encode
+    from p2pnodes.service import hands_hotkey
 
     if settings.role == "observer":
         return []
     warnings: list[str] = []
-    if settings.hotkey_path is None and settings.delegation_file is None:
+    if settings.hotkey_path is None and settings.delegation_file is None and not hands_hotkey(settings.config_file):
         warnings.append(
-            "neither wallet nor hotkey_file nor delegation_file is set: the daemon serves and gossips, but cannot open "
-            "a log, renew its delegation or vote"
+            "neither wallet nor hotkey_file nor delegation_file is set: unless its unit hands it a hotkey, the daemon "
+            "serves and gossips, but cannot open a log, renew its delegation or vote"
         )
     if hotkey is not None and hotkey.hotkey is not None and settings.delegation_file is not None:
         warnings.append("delegation_file is not used: the hotkey is on this machine, and signs by itself")

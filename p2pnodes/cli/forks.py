@@ -15,7 +15,7 @@ def forks(
     config: ConfigOption = None,
     socket_path: SocketOption = None,
     closed: Annotated[
-        bool, typer.Option("--all", help="Also logs that were merely closed, by keys rotate or revoke, say.")
+        bool, typer.Option("--all", help="Also logs that did not fork but were closed, by keys rotate or revoke, say.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -39,4 +39,4 @@ def forks(
             rows.append({**row, "node_key": node_key, "number": number, "seen_at": utc(row["seen_at"])})
         print_table(COLUMNS, rows, empty="no log is known to end" if closed else "no log is known to fork")
     if left := len(found) - len(shown):
-        note(f"{left} logs that were merely closed are not shown: see --all")
+        note(f"not shown: {left} closed {'log' if left == 1 else 'logs'} without a fork; see --all")

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 EXAMPLE_GPUS: Final = 8
 
+HELD_ELSEWHERE: Final = "already exist in inventory"
+"""In the central API's text, and so a daemon's, when a GPU is verified as another miner's."""
+
 ApiOption = Annotated[
     list[str],
     typer.Option(
@@ -96,8 +99,18 @@ def add(
     body = _read_body(file)
     signer = load_signer(hotkey_file, uri, wallet, hotkey)
 
+    from p2pnodes.miner.client import ConflictError
+
     async def register(client: "MinerClient") -> None:
-        registration = await client.add(body)
+        try:
+            registration = await client.add(body)
+        except ConflictError as error:
+            if HELD_ELSEWHERE in error.detail:
+                note(
+                    "a GPU of these is verified as another miner's, until that one deletes it or fails a check: "
+                    "`p2pnodes node show UUID` at a daemon says whose, and why"
+                )
+            raise
         found = registration.model_dump(mode="json")
         if not as_json:
             print_fields({"task": registration.task_id, "seed": registration.seed})

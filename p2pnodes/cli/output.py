@@ -8,8 +8,11 @@ programs. What miners and peers wrote is shown without the control characters th
 import json
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import IntEnum
 from inspect import cleandoc
@@ -167,6 +170,25 @@ def confirm(question: str, *, yes: bool) -> None:
     typer.confirm(question, abort=True, err=True)
 
 
+@contextmanager
+def terminated() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end what draws on a terminal as Ctrl-C does: the terminal is put right on the way out."""
+
+    def end(number: int, _frame: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    if threading.current_thread() is not threading.main_thread():  # where no signal comes
+        yield
+        return
+    before = [signal.signal(number, end) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
 def plain(text: str) -> str:
     """A text on one line, its control characters and other unprintable ones as escapes."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
@@ -193,6 +215,17 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length_s:
             return f"{seconds // length_s:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def rows_shown(count: int) -> str:
+    """How many rows a list has that goes on."""
+    return "1 row is shown" if count == 1 else f"{count} rows are shown"
+
+
+def kept_copies(put_aside: Collection[float], days: float) -> str:
+    """Why databases that ``restore`` put aside, at these moments, are not removed yet."""
+    count = len(put_aside)
+    return f"{count} {'copy' if count == 1 else 'copies'} kept, younger than {days:g} days"
 
 
 def utc(seconds: float) -> str:

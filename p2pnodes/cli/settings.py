@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from p2pnodes.cli.asking import SYSTEM_DEFAULT
 from p2pnodes.cli.output import (
     FREE_TEXT_CHARS_MIN,
     ExitCode,
@@ -24,15 +25,38 @@ from p2pnodes.cli.output import (
 )
 from p2pnodes.cli.signing import HotkeyFileOption, HotkeyOption, WalletOption, hotkey_settings
 from p2pnodes.model.codes import Code
+from p2pnodes.service import CONFIG
+
+
+def _found(ctx: typer.Context, config: Path | None) -> Path | None:
+    """Say where a configuration is looked for when there is none; that an option is missing would not tell."""
+    if config is None and not ctx.resilient_parsing:  # which completes words
+        raise typer.BadParameter(f"give it, or set P2PNODES_CONFIG; found neither, nor the default {CONFIG}")
+    return config
+
 
 ConfigOption = Annotated[
     Path,
-    typer.Option("--config", envvar="P2PNODES_CONFIG", metavar="FILE", help="The daemon's configuration, TOML."),
+    typer.Option(
+        "--config",
+        envvar="P2PNODES_CONFIG",
+        metavar="FILE",
+        help="The daemon's configuration, TOML.",
+        default_factory=lambda: None,
+        callback=_found,
+        show_default=SYSTEM_DEFAULT,
+    ),
 ]
 
 OptionalConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", envvar="P2PNODES_CONFIG", metavar="FILE", help="A daemon's configuration, TOML."),
+    typer.Option(
+        "--config",
+        envvar="P2PNODES_CONFIG",
+        metavar="FILE",
+        show_default=SYSTEM_DEFAULT,
+        help="A daemon's configuration, TOML.",
+    ),
 ]
 
 TABLE_COLUMNS_MIN: Final = 120

@@ -9,19 +9,23 @@ one that did would keep the daemon from shortening its write-ahead log.
 import csv
 import os
 import re
+import select
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from math import isfinite
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
-from p2pnodes.cli.output import JsonOption, fail_line, note, plain, print_json, print_table, say
+from p2pnodes.cli.asking import SYSTEM_DEFAULT
+from p2pnodes.cli.output import ExitCode, JsonOption, fail_line, note, plain, print_json, print_table, rows_shown, say
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, StoreError
 
@@ -36,8 +40,17 @@ ROWS_MAX: Final = 1_000_000
 ANSWER_BYTES_MAX: Final = 256 * 1024 * 1024
 """Bound of one answer: rows are kept until all of them are there."""
 
-VALUE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Bound of one value; the largest that the database holds is an event of at most 1 MiB."""
+VALUE_BYTES_MAX: Final = 2 * 1024 * 1024 + 4096
+"""Bound of one value: the largest that the database holds, an event of at most 1 MiB, in hex.
+
+SQLite looks at no clock within a function, and some of them take the square of a value's length.
+"""
+
+PATTERN_BYTES_MAX: Final = 1_000
+"""Bound of what LIKE and GLOB look for: these, too, end only when they are done."""
+
+HARD_S: Final = 5.0
+"""How long behind its time a question may still run, within one function, before the process is ended."""
 
 QUERY_BYTES_MAX: Final = 64 * 1024
 """Bound of what is asked at once."""
@@ -115,6 +128,7 @@ class Questions:
         self._interrupted = False
         connection.set_authorizer(_authorize)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES_MAX)
         connection.set_progress_handler(self._is_over, STEPS_BETWEEN_LOOKS)
 
     def ask(self, text: str) -> Iterator[Answer]:
@@ -123,8 +137,7 @@ class Questions:
         Raises:
             QueryError: One cannot be answered, or not within its bounds; those before it were.
         """
-        if len(text.encode(errors="replace")) > QUERY_BYTES_MAX:
-            raise QueryError(f"more than {QUERY_BYTES_MAX} bytes of SQL; expected one question, or a few")
+        check_text(text)
         for begin, statement in statements(text):
             answer = self._answer(text, begin, statement)
             if answer is not None:
@@ -166,7 +179,11 @@ class Questions:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Let Ctrl-C end a question: SQLite would swallow what a handler raises within it."""
+        """Let Ctrl-C end a question: SQLite would swallow what a handler raises within it.
+
+        Within one of its functions SQLite asks nothing at all. There a second Ctrl-C ends the process, and so do
+        ``HARD_S`` behind the first, or behind the question's time; a thread sees to it.
+        """
 
         def interrupt(_number: int, _frame: FrameType | None) -> None:
             self._interrupted = True
@@ -176,9 +193,18 @@ class Questions:
         except ValueError:  # not in the main thread, where no signal comes
             yield
             return
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        noticed = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        thread = threading.Thread(target=end_hard, args=(reader, self._seconds + HARD_S), daemon=True)
+        thread.start()
         try:
             yield
         finally:
+            signal.set_wakeup_fd(noticed)
+            os.close(writer)  # which ends the thread
+            thread.join()
+            os.close(reader)
             signal.signal(signal.SIGINT, before)
         if self._interrupted:
             raise KeyboardInterrupt
@@ -239,6 +265,47 @@ class Questions:
         return [(name, columns) for kind, name, columns in self.schema() if kind == "view"]
 
 
+def end_hard(signals: int, seconds: float, end: Callable[[int], object] = os._exit) -> None:
+    """End the process when a question does not: at the second Ctrl-C, some time behind the first, or behind its time.
+
+    Args:
+        signals: Where the number of each signal can be read, a byte each, until the question has ended.
+        seconds: How long it may take.
+        end: Takes the exit code.
+    """
+    deadline_s = time.monotonic() + seconds
+    interrupts = 0
+    while interrupts < 2 and select.select([signals], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
+        numbers = os.read(signals, 64)
+        if not numbers:
+            return
+        if found := numbers.count(signal.SIGINT):
+            interrupts += found
+            deadline_s = min(deadline_s, time.monotonic() + HARD_S)
+    if interrupts:
+        end(ExitCode.INTERRUPTED)
+        return
+    fail_line(f"no end after {seconds:g} s, within one function of SQL; expected less: ask for a part", Code.DATA_QUERY)
+    sys.stderr.flush()
+    end(ExitCode.UNREACHABLE)
+
+
+def check_text(text: str) -> None:
+    """Check what is asked before SQLite sees it.
+
+    Raises:
+        QueryError: It is too long, or no text.
+    """
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise QueryError(f"the question is not UTF-8 (character {error.start + 1}); expected text") from error
+    if size > QUERY_BYTES_MAX:
+        raise QueryError(f"more than {QUERY_BYTES_MAX} bytes of SQL; expected one question, or a few")
+    if "\0" in text:
+        raise QueryError(f"there is a NUL at character {text.index(chr(0)) + 1}; expected text without")
+
+
 def _authorize(action: int, first: str | None, second: str | None, _database: str | None, _within: str | None) -> int:
     """Allow what reads."""
     if action in _READING:
@@ -287,7 +354,13 @@ def sql(
     *,
     config: Annotated[
         Path | None,
-        typer.Option("--config", envvar="P2PNODES_CONFIG", metavar="FILE", help="The daemon's configuration."),
+        typer.Option(
+            "--config",
+            envvar="P2PNODES_CONFIG",
+            metavar="FILE",
+            show_default=SYSTEM_DEFAULT,
+            help="The daemon's configuration.",
+        ),
     ] = None,
     database: Annotated[
         Path | None, typer.Option("--database", metavar="FILE", help="Another database, such as a backup.")
@@ -316,12 +389,12 @@ def sql(
             code=Code.DATA_MISSING,
         )
     show = _show_json if as_json else _show_csv if as_csv else _show_table
+    if query is None and sys.stdin.isatty():
+        _prompt(lambda: _opened(path, timeout_s, limit), path, show)
+        return
     with _opened(path, timeout_s, limit) as questions:
-        if query is None and sys.stdin.isatty():
-            _prompt(questions, path, show)
-            return
         if query is None:
-            query = sys.stdin.read(QUERY_BYTES_MAX + 1)
+            query = sys.stdin.buffer.read(QUERY_BYTES_MAX + 1).decode(errors="surrogateescape")
         if not query.strip():
             raise typer.BadParameter("there is no question; give one, or send it to standard input")
         for answer in questions.ask(query):
@@ -371,14 +444,15 @@ def _show_table(answer: Answer) -> None:
 
 
 def _show_json(answer: Answer) -> None:
-    print_json([dict(zip(answer.columns, map(_text, row), strict=True)) for row in answer.rows])
+    print_json([dict(zip(answer.columns, map(_json, row), strict=True)) for row in answer.rows])
     _note_more(answer)
 
 
 def _show_csv(answer: Answer) -> None:
+    shown = _terminal if sys.stdout.isatty() else _text
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(answer.columns)
-    writer.writerows([_text(value) for value in row] for row in answer.rows)
+    writer.writerow([shown(name) for name in answer.columns])
+    writer.writerows([shown(value) for value in row] for row in answer.rows)
     _note_more(answer)
 
 
@@ -387,22 +461,39 @@ def _text(value: Any) -> Any:
     return value.hex() if isinstance(value, bytes) else value
 
 
+def _json(value: Any) -> Any:
+    """A value as JSON has it, which knows no infinity."""
+    return str(value) if isinstance(value, float) and not isfinite(value) else _text(value)
+
+
+def _terminal(value: Any) -> Any:
+    """A value as a terminal may have it: what strangers wrote moves no cursor."""
+    return plain(value) if isinstance(value, str) else _text(value)
+
+
 def _note_more(answer: Answer) -> None:
     if answer.more:
-        note(f"{len(answer.rows)} rows are shown, there are more: see --limit")
+        note(f"{rows_shown(len(answer.rows))}, there are more: see --limit")
 
 
 # -- the prompt --------------------------------------------------------------------------------------------------------
 
 
-def _prompt(questions: Questions, path: Path, show: Callable[[Answer], None]) -> None:
+Open = Callable[[], AbstractContextManager[Questions]]
+"""Opens the database anew: a daemon may have started or stopped since."""
+
+
+def _prompt(opened: Open, path: Path, show: Callable[[Answer], None]) -> None:
     """Ask and answer until the end of the input."""
+    with opened() as questions:
+        words = _words(questions)
     note(f"{path}, read-only. {HELP}")
-    with _history(questions):
+    with _history(words):
         asked = ""
         while True:
             try:
                 line = input(MORE if asked else PROMPT)
+                check_text(asked + line)
             except EOFError:
                 print()
                 return
@@ -410,19 +501,27 @@ def _prompt(questions: Questions, path: Path, show: Callable[[Answer], None]) ->
                 print()
                 asked = ""
                 continue
-            if not asked and line.strip().startswith("."):
-                if not _told(questions, line.split()):
-                    return
+            except UnicodeDecodeError as error:
+                fail_line(f"the line is not {error.encoding}; expected text", Code.DATA_QUERY)
+                asked = ""
                 continue
+            except QueryError as error:
+                fail_line(str(error), error.code)
+                asked = ""
+                continue
+            told = not asked and line.strip().startswith(".")
             asked = f"{asked}\n{line}" if asked else line
             if not asked.strip():
                 asked = ""
-            elif sqlite3.complete_statement(asked):
+            elif told or sqlite3.complete_statement(asked):
                 question, asked = asked, ""
                 try:
-                    for answer in questions.ask(question):
-                        show(answer)
-                except QueryError as error:
+                    with opened() as questions:
+                        if told and not _told(questions, question.split()):
+                            return
+                        for answer in () if told else questions.ask(question):
+                            show(answer)
+                except P2PNodesError as error:
                     fail_line(str(error), error.code)
                 except KeyboardInterrupt:
                     note("given up")
@@ -452,8 +551,13 @@ def _told(questions: Questions, words: Sequence[str]) -> bool:
     return True
 
 
+def _words(questions: Questions) -> list[str]:
+    """Names that the prompt completes."""
+    return sorted({word for _, name, columns in questions.schema() for word in (name, *columns.split(", "))})
+
+
 @contextmanager
-def _history(questions: Questions) -> Iterator[None]:
+def _history(words: Sequence[str]) -> Iterator[None]:
     """Remember questions from one prompt to the next, and complete names."""
     try:
         import readline
@@ -462,7 +566,6 @@ def _history(questions: Questions) -> Iterator[None]:
         return
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     path = home / "p2pnodes" / "sql_history"
-    words = sorted({word for _, name, columns in questions.schema() for word in (name, *columns.split(", "))})
 
     def complete(begun: str, index: int) -> str | None:
         return next(

@@ -5,6 +5,7 @@ Rates are what two looks differ by, divided by the time between them. ``measure`
 """
 
 import os
+import re
 import select
 import shutil
 import sys
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 import typer
 
 from p2pnodes.cli.asking import ConfigOption, SocketOption, admin_socket, ask, ask_text
-from p2pnodes.cli.output import JsonOption, UnreachableError, cell, duration, plain, print_json, shortened
+from p2pnodes.cli.output import JsonOption, UnreachableError, cell, duration, plain, print_json, shortened, terminated
 from p2pnodes.cli.watch import INTERVAL_S_DEFAULT, INTERVAL_S_MAX, INTERVAL_S_MIN
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, P2PNodesError
@@ -40,6 +41,12 @@ SAMPLES_MAX: Final = 20_000
 Sort = Literal["hotkey", "lag", "rtt", "queue"]
 KEYS: Final[Mapping[str, Sort]] = {"h": "hotkey", "l": "lag", "r": "rtt", "u": "queue"}
 """Key -> what peers are sorted by."""
+
+KEYS_BYTES_MAX: Final = 64
+"""What is read of a keyboard at once."""
+
+_SEQUENCE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]?|O.?|.)?", re.DOTALL)
+"""What a terminal sends for a key that is no character."""
 
 Metrics = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 """Name and labels of a sample -> its value."""
@@ -89,6 +96,8 @@ def total(metrics: Metrics, name: str, **labels: str) -> float | None:
 def measure(now: Look, before: Look | None) -> dict[str, Any]:
     """What two looks tell, JSON-able; rates are None without a look before, or over a restart in between."""
     status = now.status
+    if before is not None and before.status["started_at"] != status["started_at"]:
+        before = None  # its counters were another process's
     seconds = None if before is None else now.at_s - before.at_s
 
     def grown(name: str, **labels: str) -> float | None:
@@ -400,7 +409,7 @@ def _run(path: Path, interval_s: float, sort: Sort) -> None:
     before: Look | None = None
     away = ""
     due_s = time.monotonic() + interval_s / 4  # the first rates come soon
-    with _keys() as pressed, Live(screen=True, auto_refresh=False, redirect_stderr=False) as live:
+    with terminated(), _keys() as pressed, Live(screen=True, auto_refresh=False, redirect_stderr=False) as live:
         while True:
             size = shutil.get_terminal_size()
             footer = f"q quit   sort: h hotkey  l lag  r rtt  u queue   every {interval_s:g} s"
@@ -421,6 +430,11 @@ def _run(path: Path, interval_s: float, sort: Sort) -> None:
                 before, now, away = now, look, ""
 
 
+def typed(found: bytes) -> str:
+    """The keys that are characters; what a terminal sends for others (arrows, F2, Alt with a letter) is none."""
+    return _SEQUENCE.sub("", found.decode(errors="replace"))
+
+
 @contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
     """Take keys one by one, without their echo; yields what waits so many seconds for one, and gives it or nothing."""
@@ -429,12 +443,13 @@ def _keys() -> Iterator[Callable[[float], str]]:
 
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
+    waiting: list[str] = []
 
     def pressed(seconds: float) -> str:
-        ready, _, _ = select.select([descriptor], [], [], seconds)
-        if not ready:
-            return ""
-        return os.read(descriptor, 1).decode(errors="replace") or "q"  # the terminal is gone
+        if not waiting and select.select([descriptor], [], [], seconds)[0]:
+            found = os.read(descriptor, KEYS_BYTES_MAX)
+            waiting.extend(typed(found) if found else "q")  # nothing: the terminal is gone
+        return waiting.pop(0) if waiting else ""
 
     tty.setcbreak(descriptor)
     try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from p2pnodes.cli.asking import RefusedError, ask
-from p2pnodes.cli.output import UnreachableError, cell, note, say, shortened
+from p2pnodes.cli.output import UnreachableError, cell, note, say, shortened, terminated
 
 if TYPE_CHECKING:
     from rich.console import ConsoleDimensions
@@ -303,9 +303,9 @@ def changes(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping
         if key not in before:
             lines.append(" ".join(["+", key, *(f"{name}={cell(value)}" for name, value in row.items() if value)]))
         elif changed := [
-            f"{name}: {cell(before[key].get(name))} -> {cell(value)}"
-            for name, value in row.items()
-            if before[key].get(name) != value
+            f"{name}: {cell(before[key].get(name))} -> {cell(row.get(name))}"
+            for name in {**before[key], **row}
+            if before[key].get(name) != row.get(name)
         ]:
             lines.append(" ".join(part for part in ("~", key, "; ".join(changed)) if part))
     return lines
@@ -328,7 +328,7 @@ def _draw(watched: Watched, looks: Iterator[Any], interval_s: float, clock: Cloc
     drawn: Any = None
     changed_at = clock.label()
     console = Console()
-    with Live(console=console, auto_refresh=False, transient=False, vertical_overflow="crop") as live:
+    with terminated(), Live(console=console, auto_refresh=False, transient=False, vertical_overflow="crop") as live:
         for found in looks:
             if found is not None:
                 body = Text.from_ansi(_printed(watched, found))

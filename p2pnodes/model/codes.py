@@ -288,13 +288,18 @@ class Code(StrEnum):
     )
     DATA_RESTORE_NOTE = (
         "data-restore-note",
-        "A restore or rebuild is done, and something about it needs attention.",
+        "A restore is done, and something about it needs attention.",
         "Do what the warning says before the daemon is started again.",
     )
     DATA_REBUILD_FAILED = (
         "data-rebuild-failed",
         "The database could not be rebuilt from its log; nothing was changed.",
         "Restore a backup, or start empty and let peers refill it.",
+    )
+    DATA_REBUILD_DIFFERED = (
+        "data-rebuild-differed",
+        "`db rebuild` found rows that were not as the log says, and set them right.",
+        "Nothing more for these rows. A bug or a damaged disk made them: check the disk, and report the line.",
     )
     DATA_AUDIT = (
         "data-audit",
@@ -485,6 +490,11 @@ class Code(StrEnum):
         "log-forked",
         "The own log is proved to fork: another process wrote it, too.",
         "Find the other one (a clone of this disk?) and stop it; `p2pnodes forks` has the proof.",
+    )
+    LOG_ELSEWHERE = (
+        "log-elsewhere",
+        "Another daemon, with a node key of its own, writes with this validator's hotkey.",
+        "Stop it if it is yours. Else the hotkey is stolen: `p2pnodes keys revoke` that log, and change the hotkey.",
     )
 
     # -- events and logs of others -----------------------------------------------------------------------------------

@@ -77,6 +77,19 @@ class TestStatus:
         daemon.snapshot["verification"] = None
         assert "none: this daemon has no hotkey to vote with" in (await ask("status")).out
 
+    async def test_votes_without_a_look_are_called_that(self, ask: Ask, daemon: FakeDaemon) -> None:
+        daemon.snapshot["verification"] |= {"method": "none", "running": 0, "later": 0}
+        assert (
+            "off: this daemon votes verified for every claim, without a look; checks: none" in (await ask("status")).out
+        )
+
+    async def test_another_daemon_with_the_hotkey_is_told_of(self, ask: Ask, daemon: FakeDaemon) -> None:
+        assert "other logs" not in (await ask("status")).out
+        daemon.snapshot["other_logs"] = [{"log": "ab/1", "written_at": 1_764_000_000}]
+        assert (
+            "another daemon writes with this hotkey: ab/1, last at 2025-11-24 16:00:00 UTC" in (await ask("status")).out
+        )
+
     async def test_a_reason_is_said_once(self, ask: Ask, daemon: FakeDaemon) -> None:
         daemon.snapshot |= {
             "ready": ["the node is alone", "writes are refused: own head not heard"],
@@ -164,18 +177,18 @@ class TestLists:
             (["claims", "--claim", "AB" * 32], ("claims", {"claim_id": "ab" * 32}, 101, None, False)),
             (["verdicts", "--finding", "failed"], ("verdicts", {"finding": "failed"}, 101, None, False)),
             (["verdicts", "--validator", ALICE], ("verdicts", {"validator": ALICE}, 101, None, False)),
-            (["events", "--kind", "add"], ("event_log", {"kind": "add"}, 101, None, True)),
+            (["events", "--kind", "add"], ("event_log", {"kind": "add"}, 101, 0, True)),
             (["events", "--state", "void", "--after", "0"], ("event_log", {"state": "void"}, 101, 0, False)),
-            (["events", "--node-key", "Cd" * 32], ("event_log", {"node_key": "cd" * 32}, 101, None, True)),
+            (["events", "--node-key", "Cd" * 32], ("event_log", {"node_key": "cd" * 32}, 101, 0, True)),
         ],
     )
     async def test_options_become_filters(
         self, ask: Ask, daemon: FakeDaemon, arguments: list[str], query: tuple[Any, ...]
     ) -> None:
-        daemon.rows = [NODE]
+        daemon.rows = [NODE | {"position": 1}]
         ended = await ask(*arguments, "--json")
-        assert (ended.code, ended.json, ended.err) == (0, [NODE], "")
-        assert daemon.queries == [query]
+        assert (ended.code, ended.json, ended.err) == (0, daemon.rows, "")
+        assert daemon.queries[-1] == query
 
     async def test_an_order_a_search_and_what_runs_are_asked_of_the_daemon(self, ask: Ask, daemon: FakeDaemon) -> None:
         daemon.rows = [NODE]

@@ -58,7 +58,7 @@ class TestConsole:
 
     def test_the_port_that_is_advised_is_the_samples(self) -> None:
         sample = Path(__file__).parents[2] / "configs" / "p2pnodes.toml"
-        assert f"#port = {command.PORT_ADVISED}\n" in sample.read_text()
+        assert f"#port = {command.ADMIN_PORT}\n" in sample.read_text()
 
 
 class TestStatus:

@@ -125,10 +125,21 @@ class TestPrune:
         assert not aside.exists()
         assert cli("db", "verify", "--config", config, "--json").json == before
 
+    def test_without_a_database_it_says_why_nothing_goes(
+        self, cli: Cli, config: Path, database: Path, aside: Path
+    ) -> None:
+        database.unlink()
+        ended = cli("db", "prune", "--config", config, "--yes")
+        assert (ended.code, ended.out) == (0, "nothing to remove\n")
+        assert "what a restore left beside it stays" in ended.err
+        assert aside.exists()
+
     def test_a_young_copy_stays_unless_it_is_asked_for(self, cli: Cli, config: Path, database: Path) -> None:
         cli("backup", config.parent / "backup.db", "--config", config)
         before = Path(cli("restore", config.parent / "backup.db", "--config", config, "--json").json["before"])
-        assert cli("db", "prune", "--config", config, "--yes").out == "nothing to remove\n"
+        ended = cli("db", "prune", "--config", config, "--yes")
+        assert ended.out == "nothing to remove\n"
+        assert ended.err == "p2pnodes: 1 copy kept, younger than 7 days; see --older-than\n"
         assert before.exists()
         report = cli("db", "prune", "--config", config, "--older-than", 0, "--yes", "--json").json
         assert report["items"][0]["path"] == str(before)
@@ -150,3 +161,14 @@ class TestPrune:
         assert report["daemon_runs"]
         assert not aside.exists()
         assert cli("db", "prune", "--config", config, "--yes", "--json").json["freed_bytes"] >= 3_000_000
+
+
+def test_a_rebuild_that_found_differences_has_a_code_of_its_own(cli: Cli, config: Path, database: Path) -> None:
+    assert cli("db", "rebuild", "--config", config).err == ""
+    connection = sqlite3.connect(database)
+    connection.execute("DELETE FROM node WHERE uuid = 'u1'")
+    connection.commit()
+    connection.close()
+    ended = cli("db", "rebuild", "--config", config)
+    assert ended.code == 0
+    assert "[data-rebuild-differed]" in ended.err

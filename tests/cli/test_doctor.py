@@ -17,8 +17,10 @@ import tomli_w
 from aiohttp import web
 
 from p2pnodes.cli.doctor import _address
+from p2pnodes.gossip.handshake import RefusedByPeerError
 from tests.cli.conftest import Ask, Cli, Ended
 from tests.fake_daemon import FakeDaemon
+from tests.gossip.test_handshake import pick_up
 from tests.support import hotkey
 
 MODULE = sys.modules["p2pnodes.cli.doctor"]
@@ -53,11 +55,18 @@ class TestStopped:
 
     def test_one_that_could_start_has_no_problem(self, cli: Cli, config: Path, database: Path) -> None:
         change(config, http={"port": 0})
-        ended = cli("doctor", "--config", config)
+        ended = cli("doctor", "--config", config, "--offline")
         assert (ended.code, ended.err) == (0, "")
         assert "no problems found" in ended.out
-        assert "the hotkey may validate" in ended.out
         assert f"{database} is whole" in ended.out
+
+    def test_that_it_does_not_answer_is_the_problem(self, cli: Cli, config: Path, database: Path) -> None:
+        change(config, http={"port": 0})
+        ended = cli("doctor", "--config", config, "--json")
+        assert problems(ended) == ["daemon"]
+        (daemon,) = [finding for finding in ended.json if finding["check"] == "daemon"]
+        assert daemon["code"] == "admin-unreachable"
+        assert "the hotkey may validate" in str(ended.json)
 
     @pytest.mark.parametrize(("days", "level"), [(0, "ok"), (8, "warning")])
     def test_what_restore_put_aside_is_mentioned(
@@ -67,11 +76,14 @@ class TestStopped:
         mark = datetime.fromtimestamp(time.time() - days * 86_400, UTC).strftime("%Y%m%dT%H%M%SZ")
         database.with_name(f"{database.name}.before-restore-{mark}").write_bytes(b"x" * 1_500_000)
         ended = cli("doctor", "--config", config, "--json")
-        assert problems(ended) == []
+        assert problems(ended) == ["daemon"]
         (copies,) = [finding for finding in ended.json if finding["check"] == "copies"]
         assert copies["level"] == level
         assert f"1.5 MB in databases that `restore` put aside, the oldest {days} days ago" in copies["found"]
-        assert "p2pnodes db prune" in copies["advice"]
+        if level == "ok":
+            assert copies["found"].endswith("; 1 copy kept, younger than 7 days")
+        else:
+            assert "p2pnodes db prune" in copies["advice"]
 
     def test_a_mistyped_setting(self, cli: Cli, config: Path) -> None:
         change(config, http={"prot": 8000})
@@ -80,12 +92,12 @@ class TestStopped:
     def test_a_key_that_others_can_read(self, cli: Cli, config: Path) -> None:
         change(config, http={"port": 0})
         (config.parent / "hotkey.json").chmod(0o644)
-        assert problems(cli("doctor", "--config", config, "--json")) == ["configuration"]
+        assert problems(cli("doctor", "--config", config, "--json")) == ["configuration", "daemon"]
 
     def test_a_port_that_is_taken(self, cli: Cli, config: Path, taken: int) -> None:
         change(config, http={"port": taken})
         ended = cli("doctor", "--config", config, "--json")
-        assert problems(ended) == ["port"]
+        assert problems(ended) == ["daemon", "port"]
         assert f"port {taken}" in str(ended.json)
 
     def test_a_hotkey_without_a_permit(self, cli: Cli, config: Path) -> None:
@@ -94,7 +106,7 @@ class TestStopped:
             "block": 200, "time": int(time.time()), "validators": [{"hotkey": hotkey("//bob").address, "stake": 1}]
         }  # fmt: skip
         (config.parent / "electorate.toml").write_text(tomli_w.dumps(electorate))
-        assert problems(cli("doctor", "--config", config, "--json")) == ["permit"]
+        assert problems(cli("doctor", "--config", config, "--json")) == ["daemon", "permit"]
 
     def test_a_chain_that_does_not_answer(
         self, cli: Cli, config: Path, taken: int, monkeypatch: pytest.MonkeyPatch
@@ -103,7 +115,7 @@ class TestStopped:
         settings = tomllib.loads(config.read_text())
         settings |= {"http": {"port": 0}, "electorate": {"urls": [f"ws://127.0.0.1:{taken}"]}}
         config.write_text(tomli_w.dumps(settings))
-        assert problems(cli("doctor", "--config", config, "--json")) == ["chain"]
+        assert problems(cli("doctor", "--config", config, "--json")) == ["daemon", "chain"]
         assert problems(cli("doctor", "--config", config, "--json", "--offline")) == []
 
     def test_a_database_with_a_damaged_page(self, cli: Cli, config: Path, database: Path) -> None:
@@ -114,14 +126,14 @@ class TestStopped:
         content = bytearray(database.read_bytes())
         content[-40 * 4_096 : -10 * 4_096] = bytes(range(256)) * (30 * 16)
         database.write_bytes(content)
-        assert problems(cli("doctor", "--config", config, "--json")) == ["database"]
+        assert problems(cli("doctor", "--config", config, "--json")) == ["database", "daemon"]
 
     def test_a_database_of_another_network(self, cli: Cli, config: Path, database: Path) -> None:
         change(config, http={"port": 0})
         with closing(sqlite3.connect(database, isolation_level=None)) as connection:
             connection.execute("UPDATE meta SET value = ? WHERE key = 'network_id'", (bytes(16),))
         ended = cli("doctor", "--config", config, "--json")
-        assert problems(ended) == ["database"]
+        assert problems(ended) == ["database", "daemon"]
         assert f"is of network {bytes(16).hex()}" in str(ended.json)
 
     def test_a_disk_that_is_nearly_full(self, cli: Cli, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +144,7 @@ class TestStopped:
             f_frsize = 4_096
 
         monkeypatch.setattr("os.statvfs", lambda _: Full)
-        assert problems(cli("doctor", "--config", config, "--json")) == ["disk"]
+        assert problems(cli("doctor", "--config", config, "--json")) == ["disk", "daemon"]
 
     def test_a_large_database_is_looked_at_for_a_while_only(
         self, cli: Cli, config: Path, database: Path, monkeypatch: pytest.MonkeyPatch
@@ -141,7 +153,7 @@ class TestStopped:
         monkeypatch.setattr(MODULE, "DATABASE_S_MAX", 0.0)
         monkeypatch.setattr(MODULE, "_STEPS_BETWEEN_LOOKS", 1)
         ended = cli("doctor", "--config", config, "--json")
-        assert problems(ended) == []
+        assert problems(ended) == ["daemon"]
         assert "db verify" in str(ended.json)
 
 
@@ -165,6 +177,7 @@ class Proxy:
     def __init__(self, *, websockets: bool, status: int = 200) -> None:
         self.websockets = websockets
         self.status = status
+        self.heard: list[bytes] = []
 
     async def healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok"}, status=self.status)
@@ -174,6 +187,7 @@ class Proxy:
             return web.Response(status=404)
         socket = web.WebSocketResponse()
         await socket.prepare(request)
+        self.heard = [message.data async for message in socket]
         return socket
 
 
@@ -215,6 +229,14 @@ class TestAddress:
         found = await _address(await serve(proxy), running=True)
         assert (found.check, found.level) == ("address", level)
         assert words in found.found
+
+    async def test_the_daemon_is_told_so_that_its_log_has_no_warning(self, serve: Any) -> None:
+        """A refusal by the other side is told at info; see ``Driver._accept``."""
+        proxy = Proxy(websockets=True)
+        assert (await _address(await serve(proxy), running=True)).level == "ok"
+        (hello,) = proxy.heard
+        with pytest.raises(RefusedByPeerError, match="p2pnodes doctor only looks"):
+            pick_up().answer(hello)
 
     async def test_nobody_there_is_a_problem_of_a_running_daemon_alone(self, serve: Any) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -55,5 +55,5 @@ class TestForks:
         daemon.ended = [FORK, both, FORK | {"fork": None, "closed": True}]
         ended = await ask("forks", "--json")
         assert ended.json == [FORK, both]
-        assert ended.err == "p2pnodes: 1 logs that were merely closed are not shown: see --all\n"
+        assert ended.err == "p2pnodes: not shown: 1 closed log without a fork; see --all\n"
         assert (await ask("forks", "--all", "--json")).json == daemon.ended

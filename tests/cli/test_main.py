@@ -133,6 +133,17 @@ class TestErrors:
         assert ended.code == 2
         assert "Did you mean 'status'?" in ended.err
 
+    @pytest.mark.parametrize("words", [("run",), ("db", "path"), ("status",)])
+    def test_a_missing_configuration_is_usage_and_names_where_one_is_looked_for(
+        self, cli: Cli, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr("p2pnodes.cli.SYSTEM_CONFIG", tmp_path / "absent.toml")
+        ended = cli(*words)
+        assert ended.code == 2
+        told = " ".join(ended.err.split())
+        for part in ("--config", "P2PNODES_CONFIG", "/etc/p2pnodes/p2pnodes.toml"):
+            assert part in told
+
     def test_a_missing_option_is_usage(self, cli: Cli) -> None:
         ended = cli("config", "show")
         assert ended.code == 2

@@ -157,6 +157,18 @@ class TestAdd:
         assert ended.code == 1
         assert ended.error == rf"{api.url} answered 409: Nodes already \x1b[31mexist"
 
+    async def test_a_gpu_of_another_miner_is_told_with_what_to_do_here(
+        self, serve: Serve, run: Run, server: Path
+    ) -> None:
+        """The text of the refusal is the central API's, and stays."""
+        detail = "Nodes already exist in inventory, please contact chutes team to resolve: u1"
+        api = await serve(answers(409, {"detail": detail}))
+        ended = await run("add", server, *ALICE, "--api", api.url)
+        assert ended.code == 1
+        told, error = ended.err.splitlines()
+        assert "p2pnodes node show UUID" in told
+        assert detail in error
+
     async def test_nobody_there_is_exit_code_3(self, run: Run, server: Path) -> None:
         dead = dead_url()
         ended = await run("add", server, *ALICE, "--api", dead)

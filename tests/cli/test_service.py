@@ -1,16 +1,19 @@
 """``service install``: what it would do is shown first, what is there is kept, and what is written can be read."""
 
+import os
 import stat
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from p2pnodes import service
 from p2pnodes.chain.wallet import write_hotkey_file
 from p2pnodes.config import CONFIG_VARIABLE, SHIPPED_NETWORKS, load_settings, shipped_network
-from tests.cli.conftest import Cli
+from p2pnodes.model.errors import ConfigError
+from tests.cli.conftest import Cli, Forbid
 from tests.support import hotkey
 
 COMMAND = sys.modules["p2pnodes.cli.service"]
@@ -49,7 +52,7 @@ class TestDryRun:
         assert len(shown["files"]) == 5
         assert shown["commands"] == [], "nothing runs for another root"
         assert shown["then"] == ["systemctl enable --now p2pnodes"]
-        assert shown["console"] == "http://127.0.0.1:9464/"
+        assert shown["console"] == "http://127.0.0.1:9464/console/"
 
     def test_without_systemd_the_daemon_is_started_by_hand(
         self, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -62,7 +65,7 @@ class TestDryRun:
 
     def test_the_console_is_named_where_there_is_one(self, cli: Cli, root: Path) -> None:
         arguments = (*OPTIONS, "--observer", "--root", root, "--dry-run")
-        assert "its console: http://127.0.0.1:9464/" in cli(*arguments).out
+        assert "its console: http://127.0.0.1:9464/console/\n" in cli(*arguments).out
         assert "its console" not in cli(*arguments, "--admin-port", 0).out
 
 
@@ -71,8 +74,9 @@ class TestInstall:
 
     def test_the_configuration_is_one_that_a_daemon_takes(self, cli: Cli, root: Path) -> None:
         ended = cli(
-            *OPTIONS, "--observer", "--root", root, "--url", "https://node.example.org", "--port", 9000, "--yes"
-        )
+            *OPTIONS, "--observer", "--root", root, "--url", "https://node.example.org", "--port", 9000, "--yes",
+            "--bootstrap", "https://a.example",
+        )  # fmt: skip
         assert (ended.code, ended.err) == (0, "")
         settings = load_settings(root / ETC)
         assert (settings.role, settings.http.port, settings.http.url) == ("observer", 9000, "https://node.example.org")
@@ -90,7 +94,7 @@ class TestInstall:
         packaged = root / service.PACKAGED_UNIT.relative_to("/")
         packaged.parent.mkdir(parents=True)
         packaged.write_text(service.unit())
-        arguments = (*OPTIONS, "--observer", "--root", root, "--yes")
+        arguments = (*OPTIONS, "--observer", "--root", root, "--yes", "--bootstrap", "https://a.example")
         assert cli(*arguments).err == ""
         assert not (root / UNIT).exists()
         (root / UNIT).parent.mkdir(parents=True)
@@ -104,10 +108,81 @@ class TestInstall:
         cli(*OPTIONS, "--observer", "--root", root, "--yes")
         assert (root / UNIT).read_text() == service.unit()
 
+    def test_a_program_is_the_same_by_any_of_its_paths(self, cli: Cli, root: Path) -> None:
+        packaged = root / service.PACKAGED_UNIT.relative_to("/")
+        packaged.parent.mkdir(parents=True)
+        packaged.write_text(service.unit())
+        (root / "usr/bin").mkdir()
+        (root / "usr/bin/p2pnodes").write_text("")
+        (root / "bin").symlink_to("usr/bin")
+        cli(
+            "service",
+            "install",
+            "--network",
+            "finney",
+            "--program",
+            "/bin/p2pnodes",
+            "--observer",
+            "--root",
+            root,
+            "-y",
+        )
+        assert not (root / UNIT).exists()
+
+    def test_the_service_s_user_can_read_it_whatever_root_s_umask_is(self, cli: Cli, root: Path) -> None:
+        root.mkdir()
+        before = os.umask(0o077)
+        try:
+            ended = cli(*OPTIONS, "--hotkey-file", "/root/key", "--root", root, "--yes")
+        finally:
+            os.umask(before)
+        assert ended.code == 0
+        modes = {path.relative_to(root): stat.S_IMODE(path.stat().st_mode) for path in root.rglob("*")}
+        assert {mode for path, mode in modes.items() if (root / path).is_dir()} == {0o755}
+        assert {mode for path, mode in modes.items() if (root / path).is_file()} == {0o644}
+
+    def test_a_validator_that_would_vote_unchecked_is_told_before_it_starts(self, cli: Cli, root: Path) -> None:
+        arguments = (*OPTIONS, "--hotkey-file", "/root/key", "--root", root, "--yes")
+        warning = 'verify.verifier: "none" votes verified without a check'
+        assert warning in cli(*arguments).err
+        checked = cli("config", "check", root / ETC)
+        assert warning in checked.err
+        assert "hotkey_file" not in checked.err, "the unit hands it over"
+
+    def test_a_verifier_is_written_and_explained(self, cli: Cli, root: Path) -> None:
+        ended = cli(*OPTIONS, "--hotkey-file", "/root/key", "--root", root, "--yes", "--verifier", "graval")
+        assert "votes verified without" not in ended.err
+        verify = load_settings(root / ETC).verify
+        assert (verify.verifier, verify.graval.url) == ("graval", service.GRAVAL_URL)
+        assert "# `p2pnodes docs verifiers`" in (root / ETC).read_text()
+
+    def test_the_verifier_is_asked_for_where_the_rest_is(
+        self, cli: Cli, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers = {"Network": "finney", "Public": "", "File": "/root/key", "Verifier": "nvml"}
+        asked: list[str] = []
+
+        def prompt(text: str, **_: object) -> str:
+            asked.append(text)
+            return answers[text.split(maxsplit=1)[0]]
+
+        monkeypatch.setattr(COMMAND, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+        monkeypatch.setattr(COMMAND.typer, "prompt", prompt)
+        ended = cli("service", "install", "--program", "/usr/bin/p2pnodes", "--root", root, "--yes")
+        assert ended.code == 0
+        assert asked[-1] == "Verifier (nvml, graval; none: it votes verified without a check)"
+        assert load_settings(root / ETC).verify.verifier == "nvml"
+
+    def test_peers_to_begin_with_are_missed_until_there_are_some(self, cli: Cli, root: Path) -> None:
+        arguments = (*OPTIONS, "--observer", "--root", root, "--yes")
+        assert "gossip.bootstrap: empty, so only axons on chain lead to peers" in cli(*arguments).err
+        (root / ETC).unlink()
+        assert cli(*arguments, "--bootstrap", "https://a.example").err == ""
+
     def test_the_console_is_the_kept_configuration_s(self, cli: Cli, root: Path) -> None:
         arguments = (*OPTIONS, "--observer", "--root", root, "--yes", "--json")
         cli(*arguments, "--admin-port", 9999)
-        assert cli(*arguments).json["console"] == "http://127.0.0.1:9999/"
+        assert cli(*arguments).json["console"] == "http://127.0.0.1:9999/console/"
 
     def test_an_edited_configuration_is_kept_and_an_edited_unit_is_not(self, cli: Cli, root: Path) -> None:
         arguments = (*OPTIONS, "--observer", "--root", root, "--yes")
@@ -165,6 +240,34 @@ class TestRefused:
         write_hotkey_file(tmp_path / "key", hotkey("//validator0"))
         assert cli(*OPTIONS, "--hotkey-file", tmp_path / "key", "--dry-run").code == 0
 
+    def test_another_network_than_the_one_that_is_there(self, cli: Cli, root: Path) -> None:
+        arguments = ("service", "install", "--program", "/usr/bin/p2pnodes", "--observer", "--root", root, "--yes")
+        cli(*arguments, "--network", "finney")
+        network = root / ETC.with_name("network.toml")
+        before = network.read_text()
+        ended = cli(*arguments, "--network", "testnet")
+        assert ended.code == 1
+        assert "name the same network" in ended.err
+        assert network.read_text() == before
+        network.write_text(before.replace("bootstrap = []", 'bootstrap = ["https://a.example"]'))  # of the same id
+        assert cli(*arguments, "--network", "finney").code == 0
+
+    def test_a_verifier_that_is_not_installed_or_not_wanted(self, cli: Cli, tmp_path: Path) -> None:
+        write_hotkey_file(tmp_path / "key", hotkey("//validator0"))
+        ended = cli(*OPTIONS, "--hotkey-file", tmp_path / "key", "--verifier", "magic", "--dry-run")
+        assert (ended.code, ended.out) == (1, "")
+        assert "expected one that is installed" in ended.err
+        assert cli(*OPTIONS, "--observer", "--verifier", "nvml", "--dry-run").code == 2
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look as another user")
+    def test_files_that_the_service_s_user_cannot_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "p2pnodes.toml"
+        path.touch(0o600)
+        with pytest.raises(ConfigError, match="the service's user nobody cannot read it"):
+            COMMAND._require_readable([path], "nobody")
+        COMMAND._require_readable([Path("/etc/passwd")], "nobody")
+        COMMAND._require_readable([path], "no-such-user")
+
     def test_a_program_in_a_home(self, cli: Cli) -> None:
         ended = cli(
             "service", "install", "--network", "finney", "--observer", "--program", "/home/a/p2pnodes", "--dry-run"
@@ -194,6 +297,14 @@ class TestFound:
         cli(*OPTIONS, "--observer", "--root", root, "--yes")
         monkeypatch.setattr("p2pnodes.cli.SYSTEM_CONFIG", root / ETC)
         assert cli("db", "path").out == "/var/lib/p2pnodes/p2pnodes.db\n"
+
+    def test_one_where_this_user_may_not_look_is_none(
+        self, cli: Cli, root: Path, monkeypatch: pytest.MonkeyPatch, forbid: Forbid
+    ) -> None:
+        monkeypatch.setattr("p2pnodes.cli.SYSTEM_CONFIG", root / ETC)
+        forbid(root / ETC)
+        assert cli("--version").code == 0
+        assert cli("db", "path").code == 2
 
     def test_what_is_named_goes_before_it(self, cli: Cli, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         cli(*OPTIONS, "--observer", "--root", root, "--yes")

@@ -258,6 +258,28 @@ class TestWarnings:
         (line,) = warnings()
         assert line.startswith("neither wallet nor hotkey_file nor delegation_file is set: ")
 
+    def test_a_hotkey_that_the_unit_hands_over_is_not_missed(
+        self, warnings: Callable[[], list[str]], config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.change(config, 'hotkey_file = ".*"', "")
+        monkeypatch.setattr("p2pnodes.service.hands_hotkey", lambda path: path == config)
+        assert warnings() == []
+
+    def test_a_vote_without_a_check_and_no_way_to_peers(
+        self, warnings: Callable[[], list[str]], config: Path, tmp_path: Path
+    ) -> None:
+        assert warnings() == [], "on a network of one's own both are common"
+        self.change(config, 'genesis_hash = ".*"', f'genesis_hash = "{"1" * 64}"')
+        unchecked, alone = warnings()
+        assert unchecked.startswith('verify.verifier: "none" votes verified without a check')
+        assert alone.startswith("gossip.bootstrap: empty, so nothing leads to peers")
+        database = tmp_path / "data" / "p2pnodes.db"
+        database.parent.mkdir(exist_ok=True)
+        database.touch()  # of a daemon that has met peers
+        assert warnings() == [unchecked]
+        self.change(config, 'hotkey_file = ".*"', 'role = "observer"')
+        assert warnings() == []
+
     def test_an_observer_needs_no_hotkey(self, warnings: Callable[[], list[str]], config: Path) -> None:
         self.change(config, 'hotkey_file = ".*"', 'role = "observer"')
         assert warnings() == []

@@ -5,13 +5,25 @@ import io
 import os
 import sqlite3
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
 
-from p2pnodes.cli.sql import Answer, QueryError, Questions, statements
+from p2pnodes.cli.sql import (
+    HARD_S,
+    PATTERN_BYTES_MAX,
+    VALUE_BYTES_MAX,
+    Answer,
+    QueryError,
+    Questions,
+    end_hard,
+    statements,
+)
+from p2pnodes.model.errors import StoreError
+from p2pnodes.model.events import EVENT_BYTES_MAX
 from p2pnodes.store.database import VIEWS
 from p2pnodes.store.schema import open_reader, open_writer
 from tests.cli.conftest import Cli
@@ -95,6 +107,21 @@ class TestAnswers:
 
     def test_control_characters_reach_no_terminal(self, cli: Cli, config: Path, database: Path) -> None:
         assert "\x1b" not in cli("sql", "SELECT char(27) || '[2J' AS x", "--config", config).out
+
+    def test_control_characters_of_csv_reach_files_alone(
+        self, questions: Questions, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answer = only(questions, "SELECT char(27) || '[2J' AS \"\x1b]\", 1 AS b")
+        for terminal, shown in ((True, "\\x1b],b\n\\x1b[2J,1\n"), (False, "\x1b],b\n\x1b[2J,1\n")):
+            out = io.StringIO()
+            monkeypatch.setattr(out, "isatty", lambda terminal=terminal: terminal, raising=False)
+            monkeypatch.setattr(sys, "stdout", out)
+            module._show_csv(answer)
+            assert out.getvalue() == shown
+
+    def test_infinity_is_a_text_in_json(self, cli: Cli, config: Path, database: Path) -> None:
+        ended = cli("sql", "SELECT 9e999 AS a, -9e999 AS b, 1.5 AS c", "--config", config, "--json")
+        assert ended.json == [{"a": "inf", "b": "-inf", "c": 1.5}]
 
     def test_the_views_are_all_there(self, questions: Questions) -> None:
         assert {name for name, _ in questions.views()} == VIEWS
@@ -195,6 +222,20 @@ class TestRefusals:
             list(questions.ask(query))
         assert str(refused.value) == message
 
+    @pytest.mark.parametrize(
+        ("query", "message"),
+        [
+            (b'SELECT "\xff"', "the question is not UTF-8 (character 9); expected text"),
+            (b"SELECT 1\0", "there is a NUL at character 9; expected text without"),
+        ],
+    )
+    def test_what_is_no_text_is_refused(
+        self, cli: Cli, config: Path, database: Path, query: bytes, message: str
+    ) -> None:
+        for arguments, stdin in (([os.fsdecode(query)], b""), ([], query)):
+            ended = cli("sql", *arguments, "--config", config, stdin=stdin)
+            assert (ended.code, ended.error) == (1, message)
+
     def test_no_database_is_told_of(self, cli: Cli, config: Path, tmp_path: Path) -> None:
         assert "no such database" in cli("sql", "SELECT 1", "--config", config).error
         other = tmp_path / "other.db"
@@ -218,13 +259,18 @@ class TestBounds:
     def test_rows(self, cli: Cli, config: Path, database: Path) -> None:
         ended = cli("sql", "SELECT uuid FROM inventory", "--config", config, "--limit", 1, "--csv")
         assert len(ended.out.splitlines()) == 2
-        assert ended.err == "p2pnodes: 1 rows are shown, there are more: see --limit\n"
+        assert ended.err == "p2pnodes: 1 row is shown, there are more: see --limit\n"
         assert cli("sql", "SELECT uuid FROM inventory", "--config", config, "--limit", 2).err == ""
 
     def test_bytes_of_a_value(self, questions: Questions) -> None:
-        with pytest.raises(QueryError, match="longer than 16777216 bytes"):
-            only(questions, "SELECT zeroblob(16777217)")
-        assert len(only(questions, "SELECT zeroblob(1000000)").rows[0][0]) == 1_000_000
+        with pytest.raises(QueryError, match=f"longer than {VALUE_BYTES_MAX} bytes"):
+            only(questions, "SELECT zeroblob(2101249)")
+        assert len(only(questions, f"SELECT hex(zeroblob({EVENT_BYTES_MAX}))").rows[0][0]) == 2 * EVENT_BYTES_MAX
+
+    def test_bytes_of_a_pattern(self, questions: Questions) -> None:
+        assert only(questions, f"SELECT 'a' LIKE '{'%' * PATTERN_BYTES_MAX}'").rows == [(1,)]
+        with pytest.raises(QueryError, match="pattern too complex"):
+            only(questions, f"SELECT 'a' LIKE '{'%' * (PATTERN_BYTES_MAX + 1)}'")
 
     def test_bytes_of_an_answer(self, questions: Questions, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "ANSWER_BYTES_MAX", 100)
@@ -247,6 +293,108 @@ class TestBounds:
         with pytest.raises(KeyboardInterrupt):
             only(questions, ENDLESS)
         assert only(questions, "SELECT 1").rows == [(1,)]
+
+    @pytest.mark.parametrize(
+        ("numbers", "seconds", "code"),
+        [([2, 2], 60.0, 130), ([2], 60.0, 130), ([28], 0.0, 3), ([], 0.0, 3)],
+        ids=["a second Ctrl-C", "one alone, for a while", "another signal", "none"],
+    )
+    def test_what_does_not_end_is_ended(
+        self,
+        numbers: list[int],
+        seconds: float,
+        code: int,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Within one function of SQLite nothing else can."""
+        monkeypatch.setattr(module, "HARD_S", 0.0)
+        reader, writer = os.pipe()
+        os.write(writer, bytes(numbers))
+        ended: list[int] = []
+        end_hard(reader, seconds, ended.append)
+        assert ended == [code]
+        assert ("within one function of SQL" in capsys.readouterr().err) == (code == 3)
+        os.close(reader)
+        os.close(writer)
+
+    def test_what_ends_ends_its_watch(self, questions: Questions) -> None:
+        reader, writer = os.pipe()
+        os.close(writer)
+        ended: list[int] = []
+        end_hard(reader, 60.0, ended.append)
+        os.close(reader)
+        assert ended == []
+        threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        only(questions, "SELECT 1")
+        assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, files)  # noqa: PTH208
+
+    def test_a_question_is_watched(self, questions: Questions, monkeypatch: pytest.MonkeyPatch) -> None:
+        watched: list[float] = []
+        monkeypatch.setattr(module, "end_hard", lambda _, seconds: watched.append(seconds))
+        only(questions, "SELECT 1")
+        assert watched == [30.0 + HARD_S]
+
+
+class TestPrompt:
+    """Questions one after the other, each to the database as it is by then."""
+
+    def ask(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: Path, *lines: str | Exception) -> int:
+        """Type these lines; how often the database was opened."""
+        typed = iter(lines)
+        opened = 0
+
+        def type_line(_prompt: str) -> str:
+            line = next(typed, EOFError())
+            if isinstance(line, Exception):
+                raise line
+            return line
+
+        def opens() -> AbstractContextManager[Questions]:
+            nonlocal opened
+            opened += 1
+            return module._opened(database, 30.0, 1_000)  # type: ignore[no-any-return]
+
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        monkeypatch.setattr("builtins.input", type_line)
+        module._prompt(opens, database, module._show_csv)
+        return opened
+
+    def test_each_question_opens_it_anew(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        lines = [
+            "SELECT count(*) AS n",
+            "FROM inventory;",
+            "",
+            ".schema checks",
+            "SELECT 1 AS a;",
+            ".quit",
+            "SELECT 2;",
+        ]
+        assert self.ask(monkeypatch, tmp_path, database, *lines) == 1 + 4  # the names to complete, and each of these
+        out = capsys.readouterr().out
+        assert out.split("\n") == ["n", "2", "table checks: claim_id, due_ms, failures, faults, note", "a", "1", ""]
+
+    def test_what_cannot_be_asked_ends_no_prompt(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        no_text = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+        self.ask(monkeypatch, tmp_path, database, "a\0;", "\udcff;", no_text, "nope;", "SELECT 1 AS a;")
+        out, err = capsys.readouterr()
+        assert out == "a\n1\n\n"
+        for part in ("there is a NUL at character 2", "is not UTF-8 (character 1)", "the line is not utf-8", "nope"):
+            assert part in err
+
+    def test_a_database_that_is_gone_ends_no_prompt(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise StoreError("it is gone")
+
+        monkeypatch.setattr(Questions, "ask", fail)
+        self.ask(monkeypatch, tmp_path, database, "SELECT 1;")
+        assert "it is gone" in capsys.readouterr().err
 
 
 class TestTold:

@@ -1,20 +1,26 @@
 """``p2pnodes top``: figures from two looks, and a screen of them that fits."""
 
 import io
+import os
 import re
+import signal
 import sys
+import termios
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 
-from p2pnodes.cli.top import COLUMNS_MIN, LINES_MIN, Look, frame, measure, read_metrics, total
+from p2pnodes.cli.output import terminated
+from p2pnodes.cli.top import COLUMNS_MIN, LINES_MIN, Look, frame, measure, read_metrics, total, typed
 from p2pnodes.metrics import Instruments, status_registry
 from p2pnodes.model.errors import P2PNodesError
 from tests.cli.conftest import Ask, Cli
 from tests.fake_daemon import FakeDaemon
 from tests.support import VALIDATORS, hotkey
+
+module = sys.modules["p2pnodes.cli.top"]
 
 METRICS = {
     'p2pnodes_received_events_total{kind="add",outcome="stored"}': 10.0,
@@ -86,6 +92,13 @@ class TestMeasure:
     def test_a_restart_in_between_has_no_negative_rates(self, daemon_said: FakeDaemon) -> None:
         figures = measure(look(daemon_said, 2.0, received_events=-10), look(daemon_said, 0.0))
         assert figures["events"]["received_per_s"] is None
+
+    def test_a_restart_in_between_has_no_rates_though_counters_grew(self, daemon_said: FakeDaemon) -> None:
+        before = look(daemon_said, 0.0)
+        daemon_said.snapshot = daemon_said.snapshot | {"started_at": before.status["started_at"] + 60}
+        figures = measure(look(daemon_said, 2.0, received_events=10), before)
+        assert figures["events"]["received_per_s"] is None
+        assert figures["seconds"] is None
 
     def test_metrics_are_read_as_prometheus_writes_them(self) -> None:
         daemon = FakeDaemon()
@@ -197,6 +210,52 @@ class TestFrame:
         ]
         lines = shown(measure(look(daemon_said), None), sort=sort)
         assert [line[1] for line in lines if line.startswith(("5A", "5B", "5C", "50"))] == [*order, "0"]
+
+
+class TestKeys:
+    """Keys are characters, and the terminal is as before however the command ends."""
+
+    @pytest.mark.parametrize(
+        ("found", "keys"),
+        [
+            (b"q", "q"),
+            (b"lr", "lr"),
+            (b"\x1bOQ", ""),  # F2
+            (b"\x1b[A\x1b[1;5Cq", "q"),  # arrows
+            (b"\x1b[15~l", "l"),  # F5
+            (b"\x1bq", ""),  # Alt
+            (b"\x1b", ""),
+            (b"\x1b[", ""),
+            (b"\xff", "\ufffd"),
+        ],
+    )
+    def test_what_is_no_character_is_dropped(self, found: bytes, keys: str) -> None:
+        assert typed(found) == keys
+
+    def test_keys_come_one_by_one_and_the_end_of_the_terminal_quits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        terminal, shown = os.openpty()
+        with open(shown, closefd=False) as stdin:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            before = termios.tcgetattr(shown)
+            with module._keys() as pressed:
+                assert not termios.tcgetattr(shown)[3] & termios.ECHO
+                assert pressed(0) == ""
+                os.write(terminal, b"l\x1bOQr")
+                assert [pressed(0), pressed(0), pressed(0)] == ["l", "r", ""]
+                monkeypatch.setattr(os, "read", lambda *_: b"")
+                os.write(terminal, b"x")
+                assert pressed(0) == "q"
+            assert termios.tcgetattr(shown) == before
+        os.close(terminal)
+        os.close(shown)
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_unwinds(self, number: signal.Signals) -> None:
+        before = signal.getsignal(number)
+        with pytest.raises(SystemExit) as ended, terminated():
+            os.kill(os.getpid(), number)
+        assert ended.value.code == 128 + number
+        assert signal.getsignal(number) is before
 
 
 class TestCommand:

@@ -98,10 +98,11 @@ class TestFollow:
         assert [json.loads(line) for line in ended.out.splitlines()] == daemon.rows
 
     async def test_filters_are_asked_of_the_daemon(self, ask: Ask, daemon: FakeDaemon) -> None:
+        daemon.rows = [row(1)]
         await ask("events", "--follow", "--kind", "add", "--state", "void", "--author", ALICE, "--timeout", 0.2)
         filters = {"kind": "add", "state": "void", "author": ALICE}
-        assert daemon.queries[0] == ("event_log", filters, 10, None, True)
-        assert ("event_log", filters, 256, 0, False) in daemon.queries
+        assert ("event_log", filters, 10, 0, True) in daemon.queries
+        assert ("event_log", filters, 256, 1, False) in daemon.queries
 
     async def test_without_follow_a_limit_of_0_is_usage(self, ask: Ask) -> None:
         ended = await ask("events", "--limit", 0)
@@ -254,6 +255,10 @@ class TestWatch:
         assert thing.rows(found) == {"": {"ready": [], "electorate.block": 1, "gossip.sessions": 2}}
         later = thing.rows(found | {"electorate": {"block": 2, "age_s": 0}})
         assert following.changes(thing.rows(found), later) == ["~ electorate.block: 1 -> 2"]
+
+    def test_a_value_that_is_gone_is_a_change(self) -> None:
+        before = {"": {"log.seq": 1, "a": 1}}
+        assert following.changes(before, {"": {"log": None, "a": 1}}) == ["~ log.seq: 1 -> -"]
 
     @pytest.mark.parametrize("command", ["nodes", "claims", "peers", "status"])
     async def test_every_command_that_has_it_shows_the_thing_first(

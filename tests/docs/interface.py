@@ -5,10 +5,12 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
-from p2pnodes.api.admin import BODY_BYTES_MAX, ROWS_DEFAULT, ROWS_MAX, create_admin_app
+from p2pnodes.api.admin import BODY_BYTES_MAX, ROWS_DEFAULT, ROWS_MAX, TCP_CONNECTIONS_MAX, create_admin_app
 from p2pnodes.api.app import GOSSIP_PATH
+from p2pnodes.api.browser import TCP_LOOKS_MAX
 from p2pnodes.api.console import ROOT as CONSOLE
 from p2pnodes.api.openapi import document
+from p2pnodes.api.tail import TAILS_MAX, TCP_TAILS_MAX
 from tests.fake_daemon import FakeDaemon
 
 _HEAD: Final = """# The HTTP interfaces
@@ -64,6 +66,10 @@ Lists take `limit` (1 to {ROWS_MAX:,}; {ROWS_DEFAULT} unless given) and the colu
 an exact value. Bodies are JSON of at most {BODY_BYTES_MAX // 1024} KiB; an unknown member is an error. Errors are
 `{{"detail": ..., "code": ...}}` ([codes.md](codes.md)).
 
+Any login of the machine can use TCP, so it has bounds of its own, and the Unix socket stays usable beside it. Of more
+than {TCP_CONNECTIONS_MAX} connections the one that was quiet the longest is closed; more than {TCP_TAILS_MAX} event
+streams (the socket: {TAILS_MAX}) or {TCP_LOOKS_MAX} looks through the inventory at once are answered 503.
+
 | route | what it is |
 | --- | --- |
 """
@@ -92,7 +98,8 @@ ADMIN: Final[Mapping[tuple[str, str], str]] = {
         "Filters as for `/events`; `after` or the header `Last-Event-ID` resumes behind a position."
     ),
     ("GET", "/overview"): (
-        "The daemon on one page: agreement with each peer, GPUs by model, and what of `/status` people look for."
+        "The daemon on one page: agreement with each peer, GPUs by model (null while they cannot be counted), and "
+        "what of `/status` people look for."
     ),
     ("GET", "/electorate"): "Who votes, with which stake, and until when each validator's delegations hold.",
     ("GET", "/inventory"): (

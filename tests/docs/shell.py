@@ -2,7 +2,7 @@
 
 The info string of a ``sh`` block says what the reader knows from the text:
 
-- ``needs=REASON``: not run here; ``NEEDS`` has the reasons.
+- ``needs=REASON``: not run here; ``documentation.NEEDS`` has the reasons.
 - ``until="TEXT"``: it goes on in a terminal of its own; the next block follows once it has said TEXT.
 - ``stopped``: before it, what runs in other terminals is stopped, as with Ctrl-C.
 - ``exit=N``: it ends with this code instead of 0.
@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,19 +24,6 @@ import pytest
 
 from tests.docs.markdown import ROOT, Block
 from tests.support import program
-
-NEEDS: Final[Mapping[str, str]] = {
-    "chain": "asks a chain on the Internet",
-    "example": "shows the form of a command; tests/cli/test_main.py holds its options to the command's",
-    "gpu": "reads an NVIDIA GPU",
-    "index": "installs from a package index; .ci/run installs as README does",
-    "minutes": "takes minutes; .ci/run does it",
-    "network": "asks hosts of a real network",
-    "root": "changes the system, as root",
-    "values": "has names of things that each reader has other ones of",
-    "wallet": "reads a wallet with a real hotkey",
-}
-"""Why a block may not be run here."""
 
 PROGRAMS: Final = ("curl", "sqlite3")
 """What the pages call that is not on every machine."""

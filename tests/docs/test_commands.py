@@ -8,8 +8,9 @@ from typing import Final
 import pytest
 
 from p2pnodes.cli import manual
+from p2pnodes.documentation import NEEDS
 from tests.docs.markdown import Block, blocks, code_spans, pages
-from tests.docs.shell import NEEDS, PAGE_S_MAX, kept, run
+from tests.docs.shell import PAGE_S_MAX, kept, run
 
 KNOWN = {"needs", "until", "stopped", "exit"}
 PROGRAMS = ("p2pnodes ", "curl ", "sqlite3 ", "systemctl ", "journalctl ", "sudo ", "python", "pip", "datasette ")

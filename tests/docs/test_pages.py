@@ -51,17 +51,47 @@ class TestTopics:
             topic(name)
 
 
+class TestText:
+    """What a reader has to know of a block is in the block, and nothing of it behind its fence."""
+
+    @pytest.mark.parametrize(
+        ("fence", "shown"),
+        [
+            ("sh", ["```sh"]),
+            ("sh needs=root", ["```sh", "# needs root"]),
+            ("sh needs=example", ["```sh"]),
+            ("sh stopped", ["```sh", "# with the daemon stopped"]),
+            ("sh exit=1", ["```sh", "# ends with exit code 1"]),
+            (
+                'sh until="devnet ready"',
+                ["```sh", '# in a terminal of its own; go on in another one once it says "devnet ready"'],
+            ),
+            ("text output", ["```text"]),
+        ],
+    )
+    def test_conditions_are_comments(self, fence: str, shown: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"# Title\n\n```{fence}\na `b c`\n```\n")
+        assert text(topic("recover")).splitlines() == ["# Title", "", *shown, "a `b c`", "```"]
+
+    @pytest.mark.parametrize("name", [found.name for found in topics()])
+    def test_no_page_shows_any(self, name: str) -> None:
+        assert re.findall(r"^```\w+ .*$", text(topic(name)), re.MULTILINE) == []
+
+
 class TestExamples:
     """Files to copy are found in a checkout and in an installed package."""
 
     @pytest.mark.parametrize("name", [each.name for each in examples()])
     def test_a_checkout_has_it_among_its_configs(self, name: str) -> None:
-        assert example(name) == ROOT / "configs" / name
+        folder = PACKAGE / "store" if name == "views.sql" else ROOT / "configs"
+        assert example(name) == folder / name
 
     def test_the_wheel_has_a_copy_of_each(self) -> None:
         wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
         copies = {target: source for source, target in wheel["force-include"].items()}
         for each in examples():
+            if each.name == "views.sql":  # which the package has in a place of its own
+                continue
             places = [f"p2pnodes/{folder}/{each.name}" for folder in ("examples", "networks")]
             assert [copies[place] for place in places if place in copies] == [f"configs/{each.name}"]
 
