@@ -54,7 +54,8 @@ from p2pnodes.notify import Supervisor
 from p2pnodes.store import directory
 from p2pnodes.store.checks import read_check
 from p2pnodes.store.database import Commit, Database, Written
-from p2pnodes.store.ledger import LogState, Outcome, Result, written_elsewhere
+from p2pnodes.store.elsewhere import written_elsewhere
+from p2pnodes.store.ledger import LogState, Outcome, Result
 from p2pnodes.store.ownlog import written_by
 from p2pnodes.store.placing import Placed
 from p2pnodes.verify.exchange import Exchange
