@@ -1,16 +1,18 @@
 """The wheel by the tools that install programs, each in a clean root, for all users."""
 
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from p2pnodes import __version__
-from tests.install.conftest import CHECKOUT, only
+from tests.install.conftest import only
 from tests.install.roots import Root
 
 pytestmark = pytest.mark.timeout(900)
 
-VENV_UV = CHECKOUT / ".venv/bin/uv"
+OUR_UV = Path(sysconfig.get_path("scripts")) / "uv"
+"""That of the environment that runs the tests."""
 
 
 def check(root: Root, program: str) -> None:
@@ -33,7 +35,7 @@ def test_pipx_installs_the_wheel(root: Root, built: Path) -> None:
 def test_uv_installs_the_wheel_with_the_locked_versions(root: Root, built: Path) -> None:
     wheel = only(built, "*.whl")
     root.run("apt-get", "install", "-qq", "--no-install-recommends", "python3")
-    root.put(VENV_UV, "/usr/local/bin/uv")
+    root.put(OUR_UV, "/usr/local/bin/uv")
     lock = root.put(built / "requirements.txt", "/root/requirements.txt")
     where = {"UV_TOOL_DIR": "/opt/uv", "UV_TOOL_BIN_DIR": "/usr/local/bin"}
     command = ("uv", "tool", "install", "--constraints", lock, root.put(wheel, f"/root/{wheel.name}"))
