@@ -1,6 +1,7 @@
 """Metrics: the daemon's status and what was told meanwhile, in Prometheus's format, as the table describes them."""
 
 import re
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from p2pnodes.store import database as database_module
 from p2pnodes.store.database import Database, Written
 from p2pnodes.store.ledger import Ledger, Outcome, Result
 from tests.fake_daemon import FakeDaemon
-from tests.support import NETWORK, NOW_MS, Author, electorate
+from tests.support import NETWORK, NOW_MS, Author, electorate, program
 
 NAME = re.compile(r"(p2pnodes|process)(_[a-z]+)+")
 UNITS = {"seconds", "bytes", "total", "info"}
@@ -56,6 +57,13 @@ def instruments(registry: CollectorRegistry) -> Instruments:
 
 class TestTheTable:
     """It describes every metric that is exposed, by Prometheus's conventions."""
+
+    def test_prometheuss_own_checker_finds_nothing(self, registry: CollectorRegistry, instruments: Instruments) -> None:
+        text = generate_latest(status_registry(FakeDaemon().status, registry))
+        checked = subprocess.run(
+            [program("promtool"), "check", "metrics"], input=text, capture_output=True, timeout=60, check=False
+        )
+        assert checked.returncode == 0, checked.stderr.decode()
 
     def test_what_is_exposed_is_what_it_describes(self, registry: CollectorRegistry, instruments: Instruments) -> None:
         status_registry(FakeDaemon().status, registry)
