@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from p2pnodes.devnet import Peer
+from p2pnodes.store.schema import WAL_PAGES_MAX
 from tests.faults.arena import Scene
 
 SAMPLE_S: Final = 10.0
@@ -19,7 +20,8 @@ MEMORY_MB: Final = 4
 FILES_MAX: Final = 8
 """Open files more than in the second quarter: a connection or two that come and go."""
 
-WAL_MB_MAX: Final = 64
+WAL_MB_MAX: Final = 1.2 * WAL_PAGES_MAX * 4096 / 1e6
+"""The pages after which it is written back, and what a commit adds before that is done."""
 
 
 class Sample(NamedTuple):
