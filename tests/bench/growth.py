@@ -16,7 +16,7 @@ from p2pnodes.model.requests import request_id, sign_add
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
 from tests.bench.measure import Ratio, compare, progress
-from tests.bench.world import MINERS, NODE_SEED, fill, uuids
+from tests.bench.world import MINERS, NODE_SEED, fill, given, uuids
 from tests.support import NETWORK, body, hotkey
 
 SMALL: Final = 10_000
@@ -77,9 +77,5 @@ def _commit(ledger: Ledger, payloads: Sequence[Payload]) -> float:
     begin = time.perf_counter()
     for payload in payloads:
         with ledger.transaction():
-            ledger.append(partial(_payload, payload), time.time_ns() // 1_000_000)
+            ledger.append(partial(given, payload), time.time_ns() // 1_000_000)
     return len(payloads) / (time.perf_counter() - begin)
-
-
-def _payload(payload: Payload, _: int) -> Payload:
-    return payload

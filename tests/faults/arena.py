@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from p2pnodes.cli.demo import free_ports
 from p2pnodes.devnet import Devnet, DevnetError, Peer
 from p2pnodes.store.audit import audit
+from tests.e2e.waiting import eventually
 from tests.faults.book import Book, Totals
 from tests.faults.miners import mining
 
@@ -23,7 +24,6 @@ PROGRESS_S_MAX: Final = 120.0
 HEALED_S_MAX: Final = 180.0
 """Within this after the last fault all daemons must take writes, and agree on everything once the miners rest."""
 
-POLL_S: Final = 0.05
 COMPLAINTS_MAX: Final = 50
 
 
@@ -200,10 +200,12 @@ def tracebacks(peer: Peer) -> list[str]:
 
 async def _acknowledged_more(book: Book, complaints: list[str]) -> None:
     before = book.acknowledged
+
+    async def more() -> bool:
+        return book.acknowledged > before
+
     try:
-        async with asyncio.timeout(PROGRESS_S_MAX):
-            while book.acknowledged == before:
-                await asyncio.sleep(POLL_S)
+        await eventually(more, PROGRESS_S_MAX)
     except TimeoutError:
         complaints.append(f"no write was acknowledged for {PROGRESS_S_MAX:g} s")
 
@@ -211,20 +213,19 @@ async def _acknowledged_more(book: Book, complaints: list[str]) -> None:
 async def _agreement(scene: Scene, complaints: list[str]) -> int:
     """Wait until all agree; how many events each of them holds."""
     said: list[dict[str, Any]] = []
+
+    async def agreed() -> bool:
+        said.clear()  # of a peer that does not answer nothing is known
+        said.extend([await peer.status() for peer in scene.net.peers])
+        return not any(each["ready"] for each in said) and len({_state(each) for each in said}) == 1
+
     try:
-        async with asyncio.timeout(HEALED_S_MAX):
-            while True:
-                try:
-                    said = [await peer.status() for peer in scene.net.peers]
-                except DevnetError:
-                    said = []
-                if said and not any(each["ready"] for each in said) and len({_state(each) for each in said}) == 1:
-                    return int(said[0]["events"])
-                await asyncio.sleep(POLL_S)
+        await eventually(agreed, HEALED_S_MAX)
     except TimeoutError:
         seen = [(each["ready"], *(text[:12] for text in _state(each))) for each in said]
         complaints.append(f"they do not agree {HEALED_S_MAX:g} s after the last fault: {seen}")
         return 0
+    return int(said[0]["events"])
 
 
 def _state(status: dict[str, Any]) -> tuple[str, str, str]:

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from p2pnodes.devnet import DevnetError
-from tests.faults.arena import HEALED_S_MAX, POLL_S, PROGRESS_S_MAX, Scene
+from tests.e2e.waiting import eventually
+from tests.faults.arena import HEALED_S_MAX, PROGRESS_S_MAX, Scene
 
 DISK_BYTES: Final = 96 * 1024 * 1024
 BALLAST_BYTES: Final = 64 * 1024
@@ -149,26 +149,17 @@ class Damage(Scene):
         return process.returncode or 0, text
 
     async def _heard_of(self) -> None:
-        async with asyncio.timeout(HEARD_S_MAX):
-            while True:
-                try:
-                    own = (await self.peer.status())["log"]
-                    others = [await other.ask(f"/events?id={own['id']}") for other in self.net.peers[1:]]
-                    if all(others):
-                        return
-                except DevnetError:
-                    pass
-                await asyncio.sleep(POLL_S)
+        async def heard() -> bool:
+            own = (await self.peer.status())["log"]["id"]
+            return all([await other.ask(f"/events?id={own}") for other in self.net.peers[1:]])
+
+        await eventually(heard, HEARD_S_MAX)
 
     async def _is_back(self) -> None:
-        async with asyncio.timeout(HEALED_S_MAX):
-            while True:
-                try:
-                    if not (await self.peer.status())["ready"]:
-                        return
-                except DevnetError:
-                    pass
-                await asyncio.sleep(POLL_S)
+        async def back() -> bool:
+            return not (await self.peer.status())["ready"]
+
+        await eventually(back, HEALED_S_MAX)
 
 
 class Page(Damage):
