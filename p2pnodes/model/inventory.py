@@ -188,6 +188,26 @@ class Row(NamedTuple):
         return codec.digest(codec.pack(fields))
 
 
+class Sums(NamedTuple):
+    """What the live votes on a claim come to, beside the tally that is held of it; stakes in the electorate's unit.
+
+    Attributes:
+        verified: Stake of those who say verified.
+        failed: Stake of those who say failed.
+        left_out: Stake that W leaves out.
+        earlier: Verified stake whose ``since`` lies below the held tally's; 0 where that has none.
+        by_then: Verified stake whose ``since`` does not lie above it; 0 where that has none.
+        otherwise: Whether somebody who says failed gives another detail than the held tally's.
+    """
+
+    verified: int
+    failed: int
+    left_out: int
+    earlier: int
+    by_then: int
+    otherwise: bool
+
+
 class TaskStatus(NamedTuple):
     """Answer to a miner's poll: status ``pending``, ``verified`` or ``failed``, and why it failed."""
 
@@ -244,16 +264,19 @@ def left_out(live: Mapping[bytes, Vote], weights: Weights) -> list[bytes]:
 
 def weigh(live: Mapping[bytes, Vote], weights: Weights) -> Scales:
     """Put live votes on the scales (design.md, "Tally of a claim")."""
-    network, enrolled = weights.network, weights.enrolled
+    enrolled = weights.enrolled
     verified = failed = 0
     for author, vote in live.items():
         if vote.finding == VERIFIED:
             verified += enrolled[author]
         elif vote.finding == FAILED:
             failed += enrolled[author]
-    weighed = weights.total
-    for hotkey in left_out(live, weights):
-        weighed -= enrolled[hotkey]
+    return scales(verified, failed, sum(enrolled[hotkey] for hotkey in left_out(live, weights)), weights)
+
+
+def scales(verified: int, failed: int, out: int, weights: Weights) -> Scales:
+    """Scales with so much stake on either side, and so much (``out``) that W leaves out."""
+    network, weighed = weights.network, weights.total - out
     return Scales(
         weighed,
         verified,
@@ -273,15 +296,25 @@ def tally(votes: Iterable[Vote], weights: Weights) -> Tally:
     live = live_votes(votes, weights)
     if not live:
         return Tally(PENDING, None, "")
-    scales, enrolled = weigh(live, weights), weights.enrolled
-    if scales.verified >= max(scales.quorum, scales.share):
+    weight, enrolled = weigh(live, weights), weights.enrolled
+    if weight.verified >= max(weight.quorum, weight.share):
         sayers = sorted((vote.since or 0, enrolled[a]) for a, vote in live.items() if vote.finding == VERIFIED)
         by_then = accumulate(stake for _, stake in sayers)
-        since = next(since for (since, _), stake in zip(sayers, by_then, strict=True) if stake >= scales.quorum)
+        since = next(since for (since, _), stake in zip(sayers, by_then, strict=True) if stake >= weight.quorum)
         return Tally(VERIFIED, since, "")
-    if scales.failed >= scales.failing:
+    if weight.failed >= weight.failing:
         return Tally(FAILED, None, _failure(live, enrolled))
     return Tally(PENDING, None, "")
+
+
+def stays(held: Tally, sums: Sums, weights: Weights) -> bool:
+    """Whether ``tally`` surely gives the held tally for votes with these sums; else they have to be counted."""
+    weight = scales(sums.verified, sums.failed, sums.left_out, weights)
+    if weight.verified >= max(weight.quorum, weight.share):
+        return held.status == VERIFIED and sums.earlier < weight.quorum <= sums.by_then
+    if weight.failed >= weight.failing:
+        return held.status == FAILED and not sums.otherwise
+    return held.status == PENDING
 
 
 def _failure(live: Mapping[bytes, Vote], enrolled: Mapping[bytes, int]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
@@ -60,6 +60,7 @@ from p2pnodes.store.ends import keep as keep_end
 from p2pnodes.store.ends import of_all, of_log
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.recount import Recount
+from p2pnodes.store.reweighed import UUID_LAST, Reweighed, windows
 from p2pnodes.store.rows import COLUMNS, VARYING, Decision, Difference, compare, decide, lost, turned, values, varying
 from p2pnodes.store.vector import NO_LOGS, Slices, digest_over
 
@@ -234,6 +235,9 @@ class Ledger:
         self._recounted: set[int] = set()
         self._changes = ChangeCollector()
         self._all_dirty = False
+        """Whether every tally and row is to be computed anew."""
+        self._reweighed = False
+        """Whether those are that other weights than ``_settled_weights`` can change."""
         self._mandates_dirty = False
         self._new_claims: list[bytes] = []
         self._voted: list[bytes] = []
@@ -796,7 +800,7 @@ class Ledger:
         pins.save(self._connection, electorate)
         self.weights = Weights(self.network, electorate, self.facts.mandates())
         self._mandates_dirty = False
-        self._all_dirty = self._all_dirty or electorate.digest != held.digest  # addresses weigh nothing
+        self._reweighed = self._reweighed or electorate.digest != held.digest  # addresses weigh nothing
 
     def begin_recount(self, electorate: Electorate) -> None:
         """Begin to recount under another electorate, instead of any that was begun; call outside of transactions.
@@ -822,7 +826,7 @@ class Ledger:
         self._connection.execute("BEGIN")
         try:
             while not self.recount.ready:
-                self.recount.advance(self.facts, self.weights.electorate)
+                self.recount.advance(self.facts, self.weights)
                 if time.monotonic() >= deadline:
                     break
             self._connection.execute("COMMIT")
@@ -908,7 +912,7 @@ class Ledger:
         if self._mandates_dirty:
             mandates = self.facts.mandates()
             weights = Weights(self.network, self.weights.electorate, mandates)
-            self._all_dirty = self._all_dirty or not weights.same_votes(self.weights)
+            self._reweighed = self._reweighed or not weights.same_votes(self.weights)
             self.weights = weights
             self._mandates_dirty = False
             if self.recount is not None:
@@ -917,23 +921,42 @@ class Ledger:
         # parts and remembered by numbers, so that neither a large set nor the garbage collector takes long.
         if self._all_dirty:
             recounted = self._settle_tallies(self._every_claim())
-            self._settle_rows(batched(self._every_gpu(), GPUS_PER_READ), recounted)
-            self._all_dirty = False
-            if self.recount is not None:
-                self.recount.restart()
+            every = self._connection.execute("SELECT DISTINCT uuid FROM claim_gpu")
+            self._settle_rows(batched(_by_bucket(uuid for (uuid,) in every), GPUS_PER_READ), recounted)
+        elif self._reweighed:
+            self._settle_reweighed()
         else:
             recounted = self._settle_tallies(batched(self._dirty_claims, GPUS_PER_READ))
-            dirty = self._dirty_uuids | self._placed_uuids
-            for part in batched(recounted, GPUS_PER_READ):
-                dirty.update(*(uuids for _, _, uuids in self.facts.held_tallies(part)))
+            dirty = self._dirty_uuids.union(self._placed_uuids, self._named(recounted))
             self._settle_rows(batched(sorted(dirty, key=bucket_of), GPUS_PER_READ), recounted | self._recounted)
             if self.recount is not None:
                 self.recount.touch(self._dirty_claims, dirty)
+        if self.recount is not None and (self._all_dirty or self._reweighed):
+            self.recount.restart()
+        self._all_dirty = self._reweighed = False
         self._dirty_claims.clear()
         self._dirty_uuids.clear()
         self._placed_uuids.clear()
         self._recounted.clear()
-        self._settled_electorate = self.weights.electorate
+        self._settled_weights = self.weights
+
+    def _settle_reweighed(self) -> None:
+        """Settle what was touched, and what other weights can change."""
+        reweighed = Reweighed(self.facts, self._settled_weights, self.weights)
+        recounted = self._settle_tallies(batched(self._dirty_claims, GPUS_PER_READ))
+        stirred: set[int] = set()
+        for window in windows(reweighed):
+            recounted |= self._settle_tallies([window.tallies])
+            stirred.update(window.stirred)
+        touched = self._dirty_uuids.union(self._placed_uuids, reweighed.gpus("", UUID_LAST))
+        found = chain(touched, self._named(recounted | stirred))
+        self._settle_rows(batched(_by_bucket(found), GPUS_PER_READ), recounted)
+
+    def _named(self, keys: Iterable[int]) -> Iterator[str]:
+        """The GPUs that claims name."""
+        for part in batched(keys, GPUS_PER_READ):
+            for _, _, uuids in self.facts.held_tallies(part):
+                yield from uuids
 
     def _every_claim(self) -> Iterator[list[int]]:
         """Row keys of all claims, in parts, read while the caller writes."""
@@ -942,14 +965,6 @@ class Ledger:
         while part := [key for (key,) in self._connection.execute(query, (last, GPUS_PER_READ))]:
             yield part
             last = part[-1]
-
-    def _every_gpu(self) -> Iterator[str]:
-        """All GPUs that claims name, those of one bucket one after the other."""
-        named: dict[int, bytearray] = {}  # as text: a list's items are each looked at by the collector
-        for (uuid,) in self._connection.execute("SELECT DISTINCT uuid FROM claim_gpu"):
-            named.setdefault(bucket_of(uuid), bytearray()).extend(uuid.encode() + b"\0")
-        for bucket in sorted(named):
-            yield from named.pop(bucket).decode().split("\0")[:-1]
 
     def _settle_tallies(self, parts: Iterable[Collection[int]]) -> set[int]:
         """Recount claims and record the tallies that differ; the claims whose tallies did."""
@@ -1006,7 +1021,7 @@ class Ledger:
             found: How their rows changed.
             recounted: Claims whose tallies changed.
         """
-        electorates = self._settled_electorate, self.weights.electorate
+        electorates = self._settled_weights.electorate, self.weights.electorate
         others = turned(decided, found, recounted, None if electorates[0] is electorates[1] else electorates)
         touched = self._dirty_uuids.intersection(decided).union(others)
         claims = [key for uuid in touched for key in decided[uuid].claims]
@@ -1097,7 +1112,7 @@ class Ledger:
         self._placed_uuids.clear()
         self._recounted.clear()
         self._changes.clear()
-        self._all_dirty = self._mandates_dirty = self._wrote = False
+        self._all_dirty = self._reweighed = self._mandates_dirty = self._wrote = False
         self._new_claims.clear()
         self._voted.clear()
         self._appended.clear()
@@ -1129,7 +1144,7 @@ class Ledger:
         self.weights = Weights(self.network, pins.load(self._connection), self.facts.mandates())
         if self.recount is not None:  # it may have been told of delegations that were undone
             self.recount.weigh(Weights(self.network, self.recount.weights.electorate, self.facts.mandates()))
-        self._settled_electorate = self.weights.electorate
+        self._settled_weights = self.weights
         self._root, self._nodes = buckets.load(self._connection)
         self._events = sum(state.head.seq + 1 for state in self._logs.values())  # a log is held from its beginning
         self._refresh_state()
@@ -1198,6 +1213,15 @@ class Ledger:
         else:
             self._slices.update(self._heads, self._ends, self._compared)
         self._compared = set()
+
+
+def _by_bucket(uuids: Iterable[str]) -> Iterator[str]:
+    """GPUs, each once, those of one bucket of the state root one after the other."""
+    named: dict[int, bytearray] = {}  # as text: a list's items are each looked at by the collector
+    for uuid in uuids:
+        named.setdefault(bucket_of(uuid), bytearray()).extend(uuid.encode() + b"\0")
+    for bucket in sorted(named):
+        yield from dict.fromkeys(named.pop(bucket).decode().split("\0")[:-1])
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -1,10 +1,11 @@
 """An electorate changes beside the rows that are held, a slice at a time, so that writes go on meanwhile.
 
-A recount walks over all claims and then over all GPUs, and asks what they are under the new weights. What differs from
-what is held it keeps in a private database (SQLite's ``ATTACH ''``: a temporary file that no other process sees, gone
-with the connection). Until the switch nobody is told any of it, and everything is the old electorate's. What writes
-touch meanwhile is remembered and looked at once more. The switch is one transaction of the ledger: a few statements
-over whole sets put in force what was kept, and the little that was touched last is settled as ever.
+A recount walks over all claims and then over all GPUs, and asks those that the new weights can change
+(``store.reweighed``) what they are under them. What differs from what is held it keeps in a private database (SQLite's
+``ATTACH ''``: a temporary file that no other process sees, gone with the connection). Until the switch nobody is told
+any of it, and everything is the old electorate's. What writes touch meanwhile is remembered and looked at once more.
+The switch is one transaction of the ledger: a few statements over whole sets put in force what was kept, and the
+little that was touched last is settled as ever.
 
 A tally or row that is kept here is right for as long as no write touches its claim or GPU: it follows from their facts
 and from weights that stay. Where these change once more (a delegation can enrol somebody) the recount begins anew.
@@ -18,12 +19,12 @@ from typing import Final, NamedTuple, TypeVar
 
 import orjson
 
-from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.inventory import Tally, Weights
 from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store import rows
 from p2pnodes.store.changes import CHANGES_MAX, ChangeCollector, Gone
 from p2pnodes.store.facts import Facts
+from p2pnodes.store.reweighed import WINDOW, Reweighed
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ _STAYS, _GONE, _CHANGED, _NEW = range(4)
 
 _TABLES: Final = {
     "tally": "(claim INTEGER PRIMARY KEY, status TEXT NOT NULL, since INTEGER, detail TEXT NOT NULL)",
+    "stirred": "(claim INTEGER PRIMARY KEY)",  # see ``reweighed.Claims``
     "gpu": (
         "(bucket INTEGER NOT NULL, uuid TEXT NOT NULL,"  # of the types that they have in ``node``: else no index serves
         f" {', '.join(column for column in rows.COLUMNS if column not in {'bucket', 'uuid'})},"
@@ -95,10 +97,12 @@ class Recount:
         """
         self.weights = weights
         self.done = 0
-        """Claims that were counted, and then once more for each GPU that they name."""
+        """Claims that were looked at, and then once more for each GPU that they name."""
         self.of = 0
         """What ``done`` comes to, as known at the beginning."""
         self._connection = connection
+        self._reweighed: Reweighed | None = None
+        """What the weights can change; None while the tables are not clear."""
         self._restarts = 0
         if "recount" not in {name for _, name, _ in connection.execute("PRAGMA database_list")}:
             connection.execute("ATTACH '' AS recount")
@@ -128,7 +132,7 @@ class Recount:
 
     def restart(self) -> None:
         """Begin anew."""
-        self._restarts += self._begun
+        self._restarts += self._reweighed is not None
         self._begin()
 
     def touch(self, claims: Iterable[int], uuids: Iterable[str]) -> None:
@@ -142,19 +146,20 @@ class Recount:
         if self._counted:
             self._uuids.update(uuid for uuid in uuids if self._decided or uuid <= self._uuid)
 
-    def advance(self, facts: Facts, before: Electorate) -> None:
+    def advance(self, facts: Facts, before: Weights) -> None:
         """Do one more part; call inside a transaction that writes nothing else.
 
         Args:
             facts: What is stored.
-            before: The electorate that the held rows were computed with.
+            before: The weights that what is held was computed with.
         """
-        if not self._begun:
+        if self._reweighed is None:
             self._clear()
+            self._reweighed = Reweighed(facts, before, self.weights)
         elif not self._counted:
-            self._count_next(facts)
+            self._count_next(facts, self._reweighed)
         elif not self._decided and self._backlog <= BACKLOG_MAX // 2:
-            self._decide_next(facts, before)
+            self._decide_next(facts, self._reweighed, before)
         else:
             self._catch_ups += self._decided
             if self._claims:
@@ -207,7 +212,8 @@ class Recount:
         return len(self._claims) + len(self._uuids)
 
     def _begin(self) -> None:
-        self._begun = self._counted = self._decided = False  # the tables are clear; all claims are; all GPUs are
+        self._reweighed = None
+        self._counted = self._decided = False  # all claims are; all GPUs are
         self._claim, self._uuid = 0, ""  # the last ones that were looked at: row keys and uuids lie above
         self._claims: set[int] = set()
         self._uuids: set[str] = set()
@@ -220,26 +226,32 @@ class Recount:
             self._connection.execute(f"DELETE FROM recount.{table}")  # noqa: S608 - a name of our own
         query = "SELECT (SELECT coalesce(max(claim), 0) FROM claim) + (SELECT count(*) FROM claim_gpu)"
         (self.of,) = self._connection.execute(query).fetchone()
-        self._begun = True
 
-    def _count_next(self, facts: Facts) -> None:
-        query = "SELECT claim FROM claim WHERE claim > ? ORDER BY claim LIMIT ?"
-        part = [key for (key,) in self._connection.execute(query, (self._claim, PART))]
-        self._keep_tallies(facts, part)
-        if part:
-            self._claim = part[-1]
-            self.done += len(part)
-        else:
-            self._counted = True
+    def _count_next(self, facts: Facts, reweighed: Reweighed) -> None:
+        window = reweighed.claims(self._claim)
+        self._keep_tallies(facts, window.tallies)
+        self._connection.executemany("INSERT INTO recount.stirred VALUES (?)", [(key,) for key in window.stirred])
+        self._claim = window.last
+        self._counted = not window.size
+        self.done += window.size
 
-    def _decide_next(self, facts: Facts, before: Electorate) -> None:
-        query = "SELECT DISTINCT uuid FROM claim_gpu WHERE uuid > ? ORDER BY uuid LIMIT ?"
-        part = [uuid for (uuid,) in self._connection.execute(query, (self._uuid, PART))]
-        self.done += self._keep_rows(facts, part, before)
-        if part:
-            self._uuid = part[-1]
-        else:
+    def _decide_next(self, facts: Facts, reweighed: Reweighed, before: Weights) -> None:
+        above = self._uuid
+        (last,) = self._connection.execute(
+            "SELECT max(uuid) FROM (SELECT uuid FROM claim_gpu WHERE uuid > ? ORDER BY uuid LIMIT ?)", (above, WINDOW)
+        ).fetchone()
+        if last is None:
             self._decided = True
+            return
+        looked = self._connection.execute(
+            "SELECT uuid, claim IN (SELECT claim FROM recount.tally) OR claim IN (SELECT claim FROM recount.stirred)"
+            " FROM claim_gpu WHERE uuid > ? AND uuid <= ?",
+            (above, last),
+        ).fetchall()
+        concerned = reweighed.gpus(above, last).union(uuid for uuid, named in looked if named)
+        self._keep_rows(facts, concerned, before)
+        self._uuid = last
+        self.done += len(looked)
 
     def _count_again(self, facts: Facts, keys: list[int]) -> None:
         """Count claims that were touched, and have all their GPUs looked at again."""
@@ -250,6 +262,8 @@ class Recount:
 
     def _keep_tallies(self, facts: Facts, keys: Collection[int]) -> list[str]:
         """Keep the tallies of claims of which nothing is kept; the GPUs that they name."""
+        if not keys:
+            return []
         found = facts.tallies(keys, self.weights)
         named: list[str] = []
         for key, held, uuids in facts.held_tallies(keys):
@@ -258,8 +272,10 @@ class Recount:
                 self._connection.execute("INSERT INTO recount.tally VALUES (?, ?, ?, ?)", (key, *found[key]))
         return named
 
-    def _keep_rows(self, facts: Facts, uuids: Collection[str], before: Electorate) -> int:
-        """Keep what becomes of GPUs' rows, instead of what was kept of them; how many claims name them."""
+    def _keep_rows(self, facts: Facts, uuids: Collection[str], before: Weights) -> None:
+        """Keep what becomes of GPUs' rows, instead of what was kept of them."""
+        if not uuids:
+            return
         self._discard_rows(uuids)
         kept: dict[int, Tally] = {}
 
@@ -269,7 +285,7 @@ class Recount:
 
         decided = rows.decide(facts, uuids, tallies_of, self.weights)
         found = rows.compare(decided, facts.held_rows(uuids))
-        turned = set(rows.turned(decided, found, kept.keys(), (before, self.weights.electorate)))
+        turned = set(rows.turned(decided, found, kept.keys(), (before.electorate, self.weights.electorate)))
         losers = {gone.uuid: gone.miner for gone in rows.lost(facts, decided, found.left)}
         insert = self._connection.executemany
         insert(
@@ -296,7 +312,6 @@ class Recount:
             "INSERT OR IGNORE INTO recount.gpu (bucket, uuid, change, turned) VALUES (?, ?, ?, 1)",
             [(bucket_of(uuid), uuid, _STAYS) for uuid in turned],
         )
-        return sum(len(decision.claims) for decision in decided.values())
 
     def _kept_tallies(self, keys: Collection[int]) -> dict[int, Tally]:
         query = "SELECT claim, status, since, detail FROM recount.tally WHERE claim IN (SELECT value FROM json_each(?))"

@@ -27,6 +27,7 @@ from p2pnodes.model.stateroot import state_root
 from p2pnodes.store import changes as changes_module
 from p2pnodes.store import database as database_module
 from p2pnodes.store import recount as recount_module
+from p2pnodes.store import reweighed as reweighed_module
 from p2pnodes.store.audit import audit
 from p2pnodes.store.changes import Changes
 from p2pnodes.store.database import Commit, Database
@@ -48,6 +49,8 @@ def _small_parts() -> Iterator[None]:
     """One claim or GPU in each part, and nothing that was touched is left to the switch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recount_module, "PART", 1)
+        patch.setattr(recount_module, "WINDOW", 1)
+        patch.setattr(reweighed_module, "WINDOW", 1)
         patch.setattr(recount_module, "LEFT_MAX", 0)
         yield
 
@@ -595,8 +598,8 @@ class Gate:
                 error, self.error = self.error, None
                 raise error
             if self.slices or self.open.is_set():
-                self.slices = max(0, self.slices - 1)
                 advance(ledger, 0)
+                self.slices = max(0, self.slices - 1)  # now whoever waits for that may look
             else:
                 time.sleep(0.001)
 
