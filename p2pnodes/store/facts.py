@@ -482,14 +482,6 @@ class Facts:
         query = f"SELECT n.uuid, n.claim, n.digest {FROM_NODE}"
         return {uuid: (claim, digest) for uuid, claim, digest in self.connection.execute(query, (row_keys(uuids),))}
 
-    def rows_in(self, buckets: Collection[int]) -> dict[int, dict[str, tuple[int, bytes]]]:
-        """The rows in some buckets of the state root: bucket -> uuid -> row key of the claim, digest of the row."""
-        found: dict[int, dict[str, tuple[int, bytes]]] = {bucket: {} for bucket in buckets}
-        query = "SELECT bucket, uuid, claim, digest FROM node WHERE bucket IN (SELECT value FROM json_each(?))"
-        for bucket, uuid, claim, digest in self._select(query, buckets):
-            found[bucket][uuid] = claim, digest
-        return found
-
     def digests_in(self, buckets: Collection[int]) -> dict[int, list[bytes]]:
         """The digests of the rows in some buckets of the state root, in order of the uuids."""
         found: dict[int, list[bytes]] = {bucket: [] for bucket in buckets}

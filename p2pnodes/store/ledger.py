@@ -230,8 +230,8 @@ class Ledger:
         self._per_hotkey: dict[bytes, int] = {}
         self._addresses: set[bytes] = set()
         self._dirty_claims: set[int] = set()
-        self._dirty_uuids: set[str] = set()
-        self._placed_uuids: set[str] = set()
+        self._dirty_uuids: dict[str, None] = {}  # in order, so that the GPUs of one claim are settled together
+        self._placed_uuids: dict[str, None] = {}
         self._recounted: set[int] = set()
         self._changes = ChangeCollector()
         self._all_dirty = False
@@ -587,7 +587,7 @@ class Ledger:
                 self._mandates_dirty = self._mandates_dirty or counted
             case (Place() | Release()) as word if counted:
                 words.say_placement(self._connection, log, event.seq, event.hlc, word)
-                self._placed_uuids.update(word.uuids)
+                self._placed_uuids |= dict.fromkeys(word.uuids)
             case (Close() | Evidence()) as proof:
                 self._take_end(proof, hlc_ms(event.hlc))
             case _:  # requests are done above
@@ -620,7 +620,7 @@ class Ledger:
         )
         if counted:
             self._dirty_claims.add(key)
-            self._dirty_uuids.update(uuids)
+            self._dirty_uuids |= dict.fromkeys(uuids)
 
     def _state_delete(self, delete: CarriedDelete, log: int, seq: int, item: int, *, counted: bool) -> None:
         payload: DeletePayload = delete.payload
@@ -649,8 +649,7 @@ class Ledger:
             ),
         )
         if counted:
-            self._dirty_uuids.add(payload.uuid)
-            self._dirty_uuids.update(named)
+            self._dirty_uuids |= dict.fromkeys((payload.uuid, *named))
 
     def _claim_key(self, claim_id: bytes) -> int:
         key = self.facts.claim_key(claim_id)
@@ -765,17 +764,17 @@ class Ledger:
             row = self._connection.execute("SELECT claim, uuids FROM claim WHERE claim_id = ?", (claim_id,)).fetchone()
             if row is not None and row[1] is not None:  # a rebuild may not have come to it yet
                 self._dirty_claims.add(row[0])
-                self._dirty_uuids.update(codec.unpack(row[1]))  # type: ignore[arg-type]
+                self._dirty_uuids |= dict.fromkeys(codec.unpack(row[1]))  # type: ignore[arg-type]
         for request, payload in said.deletes:
-            self._dirty_uuids.add(payload.uuid)
+            self._dirty_uuids[payload.uuid] = None
             if not payload.request.bound:
                 siblings = self._connection.execute("SELECT uuid FROM deletion WHERE request_id = ?", (request,))
-                self._dirty_uuids.update(uuid for (uuid,) in siblings)
+                self._dirty_uuids |= dict.fromkeys(uuid for (uuid,) in siblings)
         match said.payload:
             case Verdict() as verdict if (key := self.facts.claim_key(verdict.claim_id)) is not None:
                 self._dirty_claims.add(key)
             case (Place() | Release()) as word:
-                self._placed_uuids.update(word.uuids)
+                self._placed_uuids |= dict.fromkeys(word.uuids)
             case Delegation():
                 self._mandates_dirty = True
             case _:
@@ -843,10 +842,9 @@ class Ledger:
         self.weights = self.recount.weights
         applied = self.recount.apply(self.facts, self._changes)
         self._nodes += applied.grown
-        for part in batched(applied.buckets, BUCKETS_PER_READ):
-            buckets.save(self._connection, self._root, self.facts.digests_in(part))
+        self._rehash(applied.buckets)
         self._dirty_claims |= applied.claims
-        self._placed_uuids |= applied.uuids
+        self._placed_uuids |= dict.fromkeys(applied.uuids)
         self._recounted = applied.recounted
 
     def end_recount(self) -> None:
@@ -921,14 +919,13 @@ class Ledger:
         # parts and remembered by numbers, so that neither a large set nor the garbage collector takes long.
         if self._all_dirty:
             recounted = self._settle_tallies(self._every_claim())
-            every = self._connection.execute("SELECT DISTINCT uuid FROM claim_gpu")
-            self._settle_rows(batched(_by_bucket(uuid for (uuid,) in every), GPUS_PER_READ), recounted)
+            self._settle_rows(self._named(chain.from_iterable(self._every_claim())), recounted)
         elif self._reweighed:
             self._settle_reweighed()
         else:
             recounted = self._settle_tallies(batched(self._dirty_claims, GPUS_PER_READ))
-            dirty = self._dirty_uuids.union(self._placed_uuids, self._named(recounted))
-            self._settle_rows(batched(sorted(dirty, key=bucket_of), GPUS_PER_READ), recounted | self._recounted)
+            dirty = self._dirty_uuids | self._placed_uuids | dict.fromkeys(self._named(recounted))
+            self._settle_rows(dirty, recounted | self._recounted)
             if self.recount is not None:
                 self.recount.touch(self._dirty_claims, dirty)
         if self.recount is not None and (self._all_dirty or self._reweighed):
@@ -948,9 +945,8 @@ class Ledger:
         for window in windows(reweighed):
             recounted |= self._settle_tallies([window.tallies])
             stirred.update(window.stirred)
-        touched = self._dirty_uuids.union(self._placed_uuids, reweighed.gpus("", UUID_LAST))
-        found = chain(touched, self._named(recounted | stirred))
-        self._settle_rows(batched(_by_bucket(found), GPUS_PER_READ), recounted)
+        touched = self._dirty_uuids | self._placed_uuids | dict.fromkeys(reweighed.gpus("", UUID_LAST))
+        self._settle_rows(chain(touched, self._named(sorted(recounted | stirred))), recounted)
 
     def _named(self, keys: Iterable[int]) -> Iterator[str]:
         """The GPUs that claims name."""
@@ -982,27 +978,27 @@ class Ledger:
     def _count(self, keys: Collection[int]) -> dict[int, Tally]:
         return self.facts.tallies(keys, self.weights)
 
-    def _settle_rows(self, parts: Iterable[list[str]], recounted: AbstractSet[int]) -> None:
+    def _settle_rows(self, uuids: Iterable[str], recounted: AbstractSet[int]) -> None:
         """Decide GPUs anew, write the rows that differ, and rehash their buckets.
 
         Args:
-            parts: The GPUs, those of one bucket one after the other.
+            uuids: The GPUs, best those of one claim one after the other: then each claim and body is read once.
             recounted: Claims whose tallies changed.
         """
-        for part in parts:
-            held = self.facts.rows_in({bucket_of(uuid) for uuid in part})
-            decided = decide(self.facts, part, self.facts.recorded, self.weights)
-            found = compare(decided, {uuid: row for uuid in part if (row := held[bucket_of(uuid)].get(uuid))})
+        changed: set[int] = set()
+        for part in batched(uuids, GPUS_PER_READ):
+            decided = decide(self.facts, dict.fromkeys(part), self.facts.recorded, self.weights)
+            found = compare(decided, self.facts.held_rows(decided))
             self._write_rows(found)
             self._nodes += found.grown
-            for uuid in found.gone:
-                del held[bucket_of(uuid)][uuid]
-            for each in (*found.new, *found.changed):
-                held[bucket_of(each.row.uuid)][each.row.uuid] = each.claim, each.digest
-            changed = {bucket_of(uuid): held[bucket_of(uuid)] for uuid in (*found.gone, *found.written)}
-            digests = {bucket: [rows[uuid][1] for uuid in sorted(rows)] for bucket, rows in changed.items()}
-            buckets.save(self._connection, self._root, digests)
+            changed.update(map(bucket_of, found.gone), map(bucket_of, found.written))
             self._note_changes(decided, found, recounted)
+        self._rehash(sorted(changed))
+
+    def _rehash(self, changed: Iterable[int]) -> None:
+        """Take the buckets in which rows changed into the state root."""
+        for part in batched(changed, BUCKETS_PER_READ):
+            buckets.save(self._connection, self._root, self.facts.digests_in(part))
 
     def _write_rows(self, found: Difference) -> None:
         self._connection.executemany(
@@ -1023,7 +1019,7 @@ class Ledger:
         """
         electorates = self._settled_weights.electorate, self.weights.electorate
         others = turned(decided, found, recounted, None if electorates[0] is electorates[1] else electorates)
-        touched = self._dirty_uuids.intersection(decided).union(others)
+        touched = (self._dirty_uuids.keys() & decided).union(others)
         claims = [key for uuid in touched for key in decided[uuid].claims]
         self._changes.add(lost(self.facts, decided, found.left), found.written, claims)
 
@@ -1213,15 +1209,6 @@ class Ledger:
         else:
             self._slices.update(self._heads, self._ends, self._compared)
         self._compared = set()
-
-
-def _by_bucket(uuids: Iterable[str]) -> Iterator[str]:
-    """GPUs, each once, those of one bucket of the state root one after the other."""
-    named: dict[int, bytearray] = {}  # as text: a list's items are each looked at by the collector
-    for uuid in uuids:
-        named.setdefault(bucket_of(uuid), bytearray()).extend(uuid.encode() + b"\0")
-    for bucket in sorted(named):
-        yield from dict.fromkeys(named.pop(bucket).decode().split("\0")[:-1])
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -72,11 +72,21 @@ def decide(facts: Facts, uuids: Collection[str], tallies_of: TalliesOf, weights:
     """What f says of each of some GPUs."""
     claims, deletions, placements = facts.claims_on(uuids), facts.deletions(uuids), facts.placements(uuids)
     tallies = tallies_of({key for on in claims.values() for key in on})
+    # Without deletions f asks for the uuid only to name it, and of one server's GPUs mostly the same is said.
+    alike: dict[tuple[object, ...], tuple[Row | None, int | None]] = {}
     decided: dict[str, Decision] = {}
     for uuid, on in claims.items():
-        by_id = {claim.id: tallies[key] for key, claim in on.items()}
-        row = inventory.decide(uuid, on.values(), deletions[uuid], by_id, placements[uuid], weights)
-        owner = None if row is None else next(key for key, claim in on.items() if claim.id == row.claim_id)
+        said = (*on, *placements[uuid])
+        found = None if deletions[uuid] else alike.get(said)
+        if found is None:
+            by_id = {claim.id: tallies[key] for key, claim in on.items()}
+            row = inventory.decide(uuid, on.values(), deletions[uuid], by_id, placements[uuid], weights)
+            owner = None if row is None else next(key for key, claim in on.items() if claim.id == row.claim_id)
+            if not deletions[uuid]:
+                alike[said] = row, owner
+        else:
+            row, owner = found
+            row = row and Row(uuid, *row[1:])
         decided[uuid] = Decision(row, owner, on, deletions[uuid])
     return decided
 

@@ -45,7 +45,7 @@ class Crowd:
         authors = [Author(f"//validator{index}") for index in range(voters_max)]
         ledger = open_ledger(path)
         with ledger.transaction():
-            ledger.set_electorate(self.next_electorate(turned=False))
+            ledger.set_electorate(self.next_electorate())
         self._enrol(ledger, authors)
         for part in batched(range(claims), CLAIMS_PER_COMMIT):
             authors[0].events.clear()  # there are many, and nobody wants them
@@ -72,14 +72,20 @@ class Crowd:
         connection.execute("COMMIT")
         connection.close()
 
-    def next_electorate(self, *, turned: bool) -> Electorate:
-        """The next epoch's: all stakes equal, or ``turned``: nearly all stake with those who say failed."""
+    def next_electorate(self, *, turned: bool = False, leaving: bool = False) -> Electorate:
+        """The next epoch's: all stakes equal.
+
+        Args:
+            turned: Nearly all stake is with those who say failed.
+            leaving: The first miner is not registered.
+        """
         self._epochs += 1
         stakes = {
             f"//validator{voter}": STAKE_TURNED if turned and _says_failed(voter) else STAKE
             for voter in range(self.voters)
         }
-        return electorate(BLOCK * self._epochs, self._begin_ms + self._epochs * EPOCH_MS, stakes=stakes, miners=MINERS)
+        time_ms = self._begin_ms + self._epochs * EPOCH_MS
+        return electorate(BLOCK * self._epochs, time_ms, stakes=stakes, miners=MINERS[leaving:])
 
     def _enrol(self, ledger: Ledger, authors: list[Author]) -> None:
         begin_s = self._begin_ms // 1000

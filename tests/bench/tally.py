@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from p2pnodes.api.stream import NodeEvents
 from p2pnodes.model import inventory
 from p2pnodes.model.claims import parse_body
+from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.inventory import Vote, Weights
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import sign_add
@@ -35,7 +36,8 @@ CHANGES: Final = 3
 POST_PAUSE_S: Final = 0.01
 """Between the answer to one registration and the next one, which come throughout a change."""
 
-SORTS: Final = {"no row changes": 0.1, "every row changes": 2.0}
+NONE, SOME, EVERY = "no row changes", "one row in 64 comes or goes", "every row changes"
+SORTS: Final = {NONE: 0.1, SOME: 0.5, EVERY: 2.0}
 """What a change does -> how long a registration may wait for it: for a slice, or for all rows to be written (s)."""
 
 BLOCKED_S_MAX: Final = 0.05
@@ -121,7 +123,7 @@ def tally(directory: Path, claims: int = CLAIMS, gpus: int = 1) -> Iterator[Rati
 
 
 async def _changes(crowd: Crowd) -> dict[str, tuple[list[Change], Change]]:
-    """Changes that turn no row, then such that turn every row to and fro; of each sort one in one transaction, too."""
+    """Changes of each sort, those that turn rows to and fro; of each sort one in one transaction, too."""
     database = await Database.open(
         crowd.path, NETWORK, NodeKey.from_seed(NODE_SEED), now_ms=lambda: time.time_ns() // 1_000_000
     )
@@ -130,13 +132,14 @@ async def _changes(crowd: Crowd) -> dict[str, tuple[list[Change], Change]]:
     gc.collect()
     gc.freeze()  # as the daemon does when it has started
     try:
-        await _change(database, crowd, turned=False)
+        await _change(database, crowd.next_electorate())
         sorts: dict[str, tuple[list[Change], Change]] = {}
         for sort in SORTS:
             changes: list[Change] = []
             for number in range(CHANGES + 1):
-                turned = sort == "every row changes" and number % 2 == 0
-                changes.append(await _change(database, crowd, turned=turned, whole=number == CHANGES))
+                to = number % 2 == 0
+                electorate = crowd.next_electorate(turned=to and sort == EVERY, leaving=to and sort == SOME)
+                changes.append(await _change(database, electorate, whole=number == CHANGES))
                 progress(f"tally, {crowd.voters} voters, {sort}: {number + 1} of {CHANGES + 1}")
             sorts[sort] = changes[:-1], changes[-1]
         return sorts
@@ -145,8 +148,7 @@ async def _changes(crowd: Crowd) -> dict[str, tuple[list[Change], Change]]:
         await database.close()
 
 
-async def _change(database: Database, crowd: Crowd, *, turned: bool, whole: bool = False) -> Change:
-    electorate = crowd.next_electorate(turned=turned)
+async def _change(database: Database, electorate: Electorate, *, whole: bool = False) -> Change:
     beats: list[Beat] = []
     waits: list[float] = []
     begin = time.perf_counter()
@@ -159,7 +161,7 @@ async def _change(database: Database, crowd: Crowd, *, turned: bool, whole: bool
     beating.cancel()
     await posting
     assert database.ledger.weights.electorate is electorate
-    return Change(end - begin, beats, waits, _count_votes(crowd.path, database.ledger.weights))
+    return Change(end - begin, beats, waits, _count_votes(database.path, database.ledger.weights))
 
 
 async def _beat(beats: list[Beat], other: threading.Thread) -> None:

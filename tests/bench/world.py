@@ -83,17 +83,25 @@ def take_in(ledger: Ledger, wires: Sequence[bytes]) -> None:
         assert not any(outcome.detail for outcome in outcomes)
 
 
-def stream(claims: int, gpus: int, validators: int) -> Iterator[Event]:
-    """What a peer hears: each claim in the log of one validator, and then a verdict of every validator on it."""
+def stream(claims: int, gpus: int, validators: int, *, apart: bool = False) -> Iterator[Event]:
+    """What a peer hears: each claim in the log of one validator, and then a verdict of every validator on it.
+
+    ``apart``: all claims come before all verdicts.
+    """
     now_s = int(time.time())
     authors = [Author(f"//validator{index}") for index in range(validators)]
     for author in authors:
         yield author.write(
             author.delegation(not_before=now_s - 86_400, not_after=now_s + 86_400), at_ms=now_s * 1000 - 1000
         )
+    made: list[bytes] = []
     for server in range(claims):
         request = sign_add(hotkey(MINERS[server % len(MINERS)]), now_s, body(uuids(server, gpus)))
         yield authors[server % validators].add(request, at_ms=now_s * 1000)
-        claim_id = request_id(NETWORK.id, request)
-        for author in authors:
-            yield author.verdict(claim_id, at_ms=now_s * 1000)
+        made.append(request_id(NETWORK.id, request))
+        if apart and server < claims - 1:
+            continue
+        for claim_id in made:
+            for author in authors:
+                yield author.verdict(claim_id, at_ms=now_s * 1000)
+        made.clear()

@@ -95,7 +95,7 @@ _OWN: Final = (
         "touched-gpus-forgotten",
         "1",
         "A registration is recorded, and the rows of its GPUs are not recomputed",
-        (Edit(Ledger, "_state_add", "self._dirty_uuids.update(uuids)", "pass"),),
+        (Edit(Ledger, "_state_add", "self._dirty_uuids |= dict.fromkeys(uuids)", "pass"),),
         CALM,
     ),
     Mutant(
@@ -109,7 +109,7 @@ _OWN: Final = (
         "delete-moves-nothing",
         "1",
         "A deletion is recorded, and the row of its GPU is not recomputed",
-        (Edit(Ledger, "_state_delete", "self._dirty_uuids.add(payload.uuid)", "pass"),),
+        (Edit(Ledger, "_state_delete", "dict.fromkeys((payload.uuid, *named))", "dict.fromkeys(named)"),),
         CALM,
     ),
     Mutant(
@@ -120,7 +120,7 @@ _OWN: Final = (
             Edit(
                 Ledger,
                 "set_electorate",
-                "self._all_dirty = self._all_dirty or electorate.digest != held.digest",
+                "self._reweighed = self._reweighed or electorate.digest != held.digest",
                 "pass",
             ),
         ),
@@ -349,7 +349,7 @@ _OWN: Final = (
             Edit(
                 Ledger,
                 "_settle_rows",
-                "buckets.save(self._connection, self._root, digests)",
+                "self._rehash(sorted(changed))",
                 "pass",
             ),
         ),

@@ -1,0 +1,157 @@
+"""What a large inventory costs whoever holds it: start, memory, disk, another electorate, a rebuild.
+
+python -m tests.bench size --gpus 1000000 --database n1m.db
+
+A database of 1,000,000 GPUs takes some minutes to write; ``--database`` takes one that an earlier run left behind
+(``--keep``), and copies it first.
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from p2pnodes.model.electorate import Electorate
+from p2pnodes.model.events import Event
+from p2pnodes.model.validity import EMPTY, judge
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.schema import open_reader, open_writer
+from tests.bench.measure import Ratio, of_pairs, progress
+from tests.bench.world import MINERS, fill
+from tests.support import NETWORK, hotkey
+
+GPUS: Final = 100_000
+ROUNDS: Final = 3
+
+START_S_MAX: Final = 3.0
+MEMORY_MAX: Final = 250 << 20
+"""Bytes that a process with an open ledger may take. The rest of a daemon has its share of the same bound."""
+
+ELECTORATE_S_MAX: Final = 5.0
+"""For a change that turns one row in 64, at a million GPUs; less where there are fewer."""
+
+_OPEN: Final = """
+import sys, time
+from pathlib import Path
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.schema import open_writer
+from tests.bench.catchup import rss_bytes
+from tests.support import NETWORK
+begin = time.perf_counter()
+ledger = Ledger(open_writer(Path(sys.argv[1])), NETWORK)
+print(time.perf_counter() - begin, rss_bytes(), ledger.state.nodes)
+"""
+
+
+def size(directory: Path, gpus: int = GPUS, database: Path | None = None, keep: Path | None = None) -> Iterator[Ratio]:
+    """Start, memory, disk, changes of the electorate and a rebuild with an inventory of so many GPUs."""
+    path = directory / "size.db"
+    if database is None:
+        progress(f"writing an inventory of {gpus:,} GPUs")
+        fill(path, gpus)
+    else:
+        shutil.copy(database, path)
+    if keep is not None:
+        shutil.copy(path, keep)
+    starts = [_started(path) for _ in range(ROUNDS)]
+    gpus = starts[0][2]
+    yield of_pairs(
+        f"start of a ledger of {gpus:,} GPUs",
+        f"{START_S_MAX:g} s",
+        1.0,
+        [(1 / seconds, 1 / START_S_MAX) for seconds, *_ in starts],
+    )
+    megabytes = starts[0][1] >> 20
+    yield of_pairs(
+        f"resident memory of a process with that ledger: {megabytes} MiB",
+        f"at most {MEMORY_MAX >> 20} MiB",
+        1.0,
+        [(1 / resident, 1 / MEMORY_MAX) for _, resident, _ in starts],
+    )
+    yield _disk(path, gpus)
+    connection = open_writer(path)
+    connection.execute("PRAGMA synchronous = OFF")
+    ledger = Ledger(connection, NETWORK)
+    yield from _electorate(ledger, gpus)
+    yield of_pairs(
+        f"rebuilding everything with {gpus:,} GPUs",
+        "judging each event again, and nothing else",
+        0.2,
+        [(gpus / _rebuild(ledger), gpus / _judge(ledger)) for _ in range(ROUNDS if gpus <= GPUS else 1)],
+    )
+    ledger.facts.close()
+
+
+def _started(path: Path) -> tuple[float, int, int]:
+    """Open a ledger in a process of its own: seconds, resident bytes, GPUs."""
+    done = subprocess.run(
+        [sys.executable, "-c", _OPEN, str(path)], stdout=subprocess.PIPE, text=True, check=True, timeout=600
+    )
+    seconds, resident, gpus = done.stdout.split()
+    return float(seconds), int(resident), int(gpus)
+
+
+def _disk(path: Path, gpus: int) -> Ratio:
+    connection = open_reader(path)
+    (log,) = connection.execute("SELECT sum(length(wire)) FROM events").fetchone()
+    connection.close()
+    held = path.stat().st_size
+    return of_pairs(
+        f"bytes on disk: {held / gpus:,.0f} a GPU",
+        f"the signed bytes of all events alone: {log / gpus:,.0f}",
+        0.3,
+        [(1 / held, 1 / log)],
+    )
+
+
+def _electorate(ledger: Ledger, gpus: int) -> Iterator[Ratio]:
+    """A stake moves, and a miner leaves; each in one transaction, the way without pauses."""
+    allowed_s = max(0.2, ELECTORATE_S_MAX * gpus / 1_000_000)
+    for what, leaving in (("a stake moves and no row changes", ()), ("one miner of 64 leaves", MINERS[:1])):
+        before, times = ledger.state.nodes, []
+        for number in range(ROUNDS):
+            held = ledger.weights.electorate.current
+            gone = {hotkey(uri).public_key for uri in leaving[: 1 + number]}
+            now = held._replace(
+                block=held.block + NETWORK.epoch_blocks,
+                time_ms=held.time_ms + 1,
+                validators={validator: stake + 1 for validator, stake in held.validators.items()},
+                registered={key: block for key, block in held.registered.items() if key not in gone},
+            )
+            begin = time.perf_counter()
+            with ledger.transaction():
+                ledger.set_electorate(Electorate(now, held))
+            times.append(time.perf_counter() - begin)
+            if leaving:
+                break  # who has left does not leave again
+        assert (ledger.state.nodes < before) is bool(leaving)
+        yield of_pairs(
+            f"electorate change with {gpus:,} GPUs, {what}: {min(times):.2f} s",
+            f"{allowed_s:g} s",
+            1.0,
+            [(1 / seconds, 1 / allowed_s) for seconds in times],
+        )
+
+
+def _rebuild(ledger: Ledger) -> float:
+    """Seconds until everything is derived from the log again, as ``db rebuild`` and ``db verify`` do."""
+    root = ledger.state.state_root
+    begin = time.perf_counter()
+    with ledger.transaction():
+        ledger.rebuild()
+    seconds = time.perf_counter() - begin
+    assert ledger.state.state_root == root
+    return seconds
+
+
+def _judge(ledger: Ledger) -> float:
+    """Seconds for the judgements alone."""
+    begin = time.perf_counter()
+    for (log,) in ledger.facts.connection.execute("SELECT log FROM logs").fetchall():
+        prefix = EMPTY
+        for (wire,) in ledger.facts.connection.execute("SELECT wire FROM events WHERE log = ? ORDER BY seq", (log,)):
+            prefix = judge(Event.decode(wire), prefix).prefix
+    return time.perf_counter() - begin
