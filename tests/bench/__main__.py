@@ -26,7 +26,7 @@ from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
 from tests.bench import catchup, gossip, loopback
 from tests.bench.chain import chain
-from tests.bench.growth import growth
+from tests.bench.growth import LARGE, growth
 from tests.bench.load import answered, drive, post
 from tests.bench.measure import Ratio, compare, progress
 from tests.bench.network import decide, travel
@@ -287,7 +287,7 @@ def main() -> int:
         metavar="GPUS",
         help="of each of them, 1 to 10 (%(default)s)",
     )
-    parser.add_argument("--gpus", type=int, default=GPUS_HELD, help="GPUs that size holds (%(default)s)")
+    parser.add_argument("--gpus", type=int, help=f"of the large inventory of growth ({LARGE}) and size ({GPUS_HELD})")
     parser.add_argument("--database", type=Path, help="for size: an inventory that was kept, instead of a new one")
     parser.add_argument("--keep", type=Path, help="for size: keep the inventory here")
     arguments = parser.parse_args()
@@ -295,6 +295,7 @@ def main() -> int:
     suites = {
         **SUITES,
         "tally": partial(tally, claims=arguments.claims, gpus=arguments.gpus_per_claim),
+        "growth": partial(growth, gpus=arguments.gpus),
         "size": partial(size, gpus=arguments.gpus, database=arguments.database, keep=arguments.keep),
     }
     if unknown := [name for name in arguments.suites if name not in suites]:

@@ -31,13 +31,14 @@ _SERVERS = itertools.count(10**9)
 """Servers that no inventory has."""
 
 
-def growth(directory: Path) -> Iterator[Ratio]:
-    """Registrations and verdicts, each committed alone, in an inventory of LARGE and in one of SMALL."""
+def growth(directory: Path, gpus: int | None = None) -> Iterator[Ratio]:
+    """Registrations and verdicts, each committed alone, in an inventory of LARGE GPUs, or so many, and of SMALL."""
+    large_gpus = gpus or LARGE
     ledgers = []
-    for gpus in (LARGE, SMALL):
-        progress(f"writing an inventory of {gpus:,} GPUs")
-        path = directory / f"growth{gpus}.db"
-        fill(path, gpus)
+    for held in (large_gpus, SMALL):
+        progress(f"writing an inventory of {held:,} GPUs")
+        path = directory / f"growth{held}.db"
+        fill(path, held)
         connection = open_writer(path)
         connection.execute("PRAGMA synchronous = OFF")
         ledgers.append(Ledger(connection, NETWORK, NodeKey.from_seed(NODE_SEED)))
@@ -46,7 +47,7 @@ def growth(directory: Path) -> Iterator[Ratio]:
         ledger.writes_refused = None
     against = f"the same in one of {SMALL:,}"
     for what, speed in (("a registration of 8 GPUs", _registrations), ("a verdict on 8 GPUs", _verdicts)):
-        name = f"{what}, but for the disk, in an inventory of {LARGE:,} GPUs"
+        name = f"{what}, but for the disk, in an inventory of {large_gpus:,} GPUs"
         yield compare(name, against, WANTED, partial(speed, large), partial(speed, small))
 
 

@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from p2pnodes.model.claims import parse_body
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Event
+from p2pnodes.model.keys import verify_hotkey
 from p2pnodes.model.validity import EMPTY, judge
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_reader, open_writer
@@ -46,9 +48,12 @@ print(time.perf_counter() - begin, rss_bytes(), ledger.state.nodes)
 """
 
 
-def size(directory: Path, gpus: int = GPUS, database: Path | None = None, keep: Path | None = None) -> Iterator[Ratio]:
+def size(
+    directory: Path, gpus: int | None = None, database: Path | None = None, keep: Path | None = None
+) -> Iterator[Ratio]:
     """Start, memory, disk, changes of the electorate and a rebuild with an inventory of so many GPUs."""
     path = directory / "size.db"
+    gpus = gpus or GPUS
     if database is None:
         progress(f"writing an inventory of {gpus:,} GPUs")
         fill(path, gpus)
@@ -139,6 +144,7 @@ def _electorate(ledger: Ledger, gpus: int) -> Iterator[Ratio]:
 def _rebuild(ledger: Ledger) -> float:
     """Seconds until everything is derived from the log again, as ``db rebuild`` and ``db verify`` do."""
     root = ledger.state.state_root
+    _forget()
     begin = time.perf_counter()
     with ledger.transaction():
         ledger.rebuild()
@@ -149,9 +155,16 @@ def _rebuild(ledger: Ledger) -> float:
 
 def _judge(ledger: Ledger) -> float:
     """Seconds for the judgements alone."""
+    _forget()
     begin = time.perf_counter()
     for (log,) in ledger.facts.connection.execute("SELECT log FROM logs").fetchall():
         prefix = EMPTY
         for (wire,) in ledger.facts.connection.execute("SELECT wire FROM events WHERE log = ? ORDER BY seq", (log,)):
             prefix = judge(Event.decode(wire), prefix).prefix
     return time.perf_counter() - begin
+
+
+def _forget() -> None:
+    """Spare nobody a signature or a body that was looked at just now: of a large inventory they are long forgotten."""
+    verify_hotkey.cache_clear()
+    parse_body.cache_clear()
