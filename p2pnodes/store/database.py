@@ -231,7 +231,7 @@ class Database:
     def recounting(self) -> dict[str, int] | None:
         """How far the recount is for an electorate that is not in force yet; None while there is none.
 
-        Its ``block``, and ``done`` of ``of``: claims that were counted, and once more for each GPU that they name.
+        Its ``block``, and ``done`` of ``of``: claims that were looked at, and once more those that it can change.
         """
         recount = self.ledger.recount
         if recount is None:

@@ -1,7 +1,7 @@
 """An electorate changes beside the rows that are held, a slice at a time, so that writes go on meanwhile.
 
-A recount walks over all claims and then over all GPUs, and asks those that the new weights can change
-(``store.reweighed``) what they are under them. What differs from what is held it keeps in a private database (SQLite's
+A recount walks over all claims, and then over the GPUs of those that the new weights can change (``store.reweighed``),
+and asks what they are under them. What differs from what is held it keeps in a private database (SQLite's
 ``ATTACH ''``: a temporary file that no other process sees, gone with the connection). Until the switch nobody is told
 any of it, and everything is the old electorate's. What writes touch meanwhile is remembered and looked at once more.
 The switch is one transaction of the ledger: a few statements over whole sets put in force what was kept, and the
@@ -14,7 +14,7 @@ and from weights that stay. Where these change once more (a delegation can enrol
 import sqlite3
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, NamedTuple, TypeVar
 
 import orjson
@@ -24,7 +24,7 @@ from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store import rows
 from p2pnodes.store.changes import CHANGES_MAX, ChangeCollector, Gone
 from p2pnodes.store.facts import Facts
-from p2pnodes.store.reweighed import WINDOW, Reweighed
+from p2pnodes.store.reweighed import Reweighed
 
 T = TypeVar("T")
 
@@ -97,9 +97,9 @@ class Recount:
         """
         self.weights = weights
         self.done = 0
-        """Claims that were looked at, and then once more for each GPU that they name."""
+        """Claims that were looked at, and once more those whose GPUs were."""
         self.of = 0
-        """What ``done`` comes to, as known at the beginning."""
+        """What ``done`` comes to, as far as it is known: at first all claims."""
         self._connection = connection
         self._reweighed: Reweighed | None = None
         """What the weights can change; None while the tables are not clear."""
@@ -144,7 +144,7 @@ class Recount:
         """
         self._claims.update(key for key in claims if self._counted or key <= self._claim)
         if self._counted:
-            self._uuids.update(uuid for uuid in uuids if self._decided or uuid <= self._uuid)
+            self._uuids.update(uuids)
 
     def advance(self, facts: Facts, before: Weights) -> None:
         """Do one more part; call inside a transaction that writes nothing else.
@@ -214,7 +214,8 @@ class Recount:
     def _begin(self) -> None:
         self._reweighed = None
         self._counted = self._decided = False  # all claims are; all GPUs are
-        self._claim, self._uuid = 0, ""  # the last ones that were looked at: row keys and uuids lie above
+        self._claim = self._decided_claim = 0  # the last ones that were looked at: row keys and uuids lie above
+        self._uuid = ""
         self._claims: set[int] = set()
         self._uuids: set[str] = set()
         self._catch_ups = 0
@@ -224,34 +225,38 @@ class Recount:
         for table, content in _TABLES.items():
             self._connection.execute(f"CREATE TABLE IF NOT EXISTS recount.{table} {content}")
             self._connection.execute(f"DELETE FROM recount.{table}")  # noqa: S608 - a name of our own
-        query = "SELECT (SELECT coalesce(max(claim), 0) FROM claim) + (SELECT count(*) FROM claim_gpu)"
-        (self.of,) = self._connection.execute(query).fetchone()
+        (self.of,) = self._connection.execute("SELECT count(*) FROM claim").fetchone()
 
     def _count_next(self, facts: Facts, reweighed: Reweighed) -> None:
         window = reweighed.claims(self._claim)
         self._keep_tallies(facts, window.tallies)
         self._connection.executemany("INSERT INTO recount.stirred VALUES (?)", [(key,) for key in window.stirred])
         self._claim = window.last
-        self._counted = not window.size
         self.done += window.size
+        if not window.size:
+            self._counted = True
+            query = "SELECT count(*) FROM (SELECT claim FROM recount.tally UNION SELECT claim FROM recount.stirred)"
+            self.of = self.done + self._connection.execute(query).fetchone()[0]
 
     def _decide_next(self, facts: Facts, reweighed: Reweighed, before: Weights) -> None:
-        above = self._uuid
-        (last,) = self._connection.execute(
-            "SELECT max(uuid) FROM (SELECT uuid FROM claim_gpu WHERE uuid > ? ORDER BY uuid LIMIT ?)", (above, WINDOW)
-        ).fetchone()
+        """Look at the GPUs of some claims; behind the last one, at GPUs on which other words count than before."""
+        part = self._connection.execute(
+            "SELECT claim FROM recount.tally WHERE claim > ?1 UNION SELECT claim FROM recount.stirred WHERE claim > ?1"
+            " ORDER BY claim LIMIT ?2",
+            (self._decided_claim, PART),
+        ).fetchall()
+        if part:
+            keys = [key for (key,) in part]
+            self._keep_rows(facts, dict.fromkeys(chain(*(named for *_, named in facts.held_tallies(keys)))), before)
+            self._decided_claim = keys[-1]
+            self.done += len(keys)
+            return
+        last = reweighed.window(self._uuid)
         if last is None:
             self._decided = True
             return
-        looked = self._connection.execute(
-            "SELECT uuid, claim IN (SELECT claim FROM recount.tally) OR claim IN (SELECT claim FROM recount.stirred)"
-            " FROM claim_gpu WHERE uuid > ? AND uuid <= ?",
-            (above, last),
-        ).fetchall()
-        concerned = reweighed.gpus(above, last).union(uuid for uuid, named in looked if named)
-        self._keep_rows(facts, concerned, before)
+        self._keep_rows(facts, reweighed.gpus(self._uuid, last), before)
         self._uuid = last
-        self.done += len(looked)
 
     def _count_again(self, facts: Facts, keys: list[int]) -> None:
         """Count claims that were touched, and have all their GPUs looked at again."""

@@ -27,6 +27,8 @@ STAKE_MAX: Final = INT_MAX // 2
 """Enrolled stake above which SQLite's integers may not hold the sums, and every tally is counted anew: where two logs
 of a hotkey share an HLC it is added twice."""
 
+_NO_LOGS: Final = "[]"
+
 UUID_LAST: Final = "\x7f"
 """Lies behind every uuid."""
 
@@ -116,6 +118,15 @@ class Reweighed:
                 if (found := sums.get(key, silent)) is None or not inventory.stays(Tally(*tally), found, self._now)
             ]
         return Claims(last, len(held), tallies, self._stirred(above, last))
+
+    def window(self, above: str) -> str | None:
+        """The last uuid of the window of GPUs above a uuid; None when there are no more of which ``gpus`` can tell."""
+        if self._enrolments == self._permits == _NO_LOGS:
+            return None
+        last: str | None = self._connection.execute(
+            "SELECT max(uuid) FROM (SELECT uuid FROM claim_gpu WHERE uuid > ? ORDER BY uuid LIMIT ?)", (above, WINDOW)
+        ).fetchone()[0]
+        return last
 
     def gpus(self, above: str, last: str) -> set[str]:
         """GPUs above a uuid and up to another one on which words or deletions may count that did not, or no more."""

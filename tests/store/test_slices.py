@@ -49,7 +49,6 @@ def _small_parts() -> Iterator[None]:
     """One claim or GPU in each part, and nothing that was touched is left to the switch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recount_module, "PART", 1)
-        patch.setattr(recount_module, "WINDOW", 1)
         patch.setattr(reweighed_module, "WINDOW", 1)
         patch.setattr(recount_module, "LEFT_MAX", 0)
         yield
@@ -643,7 +642,7 @@ class TestDatabase:
     async def test_meanwhile_everything_is_the_old_electorates(self, database: Database, gate: Gate) -> None:
         before = database.state
         change = await begun(database, gate, turned())
-        assert database.recounting == {"block": BLOCK + 100, "done": 4, "of": 2 * GPUS}
+        assert database.recounting == {"block": BLOCK + 100, "done": 4, "of": GPUS}
         bobs = await submit(database, add("//Bob", ["gpu-new"]))  # whom the new electorate does not know
         assert not change.done()
         assert database.electorate.block == BLOCK
