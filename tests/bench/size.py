@@ -84,7 +84,7 @@ def size(
     yield of_pairs(
         f"rebuilding everything with {gpus:,} GPUs",
         "judging each event again, and nothing else",
-        0.2,
+        0.12,
         [(gpus / _rebuild(ledger), gpus / _judge(ledger)) for _ in range(ROUNDS if gpus <= GPUS else 1)],
     )
     ledger.facts.close()
