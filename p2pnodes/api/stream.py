@@ -191,7 +191,7 @@ class NodeEvents:
     async def _serve(self, listener: _Listener, position: int | None) -> None:
         try:
             await listener.open()
-            while not self._news.stopping:
+            while not (self._news.stopping or listener.gone):  # for who is gone nothing waits, so it would not end
                 if position is None:
                     position = await self._send_snapshot(listener)
                 else:

@@ -628,6 +628,28 @@ class TestBounds:
             while streams(db):
                 await asyncio.sleep(0.01)
 
+    async def test_one_that_left_costs_nothing(
+        self, client: Client, bob: Miner, db: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is found gone when something changes that does not concern it, or that it would wait for."""
+        monkeypatch.setattr(listener_module, "KEEP_ALIVE_S", 0.5)
+        looks = 0
+        after = Ring.after
+
+        def counted(self: Ring, position: int, limit: int) -> stream.Slice:
+            nonlocal looks
+            looks += 1
+            return after(self, position, limit)
+
+        monkeypatch.setattr(Ring, "after", counted)
+        for first in range(3):
+            async with listen(client, f"?hotkey={ALICE.address}") as listener:
+                await listener.next()
+            await bob.post(server(1, first=first))
+            while streams(db):
+                await asyncio.sleep(0.01)
+        assert looks < 20
+
     async def test_streams_of_one_address_are_bounded(
         self, client: Client, alice: Miner, db: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
