@@ -161,15 +161,29 @@ def _refusal(
     return json_response(status, answer, {**(headers or {}), HEADER: code})
 
 
-def _http_exception(request: web.Request, error: web.HTTPException) -> web.Response:
+async def _http_exception(request: web.Request, error: web.HTTPException) -> web.Response:
     """What the router and aiohttp itself refuse, in our shape: 404, 405, 413, 417; and where a redirect leads."""
     headers = {str(name): error.headers[name] for name in (hdrs.ALLOW, hdrs.LOCATION) if name in error.headers}
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        headers[str(hdrs.ALLOW)] = ",".join(sorted(await _own_methods(request)))
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return _refusal(request, 413, {"detail": "Request body is too large."}, Code.API_TOO_LARGE)
     if error.status < 400:
         return json_response(error.status, {"detail": error.reason}, headers)
     code = Code.API_NO_ROUTE if error.status in {404, 405} else Code.API_FORM
     return _refusal(request, error.status, {"detail": error.reason}, code, headers)
+
+
+async def _own_methods(request: web.Request) -> set[str]:
+    """Methods of the first route at the request's path, as the document has them under that path.
+
+    aiohttp adds those of every pattern that fits as well: of ``DELETE /nodes/{id}`` at ``/nodes/supported``, say.
+    """
+    for resource in request.app.router.resources():
+        _, methods = await resource.resolve(request)
+        if methods:
+            return methods
+    return set()
 
 
 def _not_now(request: web.Request, detail: str, retry_after_s: int, code: str) -> web.Response:
@@ -195,7 +209,7 @@ async def answer_errors(request: web.Request, handler: Any) -> web.StreamRespons
         log.error("store_failed", error=str(error), code=error.code)
         return _not_now(request, "This peer cannot record or read at the moment.", STORE_RETRY_S, Code.API_UNAVAILABLE)
     except web.HTTPException as error:
-        return _http_exception(request, error)
+        return await _http_exception(request, error)
     except ConnectionError:
         if request.writer.output_size:
             raise
