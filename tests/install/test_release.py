@@ -3,6 +3,7 @@
 ``.ci/run`` makes a release and names its directory in ``TESTS_DIST``.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ import zipfile
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -138,8 +140,53 @@ class TestLock:
         assert text.count("--hash=") > len(pins(text))
 
 
-def test_what_builds_the_wheel_is_locked_too() -> None:
+class TestBillOfMaterials:
+    """What an installation consists of, for those who look for a vulnerable version."""
+
+    @pytest.fixture
+    def bill(self) -> Any:
+        return json.loads(only(dist(), "*.cdx.json").read_text())
+
+    def test_it_is_of_this_version_and_licence(self, bill: Any) -> None:
+        assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+        told = bill["metadata"]["component"]
+        assert (told["name"], told["version"]) == ("p2pnodes", __version__)
+        assert [each["license"]["id"] for each in told["licenses"]] == ["Apache-2.0"]
+
+    def test_it_names_every_locked_package_with_version_and_hashes(self, bill: Any) -> None:
+        text = (dist() / "requirements.txt").read_text()
+        named = {canonicalize_name(each["name"]): each["version"] for each in bill["components"]}
+        assert named == pins(text)
+        assert len(bill["components"]) == len(named)
+        for each in bill["components"]:
+            assert each["purl"] == f"pkg:pypi/{canonicalize_name(each['name'])}@{each['version']}"
+        hashes = {
+            found["content"]
+            for each in bill["components"]
+            for reference in each["externalReferences"]
+            for found in reference["hashes"]
+        }
+        assert hashes == set(re.findall(r"--hash=sha256:(\w+)", text))
+
+    def test_the_same_commit_gives_the_same(self, bill: Any) -> None:
+        assert "serialNumber" not in bill
+        assert str(CHECKOUT) not in json.dumps(bill)
+
+
+class TestLockOfTheAudit:
+    """``configs/audit.lock``: what looks at the project from outside runs with the versions that users get."""
+
+    def test_it_has_the_tools_and_every_locked_version(self) -> None:
+        locked, tools = pins(LOCK), pins((CHECKOUT / "configs/audit.lock").read_text())
+        for requirement in map(Requirement, PROJECT["optional-dependencies"]["audit"]):
+            assert requirement.specifier.contains(tools[canonicalize_name(requirement.name)])
+        needed = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+        assert needed <= tools.keys()
+        assert {name: version for name, version in tools.items() if name in locked and locked[name] != version} == {}
+
+
+def test_what_makes_the_release_is_locked_too() -> None:
     locked = pins((CHECKOUT / "configs/build.lock").read_text())
     backend = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["build-system"]["requires"]
-    for requirement in map(Requirement, backend):
+    for requirement in map(Requirement, [*backend, "cyclonedx-bom"]):
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)])
