@@ -14,6 +14,9 @@ from p2pnodes.api import auth, schemas
 _IDENTIFIER: Final = str.maketrans("/.", "__", "{}")
 REF: Final = "#/components/schemas/{model}"
 
+SS58: Final = "ss58"
+"""Format of an address whose checksum must hold."""
+
 
 class Answer(NamedTuple):
     """One possible answer: its description, the model of its body (or of each of its events) or None, its type."""
@@ -37,14 +40,14 @@ class Route(NamedTuple):
 
 
 def _parameter(
-    name: str, kind: str, description: str, place: str = "query", *, required: bool = False
+    name: str, kind: str, description: str, place: str = "query", *, required: bool = False, shape: str | None = None
 ) -> dict[str, Any]:
     return {
         "name": name,
         "in": place,
         "required": required,
         "description": description,
-        "schema": {"type": kind},
+        "schema": {"type": kind} | ({} if shape is None else {"format": shape}),
     }
 
 
@@ -133,7 +136,7 @@ ROUTES: Final = (
         "out.",
         None,
         (
-            _parameter("hotkey", "string", "Only the GPUs and registrations of this miner (SS58)."),
+            _parameter("hotkey", "string", "Only the GPUs and registrations of this miner (SS58).", shape=SS58),
             _parameter("last_event_id", "string", "Id of the last event that was received; the header goes before it."),
             _parameter("Last-Event-ID", "string", "Id of the last event that was received.", "header"),
         ),
@@ -178,6 +181,12 @@ ROUTES: Final = (
 )  # fmt: skip
 
 
+def _event(schema: dict[str, Any]) -> dict[str, Any]:
+    """Schema of each server-sent event whose data are JSON of some schema, as OpenAPI 3.2 has it for ``itemSchema``."""
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+    return {"type": "object", "required": ["data"], "properties": {"data": data}}
+
+
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     models = {route.body for route in ROUTES} | {a.model for route in ROUTES for a in route.answers.values()}
@@ -185,7 +194,8 @@ def document() -> dict[str, Any]:
     references, definitions = models_json_schema([(model, "validation") for model in named], ref_template=REF)
 
     def content(model: type[BaseModel], media: str = "application/json") -> dict[str, Any]:
-        return {media: {"schema": references[model, "validation"]}}
+        schema = references[model, "validation"]
+        return {media: {"schema": _event(schema) if media == _EVENTS else schema}}
 
     paths: dict[str, Any] = {}
     for route in ROUTES:

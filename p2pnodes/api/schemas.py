@@ -25,14 +25,18 @@ body of 20,000 empty objects from becoming 160,000 errors. 64 KiB hold no more w
 
 Int32 = Annotated[int, Field(ge=0, le=INT32_MAX)]
 
+# Patterns are told to those who read the document; here they are not checked, as the pinned parser refuses in words.
+_Text = Annotated[str, Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
+_Uuid = Annotated[str, Field(json_schema_extra={"pattern": "^[!-~]+$"})]
+
 
 class NodeArgs(BaseModel):
     """One GPU as its miner describes it."""
 
     uuid: Annotated[
-        str, Field(min_length=1, max_length=UUID_CHARS_MAX, description="GPU uuid: printable, without spaces.")
+        _Uuid, Field(min_length=1, max_length=UUID_CHARS_MAX, description="GPU uuid: printable, without spaces.")
     ]
-    name: Annotated[str, Field(max_length=NAME_CHARS_MAX, description="Name as the driver gives it.")]
+    name: Annotated[_Text, Field(max_length=NAME_CHARS_MAX, description="Name as the driver gives it.")]
     memory: Annotated[int, Field(ge=0, le=INT_MAX, description="Bytes.")]
     major: Annotated[Int32 | None, Field(description="CUDA compute capability, major.")] = None
     minor: Annotated[Int32 | None, Field(description="CUDA compute capability, minor.")] = None
@@ -48,10 +52,11 @@ class NodeArgs(BaseModel):
     ecc: bool | None = None
     device_index: Annotated[int, Field(ge=0, le=DEVICE_INDEX_MAX, description="Index of the GPU in its server.")]
     gpu_identifier: Annotated[
-        str, Field(max_length=IDENTIFIER_CHARS_MAX, description="Short reference: a key of GET /nodes/supported.")
+        _Text, Field(max_length=IDENTIFIER_CHARS_MAX, description="Short reference: a key of GET /nodes/supported.")
     ]
     verification_host: Annotated[
-        str, Field(max_length=HOST_CHARS_MAX, description="Public address or name of the GPU's server, without port.")
+        _Text,
+        Field(max_length=HOST_CHARS_MAX, description="Public address or name of the GPU's server, without port."),
     ]
     verification_port: Annotated[Int32, Field(description="80 to 65535.")]
 
@@ -59,9 +64,9 @@ class NodeArgs(BaseModel):
 class MultiNodeArgs(BaseModel):
     """The GPUs of one server, at most 10."""
 
-    server_id: Annotated[str | None, Field(max_length=NAME_CHARS_MAX)] = None
+    server_id: Annotated[_Text | None, Field(max_length=NAME_CHARS_MAX)] = None
     # Upstream's client may leave the name out, but not send null.
-    server_name: Annotated[str, Field(max_length=NAME_CHARS_MAX)] = ""
+    server_name: Annotated[_Text, Field(max_length=NAME_CHARS_MAX)] = ""
     nodes: Annotated[list[NodeArgs], Field(min_length=1, max_length=NODES_READ_MAX)]
 
 

@@ -35,7 +35,10 @@ def conforms(answer: Answer, method: str, path: str) -> None:
         return
     ((media, value),) = content.items()
     assert answer.headers["Content-Type"] == media
-    reference = value["schema"]["$ref"]
+    schema = value["schema"]
+    if media == "text/event-stream":
+        schema = schema["properties"]["data"]["contentSchema"]
+    reference = schema["$ref"]
     model: type[BaseModel] = getattr(schemas, reference.removeprefix("#/components/schemas/"))
     bodies = [answer.body] if media == "application/json" else [json.loads(data) for _, data, _ in events_of(answer)]
     for body in bodies:

@@ -206,7 +206,9 @@ def _model(name: str, schema: Mapping[str, Any]) -> str:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """A JSON schema in words."""
+    """A JSON schema in words; that of a server-sent event in those of its data."""
+    if data := schema.get("properties", {}).get("data", {}).get("contentSchema"):
+        return _type(data)
     if reference := schema.get("$ref"):
         name = reference.rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
