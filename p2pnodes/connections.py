@@ -3,12 +3,13 @@
 aiohttp takes every connection that the system lets it, keeps an idle one for ``inbound.IDLE_TIMEOUT_S``, and reads a
 WebSocket's control frames and empty fragments without end. So each connection comes through a ``Door``, which counts
 its bytes, and all doors of a listener make up a ``Crowd``, which is bounded. An address is no identity (a proxy has one
-for all its clients), so nobody is refused: whoever has been quiet the longest makes room, at the address that has most.
+for all its clients), so nobody is refused: whoever has been quiet the longest makes room, at the address that has most
+if that is a crowd by itself. Whoever has thousands of addresses gains nothing by it: then the quiet are his own.
 """
 
 import asyncio
 import resource
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from socket import socket
 from typing import Any, Final
@@ -20,6 +21,13 @@ CONNECTIONS_MAX: Final = 2_048
 
 CONNECTIONS_MIN: Final = 64
 """As many there may be at once whatever the system says."""
+
+CROWDED_PART: Final = 64
+"""An address with more than this part of all connections there may be is a crowd by itself: more than 32 of 2,048."""
+
+ACCEPTS_AT_ONCE: Final = 16
+"""Connections that are accepted before others are served again. asyncio would accept as many as may wait, a thousand,
+and be over the bound on them and on files for as long as their predecessors take to end."""
 
 FILES_RESERVED: Final = 768
 """Files for all else: dialled sessions, miners' hosts, the database, the chain."""
@@ -116,8 +124,9 @@ class Crowd:
         """
         self.whose = whose
         self._size = size
+        self._few = max(1, size // CROWDED_PART)
         self._doors: dict[Door, None] = {}
-        self._counts: Counter[str] = Counter()
+        self._of: defaultdict[str, dict[Door, None]] = defaultdict(dict)
         self.cut = 0
         """Connections that had to make room, since the start."""
 
@@ -127,27 +136,28 @@ class Crowd:
     def enter(self, door: Door) -> None:
         """Take a new connection; when there are too many, one makes room for it."""
         if len(self._doors) >= self._size:
-            most = max(self._counts.values())
-            quiet = next(door for door in self._doors if self._counts[door.address] == most)
+            most = max(self._of.values(), key=len)
+            quiet = next(iter(most if len(most) > self._few else self._doors))
             self.leave(quiet)
             self.cut += 1
             quiet.cut()
         self._doors[door] = None
-        self._counts[door.address] += 1
+        self._of[door.address][door] = None
 
     def heard(self, door: Door) -> None:
         """Note that something came on a connection."""
         if door in self._doors:
-            del self._doors[door]
-            self._doors[door] = None
+            for order in (self._doors, self._of[door.address]):
+                del order[door]
+                order[door] = None
 
     def leave(self, door: Door) -> None:
         """Forget a connection."""
         if door in self._doors:
             del self._doors[door]
-            self._counts[door.address] -= 1
-            if not self._counts[door.address]:
-                del self._counts[door.address]
+            del self._of[door.address][door]
+            if not self._of[door.address]:
+                del self._of[door.address]
 
 
 class DoorSite(web.BaseSite):
@@ -167,7 +177,7 @@ class DoorSite(web.BaseSite):
         Args:
             runner: Of the application.
             sock: Listens, or is about to.
-            backlog: Connections that wait to be accepted, and that are accepted at once, at most.
+            backlog: Connections that wait to be accepted, at most.
             whose: See ``Crowd``.
             most: Connections at once; what this process has room for unless given.
         """
@@ -186,5 +196,6 @@ class DoorSite(web.BaseSite):
         server = self._runner.server
         assert server is not None
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Door(server(), self._crowd), sock=self._sock, backlog=self._backlog
+            lambda: Door(server(), self._crowd), sock=self._sock, backlog=ACCEPTS_AT_ONCE
         )
+        self._sock.listen(self._backlog)  # asyncio let as many wait as it accepts at once

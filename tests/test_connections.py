@@ -2,8 +2,10 @@
 
 import asyncio
 import resource
+import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -12,7 +14,16 @@ import pytest
 from aiohttp import web
 
 from p2pnodes import connections
-from p2pnodes.connections import CONNECTIONS_MAX, CONNECTIONS_MIN, FILES_RESERVED, Crowd, Door, connections_max
+from p2pnodes.connections import (
+    ACCEPTS_AT_ONCE,
+    CONNECTIONS_MAX,
+    CONNECTIONS_MIN,
+    CROWDED_PART,
+    FILES_RESERVED,
+    Crowd,
+    Door,
+    connections_max,
+)
 from p2pnodes.hardening import FILES_MAX
 from p2pnodes.inbound import listen, make_runner, whose
 
@@ -144,7 +155,30 @@ class TestCrowd:
         for number in range(1_000):
             opened(crowd, f"192.0.2.{number % 256}")[0].connection_lost(None)
         assert len(crowd) == 0
-        assert not crowd._counts
+        assert not crowd._of
+
+    def test_whoever_has_an_address_for_each_connection_drives_out_his_own_quiet_ones(self) -> None:
+        """An office behind one address has the most connections then, but is no crowd."""
+        crowd = Crowd(256)
+        office = [opened(crowd, "192.0.2.1") for _ in range(256 // CROWDED_PART)]
+        cut = [opened(crowd, f"203.0.{number // 256}.{number % 256}")[1] for number in range(200)]
+        for door, _ in office:
+            door.data_received(b"x")
+        wires = [opened(crowd, f"198.51.{number // 256}.{number % 256}")[1] for number in range(250)]
+        assert all(wire.is_cut for wire in cut[:-2])
+        assert not any(wire.is_cut for _, wire in office)
+        assert not any(wire.is_cut for wire in wires[-200:])
+        opened(crowd, "192.0.2.1")
+        opened(crowd, "192.0.2.2")
+        assert office[0][1].is_cut, "with one more it is the most crowded address"
+
+    def test_its_order_follows_what_is_heard(self) -> None:
+        crowd = Crowd(100)
+        doors = [opened(crowd, f"192.0.2.{number % 3}")[0] for number in range(9)]
+        for door in reversed(doors):
+            door.data_received(b"x")
+        assert list(crowd._doors) == doors[::-1]
+        assert list(crowd._of["192.0.2.0"]) == doors[6::-3]
 
 
 class TestBound:
@@ -218,6 +252,33 @@ class TestListener:
             writer.close()
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.endswith(b"127.0.0.1")
+
+    async def test_a_crowd_that_comes_at_once_is_accepted_a_few_at_a_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What else the loop has to do is done in between; and all who wait are taken in the end."""
+        turn = 0
+        made: Counter[int] = Counter()
+        enter = Crowd.enter
+
+        def counted(self: Crowd, door: Door) -> None:
+            made[turn] += 1
+            enter(self, door)
+
+        monkeypatch.setattr(Crowd, "enter", counted)
+
+        async def handler(_: web.Request) -> web.Response:
+            return web.Response()
+
+        async with AsyncExitStack() as stack:
+            address = await stack.enter_async_context(served(handler))
+            for _ in range(10 * ACCEPTS_AT_ONCE):
+                stack.enter_context(socket.create_connection(address))  # it blocks: all wait before one is accepted
+            async with asyncio.timeout(10):
+                while made.total() < 10 * ACCEPTS_AT_ONCE:
+                    await asyncio.sleep(0)
+                    turn += 1
+        assert max(made.values()) <= ACCEPTS_AT_ONCE + 1
 
     async def test_idle_connections_make_room_for_new_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(connections, "connections_max", lambda: 5)
