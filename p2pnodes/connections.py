@@ -10,11 +10,13 @@ if that is a crowd by itself. Whoever has thousands of addresses gains nothing b
 import asyncio
 import resource
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from socket import socket
 from typing import Any, Final
 
 from aiohttp import web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CONNECTIONS_MAX: Final = 2_048
 """Inbound connections at once, if the system allows as many files; one costs some 5 kB, and 40 kB with a request."""
@@ -51,6 +53,7 @@ class Door(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._left: int | None = None
         self._over: Callable[[], object] | None = None
+        self._served = False
         self.address = ""
 
     def allow(self, size_bytes: int | None, over: Callable[[], object] | None = None) -> None:
@@ -62,6 +65,21 @@ class Door(asyncio.Protocol):
         """
         self._left = size_bytes
         self._over = over
+
+    async def turn(self) -> None:
+        """Come back when a request of this connection may be served: one in each turn of the loop.
+
+        From Python 3.12 on aiohttp begins a request within the end of the one before, so whoever sends thousands at
+        once would have them all served before anybody else has one.
+        """
+        if self._served:
+            await asyncio.sleep(0)
+        if not self._served:
+            self._served = True
+            asyncio.get_running_loop().call_soon(self._turned)
+
+    def _turned(self) -> None:
+        self._served = False
 
     def keep(self) -> None:
         """Take this connection out of the crowd: something else bounds how many of its kind there are."""
@@ -158,6 +176,15 @@ class Crowd:
             del self._of[door.address][door]
             if not self._of[door.address]:
                 del self._of[door.address]
+
+
+@web.middleware
+async def in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Serve a connection's requests in turn with those of all others; see ``Door.turn``."""
+    door = None if request.transport is None else request.transport.get_protocol()
+    if isinstance(door, Door):
+        await door.turn()
+    return await handler(request)
 
 
 class DoorSite(web.BaseSite):

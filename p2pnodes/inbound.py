@@ -23,7 +23,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from p2pnodes.connections import DoorSite
+from p2pnodes.connections import DoorSite, in_turn
 from p2pnodes.handover import Handover, Place
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, printable
@@ -250,6 +250,7 @@ def make_runner(app: web.Application, *, shutdown_timeout_s: float = SHUTDOWN_S)
     logger = logging.getLogger(f"{__name__}.aiohttp")
     logger.filters[:] = [ParserErrors()]
     logger.setLevel(logging.DEBUG)  # what is not HTTP at all (a TLS hello, say) aiohttp logs there
+    app.middlewares.insert(0, in_turn)
     return web.AppRunner(
         app,
         shutdown_timeout=shutdown_timeout_s,

@@ -280,6 +280,24 @@ class TestListener:
                     turn += 1
         assert max(made.values()) <= ACCEPTS_AT_ONCE + 1
 
+    async def test_requests_that_come_at_once_are_served_in_turn_with_all_else(self) -> None:
+        turn = 0
+        served_in: Counter[int] = Counter()
+
+        async def handler(_: web.Request) -> web.Response:
+            served_in[turn] += 1
+            return web.Response()
+
+        async with AsyncExitStack() as stack:
+            address = await stack.enter_async_context(served(handler))
+            sender = stack.enter_context(socket.create_connection(address))
+            sender.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 500)
+            async with asyncio.timeout(20):
+                while served_in.total() < 500:
+                    await asyncio.sleep(0)
+                    turn += 1
+        assert max(served_in.values()) == 1
+
     async def test_idle_connections_make_room_for_new_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(connections, "connections_max", lambda: 5)
 
