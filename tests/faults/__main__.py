@@ -64,8 +64,7 @@ def told(outcome: Outcome) -> str:
         f"  {outcome.acknowledged} writes acknowledged, {outcome.events} events on each peer",
         f"  GPUs: {gpus.listed} listed, {gpus.gone} deleted, {gpus.open} of unknown fate",
     ]
-    if outcome.figures:
-        lines.append(f"  {json.dumps(outcome.figures)}")
+    lines += [f"  {name}: {json.dumps(figures)}" for name, figures in outcome.figures.items()]
     lines += [f"  FAILED: {complaint}" for complaint in outcome.complaints]
     return "\n".join([*lines, *([] if outcome.complaints else ["  nothing lost, no fork, all roots equal"])])
 

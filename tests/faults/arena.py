@@ -58,6 +58,7 @@ class Scene:
 
     Attributes:
         net: The daemons.
+        book: What was acknowledged, once ``play`` has begun.
         rng: Draws the faults.
         figures: What the suite measures.
         complaints: What it saw that must not be.
@@ -72,6 +73,7 @@ class Scene:
     """Faults of the short form, which is part of the tests."""
 
     peers = 3
+    book: Book
     pause_s = 1.0
     """Longest pause before a fault; drawn, so that it strikes at any moment."""
 
@@ -155,6 +157,7 @@ async def play(
     struck: Counter[str] = Counter()
     events = 0
     complaints = scene.complaints
+    scene.book = book
     await scene.begin()
     try:
         async with mining(scene.apis(), book, random.Random(seed)):

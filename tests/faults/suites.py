@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from tests.faults.abuse import Abuse
 from tests.faults.arena import Scene
 from tests.faults.clocks import Clock
 from tests.faults.disks import Full, Page, ReadOnly, Wal
@@ -10,5 +11,5 @@ from tests.faults.links import Lines, Partition
 from tests.faults.soak import Soak
 
 SUITES: Final[dict[str, type[Scene]]] = {
-    suite.name: suite for suite in (Kill, Pause, Full, ReadOnly, Page, Wal, Clock, Lines, Partition, Soak)
+    suite.name: suite for suite in (Kill, Pause, Full, ReadOnly, Page, Wal, Clock, Lines, Partition, Abuse, Soak)
 }
