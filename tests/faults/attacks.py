@@ -312,13 +312,18 @@ async def half_closed(siege: Siege) -> None:
 
 
 async def left_streams(siege: Siege) -> None:
-    """Streams of events whose listeners leave at once, or hear nothing that concerns them."""
-    paths = (b"/nodes/events", b"/nodes/events?hotkey=" + Hotkey.from_uri("//Nobody").address.encode())
+    """Streams of events whose listeners leave: at once, or with an orderly end before anything concerns them."""
+    nobody = Hotkey.from_uri("//Nobody").address.encode()
 
     async def work(number: int, connection: Connection) -> None:
-        await connection.send(b"GET %s HTTP/1.1\r\nHost: victim\r\n\r\n" % paths[number % len(paths)])
+        query = b"?hotkey=" + nobody if number % 2 else b""
+        await connection.send(b"GET /nodes/events%s HTTP/1.1\r\nHost: victim\r\n\r\n" % query)
         async with asyncio.timeout(ANSWER_S_MAX):
-            siege.counts[(await connection.reader.readuntil(b"\r\n")).split()[1].decode()] += 1
+            status = (await connection.reader.readuntil(b"\r\n")).split()[1].decode()
+            siege.counts[status] += 1
+            if query and status == "200":
+                await connection.reader.readuntil(b"snapshot_end")
+                connection.writer.close()
         await asyncio.sleep(siege.rng.uniform(0, 0.2))
 
     await siege.again(WORKERS, work)
