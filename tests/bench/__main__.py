@@ -16,16 +16,15 @@ from typing import Final
 
 from nacl.signing import VerifyKey
 
-from p2pnodes.model import codec
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.events import AddPayload, Event
 from p2pnodes.model.keys import Hotkey, ss58_encode, verify_hotkey
-from p2pnodes.model.requests import Add, request_id, sign_add, signing_message, tail_of
-from p2pnodes.model.stateroot import bucket_of
+from p2pnodes.model.requests import Add, sign_add, signing_message, tail_of
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
-from tests.bench import catchup, gossip, loopback
+from tests.bench import catchup, etcd, gossip, loopback
 from tests.bench.chain import chain
+from tests.bench.floor import GPUS_PER_POST, Floor
 from tests.bench.growth import LARGE, growth
 from tests.bench.load import answered, drive, post
 from tests.bench.measure import Ratio, compare, progress
@@ -43,7 +42,6 @@ DETAILED_READS: Final = 300
 READERS: Final = 16
 POSTS: Final = 400
 CLIENTS: Final = 16
-GPUS_PER_POST: Final = 8
 CLAIMS: Final = 120
 VALIDATORS: Final = 16
 ADDS_PER_ROUND: Final = 1_024
@@ -124,45 +122,6 @@ def writes(directory: Path) -> Iterator[Ratio]:
                 ours,
                 limit,
             )
-
-
-class Floor:
-    """What no daemon can save: writing a registration durably, into tables as the daemon has them."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = open_writer(path)
-
-    def bytes(self, number: int, request: Add) -> None:
-        """Commit the request as one row."""
-        execute = self._connection.execute
-        execute("BEGIN IMMEDIATE")
-        execute("INSERT INTO meta VALUES (?, ?)", (str(number), request.body))
-        execute("COMMIT")
-
-    def rows(self, number: int, request: Add) -> None:
-        """Commit its event, its claim, and for each GPU who claims it and its row of the inventory."""
-        names = uuids(number, GPUS_PER_POST)
-        claim_id = request_id(NETWORK.id, request)
-        execute = self._connection.execute
-        execute("BEGIN IMMEDIATE")
-        execute(
-            "INSERT INTO events (log, seq, id, hlc, hlc_max, kind, judged, wire)"
-            " VALUES (1, ?1, ?2, ?3, ?3, 'add', 1, ?4)",
-            (number, claim_id, number, request.body + request.signature + request.hotkey),
-        )
-        execute(
-            "INSERT INTO claim (claim, claim_id, miner, nonce, position, uuids, status, detail)"
-            " VALUES (?, ?, ?, ?, ?, ?, 'pending', '')",
-            (number, claim_id, request.hotkey, int(request.nonce), number, codec.pack(names)),
-        )
-        execute("INSERT INTO carriage VALUES (?, 1, ?, 0, 100, ?)", (number, number, number))
-        self._connection.executemany("INSERT INTO claim_gpu VALUES (?, ?)", [(name, number) for name in names])
-        self._connection.executemany(
-            "INSERT INTO node (bucket, uuid, claim, miner, status, created_hlc, detail, gpu_identifier, name,"
-            " server_id, digest) VALUES (?, ?, ?, ?, 'pending', ?, '', 'h100_sxm', 'NVIDIA H100 80GB HBM3', 's-1', ?)",
-            [(bucket_of(name), name, number, request.hotkey, number, claim_id) for name in names],
-        )
-        execute("COMMIT")
 
 
 def verify_once(request: Add) -> bool:
@@ -264,6 +223,7 @@ SUITES: Final[dict[str, Callable[[Path], Iterator[Ratio]]]] = {
 
 PROGRAMS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "catchup": catchup.main,
+    "etcd": etcd.main,
     "gossip": gossip.main,
     "loopback": loopback.main,
 }

@@ -5,12 +5,12 @@ import selectors
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle, islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from p2pnodes.model.keys import ss58_encode
-from p2pnodes.model.requests import Add
+from p2pnodes.model.requests import Add, Delete
 
 ANSWER_S_MAX: Final = 60.0
 _READ_BYTES: Final = 1 << 20
@@ -30,8 +30,21 @@ class Load(NamedTuple):
     moments: list[int]
 
 
-class _Connection:
+class Connection(Protocol):
     """One kept connection and the answer that it waits for."""
+
+    socket: socket.socket
+    status: int
+
+    def send(self, request: bytes) -> None:
+        """Send a request; there is no other one without its answer."""
+
+    def receive(self) -> bool:
+        """Take what has arrived; whether the answer is whole."""
+
+
+class HttpConnection:
+    """Raw HTTP/1.1 requests."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), ANSWER_S_MAX)
@@ -41,6 +54,7 @@ class _Connection:
         self.status = 0
 
     def send(self, request: bytes) -> None:
+        """Send a request."""
         self._head, self._missing = b"", -1
         self.socket.sendall(request)
 
@@ -74,6 +88,14 @@ def post(request: Add) -> bytes:
     return headers.encode() + request.body
 
 
+def delete(request: Delete, uuid: str) -> bytes:
+    """A deletion of a GPU as a raw HTTP/1.1 request."""
+    return (
+        f"DELETE /nodes/{uuid} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Chutes-Hotkey: {ss58_encode(request.hotkey)}\r\n"
+        f"X-Chutes-Nonce: {request.nonce}\r\nX-Chutes-Signature: {request.signature.hex()}\r\n\r\n"
+    ).encode()
+
+
 def answered(load: Load, status: int) -> float:
     """Requests per second, all of which must have been answered with ``status``."""
     if set(load.statuses) != {status}:
@@ -82,9 +104,14 @@ def answered(load: Load, status: int) -> float:
 
 
 def drive(
-    ports: Sequence[int], requests: Iterable[bytes], connections: int, *, requests_per_s: float = math.inf
+    ports: Sequence[int],
+    requests: Iterable[bytes],
+    connections: int,
+    *,
+    requests_per_s: float = math.inf,
+    connect: Callable[[int], Connection] = HttpConnection,
 ) -> Load:
-    """Send raw HTTP/1.1 requests to 127.0.0.1 over some connections, each the next one when its answer is whole.
+    """Send requests to 127.0.0.1 over some connections, each the next one when its answer is whole.
 
     Connections are spread over ``ports``; a fast one of them is sent more. With a pace, request ``n`` is due ``n``
     paces after the begin, and sent then or when a connection is next free.
@@ -93,7 +120,7 @@ def drive(
     total = len(waiting)
     statuses: Counter[int] = Counter()
     selector = selectors.DefaultSelector()
-    opened = [_Connection(port) for port in islice(cycle(ports), min(connections, total))]
+    opened = [connect(port) for port in islice(cycle(ports), min(connections, total))]
     for connection in opened:
         selector.register(connection.socket, selectors.EVENT_READ, connection)
     free = deque(opened)

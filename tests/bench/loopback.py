@@ -11,7 +11,8 @@ over (with a pace: from when it was due) until each of the seven other processes
 about, each with new processes; what is shown are medians of the rounds.
 
 gossipsub comes from PyPI, into an environment of its own: the extra ``bench`` of pyproject.toml, which is installed
-beside nothing of ours. ``--rival-python`` names an interpreter that has it already. Exit 1 when we are not better.
+beside nothing of ours. ``--rival-python`` names an interpreter that has it already; with ``--alone`` there is no rival
+and one pace, full speed. Exit 1 when we are not better, or when an event does not reach all seven others.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import tempfile
 import time
 import tomllib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -141,12 +142,12 @@ def run_of(moments: Mapping[bytes, int], records: Sequence[bytes], *, cpu_s: flo
 
 
 class Side(ABC):
-    """Eight running peers, the first of which gets the events."""
+    """Some running peers, the first of which gets the events."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, peers: int = PEERS) -> None:
         """Keep everything in a directory that is there."""
         self.directory: Final = directory
-        self.records: Final = [directory / f"{index}.record" for index in range(PEERS)]
+        self.records: Final = [directory / f"{index}.record" for index in range(peers)]
         for record in self.records:
             record.touch()
 
@@ -163,9 +164,9 @@ class Side(ABC):
         """Hand events over, and wait until all others have them, or get no more."""
         if per_s is not None:
             events = min(events, int(per_s * PACED_S_MAX))
-        await self._quiet()
+        await self.quiet()
         before = [record.stat().st_size for record in self.records]
-        begin_s, cpu_before_s, taken_before_s = time.monotonic(), self._cpu_s(), _taken_s() - time.process_time()
+        begin_s, cpu_before_s, taken_before_s = time.monotonic(), self.cpu_s(), taken_s() - time.process_time()
         moments = await self.publish(events, per_s)
         seen, seen_s = -1, time.monotonic()
         while True:
@@ -177,32 +178,33 @@ class Side(ABC):
             elif time.monotonic() - seen_s > STALLED_S:
                 break
             await asyncio.sleep(POLL_S)
-        cpu_s = self._cpu_s() - cpu_before_s
-        others_s = _taken_s() - time.process_time() - taken_before_s - cpu_s
+        cpu_s = self.cpu_s() - cpu_before_s
+        others_s = taken_s() - time.process_time() - taken_before_s - cpu_s
         cores_s = (time.monotonic() - begin_s) * (os.cpu_count() or 1)
         notes = [record.read_bytes()[old:] for record, old in zip(self.records, before, strict=True)]
         return run_of(moments, notes[1:], cpu_s=cpu_s, others=max(0.0, others_s / cores_s))
 
-    def _cpu_s(self) -> float:
-        return sum(map(_cpu_s, self.pids))
+    def cpu_s(self) -> float:
+        """Seconds that the peers have had a core so far."""
+        return sum(map(cpu_of, self.pids))
 
-    async def _quiet(self) -> None:
+    async def quiet(self) -> None:
         """Wait until nothing is under way among the peers any more."""
         deadline = time.monotonic() + QUIET_S_MAX
         while time.monotonic() < deadline:
-            before_s = self._cpu_s()
+            before_s = self.cpu_s()
             await asyncio.sleep(QUIET_S)
-            if self._cpu_s() - before_s < QUIET_CORES * QUIET_S:
+            if self.cpu_s() - before_s < QUIET_CORES * QUIET_S:
                 return
 
 
 class Daemons(Side):
     """Ours: a devnet of daemons, each of which is ``tests.bench.recorded``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, peers: int = PEERS) -> None:
         """Prepare a devnet in a directory that is there."""
-        super().__init__(directory)
-        self.net: Final = Devnet(directory / "net", free_ports(PEERS), epoch_s=3_600.0, report=lambda _: None)
+        super().__init__(directory, peers)
+        self.net: Final = Devnet(directory / "net", free_ports(peers), epoch_s=3_600.0, report=lambda _: None)
         for peer, record in zip(self.net.peers, self.records, strict=True):
             peer.program = (sys.executable, "-m", "tests.bench.recorded", str(record))
             peer.environment = {
@@ -348,13 +350,13 @@ async def rivals(directory: Path, python: str) -> AsyncIterator[Side]:
         await side.stop()
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_of(pid: int) -> float:
     """Seconds that a process has had a core so far (Linux, proc_pid_stat(5): utime and stime)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * _TICK_S
 
 
-def _taken_s() -> float:
+def taken_s() -> float:
     """Seconds that this machine's cores were not idle so far, over all of them (Linux, proc_stat(5))."""
     user, nice, system, _, _, *others = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
     return (user + nice + system + sum(others)) * _TICK_S
@@ -373,6 +375,19 @@ async def measure(directory: Path, python: str, *, events: int, rounds: int) -> 
                     name = ("ours", "gossipsub")[index]
                     progress(f"round {number + 1} of {rounds}: {name}, {_pace(pace)}")
                     found[pace][index].append(await side.run(events, pace))
+    progress("")
+    return found
+
+
+async def burst(directory: Path, *, events: int, rounds: int) -> list[Run]:
+    """Our side alone at full speed, one run for each round."""
+    found = []
+    for number in range(rounds):
+        progress(f"round {number + 1} of {rounds}")
+        place = directory / str(number)
+        place.mkdir()
+        async with daemons(place) as side:
+            found.append(await side.run(events, None))
     progress("")
     return found
 
@@ -430,17 +445,23 @@ def _pace(pace: float | None) -> str:
 
 def table(comparisons: Sequence[Comparison]) -> str:
     """For people: three lines for each pace."""
-    lines = [f"{'':24}" + "".join(f"{column.title:>14}" for column in COLUMNS)]
+    lines = [_HEADER]
     for comparison in comparisons:
         for name, figures in (("ours", comparison.ours), ("gossipsub", comparison.rival)):
-            cells = "".join(f"{figures[column.field]:>14,.{column.digits}f}" for column in COLUMNS)
-            lines.append(f"{_pace(comparison.pace) if name == 'ours' else '':14}{name:10}{cells}")
+            lines.append(f"{_pace(comparison.pace) if name == 'ours' else '':14}{name:10}{_cells(figures)}")
         cells = "".join(
             f"{f'{comparison.ratios[column.field]:.1f}x' if column.field in comparison.ratios else '':>14}"
             for column in COLUMNS
         )
         lines.append(f"{'':14}{'better':10}{cells}")
     return "\n".join(lines)
+
+
+_HEADER: Final = f"{'':24}" + "".join(f"{column.title:>14}" for column in COLUMNS)
+
+
+def _cells(figures: Mapping[str, float]) -> str:
+    return "".join(f"{figures[column.field]:>14,.{column.digits}f}" for column in COLUMNS)
 
 
 def prepare(given: str | None, directory: Path) -> str:
@@ -470,10 +491,15 @@ def _must(failure: str, command: Sequence[str]) -> None:
         raise SystemExit(f"{failure}: {error}") from error
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= COUNT_MAX):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number from 1 to {COUNT_MAX:,}")
-    return int(text)
+def number_up_to(most: int) -> Callable[[str], int]:
+    """Parses a number from 1 on, for ``argparse``."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected a number from 1 to {most:,}")
+        return int(text)
+
+    return parse
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -483,11 +509,28 @@ def main(arguments: Sequence[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--events", type=_count, default=EVENTS, help=f"in each run, up to {COUNT_MAX:,} (%(default)s)")
-    parser.add_argument("--rounds", type=_count, default=ROUNDS, help="of which medians are shown (%(default)s)")
-    parser.add_argument("--rival-python", metavar="PATH", help="an interpreter that has libp2p")
+    parser.add_argument(
+        "--events", type=number_up_to(COUNT_MAX), default=EVENTS, help=f"in each run, up to {COUNT_MAX:,} (%(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=number_up_to(COUNT_MAX), default=ROUNDS, help="of which medians are shown (%(default)s)"
+    )
+    rival = parser.add_mutually_exclusive_group()
+    rival.add_argument("--rival-python", metavar="PATH", help="an interpreter that has libp2p")
+    rival.add_argument("--alone", action="store_true", help="our side alone, at full speed")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each pace")
     options = parser.parse_args(arguments)
+    what = f"{options.events:,} events of {size_bytes()} bytes from one"
+    header = f"{PEERS} peers on {os.cpu_count()} cores, {what}, medians of {options.rounds} rounds"
+    if options.alone:
+        with tempfile.TemporaryDirectory(prefix="p2pnodes-bench-") as directory:
+            runs = asyncio.run(burst(Path(directory), events=options.events, rounds=options.rounds))
+        figures, lost = _medians(runs), sum(run.lost for run in runs)
+        if options.json:
+            print(json.dumps({"peers": PEERS, "events": options.events, "ours": figures, "lost": lost}), flush=True)
+        else:
+            print(f"{header}\n{_HEADER}\n{_pace(None):24}{_cells(figures)}", flush=True)
+        return int(lost > 0)
     with tempfile.TemporaryDirectory(prefix="p2pnodes-bench-") as directory:
         python = prepare(options.rival_python, Path(directory))
         found = asyncio.run(measure(Path(directory), python, events=options.events, rounds=options.rounds))
@@ -496,10 +539,9 @@ def main(arguments: Sequence[str]) -> int:
         for comparison in comparisons:
             print(json.dumps({"peers": PEERS, "events": options.events, **comparison._asdict()}), flush=True)
     else:
-        what = f"{options.events:,} events of {size_bytes()} bytes from one"
-        print(f"{PEERS} peers on {os.cpu_count()} cores, {what}, medians of {options.rounds} rounds")
-        print(table(comparisons), flush=True)
-    return int(not all(comparison.better for comparison in comparisons))
+        print(f"{header}\n{table(comparisons)}", flush=True)
+    lost = sum(run.lost for ours, _ in found.values() for run in ours)
+    return int(lost > 0 or not all(comparison.better for comparison in comparisons))
 
 
 if __name__ == "__main__":

@@ -32,14 +32,14 @@ def uuids(server: int, count: int) -> list[str]:
     return [codec.digest(f"{server}/{index}".encode(), 16).hex() for index in range(count)]
 
 
-def open_ledger(path: Path) -> Ledger:
+def open_ledger(path: Path, miners: Sequence[str] = MINERS) -> Ledger:
     """A new database whose only validator may write now."""
     now_s = int(time.time())
     ledger = Ledger(open_writer(path), NETWORK, NodeKey.from_seed(NODE_SEED))
     log = LogId(NodeKey.from_seed(NODE_SEED).public_key, 0)
     delegation = delegate(hotkey(OWN), NETWORK.id, log, url="", not_before=now_s - 86_400, not_after=now_s + 86_400)
     with ledger.transaction():
-        ledger.set_electorate(electorate(time_ms=now_s * 1000, stakes={OWN: 100}, miners=MINERS))
+        ledger.set_electorate(electorate(time_ms=now_s * 1000, stakes={OWN: 100}, miners=miners))
         ledger.open_log(0, delegation, now_s * 1000)
     ledger.writes_refused = None
     return ledger
