@@ -16,7 +16,7 @@ from p2pnodes.devnet import Devnet, DevnetError, Peer
 from p2pnodes.store.audit import audit
 from tests.e2e.waiting import eventually
 from tests.faults.book import Book, Totals
-from tests.faults.miners import mining
+from tests.faults.miners import PAUSE_S, mining
 
 PROGRESS_S_MAX: Final = 120.0
 """Within this after a fault a write must be acknowledged again, by whichever daemon, before the next one strikes."""
@@ -76,6 +76,9 @@ class Scene:
     book: Book
     pause_s = 1.0
     """Longest pause before a fault; drawn, so that it strikes at any moment."""
+
+    rest_s = PAUSE_S
+    """Mean pause of a miner between two requests."""
 
     def __init__(self, directory: Path, rng: random.Random) -> None:
         self.rng = rng
@@ -160,7 +163,7 @@ async def play(
     scene.book = book
     await scene.begin()
     try:
-        async with mining(scene.apis(), book, random.Random(seed)):
+        async with mining(scene.apis(), book, random.Random(seed), scene.rest_s):
             for number in range(1, strikes + 1):
                 await _acknowledged_more(book, complaints)
                 await asyncio.sleep(scene.rng.uniform(0, scene.pause_s))

@@ -14,7 +14,7 @@ from p2pnodes.model.keys import Hotkey
 from tests.faults.book import Book, Fate
 
 PAUSE_S: Final = 0.1
-"""Between two requests of one miner: some thirty writes a second of all four."""
+"""Between two requests of one miner, unless a suite has another: some thirty writes a second of all four."""
 
 ANSWER_S: Final = 5.0
 """Wait for an answer; a daemon that is stopped or cut off gives none."""
@@ -26,16 +26,17 @@ GPUS_MAX: Final = 3
 """GPUs of one registration, from 1."""
 
 KEPT_MAX: Final = 1_000
-"""GPUs that a miner has in mind to delete."""
+"""GPUs of one miner; with so many it only deletes, so that the inventory of a long suite stays as large as it is."""
 
 
 class Miner:
     """One of the devnet's miners."""
 
-    def __init__(self, uri: str, apis: Mapping[str, str], book: Book, rng: random.Random) -> None:
+    def __init__(self, uri: str, apis: Mapping[str, str], book: Book, rng: random.Random, pause_s: float) -> None:
         self._apis = apis
         self._book = book
         self._rng = rng
+        self._pause_s = pause_s
         self._hotkey = Hotkey.from_uri(uri)
         self._name = uri.strip("/").lower()
         self._numbers = itertools.count()
@@ -50,10 +51,10 @@ class Miner:
             ]
             while True:
                 await self._write(*self._rng.choice(clients))
-                await asyncio.sleep(self._rng.uniform(0, 2 * PAUSE_S))
+                await asyncio.sleep(self._rng.uniform(0, 2 * self._pause_s))
 
     async def _write(self, peer: str, client: MinerClient) -> None:
-        deleting = self._live and self._rng.random() < DELETES
+        deleting = self._live and (len(self._live) >= KEPT_MAX or self._rng.random() < DELETES)
         if deleting:
             uuids = [self._live.pop(self._rng.randrange(len(self._live)))]
         else:
@@ -67,15 +68,18 @@ class Miner:
         except MinerError:
             return
         self._book.note(uuids, Fate.GONE if deleting else Fate.LISTED, peer)
-        if not deleting and len(self._live) < KEPT_MAX:
+        if not deleting:
             self._live += uuids
 
 
 @asynccontextmanager
-async def mining(apis: Mapping[str, str], book: Book, rng: random.Random) -> AsyncIterator[None]:
+async def mining(
+    apis: Mapping[str, str], book: Book, rng: random.Random, pause_s: float = PAUSE_S
+) -> AsyncIterator[None]:
     """All four miners at work at some daemons for as long as the block lasts; one that fails ends it."""
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(Miner(uri, apis, book, random.Random(rng.random())).run()) for uri in MINERS]
+        miners = [Miner(uri, apis, book, random.Random(rng.random()), pause_s) for uri in MINERS]
+        tasks = [group.create_task(miner.run()) for miner in miners]
         yield
         for task in tasks:
             task.cancel()
