@@ -16,6 +16,7 @@ from typing import Final
 
 from nacl.signing import VerifyKey
 
+from p2pnodes.model import codec
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.events import AddPayload, Event
 from p2pnodes.model.keys import Hotkey, ss58_encode, verify_hotkey

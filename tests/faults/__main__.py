@@ -15,9 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from p2pnodes.devnet import DevnetError
 from tests.faults.arena import Outcome, play
 from tests.faults.book import Book
 from tests.faults.suites import SUITES
+from tests.faults.upgrades import Upgrade
 
 APART: Final = "P2P_FAULTS_APART"
 """Set in the process that has its namespaces already."""
@@ -37,19 +39,28 @@ def main() -> int:
     many.add_argument("--strikes", type=int, help="how many faults")
     many.add_argument("--long", action="store_true", help="as many faults as the suite is meant to take")
     parser.add_argument("--seed", type=int, default=1, help="draws the faults")
+    parser.add_argument(
+        "--from", dest="source", metavar="REF|DIR", help="what the suite upgrade upgrades from (the last release)"
+    )
     parser.add_argument("--keep", type=Path, help="keep databases, logs and the book in this directory")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each suite")
     arguments = parser.parse_args()
+    if arguments.source is not None and arguments.suite not in {Upgrade.name, "all"}:
+        parser.error(f"--from is for the suite {Upgrade.name}: {arguments.suite} starts this build alone")
     if APART not in os.environ:
         return _apart()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True, timeout=30)
+    Upgrade.source = arguments.source
     failed = False
     for name in SUITES if arguments.suite == "all" else [arguments.suite]:
         suite = SUITES[name]
         strikes = arguments.strikes or (suite.strikes if arguments.long else suite.short)
         with tempfile.TemporaryDirectory(prefix="p2pnodes-faults-") as temporary:
             directory = (arguments.keep or Path(temporary)) / name
-            outcome = asyncio.run(_run(name, directory, arguments.seed, strikes, quiet=arguments.json))
+            try:
+                outcome = asyncio.run(_run(name, directory, arguments.seed, strikes, quiet=arguments.json))
+            except DevnetError as error:  # it has not begun
+                sys.exit(f"{name}: {error}")
         failed = failed or bool(outcome.complaints)
         print(json.dumps(outcome._asdict()) if arguments.json else told(outcome))
     return int(failed)

@@ -9,7 +9,9 @@ from tests.faults.disks import Full, Page, ReadOnly, Wal
 from tests.faults.kills import Kill, Pause
 from tests.faults.links import Lines, Partition
 from tests.faults.soak import Soak
+from tests.faults.upgrades import Upgrade
 
 SUITES: Final[dict[str, type[Scene]]] = {
-    suite.name: suite for suite in (Kill, Pause, Full, ReadOnly, Page, Wal, Clock, Lines, Partition, Abuse, Soak)
+    suite.name: suite
+    for suite in (Kill, Pause, Full, ReadOnly, Page, Wal, Clock, Lines, Partition, Upgrade, Abuse, Soak)
 }
