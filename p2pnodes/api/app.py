@@ -4,8 +4,9 @@
 size, JSON, signature, fields, hosts, the database.
 """
 
+import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from json import JSONDecodeError
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from p2pnodes.api import auth, openapi, views
 from p2pnodes.api.bodies import read_body, too_large
-from p2pnodes.api.cache import Rendered, RootedCache, rendered
+from p2pnodes.api.cache import Content, Rendered, RootedCache, rendered
 from p2pnodes.api.cors import allow_origins
 from p2pnodes.api.denied import DenyList
 from p2pnodes.api.errors import (
@@ -37,7 +38,7 @@ from p2pnodes.api.errors import (
 )
 from p2pnodes.api.hosts import HostCheck, Resolver, system_resolver
 from p2pnodes.api.inventory import Inventory
-from p2pnodes.api.limits import client_address
+from p2pnodes.api.limits import Places, client_address
 from p2pnodes.api.listener import EVENT_STREAM_HEADERS
 from p2pnodes.api.measure import Answered, measuring
 from p2pnodes.api.proxy import Upstream, passing_on
@@ -80,6 +81,7 @@ from p2pnodes.store.admission import (
     ReusedSignatureError,
     TooManyClaimsError,
 )
+from p2pnodes.store.database import Detail
 from p2pnodes.store.ledger import batched
 
 log = structlog.get_logger(__name__)
@@ -89,6 +91,18 @@ __all__ = ["ApiSettings", "create_app", "make_runner"]
 GOSSIP_PATH: Final = "/gossip"
 TASK_HEX_CHARS: Final = 32
 TOO_MANY_CLAIMS_RETRY_S: Final = 60
+GPUS_HELD_MAX: Final = 32_768
+"""GPUs up to which a detailed view is rendered as a whole and kept, some 6 MB; a larger one as it is sent."""
+
+PIECES_PER_PART: Final = 64
+"""Pieces of the detailed view that are sent at once: 100 KB where a chute has ten GPUs, 3 MB at most."""
+
+LISTS_MAX: Final = 8
+LISTS_PER_ADDRESS_MAX: Final = 2
+"""Detailed views that are being sent as they are rendered, over all and of one client address (IPv6: one /64): each
+holds what it is rendered from, 200 bytes for each chute."""
+
+LISTS_RETRY_S: Final = 5
 OWN_CLAIMS_PER_PART: Final = 32
 """Claims of a miner's own list that are read and sent at once, at most 320 GPUs."""
 
@@ -131,6 +145,7 @@ class NodesApi:
         self._per_address = TokenBuckets(settings.address_rate, settings.address_burst)
         self._paid: dict[bytes, None] = {}
         self._cache = RootedCache(db)
+        self._lists = Places()
         self._table = supported_gpus()
         content = orjson.dumps(self._table.data)
         self._supported = rendered(content, digest(content), "supported")
@@ -255,16 +270,25 @@ class NodesApi:
             view if miner is None and model is None else f"{view}:{'' if miner is None else miner.hex()}:{model or ''}"
         )
         held = self._cache.held(query)
-        if held is None:
-            self.limit_address(request)  # every other query string is another read of the database
+        if held is not None:
+            return _conditional(request, held)
+        unread = rendered(b"", self._db.state.state_root, query)
+        if _is_known(request, unread):
+            return _conditional(request, unread)
+        address = self.limit_address(request)  # every other query string is another read of the database
 
-            async def render() -> bytes:
-                if detailed:
-                    return views.detailed(await self._db.details(miner, model))
+        async def render() -> Content:
+            if not detailed:
                 return views.compact(await self._db.totals(miner, model))
+            details = await self._db.details(miner, model)
+            whole = sum(detail.gpus for detail in details) <= GPUS_HELD_MAX
+            return b"".join(views.detailed(details)) if whole else details
 
-            held = await self._cache.compute(query, render)
-        return _conditional(request, held)
+        answer = await self._cache.compute(query, render)
+        if isinstance(answer.body, bytes) or _is_known(request, answer):
+            return _conditional(request, answer)
+        with self._lists.take(address, "lists", most=LISTS_MAX, most_each=LISTS_PER_ADDRESS_MAX, retry_s=LISTS_RETRY_S):
+            return await _send_list(request, answer.headers, answer.body)
 
     async def supported(self, request: web.Request) -> web.StreamResponse:
         """``GET /nodes/supported``."""
@@ -481,14 +505,32 @@ def _limited(what: str, wait_s: float) -> ApiError:
     )
 
 
+def _is_known(request: web.Request, answer: Rendered) -> bool:
+    """Whether the client has the answer already (RFC 9110, 13.1.2: weak comparison)."""
+    if answer.etag is None or hdrs.IF_NONE_MATCH not in request.headers:
+        return False
+    return any(tag.value in (answer.etag, "*") for tag in request.if_none_match or ())
+
+
 def _conditional(request: web.Request, answer: Rendered) -> web.Response:
-    """The answer, or 304 if the client has it already (RFC 9110, 13.1.2: weak comparison)."""
-    if answer.etag is not None and hdrs.IF_NONE_MATCH in request.headers:
-        known = request.if_none_match or ()
-        if any(tag.value in (answer.etag, "*") for tag in known):
-            headers = {name: value for name, value in answer.headers.items() if name != hdrs.CONTENT_TYPE}
-            return web.Response(status=304, headers=headers)
+    """The answer, or 304 if the client has it already."""
+    if _is_known(request, answer):
+        headers = {name: value for name, value in answer.headers.items() if name != hdrs.CONTENT_TYPE}
+        return web.Response(status=304, headers=headers)
     return web.Response(body=answer.body, headers=answer.headers)
+
+
+async def _send_list(request: web.Request, headers: Mapping[str, str], details: Sequence[Detail]) -> web.StreamResponse:
+    """Answer with the detailed view, rendered as far as the client has read it."""
+    response = web.StreamResponse(headers=headers)
+    try:
+        await response.prepare(request)
+        for pieces in batched(views.detailed(details), PIECES_PER_PART):
+            await send_part(request, response, b"".join(pieces))
+            await asyncio.sleep(0)  # a client that reads fast must not keep the others waiting
+    except ConnectionError:  # the client went away, or stopped reading
+        pass
+    return response
 
 
 def _last(request: web.Request, name: str) -> str | None:

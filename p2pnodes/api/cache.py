@@ -6,7 +6,7 @@ read while a commit came in belongs to no root for sure: it is right as an answe
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from aiohttp import hdrs
@@ -14,6 +14,7 @@ from aiohttp import hdrs
 from p2pnodes.api.errors import JSON_HEADERS
 from p2pnodes.api.inventory import Inventory
 from p2pnodes.model.codec import digest
+from p2pnodes.store.database import Detail
 from p2pnodes.store.ledger import State
 
 ENTRIES_MAX: Final = 256
@@ -24,15 +25,19 @@ COMPUTED_AT_ONCE_MAX: Final = 4
 _ETAG_BYTES: Final = 16
 
 
+Content = bytes | Sequence[Detail]
+"""A body, or, of one that is too large to be held, what it is rendered from while it is sent."""
+
+
 class Rendered(NamedTuple):
     """An answer: its body, its headers (with ETag where it has one), and the ETag or None."""
 
-    body: bytes
+    body: Content
     headers: Mapping[str, str]
     etag: str | None
 
 
-def rendered(body: bytes, root: bytes | None, query: str) -> Rendered:
+def rendered(body: Content, root: bytes | None, query: str) -> Rendered:
     """Give a body its headers; ``root`` None means that it has no validator."""
     headers = {**JSON_HEADERS, hdrs.CACHE_CONTROL: "no-cache"}
     if root is None:
@@ -59,7 +64,7 @@ class RootedCache:
             self._entries.move_to_end(key)
         return found
 
-    async def compute(self, query: str, render: Callable[[], Awaitable[bytes]]) -> Rendered:
+    async def compute(self, query: str, render: Callable[[], Awaitable[Content]]) -> Rendered:
         """The answer to ``query``; callers that come while it is being rendered share it until a commit comes in."""
         state = self._db.state
         since, task = self._pending.get(query, (None, None))
@@ -75,7 +80,7 @@ class RootedCache:
         if not task.cancelled():
             task.exception()  # seen: asyncio need not complain when nobody waited for it to the end
 
-    async def _render(self, query: str, render: Callable[[], Awaitable[bytes]]) -> Rendered:
+    async def _render(self, query: str, render: Callable[[], Awaitable[Content]]) -> Rendered:
         async with self._computing:
             before = self._db.settled_state
             body = await render()
@@ -86,7 +91,7 @@ class RootedCache:
         return answer
 
     def _keep(self, key: tuple[bytes, str], answer: Rendered) -> None:
-        if len(answer.body) > BYTES_MAX:
+        if not isinstance(answer.body, bytes) or len(answer.body) > BYTES_MAX:
             return  # it would drive out all others and then itself
         replaced = self._entries.pop(key, None)
         self._bytes += len(answer.body) - (len(replaced.body) if replaced else 0)

@@ -1,6 +1,6 @@
 """Answers, rendered: what the inventory holds, as upstream writes it. Equal content is equal bytes on every peer."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,11 +14,14 @@ from p2pnodes.model.keys import ss58_encode
 from p2pnodes.model.requests import seed_of, task_id_of
 from p2pnodes.store.changes import Gone
 from p2pnodes.store.database import Detail
-from p2pnodes.store.facts import StoredClaim, Task
+from p2pnodes.store.facts import StoredClaim, Task, unpack_chute
 from p2pnodes.store.snapshots import NodeRow
 
 PRIVATE_CHUTE: Final = "[private chute]"
 UNKNOWN_FAILURE: Final = "verification failed"
+
+GPUS_PER_PIECE: Final = 256
+"""GPUs that a piece of the detailed view lists at most, some 50 KB."""
 
 
 def registration(claim: StoredClaim, table: GpuTable) -> bytes:
@@ -53,22 +56,31 @@ def compact(totals: Iterable[tuple[str, int, int]]) -> bytes:
     return orjson.dumps({gpu: {"provisioned": busy, "idle": idle} for gpu, busy, idle in sorted(totals)})
 
 
-def detailed(details: Iterable[Detail]) -> bytes:
-    """Body of ``GET /nodes/?detailed=true`` (``schemas.DetailedInventory``), miners with the most GPUs first."""
-    provisioned: dict[bytes, list[dict[str, Any]]] = {}
-    idle: dict[bytes, dict[str, int]] = {}
-    counts: dict[bytes, int] = {}
-    for miner, gpu, chute, count in sorted(details, key=_detail_order):
-        counts[miner] = counts.get(miner, 0) + count
-        if chute is None:
-            idle.setdefault(miner, {})[gpu] = count
-        else:
-            provisioned.setdefault(miner, []).extend([{"gpu": gpu, "chute": _chute(chute)}] * count)
-    ranked = sorted((-count, ss58_encode(miner), miner) for miner, count in counts.items())
-    return orjson.dumps(
-        {address: {"provisioned": provisioned.get(miner, []), "idle": idle.get(miner, {})}
-         for _, address, miner in ranked}
-    )  # fmt: skip
+def detailed(details: Iterable[Detail]) -> Iterator[bytes]:
+    """Body of ``GET /nodes/?detailed=true`` (``schemas.DetailedInventory``), miners with the most GPUs first.
+
+    It comes in pieces, each of GPUS_PER_PIECE at most.
+    """
+    ranked = sorted((-detail.gpus, ss58_encode(detail.miner), detail) for detail in details)
+    begin = b"{"
+    for _, address, detail in ranked:
+        yield b'%b%b:{"provisioned":[' % (begin, orjson.dumps(address))
+        yield from _provisioned(detail)
+        yield b'],"idle":%b}' % orjson.dumps(dict(sorted(detail.idle.items())))
+        begin = b","
+    yield b"}" if ranked else b"{}"
+
+
+def _provisioned(detail: Detail) -> Iterator[bytes]:
+    """Items of a miner's list, a piece for some GPUs of one model and chute: what these say is rendered once."""
+    begin = b""
+    for gpu, chute, count in sorted(
+        ((gpu, unpack_chute(chute), count) for gpu, chute, count in detail.provisioned), key=_detail_order
+    ):
+        item = orjson.dumps({"gpu": gpu, "chute": _chute(chute)})
+        for done in range(0, count, GPUS_PER_PIECE):
+            yield begin + b",".join([item] * min(count - done, GPUS_PER_PIECE))
+            begin = b","
 
 
 def node_event(row: NodeRow) -> bytes:
@@ -118,9 +130,9 @@ def task_state(status: TaskStatus | None) -> bytes:
     return orjson.dumps({"status": status.status})
 
 
-def _detail_order(detail: Detail) -> tuple[str, tuple[Any, ...]]:
-    chute = detail.chute
-    return detail.gpu_identifier, () if chute is None else (chute.chute_id, chute.instance_id, chute.verified)
+def _detail_order(detail: tuple[str, Chute, int]) -> tuple[str, str, str, bool]:
+    gpu, chute, _ = detail
+    return gpu, chute.chute_id, chute.instance_id, chute.verified
 
 
 def _chute(chute: Chute) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,7 +36,7 @@ from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store import admission, placing, proofs, snapshots
 from p2pnodes.store.browse import BROWSE_S_MAX, BROWSE_STEPS
 from p2pnodes.store.changes import Changes
-from p2pnodes.store.facts import Facts, StoredClaim, Task, chute_from
+from p2pnodes.store.facts import Facts, StoredClaim, Task
 from p2pnodes.store.ledger import EVENTS_PER_READ, Ledger, Outcome, State, read_log
 from p2pnodes.store.placing import Placed
 from p2pnodes.store.schema import BUSY_TIMEOUT_MS, open_reader, open_writer
@@ -80,12 +81,19 @@ class BrowseError(P2PNodesError):
 
 
 class Detail(NamedTuple):
-    """GPUs of one miner, one model and one chute (None when idle)."""
+    """GPUs of one miner.
+
+    Attributes:
+        miner: Public key.
+        gpus: How many.
+        idle: Model -> how many of it are idle.
+        provisioned: Model, chute as the database has it (``facts.unpack_chute``), and how many GPUs it runs on.
+    """
 
     miner: bytes
-    gpu_identifier: str
-    chute: Chute | None
     gpus: int
+    idle: dict[str, int]
+    provisioned: list[tuple[str, bytes, int]]
 
 
 class Commit(NamedTuple):
@@ -575,26 +583,15 @@ class Database:
     async def totals(self, miner: bytes | None, model: str | None) -> list[tuple[str, int, int]]:
         """GPUs by model: gpu_identifier, provisioned, idle."""
         where, values = _filter(miner, model)
-        return [
-            (gpu_identifier, busy, count - busy)
-            for gpu_identifier, count, busy in await self._fetch(
-                f"SELECT gpu_identifier, count(*), count(chute) FROM node{where}"  # noqa: S608 - constant texts
-                " GROUP BY gpu_identifier ORDER BY gpu_identifier",
-                values,
-            )
-        ]
+        return await self._fetch(
+            f"SELECT gpu_identifier, sum(provisioned), sum(idle) FROM supply{where}"  # noqa: S608 - constant texts
+            " GROUP BY gpu_identifier ORDER BY gpu_identifier",
+            values,
+        )
 
     async def details(self, miner: bytes | None, model: str | None) -> list[Detail]:
-        """GPUs by miner, model and chute."""
-        where, values = _filter(miner, model)
-        return [
-            Detail(owner, gpu_identifier, chute_from(chute), count)
-            for owner, gpu_identifier, chute, count in await self._fetch(
-                f"SELECT miner, gpu_identifier, chute, count(*) FROM node{where}"  # noqa: S608 - constant texts
-                " GROUP BY miner, gpu_identifier, chute ORDER BY miner, gpu_identifier, chute",
-                values,
-            )
-        ]
+        """GPUs by miner, model and chute, at one moment."""
+        return await self.read(lambda facts: _details(facts.connection, miner, model))
 
     async def query(
         self,
@@ -727,6 +724,26 @@ def _unreadable(error: sqlite3.Error) -> StoreError:
     return StoreError(
         f"the database cannot be read: {error}; check the disk and the file's permissions", code=Code.DATA_UNREADABLE
     )
+
+
+def _details(connection: sqlite3.Connection, miner: bytes | None, model: str | None) -> list[Detail]:
+    where, values = _filter(miner, model)
+    gpus: Counter[bytes] = Counter()
+    idle: dict[bytes, dict[str, int]] = {}
+    provisioned: dict[bytes, list[tuple[str, bytes, int]]] = {}
+    for owner, gpu_identifier, busy, free in connection.execute(
+        f"SELECT miner, gpu_identifier, provisioned, idle FROM supply{where}",  # noqa: S608 - constant texts
+        values,
+    ):
+        gpus[owner] += busy + free
+        if free:
+            idle.setdefault(owner, {})[gpu_identifier] = free
+    for owner, gpu_identifier, chute, count in connection.execute(
+        f"SELECT miner, gpu_identifier, chute, gpus FROM tenancy{where}",  # noqa: S608 - constant texts
+        values,
+    ):
+        provisioned.setdefault(owner, []).append((gpu_identifier, chute, count))
+    return [Detail(owner, count, idle.get(owner, {}), provisioned.get(owner, [])) for owner, count in gpus.items()]
 
 
 def _filter(miner: bytes | None, model: str | None) -> tuple[str, list[Any]]:

@@ -82,8 +82,11 @@ BUCKETS_PER_READ: Final = 64
 EVENTS_PER_READ: Final = 1_024
 """Events that a rebuild reads at once."""
 
-DERIVED: Final = ("delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node", "bucket")
-"""Every table that ``Ledger.rebuild`` fills from the log."""
+DERIVED: Final = (
+    "delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node", "bucket", "supply",
+    "tenancy",
+)  # fmt: skip
+"""Every table that ``Ledger.rebuild`` fills from the log; triggers on ``node`` fill the last two."""
 
 NETWORK_ID: Final = "network_id"
 OWN_LOG: Final = "own_log"

@@ -29,12 +29,13 @@ from typing import Final
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Schema that this build writes.
 
 Changes:
     1: logs with the proofs of their ends, events, facts, nodes.
     2: 65,536 buckets in the state root, whose hashes are kept; a row's key begins with its bucket.
+    3: GPUs are counted by miner, model and chute (supply, tenancy), by triggers on the rows.
 """
 
 LOWEST_SCHEMA_COMPATIBLE: Final = 2

@@ -10,6 +10,7 @@ from p2pnodes.api import errors
 from p2pnodes.api.settings import ApiSettings
 from p2pnodes.model.codes import HEADER, Code, Reason
 from p2pnodes.model.errors import StoreError, WritesRefusedError
+from p2pnodes.store import database as database_module
 from p2pnodes.store import snapshots
 from p2pnodes.store.admission import TooManyClaimsError
 from p2pnodes.store.database import Database
@@ -219,6 +220,7 @@ class TestFailures:
             raise sqlite3.OperationalError("disk I/O error")
 
         monkeypatch.setattr(db._reader, "execute_fetchall", fail)
+        monkeypatch.setattr(database_module, "_details", fail)
         monkeypatch.setattr(Facts, "task_status", fail)
         monkeypatch.setattr(snapshots, "owned", fail)
         for use in READS:

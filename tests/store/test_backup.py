@@ -18,7 +18,7 @@ from p2pnodes.store.audit import audit
 from p2pnodes.store.backup import back_up, drafted
 from p2pnodes.store.directory import sync
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.schema import open_reader, open_writer
+from p2pnodes.store.schema import SCHEMA, open_reader, open_writer
 from tests.support import NETWORK, NOW_MS, Author, add, electorate
 
 MARK = "20260131T120000Z"
@@ -316,7 +316,7 @@ class TestRestore:
         connection.execute("PRAGMA user_version = 99")
         connection.execute("UPDATE compatibility SET lowest = 99")
         connection.close()
-        with pytest.raises(StoreError, match="schema 99, this build knows 2: install a newer p2pnodes"):
+        with pytest.raises(StoreError, match=f"schema 99, this build knows {SCHEMA}: install a newer p2pnodes"):
             restore(saved, database)
 
     def test_another_network_is_named(self, saved: Path, database: Path) -> None:

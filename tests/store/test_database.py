@@ -127,10 +127,11 @@ class TestReading:
         assert await database.totals(None, None) == [("h100_sxm", 0, 3)]
         assert await database.totals(alice, None) == [("h100_sxm", 0, 2)]
         assert await database.totals(alice, "a100") == []
-        assert {(detail.miner, detail.gpus) for detail in await database.details(None, "h100_sxm")} == {
-            (alice, 2),
-            (add("//Bob", ["x"]).hotkey, 1),
-        }
+        details = await database.details(None, "h100_sxm")
+        assert sorted(details, key=lambda detail: detail.gpus) == [
+            (add("//Bob", ["x"]).hotkey, 1, {"h100_sxm": 1}, []),
+            (alice, 2, {"h100_sxm": 2}, []),
+        ]
 
     async def test_a_task_is_found_by_its_miner_only(self, database: Database) -> None:
         request = add("//Alice", ["gpu-1"])

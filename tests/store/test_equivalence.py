@@ -3,6 +3,7 @@
 The same worlds as in tests/model, through the real ledger on SQLite, against the plain reading of the design.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -66,9 +67,23 @@ class Replica:
         rows = facts.connection.execute(f"{query} JOIN claim USING (claim)").fetchall()
         return {row[0]: Row._make((*row[:-1], chute_from(row[-1]))) for row in rows}
 
+    def counted(self) -> tuple[dict[tuple[bytes, str], tuple[int, int]], Counter[tuple[bytes, str, bytes]]]:
+        """What ``supply`` and ``tenancy`` hold: (provisioned, idle) and GPUs, each by the rest."""
+        execute = self.ledger.facts.connection.execute
+        supply = {(miner, gpu): (busy, idle) for miner, gpu, busy, idle in execute("SELECT * FROM supply")}
+        return supply, Counter(
+            {(miner, gpu, chute): gpus for miner, gpu, chute, gpus in execute("SELECT * FROM tenancy")}
+        )
+
     def check(self, expected: dict[str, Row]) -> None:
-        """Require these rows, in the table, computed anew, and in the state root."""
+        """Require these rows, in the table, counted, computed anew, and in the state root."""
         assert self.shown() == expected
+        rows = self.ledger.facts.connection.execute("SELECT miner, gpu_identifier, chute FROM node").fetchall()
+        busy, idle = (
+            Counter((miner, gpu) for miner, gpu, chute in rows if (chute is None) is free) for free in (False, True)
+        )
+        supply = {key: (busy[key], idle[key]) for key in busy | idle}
+        assert self.counted() == (supply, Counter(row for row in rows if row[2] is not None))
         assert {row.uuid: row for row in self.ledger.rows()} == expected
         assert self.ledger.state.state_root == state_root(expected.values())
         assert self.ledger.state.nodes == len(expected)

@@ -40,7 +40,7 @@ from tests.store.test_equivalence import Replica
 from tests.support import BLOCK, NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, delete, electorate, hotkey
 
 GPUS = 8
-TABLES = ("claim", "node", "verdict", "placement", "carriage", "deletion", "electorate")
+TABLES = ("claim", "node", "supply", "tenancy", "verdict", "placement", "carriage", "deletion", "electorate")
 WITHIN_S = 20
 
 
