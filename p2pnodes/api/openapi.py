@@ -100,8 +100,10 @@ ROUTES: Final = (
             _ETAG,
         ),
         None,
-        {200: Answer("The inventory.", schemas.InventoryView), 304: _UNCHANGED,
-         422: _INVALID, 429: _LIMITED, 503: _NO_READS},
+        {200: Answer("The inventory; a long detailed one comes in chunks.", schemas.InventoryView), 304: _UNCHANGED,
+         422: _INVALID, 429: _LIMITED,
+         503: Answer("This peer's database cannot be read, or it sends as many long lists as it may; Retry-After says "
+                     "when to come back.", schemas.Problem)},
     ),
     Route(
         "get",

@@ -137,12 +137,10 @@ def admit_add(
     if ledger.open_claims(request.hotkey, now_ms) >= OPEN_CLAIMS_PER_MINER_MAX:
         raise TooManyClaimsError(f"{OPEN_CLAIMS_PER_MINER_MAX} claims of this hotkey wait for their vote already")
     event = ledger.append(lambda _: AddPayload(request, weights.electorate.block), now_ms)
-    key = facts.claim_key(claim_id)
-    if key is None:
-        raise LookupError("BUG! the claim that was just appended cannot be read")
-    if known is not None:
+    if key is not None and known is not None:
         return _found(ledger, key)
-    tally = facts.tallies([key], weights)[key]  # a verdict may have come before its claim
+    # A verdict may have come before its claim; a claim that nothing had named has none.
+    tally = inventory.tally((), weights) if key is None else facts.tallies([key], weights)[key]
     return StoredClaim(claim_id, request.hotkey, parse_nonce(request.nonce) or 0, body, event.hlc, tally)
 
 

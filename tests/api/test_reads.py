@@ -6,10 +6,15 @@ from importlib import resources
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from p2pnodes.api import app, server, views
+from p2pnodes.model.inventory import Chute
 from p2pnodes.store.database import Database, Detail
+from p2pnodes.store.facts import chute_fields
 from tests.api.conftest import MakeClient
-from tests.api.support import ALICE, BOB, Clock, Miner, claim_id_of, gpu, place, server
+from tests.api.support import ALICE, BOB, Clock, Miner, claim_id_of, gpu, place
+from tests.api.support import server as rack
 
 A100 = {"name": "NVIDIA A100-SXM4-80GB", "gpu_identifier": "a100_sxm", "processors": 108, "clock_rate": 1_410_000.0}
 
@@ -17,10 +22,10 @@ A100 = {"name": "NVIDIA A100-SXM4-80GB", "gpu_identifier": "a100_sxm", "processo
 @pytest.fixture
 async def fleet(alice: Miner, bob: Miner, db: Database, clock: Clock) -> None:
     """Alice: three H100s, one of them with a public chute, one with a private one. Bob: four H100s and an A100."""
-    claim_id = await claim_id_of(db, (await alice.post(server(3))).body["task_id"])
+    claim_id = await claim_id_of(db, (await alice.post(rack(3))).body["task_id"])
     await place(db, clock, claim_id, gpu(0)["uuid"], public=True)
     await place(db, clock, claim_id, gpu(1)["uuid"], public=False)
-    answer = await bob.post({"server_id": "b", "nodes": [*server(4, 10)["nodes"], gpu(20, **A100)]})
+    answer = await bob.post({"server_id": "b", "nodes": [*rack(4, 10)["nodes"], gpu(20, **A100)]})
     assert answer.status == 202
 
 
@@ -122,7 +127,7 @@ class TestEtag:
         self, alice: Miner, clock: Clock
     ) -> None:
         before = await alice.get("/nodes/")
-        await alice.post(server(1))
+        await alice.post(rack(1))
         changed = await alice.get("/nodes/", {"If-None-Match": before.headers["ETag"]})
         assert (changed.status, changed.body) == (200, {"h100_sxm": {"provisioned": 0, "idle": 1}})
         assert changed.headers["ETag"] != before.headers["ETag"]
@@ -144,22 +149,27 @@ class TestEtag:
         assert (await alice.get("/nodes/", {"If-None-Match": ',"",W/x,"'})).status == 200
 
 
+class Counting:
+    """A database that counts how often the detailed view is read."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.reads = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    async def details(self, miner: bytes | None, model: str | None) -> list[Detail]:
+        self.reads += 1
+        return await self._db.details(miner, model)
+
+
 async def test_the_database_is_read_once_for_each_root_and_view(
     make_client: MakeClient, db: Database, clock: Clock
 ) -> None:
-    class Counting:
-        reads = 0
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(db, name)
-
-        async def details(self, miner: bytes | None, model: str | None) -> list[Detail]:
-            self.reads += 1
-            return await db.details(miner, model)
-
-    counting = Counting()
+    counting = Counting(db)
     miner = Miner(await make_client(db=counting), clock)
-    await miner.post(server(8))
+    await miner.post(rack(8))
     answers = await asyncio.gather(*(miner.get("/nodes/?detailed=true") for _ in range(20)))
     assert counting.reads == 1
     assert len({answer.headers["ETag"] for answer in answers}) == 1
@@ -167,3 +177,86 @@ async def test_the_database_is_read_once_for_each_root_and_view(
     await miner.delete(gpu()["uuid"])
     assert (await miner.get("/nodes/?detailed=true")).body[ALICE.address]["idle"] == {"h100_sxm": 7}
     assert counting.reads == 2
+
+
+async def test_a_client_that_has_the_answer_costs_no_read(make_client: MakeClient, db: Database, clock: Clock) -> None:
+    counting = Counting(db)
+    etag = (await Miner(await make_client(db=counting), clock).get("/nodes/?detailed=true")).headers["ETag"]
+    restarted = Miner(await make_client(db=counting), clock)
+    again = await restarted.get("/nodes/?detailed=true", {"If-None-Match": etag})
+    assert (again.status, again.headers["ETag"]) == (304, etag)
+    assert counting.reads == 1
+
+
+@pytest.mark.usefixtures("fleet")
+class TestLargeView:
+    """A detailed view that is too large to be held is rendered while it is sent."""
+
+    @pytest.fixture
+    async def large(self, make_client: MakeClient, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Miner:
+        """Of a daemon that holds no view of over seven GPUs, and sends one chute at a time."""
+        monkeypatch.setattr(app, "GPUS_HELD_MAX", 7)
+        monkeypatch.setattr(app, "PIECES_PER_PART", 1)
+        return Miner(await make_client(), clock)
+
+    async def test_it_is_the_same_view_with_the_same_etag_but_in_parts(self, alice: Miner, large: Miner) -> None:
+        whole = await alice.get("/nodes/?detailed=true")
+        for _ in range(2):
+            parts = await large.get("/nodes/?detailed=true")
+            assert (parts.status, parts.body) == (200, whole.body)
+            assert parts.headers["ETag"] == whole.headers["ETag"]
+            assert parts.headers["Transfer-Encoding"] == "chunked"
+        known = {"If-None-Match": whole.headers["ETag"]}
+        assert (await large.get("/nodes/?detailed=true", known)).status == 304
+
+    async def test_one_miners_list_is_not_large_because_others_have_more(self, large: Miner) -> None:
+        answer = await large.get(f"/nodes/?detailed=true&hotkey={BOB.address}")
+        assert answer.body[BOB.address]["idle"] == {"a100_sxm": 1, "h100_sxm": 4}
+        assert "Content-Length" in answer.headers
+
+    @pytest.mark.parametrize(("bound", "status"), [("LISTS_MAX", 503), ("LISTS_PER_ADDRESS_MAX", 429)])
+    async def test_so_many_are_sent_at_once_and_no_more(
+        self, large: Miner, monkeypatch: pytest.MonkeyPatch, bound: str, status: int
+    ) -> None:
+        monkeypatch.setattr(app, bound, 0)
+        answer = await large.get("/nodes/?detailed=true")
+        assert (answer.status, answer.headers["Retry-After"]) == (status, str(app.LISTS_RETRY_S))
+
+    async def test_one_that_is_sent_takes_a_place_until_it_is_whole(
+        self, large: Miner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(app, "LISTS_MAX", 1)
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def send_part(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+            begun.set()
+            await go_on.wait()
+            await server.send_part(request, response, data)
+
+        monkeypatch.setattr(app, "send_part", send_part)
+        first = asyncio.create_task(large.get("/nodes/?detailed=true"))
+        await begun.wait()
+        assert (await large.get("/nodes/?detailed=true")).status == 503
+        go_on.set()
+        assert (await first).status == 200
+        assert (await large.get("/nodes/?detailed=true")).status == 200
+
+
+def test_no_piece_of_the_detailed_view_lists_more_gpus_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "GPUS_PER_PIECE", 2)
+    chute = chute_fields(Chute("c-1", "i-1", verified=True, public=False, name=None, username=None))
+    assert chute is not None
+    pieces = list(views.detailed([Detail(ALICE.public_key, 6, {"h100_sxm": 1}, [("h100_sxm", chute, 5)])]))
+    assert max(piece.count(b'"gpu"') for piece in pieces) == 2
+    assert json.loads(b"".join(pieces))[ALICE.address] == {
+        "provisioned": [
+            {
+                "gpu": "h100_sxm",
+                "chute": {
+                    "username": None, "name": views.PRIVATE_CHUTE, "chute_id": "c-1", "verified": True,
+                    "instance_id": "i-1",
+                },
+            }
+        ] * 5,
+        "idle": {"h100_sxm": 1},
+    }  # fmt: skip

@@ -1,15 +1,12 @@
 """``python -m tests.bench``: each suite against its limit; exit 1 when a wanted ratio is not reached."""
 
 import argparse
-import itertools
 import json
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,30 +16,25 @@ from nacl.signing import VerifyKey
 from p2pnodes.model import codec
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.events import AddPayload, Event
-from p2pnodes.model.keys import Hotkey, ss58_encode, verify_hotkey
-from p2pnodes.model.requests import Add, sign_add, signing_message, tail_of
+from p2pnodes.model.keys import verify_hotkey
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
-from tests.bench import catchup, etcd, gossip, loopback
+from tests.bench import catchup, etcd, gossip, loopback, world
 from tests.bench.chain import chain
-from tests.bench.floor import GPUS_PER_POST, Floor
+from tests.bench.floor import GPUS_PER_POST
 from tests.bench.growth import LARGE, growth
-from tests.bench.load import answered, drive, post
 from tests.bench.measure import Ratio, compare, progress
 from tests.bench.network import decide, travel
+from tests.bench.reads import NODES, reads
 from tests.bench.size import GPUS as GPUS_HELD
 from tests.bench.size import size
+from tests.bench.start import start
 from tests.bench.tally import CLAIMS as CLAIMS_TALLIED
 from tests.bench.tally import tally
-from tests.bench.world import EVENTS_PER_COMMIT, MINERS, fill, open_ledger, stream, take_in, uuids
-from tests.support import NETWORK, body, electorate, hotkey
+from tests.bench.world import EVENTS_PER_COMMIT, MINERS, stream, take_in
+from tests.bench.writes import verify_once, writes
+from tests.support import NETWORK, electorate
 
-GPUS: Final = 10_000
-READS: Final = 2_000
-DETAILED_READS: Final = 300
-READERS: Final = 16
-POSTS: Final = 400
-CLIENTS: Final = 16
 CLAIMS: Final = 120
 VALIDATORS: Final = 16
 ADDS_PER_ROUND: Final = 1_024
@@ -51,84 +43,6 @@ VERDICTS: Final = 0.4
 """GPUs of a registration -> wanted, and what is wanted of verdicts. The aim is 0.5 of registrations and 0.6 of
 verdicts; a noisy machine takes a fifth. What is left of a large registration is SQLite's work on four trees for each
 of its GPUs and the check of each GPU's fields; of a verdict, half is its signature check."""
-
-
-@contextmanager
-def server(kind: str, path: Path) -> Iterator[int]:
-    """A server process; its port."""
-    command = [sys.executable, "-m", "tests.bench.server", kind, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield int(process.stdout.readline())
-        finally:
-            process.stdin.close()
-            process.wait(30)
-
-
-def reads(directory: Path) -> Iterator[Ratio]:
-    """GET of the inventory against a handler that has the answer in its hand."""
-    database = directory / "reads.db"
-    progress(f"writing an inventory of {GPUS:,} GPUs")
-    fill(database, GPUS)
-    with server("inventory", database) as port:
-        for name, path, count in (("compact", "/nodes/", READS), ("detailed", "/nodes/?detailed=true", DETAILED_READS)):
-            request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n\r\n".encode()
-            answer = directory / f"{name}.json"
-            answer.write_bytes(_fetch(port, path))
-            with server("bare", answer) as bare:
-                yield compare(
-                    f"GET /nodes/ {name}, {GPUS:,} GPUs, {answer.stat().st_size:,} bytes",
-                    "a bare aiohttp handler with the same bytes",
-                    0.7,
-                    partial(_read, port, request, count),
-                    partial(_read, bare, request, count),
-                )
-
-
-def _read(port: int, request: bytes, count: int, _: int) -> float:
-    return answered(drive([port], [request] * count, READERS), 200)
-
-
-def writes(directory: Path) -> Iterator[Ratio]:
-    """POST of a server against one verification and one fsynced commit, nothing in between."""
-    database = directory / "writes.db"
-    open_ledger(database)
-    floors = {
-        "one fsynced commit of the rows that it leaves behind": (0.5, Floor(directory / "floor.db").rows),
-        "one fsynced commit of its bytes in a single row": (0.0, Floor(directory / "bytes.db").bytes),
-    }
-    with server("inventory", database) as port:
-        posted = itertools.count()
-
-        def ours(_: int) -> float:
-            posts = [post(_registration(next(posted))) for _ in range(POSTS)]
-            return answered(drive([port], posts, CLIENTS), 202)
-
-        for commit, (wanted, write) in floors.items():
-
-            def limit(number: int, write: Callable[[int, Add], None] = write) -> float:
-                requests = [_registration(number * POSTS + index) for index in range(POSTS)]
-                begin = time.perf_counter()
-                for index, request in enumerate(requests):
-                    assert verify_once(request)
-                    write(number * POSTS + index, request)
-                return POSTS / (time.perf_counter() - begin)
-
-            yield compare(
-                f"POST /nodes/ of {GPUS_PER_POST} GPUs, {CLIENTS} clients at once",
-                f"one sr25519 verification and {commit}, each",
-                wanted,
-                ours,
-                limit,
-            )
-
-
-def verify_once(request: Add) -> bool:
-    """The sr25519 verification of a request, with no cache before it."""
-    message = signing_message(ss58_encode(request.hotkey), request.nonce, tail_of(request))
-    return verify_hotkey.__wrapped__(request.hotkey, message, request.signature)
 
 
 def apply(directory: Path) -> Iterator[Ratio]:
@@ -192,19 +106,6 @@ def _check(events: Sequence[Event], _: int) -> float:
     return len(events) / (time.perf_counter() - begin)
 
 
-def _registration(server_number: int) -> Add:
-    miner: Hotkey = hotkey(MINERS[server_number % len(MINERS)])
-    return sign_add(miner, int(time.time()), body(uuids(server_number, GPUS_PER_POST)))
-
-
-def _fetch(port: int, path: str) -> bytes:
-    from urllib.request import urlopen
-
-    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
-        content: bytes = answer.read()
-        return content
-
-
 def _rate(per_second: float) -> str:
     return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.2f}/s"
 
@@ -212,6 +113,7 @@ def _rate(per_second: float) -> str:
 SUITES: Final[dict[str, Callable[[Path], Iterator[Ratio]]]] = {
     "reads": reads,
     "writes": writes,
+    "start": start,
     "apply": apply,
     "travel": travel,
     "decide": decide,
@@ -225,6 +127,7 @@ SUITES: Final[dict[str, Callable[[Path], Iterator[Ratio]]]] = {
 PROGRAMS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "catchup": catchup.main,
     "etcd": etcd.main,
+    "fill": world.main,
     "gossip": gossip.main,
     "loopback": loopback.main,
 }
@@ -248,8 +151,15 @@ def main() -> int:
         metavar="GPUS",
         help="of each of them, 1 to 10 (%(default)s)",
     )
-    parser.add_argument("--gpus", type=int, help=f"of the large inventory of growth ({LARGE}) and size ({GPUS_HELD})")
-    parser.add_argument("--database", type=Path, help="for size: an inventory that was kept, instead of a new one")
+    parser.add_argument(
+        "--gpus",
+        type=int,
+        help=f"of the inventory of reads and start ({NODES}), and of the large one of growth ({LARGE}) and size"
+        f" ({GPUS_HELD})",
+    )
+    parser.add_argument(
+        "--database", type=Path, metavar="FILE", help="for reads, start and size: copy this one, which fill has written"
+    )
     parser.add_argument("--keep", type=Path, help="for size: keep the inventory here")
     arguments = parser.parse_args()
     suites: dict[str, Callable[[Path], Iterator[Ratio]]]
@@ -258,6 +168,8 @@ def main() -> int:
         "tally": partial(tally, claims=arguments.claims, gpus=arguments.gpus_per_claim),
         "growth": partial(growth, gpus=arguments.gpus),
         "size": partial(size, gpus=arguments.gpus, database=arguments.database, keep=arguments.keep),
+        "reads": partial(reads, nodes=arguments.gpus or NODES, database=arguments.database),
+        "start": partial(start, nodes=arguments.gpus or NODES, database=arguments.database),
     }
     if unknown := [name for name in arguments.suites if name not in suites]:
         parser.error(f"no suite {unknown[0]!r}: there are {', '.join(suites)}")

@@ -136,7 +136,7 @@ async def _slice(peer: Peer, port: int, meanwhile: Awaitable[None]) -> Slice:
         trips = await probe
     assert peer.pid is not None
     reader = _reader(peer)
-    return Slice(trips, _megabytes(peer.pid, "VmRSS"), _megabytes(reader, "VmHWM") if reader else 0.0)
+    return Slice(trips, megabytes(peer.pid, "VmRSS"), megabytes(reader, "VmHWM") if reader else 0.0)
 
 
 async def _electorates(peer: Peer, number: int, order: Callable[..., Awaitable[None]]) -> None:
@@ -208,7 +208,8 @@ def _kill_reader(peer: Peer) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _megabytes(pid: int, field: str) -> float:
+def megabytes(pid: int, field: str) -> float:
+    """A field of a process's /proc status that is in kB."""
     for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024

@@ -14,6 +14,8 @@ from p2pnodes.model.requests import Add, Delete
 
 ANSWER_S_MAX: Final = 60.0
 _READ_BYTES: Final = 1 << 20
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
+"""What ends a chunked answer, and is in no JSON text."""
 
 
 class Load(NamedTuple):
@@ -23,11 +25,13 @@ class Load(NamedTuple):
         per_second: Requests answered.
         statuses: How often each status was answered.
         moments: When each request was sent, or with a pace, when it was due: CLOCK_MONOTONIC, nanoseconds.
+        latencies_s: Seconds from sending to the whole answer, in order of the answers.
     """
 
     per_second: float
     statuses: Counter[int]
     moments: list[int]
+    latencies_s: list[float]
 
 
 class Connection(Protocol):
@@ -51,11 +55,12 @@ class HttpConnection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._head = b""
         self._missing = -1
+        self._chunked = False
         self.status = 0
 
     def send(self, request: bytes) -> None:
         """Send a request."""
-        self._head, self._missing = b"", -1
+        self._head, self._missing, self._chunked = b"", -1, False
         self.socket.sendall(request)
 
     def receive(self) -> bool:
@@ -63,16 +68,22 @@ class HttpConnection:
         data = self.socket.recv(_READ_BYTES)
         if not data:
             raise ConnectionError("the server closed the connection")
+        if self._chunked:
+            self._head = (self._head + data)[-len(_LAST_CHUNK) :]
+            return self._head == _LAST_CHUNK
         if self._missing < 0:
             self._head += data
             end = self._head.find(b"\r\n\r\n")
             if end < 0:
                 return False
-            head = self._head[:end].lower()
+            head = self._head[: end + 2].lower()
             self.status = int(head.split(b" ", 2)[1])
-            at = head.index(b"content-length:") + 15
-            length = int(head[at : head.find(b"\r\n", at) if b"\r\n" in head[at:] else None])
-            self._missing = length - (len(self._head) - end - 4)
+            if b"\r\ntransfer-encoding: chunked\r\n" in head:
+                self._chunked = True
+                self._head = self._head[-len(_LAST_CHUNK) :]
+                return self._head == _LAST_CHUNK
+            _, _, length = head.partition(b"\r\ncontent-length:")
+            self._missing = int(length[: length.find(b"\r\n")] or 0) - (len(self._head) - end - 4)
         else:
             self._missing -= len(data)
         return self._missing == 0
@@ -88,8 +99,15 @@ def post(request: Add) -> bytes:
     return headers.encode() + request.body
 
 
+def get(path: str, **headers: str) -> bytes:
+    """A read as a raw HTTP/1.1 request; underscores in the names of headers stand for hyphens."""
+    lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Accept: */*"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
 def delete(request: Delete, uuid: str) -> bytes:
-    """A deletion of a GPU as a raw HTTP/1.1 request."""
+    """A deletion as a raw HTTP/1.1 request."""
     return (
         f"DELETE /nodes/{uuid} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Chutes-Hotkey: {ss58_encode(request.hotkey)}\r\n"
         f"X-Chutes-Nonce: {request.nonce}\r\nX-Chutes-Signature: {request.signature.hex()}\r\n\r\n"
@@ -125,6 +143,8 @@ def drive(
         selector.register(connection.socket, selectors.EVENT_READ, connection)
     free = deque(opened)
     moments: list[int] = []
+    latencies_s: list[float] = []
+    sent_ns: dict[Connection, int] = {}
     begin_ns = time.monotonic_ns()
     while sum(statuses.values()) < total:
         pause_s = ANSWER_S_MAX
@@ -135,17 +155,20 @@ def drive(
                 pause_s = min(pause_s, (due_ns - now_ns) / 1e9)
                 break
             moments.append(now_ns if requests_per_s == math.inf else due_ns)
-            free.popleft().send(waiting.popleft())
+            connection = free.popleft()
+            sent_ns[connection] = now_ns
+            connection.send(waiting.popleft())
         ready = selector.select(pause_s)
         if not ready and pause_s == ANSWER_S_MAX:
             raise TimeoutError(f"no answer within {ANSWER_S_MAX:g} s")
         for key, _ in ready:
             connection = key.data
             if connection.receive():
+                latencies_s.append((time.monotonic_ns() - sent_ns[connection]) / 1e9)
                 statuses[connection.status] += 1
                 free.append(connection)
     seconds = (time.monotonic_ns() - begin_ns) / 1e9
     selector.close()
     for connection in opened:
         connection.socket.close()
-    return Load(total / seconds, statuses, moments)
+    return Load(total / seconds, statuses, moments, latencies_s)

@@ -14,7 +14,7 @@ import pytest
 
 from p2pnodes.config import load_settings
 from p2pnodes.devnet import Devnet
-from tests.bench.load import drive
+from tests.bench.load import drive, get
 from tests.bench.loopback import Run, compared, prepare, run_of, table
 from tests.bench.recorded import RECORD, RECORD_BYTES, RecordedDaemon
 from tests.support import Author
@@ -106,6 +106,19 @@ class _Accepting(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def do_GET(self) -> None:
+        """A chunked answer, whose last bytes come by themselves."""
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for part in (b'5\r\n{"a":\r\n', b"2\r\n1}\r", b"\n0\r\n", b"\r\n"):
+            self.wfile.write(part)
+            self.wfile.flush()
+
+    def do_DELETE(self) -> None:
+        self.send_response(304)
+        self.end_headers()
+
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
@@ -147,6 +160,19 @@ class TestLoad:
         assert before_ns <= load.moments[0]
         assert load.moments == sorted(load.moments)
         assert load.moments[-1] <= time.monotonic_ns()
+
+    @pytest.mark.parametrize(("request_", "status"), [(get("/"), 200), (b"DELETE / HTTP/1.1\r\nHost: x\r\n\r\n", 304)])
+    def test_answers_end_where_they_say_chunked_or_without_a_body(self, request_: bytes, status: int) -> None:
+        with accepting() as port:
+            load = drive([port], [request_] * 20, 2)
+        assert load.statuses == {status: 20}
+
+    def test_each_answer_has_its_latency(self) -> None:
+        with accepting() as port:
+            begin_s = time.monotonic()
+            load = drive([port], [self.request] * 10, 1)
+        assert len(load.latencies_s) == 10
+        assert 0 < sum(load.latencies_s) <= time.monotonic() - begin_s
 
 
 def test_a_recorded_daemon_notes_each_event_with_the_begin_of_its_id(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The inventories and event streams that the benchmarks run on."""
 
+import argparse
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -7,24 +9,31 @@ from pathlib import Path
 from typing import Final
 
 from p2pnodes.model import codec
-from p2pnodes.model.events import AddPayload, Event, LogId, Payload, Place, Verdict, delegate
+from p2pnodes.model.events import AddPayload, Event, LogId, Payload, Place, Release, Verdict, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import request_id, sign_add
 from p2pnodes.store.ledger import Ledger, Result, batched
 from p2pnodes.store.schema import open_writer
 from tests.support import NETWORK, Author, body, electorate, hotkey
 
+DAY_S: Final = 86_400
 NODE_SEED: Final = bytes(range(32))
 OWN: Final = "//validator0"
 MINERS: Final = tuple(f"//miner{number}" for number in range(64))
 """As many as a subnet may have; what one of them has pending is looked at for each of its registrations."""
 
 GPUS_PER_SERVER: Final = 10
+GPUS_PER_CHANGE: Final = 8
 EVENTS_PER_COMMIT: Final = 256
 """As many as a peer's frames bring at once when there is much to say."""
 
 SERVERS_PER_COMMIT: Final = 64
 """Of an inventory that is written to be read."""
+
+
+def now_ms() -> int:
+    """Wall clock, Unix milliseconds."""
+    return time.time_ns() // 1_000_000
 
 
 def uuids(server: int, count: int) -> list[str]:
@@ -54,6 +63,7 @@ def fill(path: Path, gpus: int) -> None:
             for server in servers:
                 _fill(ledger, server, now_ms)
     assert ledger.state.nodes == gpus
+    ledger.facts.close()
 
 
 def _fill(ledger: Ledger, server: int, now_ms: int) -> None:
@@ -67,6 +77,28 @@ def _fill(ledger: Ledger, server: int, now_ms: int) -> None:
         payloads.append(place)
     for payload in payloads:
         ledger.append(partial(given, payload), now_ms)
+
+
+def changes() -> Iterator[Payload]:
+    """What happens to servers that no inventory has: each is registered, verified, taken by a chute and left by it."""
+    for server in itertools.count(time.time_ns()):
+        begun_ms = now_ms()
+        names = uuids(server, GPUS_PER_CHANGE)
+        request = sign_add(hotkey(MINERS[server % len(MINERS)]), begun_ms // 1000, body(names))
+        claim_id = request_id(NETWORK.id, request)
+        yield AddPayload(request, 100)
+        yield Verdict(claim_id, "verified", "none", "", begun_ms << 16)
+        yield Place(claim_id, tuple(names), f"chute-{server}", f"instance-{server}", True, True, "llama", "alice")
+        yield Release(claim_id, tuple(names))
+
+
+def renew(ledger: Ledger) -> None:
+    """Delegate anew for a day: a database that was filled some time ago can be written again; in a transaction."""
+    assert ledger.own_log is not None
+    who, now_s = ledger.weights.electorate, now_ms() // 1000
+    begin_s, end_s = min(who.time_ms // 1000, now_s) - DAY_S, now_s + DAY_S
+    delegation = delegate(hotkey(OWN), NETWORK.id, ledger.own_log, url="", not_before=begin_s, not_after=end_s)
+    ledger.renew(delegation, now_ms())
 
 
 def given(payload: Payload, _: int) -> Payload:
@@ -105,3 +137,15 @@ def stream(claims: int, gpus: int, validators: int, *, apart: bool = False) -> I
             for author in authors:
                 yield author.verdict(claim_id, at_ms=now_s * 1000)
         made.clear()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``python -m tests.bench fill NODES FILE``: write a database for ``--database``; 0 when it is there."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench fill", description=__doc__)
+    parser.add_argument("nodes", type=int, help="GPUs; 1,000,000 take some four minutes and 1.3 GB")
+    parser.add_argument("file", type=Path, help="a file that does not exist yet")
+    options = parser.parse_args(arguments)
+    if options.file.exists():
+        parser.error(f"{options.file} exists already")
+    fill(options.file, options.nodes)
+    return 0

@@ -77,6 +77,11 @@ class Single:
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        """Whether its process has not ended."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
     def config(self) -> Path:
         return self.directory / "p2pnodes.toml"
 
