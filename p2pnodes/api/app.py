@@ -6,7 +6,8 @@ size, JSON, signature, fields, hosts, the database.
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from json import JSONDecodeError
 from typing import Any, Final
 
@@ -81,7 +82,6 @@ from p2pnodes.store.admission import (
     ReusedSignatureError,
     TooManyClaimsError,
 )
-from p2pnodes.store.database import Detail
 from p2pnodes.store.ledger import batched
 
 log = structlog.get_logger(__name__)
@@ -93,6 +93,9 @@ TASK_HEX_CHARS: Final = 32
 TOO_MANY_CLAIMS_RETRY_S: Final = 60
 GPUS_HELD_MAX: Final = 32_768
 """GPUs up to which a detailed view is rendered as a whole and kept, some 6 MB; a larger one as it is sent."""
+
+PART_BYTES: Final = 256 * 1024
+"""Bytes of a large body that are written at once."""
 
 PIECES_PER_PART: Final = 64
 """Pieces of the detailed view that are sent at once: 100 KB where a chute has ten GPUs, 3 MB at most."""
@@ -271,7 +274,7 @@ class NodesApi:
         )
         held = self._cache.held(query)
         if held is not None:
-            return _conditional(request, held)
+            return await _answer(request, held)
         unread = rendered(b"", self._db.state.state_root, query)
         if _is_known(request, unread):
             return _conditional(request, unread)
@@ -284,11 +287,20 @@ class NodesApi:
             whole = sum(detail.gpus for detail in details) <= GPUS_HELD_MAX
             return b"".join(views.detailed(details)) if whole else details
 
-        answer = await self._cache.compute(query, render)
-        if isinstance(answer.body, bytes) or _is_known(request, answer):
-            return _conditional(request, answer)
-        with self._lists.take(address, "lists", most=LISTS_MAX, most_each=LISTS_PER_ADDRESS_MAX, retry_s=LISTS_RETRY_S):
-            return await _send_list(request, answer.headers, answer.body)
+        place = self._lists.take(
+            address, "lists", most=LISTS_MAX, most_each=LISTS_PER_ADDRESS_MAX, retry_s=LISTS_RETRY_S
+        )
+        with ExitStack() as stack:
+            everybodys = detailed and miner is None and self._db.state.nodes > GPUS_HELD_MAX
+            if everybodys:  # what it is rendered from takes a while to read, too
+                stack.enter_context(place)
+            answer = await self._cache.compute(query, render)
+            if isinstance(answer.body, bytes) or _is_known(request, answer):
+                return await _answer(request, answer)
+            if not everybodys:
+                stack.enter_context(place)
+            pieces = batched(views.detailed(answer.body), PIECES_PER_PART)
+            return await _send_parts(request, answer.headers, map(b"".join, pieces))
 
     async def supported(self, request: web.Request) -> web.StreamResponse:
         """``GET /nodes/supported``."""
@@ -520,17 +532,33 @@ def _conditional(request: web.Request, answer: Rendered) -> web.Response:
     return web.Response(body=answer.body, headers=answer.headers)
 
 
-async def _send_list(request: web.Request, headers: Mapping[str, str], details: Sequence[Detail]) -> web.StreamResponse:
-    """Answer with the detailed view, rendered as far as the client has read it."""
+async def _answer(request: web.Request, answer: Rendered) -> web.StreamResponse:
+    """The same; a large body in parts, so that who does not read it costs one of them."""
+    if isinstance(answer.body, bytes) and len(answer.body) > PART_BYTES and not _is_known(request, answer):
+        return await _send_parts(request, answer.headers, _slices(answer.body), len(answer.body))
+    return _conditional(request, answer)
+
+
+async def _send_parts(
+    request: web.Request, headers: Mapping[str, str], parts: Iterable[bytes | memoryview], size_bytes: int | None = None
+) -> web.StreamResponse:
+    """Answer with a body part by part, each made when the client has read those before it."""
     response = web.StreamResponse(headers=headers)
+    response.content_length = size_bytes
     try:
         await response.prepare(request)
-        for pieces in batched(views.detailed(details), PIECES_PER_PART):
-            await send_part(request, response, b"".join(pieces))
+        for part in parts:
+            await send_part(request, response, part)
             await asyncio.sleep(0)  # a client that reads fast must not keep the others waiting
     except ConnectionError:  # the client went away, or stopped reading
         pass
     return response
+
+
+def _slices(body: bytes) -> Iterator[memoryview]:
+    """A body in parts of PART_BYTES."""
+    view = memoryview(body)
+    return (view[start : start + PART_BYTES] for start in range(0, len(body), PART_BYTES))
 
 
 def _last(request: web.Request, name: str) -> str | None:

@@ -9,7 +9,7 @@ STALLED_S: Final = 30.0
 """Seconds within which a client must make room for the next part of an answer; then its connection is cut."""
 
 
-async def send_part(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+async def send_part(request: web.Request, response: web.StreamResponse, data: bytes | memoryview) -> None:
     """Write the next part of an answer that is sent in parts, when the client has made room for it.
 
     Raises:

@@ -222,6 +222,25 @@ class TestLargeView:
         answer = await large.get("/nodes/?detailed=true")
         assert (answer.status, answer.headers["Retry-After"]) == (status, str(app.LISTS_RETRY_S))
 
+    async def test_one_that_is_refused_costs_no_read(
+        self, make_client: MakeClient, db: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(app, "GPUS_HELD_MAX", 7)
+        monkeypatch.setattr(app, "LISTS_MAX", 0)
+        counting = Counting(db)
+        answer = await Miner(await make_client(db=counting), clock).get("/nodes/?detailed=true")
+        assert (answer.status, counting.reads) == (503, 0)
+
+    @pytest.mark.parametrize("bound", ["LISTS_MAX", "LISTS_PER_ADDRESS_MAX"])
+    async def test_one_miners_list_that_is_large_takes_a_place_as_well(
+        self, large: Miner, monkeypatch: pytest.MonkeyPatch, bound: str
+    ) -> None:
+        monkeypatch.setattr(app, "GPUS_HELD_MAX", 2)
+        path = f"/nodes/?detailed=true&hotkey={ALICE.address}"
+        assert (await large.get(path)).headers["Transfer-Encoding"] == "chunked"
+        monkeypatch.setattr(app, bound, 0)
+        assert (await large.get(path)).status in {429, 503}
+
     async def test_one_that_is_sent_takes_a_place_until_it_is_whole(
         self, large: Miner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -240,6 +259,30 @@ class TestLargeView:
         go_on.set()
         assert (await first).status == 200
         assert (await large.get("/nodes/?detailed=true")).status == 200
+
+
+async def test_a_large_body_is_written_part_by_part_and_is_the_same(
+    make_client: MakeClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+
+    async def send_part(request: web.Request, response: web.StreamResponse, data: bytes | memoryview) -> None:
+        written.append(len(data))
+        await server.send_part(request, response, data)
+
+    monkeypatch.setattr(app, "send_part", send_part)
+    miner = Miner(await make_client(), clock)
+    await miner.post(rack(8))
+    whole = await miner.get("/nodes/?detailed=true")
+    assert written == []
+    monkeypatch.setattr(app, "PART_BYTES", 64)
+    parts = await miner.get("/nodes/?detailed=true")
+    assert (parts.status, parts.body, parts.headers["ETag"]) == (200, whole.body, whole.headers["ETag"])
+    assert max(written) == 64
+    assert sum(written) == int(parts.headers["Content-Length"])
+    written.clear()
+    assert (await miner.get("/nodes/?detailed=true", {"If-None-Match": whole.headers["ETag"]})).status == 304
+    assert written == []
 
 
 def test_no_piece_of_the_detailed_view_lists_more_gpus_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
