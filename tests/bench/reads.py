@@ -89,7 +89,7 @@ def reads(directory: Path, *, nodes: int = NODES, database: Path | None = None) 
     with served("inventory", path, CHANGES_PER_S) as ours:
         for view in VIEWS:
             yield _against_bare(directory, ours, view, nodes)
-        yield _latency(ours, nodes)
+        yield _latency(directory, ours, nodes)
     if nodes > NODES:
         small, _ = prepared(directory, NODES)
         with ExitStack() as stack:
@@ -126,14 +126,18 @@ def _against_bare(directory: Path, ours: Served, view: View, nodes: int) -> Rati
         )
 
 
-def _latency(ours: Served, nodes: int) -> Ratio:
-    """Of the detailed view of one miner after the other."""
+def _latency(directory: Path, ours: Served, nodes: int) -> Ratio:
+    """Of the detailed view of one miner after the other; beside it, of the same bytes from a bare handler."""
     requests = [get(f"{DETAILED}&hotkey={hotkey(uri).address}") for uri in islice(cycle(MINERS), LATENCIES)]
+    body = directory / "answer"
+    body.write_bytes(_fetch(ours.port, f"{DETAILED}&hotkey={_BUSY}"))
+    with served("bare", body) as bare:
+        bare_s = share(drive([bare.port], requests, 1).latencies_s, 0.99)
     latencies_s = drive([ours.port], requests, 1).latencies_s
     p50_s, p99_s = share(latencies_s, 0.5), share(latencies_s, 0.99)
     return of_pairs(
         f"GET /nodes/ detailed, by hotkey, {nodes:,} GPUs, {CHANGES_PER_S:g} changes a second, one after the other:"
-        f" p50 {p50_s * 1000:.1f} ms, p99 {p99_s * 1000:.1f} ms of {LATENCIES:,}",
+        f" p50 {p50_s * 1000:.1f} ms, p99 {p99_s * 1000:.1f} ms of {LATENCIES:,}, of a bare handler {bare_s * 1000:.1f} ms",
         f"a p99 of {LATENCY_MS_MAX:g} ms",
         1.0,
         [(1 / p99_s, 1000 / LATENCY_MS_MAX)],
