@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from itertools import chain, islice
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
@@ -54,7 +55,7 @@ from p2pnodes.model.validity import (
     contents,
     judge,
 )
-from p2pnodes.store import buckets, pins, words
+from p2pnodes.store import buckets, pins, supply, words
 from p2pnodes.store.changes import CHANGES_MAX, ChangeCollector, Changes
 from p2pnodes.store.ends import keep as keep_end
 from p2pnodes.store.ends import of_all, of_log
@@ -83,10 +84,10 @@ EVENTS_PER_READ: Final = 1_024
 """Events that a rebuild reads at once."""
 
 DERIVED: Final = (
-    "delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node", "bucket", "supply",
-    "tenancy",
+    "delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "supply", "tenancy", "node",
+    "bucket",
 )  # fmt: skip
-"""Every table that ``Ledger.rebuild`` fills from the log; triggers on ``node`` fill the last two."""
+"""Every table that ``Ledger.rebuild`` fills from the log."""
 
 NETWORK_ID: Final = "network_id"
 OWN_LOG: Final = "own_log"
@@ -95,6 +96,7 @@ _DERIVED_BY: Final = "derived_by"
 by: a build's version, its kinds and its buckets."""
 
 _UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
+_COUNTED: Final = itemgetter(*map(COLUMNS.index, ("miner", "gpu_identifier", "chute")))
 _INSERT_ROW: Final = f"INSERT OR REPLACE INTO node ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
 
 LOGS_PER_HOTKEY_MAX: Final = 256
@@ -1010,7 +1012,9 @@ class Ledger:
         self._connection.executemany(
             _UPDATE_ROW, [(*varying(each), bucket_of(each.row.uuid), each.row.uuid) for each in found.changed]
         )
-        self._connection.executemany(_INSERT_ROW, values(self.facts, found.new))
+        new = list(values(self.facts, found.new))
+        self._connection.executemany(_INSERT_ROW, new)
+        supply.add(self._connection, map(_COUNTED, new))
 
     def _note_changes(self, decided: Mapping[str, Decision], found: Difference, recounted: AbstractSet[int]) -> None:
         """Note for the followers what became of some GPUs.

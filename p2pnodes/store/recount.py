@@ -21,7 +21,7 @@ import orjson
 
 from p2pnodes.model.inventory import Tally, Weights
 from p2pnodes.model.stateroot import bucket_of
-from p2pnodes.store import rows
+from p2pnodes.store import rows, supply
 from p2pnodes.store.changes import CHANGES_MAX, ChangeCollector, Gone
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.reweighed import Reweighed
@@ -196,6 +196,7 @@ class Recount:
             f"INSERT OR REPLACE INTO node ({_COLUMNS}) SELECT {_COLUMNS} FROM recount.gpu WHERE change = ?",  # noqa: S608
             (_NEW,),
         )
+        supply.add_from(self._connection, f"recount.gpu WHERE change = {_NEW}")
         (grown,) = execute("SELECT coalesce(sum(grown), 0) FROM recount.gpu").fetchone()
         buckets = [key for (key,) in execute("SELECT DISTINCT bucket FROM recount.gpu WHERE change <> ?", (_STAYS,))]
         recounted = execute(

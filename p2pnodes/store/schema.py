@@ -35,10 +35,10 @@ SCHEMA: Final = 3
 Changes:
     1: logs with the proofs of their ends, events, facts, nodes.
     2: 65,536 buckets in the state root, whose hashes are kept; a row's key begins with its bucket.
-    3: GPUs are counted by miner, model and chute (supply, tenancy), by triggers on the rows.
+    3: GPUs are counted by miner, model and chute (supply, tenancy).
 """
 
-LOWEST_SCHEMA_COMPATIBLE: Final = 2
+LOWEST_SCHEMA_COMPATIBLE: Final = 3
 """Lowest schema number a build must know to open a database of this schema; written into it as a table of its own."""
 
 BUSY_TIMEOUT_MS: Final = 5_000

@@ -1,5 +1,6 @@
--- Schema 3. Lowest build that may open it: that of schema 2, which keeps what is new by its triggers alone.
+-- Schema 3. Lowest build that may open it: 0.1.0 with these tables.
 -- What the public views show is counted as rows come and go: a read costs what it shows, and no change costs a scan.
+-- Who inserts rows counts them (store/supply.py), many at once; the triggers count what changes and goes.
 
 CREATE TABLE supply (                    -- GPUs by miner and model
     miner          BLOB NOT NULL,
@@ -24,14 +25,6 @@ SELECT miner, gpu_identifier, chute, count(*) FROM node WHERE chute NOTNULL GROU
 
 CREATE TRIGGER node_replaced BEFORE INSERT ON node BEGIN
     DELETE FROM node WHERE bucket = NEW.bucket AND uuid = NEW.uuid;  -- INSERT OR REPLACE would fire no trigger for it
-END;
-
-CREATE TRIGGER node_came AFTER INSERT ON node BEGIN
-    INSERT INTO supply VALUES (NEW.miner, NEW.gpu_identifier, NEW.chute NOTNULL, NEW.chute ISNULL)
-        ON CONFLICT (miner, gpu_identifier)
-        DO UPDATE SET provisioned = provisioned + excluded.provisioned, idle = idle + excluded.idle;
-    INSERT INTO tenancy SELECT NEW.miner, NEW.gpu_identifier, NEW.chute, 1 WHERE NEW.chute NOTNULL
-        ON CONFLICT (miner, gpu_identifier, chute) DO UPDATE SET gpus = gpus + 1;
 END;
 
 CREATE TRIGGER node_changed AFTER UPDATE OF chute ON node WHEN NEW.chute IS NOT OLD.chute BEGIN
