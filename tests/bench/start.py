@@ -63,7 +63,7 @@ def start(directory: Path, *, nodes: int = NODES, database: Path | None = None) 
         f" {at_work_mb:,.0f} MB while all views are read and GPUs are registered",
         f"{MEMORY_MB_MAX:g} MB",
         1.0,
-        [(1 / at_work_mb, 1 / MEMORY_MB_MAX)],
+        [(1000 / at_work_mb, 1000 / MEMORY_MB_MAX)],
     )
 
 
