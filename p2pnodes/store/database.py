@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TypeVar
 
 import aiosqlite
+import orjson
 import structlog
 
 from p2pnodes.model.claims import Body
@@ -738,11 +739,13 @@ def _details(connection: sqlite3.Connection, miner: bytes | None, model: str | N
         gpus[owner] += busy + free
         if free:
             idle.setdefault(owner, {})[gpu_identifier] = free
-    for owner, gpu_identifier, chute, count in connection.execute(
-        f"SELECT miner, gpu_identifier, chute, gpus FROM tenancy{where}",  # noqa: S608 - constant texts
+    # One row for each miner: a thread lets go of the interpreter for each row that it reads, and waits for it again.
+    for owner, tenancy in connection.execute(
+        "SELECT miner, json_group_array(json_array(gpu_identifier, hex(chute), gpus))"  # noqa: S608 - constant texts
+        f" FROM tenancy{where} GROUP BY miner",
         values,
     ):
-        provisioned.setdefault(owner, []).append((gpu_identifier, chute, count))
+        provisioned[owner] = [(name, bytes.fromhex(chute), count) for name, chute, count in orjson.loads(tenancy)]
     return [Detail(owner, count, idle.get(owner, {}), provisioned.get(owner, [])) for owner, count in gpus.items()]
 
 

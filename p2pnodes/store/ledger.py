@@ -84,8 +84,8 @@ EVENTS_PER_READ: Final = 1_024
 """Events that a rebuild reads at once."""
 
 DERIVED: Final = (
-    "delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "supply", "tenancy", "node",
-    "bucket",
+    "delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node", "bucket", "supply",
+    "tenancy",
 )  # fmt: skip
 """Every table that ``Ledger.rebuild`` fills from the log."""
 

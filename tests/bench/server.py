@@ -9,6 +9,7 @@ itself all the time. It ends when its standard input does, so that it never outl
 """
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -146,6 +147,8 @@ async def serve(kind: str, path: Path, option: float | None) -> None:
         runner = web.AppRunner(bare(path, 200 if option is None else int(option)), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
+    gc.collect()
+    gc.freeze()  # as the daemon does: what lives from the start on is not looked at again and again
     print(runner.addresses[0][1], flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         if inventory is None or (changing is not None and changing.done()):
