@@ -16,8 +16,6 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
-import orjson
-
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.branches import NO_ENDS, Ends, ended_log, ends_by, proof_order, rivalry
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
@@ -42,7 +40,7 @@ from p2pnodes.model.inventory import Row, Tally, Weights
 from p2pnodes.model.keys import KEY_BYTES, NodeKey, ss58_encode
 from p2pnodes.model.network import PROTOCOL_VERSION, Network
 from p2pnodes.model.requests import parse_nonce
-from p2pnodes.model.stateroot import BUCKETS, StateRoot, bucket_of
+from p2pnodes.model.stateroot import BUCKETS, Root, StateRoot, bucket_of
 from p2pnodes.model.validity import (
     EMPTY,
     CarriedAdd,
@@ -97,7 +95,7 @@ by: a build's version, its kinds and its buckets."""
 
 _UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
 _COUNTED: Final = itemgetter(*map(COLUMNS.index, ("miner", "gpu_identifier", "chute")))
-_INSERT_ROW: Final = f"INSERT OR REPLACE INTO node ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+_INSERT_ROW: Final = f"INSERT INTO node ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
 
 LOGS_PER_HOTKEY_MAX: Final = 256
 """Bound of logs that one validator may open (rule 6)."""
@@ -166,7 +164,7 @@ class State(NamedTuple):
         heads: The version vector as it is compared: of the logs whose hotkeys are permitted, the last event that
             counts; a log of which nothing counts is left out. What others say cannot matter, and some peers hold it
             while others never asked for it.
-        state_root: Over all rows.
+        root: The state root of all rows, hashed when it is first asked for.
         electorate_digest: Of the electorate that they were computed with.
         vector_digest: Of ``heads`` and the ends of these logs: over ``slices``.
         events: Stored events.
@@ -179,7 +177,7 @@ class State(NamedTuple):
 
     logs: Mapping[LogId, LogState]
     heads: Mapping[LogId, Head]
-    state_root: bytes
+    root: Root
     electorate_digest: bytes
     vector_digest: bytes
     events: int
@@ -187,6 +185,11 @@ class State(NamedTuple):
     ends: Mapping[LogId, Ends] = MappingProxyType({})
     own: LogId | None = None
     slices: tuple[bytes, ...] = NO_LOGS
+
+    @property
+    def state_root(self) -> bytes:
+        """Over all rows, 32 bytes."""
+        return self.root.hash
 
 
 class Ledger:
@@ -238,6 +241,8 @@ class Ledger:
         self._dirty_uuids: dict[str, None] = {}  # in order, so that the GPUs of one claim are settled together
         self._placed_uuids: dict[str, None] = {}
         self._recounted: set[int] = set()
+        self._first_claims: set[int] = set()
+        """Row keys of the claims that the open transaction brought."""
         self._changes = ChangeCollector()
         self._all_dirty = False
         """Whether every tally and row is to be computed anew."""
@@ -609,11 +614,9 @@ class Ledger:
         ).fetchone()
         if new is not None:
             (key,) = new
+            self._first_claims.add(key)
             self._name(request.hotkey)
-            self._connection.execute(
-                "INSERT INTO claim_gpu (uuid, claim) SELECT value, ? FROM json_each(?)",
-                (key, orjson.dumps(uuids).decode()),
-            )
+            self._connection.executemany("INSERT INTO claim_gpu VALUES (?, ?)", [(uuid, key) for uuid in uuids])
             self.facts.keep_body(add.claim_id, add.body)
         else:
             key = self._claim_key(add.claim_id)
@@ -930,7 +933,7 @@ class Ledger:
         else:
             recounted = self._settle_tallies(batched(self._dirty_claims, GPUS_PER_READ))
             dirty = self._dirty_uuids | self._placed_uuids | dict.fromkeys(self._named(recounted))
-            self._settle_rows(dirty, recounted | self._recounted)
+            self._settle_rows(dirty, recounted | self._recounted, self._first_claims)
             if self.recount is not None:
                 self.recount.touch(self._dirty_claims, dirty)
         if self.recount is not None and (self._all_dirty or self._reweighed):
@@ -940,6 +943,7 @@ class Ledger:
         self._dirty_uuids.clear()
         self._placed_uuids.clear()
         self._recounted.clear()
+        self._first_claims.clear()
         self._settled_weights = self.weights
 
     def _settle_reweighed(self) -> None:
@@ -983,17 +987,22 @@ class Ledger:
     def _count(self, keys: Collection[int]) -> dict[int, Tally]:
         return self.facts.tallies(keys, self.weights)
 
-    def _settle_rows(self, uuids: Iterable[str], recounted: AbstractSet[int]) -> None:
+    def _settle_rows(
+        self, uuids: Iterable[str], recounted: AbstractSet[int], first: AbstractSet[int] = frozenset()
+    ) -> None:
         """Decide GPUs anew, write the rows that differ, and rehash their buckets.
 
         Args:
             uuids: The GPUs, best those of one claim one after the other: then each claim and body is read once.
             recounted: Claims whose tallies changed.
+            first: Claims that this transaction brought. A GPU that only these name has no row yet, as long as each GPU
+                comes here once; most of what is registered is such.
         """
         changed: set[int] = set()
         for part in batched(uuids, GPUS_PER_READ):
             decided = decide(self.facts, dict.fromkeys(part), self.facts.recorded, self.weights)
-            found = compare(decided, self.facts.held_rows(decided))
+            named = [uuid for uuid, decision in decided.items() if not decision.claims.keys() <= first]
+            found = compare(decided, self.facts.held_rows(named) if named else {})
             self._write_rows(found)
             self._nodes += found.grown
             changed.update(map(bucket_of, found.gone), map(bucket_of, found.written))
@@ -1007,7 +1016,7 @@ class Ledger:
 
     def _write_rows(self, found: Difference) -> None:
         self._connection.executemany(
-            "DELETE FROM node WHERE bucket = ? AND uuid = ?", [(bucket_of(uuid), uuid) for uuid in found.gone]
+            "DELETE FROM node WHERE bucket = ? AND uuid = ?", [(bucket_of(uuid), uuid) for uuid in found.left]
         )
         self._connection.executemany(
             _UPDATE_ROW, [(*varying(each), bucket_of(each.row.uuid), each.row.uuid) for each in found.changed]
@@ -1114,6 +1123,7 @@ class Ledger:
         self._dirty_uuids.clear()
         self._placed_uuids.clear()
         self._recounted.clear()
+        self._first_claims.clear()
         self._changes.clear()
         self._all_dirty = self._reweighed = self._mandates_dirty = self._wrote = False
         self._new_claims.clear()
@@ -1184,7 +1194,7 @@ class Ledger:
         self.state = State(
             dict(self._logs),
             dict(self._heads),
-            self._root.root(),
+            self._root.now(),
             self.weights.electorate.digest,
             digest_over(self._slices.digests),
             self._events,

@@ -185,7 +185,8 @@ class Recount:
             " WHERE claim IN (SELECT claim FROM recount.tally)"
         )
         execute(
-            "DELETE FROM node WHERE (bucket, uuid) IN (SELECT bucket, uuid FROM recount.gpu WHERE change = ?)", (_GONE,)
+            "DELETE FROM node WHERE (bucket, uuid) IN (SELECT bucket, uuid FROM recount.gpu WHERE change IN (?, ?))",
+            (_GONE, _NEW),
         )
         execute(
             f"UPDATE node SET {', '.join(f'{column} = kept.{column}' for column in rows.VARYING)}"  # noqa: S608 - our own names
@@ -193,7 +194,7 @@ class Recount:
             (_CHANGED,),
         )
         execute(
-            f"INSERT OR REPLACE INTO node ({_COLUMNS}) SELECT {_COLUMNS} FROM recount.gpu WHERE change = ?",  # noqa: S608
+            f"INSERT INTO node ({_COLUMNS}) SELECT {_COLUMNS} FROM recount.gpu WHERE change = ?",  # noqa: S608
             (_NEW,),
         )
         supply.add_from(self._connection, f"recount.gpu WHERE change = {_NEW}")

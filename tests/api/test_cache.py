@@ -7,12 +7,13 @@ from typing import cast
 from p2pnodes.api import cache
 from p2pnodes.api.cache import RootedCache
 from p2pnodes.api.inventory import Inventory
+from p2pnodes.model.stateroot import StateRoot
 from p2pnodes.store.ledger import State
 from tests.support import memory_ledger
 
 
 class Store:
-    """States by the byte that fills their root."""
+    """States by the byte that fills the digest of their only row."""
 
     def __init__(self) -> None:
         self._base = memory_ledger().state
@@ -22,7 +23,9 @@ class Store:
 
     def at(self, root: int) -> State:
         """A state as another commit leaves it: a new object, be its root the same."""
-        return self._base._replace(state_root=bytes([root]) * 32)
+        rows = StateRoot()
+        rows.set_bucket(0, [bytes([root]) * 32])
+        return self._base._replace(root=rows.now())
 
     @property
     def settled_state(self) -> State | None:

@@ -9,6 +9,7 @@ from p2pnodes.gossip.frames import ALL_SLICES, Digest, Entry, Events, Have, Link
 from p2pnodes.gossip.session import KNOWN_MAX, Session
 from p2pnodes.model.codec import digest
 from p2pnodes.model.events import Head, LogId
+from p2pnodes.model.stateroot import StateRoot
 from p2pnodes.model.validity import EMPTY
 from p2pnodes.store.ledger import LogState, State
 from p2pnodes.store.vector import SLICES, digest_over, slice_digests, slice_of
@@ -27,7 +28,9 @@ class Shelf:
         logs = {log: LogState(0, log, HASH, head, EMPTY, counted=head) for log, head in heads.items()}
         slices = slice_digests(heads, {})
         own = next(iter(heads))
-        self.state = State(logs, heads, HASH, HASH, digest_over(slices), len(logs), 0, own=own, slices=slices)
+        self.state = State(
+            logs, heads, StateRoot().now(), HASH, digest_over(slices), len(logs), 0, own=own, slices=slices
+        )
 
 
 @cache

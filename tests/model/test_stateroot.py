@@ -37,6 +37,20 @@ def test_replacing_the_buckets_that_changed_gives_the_root_of_the_rows(before: l
         assert state.root() == state_root(held)
 
 
+def test_the_root_of_a_moment_stays_what_it_was_whenever_it_is_asked_for() -> None:
+    state = StateRoot()
+    state.set_bucket(5, [ROW.digest()])
+    then = state.now()
+    assert state.now() is then
+    for bucket in (5, 6):
+        state.set_bucket(bucket, [ROW._replace(uuid="gpu-2").digest()])
+    later = state.now()
+    again = StateRoot()
+    again.set_bucket(5, [ROW.digest()])
+    assert then.hash == again.root() != later.hash
+    assert (then == again.now(), then == later) == (True, False)
+
+
 def test_every_column_of_a_row_is_part_of_it() -> None:
     assert ROW.chute is not None
     changed = [

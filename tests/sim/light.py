@@ -23,6 +23,7 @@ from p2pnodes.model.clock import HybridClock
 from p2pnodes.model.events import Delegation, Event, Head, LogId, Payload, delegate
 from p2pnodes.model.keys import Hotkey, NodeKey
 from p2pnodes.model.network import PROTOCOL_VERSION
+from p2pnodes.model.stateroot import StateRoot
 from p2pnodes.model.validity import Prefix
 from p2pnodes.store.database import GROUP_JOBS_MAX
 from p2pnodes.store.ledger import LogState, Outcome, Result, State
@@ -149,7 +150,7 @@ class LightStore:
         self._slices = [archive.slice_digest(part, mix, heads) for part, mix in enumerate(self._mixes)]
         slices = tuple(self._slices)
         self.state = State(
-            logs, heads, bytes(32), bytes(32), digest_over(slices), len(logs), 0, own=own, slices=slices
+            logs, heads, StateRoot().now(), bytes(32), digest_over(slices), len(logs), 0, own=own, slices=slices
         )  # fmt: skip
 
     def receive(self, events: Sequence[Event]) -> list[Outcome]:

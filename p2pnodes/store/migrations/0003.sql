@@ -1,6 +1,7 @@
 -- Schema 3. Lowest build that may open it: 0.1.0 with these tables.
 -- What the public views show is counted as rows come and go: a read costs what it shows, and no change costs a scan.
 -- Who inserts rows counts them (store/supply.py), many at once; the triggers count what changes and goes.
+-- A row is never replaced (INSERT OR REPLACE fires no trigger for what it replaces): it goes, and the other one comes.
 
 CREATE TABLE supply (                    -- GPUs by miner and model
     miner          BLOB NOT NULL,
@@ -22,10 +23,6 @@ INSERT INTO supply
 SELECT miner, gpu_identifier, count(chute), count(*) - count(chute) FROM node GROUP BY miner, gpu_identifier;
 INSERT INTO tenancy
 SELECT miner, gpu_identifier, chute, count(*) FROM node WHERE chute NOTNULL GROUP BY miner, gpu_identifier, chute;
-
-CREATE TRIGGER node_replaced BEFORE INSERT ON node BEGIN
-    DELETE FROM node WHERE bucket = NEW.bucket AND uuid = NEW.uuid;  -- INSERT OR REPLACE would fire no trigger for it
-END;
 
 CREATE TRIGGER node_changed AFTER UPDATE OF chute ON node WHEN NEW.chute IS NOT OLD.chute BEGIN
     UPDATE supply SET provisioned = provisioned + (NEW.chute NOTNULL) - (OLD.chute NOTNULL),
