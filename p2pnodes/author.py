@@ -31,6 +31,7 @@ from p2pnodes.chain.delegation import (
 from p2pnodes.chain.file import Watch
 from p2pnodes.chain.wallet import create_node_key, load_node_key
 from p2pnodes.config import Settings
+from p2pnodes.gossip.contact import Contact
 from p2pnodes.gossip.ownlog import Hearing, Step, hear
 from p2pnodes.model.branches import Ends
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX, hlc_at, hlc_ms
@@ -113,6 +114,7 @@ class Author:
         self._unused = "there is no own log that goes on"
         """Why the log before is not written on in, where there is none to take up."""
         self._refusal: str | None = None
+        self._contact = Contact(settings.network, _monotonic_ms())
         self._news: frozenset[LogId] = frozenset()
         self._found: dict[LogId, None] = {}
         self._told: dict[LogId, None] = {}
@@ -632,6 +634,13 @@ class Author:
             )
         if (trouble := self._clock_trouble()) is not None:
             return Reason(trouble, Code.WRITES_CLOCK)
+        self._contact.note(self._heard_from.own_head_reports(), _monotonic_ms())
+        if self._contact.lost(self.hotkey, ledger.weights.enrolled, _monotonic_ms()):
+            return Reason(
+                "validators with a quorum of the stake have not been heard of for half the horizon: what is written "
+                "now might come too late to count; look why there are no sessions (`p2pnodes peers`)",
+                Code.WRITES_ISOLATED,
+            )
         if (ahead_ms := ledger.clock.ahead_ms(self._now_ms())) > SKEW_AHEAD_MS_MAX:
             return Reason(
                 f"the logical clock is {ahead_ms // 1000} s ahead of the system clock: an event was written while "
@@ -657,6 +666,10 @@ class Author:
             "signed": "here" if self._hotkey is not None else "elsewhere",
             "error": self._brought_error,
         }
+
+
+def _monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
 
 
 def alike(reason: str) -> str:

@@ -80,6 +80,7 @@ _NETWORK_DESCRIPTIONS: Final = {
     "min_share": "Share of all enrolled stake that a verified claim needs at least.",
     "verdict_ttl_s": "Seconds of the electorate's time after which a verdict lapses.",
     "epoch_blocks": "The electorate is pinned to multiples of this many blocks.",
+    "horizon_s": "Seconds of the electorate's time behind which checkpoints replace the log; at least verdict_ttl_s.",
 }
 """The pure model documents its parameters for programmers; these lines are for operators."""
 

@@ -35,6 +35,7 @@ from p2pnodes.carrier import Carrier
 from p2pnodes.chain.delegation import log_name
 from p2pnodes.chain.source import ElectorateSource, make_source
 from p2pnodes.chain.wallet import create_node_key, load_hotkey, load_node_key, read_hotkey_file
+from p2pnodes.clerk import Office
 from p2pnodes.config import LogSettings, Settings, reloaded
 from p2pnodes.gossip.bans import OperatorBans
 from p2pnodes.gossip.driver import Driver
@@ -232,6 +233,7 @@ class Daemon:
                 heard=self,
                 now_ms=now_ms,
             )
+        self._office = Office(self._database, settings.network, self._own_hotkey, now_ms)
         self._driver = self._make_driver(self._node_key)
         if self._author is not None:
             self._require_permit(self._author)
@@ -250,6 +252,8 @@ class Daemon:
             self._stack.push_async_callback(self._carrier.stop)
             self._stack.push_async_callback(self._stop_verifying)
             await self._watch(self._watch_own_log(author))
+        self._office.start()
+        self._stack.push_async_callback(self._office.stop)
         for work in (self._watch_electorate(), self._watch_targets(), self._watch_hangups(), self._report()):
             await self._watch(work)
 
@@ -378,6 +382,10 @@ class Daemon:
     def _identity(self) -> tuple[LogId, Delegation] | None:
         """The log that this daemon speaks through, with its delegation."""
         return self._author.delegation if self._author is not None else self._observer
+
+    def _own_hotkey(self) -> bytes | None:
+        """The validator that this daemon speaks for; None for an observer, and while it is not known."""
+        return None if self._author is None else self._author.hotkey
 
     def own_head_reports(self) -> dict[bytes, Head | None]:
         """What peers hold of the own log."""
@@ -784,6 +792,8 @@ class Daemon:
             reasons.append(
                 Reason(f"the electorate is {age_s} s old, at most {max_age_s} are allowed: {why}", Code.CHAIN_OLD)
             )
+        if self._database.state.loading:
+            reasons.append(Reason(f"the inventory is loaded from peers: {self._loaded()}", Code.WRITES_LOADING))
         if self._author is None and not self._caught_up():
             behind = "no peer holds what this observer holds: it has not caught up with any yet"
             reasons.append(Reason(behind, Code.SYSTEM_CATCHING_UP))
@@ -793,6 +803,13 @@ class Daemon:
         if self._author is not None and (refusal := self._database.ledger.writes_refused):
             reasons.append(Reason(f"writes are refused: {refusal}", code_of(refusal, Code.WRITES_REFUSED)))
         return reasons
+
+    def _loaded(self) -> str:
+        """How far a live set is loaded, for people."""
+        found = self._driver.loading()
+        if found is None or found["of"] is None:
+            return "it begins"
+        return f"{found['held']} of {found['of']} slices of checkpoint {found['number']} are here"
 
     def _caught_up(self) -> bool:
         """Whether this daemon has held all that some peer held."""
@@ -857,6 +874,7 @@ class Daemon:
             },
             "verification": verification,
             "carrying": self._carrier.status() if self._carrier else None,
+            "checkpoint": {**self._office.status(), "loading": self._driver.loading()},
             "gossip": gossip,
             "database": self._database.status(),
             "clock_offset_ms": self._driver.clock_offset_ms(),

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 import aiohttp
@@ -462,6 +463,7 @@ class Devnet:
         directory: Keeps everything; a devnet that ran there before goes on.
         ports: One for each peer, 1 to 16.
         quorum: Share of the stake that must say verified.
+        parameters: Further ones of ``model.network.Network``.
         epoch_s: Seconds between blocks of the electorate.
         chain: What stands in for it: a file, or a node that replays a subnet.
         chain_port: Of that node; 0 takes a free one.
@@ -477,6 +479,7 @@ class Devnet:
         ports: Sequence[int],
         *,
         quorum: float = 0.5,
+        parameters: Mapping[str, Any] = MappingProxyType({}),
         epoch_s: float = 60.0,
         chain: Literal["file", "replay"] = "file",
         chain_port: int = 0,
@@ -501,7 +504,7 @@ class Devnet:
             for index, (port, settings, console_port) in enumerate(zip(ports, verifiers, consoles, strict=True))
         ]
         blocks: dict[str, Any] = {"epoch_blocks": REPLAY_EPOCH_BLOCKS} if chain == "replay" else {}
-        self.network = Network(genesis_hash=GENESIS_HASH, netuid=NETUID, quorum=quorum, **blocks)
+        self.network = Network(genesis_hash=GENESIS_HASH, netuid=NETUID, quorum=quorum, **blocks, **parameters)
         self._report = report
         self.replay: ReplayedChain | None = None
         if chain == "replay":

@@ -189,8 +189,13 @@ def _peers(gossip: Mapping[str, Any]) -> Finding:
     )
 
 
+def comparable(peer: Mapping[str, Any]) -> bool:
+    """Whether the state root of a peer's last digest must equal ours: where anything else differs, it does by right."""
+    return all(peer.get(f"same_{name}") for name in ("vector", "electorate", "checkpoint"))
+
+
 def _agreement(peers: list[Mapping[str, Any]]) -> Finding:
-    compared = [peer for peer in peers if peer["connected"] and peer.get("same_vector") and peer.get("same_electorate")]
+    compared = [peer for peer in peers if peer["connected"] and comparable(peer)]
     apart = [str(peer["hotkey"]) for peer in compared if not peer["same_state_root"]]
     if apart:
         more = f" and {len(apart) - PEERS_NAMED_MAX} more" if len(apart) > PEERS_NAMED_MAX else ""

@@ -105,7 +105,7 @@ def _sessions(status: Status, *, observers: bool = True) -> list[Mapping[str, An
 
 _ROLES: Final = ("validator", "observer")
 _LINKS: Final = ("eager", "lazy", "visit")
-_COMPARED: Final = ("equal", "events", "electorate", "divergence", "nothing")
+_COMPARED: Final = ("equal", "events", "electorate", "checkpoint", "divergence", "nothing")
 _DIRECTIONS: Final = ("sent", "received")
 _LINK_CHANGES: Final = {"graft": "grafts", "prune": "prunes", "gain": "gains"}
 
@@ -129,8 +129,15 @@ def _cause(peer: Mapping[str, Any]) -> str:
     """In what a peer's latest digest differs from this daemon's state, the first cause first."""
     state, by = difference(peer)
     if by:
-        return "events" if "vector" in by else "electorate"
+        return {"vector": "events"}.get(by[0], by[0])
     return {EQUAL: "equal", DIVERGED: "divergence", UNHEARD: "nothing"}[state]
+
+
+def _loading_slices(status: Status) -> Samples:
+    loading = status["checkpoint"]["loading"]
+    if loading is None or loading["of"] is None:
+        return []
+    return [(("held",), loading["held"]), (("missing",), loading["of"] - loading["held"])]
 
 
 def _banned(status: Status) -> Samples:
@@ -248,6 +255,18 @@ TABLE: Final[Mapping[str, tuple[Described, ...]]] = {
             read=_of("carrying", lambda carrying: carrying["waiting"]),
         ),
         Described(
+            "p2pnodes_checkpoint_timestamp_seconds",
+            Kind.GAUGE,
+            "When the checkpoint in force was due, Unix time; absent before the first one.",
+            read=_of("checkpoint", lambda checkpoint: checkpoint["due_at"]),
+        ),
+        Described(
+            "p2pnodes_checkpoint_differs",
+            Kind.GAUGE,
+            "Whether the validators agreed on another live set than this daemon finds below the same cut: 0 or 1.",
+            read=_of("checkpoint", lambda checkpoint: int(checkpoint["differs"])),
+        ),
+        Described(
             "p2pnodes_electorate_block",
             Kind.GAUGE,
             "Pinned block of the electorate; 0 while there is none.",
@@ -275,6 +294,13 @@ TABLE: Final[Mapping[str, tuple[Described, ...]]] = {
     "Inventory": (
         Described("p2pnodes_nodes", Kind.GAUGE, "GPUs in the inventory.", read=_one(lambda status: status["nodes"])),
         Described("p2pnodes_events", Kind.GAUGE, "Events stored.", read=_one(lambda status: status["events"])),
+        Described(
+            "p2pnodes_loading_slices",
+            Kind.GAUGE,
+            "Slices of a checkpoint's live set that is loaded from peers; absent while none is.",
+            {"state": "held or missing"},
+            read=_loading_slices,
+        ),
         Described(
             "p2pnodes_received_events_total",
             Kind.COUNTER,
@@ -335,8 +361,9 @@ TABLE: Final[Mapping[str, tuple[Described, ...]]] = {
             "Sessions with validators, by how the peer's latest digest compares with the state of this daemon.",
             {
                 "found": "equal; events (it held others then: usual while events come); electorate (it weighed with "
-                "another one); divergence (both are the same and the inventory is not: never right); or nothing (no "
-                "digest yet)"
+                "another one); checkpoint (another one was in force there, or one of the two still took away what it "
+                "leaves out); divergence (all three are the same and the inventory is not: never right); or nothing "
+                "(no digest yet)"
             },
             read=_compared,
         ),

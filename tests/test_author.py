@@ -15,6 +15,7 @@ from p2pnodes.author import alike, finish_rotation, pending_key_path
 from p2pnodes.chain.delegation import SignedDelegation, log_name, parse_request, write_signed
 from p2pnodes.chain.wallet import create_node_key, load_node_key
 from p2pnodes.daemon import Daemon
+from p2pnodes.gossip.contact import Contact
 from p2pnodes.model.errors import ConfigError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Delegation, Head, LogId, closing, delegate
 from p2pnodes.store import ledger as ledger_module
@@ -427,6 +428,24 @@ class TestAClockThatRanAhead:
             await author(daemon).tend()
             await write(daemon)
             assert own(daemon) == before
+
+
+class TestContact:
+    """What nobody hears of in time would be lost to a checkpoint (``gossip.contact``)."""
+
+    async def test_writes_stop_without_a_quorum_and_go_on_with_it(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            with monkeypatch.context() as lonely:
+                lonely.setattr(Contact, "lost", lambda *_: True)
+                await author(daemon).tend()
+                assert any("for half the horizon" in reason for reason in daemon.readiness())
+                with pytest.raises(WritesRefusedError, match="half the horizon"):
+                    await write(daemon)
+            await author(daemon).tend()
+            await write(daemon)
 
 
 def test_a_reason_is_news_by_its_words_and_not_by_its_numbers() -> None:

@@ -498,6 +498,11 @@ class TestNetworkFiles:
             ({"electorate": {"urls": ["wss://h/geheim"]}}, "electorate.urls: found a user name, path or query"),
             ({"electorate": {"urls": "wss://h/geheim"}}, "electorate.urls: found a user name, path or query"),
             ({"quorum": 2}, "quorum: found 2, expected at most"),
+            (
+                {"horizon_s": 86_399},
+                "horizon_s: found 86399, expected at least verdict_ttl_s, 86,400: else checkpoints",
+            ),
+            ({"verdict_ttl_s": 700_000}, "horizon_s: found 604800, expected at least verdict_ttl_s, 700,000: else "),
             ({"quorom": 0.5}, "quorom: unknown setting; did you mean quorum?"),
             ({"gossip": {"bootstrap": ["x"]}}, 'gossip.bootstrap.0: found "x"'),
             ({"gossip": {"bootsrap": []}}, "gossip.bootsrap: unknown setting; did you mean gossip.bootstrap?"),
@@ -549,6 +554,14 @@ class TestProblems:
             ({"network": {"netuid": 64}}, "network.genesis_hash: missing; expected hash of the chain's block 0"),
             ({"network": {**MINIMAL["network"], "quorum": 1}}, "network.quorum: found 1, expected at most"),
             ({"network": {**MINIMAL["network"], "genesis_hash": "xyz"}}, 'network.genesis_hash: found "xyz"'),
+            (
+                {"network": {**MINIMAL["network"], "horizon_s": 86_399}},
+                "network.horizon_s: found 86399, expected at least verdict_ttl_s, 86,400: else checkpoints take ",
+            ),
+            (
+                {"network": {**MINIMAL["network"], "verdict_ttl_s": 700_000}},
+                "network.horizon_s: found 604800, expected at least verdict_ttl_s, 700,000: else ",
+            ),
             ({"electorate": {}}, "[electorate]: neither urls nor file is given; expected one of them"),
             ({"electorate": {"urls": []}}, "[electorate]: neither urls nor file is given"),
             ({"electorate": {"file": "e", "urls": ["ws://h"]}}, "[electorate]: both urls and file are given"),

@@ -28,6 +28,8 @@ from p2pnodes.model.keys import NodeKey
 from p2pnodes.notify import Supervisor
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Result
+from tests.gossip.past import lived
+from tests.store.test_checkpoints import DAY_MS
 from tests.support import hotkey
 
 VALIDATOR = hotkey("//validator0")
@@ -342,6 +344,19 @@ async def test_an_operators_bans_outlive_the_driver_of_a_node_key(config: Path) 
         assert [ban["ban_reason"] for ban in another.bans()] == ["it floods us"]
         assert daemon.lift_ban(peer)
         assert daemon.bans() == another.bans() == []
+
+
+async def test_it_is_not_ready_while_the_inventory_comes_from_peers_and_says_how_far_it_is(config: Path) -> None:
+    (past,) = lived(8 * DAY_MS)
+    async with running(config) as daemon:
+        await until(lambda: not daemon.readiness())
+        await daemon._database.write(lambda ledger: ledger.begin_loading(past.certificate))
+        here = f"0 of {past.slices} slices of checkpoint {past.number} are here"
+        await until(lambda: f"the inventory is loaded from peers: {here}" in daemon.readiness())
+        assert Code.WRITES_LOADING in {reason.code for reason in daemon.readiness()}
+        assert daemon.status()["checkpoint"]["loading"] == {"number": past.number, "held": 0, "of": past.slices}
+    async with running(config) as daemon:  # what is half done is gone on with
+        await until(lambda: daemon.status()["checkpoint"]["loading"] is not None)
 
 
 async def test_what_is_wrong_has_the_same_code_in_readiness_status_and_writes(config: Path) -> None:

@@ -24,11 +24,11 @@ NAME = re.compile(r"(p2pnodes|process)(_[a-z]+)+")
 UNITS = {"seconds", "bytes", "total", "info"}
 COUNTED = {
     "jobs", "events", "wants", "searches", "sessions", "peers", "members", "nodes", "fds", "forks", "logs", "requests",
-    "validators", "running", "later",
+    "validators", "running", "later", "slices",
 }  # fmt: skip
 """Things that are counted; their number has no other unit."""
 
-STATES = {"ready", "allowed", "working", "seq", "block", "behind"}
+STATES = {"ready", "allowed", "working", "seq", "block", "behind", "differs"}
 """Last words of what is yes or no, or a number that names something."""
 
 
@@ -207,23 +207,44 @@ class TestPeers:
         }
 
     @pytest.mark.parametrize(
-        ("vector", "electorate", "root", "what"),
+        ("vector", "electorate", "checkpoint", "root", "what"),
         [
-            (None, None, None, "nothing"),
-            (False, True, True, "events"),
-            (False, False, False, "events"),
-            (True, False, False, "electorate"),
-            (True, True, False, "divergence"),
-            (True, True, True, "equal"),
+            (None, None, None, None, "nothing"),
+            (False, True, True, True, "events"),
+            (False, False, False, False, "events"),
+            (True, False, False, False, "electorate"),
+            (True, True, False, False, "checkpoint"),
+            (True, True, True, False, "divergence"),
+            (True, True, True, True, "equal"),
         ],
     )
-    def test_only_another_root_of_the_same_events_and_electorate_is_a_divergence(
-        self, daemon: FakeDaemon, vector: bool | None, electorate: bool | None, root: bool | None, what: str
+    def test_only_another_root_of_the_same_events_electorate_and_checkpoint_is_a_divergence(  # noqa: PLR0917
+        self,
+        daemon: FakeDaemon,
+        vector: bool | None,
+        electorate: bool | None,
+        checkpoint: bool | None,
+        root: bool | None,
+        what: str,
     ) -> None:
-        self.meet(daemon, same_vector=vector, same_electorate=electorate, same_state_root=root)
+        self.meet(
+            daemon,
+            same_vector=vector,
+            same_electorate=electorate,
+            same_checkpoint=checkpoint,
+            same_state_root=root,
+        )
         compared = {name: value for name, value in scrape(daemon).items() if name.startswith("p2pnodes_compared")}
-        assert len(compared) == 5
+        assert len(compared) == 6
         assert {name for name, value in compared.items() if value} == {f"p2pnodes_compared_sessions{{found={what}}}"}
+
+    def test_how_far_a_live_set_is_loaded_is_told_while_it_is(self, daemon: FakeDaemon) -> None:
+        for held, of in ((None, None), (3, 10)):
+            assert not [name for name in scrape(daemon) if name.startswith("p2pnodes_loading_slices")]
+            daemon.snapshot["checkpoint"]["loading"] = {"number": 20_000, "held": held, "of": of}
+        found = scrape(daemon)
+        assert found["p2pnodes_loading_slices{state=held}"] == 3
+        assert found["p2pnodes_loading_slices{state=missing}"] == 7
 
     def test_an_observer_cannot_ring_the_alarm(self, daemon: FakeDaemon) -> None:
         self.meet(daemon, observer=True, same_state_root=False, we_lack=7)

@@ -106,6 +106,7 @@ LISTS_PER_ADDRESS_MAX: Final = 2
 holds what it is rendered from, 200 bytes for each chute."""
 
 LISTS_RETRY_S: Final = 5
+LOADING_RETRY_S: Final = 10
 OWN_CLAIMS_PER_PART: Final = 32
 """Claims of a miner's own list that are read and sent at once, at most 320 GPUs."""
 
@@ -462,13 +463,13 @@ def create_app(
         app.middlewares.insert(0, measuring(answered, upstream=settings.upstream is not None))
     app.add_routes(
         [
-            web.get("/nodes/", api.inventory, allow_head=False),
-            web.post("/nodes/", api.add, expect_handler=_expect),
+            web.get("/nodes/", _loaded(db, api.inventory), allow_head=False),
+            web.post("/nodes/", _loaded(db, api.add), expect_handler=_expect),
             web.get("/nodes/supported", api.supported, allow_head=False),
-            web.get("/nodes/verification_status", api.verification_status, allow_head=False),
-            web.get("/nodes/events", events.handle, allow_head=False),
-            web.get("/miner/nodes/", api.own_nodes, allow_head=False),
-            web.delete(f"/nodes/{_NODE_ID}", api.delete),
+            web.get("/nodes/verification_status", _loaded(db, api.verification_status), allow_head=False),
+            web.get("/nodes/events", _loaded(db, events.handle), allow_head=False),
+            web.get("/miner/nodes/", _loaded(db, api.own_nodes), allow_head=False),
+            web.delete(f"/nodes/{_NODE_ID}", _loaded(db, api.delete)),
             web.get("/healthz", api.healthz, allow_head=False),
             web.get("/readyz", api.readyz, allow_head=False),
             web.get("/openapi.json", api.openapi, allow_head=False),
@@ -483,6 +484,22 @@ def create_app(
         ]
     )
     return app
+
+
+def _loaded(db: Inventory, handler: Handler) -> Handler:
+    """A handler that answers 503 while the inventory itself comes from peers: what is here meanwhile was never true."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if db.state.loading:
+            raise ApiError(
+                503,
+                "This daemon loads the inventory from its peers; ask again later, or another daemon.",
+                {hdrs.RETRY_AFTER: str(LOADING_RETRY_S)},
+                code=Code.WRITES_LOADING,
+            )
+        return await handler(request)
+
+    return answer
 
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:

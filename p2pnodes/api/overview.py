@@ -1,9 +1,10 @@
 """A daemon on one page: ``GET /overview``, made of its status, and of how its GPUs are counted.
 
-Whether peers agree is read off what they said last: two daemons with the same events and the same stakes must show the
-same state root. So a peer is *equal*, or it *differs*, by events (``vector``), by stakes (``electorate``) or by both,
-which passes as soon as events and electorates have travelled; or it is *diverged*: same events, same stakes, another
-root. That never passes by itself, and is a bug or a damaged database at one of the two.
+Whether peers agree is read off what they said last: two daemons with the same events, the same stakes and the same
+checkpoint must show the same state root. So a peer is *equal*, or it *differs*, by events (``vector``), by stakes
+(``electorate``), by the checkpoint or by several of these, which passes as soon as all have travelled; or it is
+*diverged*: all three are the same, the root is another one. That never passes by itself, and is a bug or a damaged
+database at one of the two.
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,8 +81,8 @@ def agreement(peers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ``state``: ``diverged`` where a peer is; else ``differs`` where a peer does; else ``equal`` where all that have
         been heard are; else ``alone``. ``counts`` of peers by state. Both leave observers out: anybody can be one, and
         claim to see something else. And ``peers`` (at most PEERS_MAX): ``hotkey``, ``node_key`` (None without a
-        session), ``url``, ``observer``, ``state``, ``by`` (``vector``, ``electorate``), ``we_lack`` and ``peer_lacks``
-        (events), ``why``.
+        session), ``url``, ``observer``, ``state``, ``by`` (``vector``, ``electorate``, ``checkpoint``), ``we_lack`` and
+        ``peer_lacks`` (events), ``why``.
     """
     shown = [_compared(peer) for peer in peers[:PEERS_MAX]]
     counts = dict.fromkeys((EQUAL, DIFFERS, DIVERGED, UNHEARD, AWAY), 0)
@@ -96,7 +97,7 @@ def difference(peer: Mapping[str, Any]) -> tuple[str, list[str]]:
     """How the latest digest of a peer with a session differs from this daemon's state, and by what."""
     if peer.get("same_vector") is None:
         return UNHEARD, []
-    by = [name for name, same in (("vector", peer["same_vector"]), ("electorate", peer["same_electorate"])) if not same]
+    by = [name for name in ("vector", "electorate", "checkpoint") if not peer[f"same_{name}"]]
     return (DIFFERS if by else EQUAL if peer["same_state_root"] else DIVERGED), by
 
 
@@ -132,4 +133,5 @@ def _compared(peer: Mapping[str, Any]) -> dict[str, Any]:
 _REASONS: Final = {
     "vector": "it does not hold the same events yet",
     "electorate": "it weighs with another electorate",
+    "checkpoint": "another checkpoint is in force there, or is not carried out yet here or there",
 }

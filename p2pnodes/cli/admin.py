@@ -32,6 +32,7 @@ from p2pnodes.cli.watch import (
     follow_events,
     watch,
 )
+from p2pnodes.doctor import comparable
 
 ROWS_DEFAULT: Final = 100
 ROWS_MAX: Final = 10_000
@@ -95,6 +96,7 @@ STATUS_FIGURES: Final = frozenset(
             "database",
             "last_ok",
             "latency_ms",
+            "loading",
             "outcomes",
             "queues",
             "recounting",
@@ -120,11 +122,22 @@ def status(
     """Show a running daemon at a glance.
 
     Two daemons hold the same inventory when their state roots are equal; they should be when their vector digests
-    (the same events) and electorate digests (the same stakes) are.
+    (the same events), electorate digests (the same stakes) and checkpoints are.
     """
     path = admin_socket(config, socket_path)
     thing = Watched(lambda: ask(path, "/status"), _print_status, "status", volatile=STATUS_FIGURES)
     _show(thing, watching=watching, interval_s=interval_s, timeout_s=timeout_s, as_json=as_json)
+
+
+def _checkpoint(found: Mapping[str, Any]) -> str:
+    """What is in force, how far it is loaded, and what is in the way of the next one."""
+    if (loading := found["loading"]) is not None:
+        slices = "it begins" if loading["of"] is None else f"{loading['held']} of {loading['of']} slices are here"
+        return f"{loading['number']} is loaded from peers: {slices}"
+    said = f"{found['number']}, {duration(found['age_s'])} old" if found["number"] else "none yet"
+    if found["differs"]:
+        return f"{said}; DIFFERS from what validators agreed on: see `p2pnodes logs explain checkpoint-differs`"
+    return f"{said}; not signed: {found['problem']}" if found["problem"] else said
 
 
 def _print_status(found: Mapping[str, Any]) -> None:
@@ -154,6 +167,7 @@ def _print_status(found: Mapping[str, Any]) -> None:
             **({"electorate next": _recounting(electorate["recounting"])} if electorate["recounting"] else {}),
             "holds": f"{found['nodes']} GPUs, {found['events']} events",
             "received": _counts(found["outcomes"]),
+            "checkpoint": _checkpoint(found["checkpoint"]),
             "forks": f"{len(found['forks'])} proved: see `p2pnodes forks`" if found["forks"] else "none proved",
             **({"other logs": _other_logs(others)} if (others := found["other_logs"]) else {}),
             "closed logs": found["closed_logs"],
@@ -414,9 +428,8 @@ def _show(thing: Watched, *, watching: bool, interval_s: float, timeout_s: float
 def _print_peers(found: list[dict[str, Any]]) -> None:
     rows: list[dict[str, Any]] = []
     for peer in found:
-        comparable = peer.get("same_vector") and peer.get("same_electorate")  # else the roots differ by right
         direction = f"{peer['direction']}, observer" if peer.get("observer") else peer.get("direction")
-        root = peer.get("same_state_root") if comparable else None
+        root = peer.get("same_state_root") if comparable(peer) else None
         error = peer.get("last_error")
         if peer.get("ban_reason"):
             error = f"banned for {duration(peer['banned_s'])}: {peer['ban_reason']}"

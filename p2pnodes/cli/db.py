@@ -1,11 +1,12 @@
 """``p2pnodes db``: look into a daemon's SQLite file without asking the daemon."""
 
+import sqlite3
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -97,6 +98,57 @@ def verify(
             }
         )
     raise typer.Exit(ExitCode.FAILED if report.problems else ExitCode.DONE)
+
+
+DIFFERENCES_SHOWN: Final = 1_000
+"""Leaves that ``db diff`` lists; whoever has more asks for JSON, or has another network's database."""
+
+
+@command(app, "p2pnodes db diff --config p2pnodes.toml backup/p2pnodes.db")
+def diff(
+    config: ConfigOption,
+    other: Annotated[Path, typer.Argument(metavar="PATH", help="Another validator's database, such as a backup.")],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare what two databases keep below the cut of one checkpoint: for `checkpoint-differs`.
+
+    Lists every event of which only one of them keeps something, or each another part. Exit code 1 when there is one.
+    """
+    from p2pnodes.config import load_settings
+    from p2pnodes.store.checkpoints import kept_leaves, latest_live_set, live_difference
+    from p2pnodes.store.schema import open_reader
+
+    path = load_settings(config).database_path
+    with ExitStack() as stack:
+        here, there = (stack.enter_context(closing(open_reader(each))) for each in (path, other))
+        try:
+            number = min(latest_live_set(here), latest_live_set(there))
+            found = [
+                {
+                    "only": "here" if mine else "there",
+                    "log": str(leaf.log),
+                    "seq": leaf.seq,
+                    "kind": leaf.kind,
+                    "items": list(leaf.items),
+                    "id": leaf.id.hex(),
+                }
+                for mine, leaf in live_difference(kept_leaves(here, number), kept_leaves(there, number))
+            ]
+        except sqlite3.Error as error:
+            raise StoreError(f"{path} and {other} cannot be compared: {error}", code=Code.DATA_UNREADABLE) from error
+    if as_json:
+        print_json({"number": number, "differences": found})
+    elif not number:
+        note("no checkpoint has been made yet that both of them know")
+    else:
+        columns = ("only", "log", "seq", "kind", "items", "id")
+        print_table(
+            columns, found[:DIFFERENCES_SHOWN], empty=f"both keep the same below the cut of checkpoint {number}"
+        )
+        if len(found) > DIFFERENCES_SHOWN:
+            note(f"{len(found) - DIFFERENCES_SHOWN} more; --json has all of them")
+    raise typer.Exit(ExitCode.FAILED if found else ExitCode.DONE)
 
 
 @command(

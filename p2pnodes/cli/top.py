@@ -21,6 +21,7 @@ import typer
 from p2pnodes.cli.asking import ConfigOption, SocketOption, admin_socket, ask, ask_text
 from p2pnodes.cli.output import JsonOption, UnreachableError, cell, duration, plain, print_json, shortened, terminated
 from p2pnodes.cli.watch import INTERVAL_S_DEFAULT, INTERVAL_S_MAX, INTERVAL_S_MIN
+from p2pnodes.doctor import comparable
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, P2PNodesError
 
@@ -298,8 +299,7 @@ def _peers(peers: Sequence[Mapping[str, Any]], sort: Sort, columns: int, room: i
     if left_out > 0:
         ordered = ordered[: max(0, room - 2)]
     for peer in ordered:
-        comparable = peer.get("same_vector") and peer.get("same_electorate")  # else the roots differ by right
-        root = "-" if not comparable else "same" if peer.get("same_state_root") else "OTHER"
+        root = "-" if not comparable(peer) else "same" if peer.get("same_state_root") else "OTHER"
         cells = (
             shortened(cell(peer.get("hotkey"))), cell(peer.get("link")), cell(peer.get("peer_lacks")),
             cell(peer.get("we_lack")), _ms(peer.get("rtt_ms")), _size(peer.get("queue_bytes")), root,

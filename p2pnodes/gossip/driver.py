@@ -35,15 +35,20 @@ from p2pnodes.gossip.engine import (
     BAN_S,
     TICK_MS,
     Close,
+    Consider,
     Effect,
     Engine,
+    Load,
     Member,
     Notice,
     Prove,
     Read,
+    ReadCertificate,
+    ReadLeaves,
     Send,
     SessionId,
     Store,
+    Survey,
 )
 from p2pnodes.gossip.frames import FRAME_BYTES_MAX
 from p2pnodes.gossip.handshake import (
@@ -79,6 +84,7 @@ from p2pnodes.model.network import Network
 from p2pnodes.outbound import PrivateAddressError, PublicResolver, require_public_literal, tls_reason
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Outcome
+from p2pnodes.store.loading import Answer, Found
 
 log = structlog.get_logger("p2pnodes.gossip")
 
@@ -462,6 +468,10 @@ class Driver:
         self._perform(self._engine.ended(logs, self._clock()))
 
     # -- what others ask ---------------------------------------------------------------------------------------------
+
+    def loading(self) -> dict[str, Any] | None:
+        """How far a live set is loaded; see ``Engine.loading``."""
+        return self._engine.loading()
 
     def addresses(self) -> dict[bytes, str]:
         """Hotkey -> base URL, by what peers showed or told of; see ``Engine.addresses``."""
@@ -906,6 +916,54 @@ class Driver:
             log.warning("log_not_read", log=str(wanted.log), error=str(error), code=Code.DATA_UNREADABLE)
         self._perform(self._engine.read(link.id, wanted.log, wanted.first_seq, wires, self._clock()))
 
+    async def _consider(self, wanted: Consider) -> None:
+        """Have a certificate looked at."""
+        answer = await self._taken(self._store.consider(wanted.number, wanted.wire), wanted.number)
+        self._perform(self._engine.considered(wanted.session, wanted.number, answer, self._clock()))
+
+    async def _survey(self) -> None:
+        """Have it looked up what is missing of a live set."""
+        lack = None
+        try:
+            lack = await self._store.lacking()
+        except (StoreError, WritesRefusedError) as error:  # the next tick asks again
+            log.warning("checkpoint_not_stored", error=str(error), code=error.code)
+        self._perform(self._engine.lacking(lack, self._clock()))
+
+    async def _load(self, wanted: Load) -> None:
+        """Have a slice of a live set stored."""
+        answer = await self._taken(self._store.load(*wanted[1:]), wanted.number)
+        self._perform(self._engine.loaded(wanted.session, wanted.number, wanted.place, answer, self._clock()))
+
+    @staticmethod
+    async def _taken(work: Coroutine[Any, Any, Answer], number: int) -> Answer:
+        """What became of a part of a checkpoint; the engine must hear of it whatever fails, and tries again later."""
+        try:
+            return await work
+        except (StoreError, WritesRefusedError) as error:
+            log.warning("checkpoint_not_stored", number=number, error=str(error), code=error.code)
+            return Answer(Found.FAILED, str(error))
+        except Exception as error:  # a bug
+            log.exception("checkpoint_not_stored", number=number, code=Code.SYSTEM_BUG)
+            return Answer(Found.FAILED, str(error))
+
+    async def _read_certificate(self, link: _Link, wanted: ReadCertificate) -> None:
+        wire: bytes | None = None
+        try:
+            wire = await self._store.certificate(wanted.number)
+        except (StoreError, sqlite3.Error) as error:  # the peer hears "none" and asks somebody else
+            log.warning("checkpoint_not_read", number=wanted.number, error=str(error), code=Code.DATA_UNREADABLE)
+        self._perform(self._engine.read_certificate(link.id, wanted.number, wire or b"", self._clock()))
+
+    async def _read_leaves(self, link: _Link, wanted: ReadLeaves) -> None:
+        leaves: Sequence[tuple[int, bytes]] = ()
+        path: Sequence[bytes] = ()
+        try:
+            leaves, path = await self._store.live_slice(wanted.number, wanted.place)
+        except (StoreError, sqlite3.Error) as error:  # the same
+            log.warning("checkpoint_not_read", number=wanted.number, error=str(error), code=Code.DATA_UNREADABLE)
+        self._perform(self._engine.read_leaves(link.id, wanted.number, wanted.place, leaves, path, self._clock()))
+
     # -- effects -----------------------------------------------------------------------------------------------------
 
     def _perform(self, effects: Iterable[Effect]) -> None:
@@ -921,9 +979,19 @@ class Driver:
             self._performing = False
 
     def _carry_out(self, effect: Effect) -> None:
-        if isinstance(effect, Notice):
-            getattr(log, effect.level)(effect.event, **effect.fields)
-            return
+        match effect:  # also where no session is at its root, or it has ended meanwhile
+            case Notice():
+                getattr(log, effect.level)(effect.event, **effect.fields)
+                return
+            case Consider():
+                self._spawn(self._consider(effect))
+                return
+            case Survey():
+                self._spawn(self._survey())
+                return
+            case Load():
+                self._spawn(self._load(effect))
+                return
         link = self._links.get(effect.session)
         if link is None:  # it has ended meanwhile
             return
@@ -941,6 +1009,10 @@ class Driver:
                 self._spawn_for(link, self._prove, effect)
             case Read():
                 self._spawn_for(link, self._read_log, effect)
+            case ReadCertificate():
+                self._spawn_for(link, self._read_certificate, effect)
+            case ReadLeaves():
+                self._spawn_for(link, self._read_leaves, effect)
             case Close(reason=reason, ban_s=ban_s, offence=offence):
                 if ban_s:
                     self._bans_for(link.peer).add(link.peer.hotkey, reason, ban_s, _now_s(), offence=offence)

@@ -1,5 +1,6 @@
 """What the engine asks of whoever drives it."""
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from p2pnodes.gossip.bans import Offence
@@ -61,6 +62,46 @@ class Read(NamedTuple):
     count_max: int
 
 
+class Consider(NamedTuple):
+    """Have a certificate looked at (``store.loading.consider``); answer with ``Engine.considered``.
+
+    Carried out also when the session has ended; so is ``Load``.
+    """
+
+    session: SessionId
+    number: int
+    wire: bytes
+
+
+class Survey(NamedTuple):
+    """Have it looked up what is missing of the live set that is being loaded; answer with ``Engine.lacking``."""
+
+
+class Load(NamedTuple):
+    """Have a slice of a live set stored (``store.loading.load``); answer with ``Engine.loaded``."""
+
+    session: SessionId
+    number: int
+    place: int
+    leaves: Sequence[tuple[int, bytes]]
+    path: Sequence[bytes]
+
+
+class ReadCertificate(NamedTuple):
+    """Read a certificate; answer with ``Engine.read_certificate``."""
+
+    session: SessionId
+    number: int
+
+
+class ReadLeaves(NamedTuple):
+    """Read a slice of the live set of a checkpoint, with its path; answer with ``Engine.read_leaves``."""
+
+    session: SessionId
+    number: int
+    place: int
+
+
 class Notice(NamedTuple):
     """A record for the daemon's log; ``session`` is None where no session is at its root."""
 
@@ -70,7 +111,10 @@ class Notice(NamedTuple):
     fields: dict[str, Any]
 
 
-Effect = Send | Close | Store | Prove | Read | Notice
+Loadings = Consider | Survey | Load
+"""What goes to the store whoever is still there."""
+
+Effect = Send | Close | Store | Prove | Read | ReadCertificate | ReadLeaves | Loadings | Notice
 
 
 class Outbox:
@@ -98,7 +142,7 @@ class Outbox:
             session.behind, session.behind_ms = True, self._time.patient_ms
             self.notice(session, "warning", "peer_behind", queue_bytes=session.queue_bytes, code=Code.EVENT_PEER_BEHIND)
 
-    def add(self, effect: Close | Store | Prove | Read) -> None:
+    def add(self, effect: Close | Store | Prove | Read | ReadCertificate | ReadLeaves | Loadings) -> None:
         """Any other effect."""
         self._effects.append(effect)
 

@@ -19,17 +19,51 @@ from p2pnodes.gossip import frames
 from p2pnodes.gossip.backoff import Backoffs
 from p2pnodes.gossip.bans import Offence
 from p2pnodes.gossip.book import AddressBook
-from p2pnodes.gossip.effects import QUEUE_BYTES_MAX, Close, Effect, Notice, Outbox, Prove, Read, Send, Store
+from p2pnodes.gossip.effects import (
+    QUEUE_BYTES_MAX,
+    Close,
+    Consider,
+    Effect,
+    Load,
+    Notice,
+    Outbox,
+    Prove,
+    Read,
+    ReadCertificate,
+    ReadLeaves,
+    Send,
+    Store,
+    Survey,
+)
 from p2pnodes.gossip.fetch import WANTS_MAX, Fetch
-from p2pnodes.gossip.frames import Book, Digest, Entry, Events, Have, Link, Proofs, Range, Slices, Vector, Want
+from p2pnodes.gossip.frames import (
+    Book,
+    CertificateAnswer,
+    CertificateWant,
+    Digest,
+    Entry,
+    Events,
+    Have,
+    Leaves,
+    LeavesWant,
+    Link,
+    Proofs,
+    Range,
+    Slices,
+    Vector,
+    Want,
+)
 from p2pnodes.gossip.gaps import Gaps
 from p2pnodes.gossip.handshake import Peer
 from p2pnodes.gossip.intake import Intake
+from p2pnodes.gossip.lending import Lending
+from p2pnodes.gossip.loading import ForgedError, Loading
 from p2pnodes.gossip.pace import Pace
 from p2pnodes.gossip.proving import Proving
 from p2pnodes.gossip.push import Push
 from p2pnodes.gossip.rates import (
     BOOKS,
+    CERTIFICATES,
     DIGESTS,
     DUPLICATES,
     HAVES,
@@ -54,21 +88,27 @@ from p2pnodes.model.events import Close as Closing
 from p2pnodes.model.events import Event, Evidence, Head, LogId
 from p2pnodes.model.network import Network
 from p2pnodes.store.ledger import Outcome, Result, State
+from p2pnodes.store.loading import Answer, Lack
 
 __all__ = [
     "TICK_MS",
     "Close",
+    "Consider",
     "Effect",
     "Engine",
+    "Load",
     "Member",
     "Notice",
     "Peer",
     "Prove",
     "Read",
+    "ReadCertificate",
+    "ReadLeaves",
     "Send",
     "SessionId",
     "StateView",
     "Store",
+    "Survey",
 ]
 
 TICK_MS: Final = 250
@@ -114,6 +154,7 @@ _RATES: Final[dict[type[frames.Frame], Rate]] = {
     Book: BOOKS,
     Link: LINKS,
     Have: HAVES,
+    CertificateWant: CERTIFICATES,
 }
 """What a session's peer may say of each kind; wants and ranges answer each other, and events have their own bounds."""
 
@@ -172,12 +213,15 @@ class Engine:
         self._book = AddressBook(network.id, permitted, self._time)
         self._book_renew_ms = 0
         self._pace = Pace(self._time, rng)
+        self._loading = Loading(self._sessions, outbox=self._outbox, time=self._time, rng=rng)
+        self._lending = Lending(self._outbox, self._time)
         self._fetch = Fetch(
             self._sessions,
             intake=self._intake,
             gaps=gaps,
             backoffs=self._backoffs,
             trouble=self._pace.trouble,
+            held_back=self._loading.holds_back,
             outbox=self._outbox,
             time=self._time,
         )
@@ -245,6 +289,7 @@ class Engine:
         session = self._sessions.pop(number, None)
         if session is not None:
             self._fetch.closed(session, self._store.state)
+            self._loading.closed(session, self._store.state)
             self._view.closed(session)
             self._book.met(session.peer)
 
@@ -285,6 +330,7 @@ class Engine:
             case Digest():
                 first = session.digest is None
                 self._sync.digest(session, frame, state)
+                self._loading.heard(session, frame, state)
                 if first:  # only now it shows whether its logs tell it what the book would
                     self._tell_book(session)
             case Slices():
@@ -306,7 +352,8 @@ class Engine:
                 session.rates.spend(DUPLICATES, self._time.ms, late)
                 self._push.came(session, late / len(frame.wires))
             case Have():
-                self._push.heard(session, frame, state)
+                if not state.loading:
+                    self._push.heard(session, frame, state)
             case Link():
                 self._view.told(session, frame.mode)
                 self._push.told(session, frame.mode)
@@ -316,9 +363,17 @@ class Engine:
                     session.digest_due = True
             case Book():
                 self._book.take(frame, state)
+            case CertificateWant():
+                self._lending.certificate_wanted(session, frame)
+            case CertificateAnswer():
+                self._loading.certificate(session, frame, state)
+            case LeavesWant():
+                self._lending.leaves_wanted(session, frame)
+            case Leaves():
+                self._loading.leaves(session, frame, state)
 
     def _search_disowned(self, session: Session, frame: Proofs, state: State) -> None:
-        """Look for the fork of logs that a peer holds as another hotkey's, by whose closing it says so."""
+        """Survey for the fork of logs that a peer holds as another hotkey's, by whose closing it says so."""
         for proof in frame.proofs:
             held = state.logs.get(ended_log(proof))
             if held is not None and held.cut != 0 and isinstance(proof, Closing) and proof.hotkey != held.hotkey:
@@ -335,6 +390,7 @@ class Engine:
             found.behind = False
             self._sync.greet(found, self._store.state, asks=True)
         self._sync.serve(found)
+        self._lending.serve(found)
         return self._outbox.take()
 
     # -- events ------------------------------------------------------------------------------------------------------
@@ -344,6 +400,9 @@ class Engine:
     ) -> None:
         """Pass on to the store what a peer sent, and want what turns out to be missing."""
         session.events_received += len(wires)
+        if state.loading:  # nothing can follow on what is not here; all is compared once it is
+            self._dropped += len(wires)
+            return
         if self._paused or session.storing_bytes > PENDING_BYTES_MAX:
             self._dropped += len(wires)
             session.digest_due = True
@@ -526,6 +585,77 @@ class Engine:
             self._sync.read(found, log, first_seq, list(wires))
         return self._outbox.take()
 
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def considered(self, session: SessionId, number: int, answer: Answer, now_ms: int) -> list[Effect]:
+        """Take the answer to a ``Consider``; the session may have ended meanwhile."""
+        self._time.advance(now_ms)
+        self._follow(self._store.state)
+        found = self._sessions.get(session)
+        try:
+            self._loading.considered(found, number, answer, self._store.state)
+        except ForgedError as error:
+            self._close_forger(found, error)
+        return self._outbox.take()
+
+    def lacking(self, lack: Lack | None, now_ms: int) -> list[Effect]:
+        """Take the answer to a ``Survey``; None when the store is full or failed."""
+        self._time.advance(now_ms)
+        self._follow(self._store.state)
+        self._loading.lacking(lack, self._store.state)
+        return self._outbox.take()
+
+    def loaded(self, session: SessionId, number: int, place: int, answer: Answer, now_ms: int) -> list[Effect]:
+        """Take the answer to a ``Load``; the session may have ended meanwhile."""
+        self._time.advance(now_ms)
+        found = self._sessions.get(session)
+        try:
+            self._loading.loaded(found, number, place, answer, self._store.state)
+        except ForgedError as error:
+            self._close_forger(found, error)
+        self._follow(self._store.state)
+        return self._outbox.take()
+
+    def _close_forger(self, session: Session | None, error: ForgedError) -> None:
+        assert session is not None  # nobody is blamed for what came from a session that has ended
+        self._close(session, error.reason(), BAN_S, Offence.FORGERY)
+
+    def _follow(self, state: State) -> None:
+        """Follow the store as it begins or ends to load a live set; behind the end all is compared anew."""
+        if self._loading.follow(state):
+            self._pace.trouble()
+            for session in self._sessions.values():
+                session.forget_word()
+                session.stalled_until_ms = 0  # it was asked for what is gone
+                if not session.behind:
+                    self._sync.greet(session, state, asks=True)
+
+    def read_certificate(self, session: SessionId, number: int, wire: bytes, now_ms: int) -> list[Effect]:
+        """Take the answer to a ``ReadCertificate``: empty where there is none."""
+        self._time.advance(now_ms)
+        if (found := self._sessions.get(session)) is not None:
+            self._lending.certificate_read(found, number, wire)
+        return self._outbox.take()
+
+    def read_leaves(  # noqa: PLR0917 - what a slice is made of
+        self,
+        session: SessionId,
+        number: int,
+        place: int,
+        leaves: Sequence[tuple[int, bytes]],
+        path: Sequence[bytes],
+        now_ms: int,
+    ) -> list[Effect]:
+        """Take the answer to a ``ReadLeaves``: no leaves where the live set is not in force, or not whole here."""
+        self._time.advance(now_ms)
+        if (found := self._sessions.get(session)) is not None:
+            self._lending.leaves_read(found, number, place, leaves, path)
+        return self._outbox.take()
+
+    def loading(self) -> dict[str, Any] | None:
+        """How far a live set is loaded; see ``Loading.status``."""
+        return self._loading.status()
+
     # -- time --------------------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int) -> list[Effect]:
@@ -540,13 +670,18 @@ class Engine:
         if state.electorate_digest != self._electorate:
             self._electorate = state.electorate_digest
             self._backoffs.electorate_changed()
+            self._loading.electorate_changed()
             for session in self._sessions.values():
                 session.digest_due = True
                 session.forget_word()
                 session.book_version = 0  # who had no permit before may be worth telling of
+        self._follow(state)
         if not self._paused:
             self._sync.tick(state)
-        for over in [*self._fetch.tick(state, paused=self._paused), *self._view.tick(), *self._too_slow()]:
+        for session in self._sessions.values():
+            self._lending.serve(session)
+        silent = [*self._fetch.tick(state, paused=self._paused), *self._loading.tick(state)]
+        for over in [*silent, *self._view.tick(), *self._too_slow()]:
             if over.session in self._sessions:
                 self._close(self._sessions[over.session], over.reason, over.ban_s)
         self._push.tick(state)

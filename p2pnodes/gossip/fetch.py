@@ -70,15 +70,28 @@ class Fetch:
         gaps: Gaps,
         backoffs: Backoffs,
         trouble: Callable[[], None],
+        held_back: Callable[[State], bool],
         outbox: Outbox,
         time: Timeline,
     ) -> None:
-        """Work on what the engine hands over; ``trouble`` is told that something was missing."""
+        """Work on what the engine hands over.
+
+        Args:
+            sessions: The engine's, and so for the rest.
+            intake: See there.
+            gaps: See there.
+            backoffs: See there.
+            trouble: Told that something was missing.
+            held_back: Whether nothing is to be wanted now.
+            outbox: Collects effects.
+            time: The engine's.
+        """
         self._sessions = sessions
         self._intake = intake
         self._gaps = gaps
         self._backoffs = backoffs
         self._trouble = trouble
+        self._held_back = held_back
         self._outbox = outbox
         self._time = time
         self._wanted_from: dict[tuple[LogId, int], SessionId] = {}
@@ -137,6 +150,8 @@ class Fetch:
         """Want what a peer holds, but for the logs in ``spare``."""
         if not session.ahead and not session.marks_due:
             return  # almost always
+        if self._held_back(state):
+            return
         if self._time.ms < session.stalled_until_ms or session.storing_bytes > STORING_BYTES_MAX:
             return
         if not self._may_want(session):

@@ -1,6 +1,6 @@
 """Frames: what two peers say to each other once the handshake is over.
 
-A frame is one canonical array whose first value is its kind. The set is closed: what is not one of the ten kinds
+A frame is one canonical array whose first value is its kind. The set is closed: what is not one of the 14 kinds
 below, in exactly its form and within its bounds, is malformed and costs the session. docs/protocol.md, "Frames", says
 the same for implementers.
 """
@@ -12,10 +12,18 @@ from typing import Final, NamedTuple
 
 from p2pnodes.model import codec
 from p2pnodes.model.branches import Ends, closing_order
+from p2pnodes.model.checkpoint import (
+    CERTIFICATE_BYTES_MAX,
+    MASK_MAX,
+    PATH_MAX,
+    SLICE_BYTES_MAX,
+    SLICE_LEAVES_MAX,
+)
 from p2pnodes.model.clock import MS_MAX
 from p2pnodes.model.codec import DIGEST_BYTES, MalformedError
 from p2pnodes.model.events import (
     EVENT_BYTES_MAX,
+    LEAVES_MAX,
     LOG_NUMBER_MAX,
     Close,
     Delegation,
@@ -78,7 +86,17 @@ makes up for; to make one's own log collide with a certain other one takes 2^64 
 SEQ_MAX: Final = codec.INT_MAX - 1
 """Highest seq: the one after it must still be a number on the wire."""
 
+_ENCODING_BYTES: Final = 16
+"""What the encoding adds at most to a byte string and the array that it stands in, its kind and numbers included."""
+
+_FIELDS_MAX: Final = 6
+"""Fields of a frame behind its kind; a digest has as many."""
+
+assert CERTIFICATE_BYTES_MAX + 2 * _ENCODING_BYTES <= FRAME_BYTES_MAX
+assert SLICE_BYTES_MAX + (SLICE_LEAVES_MAX + 3) * _ENCODING_BYTES + PATH_MAX * 2 * DIGEST_BYTES <= FRAME_BYTES_MAX
+
 _DIGEST, _VECTOR, _WANT, _RANGE, _EVENTS, _PROOFS, _BOOK, _LINK, _HAVE, _SLICES = range(1, 11)
+_CERTIFICATE_WANT, _CERTIFICATE, _LEAVES_WANT, _LEAVES = range(11, 15)
 
 
 class Mode(IntEnum):
@@ -154,7 +172,10 @@ class Digest(NamedTuple):
         clock_ms: The sender's wall clock, Unix milliseconds.
         vector: Digest of its version vector, as far as its logs are permitted: ``store.ledger.State.vector_digest``.
         state_root: Its state root.
-        electorate: Digest of its electorate; state roots compare only where this and the vector are equal.
+        electorate: Digest of its electorate; state roots compare only where this, the vector and the checkpoint are
+            equal.
+        checkpoint: Number of the checkpoint in force, 0 for none: its certificate and live set can be asked for. None
+            while that live set is being loaded, or what it leaves out is still being taken away.
     """
 
     asks: bool
@@ -162,6 +183,7 @@ class Digest(NamedTuple):
     vector: bytes
     state_root: bytes
     electorate: bytes
+    checkpoint: int | None = 0
 
     def encode(self) -> bytes:
         """The frame."""
@@ -309,7 +331,88 @@ class Have(NamedTuple):
         return codec.pack([_HAVE, [[*news] for news in self.news]])
 
 
-Frame = Digest | Vector | Want | Range | Events | Proofs | Book | Link | Have | Slices
+class CertificateWant(NamedTuple):
+    """Asks for what made a checkpoint final.
+
+    Attributes:
+        number: Of the checkpoint.
+    """
+
+    number: int
+
+    def encode(self) -> bytes:
+        """The frame."""
+        return codec.pack([_CERTIFICATE_WANT, *self])
+
+
+class CertificateAnswer(NamedTuple):
+    """The answer to that.
+
+    Attributes:
+        number: As wanted.
+        wire: ``model.checkpoint.Certificate.encode``; empty where the sender has none of that number.
+    """
+
+    number: int
+    wire: bytes
+
+    def encode(self) -> bytes:
+        """The frame."""
+        return codec.pack([_CERTIFICATE, *self])
+
+
+class LeavesWant(NamedTuple):
+    """Asks for one slice of the live set of a checkpoint.
+
+    Attributes:
+        number: Of the checkpoint.
+        place: Of the slice, from 0 on.
+    """
+
+    number: int
+    place: int
+
+    def encode(self) -> bytes:
+        """The frame."""
+        return codec.pack([_LEAVES_WANT, *self])
+
+
+class Leaves(NamedTuple):
+    """The answer to that.
+
+    Attributes:
+        number: As wanted.
+        place: As wanted.
+        leaves: Mask and event of each leaf of the slice; none where the sender does not have it.
+        path: What proves it, see ``model.checkpoint.Tree``.
+    """
+
+    number: int
+    place: int
+    leaves: Sequence[tuple[int, bytes]]
+    path: Sequence[bytes]
+
+    def encode(self) -> bytes:
+        """The frame."""
+        return codec.pack([_LEAVES, self.number, self.place, [[*leaf] for leaf in self.leaves], list(self.path)])
+
+
+Frame = (
+    Digest
+    | Vector
+    | Want
+    | Range
+    | Events
+    | Proofs
+    | Book
+    | Link
+    | Have
+    | Slices
+    | CertificateWant
+    | CertificateAnswer
+    | LeavesWant
+    | Leaves
+)
 
 
 def decode(frame: bytes) -> Frame:
@@ -320,8 +423,8 @@ def decode(frame: bytes) -> Frame:
     """
     if len(frame) > FRAME_BYTES_MAX:
         raise MalformedError(f"frame of {len(frame)} bytes: at most {FRAME_BYTES_MAX} are allowed")
-    kind, *fields = codec.array(codec.unpack(frame, arrays_max=ARRAYS_PER_FRAME_MAX), 1, 6, "frame")
-    match codec.integer(kind, "kind of frame", _DIGEST, _SLICES):
+    kind, *fields = codec.array(codec.unpack(frame, arrays_max=ARRAYS_PER_FRAME_MAX), 1, 1 + _FIELDS_MAX, "frame")
+    match codec.integer(kind, "kind of frame", _DIGEST, _LEAVES):
         case 1:
             return _digest(fields)
         case 2:
@@ -342,8 +445,19 @@ def decode(frame: bytes) -> Frame:
             return Link(Mode(codec.integer(mode, "mode", 0, max(Mode))))
         case 9:
             return _have(fields)
-        case _:
+        case 10:
             return _slices(fields)
+        case 11:
+            (number,) = codec.fields(fields, 1, "want of a certificate")
+            return CertificateWant(_number(number))
+        case 12:
+            number, wire = codec.fields(fields, 2, "certificate")
+            return CertificateAnswer(_number(number), codec.binary(wire, "certificate", 0, CERTIFICATE_BYTES_MAX))
+        case 13:
+            number, place = codec.fields(fields, 2, "want of a slice")
+            return LeavesWant(_number(number), _place(place))
+        case _:
+            return _leaves(fields)
 
 
 @lru_cache(maxsize=8_192)
@@ -390,13 +504,14 @@ def batches(events: Iterable[Event]) -> Iterator[bytes]:
 
 
 def _digest(fields: Sequence[codec.Value]) -> Digest:
-    asks, clock_ms, vector, root, electorate = codec.fields(fields, 5, "digest")
+    asks, clock_ms, vector, root, electorate, checkpoint = codec.fields(fields, 6, "digest")
     return Digest(
         codec.boolean(asks, "asks"),
         codec.integer(clock_ms, "clock", 0, MS_MAX),
         codec.binary(vector, "vector digest", DIGEST_BYTES),
         codec.binary(root, "state root", DIGEST_BYTES),
         codec.binary(electorate, "electorate digest", DIGEST_BYTES),
+        None if checkpoint is None else codec.integer(checkpoint, "checkpoint"),
     )
 
 
@@ -497,6 +612,29 @@ def _have(fields: Sequence[codec.Value]) -> Have:
             raise MalformedError("announcement: a log is named twice")
         news[tag] = News(tag, codec.integer(seq, "seq", 0, SEQ_MAX), codec.integer(age_ms, "age", 0, AGE_MS_MAX))
     return Have(list(news.values()))
+
+
+def _leaves(fields: Sequence[codec.Value]) -> Leaves:
+    number, place, listed, path = codec.fields(fields, 4, "slice of a live set")
+    leaves: list[tuple[int, bytes]] = []
+    for item in codec.array(listed, 0, SLICE_LEAVES_MAX, "leaves"):
+        mask, wire = codec.fields(item, 2, "leaf")
+        leaf = codec.integer(mask, "mask", 1, MASK_MAX), codec.binary(wire, "event", 1, EVENT_BYTES_MAX)
+        leaves.append(leaf)
+    if (size_bytes := sum(len(wire) for _, wire in leaves)) > SLICE_BYTES_MAX:
+        raise MalformedError(
+            f"slice of a live set: {size_bytes} bytes of events, at most {SLICE_BYTES_MAX} are allowed"
+        )
+    hashes = [codec.binary(each, "path", DIGEST_BYTES) for each in codec.array(path, 0, PATH_MAX, "path")]
+    return Leaves(_number(number), _place(place), leaves, hashes)
+
+
+def _number(value: codec.Value) -> int:
+    return codec.integer(value, "number of a checkpoint", 1)
+
+
+def _place(value: codec.Value) -> int:
+    return codec.integer(value, "slice", 0, LEAVES_MAX - 1)
 
 
 def _log(node_key: codec.Value, number: codec.Value) -> LogId:

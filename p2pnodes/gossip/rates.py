@@ -69,6 +69,12 @@ DUPLICATES: Final = Rate("events that are here already", 32_768, 4_096)
 WANTS: Final = Rate("wants", 1_024, 512)
 """More wait for their turn (``take``): who catches up with many short logs wants as fast as it is answered."""
 
+CERTIFICATES: Final = Rate("wants of certificates", 16, 0.2)
+"""One is asked for after each answer at most, and again after 10 s; each is read from the disk, up to 868 KiB."""
+
+LEAVES: Final = Rate("wants of slices", 64, 32)
+"""More wait for their turn (``take``): up to 11 MB a second for who loads a live set."""
+
 STRANGERS: Final = Rate("events and announcements of unknown logs", 1_024, 16)
 """More are not looked at (``take``), because made-up node keys cost the maker nothing; anti-entropy brings what is
 real. A network has at most 256 validators, and new logs are rare."""

@@ -149,6 +149,21 @@ class Session:
         self.behind_ms = 0
         """Since when, in patient time."""
 
+        self.higher_since_ms: int | None = None
+        """Since when the peer names a higher checkpoint than is in force here, in patient time; None while not so."""
+        self.certificate_wanted: tuple[int, int] | None = None
+        """Number of the certificate that the peer is asked for, and since when, in patient time."""
+        self.certificate_next_ms = 0
+        """When the peer may be asked for one."""
+        self.leaves_wanted: dict[tuple[int, int], int] = {}
+        """Unanswered wants of slices, by checkpoint and slice -> since when, in patient time."""
+        self.leaves_next_ms = 0
+        """When the peer may be asked for another slice."""
+        self.lending_certificate: int | None = None
+        """Number of the certificate that the peer waits for."""
+        self.lending: dict[tuple[int, int], bool] = {}
+        """Slices that the peer waits for, by checkpoint and slice -> whether they are being read."""
+
         self.spared: dict[LogId, int] = {}
         """Logs that are left to other peers -> until when."""
         self.rivals: set[LogId] = set()
@@ -299,6 +314,7 @@ class Session:
             "rtt_ms": self.rtt_ms,
             "same_vector": digest and digest.vector == state.vector_digest,
             "same_electorate": digest and digest.electorate == state.electorate_digest,
+            "same_checkpoint": digest and digest.checkpoint is not None and digest.checkpoint == state.settled,
             "same_state_root": digest and digest.state_root == state.state_root,
             "frames_sent": self.frames_sent,
             "frames_received": self.frames_received,

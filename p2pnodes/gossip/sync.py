@@ -71,8 +71,8 @@ class Sync:
         session.digest_due = False
         if asks:
             session.asked_ms = self._time.ms
-        digest = Digest(asks, self._time.wall_ms, state.vector_digest, state.state_root, state.electorate_digest)
-        self._outbox.send(session, digest.encode())
+        hashes = state.vector_digest, state.state_root, state.electorate_digest
+        self._outbox.send(session, Digest(asks, self._time.wall_ms, *hashes, state.settled).encode())
 
     def digest(self, session: Session, digest: Digest, state: State) -> None:
         """Take a peer's digest: answer it if it asks, compare it with our own."""
@@ -97,7 +97,8 @@ class Sync:
         """Take the hashes of a peer's slices: those that differ are listed to it."""
         differing = {number for number, theirs in enumerate(frame.digests) if theirs != state.slices[number]}
         self._agree(session, set(range(SLICES)) - differing, state)
-        session.vector_due = differing
+        if not state.loading:  # what is here then, others would take for what is held and can be fetched
+            session.vector_due = differing
         self.show(session, state)
 
     def _agree(self, session: Session, slices: Collection[int], state: State) -> None:

@@ -34,6 +34,7 @@ AREAS: Final[Mapping[str, str]] = MappingProxyType(
         "writes": "Writes that this daemon refuses",
         "log": "The own log",
         "event": "Events and logs of others",
+        "checkpoint": "Checkpoints",
         "void": "Void events",
         "dial": "Dials to peers",
         "handshake": "Handshakes that are refused",
@@ -443,6 +444,16 @@ class Code(StrEnum):
         "The log holds events from when the system clock ran ahead, so that nothing can follow them yet.",
         "Keep the clock right; the daemon closes the log below them and opens a new one by itself.",
     )
+    WRITES_ISOLATED = (
+        "writes-isolated",
+        "Validators with a quorum of the stake have not been heard of for half the horizon.",
+        "See `p2pnodes peers` and `p2pnodes doctor`; writes go on as soon as they are heard of again.",
+    )
+    WRITES_LOADING = (
+        "writes-loading",
+        "The live set of a checkpoint is being loaded from peers.",
+        "Wait: `p2pnodes status` shows how much of it is here.",
+    )
     WRITES_NO_LOG = (
         "writes-no-log",
         "This daemon has no open log of its own, or the one it had has ended.",
@@ -535,6 +546,34 @@ class Code(StrEnum):
         "The error says why; other holders carry them as well.",
     )
 
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    CHECKPOINT_DELAYED = (
+        "checkpoint-delayed",
+        "A step of this validator's part in a checkpoint could not be taken; it is tried again.",
+        "The error says why. Nothing waits for a checkpoint but room on the disk.",
+    )
+    CHECKPOINT_DIFFERS = (
+        "checkpoint-differs",
+        "More than two thirds of the stake signed another live set than this daemon finds below the same cut.",
+        "Nothing is taken away here. Compare with a peer's backup (`p2pnodes db diff`); then let peers refill.",
+    )
+    CHECKPOINT_LACKS = (
+        "checkpoint-lacks",
+        "A checkpoint is final whose events are not all here, or lie on another branch here.",
+        "Nothing: its live set is loaded from peers.",
+    )
+    CHECKPOINT_FORGED = (
+        "checkpoint-forged",
+        "A peer sent a certificate or a slice of a live set that proves nothing.",
+        "Nothing: its session ended, and another peer is asked.",
+    )
+    CHECKPOINT_DISTRUSTED = (
+        "checkpoint-distrusted",
+        "A peer sent a certificate whose signers have no quorum of the stake in the electorate that is known here.",
+        "Wait: it is asked for again. If this stays, check the electorate's age and source in `p2pnodes status`.",
+    )
+
     # -- void events -------------------------------------------------------------------------------------------------
 
     VOID_FORM = (
@@ -616,7 +655,7 @@ class Code(StrEnum):
     HANDSHAKE_NETWORK = (
         "handshake-network",
         "The other side belongs to another network, or has other network parameters.",
-        "Compare [network] on both: genesis hash, netuid, quorum, min_share, verdict_ttl, epoch_blocks.",
+        "Compare [network] on both: genesis hash, netuid, quorum, min_share, verdict_ttl, epoch_blocks, horizon.",
     )
     HANDSHAKE_IMPOSTOR = (
         "handshake-impostor",

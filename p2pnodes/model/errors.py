@@ -8,7 +8,7 @@ from typing import Final
 
 from p2pnodes.model.codes import Code, Reason
 
-REASON_CHARS_MAX: Final = 300
+REASON_CHARS_MAX: Final = 400
 """Longest text of a stranger's that is shown."""
 
 

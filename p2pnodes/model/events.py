@@ -12,6 +12,7 @@ every protocol version: version and kind say only how to read the payload.
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple, Self
 
 from p2pnodes.model import codec
@@ -53,6 +54,14 @@ CLAIMS_PER_DELETE_MAX: Final = 64
 CARRIED_MAX: Final = 64
 DETAIL_CHARS_MAX: Final = 512
 LABEL_CHARS_MAX: Final = 256
+LOGS_PER_CUT_MAX: Final = 450
+"""Logs that a cut can name; with the largest electorate they fit a payload."""
+
+PINS_BYTES_MAX: Final = 32 * 1024
+"""Bound of an electorate in a proposal; a subnet of 256 neurons takes 26 KiB."""
+
+LEAVES_MAX: Final = 2**40
+"""Bound of the events in a live set, and so of its slices."""
 
 VERIFIED: Final = "verified"
 FAILED: Final = "failed"
@@ -489,7 +498,111 @@ class Evidence(NamedTuple):
         )
 
 
-Payload = Delegation | Close | AddPayload | DeletePayload | Carry | Verdict | Place | Release | Evidence
+class CutLog(NamedTuple):
+    """How far a cut goes in one log, and what the log's next event is judged by.
+
+    Attributes:
+        log: The log.
+        hotkey: The validator that it speaks for.
+        head: Its last event that lies below the cut.
+        hlc: Highest HLC of its events up to there, also of void ones.
+        not_before: Of its latest valid delegation up to there, Unix seconds.
+        not_after: Of the same.
+    """
+
+    log: LogId
+    hotkey: bytes
+    head: Head
+    hlc: int
+    not_before: int
+    not_after: int
+
+
+class Propose(NamedTuple):
+    """Payload of ``propose``: where validators should cut their logs (``model.checkpoint``).
+
+    Attributes:
+        number: Of the checkpoint.
+        previous: Id of the proposal behind the last certificate; empty while there is none.
+        pins: The electorate whose validators sign, E_c: ``Electorate.canonical``.
+        logs: The cut, in ascending order of logs.
+    """
+
+    number: int
+    previous: bytes
+    pins: bytes
+    logs: tuple[CutLog, ...]
+
+    def to_wire(self) -> list[codec.Value]:
+        """Wire fields."""
+        logs: list[codec.Value] = [[*each.log, each.hotkey, *each.head, *each[3:]] for each in self.logs]
+        return [self.number, self.previous, self.pins, logs]
+
+    @classmethod
+    def from_wire(cls, value: codec.Value) -> Self:
+        """Read wire fields; raises MalformedError."""
+        number, previous, pins, logs = codec.fields(value, 4, "propose")
+        cut = tuple(_cut_log(each) for each in codec.array(logs, 1, LOGS_PER_CUT_MAX, "logs of a cut"))
+        if any(before.log >= after.log for before, after in pairwise(cut)):
+            raise MalformedError("logs of a cut: not in ascending order, each once")
+        if previous != b"":
+            previous = codec.binary(previous, "previous proposal", DIGEST_BYTES)
+        return cls(
+            codec.integer(number, "checkpoint number", 1),
+            previous,
+            codec.binary(pins, "electorate", 1, PINS_BYTES_MAX),
+            cut,
+        )
+
+
+class Checkpoint(NamedTuple):
+    """Payload of ``checkpoint``: its author found this live set below a proposed cut.
+
+    Attributes:
+        number: Of the checkpoint; of an author's checkpoints with one number any counts, whatever others say.
+        proposal: Id of the ``propose`` event.
+        leaves: Events in the live set.
+        slices: Parts that it is transferred in.
+        root: Merkle root over them.
+    """
+
+    number: int
+    proposal: bytes
+    leaves: int
+    slices: int
+    root: bytes
+
+    def to_wire(self) -> list[codec.Value]:
+        """Wire fields."""
+        return list(self)
+
+    @classmethod
+    def from_wire(cls, value: codec.Value) -> Self:
+        """Read wire fields; raises MalformedError."""
+        number, proposal, leaves, slices, root = codec.fields(value, 5, "checkpoint")
+        leaves = codec.integer(leaves, "leaves", 0, LEAVES_MAX)
+        return cls(
+            codec.integer(number, "checkpoint number", 1),
+            codec.binary(proposal, "proposal", DIGEST_BYTES),
+            leaves,
+            codec.integer(slices, "slices", 0, leaves),
+            codec.binary(root, "root", DIGEST_BYTES),
+        )
+
+
+Payload = (
+    Delegation
+    | Close
+    | AddPayload
+    | DeletePayload
+    | Carry
+    | Verdict
+    | Place
+    | Release
+    | Evidence
+    | Propose
+    | Checkpoint
+)
 
 PAYLOADS: Final[dict[str, type[Payload]]] = {
     "delegate": Delegation,
@@ -501,6 +614,8 @@ PAYLOADS: Final[dict[str, type[Payload]]] = {
     "place": Place,
     "release": Release,
     "evidence": Evidence,
+    "propose": Propose,
+    "checkpoint": Checkpoint,
 }
 """Every kind of event that this build can judge, by name."""
 
@@ -528,6 +643,18 @@ def _log_id(node_key: codec.Value, number: codec.Value) -> LogId:
     return LogId(
         codec.binary(node_key, "node key", KEY_BYTES),
         codec.integer(number, "log number", 0, LOG_NUMBER_MAX),
+    )
+
+
+def _cut_log(value: codec.Value) -> CutLog:
+    node_key, number, hotkey, seq, event_id, hlc, not_before, not_after = codec.fields(value, 8, "log of a cut")
+    return CutLog(
+        _log_id(node_key, number),
+        codec.binary(hotkey, "hotkey", KEY_BYTES),
+        Head(codec.integer(seq, "seq"), codec.binary(event_id, "event id", DIGEST_BYTES)),
+        codec.integer(hlc, "HLC", 0, HLC_MAX),
+        codec.integer(not_before, "not-before", 0, SECONDS_MAX),
+        codec.integer(not_after, "not-after", 0, SECONDS_MAX),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Final, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from p2pnodes.model import codec
 
@@ -14,6 +14,18 @@ PROTOCOL_VERSION: Final = 1
 NETWORK_ID_BYTES: Final = 16
 GENESIS_BYTES: Final = 32
 PPM: Final = 1_000_000
+
+
+def _behind_verdicts(horizon_s: int, info: ValidationInfo) -> int:
+    """Refuse a horizon that lies before the end of verdicts; ``verdict_ttl_s`` is absent where it is itself refused."""
+    ttl_s = info.data.get("verdict_ttl_s", horizon_s)
+    if horizon_s < ttl_s:
+        raise ValueError(f"expected at least verdict_ttl_s, {ttl_s:,}: else checkpoints take verdicts away that live")
+    return horizon_s
+
+
+HorizonS = Annotated[int, Field(ge=60, le=31_536_000), AfterValidator(_behind_verdicts)]
+"""Seconds of a horizon, in a model that has ``verdict_ttl_s`` before it."""
 
 
 class Network(BaseModel):
@@ -26,6 +38,7 @@ class Network(BaseModel):
         min_share: Share of all enrolled stake that a verified claim needs at least, in [0, 1], to the millionth.
         verdict_ttl_s: Seconds of electorate time after which a verdict lapses.
         epoch_blocks: The electorate is pinned to multiples of this many blocks.
+        horizon_s: Seconds of electorate time behind which checkpoints replace the log; no less than ``verdict_ttl_s``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +49,7 @@ class Network(BaseModel):
     min_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     verdict_ttl_s: Annotated[int, Field(ge=60, le=31_536_000)] = 86_400
     epoch_blocks: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    horizon_s: HorizonS = Field(604_800, validate_default=True)
 
     @cached_property
     def quorum_ppm(self) -> int:
@@ -57,6 +71,7 @@ class Network(BaseModel):
             self.min_share_ppm,
             self.verdict_ttl_s,
             self.epoch_blocks,
+            self.horizon_s,
         )
 
     @cached_property
@@ -136,5 +151,6 @@ PARAMETERS: Final = (
     _integer("min_share", 0, PPM, _share),
     _integer("verdict_ttl_s", 60, 31_536_000),
     _integer("epoch_blocks", 1, 1_000_000),
+    _integer("horizon_s", 60, 31_536_000),
 )
 """The parameters in canonical order, with the bounds of ``Network``; shares are in millionths."""

@@ -39,7 +39,7 @@ from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.events import FAILED, VERIFIED, AddPayload, Carry, Delegation, Event, LogId, Verdict
 from p2pnodes.model.inventory import Carriage, Claim, Mandate, Scales, Vote, Weights
 from p2pnodes.model.keys import KEY_BYTES, ss58_encode
-from p2pnodes.model.network import PPM, Network
+from p2pnodes.model.network import PPM, HorizonS, Network
 from p2pnodes.model.problems import found_and_expected, shown
 from p2pnodes.model.requests import parse_nonce
 from p2pnodes.model.validity import EMPTY, CarriedAdd, Judgement, judge
@@ -152,6 +152,7 @@ class Proof(NamedTuple):
                 "min_share_ppm": network.min_share_ppm,
                 "verdict_ttl_s": network.verdict_ttl_s,
                 "epoch_blocks": network.epoch_blocks,
+                "horizon_s": network.horizon_s,
             },
             "electorate": base64.b64encode(self.electorate).decode(),
             "events": [base64.b64encode(event).decode() for event in self.events],
@@ -189,6 +190,7 @@ class Proof(NamedTuple):
             min_share=said.min_share_ppm / PPM,
             verdict_ttl_s=said.verdict_ttl_s,
             epoch_blocks=said.epoch_blocks,
+            horizon_s=said.horizon_s,
         )
         events = tuple(_bytes(event, f"events.{index}") for index, event in enumerate(file.events))
         return cls(network, _bytes(file.electorate, "electorate"), events)
@@ -207,6 +209,7 @@ class _Network(_Strict):
     min_share_ppm: Annotated[int, Field(ge=0, le=PPM)]
     verdict_ttl_s: Annotated[int, Field(ge=60, le=31_536_000)]
     epoch_blocks: Annotated[int, Field(ge=1, le=1_000_000)]
+    horizon_s: HorizonS
 
 
 class _File(_Strict):

@@ -62,12 +62,14 @@ class CarriedAdd(NamedTuple):
         payload: The add.
         body: The request's body, read by the pinned parser.
         hlc: HLC of the event that the author wrote (the inner one of a carry).
+        item: Its place within a carry; 0 elsewhere.
     """
 
     claim_id: bytes
     payload: AddPayload
     body: Body
     hlc: int
+    item: int = 0
 
 
 class CarriedDelete(NamedTuple):
@@ -76,6 +78,7 @@ class CarriedDelete(NamedTuple):
     request_id: bytes
     payload: DeletePayload
     hlc: int
+    item: int = 0
 
 
 class Judgement(NamedTuple):
@@ -200,7 +203,7 @@ def _delete(event: Event, payload: DeletePayload) -> CarriedDelete:
 
 def _carry(event: Event, payload: Carry) -> tuple[tuple[CarriedAdd, ...], tuple[CarriedDelete, ...]]:
     adds, deletes = [], []
-    for wire in payload.events:
+    for item, wire in enumerate(payload.events):
         inner = Event.decode(wire)
         if inner.network_id != event.network_id or not inner.signed():
             raise _Void("a carried event is foreign or not signed by its log", Code.VOID_SIGNATURE)
@@ -208,9 +211,9 @@ def _carry(event: Event, payload: Carry) -> tuple[tuple[CarriedAdd, ...], tuple[
             raise _Unknown  # a later build may know it: void would be for ever
         content = PAYLOADS[inner.kind].from_wire(codec.unpack(inner.payload))
         if isinstance(content, AddPayload):
-            adds.append(_add(inner, content))
+            adds.append(_add(inner, content)._replace(item=item))
         elif isinstance(content, DeletePayload):
-            deletes.append(_delete(inner, content))
+            deletes.append(_delete(inner, content)._replace(item=item))
         else:
             raise _Void(f"a carried event is a {inner.kind}: only add and delete can be carried", Code.VOID_FORM)
     return tuple(adds), tuple(deletes)

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from p2pnodes.model.branches import Ends, ended_log
+from p2pnodes.model.checkpoint import Certificate, Slicer, check, judge_kept
 from p2pnodes.model.errors import P2PNodesError
-from p2pnodes.model.events import Close, Event, Evidence, Head, LogId
+from p2pnodes.model.events import Close, Delegation, Event, Evidence, Head, LogId
 from p2pnodes.model.network import Network
 from p2pnodes.model.stateroot import state_root
-from p2pnodes.model.validity import EMPTY, check_close, check_evidence, judge
+from p2pnodes.model.validity import EMPTY, Prefix, check_close, check_evidence, judge
+from p2pnodes.store.checkpoints import Checkpoints, Stage, read_slice
 from p2pnodes.store.copying import copy_database
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.rebuild import PROBLEMS_MAX, Progress, differences, hold
+from p2pnodes.store.rebuild import PROBLEMS_MAX, Progress, differences, finish_cut, hold
 from p2pnodes.store.schema import migrate, open_writer
 
 
@@ -62,8 +64,9 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
     try:
         migrate(copy)
         with suppress(sqlite3.Error, P2PNodesError):  # what keeps it from that is told below
-            Ledger(copy, network)
+            finish_cut(Ledger(copy, network))
         events = _check_logs(copy, network, problems, progress)
+        _check_live_set(copy, network, problems)
         _check_ends(copy, network, problems)
         logs, rows, root = _check_rows(copy, network, problems, progress)
     except (sqlite3.Error, P2PNodesError) as error:
@@ -76,10 +79,12 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
 
 def _check_logs(copy: sqlite3.Connection, network: Network, problems: list[str], progress: Progress | None) -> int:
     (total,) = copy.execute("SELECT count(*) FROM events").fetchone()
+    checkpoints = Checkpoints(copy, network)
     done = 0
-    for key, hotkey in copy.execute("SELECT log, hotkey FROM logs ORDER BY log").fetchall():
-        head: Head | None = None
-        prefix = EMPTY
+    for key, node_key, number, hotkey in copy.execute("SELECT log, node_key, number, hotkey FROM logs").fetchall():
+        entry = checkpoints.line.logs.get(LogId(node_key, number))
+        cut = -1 if entry is None else entry.head.seq
+        head, prefix = None if entry is None else entry.head, EMPTY
         query = "SELECT seq, id, judged, void, hlc_max, wire FROM events WHERE log = ? ORDER BY seq"
         for seq, event_id, judged, void, hlc_max, wire in copy.execute(query, (key,)):
             done += 1
@@ -91,26 +96,59 @@ def _check_logs(copy: sqlite3.Connection, network: Network, problems: list[str],
             except P2PNodesError as error:
                 problems.append(f"{where}: does not decode: {error}")
                 continue
-            judgement = judge(event, prefix)
-            prefix = judgement.prefix
-            if prefix.delegation is not None and prefix.delegation.hotkey != hotkey:
-                problems.append(f"{where}: speaks for another hotkey than the log's row says")
-            expected = head.seq + 1 if head else 0
-            for wrong, what in (
+            wrongs = [
                 (event.id != event_id or event.seq != seq, "the row names another event than its bytes"),
                 (event.network_id != network.id, "is of another network"),
                 (not event.signed(), "its signature does not hold"),
-                (event.seq != expected, f"seq {expected} is missing"),
-                (event.previous != (head.id if head else b""), "does not continue the event before it"),
-                ((bool(judged), void) != (judgement.judged, judgement.void), "was judged otherwise"),
-                (hlc_max != prefix.hlc, "the row names another HLC as the highest so far"),
-            ):
-                if wrong:
-                    problems.append(f"{where}: {what}")
-            head = Head(event.seq, event.id)
+            ]
+            if seq <= cut:
+                kept = checkpoints.is_kept(key, seq)
+                judgement = judge_kept(event)
+                if kept and judgement.prefix.delegation is not None and isinstance(judgement.payload, Delegation):
+                    prefix = Prefix(judgement.payload, -1)
+                wrongs += [
+                    (not kept and checkpoints.stage is Stage.DONE, "the checkpoint in force left it out"),
+                    (kept and (bool(judged), void) != (judgement.judged, judgement.void), "was judged otherwise"),
+                ]
+            else:
+                if entry is not None and head == entry.head:
+                    prefix = Prefix(prefix.delegation, entry.hlc)
+                judgement = judge(event, prefix)
+                prefix = judgement.prefix
+                expected = head.seq + 1 if head else 0
+                wrongs += [
+                    (event.seq != expected, f"seq {expected} is missing"),
+                    (event.previous != (head.id if head else b""), "does not continue the event before it"),
+                    ((bool(judged), void) != (judgement.judged, judgement.void), "was judged otherwise"),
+                    (hlc_max != prefix.hlc, "the row names another HLC as the highest so far"),
+                ]
+                head = Head(event.seq, event.id)
+            if prefix.delegation is not None and prefix.delegation.hotkey != hotkey:
+                wrongs.append((True, "speaks for another hotkey than the log's row says"))
+            problems += [f"{where}: {what}" for wrong, what in wrongs if wrong]
     if progress:
         progress("checking events", done, total)
     return done
+
+
+def _check_live_set(copy: sqlite3.Connection, network: Network, problems: list[str]) -> None:
+    """Check that what is kept below the cut in force is what the validators signed."""
+    checkpoints = Checkpoints(copy, network)
+    if checkpoints.line.number == 0 or checkpoints.stage is Stage.LOADING:
+        return
+    certificate = checkpoints.certificate(checkpoints.line.number)
+    assert certificate is not None
+    statement = check(network, Certificate.decode(certificate)).statement
+    slicer = Slicer()
+    for index in range(statement.slices):
+        for leaf, wire in read_slice(copy, statement.number, index):
+            slicer.add(leaf, len(wire))
+    tree = slicer.tree()
+    if (slicer.leaves, len(tree), tree.root) != (statement.leaves, statement.slices, statement.root):
+        problems.append(
+            f"checkpoint {statement.number}: {slicer.leaves} events are kept below its cut with another root than that "
+            f"of the {statement.leaves} that validators signed"
+        )
 
 
 def _check_ends(copy: sqlite3.Connection, network: Network, problems: list[str]) -> None:
@@ -137,7 +175,7 @@ def _check_rows(
     hold(copy)
     ledger = Ledger(copy, network)
     for log, state in ledger.state.logs.items():
-        cut = state.ends.cut(lambda seq: ledger.facts.stored_id(state.key, seq))  # noqa: B023 - called here
+        cut = ledger.cut_of(state)
         if cut != state.cut:
             problems.append(f"log {log}: is cut at seq {state.cut}, its ends say {cut}")
     held_root = ledger.state.state_root

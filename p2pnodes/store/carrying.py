@@ -126,12 +126,11 @@ class Carried(NamedTuple):
 
 
 class _At(NamedTuple):
-    """Where an event carries a request: row key of its log, seq, place among the adds or deletes of a ``carry``."""
+    """Where an event carries a request: row key of its log, seq, place within a ``carry``."""
 
     log: int
     seq: int
     item: int
-    deletes: bool
 
 
 class _Said(NamedTuple, Generic[T]):
@@ -418,7 +417,7 @@ def _cases(connection: sqlite3.Connection, reading: _Reading, keys: Collection[i
     )
     for key, log, seq, item, block, hlc in _select(connection, query, claims):
         author = reading.authors[log]
-        said[key].append(_Said(_At(log, seq, item, False), author, reading.cut(log, seq), Carriage(author, block, hlc)))
+        said[key].append(_Said(_At(log, seq, item), author, reading.cut(log, seq), Carriage(author, block, hlc)))
     requests = _requests(connection, reading, {uuid for claim in claims.values() for uuid in claim.uuids})
     return {
         key: _Case(
@@ -460,7 +459,7 @@ def _requests(connection: sqlite3.Connection, reading: _Reading, uuids: Collecti
         author = reading.authors[log]
         deletions[request] = Deletion(request, miner, nonce, bool(is_bound), ())
         carriage = DeleteCarriage(author, uuid, frozenset(codec.unpack(claim_ids)))  # type: ignore[arg-type]
-        said.setdefault(request, []).append(_Said(_At(log, seq, item, True), author, reading.cut(log, seq), carriage))
+        said.setdefault(request, []).append(_Said(_At(log, seq, item), author, reading.cut(log, seq), carriage))
     found: dict[str, list[_Request]] = {}
     for request, deletion in deletions.items():
         lasting = tuple(one for one in said[request] if reading.lasts(one.at.log, one.at.seq))
@@ -526,4 +525,4 @@ def _wire(connection: sqlite3.Connection, at: _At) -> bytes:
     if event.kind != "carry":
         return bytes(wire)
     inner = Carry.from_wire(codec.unpack(event.payload)).events
-    return [one for one in inner if (Event.decode(one).kind == "delete") is at.deletes][at.item]
+    return inner[at.item]

@@ -37,8 +37,10 @@ from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store import admission, placing, proofs, snapshots
 from p2pnodes.store.browse import BROWSE_S_MAX, BROWSE_STEPS
 from p2pnodes.store.changes import Changes
+from p2pnodes.store.checkpoints import Donor, read_certificate
 from p2pnodes.store.facts import Facts, StoredClaim, Task
 from p2pnodes.store.ledger import EVENTS_PER_READ, Ledger, Outcome, State, read_log
+from p2pnodes.store.loading import Answer, Lack, consider, lacking, load
 from p2pnodes.store.placing import Placed
 from p2pnodes.store.schema import BUSY_TIMEOUT_MS, open_reader, open_writer
 from p2pnodes.store.snapshots import NodeRow, Part
@@ -155,6 +157,7 @@ class Database:
         self._closed = asyncio.Event()
         self._facts_pool = ThreadPoolExecutor(1, thread_name_prefix="p2pnodes-reader")
         self._facts: Facts | None = None
+        self._donor = Donor()  # the readers' thread's
         self._browse_pool = ThreadPoolExecutor(1, thread_name_prefix="p2pnodes-browser")
         self._browsing: Facts | None = None
         self._browses_waiting = 0
@@ -303,6 +306,18 @@ class Database:
     async def receive_proofs(self, proofs: Sequence[Evidence | Close], now_ms: int) -> None:
         """Take proofs of the ends of logs, which a peer sent; see ``Ledger.receive_proofs``."""
         await self.write(lambda ledger: ledger.receive_proofs(proofs, now_ms))
+
+    async def consider(self, number: int, certificate: bytes) -> Answer:
+        """Take a certificate that a peer sent; see ``loading.consider``."""
+        return await self.write(lambda ledger: consider(ledger, number, certificate))
+
+    async def lacking(self) -> Lack:
+        """What is still missing of a live set; see ``loading.lacking``."""
+        return await self.write(lacking)
+
+    async def load(self, number: int, index: int, leaves: Sequence[tuple[int, bytes]], path: Sequence[bytes]) -> Answer:
+        """Take a slice of a live set that a peer sent; see ``loading.load``."""
+        return await self.write(lambda ledger: load(ledger, number, index, leaves, path))
 
     async def submit_add(
         self, request: Add, body: Body, refusal: Exception | None, *, denial: Exception | None = None
@@ -525,6 +540,14 @@ class Database:
     ) -> list[bytes]:
         """Consecutive events of a log as received; see ``ledger.read_log``."""
         return await self.read(lambda facts: read_log(facts.connection, log_id, first_seq, size_bytes_max, count_max))
+
+    async def certificate(self, number: int) -> bytes | None:
+        """The certificate of a checkpoint; None where there is none."""
+        return await self.read(lambda facts: read_certificate(facts.connection, number))
+
+    async def live_slice(self, number: int, index: int) -> tuple[list[tuple[int, bytes]], list[bytes]]:
+        """A slice of the live set in force with what proves it; see ``Donor.slice``."""
+        return await self.read(lambda facts: self._donor.slice(facts.connection, number, index))
 
     async def task_status(self, miner: bytes, task: bytes) -> TaskStatus | None:
         """Status of a miner's task (the first 16 bytes of its claim id); None when unknown."""

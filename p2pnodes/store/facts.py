@@ -34,6 +34,7 @@ from p2pnodes.model.inventory import (
 )
 from p2pnodes.model.requests import NONCE_WINDOW_S, Add, request_id
 from p2pnodes.model.stateroot import bucket_of
+from p2pnodes.store.checkpoints import cut_logs
 
 FROM_NODE: Final = (
     "FROM json_each(?) k CROSS JOIN node n ON n.bucket = json_extract(k.value, '$[0]')"
@@ -429,13 +430,30 @@ class Facts:
         row = self.connection.execute("SELECT id FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
         return None if row is None else row[0]
 
+    def highest_hlc(self, log: int, seq: int) -> int:
+        """Highest HLC of a log's events up to one that is stored."""
+        (hlc,) = self.connection.execute("SELECT hlc_max FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
+        return int(hlc)
+
+    def window(self, log: int, seq: int) -> tuple[int, int] | None:
+        """Not-before and not-after (Unix seconds) of the latest valid delegation of a log up to a seq."""
+        row = self.connection.execute(
+            "SELECT not_before, not_after FROM delegations WHERE log = ? AND seq <= ? ORDER BY seq DESC LIMIT 1",
+            (log, seq),
+        ).fetchone()
+        return None if row is None else (row[0], row[1])
+
     def event_ids(self, log: LogId, seqs: Collection[int]) -> dict[int, bytes]:
         """Ids of some events of a log, by seq."""
         query = (
             "SELECT seq, id FROM events WHERE log = (SELECT log FROM logs WHERE node_key = ? AND number = ?)"
             " AND seq IN (SELECT value FROM json_each(?))"
         )
-        return dict(self.connection.execute(query, (*log, orjson.dumps(list(seqs)).decode())))
+        found = dict(self.connection.execute(query, (*log, orjson.dumps(list(seqs)).decode())))
+        entry = cut_logs(self.connection).get(log)
+        if entry is not None and entry.head.seq in seqs:
+            found[entry.head.seq] = entry.head.id
+        return found
 
     def last_event(self, log: LogId, hlc_max: int) -> Head | None:
         """The last event of a log whose HLC is not above ``hlc_max``; None when there is none."""
@@ -444,7 +462,11 @@ class Facts:
             " AND hlc <= ? ORDER BY seq DESC LIMIT 1",
             (*log, hlc_max),
         ).fetchone()
-        return None if row is None else Head(*row)
+        head = None if row is None else Head(*row)
+        entry = cut_logs(self.connection).get(log)
+        if entry is not None and entry.hlc <= hlc_max and (head is None or head.seq < entry.head.seq):
+            return entry.head
+        return head
 
     def ends_seen(self) -> dict[LogId, int]:
         """When the first proof of each log's end came here, Unix milliseconds."""

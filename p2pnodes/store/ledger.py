@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from functools import partial
 from itertools import chain, islice
 from operator import itemgetter
 from types import MappingProxyType
@@ -18,12 +19,14 @@ from typing import Final, NamedTuple, TypeVar
 
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.branches import NO_ENDS, Ends, ended_log, ends_by, proof_order, rivalry
+from p2pnodes.model.checkpoint import Leaf, Line, judge_kept, proves, slice_digest
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
 from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import LocalProtocolError, P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import (
     PAYLOADS,
+    Checkpoint,
     Close,
     Delegation,
     DeletePayload,
@@ -33,6 +36,7 @@ from p2pnodes.model.events import (
     LogId,
     Payload,
     Place,
+    Propose,
     Release,
     Verdict,
 )
@@ -55,9 +59,12 @@ from p2pnodes.model.validity import (
 )
 from p2pnodes.store import buckets, pins, supply, words
 from p2pnodes.store.changes import CHANGES_MAX, ChangeCollector, Changes
+from p2pnodes.store.checkpoints import Checkpoints, Stage
+from p2pnodes.store.cutting import Cutting
 from p2pnodes.store.ends import keep as keep_end
 from p2pnodes.store.ends import of_all, of_log
 from p2pnodes.store.facts import Facts
+from p2pnodes.store.liveset import LiveSet
 from p2pnodes.store.recount import Recount
 from p2pnodes.store.reweighed import UUID_LAST, Reweighed, windows
 from p2pnodes.store.rows import COLUMNS, VARYING, Decision, Difference, compare, decide, lost, turned, values, varying
@@ -82,16 +89,17 @@ EVENTS_PER_READ: Final = 1_024
 """Events that a rebuild reads at once."""
 
 DERIVED: Final = (
-    "delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "node", "bucket", "supply",
-    "tenancy",
+    "delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "proposal", "signature",
+    "node", "bucket", "supply", "tenancy",
 )  # fmt: skip
 """Every table that ``Ledger.rebuild`` fills from the log."""
 
 NETWORK_ID: Final = "network_id"
 OWN_LOG: Final = "own_log"
 _DERIVED_BY: Final = "derived_by"
-"""Keys of the table ``meta``: the network, the log of own events, and what all that follows from the events was derived
-by: a build's version, its kinds and its buckets."""
+_CUT_AWAY: Final = "cut_away"
+"""Keys of the table ``meta``: the network, the log of own events, what all that follows from the events was derived by
+(a build's version, its kinds and its buckets), and how many events of the logs that are held checkpoints left out."""
 
 _UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
 _COUNTED: Final = itemgetter(*map(COLUMNS.index, ("miner", "gpu_identifier", "chute")))
@@ -173,6 +181,10 @@ class State(NamedTuple):
             those that are not in ``heads``.
         own: The log that own events go to; None while there is none.
         slices: The hashes of the parts of the version vector; see ``store.vector``.
+        checkpoint: Number of the checkpoint in force, 0 for none; state roots compare only where it is equal.
+        certificate: Number of the latest that is final, 0 for none.
+        loading: Whether the live set of the one in force comes from peers just now: nothing else can be said.
+        cutting: Whether what it leaves out is still being taken away, by which rows may change.
     """
 
     logs: Mapping[LogId, LogState]
@@ -185,6 +197,15 @@ class State(NamedTuple):
     ends: Mapping[LogId, Ends] = MappingProxyType({})
     own: LogId | None = None
     slices: tuple[bytes, ...] = NO_LOGS
+    checkpoint: int = 0
+    certificate: int = 0
+    loading: bool = False
+    cutting: bool = False
+
+    @property
+    def settled(self) -> int | None:
+        """Number of the checkpoint in force, 0 for none; None while its live set is not here, or rows change by it."""
+        return None if self.loading or self.cutting else self.checkpoint
 
     @property
     def state_root(self) -> bytes:
@@ -208,6 +229,7 @@ class Ledger:
         """
         self.network = network
         self.facts = Facts(connection)
+        self.checkpoints = Checkpoints(connection, network)
         self.clock = HybridClock()
         self.writes_refused: str | None = Reason("the daemon is starting", Code.WRITES_STARTING)
         """Why own events may not be written; None when they may."""
@@ -255,6 +277,11 @@ class Ledger:
         self._ended: dict[LogId, None] = {}
         self._wrote = False
         self._stale = False
+        self._live_set: LiveSet | None = None
+        self._cutting: Cutting | None = None
+        self._cut_away = 0
+        self._reload = False
+        """Whether heads and prefixes are to be read anew behind the open transaction."""
         self.settled = True
         """False from just before a commit until ``state`` tells of it: readers may then be ahead of ``state``."""
         self._check_network()
@@ -287,7 +314,10 @@ class Ledger:
             raise
         self._stale = False
         self._wrote = False
-        self._refresh_state()
+        if self._reload:
+            self._load()
+        else:
+            self._refresh_state()
         self.settled = True
 
     def attempt(self, job: "Callable[[Ledger], T]") -> T | P2PNodesError:
@@ -320,6 +350,8 @@ class Ledger:
         Returns:
             An outcome for each event, in order.
         """
+        if self._loads:  # what stood before them is on its way
+            return [Outcome(event, Result.GAP, "a live set is being loaded") for event in events]
         return [self._receive(event, now_ms) for event in events]
 
     def receive_proofs(self, proofs: Sequence[Evidence | Close], now_ms: int) -> None:
@@ -420,6 +452,11 @@ class Ledger:
         state = self._logs.get(log)
         return None if state is None else state.counted
 
+    @property
+    def logs(self) -> Mapping[LogId, LogState]:
+        """Every log that is held, as the open transaction has it."""
+        return self._logs
+
     def own_logs(self) -> dict[LogId, LogState]:
         """Every log of this ledger's node key."""
         key = self._node_key.public_key if self._node_key else None
@@ -469,7 +506,10 @@ class Ledger:
         return None
 
     def _known_or_fork(self, event: Event, state: LogState, now_ms: int) -> Outcome:
-        if self.facts.stored_id(state.key, event.seq) == event.id:
+        stored = self._stored_id(state, event.seq)
+        if stored == event.id:
+            return Outcome(event, Result.KNOWN, "")
+        if self.checkpoints.below(state.key, event.seq):  # what a checkpoint closed no fork opens again
             return Outcome(event, Result.KNOWN, "")
         if not event.signed():
             return Outcome(event, Result.FORGED, "the header does not carry its node key's signature")
@@ -490,6 +530,10 @@ class Ledger:
     def _writable(self, now_ms: int) -> LogState:
         if self.writes_refused is not None:
             raise WritesRefusedError(self.writes_refused)
+        if self._loads:
+            raise WritesRefusedError(
+                "a checkpoint's live set is being loaded from peers", retry_after_s=10, code=Code.WRITES_LOADING
+            )
         if self.foreign_own is not None:  # here, so that no other thread's view of it can be late
             raise WritesRefusedError(self.foreign_reason, code=Code.WRITES_FOREIGN)
         if self.own_log is None:
@@ -535,24 +579,13 @@ class Ledger:
         self._wrote = True
         if state is None:
             assert isinstance(judgement.payload, Delegation)
-            hotkey = judgement.payload.hotkey
-            self._name(hotkey)
-            cursor = self._connection.execute(
-                "INSERT INTO logs (node_key, number, hotkey) VALUES (?, ?, ?)", (*event.log, hotkey)
-            )
-            key = cursor.lastrowid or 0
-            self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
-            ends = of_log(self._connection, event.log, hotkey)
-            state = LogState(key, event.log, hotkey, Head(-1, b""), EMPTY, ends, ends.cut(lambda _: None))
-            if ends != NO_ENDS:
-                self._ended[event.log] = None
+            state = self._open(event.log, judgement.payload.hotkey)
         head = Head(event.seq, event.id)
         cut = state.cut
         if cut is not None:  # that the closing names another event here may show only now
-            cut = state.ends.cut(lambda seq: head.id if seq == head.seq else self.facts.stored_id(state.key, seq))
+            cut = self.cut_of(state._replace(head=head))
         counted = cut is None or event.seq < cut
-        word = judgement.payload if counted else None
-        before = words.replaced(self._connection, state.key, word) if isinstance(word, words.Word) else None
+        before = self._replaced(judgement, state.key, event) if counted else None
         cursor = self._connection.execute(
             "INSERT INTO events (log, seq, id, hlc, hlc_max, kind, judged, void, before, wire)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -573,44 +606,95 @@ class Ledger:
             self.clock.observe(event.hlc)
         self._state_facts(event, state.key, cursor.lastrowid or 0, judgement, counted=counted)
 
+    def _replaced(self, judgement: Judgement, log: int, event: Event) -> bytes | None:
+        """What an event that counts replaces, as ``events.before`` holds it."""
+        word = judgement.payload
+        if not isinstance(word, words.Word) or not self._is_above(log, event.seq, event.hlc):
+            return None
+        return words.replaced(self._connection, log, word)
+
+    def _is_above(self, log: int, seq: int, hlc: int) -> bool:
+        """Whether a word lies above the cut of the checkpoint in force and is not too late for it."""
+        return not self.checkpoints.below(log, seq) and self.checkpoints.keeps_word(log, seq, 0, hlc)
+
+    def _open(self, log: LogId, hotkey: bytes) -> LogState:
+        """Begin to hold a log that speaks for a hotkey."""
+        self._name(hotkey)
+        cursor = self._connection.execute(
+            "INSERT INTO logs (node_key, number, hotkey) VALUES (?, ?, ?)", (*log, hotkey)
+        )
+        key = cursor.lastrowid or 0
+        self.checkpoints.note_log(key, log)
+        self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
+        ends = of_log(self._connection, log, hotkey)
+        if ends != NO_ENDS:
+            self._ended[log] = None
+        state = LogState(key, log, hotkey, Head(-1, b""), EMPTY, ends)
+        return state._replace(cut=self.cut_of(state))
+
+    def _heard(self, word: words.Word, log: int, seq: int, hlc: int) -> words.Word | None:
+        """What of a word counts as far as the checkpoint in force goes; None for nothing."""
+        keeps = self.checkpoints.keeps_word
+        if isinstance(word, Verdict) or not self.checkpoints.below(log, seq):
+            return word if keeps(log, seq, 0, hlc) else None
+        uuids = tuple(uuid for item, uuid in enumerate(word.uuids) if keeps(log, seq, item, hlc))
+        return word._replace(uuids=uuids) if uuids else None
+
     def _state_facts(self, event: Event, log: int, position: int, judgement: Judgement, *, counted: bool) -> None:
-        """Record what an event says.
+        """Record what an event says, as far as the checkpoint in force lets it count.
 
         Requests and delegations are recorded whether their log's cut lets them count or not, words only if it does.
         """
-        for item, add in enumerate(judgement.adds):
-            self._state_add(add, log, event.seq, item, position, counted=counted)
-        for item, delete in enumerate(judgement.deletes):
-            self._state_delete(delete, log, event.seq, item, counted=counted)
+        keeps = self.checkpoints.keeps_request
+        for add in judgement.adds:
+            nonce = parse_nonce(add.payload.request.nonce) or 0
+            held = self.checkpoints.holds_claim(add.claim_id)
+            if keeps(log, event.seq, add.item, nonce, held=held):
+                self._state_add(add, log, event.seq, position, nonce, counted=counted)
+        for delete in judgement.deletes:
+            nonce = parse_nonce(delete.payload.request.nonce) or 0
+            held = self.checkpoints.holds_deletion(delete.request_id)
+            if keeps(log, event.seq, delete.item, nonce, held=held):
+                self._state_delete(delete, log, event.seq, nonce, counted=counted)
         match judgement.payload:
-            case Verdict() as verdict:
-                key = self._claim_key(verdict.claim_id)
-                if counted:
-                    words.say_verdict(self._connection, key, log, event.seq, event.hlc, verdict)
-                    self._voted.append(verdict.claim_id)
-                    self._dirty_claims.add(key)
+            case Propose() as payload if payload.number >= self.checkpoints.line.number:
+                self.checkpoints.proposed(event, log, payload)
+            case Checkpoint() as payload if payload.number >= self.checkpoints.line.number:
+                self.checkpoints.signed(event, log, payload)
+            case (Verdict() | Place() | Release()) as word:
+                heard = self._heard(word, log, event.seq, event.hlc)
+                if heard is not None:
+                    self._state_word(heard, log, event, counted=counted)
             case Delegation() as delegation:
                 self._connection.execute(
                     "INSERT INTO delegations VALUES (?, ?, ?, ?, ?, ?)",
                     (log, event.seq, event.hlc, delegation.url, delegation.not_before, delegation.not_after),
                 )
                 self._mandates_dirty = self._mandates_dirty or counted
-            case (Place() | Release()) as word if counted:
-                words.say_placement(self._connection, log, event.seq, event.hlc, word)
-                self._placed_uuids |= dict.fromkeys(word.uuids)
             case (Close() | Evidence()) as proof:
                 self._take_end(proof, hlc_ms(event.hlc))
             case _:  # requests are done above
                 pass
 
-    def _state_add(self, add: CarriedAdd, log: int, seq: int, item: int, position: int, *, counted: bool) -> None:
+    def _state_word(self, word: words.Word, log: int, event: Event, *, counted: bool) -> None:
+        if isinstance(word, Verdict):
+            key = self._claim_key(word.claim_id)
+            if counted:
+                words.say_verdict(self._connection, key, log, event.seq, event.hlc, word)
+                self._voted.append(word.claim_id)
+                self._dirty_claims.add(key)
+        elif counted:
+            words.say_placement(self._connection, log, event.seq, event.hlc, word)
+            self._placed_uuids |= dict.fromkeys(word.uuids)
+
+    def _state_add(self, add: CarriedAdd, log: int, seq: int, position: int, nonce: int, *, counted: bool) -> None:
         request = add.payload.request
         uuids = [node.uuid for node in add.body.nodes]
         new = self._connection.execute(
             "INSERT INTO claim (claim_id, miner, nonce, position, uuids, status, detail) VALUES (?, ?, ?, ?, ?, ?, '')"
             " ON CONFLICT (claim_id) DO UPDATE SET miner = excluded.miner, nonce = excluded.nonce,"
             " position = excluded.position, uuids = excluded.uuids WHERE miner IS NULL RETURNING claim",
-            (add.claim_id, request.hotkey, parse_nonce(request.nonce), position, codec.pack(uuids), inventory.PENDING),
+            (add.claim_id, request.hotkey, nonce, position, codec.pack(uuids), inventory.PENDING),
         ).fetchone()
         if new is not None:
             (key,) = new
@@ -624,13 +708,13 @@ class Ledger:
             self._new_claims.append(add.claim_id)
         self._connection.execute(
             "INSERT INTO carriage VALUES (?, ?, ?, ?, ?, ?)",
-            (key, log, seq, item, add.payload.electorate_block, add.hlc),
+            (key, log, seq, add.item, add.payload.electorate_block, add.hlc),
         )
         if counted:
             self._dirty_claims.add(key)
             self._dirty_uuids |= dict.fromkeys(uuids)
 
-    def _state_delete(self, delete: CarriedDelete, log: int, seq: int, item: int, *, counted: bool) -> None:
+    def _state_delete(self, delete: CarriedDelete, log: int, seq: int, nonce: int, *, counted: bool) -> None:
         payload: DeletePayload = delete.payload
         request = payload.request
         named: set[str] = set()
@@ -649,9 +733,9 @@ class Ledger:
                 delete.request_id,
                 log,
                 seq,
-                item,
+                delete.item,
                 request.hotkey,
-                parse_nonce(request.nonce),
+                nonce,
                 request.bound,
                 codec.pack(list(payload.claim_ids)),
             ),
@@ -694,7 +778,24 @@ class Ledger:
         self._ended[log] = None
         if log == self.own_log:
             self._disown(log, OWN_LOG_CLOSED if isinstance(proof, Close) else OWN_LOG_FORKED)
-        self._move_cut(state, state.ends.cut(lambda seq: self.facts.stored_id(state.key, seq)))
+        self._move_cut(state, self.cut_of(state))
+
+    def cut_of(self, state: LogState) -> int | None:
+        """First seq of a log that counts for nothing; never at or below the cut of the checkpoint in force."""
+        cut = state.ends.cut(lambda seq: self._stored_id(state, seq))
+        return None if cut is None else max(cut, self.checkpoints.cuts.get(state.key, -1) + 1)
+
+    def _stored_id(self, state: LogState, seq: int) -> bytes | None:
+        """Id of the event of a log at a seq; None where none is stored."""
+        for head in (state.head, self._closed_head(state)):
+            if head is not None and head.seq == seq:
+                return head.id
+        return self.facts.stored_id(state.key, seq)
+
+    def _closed_head(self, state: LogState) -> Head | None:
+        """The last event of a log at or below the cut of the checkpoint in force."""
+        entry = self.checkpoints.line.logs.get(state.id)
+        return None if entry is None else entry.head
 
     def _move_cut(self, state: LogState, cut: int | None) -> None:
         """Let a log count up to another seq than before."""
@@ -715,6 +816,9 @@ class Ledger:
         cut, head = state.cut, state.head
         if cut is None or cut > head.seq:
             return state._replace(counted=head, hlc=state.prefix.hlc)
+        entry = self.checkpoints.line.logs.get(state.id)
+        if entry is not None and entry.head.seq == cut - 1:
+            return state._replace(counted=entry.head, hlc=entry.hlc)
         last = self._connection.execute(
             "SELECT id, hlc_max FROM events WHERE log = ? AND seq = ?", (state.key, cut - 1)
         ).fetchone()
@@ -731,19 +835,23 @@ class Ledger:
     def _take_back(self, log: int, low: int, high: int) -> None:
         """Let the events of a log from seq ``low`` below ``high`` count no more."""
         query = (
-            "SELECT seq, before, wire FROM events WHERE log = ? AND seq >= ? AND seq < ? AND judged AND void IS NULL"
-            " ORDER BY seq DESC LIMIT ?"
+            "SELECT seq, hlc, before, wire FROM events WHERE log = ? AND seq >= ? AND seq < ? AND judged"
+            " AND void IS NULL ORDER BY seq DESC LIMIT ?"
         )
         while part := self._connection.execute(query, (log, low, high, EVENTS_PER_READ)).fetchall():
             taken = words.Taken({}, {})
-            for _, before, wire in part:
+            for seq, hlc, before, wire in part:
                 said = contents(Event.decode(wire))
                 self._touch(said)
-                if isinstance(said.payload, words.Word):
+                if isinstance(said.payload, words.Word) and self._is_above(log, seq, hlc):
                     taken.add(said.payload, before)
-            words.take_back(self._connection, log, taken)
+            words.take_back(self._connection, log, taken, partial(self._lives, log))
             self._bound_dirty()
             high = part[-1][0]
+
+    def _lives(self, log: int, seq: int, item: int) -> bool:
+        """Whether an item of an event at or below the cut of the checkpoint in force is kept; above it all are."""
+        return not self.checkpoints.below(log, seq) or self.checkpoints.lives(log, seq, item)
 
     def _say_again(self, log: int, low: int, high: int) -> None:
         """Let the events of a log from seq ``low`` below ``high`` count again."""
@@ -756,12 +864,13 @@ class Ledger:
                 said = contents(Event.decode(wire))
                 self._touch(said)
                 word = said.payload
-                if isinstance(word, words.Word):
-                    before = words.replaced(self._connection, log, word)
-                    self._connection.execute("UPDATE events SET before = ? WHERE position = ?", (before, position))
+                if not isinstance(word, words.Word) or not self._is_above(log, seq, hlc):
+                    continue
+                before = words.replaced(self._connection, log, word)
+                self._connection.execute("UPDATE events SET before = ? WHERE position = ?", (before, position))
                 if isinstance(word, Verdict):
                     words.say_verdict(self._connection, self._claim_key(word.claim_id), log, seq, hlc, word)
-                elif isinstance(word, Place | Release):
+                else:
                     words.say_placement(self._connection, log, seq, hlc, word)
             self._bound_dirty()
             low = part[-1][0] + 1
@@ -795,6 +904,177 @@ class Ledger:
             self._changes.give_up()
             for dirty in (self._dirty_claims, self._dirty_uuids, self._placed_uuids):
                 dirty.clear()
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def find_live_set(self, line: Line) -> Checkpoint | None:
+        """Find the live set below a line, part by part; call inside a transaction, until it is found.
+
+        Args:
+            line: Of a proposal whose cut is held here; another one than before begins anew.
+        """
+        if self._live_set is None or self._live_set.line.proposal != line.proposal:
+            self._live_set = LiveSet(self._connection, self.checkpoints, line)
+        if self._live_set.statement is None:
+            self._wrote = True
+            self._live_set.advance()
+        return self._live_set.statement
+
+    def is_finding(self, proposal: bytes) -> bool:
+        """Whether the live set below the cut of a proposal is being found, or is found."""
+        return self._live_set is not None and self._live_set.line.proposal == proposal
+
+    def enforce(self) -> None:
+        """Put the latest certificate in force, whose live set is held; call inside a transaction, ``cut`` after it."""
+        self._wrote = True
+        self.checkpoints.enforce(Stage.CUTTING)
+        self._live_set = self._cutting = None
+
+    def cut(self) -> bool:
+        """Take away the next part of what the checkpoint in force leaves out; call inside a transaction.
+
+        Returns:
+            Whether all of it is gone.
+        """
+        self._wrote = True
+        if self._cutting is None:
+            self._cutting = Cutting(self._connection, self.checkpoints)
+        touched = self._cutting.advance()
+        self._dirty_claims |= touched.claims
+        self._dirty_uuids |= touched.uuids
+        self._placed_uuids |= touched.placed
+        self._count_cut_away(touched.events)
+        self._events -= touched.events
+        if self._cutting.done:
+            self._cutting = None
+            self.checkpoints.enforce(Stage.DONE)
+            return True
+        return False
+
+    def _count_cut_away(self, events: int) -> None:
+        if events:
+            self._cut_away += events
+            self._set_meta(_CUT_AWAY, codec.pack(self._cut_away))
+
+    def begin_loading(self, certificate: bytes) -> None:
+        """Take a certificate whose live set comes from peers; call inside a transaction, and ``load`` each slice then.
+
+        Args:
+            certificate: Checked here. The caller has seen that its signers are to be trusted.
+
+        Raises:
+            MalformedError: It proves nothing.
+        """
+        self._wrote = True
+        self._live_set = self._cutting = None
+        before = self.checkpoints.line.logs
+        self.checkpoints.take(certificate)
+        self.checkpoints.enforce(Stage.LOADING)
+        self.checkpoints.forget_live_set()
+        for log, entry in self.checkpoints.line.logs.items():
+            state = self._logs[log] if log in self._logs else self._open(log, entry.hotkey)
+            closed = before.get(log)
+            if closed is not None and closed.head.seq == entry.head.seq:  # the event itself may be gone
+                stored: bytes | None = closed.head.id
+            else:
+                stored = self.facts.stored_id(state.key, entry.head.seq)
+            if state.head.seq >= entry.head.seq and stored != entry.head.id:
+                self._drop(state.key, entry.head.seq, state.head.seq)  # a branch that the checkpoint closed
+                self._count_cut_away(1)
+            else:
+                self._count_cut_away(max(0, entry.head.seq - state.head.seq))
+            self._record_cut(state.key, self.cut_of(state))
+            self._logs[log] = state
+        self._reload = True
+
+    @property
+    def _loads(self) -> bool:
+        """Whether a live set is being loaded, or was until this very transaction, after which logs are read anew."""
+        return self._reload or self.checkpoints.loading is not None
+
+    def missing_slices(self) -> list[int]:
+        """Slices of the live set that is being loaded which are not here yet, in order; none while none is loaded."""
+        loading = self.checkpoints.loading
+        if loading is None:
+            return []
+        held = self.checkpoints.slices_held()
+        return [index for index in range(loading.slices) if index not in held]
+
+    def load(self, index: int, leaves: Sequence[tuple[int, bytes]], path: Sequence[bytes]) -> bool:
+        """Take one slice of the live set that is being loaded; call inside a transaction.
+
+        Args:
+            index: Of the slice; one that is here already changes nothing.
+            leaves: Mask and event of each leaf.
+            path: From the slice to the root, see ``model.checkpoint.Tree``.
+
+        Returns:
+            Whether the live set is whole now, and in force; ``cut`` after it.
+
+        Raises:
+            MalformedError: It is forged: it does not lie under the root that the certificate names.
+        """
+        statement = self.checkpoints.loading
+        if statement is None or index in self.checkpoints.slices_held():
+            return False
+        events = [(mask, Event.decode(wire)) for mask, wire in leaves]
+        found = [Leaf(event.log, event.seq, event.id, mask) for mask, event in events]
+        hashed = slice_digest(leaf.digest() for leaf in found)
+        if not found or not proves(path, hashed, index, statement.slices, statement.root):
+            raise codec.MalformedError(f"slice {index}: it is not in the live set of checkpoint {statement.number}")
+        judged = [_judge_kept(event) for _, event in events]  # before anything is written: ids do not cover signatures
+        self._wrote = True
+        for (mask, event), judgement in zip(events, judged, strict=True):
+            self._load_event(event, mask, judgement)
+        self.checkpoints.keep_slice(index, self._logs[found[0].log].key, found[0].seq, hashed)
+        if len(self.checkpoints.slices_held()) < statement.slices:
+            return False
+        self.checkpoints.enforce(Stage.CUTTING)
+        self._reload = True
+        return True
+
+    def _load_event(self, event: Event, mask: int, judgement: Judgement) -> None:
+        """Store an event of a live set that a certificate vouches for, and what it says of it."""
+        state = self._logs[event.log]
+        self.checkpoints.keep_leaf(state.key, event.seq, mask)
+        stored = self.facts.stored_id(state.key, event.seq)
+        if stored == event.id:  # what it says is here, and more than is kept of it goes with the cut
+            self._say_kept(event, state.key)
+            return
+        if stored is not None:
+            self._drop(state.key, event.seq, event.seq)
+            self._count_cut_away(1)
+        cursor = self._connection.execute(
+            "INSERT INTO events (log, seq, id, hlc, hlc_max, kind, judged, void, wire)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?)",
+            (state.key, event.seq, event.id, event.hlc, event.hlc, event.kind, judgement.judged, event.wire),
+        )
+        self._count_cut_away(-1)
+        self._state_facts(event, state.key, cursor.lastrowid or 0, judgement, counted=True)
+
+    def _say_kept(self, event: Event, log: int) -> None:
+        """Let what is kept of a stored event count again, in case an end of its log below the checkpoint voided it."""
+        said = contents(event)
+        self._touch(said)
+        word = said.payload
+        if isinstance(word, Place | Release):
+            heard = self._heard(word, log, event.seq, event.hlc)
+            assert isinstance(heard, Place)
+            words.say_placement(self._connection, log, event.seq, event.hlc, heard, again=True)
+
+    def _drop(self, log: int, low: int, high: int) -> None:
+        """Forget events of a log, from seq ``low`` to ``high``, and what they said."""
+        execute = self._connection.execute
+        rows = execute(
+            "SELECT seq, judged AND void IS NULL, wire FROM events WHERE log = ? AND seq BETWEEN ? AND ?",
+            (log, low, high),
+        ).fetchall()
+        for seq, valid, wire in rows:
+            if valid:
+                said = contents(Event.decode(wire))
+                self._touch(said)
+                words.drop(self._connection, log, seq, said)
+        execute("DELETE FROM events WHERE log = ? AND seq BETWEEN ? AND ?", (log, low, high))
 
     # -- rows --------------------------------------------------------------------------------------------------------
 
@@ -868,42 +1148,63 @@ class Ledger:
             progress: If given, called now and then with events judged and events in all.
         """
         self._wrote = True
-        done = 0
         self._connection.execute("UPDATE events SET before = NULL WHERE before NOTNULL")
         for table in DERIVED:
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the line above
         self._root = StateRoot()
         self._nodes = 0
-        for log, state in list(self._logs.items()):
-            prefix = EMPTY
-            for position, wire in self._wires(state.key):
-                event = Event.decode(wire)
-                judgement = judge(event, prefix)
-                prefix = judgement.prefix
-                cut = self._logs[log].cut  # an event that tells of an end may have moved it
-                counted = cut is None or event.seq < cut
-                word = judgement.payload if counted else None
-                before = words.replaced(self._connection, state.key, word) if isinstance(word, words.Word) else None
-                self._connection.execute(
-                    "UPDATE events SET judged = ?, void = ?, before = ? WHERE position = ?",
-                    (judgement.judged, judgement.void, before, position),
-                )
-                self._state_facts(event, state.key, position, judgement, counted=counted)
-                done += 1
-                if progress and (done % EVENTS_PER_READ == 0 or done == self._events):
-                    progress(done, self._events)
-            self._keep(self._counted_to(self._logs[log]._replace(prefix=prefix)))
+        told = _Told(progress, self._events)
+        # What the checkpoint in force keeps comes first: what lies above it may carry the same requests again.
+        for state in list(self._logs.values()):
+            self._rebuild_kept(state, told)
+        for state in list(self._logs.values()):
+            self._rebuild_above(state, told)
         self._new_claims.clear()
         self._voted.clear()
         self._all_dirty = self._mandates_dirty = True
 
-    def _wires(self, key: int) -> Iterator[tuple[int, bytes]]:
-        """Position and bytes of every event of a log, read in parts while the caller writes."""
-        query = "SELECT seq, position, wire FROM events WHERE log = ? AND seq > ? ORDER BY seq LIMIT ?"
-        seq = -1
-        while part := self._connection.execute(query, (key, seq, EVENTS_PER_READ)).fetchall():
-            yield from ((position, wire) for _, position, wire in part)
-            seq = part[-1][0]
+    def _rebuild_kept(self, state: LogState, told: "_Told") -> None:
+        """State again what a log's events at or below the cut of the checkpoint in force say, as far as it is kept."""
+        for position, event in self._wires(state.key, -1, self.checkpoints.cuts.get(state.key, -1)):
+            judgement = judge_kept(event)
+            self._connection.execute(
+                "UPDATE events SET judged = ?, void = ? WHERE position = ?",
+                (judgement.judged, judgement.void, position),
+            )
+            if self.checkpoints.is_kept(state.key, event.seq):
+                self._state_facts(event, state.key, position, judgement, counted=True)
+            told.one_more()
+
+    def _rebuild_above(self, state: LogState, told: "_Told") -> None:
+        """Judge a log's events above that cut again, and state what they say."""
+        log, prefix = state.id, self._closed_prefix(state)
+        for position, event in self._wires(state.key, self.checkpoints.cuts.get(state.key, -1), codec.INT_MAX):
+            judgement = judge(event, prefix)
+            prefix = judgement.prefix
+            cut = self._logs[log].cut  # an event that tells of an end may have moved it
+            counted = cut is None or event.seq < cut
+            before = self._replaced(judgement, state.key, event) if counted else None
+            self._connection.execute(
+                "UPDATE events SET judged = ?, void = ?, before = ? WHERE position = ?",
+                (judgement.judged, judgement.void, before, position),
+            )
+            self._state_facts(event, state.key, position, judgement, counted=counted)
+            told.one_more()
+        self._keep(self._counted_to(self._logs[log]._replace(prefix=prefix)))
+
+    def _closed_prefix(self, state: LogState) -> Prefix:
+        """What the first event of a log above the cut of the checkpoint in force is judged by."""
+        entry = self.checkpoints.line.logs.get(state.id)
+        if entry is None:
+            return EMPTY
+        return Prefix(self._latest_delegation(state.key, entry.head.seq), entry.hlc)
+
+    def _wires(self, key: int, above: int, last: int) -> Iterator[tuple[int, Event]]:
+        """Position and event of those of a log above one seq up to another, read in parts while the caller writes."""
+        query = "SELECT seq, position, wire FROM events WHERE log = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        while part := self._connection.execute(query, (key, above, last, EVENTS_PER_READ)).fetchall():
+            yield from ((position, Event.decode(wire)) for _, position, wire in part)
+            above = part[-1][0]
 
     def rows(self) -> Iterator[Row]:
         """Every current row as f decides it now, in order of uuids, computed anew and not read."""
@@ -1135,12 +1436,18 @@ class Ledger:
         self._per_hotkey = {}
         self._addresses = {hotkey for (hotkey,) in execute("SELECT hotkey FROM address")}
         self.facts = Facts(self._connection)
+        self.checkpoints.load()
+        self._reload = False
+        self._cutting = self._live_set = None
         ends = of_all(self._connection)
         for key, *log_id, hotkey, cut in execute("SELECT log, node_key, number, hotkey, cut FROM logs").fetchall():
             log = LogId(*log_id)
             last = execute(
                 "SELECT seq, id, hlc_max FROM events WHERE log = ? ORDER BY seq DESC LIMIT 1", (key,)
             ).fetchone()
+            entry = self.checkpoints.line.logs.get(log)
+            if entry is not None and (last is None or last[0] < entry.head.seq):
+                last = (*entry.head, entry.hlc)
             if last is None:
                 raise StoreError(
                     f"the database is damaged: no event of log {log} is in it; restore a backup, or start empty and "
@@ -1159,15 +1466,18 @@ class Ledger:
             self.recount.weigh(Weights(self.network, self.recount.weights.electorate, self.facts.mandates()))
         self._settled_weights = self.weights
         self._root, self._nodes = buckets.load(self._connection)
-        self._events = sum(state.head.seq + 1 for state in self._logs.values())  # a log is held from its beginning
+        # A log is held from its beginning but for what checkpoints left out.
+        self._cut_away = codec.integer(codec.unpack(self._meta(_CUT_AWAY) or b"\0"), "events that are cut away")
+        self._events = sum(state.head.seq + 1 for state in self._logs.values()) - self._cut_away
         self._refresh_state()
         self._stale = False  # last: a load that failed half way is done again
 
-    def _latest_delegation(self, key: int) -> Delegation | None:
-        """The latest valid delegation of a log, above its cut or below."""
+    def _latest_delegation(self, key: int, last: int = codec.INT_MAX) -> Delegation | None:
+        """The latest valid delegation of a log, above its cut or below, up to a seq."""
         row = self._connection.execute(
-            "SELECT wire FROM events WHERE log = ? AND seq = (SELECT max(seq) FROM delegations WHERE log = ?)",
-            (key, key),
+            "SELECT wire FROM events WHERE log = ?1"
+            " AND seq = (SELECT max(seq) FROM delegations WHERE log = ?1 AND seq <= ?2)",
+            (key, last),
         ).fetchone()
         return None if row is None else Delegation.from_wire(codec.unpack(Event.decode(row[0]).payload))
 
@@ -1202,6 +1512,10 @@ class Ledger:
             dict(self._ends),
             self.own_log,
             self._slices.digests,
+            self.checkpoints.line.number,
+            self.checkpoints.latest.line.number if self.checkpoints.latest else 0,
+            self.checkpoints.loading is not None,
+            self.checkpoints.stage is Stage.CUTTING,
         )
 
     def _refresh_vector(self) -> None:
@@ -1235,6 +1549,35 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
+class _Told:
+    """Counts events for whoever wants to see progress."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, of: int) -> None:
+        self._progress = progress
+        self._done = 0
+        self._of = of
+
+    def one_more(self) -> None:
+        """Count one event; say so now and then, and at the end."""
+        self._done += 1
+        if self._progress and (self._done % EVENTS_PER_READ == 0 or self._done == self._of):
+            self._progress(self._done, self._of)
+
+
+def _judge_kept(event: Event) -> Judgement:
+    """Judge an event of a live set.
+
+    Raises:
+        MalformedError: Its signature does not hold, or it is void.
+    """
+    if not event.signed():
+        raise codec.MalformedError(f"seq {event.seq} of log {event.log}: its signature does not hold")
+    judgement = judge_kept(event)
+    if judgement.void:
+        raise codec.MalformedError(f"seq {event.seq} of log {event.log}: {judgement.void}")
+    return judgement
+
+
 def stored_network(connection: sqlite3.Connection) -> bytes | None:
     """Id of the network that a database is of; None before a ledger opened it."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (NETWORK_ID,)).fetchone()
@@ -1247,14 +1590,14 @@ def read_log(
     """Consecutive events of a log from ``first_seq``: at least one if it exists, else no more than the bounds."""
     wires: list[bytes] = []
     size = 0
-    rows: Iterable[tuple[bytes]] = connection.execute(
-        "SELECT wire FROM events WHERE log = (SELECT log FROM logs WHERE node_key = ? AND number = ?) AND seq >= ?"
+    rows: Iterable[tuple[int, bytes]] = connection.execute(
+        "SELECT seq, wire FROM events WHERE log = (SELECT log FROM logs WHERE node_key = ? AND number = ?) AND seq >= ?"
         " ORDER BY seq LIMIT ?",
         (*log, first_seq, count_max),
     )
-    for (wire,) in rows:
+    for seq, wire in rows:
         size += len(wire)
-        if wires and size > size_bytes_max:
+        if seq != first_seq + len(wires) or (wires and size > size_bytes_max):  # a checkpoint may have left some out
             break
         wires.append(wire)
     return wires

@@ -12,6 +12,7 @@ from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
 from p2pnodes.model.events import Delegation, Event, Head, LogId
 from p2pnodes.model.keys import KEY_BYTES
+from p2pnodes.store.checkpoints import cut_logs
 from p2pnodes.store.ledger import OWN_LOG
 from p2pnodes.store.schema import open_reader
 
@@ -95,6 +96,9 @@ def _read(connection: sqlite3.Connection, node_key: bytes) -> OwnLog | None:
         (log,),
     ).fetchone()
     own = LogId(node_key, number)
+    entry = cut_logs(connection).get(own)
+    if entry is not None and (counted is None or counted[0] < entry.head.seq):
+        counted = entry.head
     return OwnLog(
         own,
         None if delegated is None else Delegation.from_wire(codec.unpack(Event.decode(delegated[0]).payload)),

@@ -2,15 +2,11 @@
 
 import sqlite3
 from collections.abc import Iterator
-from typing import Final
 
 from p2pnodes.model import codec
-from p2pnodes.model.electorate import Electorate, Pin
+from p2pnodes.model.electorate import HOTKEYS_MAX, Electorate, Pin, pairs
 from p2pnodes.model.events import URL_CHARS_MAX
 from p2pnodes.model.keys import KEY_BYTES
-
-HOTKEYS_MAX: Final = 1_000_000
-"""Bound of a stored electorate; a subnet has at most a few thousand neurons."""
 
 EMPTY = Electorate(Pin(0, 0, {}, {}, {}))
 """What a new database starts with: nobody is permitted, nothing counts."""
@@ -54,13 +50,13 @@ def read_pin(value: codec.Value) -> Pin:
     return Pin(
         codec.integer(block, "block"),
         codec.integer(time_ms, "time"),
-        {key: codec.integer(stake, "stake") for key, stake in _pairs(validators)},
-        {key: codec.integer(number, "registration block") for key, number in _pairs(registered)},
-        {key: codec.text(url, "address", URL_CHARS_MAX) for key, url in _pairs(addresses)},
+        dict(pairs(validators, "stake")),
+        dict(pairs(registered, "registration block")),
+        dict(_addresses(addresses)),
     )
 
 
-def _pairs(entries: codec.Value) -> Iterator[tuple[bytes, codec.Value]]:
-    for entry in codec.array(entries, 0, HOTKEYS_MAX, "pairs"):
-        key, value = codec.fields(entry, 2, "pair")
-        yield codec.binary(key, "hotkey", KEY_BYTES), value
+def _addresses(entries: codec.Value) -> Iterator[tuple[bytes, str]]:
+    for entry in codec.array(entries, 0, HOTKEYS_MAX, "addresses"):
+        key, url = codec.fields(entry, 2, "address of a hotkey")
+        yield codec.binary(key, "hotkey", KEY_BYTES), codec.text(url, "address", URL_CHARS_MAX)

@@ -12,6 +12,7 @@ from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, StoreError
 from p2pnodes.model.network import Network
 from p2pnodes.store import buckets
+from p2pnodes.store.checkpoints import Stage
 from p2pnodes.store.copying import REFILL
 from p2pnodes.store.ledger import DERIVED, Ledger
 from p2pnodes.store.schema import open_writer
@@ -66,6 +67,7 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
     connection = open_writer(path)
     try:
         ledger = Ledger(connection, network)
+        finish_cut(ledger)
         hold(connection)
         before = buckets.of_rows(connection).root.root()
         found = differences(ledger, progress)
@@ -94,6 +96,13 @@ def hold(connection: sqlite3.Connection) -> None:
         connection.execute(f"CREATE TEMP TABLE held_{table} AS {_content(connection, table)}")
 
 
+def finish_cut(ledger: Ledger) -> None:
+    """Take away what a checkpoint leaves out, where a daemon that stopped had not come to the end of it."""
+    while ledger.checkpoints.stage is Stage.CUTTING:
+        with ledger.transaction():
+            ledger.cut()
+
+
 def differences(ledger: Ledger, progress: Progress | None = None) -> list[str]:
     """Rebuild in a transaction of its own; what differs now from what was held, a line each.
 
@@ -119,13 +128,17 @@ def differences(ledger: Ledger, progress: Progress | None = None) -> list[str]:
 def _content(connection: sqlite3.Connection, table: str) -> str:
     """Query for a table's rows with claims named by their ids: row keys and positions differ between rebuilds."""
     if table == "claim":
-        return "SELECT claim_id, miner, nonce, uuids, status, since, detail FROM claim"
+        return (  # what no more than verdicts that do not count name may have been forgotten
+            "SELECT claim_id, miner, nonce, uuids, status, since, detail FROM claim"
+            " WHERE miner NOTNULL OR claim IN (SELECT claim FROM verdict)"
+        )
     if table == "logs":
         return "SELECT log, node_key, number, cut FROM logs"
-    if table == "events":  # what it replaces matters of a word that counts alone
+    if table == "events":  # what it replaces matters of a word that counts alone; that may be gone with a checkpoint
         return (
             "SELECT log, seq, before FROM events JOIN logs USING (log)"
             " WHERE before NOTNULL AND (cut IS NULL OR seq < cut)"
+            " AND NOT EXISTS (SELECT 1 FROM certificate WHERE stage <> 'known')"
         )
     if table == _JUDGEMENTS:
         return "SELECT log, seq, judged, void FROM events WHERE NOT judged OR void NOTNULL"

@@ -5,7 +5,7 @@ latest again without reading the log.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -13,7 +13,7 @@ import orjson
 from p2pnodes.model import codec
 from p2pnodes.model.events import Event, Place, Release, Verdict
 from p2pnodes.model.inventory import Chute
-from p2pnodes.model.validity import contents
+from p2pnodes.model.validity import Contents, contents
 from p2pnodes.store.facts import chute_fields
 
 Word = Verdict | Place | Release
@@ -59,6 +59,13 @@ def replaced(connection: sqlite3.Connection, log: int, word: Word) -> bytes | No
     return codec.pack([held.get(uuid) for uuid in word.uuids]) if held else None
 
 
+def item_of(wire: bytes, uuid: str) -> int:
+    """Which item of a place or release names a GPU."""
+    word = contents(Event.decode(wire)).payload
+    assert isinstance(word, Place | Release)
+    return word.uuids.index(uuid)
+
+
 def say_verdict(  # noqa: PLR0917 - the columns of the table
     connection: sqlite3.Connection, claim: int, log: int, seq: int, hlc: int, word: Verdict
 ) -> None:
@@ -69,13 +76,58 @@ def say_verdict(  # noqa: PLR0917 - the columns of the table
     )
 
 
-def say_placement(connection: sqlite3.Connection, log: int, seq: int, hlc: int, word: Place | Release) -> None:
-    """Record a place or release."""
-    _place(connection, log, seq, hlc, word, word.uuids)
+def say_placement(
+    connection: sqlite3.Connection, log: int, seq: int, hlc: int, word: Place | Release, *, again: bool = False
+) -> None:
+    """Record a place or release; with ``again`` only where no later one of the log is recorded."""
+    uuids = word.uuids
+    if again:
+        query = "SELECT 1 FROM placement WHERE uuid = ? AND claim_id = ? AND log = ? AND seq > ?"
+        uuids = tuple(
+            uuid for uuid in uuids if not connection.execute(query, (uuid, word.claim_id, log, seq)).fetchone()
+        )
+    _place(connection, log, seq, hlc, word, uuids)
 
 
-def take_back(connection: sqlite3.Connection, log: int, taken: Taken) -> None:
-    """Let what words of a log replaced be the latest again."""
+def drop(connection: sqlite3.Connection, log: int, seq: int, said: Contents) -> None:
+    """Forget everything that an event of a log states, not only its word."""
+    where = "log = ? AND seq = ?"
+    for claim_id in said.adds:
+        connection.execute(
+            f"DELETE FROM carriage WHERE claim = (SELECT claim FROM claim WHERE claim_id = ?) AND {where}",  # noqa: S608
+            (claim_id, log, seq),
+        )
+    for request_id, payload in said.deletes:
+        connection.execute(
+            f"DELETE FROM deletion WHERE uuid = ? AND request_id = ? AND {where}",  # noqa: S608 - our own text
+            (payload.uuid, request_id, log, seq),
+        )
+    for table in ("delegations", "proposal", "signature"):
+        connection.execute(f"DELETE FROM {table} WHERE {where}", (log, seq))  # noqa: S608 - from the line above
+    match said.payload:
+        case Verdict() as verdict:
+            connection.execute(
+                f"DELETE FROM verdict WHERE claim = (SELECT claim FROM claim WHERE claim_id = ?) AND {where}",  # noqa: S608
+                (verdict.claim_id, log, seq),
+            )
+        case Place() | Release() as word:
+            connection.executemany(
+                f"DELETE FROM placement WHERE uuid = ? AND claim_id = ? AND {where}",  # noqa: S608 - our own text
+                [(uuid, word.claim_id, log, seq) for uuid in word.uuids],
+            )
+        case _:
+            pass
+
+
+def take_back(connection: sqlite3.Connection, log: int, taken: Taken, lives: Callable[[int, int], bool]) -> None:
+    """Let what words of a log replaced be the latest again.
+
+    Args:
+        connection: The writer's.
+        log: Row key of the log.
+        taken: Its words that count no more.
+        lives: Whether an item of one of its events, by seq, counts as far as checkpoints go.
+    """
     connection.executemany(
         "DELETE FROM verdict WHERE claim = (SELECT claim FROM claim WHERE claim_id = ?) AND log = ?",
         [(claim_id, log) for claim_id in taken.verdicts],
@@ -89,16 +141,21 @@ def take_back(connection: sqlite3.Connection, log: int, taken: Taken) -> None:
         if before is not None:
             places.setdefault(before, []).append(uuid)
     for seq in sorted(verdicts | places.keys()):
-        (wire,) = connection.execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
-        event = Event.decode(wire)
+        row = connection.execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
+        if row is None:  # a checkpoint left it out
+            continue
+        event = Event.decode(row[0])
         match contents(event).payload:
             case Verdict() as verdict:
+                if not lives(seq, 0):
+                    continue
                 (claim,) = connection.execute(
                     "SELECT claim FROM claim WHERE claim_id = ?", (verdict.claim_id,)
                 ).fetchone()
                 say_verdict(connection, claim, log, seq, event.hlc, verdict)
             case Place() | Release() as word:
-                _place(connection, log, seq, event.hlc, word, places[seq])
+                alive = [uuid for uuid in places[seq] if lives(seq, word.uuids.index(uuid))]
+                _place(connection, log, seq, event.hlc, word, alive)
             case _:
                 raise LookupError("BUG! what a word replaced is no word")
 

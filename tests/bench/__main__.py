@@ -19,7 +19,7 @@ from p2pnodes.model.events import AddPayload, Event
 from p2pnodes.model.keys import verify_hotkey
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
-from tests.bench import catchup, etcd, gossip, loopback, world
+from tests.bench import catchup, etcd, gossip, loopback, world, year
 from tests.bench.chain import chain
 from tests.bench.floor import GPUS_PER_POST
 from tests.bench.growth import LARGE, growth
@@ -130,6 +130,7 @@ PROGRAMS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "fill": world.main,
     "gossip": gossip.main,
     "loopback": loopback.main,
+    "year": year.main,
 }
 """Benchmarks with options and tables of their own; each is run alone and takes the rest of the command line."""
 

@@ -119,30 +119,53 @@ class TestStatus:
         assert ended.json == daemon.peers()
 
 
+@pytest.mark.parametrize(
+    ("held", "of", "shown"),
+    [
+        (None, None, "20000 is loaded from peers: it begins"),
+        (3, 10, "20000 is loaded from peers: 3 of 10 slices are here"),
+    ],
+)
+async def test_status_tells_how_far_a_checkpoint_is_loaded(
+    ask: Ask, daemon: FakeDaemon, held: int | None, of: int | None, shown: str
+) -> None:
+    daemon.snapshot["checkpoint"]["loading"] = {"number": 20_000, "held": held, "of": of}
+    lines = (await ask("status")).out.splitlines()
+    (line,) = [line for line in lines if line.startswith("checkpoint ")]
+    assert line.removeprefix("checkpoint").strip() == shown
+
+
 class TestPeers:
     """Sessions, and what they say."""
 
     @pytest.mark.parametrize(
-        ("same_vector", "same_electorate", "same_state_root", "shown"),
+        ("same_vector", "same_electorate", "same_checkpoint", "same_state_root", "shown"),
         [
-            (True, True, True, "yes"),
-            (True, True, False, "no"),
-            (False, True, False, "-"),
-            (True, False, False, "-"),
-            (None, None, None, "-"),
+            (True, True, True, True, "yes"),
+            (True, True, True, False, "no"),
+            (False, True, True, False, "-"),
+            (True, False, True, False, "-"),
+            (True, True, False, False, "-"),
+            (None, None, None, None, "-"),
         ],
     )
-    async def test_roots_are_compared_only_at_equal_events_and_stakes(
+    async def test_roots_are_compared_only_at_equal_events_stakes_and_checkpoints(
         self,
         ask: Ask,
         daemon: FakeDaemon,
         *,
         same_vector: object,
         same_electorate: object,
+        same_checkpoint: object,
         same_state_root: object,
         shown: str,
     ) -> None:
-        same = {"same_vector": same_vector, "same_electorate": same_electorate, "same_state_root": same_state_root}
+        same = {
+            "same_vector": same_vector,
+            "same_electorate": same_electorate,
+            "same_checkpoint": same_checkpoint,
+            "same_state_root": same_state_root,
+        }
         daemon.snapshot["gossip"]["peers"] = [{"hotkey": "5Peer", "connected": True, **same}]
         head, row = (await ask("peers")).out.splitlines()
         assert head[head.index("same state root") :].split()[:3] == ["same", "state", "root"]
@@ -261,7 +284,7 @@ class TestLists:
             (["events", "--author", "l0IO"], "an SS58 address"),
             (["events", "--node-key", "cd" * 31], "64 hex digits"),
             (["events", "--id", ""], "64 hex digits"),
-            (["events", "--kind", "adds"], "one of add, carry, close"),
+            (["events", "--kind", "adds"], "one of add, carry, checkpoint, close"),
         ],
     )
     async def test_a_filter_that_can_match_nothing_is_usage(

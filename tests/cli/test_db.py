@@ -1,7 +1,9 @@
 """``db path`` and ``db verify``."""
 
 import re
+import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -172,3 +174,42 @@ def test_a_rebuild_that_found_differences_has_a_code_of_its_own(cli: Cli, config
     ended = cli("db", "rebuild", "--config", config)
     assert ended.code == 0
     assert "[data-rebuild-differed]" in ended.err
+
+
+class TestDiff:
+    """Two databases keep the same below a cut, or it is said what only one of them keeps."""
+
+    @pytest.fixture
+    def cut_databases(self, database: Path, tmp_path: Path) -> tuple[Path, Path]:
+        """The database with a live set of its only log's events, and a copy that keeps less."""
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("INSERT INTO live SELECT 7, log, seq, 1 FROM events")
+            connection.commit()
+        other = tmp_path / "other.db"
+        shutil.copy(database, other)
+        return database, other
+
+    def test_equal_ones(self, cli: Cli, config: Path, cut_databases: tuple[Path, Path]) -> None:
+        ended = cli("db", "diff", cut_databases[1], "--config", config)
+        assert ended.code == 0
+        assert "both keep the same below the cut of checkpoint 7" in ended.out
+
+    @pytest.mark.parametrize("change", ["DELETE FROM live WHERE seq = 1", "UPDATE live SET mask = 3 WHERE seq = 1"])
+    def test_what_differs_is_listed(
+        self, cli: Cli, config: Path, cut_databases: tuple[Path, Path], change: str
+    ) -> None:
+        with closing(sqlite3.connect(cut_databases[1])) as connection:
+            connection.execute(change)
+            connection.commit()
+        ended = cli("db", "diff", cut_databases[1], "--config", config, "--json")
+        assert ended.code == 1
+        found = ended.json["differences"]
+        assert {"seq": 1, "kind": "add", "items": [0], "only": "here"}.items() <= found[0].items()
+        assert [each["items"] for each in found[1:]] == ([[0, 1]] if "mask" in change else [])
+
+    def test_before_the_first_checkpoint_there_is_nothing_to_compare(
+        self, cli: Cli, config: Path, database: Path
+    ) -> None:
+        ended = cli("db", "diff", database, "--config", config)
+        assert ended.code == 0
+        assert "no checkpoint has been made yet" in ended.err

@@ -7,8 +7,9 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from p2pnodes.cli.demo import free_ports
@@ -80,12 +81,18 @@ class Scene:
     rest_s = PAUSE_S
     """Mean pause of a miner between two requests."""
 
+    epoch_s = 20.0
+    parameters: Mapping[str, Any] = MappingProxyType({})
+    """How long an electorate is in force, and what else the network is to be."""
+
     def __init__(self, directory: Path, rng: random.Random) -> None:
         self.rng = rng
         self.figures: dict[str, Any] = {}
         self.complaints: list[str] = []
         self._down = {f"peer{index}": asyncio.Event() for index in range(self.peers)}
-        self.net = Devnet(directory, free_ports(self.peers), epoch_s=20, report=self._heard)
+        self.net = Devnet(
+            directory, free_ports(self.peers), epoch_s=self.epoch_s, parameters=self.parameters, report=self._heard
+        )
 
     async def begin(self) -> None:
         """Start the daemons and whatever stands between them."""
@@ -234,8 +241,9 @@ async def _agreement(scene: Scene, complaints: list[str]) -> int:
     return int(said[0]["events"])
 
 
-def _state(status: dict[str, Any]) -> tuple[str, str, str]:
-    return status["state_root"], status["vector_digest"], status["electorate"]["digest"]
+def _state(status: dict[str, Any]) -> tuple[str, str, str, str]:
+    checkpoint = str(status["checkpoint"]["number"])
+    return status["state_root"], status["vector_digest"], status["electorate"]["digest"], checkpoint
 
 
 async def _forks(peer: Peer) -> list[str]:

@@ -1,8 +1,17 @@
 """Processes that are killed or stand still, at any moment: in a commit, in a start, alone or all at once."""
 
 import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any, Final
 
+from p2pnodes.devnet import DevnetError
+from tests.e2e.waiting import eventually
 from tests.faults.arena import Scene
+
+NEW_S_MAX: Final = 180.0
+"""Within this time a checkpoint comes: the first one when something is older than the horizon of a minute."""
 
 
 class Kill(Scene):
@@ -22,6 +31,37 @@ class Kill(Scene):
             await asyncio.sleep(self.rng.uniform(0, 0.5))
             self.revive(peer)
         return f"{count} killed"
+
+
+class Cut(Kill):
+    """``kill -9`` while logs are cut; the shortest horizon that there is brings a checkpoint every few seconds."""
+
+    name = "cut"
+    what = "kill -9 while checkpoints are proposed, signed and put in force, and what they leave out is taken away"
+    strikes = 100
+    short = 3
+    epoch_s = 3.0
+    parameters: Mapping[str, Any] = MappingProxyType({"horizon_s": 60, "verdict_ttl_s": 60})
+
+    async def strike(self) -> str:
+        """Wait for a checkpoint that nobody had before, and kill right behind it."""
+        seen = max(await self._numbers(), default=0)
+
+        async def new() -> bool:
+            return max(await self._numbers(), default=0) > seen
+
+        await eventually(new, NEW_S_MAX)
+        self.figures["checkpoints"] = self.figures.get("checkpoints", 0) + 1
+        await asyncio.sleep(self.rng.uniform(0, 1))
+        return await super().strike()
+
+    async def _numbers(self) -> list[int]:
+        """The checkpoints in force on the daemons that answer."""
+        found = []
+        for peer in self.net.peers:
+            with suppress(DevnetError):
+                found.append(int((await peer.status())["checkpoint"]["number"]))
+        return found
 
 
 class Pause(Scene):

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,15 +16,17 @@ from p2pnodes.gossip import frames
 from p2pnodes.gossip.handshake import HandshakeError, Identity, Initiator, Policy, Responder
 from p2pnodes.miner.example import example_server
 from p2pnodes.miner.sse import SseParser
-from p2pnodes.model import codec
+from p2pnodes.model import checkpoint, codec
+from p2pnodes.model.checkpoint import Certificate, Signature
 from p2pnodes.model.claims import check_claim, parse_body
 from p2pnodes.model.codec import MalformedError
+from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import ConfigError, InvalidBodyError, RemoteProtocolError
-from p2pnodes.model.events import PAYLOADS, Event
+from p2pnodes.model.events import PAYLOADS, Checkpoint, CutLog, Event, Head, Propose
 from p2pnodes.model.keys import ss58_decode, ss58_encode
 from p2pnodes.model.proof import Proof, ProofError, check
 from p2pnodes.model.validity import EMPTY, contents, judge
-from tests.support import NETWORK, NOW_S, Author, electorate, hotkey
+from tests.support import NETWORK, NOW_S, VALIDATORS, Author, electorate, hotkey
 from tests.vectors.build import FOLDER
 
 INPUT_BYTES_MAX: Final = 128 * 1024
@@ -86,6 +89,48 @@ def _payload_seeds() -> Iterator[bytes]:
     for wire in _vectors("events"):
         event = Event.decode(wire)
         yield bytes([kinds.index(event.kind)]) + event.payload
+
+
+def _pins(data: bytes) -> None:
+    try:
+        found = Electorate.from_canonical(data)
+    except MalformedError:
+        return
+    assert found.canonical == data
+    assert found.previous is None or found.previous.block < found.block
+
+
+def _certificate(data: bytes) -> None:
+    try:
+        certificate = Certificate.decode(data)
+    except MalformedError:
+        return
+    assert certificate.encode() == data
+    with suppress(MalformedError):
+        assert checkpoint.check(NETWORK, certificate).line.proposal == certificate.proposal.id
+
+
+@cache
+def certificate() -> Certificate:
+    """A good one, under the default electorate: all three validators have signed."""
+    authors = [Author(uri) for uri in VALIDATORS]
+    old_s, until_s = NOW_S - NETWORK.horizon_s - 86_400, NOW_S + 86_400
+    logs = []
+    for author in authors:
+        first = author.write(author.delegation(not_before=old_s, not_after=until_s), at_ms=old_s * 1000)
+        logs.append(CutLog(author.log, author.hotkey.public_key, Head(0, first.id), first.hlc, old_s, until_s))
+    number = checkpoint.due_number(NETWORK, electorate())
+    proposal = authors[0].write(Propose(number, b"", electorate().canonical, tuple(sorted(logs))))
+    statement = Checkpoint(number, proposal.id, 3, 1, bytes(32))
+    signatures = [Signature(author.events[0], author.write(statement)) for author in authors]
+    return Certificate(proposal, tuple(sorted(signatures, key=lambda signature: signature.checkpoint.log)))
+
+
+def _certificate_seeds() -> Iterator[bytes]:
+    good = certificate()
+    yield good.encode()
+    yield good._replace(signatures=good.signatures[:2]).encode()
+    yield good._replace(signatures=()).encode()
 
 
 def _frame(data: bytes) -> None:
@@ -203,6 +248,12 @@ TARGETS: Final[dict[str, Target]] = {
     "codec": Target("canonical msgpack", _codec, lambda: _vectors("events")),
     "event": Target("an event, judged as the first of its log", _event, lambda: _vectors("events")),
     "payload": Target("an event's payload, of each kind", _payload, _payload_seeds),
+    "pins": Target(
+        "the electorate in a proposal",
+        _pins,
+        lambda: iter([electorate().canonical, electorate(200, previous=electorate()).canonical]),
+    ),
+    "certificate": Target("a checkpoint's certificate", _certificate, _certificate_seeds),
     "frame": Target("a frame of the gossip protocol", _frame, lambda: _vectors("frames")),
     "handshake": Target("each message of the handshake", _handshake, _handshake_seeds),
     "body": Target(

@@ -6,14 +6,31 @@ from collections.abc import Sequence
 from typing import Any
 
 from p2pnodes.gossip import frames
-from p2pnodes.gossip.engine import Close, Effect, Engine, Notice, Peer, Prove, Read, Send, Store
+from p2pnodes.gossip.engine import (
+    Close,
+    Consider,
+    Effect,
+    Engine,
+    Load,
+    Notice,
+    Peer,
+    Prove,
+    Read,
+    ReadCertificate,
+    ReadLeaves,
+    Send,
+    Store,
+    Survey,
+)
 from p2pnodes.gossip.frames import Entry, Frame
 from p2pnodes.model.clock import HybridClock
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Close as Closing
 from p2pnodes.model.events import Event, Evidence, Head, LogId
 from p2pnodes.model.network import PROTOCOL_VERSION
+from p2pnodes.store.checkpoints import Donor, read_certificate
 from p2pnodes.store.ledger import Ledger, State
+from p2pnodes.store.loading import Answer, Found, consider, lacking, load
 from tests.support import NETWORK, NOW_MS, Author, memory_ledger
 
 
@@ -51,7 +68,9 @@ class Node:
         self.outgoing: dict[int, deque[bytes]] = {}
         self.stores: deque[Store] = deque()
         self.proves: deque[Prove] = deque()
-        self.reads: deque[Read] = deque()
+        self.reads: deque[Read | ReadCertificate | ReadLeaves] = deque()
+        self.parts: deque[Consider | Survey | Load] = deque()
+        self.donor = Donor()
         self.closes: list[Close] = []
         self.notices: list[Notice] = []
         self.said: list[Frame] = []
@@ -59,6 +78,8 @@ class Node:
         self.disk_fails = False
         self.holds_writes = False
         """Leave stores and frames where they are, as a slow disk and a slow reader do."""
+        self.holds_parts = False
+        """Leave what is to be done for a checkpoint where it is."""
 
     @property
     def state(self) -> State:
@@ -78,8 +99,10 @@ class Node:
                     self.stores.append(effect)
                 case Prove():
                     self.proves.append(effect)
-                case Read():
+                case Read() | ReadCertificate() | ReadLeaves():
                     self.reads.append(effect)
+                case Consider() | Survey() | Load():
+                    self.parts.append(effect)
                 case Close():
                     self.closes.append(effect)
                 case Notice():
@@ -129,14 +152,41 @@ class Node:
 
     def read_one(self) -> None:
         """Let the database answer its oldest read."""
-        effect = self.reads.popleft()
-        wires = self.ledger.read(effect.log, effect.first_seq, effect.size_bytes_max, effect.count_max)
-        self.do(self.engine.read(effect.session, effect.log, effect.first_seq, wires, self.now_ms))
+        connection = self.ledger.facts.connection
+        match self.reads.popleft():
+            case Read(session, log, first_seq, size_bytes_max, count_max):
+                wires = self.ledger.read(log, first_seq, size_bytes_max, count_max)
+                self.do(self.engine.read(session, log, first_seq, wires, self.now_ms))
+            case ReadCertificate(session, number):
+                wire = read_certificate(connection, number) or b""
+                self.do(self.engine.read_certificate(session, number, wire, self.now_ms))
+            case ReadLeaves(session, number, place):
+                leaves, path = self.donor.slice(connection, number, place)
+                self.do(self.engine.read_leaves(session, number, place, leaves, path, self.now_ms))
+
+    def part_one(self) -> None:
+        """Let the store do the oldest thing that it has to do for a checkpoint."""
+        failed = Answer(Found.FAILED, "the disk is full")
+        match self.parts.popleft():
+            case Consider(session, number, wire):
+                with self.ledger.transaction():
+                    answer = failed if self.disk_fails else consider(self.ledger, number, wire)
+                self.do(self.engine.considered(session, number, answer, self.now_ms))
+            case Survey():
+                with self.ledger.transaction():
+                    lack = None if self.disk_fails else lacking(self.ledger)
+                self.do(self.engine.lacking(lack, self.now_ms))
+            case Load(session, number, place, leaves, path):
+                with self.ledger.transaction():
+                    answer = failed if self.disk_fails else load(self.ledger, number, place, leaves, path)
+                self.do(self.engine.loaded(session, number, place, answer, self.now_ms))
 
     def settle(self) -> None:
         """Let disk and database do all they have to."""
-        while self.stores or self.reads or self.proves:
-            if self.stores:
+        while self.stores or self.reads or self.proves or (self.parts and not self.holds_parts):
+            if self.parts and not self.holds_parts:
+                self.part_one()
+            elif self.stores:
                 self.store_one()
             elif self.proves:
                 self.prove_one()
@@ -212,7 +262,7 @@ class Net:
             for close in node.closes:
                 if close.session in self.links:
                     self.cut(close.session)
-            moved = moved or bool(node.stores or node.reads or node.proves)
+            moved = moved or bool(node.stores or node.reads or node.proves or (node.parts and not node.holds_parts))
             node.settle()
         return moved
 

@@ -30,6 +30,7 @@ from tests.gossip.harness import clone
 from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, electorate, hotkey
 
 FOREIGN = Network(genesis_hash=NETWORK.genesis_hash, netuid=65)
+HASH = bytes(DIGEST_BYTES)
 MALICE = Author(VALIDATORS[2])
 """A validator with a permit and bad intentions."""
 
@@ -525,7 +526,7 @@ class TestHostilePeers:
         first, second = honest
         async with stranger(first, MALICE) as guest:
             await guest.shake()
-            good = Digest(False, now_ms(), *[bytes(DIGEST_BYTES)] * 3).encode()
+            good = Digest(False, now_ms(), HASH, HASH, HASH).encode()
             message = guest.channel.encrypt(good)
             match wrong:
                 case "garbage":
@@ -676,7 +677,7 @@ class TestObservers:
         assert not first.driver.online()
         async with stranger(first, self.OBSERVER) as guest:
             await guest.shake()
-            await guest.send(Digest(False, now_ms() + 40_000, *[bytes(DIGEST_BYTES)] * 3).encode())
+            await guest.send(Digest(False, now_ms() + 40_000, HASH, HASH, HASH).encode())
             await until(lambda: first.sessions[0]["offset_ms"])
             assert first.driver.clock_offset_ms() is None
             assert first.driver.own_head_reports() == {}

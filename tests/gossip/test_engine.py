@@ -556,7 +556,7 @@ class TestTime:
         for session, uri in enumerate((B, C, C, C, C), 1):
             node.open(session, peer_of(Author(uri, seed=session)))
             off_ms = 40_000 if uri == C else 0
-            node.hear(session, Digest(False, node.now_ms + off_ms, *([bytes(32)] * 3)).encode())
+            node.hear(session, Digest(False, node.now_ms + off_ms, bytes(32), bytes(32), bytes(32)).encode())
         assert node.engine.clock_offset_ms() == 20_000
 
     def test_an_answer_corrects_the_offset_by_half_the_round_trip(self) -> None:

@@ -17,9 +17,13 @@ from p2pnodes.gossip.frames import (
     VECTOR_BYTES_MAX,
     WANT_BYTES_MAX,
     Book,
+    CertificateAnswer,
+    CertificateWant,
     Digest,
     Entry,
     Events,
+    Leaves,
+    LeavesWant,
     Mark,
     Proofs,
     Range,
@@ -29,11 +33,25 @@ from p2pnodes.gossip.frames import (
 )
 from p2pnodes.model import codec
 from p2pnodes.model.branches import Ends
+from p2pnodes.model.checkpoint import (
+    CERTIFICATE_BYTES_MAX,
+    DELEGATION_BYTES_MAX,
+    MASK_MAX,
+    PATH_MAX,
+    SIGNERS_MAX,
+    SLICE_BYTES_MAX,
+    SLICE_LEAVES_MAX,
+    STATEMENT_BYTES_MAX,
+    Certificate,
+    Signature,
+)
 from p2pnodes.model.codec import INT_MAX, MalformedError
 from p2pnodes.model.events import (
     EVENT_BYTES_MAX,
     HEADER_BYTES_MAX,
+    LEAVES_MAX,
     URL_CHARS_MAX,
+    Checkpoint,
     Close,
     Evidence,
     Head,
@@ -51,7 +69,14 @@ DELEGATION = AUTHOR.delegation()
 EVIDENCE = Evidence(AUTHOR.delegate().header, bytes(64), b"another header", bytes(64))
 
 FRAMES = [
-    Digest(True, 1_764_000_000_000, HASH, HASH[::-1], bytes(32)),
+    Digest(True, 1_764_000_000_000, HASH, HASH[::-1], bytes(32), 7),
+    Digest(False, 1_764_000_000_000, HASH, HASH[::-1], bytes(32), None),
+    CertificateWant(1),
+    CertificateAnswer(1, b"certificate"),
+    CertificateAnswer(INT_MAX, b""),
+    LeavesWant(1, LEAVES_MAX - 1),
+    Leaves(1, 0, [(1, b"one"), (MASK_MAX, b"two")], [HASH] * PATH_MAX),
+    Leaves(1, 3, [], []),
     Vector(0, True, ALL_SLICES, []),
     Vector(
         3,
@@ -78,15 +103,27 @@ MALFORMED: dict[str, codec.Value] = {
     "no array": 1,
     "an empty array": [],
     "kind 0": [0],
-    "an unknown kind": [11, b""],
+    "an unknown kind": [15, b""],
     "a kind that is a text": ["events", [b"e"]],
-    "a kind that is a boolean": [True, True, 1, HASH, HASH, HASH],
-    "a digest without electorate": [1, True, 1, HASH, HASH],
-    "a digest with one field more": [1, True, 1, HASH, HASH, HASH, None],
-    "a digest that asks with a number": [1, 1, 1, HASH, HASH, HASH],
-    "a negative clock": [1, True, -1, HASH, HASH, HASH],
-    "a clock beyond 48 bits": [1, True, 2**47, HASH, HASH, HASH],
-    "a short hash": [1, True, 1, HASH[1:], HASH, HASH],
+    "a kind that is a boolean": [True, True, 1, HASH, HASH, HASH, 0],
+    "a digest without checkpoint": [1, True, 1, HASH, HASH, HASH],
+    "a digest with one field more": [1, True, 1, HASH, HASH, HASH, 0, None],
+    "a digest that asks with a number": [1, 1, 1, HASH, HASH, HASH, 0],
+    "a negative clock": [1, True, -1, HASH, HASH, HASH, 0],
+    "a clock beyond 48 bits": [1, True, 2**47, HASH, HASH, HASH, 0],
+    "a short hash": [1, True, 1, HASH[1:], HASH, HASH, 0],
+    "a negative checkpoint": [1, True, 1, HASH, HASH, HASH, -1],
+    "a want of the certificate of no checkpoint": [11, 0],
+    "a certificate over its bound": [12, 1, bytes(CERTIFICATE_BYTES_MAX + 1)],
+    "a certificate that is no bytes": [12, 1, None],
+    "a want of a slice of no checkpoint": [13, 0, 0],
+    "a want of a slice beyond the last": [13, 1, LEAVES_MAX],
+    "a slice of too many leaves": [14, 1, 0, [[1, b"e"]] * (SLICE_LEAVES_MAX + 1), []],
+    "a slice over its bound": [14, 1, 0, [[1, bytes(EVENT_BYTES_MAX)]] * (SLICE_BYTES_MAX // EVENT_BYTES_MAX + 1), []],
+    "a leaf of which nothing is kept": [14, 1, 0, [[0, b"e"]], []],
+    "a leaf without an event": [14, 1, 0, [[1, b""]], []],
+    "a path that is too long": [14, 1, 0, [[1, b"e"]], [HASH] * (PATH_MAX + 1)],
+    "a path with a short hash": [14, 1, 0, [[1, b"e"]], [HASH[1:]]],
     "a vector part beyond the last": [2, LOGS_MAX // LOGS_PER_FRAME, True, ALL_SLICES, []],
     "a vector that is no array": [2, 0, True, ALL_SLICES, None],
     "a log without mark": [2, 0, True, ALL_SLICES, [[*LOG, [1, HASH]]]],
@@ -174,7 +211,7 @@ _VALUES = st.recursive(
 
 @given(
     st.binary(max_size=60)
-    | st.builds(lambda kind, rest: codec.pack([kind, *rest]), st.integers(0, 11), st.lists(_VALUES, max_size=6))
+    | st.builds(lambda kind, rest: codec.pack([kind, *rest]), st.integers(0, 15), st.lists(_VALUES, max_size=6))
 )
 def test_any_bytes_are_a_frame_or_malformed(data: bytes) -> None:
     try:
@@ -196,6 +233,27 @@ def test_the_largest_frames_that_are_sent_stay_within_the_bound() -> None:
     assert len(Proofs([Evidence(header, bytes(64), header, bytes(64))] * PROOFS_PER_FRAME_MAX).encode()) <= 45 * 1024
     longest = DELEGATION._replace(url="\U0001f600" * URL_CHARS_MAX, predecessor=(LOG, Head(INT_MAX, HASH)))
     assert len(Book([(LOG, longest)] * BOOK_PER_FRAME_MAX).encode()) <= 90 * 1024
+
+
+def test_the_largest_certificate_and_the_largest_slice_fit_a_frame() -> None:
+    author = Author("//validator0", number=2**32 - 1)
+    predecessor = LogId(b"k" * 32, 2**32 - 1), Head(INT_MAX - 1, HASH)
+    url = "\U0001f600" * URL_CHARS_MAX
+    delegation = author.write(author.delegation()._replace(url=url, predecessor=predecessor))
+    statement = author.write(Checkpoint(INT_MAX, HASH, LEAVES_MAX, LEAVES_MAX, HASH))
+    assert len(delegation.wire) <= DELEGATION_BYTES_MAX
+    assert len(statement.wire) <= STATEMENT_BYTES_MAX
+    proposal = statement._replace(wire=bytes(EVENT_BYTES_MAX))
+    signatures = (
+        Signature(
+            delegation._replace(wire=bytes(DELEGATION_BYTES_MAX)), statement._replace(wire=bytes(STATEMENT_BYTES_MAX))
+        ),
+    ) * SIGNERS_MAX
+    certificate = Certificate(proposal, signatures).encode()
+    assert CERTIFICATE_BYTES_MAX - 1024 < len(certificate) <= CERTIFICATE_BYTES_MAX
+    assert len(CertificateAnswer(INT_MAX, bytes(CERTIFICATE_BYTES_MAX)).encode()) <= FRAME_BYTES_MAX
+    leaves = [(MASK_MAX, bytes(SLICE_BYTES_MAX // SLICE_LEAVES_MAX))] * SLICE_LEAVES_MAX
+    assert len(Leaves(INT_MAX, LEAVES_MAX - 1, leaves, [HASH] * PATH_MAX).encode()) <= FRAME_BYTES_MAX
 
 
 def test_a_vector_is_cut_into_parts_that_say_which_is_the_last() -> None:

@@ -164,7 +164,7 @@ class TestSecondImplementation:
         delegation = [*said, DIALLER.hotkey.sign(context + msgpack.packb([NETWORK.id, *log, *said]))]
         secret = b"\7" * 32
 
-        network = [bytes(32), 64, 500_000, 200_000, 86_400, 100]
+        network = [bytes(32), 64, 500_000, 200_000, 86_400, 100, 604_800]
         hello = msgpack.packb(["p2pnodes", 1, 1, network, crypto_scalarmult_base(secret)])
         responder = pick_up()
         answer = responder.answer(hello)
@@ -323,6 +323,7 @@ class TestRefusals:
             ({"min_share": 1 / 3}, "min_share is 0.333333 there, 0.2 here"),
             ({"verdict_ttl_s": 60}, "verdict_ttl_s is 60 there, 86400 here"),
             ({"epoch_blocks": 360}, "epoch_blocks is 360 there, 100 here"),
+            ({"horizon_s": 86_400}, "horizon_s is 86400 there, 604800 here"),
             (
                 {"netuid": 1, "quorum": 0.51, "epoch_blocks": 99},
                 "netuid is 1 there, 64 here; quorum is 0.51 there, 0.5 here; epoch_blocks is 99 there, 100 here",
@@ -350,10 +351,10 @@ class TestRefusals:
     def test_networks_that_differ_in_all_fit_into_a_refusal(self) -> None:
         other = Network(
             genesis_hash="2f" * 32, netuid=65_535, quorum=1 / 3, min_share=2 / 3,
-            verdict_ttl_s=31_536_000, epoch_blocks=1_000_000,
+            verdict_ttl_s=31_536_000, epoch_blocks=1_000_000, horizon_s=31_536_000,
         )  # fmt: skip
         text = refused(dial(rules=policy(network=other)), pick_up())
-        assert text.endswith("epoch_blocks is 1000000 there, 100 here")
+        assert text.endswith("horizon_s is 31536000 there, 604800 here")
         assert len(text) <= REASON_CHARS_MAX
 
     @pytest.mark.parametrize(
@@ -363,12 +364,12 @@ class TestRefusals:
             NETWORK.id,
             [],
             [*NETWORK.parameters, 1],
-            NETWORK.parameters[:5],
+            NETWORK.parameters[:6],
             [b"short", *NETWORK.parameters[1:]],
-            [*NETWORK.parameters[:5], "100"],
-            [*NETWORK.parameters[:5], True],
-            [*NETWORK.parameters[:5], 2**63],
-            [[[]]] * 6,
+            [*NETWORK.parameters[:6], "604800"],
+            [*NETWORK.parameters[:6], True],
+            [*NETWORK.parameters[:6], 2**63],
+            [[[]]] * 7,
         ],
         ids=repr,
     )

@@ -66,18 +66,21 @@ class Standing(NamedTuple):
     detail: str
 
 
-def counted_events(events: Iterable[Event], proofs: Iterable[Close | Evidence] = ()) -> list[Said]:
+def counted_events(
+    events: Iterable[Event], proofs: Iterable[Close | Evidence] = (), closed: Mapping[LogId, int] | None = None
+) -> list[Said]:
     """The valid events that their logs' forks and closings leave, each once, log by log.
 
     Args:
         events: Of whatever branches, each with all before it.
         proofs: Of ends, beside those that the events themselves are or bring.
+        closed: The last seq of a log that a checkpoint had closed before a fork was proved there, of one branch.
     """
     logs: dict[LogId, dict[bytes, Event]] = {}
     for event in events:
         logs.setdefault(event.log, {})[event.id] = event
     told = [*proofs, *(said for log in logs.values() for event in log.values() if (said := _told(event)))]
-    return [said for log, held in logs.items() for said in _counted(log, held, told)]
+    return [said for log, held in logs.items() for said in _counted(log, held, told, (closed or {}).get(log, -1))]
 
 
 def _told(event: Event) -> Close | Evidence | None:
@@ -90,7 +93,7 @@ def _told(event: Event) -> Close | Evidence | None:
         return None
 
 
-def _counted(log: LogId, held: Mapping[bytes, Event], told: Iterable[Close | Evidence]) -> list[Said]:
+def _counted(log: LogId, held: Mapping[bytes, Event], told: Iterable[Close | Evidence], closed: int) -> list[Said]:
     """The valid events of one log that count, of all its branches."""
     ordered = sorted(held.values(), key=lambda event: event.seq)
     judgements: dict[bytes, Judgement] = {}
@@ -101,8 +104,8 @@ def _counted(log: LogId, held: Mapping[bytes, Event], told: Iterable[Close | Evi
     hotkey = first.hotkey if isinstance(first, Delegation) else b""
     forks = [one.seq for one in ordered for other in ordered if _rivals(one, other)]
     forks += [header.seq for header in _headers(told) if header.log == log]
-    # The lowest fork counts: events at that seq and above are void on every branch.
-    left = [event for event in ordered if not forks or event.seq < min(forks)]
+    # The lowest fork counts: events at that seq and above are void on every branch, but for those of a checkpoint.
+    left = [event for event in ordered if not forks or event.seq < max(min(forks), closed + 1)]
     closings = [end.head for end in told if isinstance(end, Close) and end.log == log and end.hotkey == hotkey]
     if None in closings:
         left = []
@@ -136,19 +139,31 @@ def _branch(held: Mapping[bytes, Event], last: bytes) -> set[bytes]:
 class Reference:
     """What a set of events comes to under one electorate."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what rows follow from
         self,
         events: Iterable[Event],
         electorate: Electorate,
         network: Network,
         proofs: Iterable[Close | Evidence] = (),
+        late: Collection[bytes] = (),
+        closed: Mapping[LogId, int] | None = None,
     ) -> None:
-        """Work everything out; ``proofs`` of ends may come beside those in ``events``."""
+        """Work everything out.
+
+        Args:
+            events: Of whatever branches, each with all before it.
+            electorate: E.
+            network: Its parameters.
+            proofs: Of ends, beside those in ``events``.
+            late: Ids of events that came when a checkpoint had made them void.
+            closed: See ``counted_events``.
+        """
         self.electorate, self.network = electorate, network
         grace = electorate.previous.validators if electorate.previous else {}
         stakes = {**grace, **electorate.current.validators}
         # An event counts while its author's hotkey is permitted in E.
-        self.said = [said for said in counted_events(events, proofs) if said.author in stakes]
+        said = [each for each in counted_events(events, proofs, closed) if each.author in stakes]
+        self.said = [each for each in said if each.event.id not in late]
         self.enrolled = {hotkey: stake for hotkey, stake in stakes.items() if self._delegated(hotkey)}
         self.claims: dict[bytes, list[Recorded]] = {}
         self.deletes: dict[bytes, list[Ended]] = {}

@@ -3,7 +3,10 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from p2pnodes.model import codec
 from p2pnodes.model.electorate import Electorate, Pin
 
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
@@ -35,6 +38,35 @@ class TestGrace:
     def test_the_earlier_block_lies_below(self, block: int) -> None:
         with pytest.raises(ValueError, match="does not lie below"):
             Electorate(PIN, EARLIER._replace(block=block))
+
+
+class TestCanonical:
+    """One electorate, one encoding; without addresses."""
+
+    @given(data=st.data())
+    def test_it_is_read_back_as_it_was(self, data: st.DataObject) -> None:
+        numbers = st.integers(0, codec.INT_MAX)
+        weights = st.dictionaries(st.binary(min_size=32, max_size=32), numbers, max_size=4)
+        pins = st.builds(Pin, st.integers(1, codec.INT_MAX), numbers, weights, weights, st.just({}))
+        pin = data.draw(pins)
+        before = data.draw(st.none() | pins.map(lambda one: one._replace(block=one.block % pin.block)))
+        found = Electorate.from_canonical(Electorate(pin, before).canonical)
+        assert (found.current, found.previous) == (pin, before)
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            None, [], [None, None], [[200, 2_000, [], []]], [[200, 2_000, []], None], [[-1, 2_000, [], []], None],
+            [[200, 2_000, [[B, 1], [A, 1]], []], None], [[200, 2_000, [], [[A, 1], [A, 1]]], None],
+            [[200, 2_000, [[A[:-1], 1]], []], None], [[200, 2_000, [[A, -1]], []], None],
+            [[200, 2_000, [[A]], []], None], [[200, 2_000, [], []], [200, 1_000, [], []]],
+            [[200, 2_000, [], []], [201, 1_000, [], []]], [[0, 2_000, [], []], [0, 1_000, [], []]],
+        ],
+        ids=repr,
+    )  # fmt: skip
+    def test_what_is_none_or_in_another_order_is_malformed(self, value: codec.Value) -> None:
+        with pytest.raises(codec.MalformedError):
+            Electorate.from_canonical(codec.pack(value))
 
 
 class TestDigest:

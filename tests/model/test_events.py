@@ -18,12 +18,17 @@ from p2pnodes.model.events import (
     EVENT_BYTES_MAX,
     GPUS_PER_EVENT_MAX,
     HEADER_BYTES_MAX,
+    LEAVES_MAX,
     LOG_NUMBER_MAX,
+    LOGS_PER_CUT_MAX,
     PAYLOAD_BYTES_MAX,
     PAYLOADS,
+    PINS_BYTES_MAX,
     AddPayload,
     Carry,
+    Checkpoint,
     Close,
+    CutLog,
     Delegation,
     DeletePayload,
     Event,
@@ -33,6 +38,7 @@ from p2pnodes.model.events import (
     LogId,
     Payload,
     Place,
+    Propose,
     Release,
     Verdict,
     delegation_message,
@@ -45,6 +51,7 @@ from tests.support import NETWORK, NOW_MS, Author
 
 KEY, SIGNATURE, ID = b"k" * 32, b"s" * 64, b"i" * 32
 LOG = LogId(KEY, 7)
+OLDER = CutLog(LOG, KEY, Head(3, ID), HLC_MAX, 0, SECONDS_MAX)
 
 PAYLOAD_OF_EACH_KIND: tuple[Payload, ...] = (
     Delegation(KEY, "http://192.0.2.1", 0, SECONDS_MAX, None, SIGNATURE),
@@ -63,6 +70,10 @@ PAYLOAD_OF_EACH_KIND: tuple[Payload, ...] = (
     Place(ID, ("gpu-1",), "chute", "instance", False, False, None, None),
     Release(ID, ("gpu-1",)),
     Evidence(b"first", SIGNATURE, b"second", SIGNATURE),
+    Propose(1, b"", b"pins", (OLDER,)),
+    Propose(codec.INT_MAX, ID, bytes(PINS_BYTES_MAX), (OLDER, OLDER._replace(log=LogId(KEY, 8)))),
+    Checkpoint(1, ID, 0, 0, ID),
+    Checkpoint(codec.INT_MAX, ID, LEAVES_MAX, LEAVES_MAX, ID),
 )
 
 
@@ -199,7 +210,13 @@ def _changed(payload: Payload, index: int, value: codec.Value) -> list[codec.Val
 
 
 _DELEGATION, _ROTATION, _, _CLOSE, _, _ADD, _DELETE, _BOUND, _CARRY, _VERIFIED, _FAILED = PAYLOAD_OF_EACH_KIND[:11]
-_PUBLIC, _PRIVATE, _RELEASE, _EVIDENCE = PAYLOAD_OF_EACH_KIND[12:]
+_PUBLIC, _PRIVATE, _RELEASE, _EVIDENCE, _FIRST, _PROPOSED, _NOTHING, _CHECKPOINT = PAYLOAD_OF_EACH_KIND[12:]
+_OLDER: list[codec.Value] = [KEY, 7, KEY, 3, ID, HLC_MAX, 0, SECONDS_MAX]
+
+
+def _older(index: int, value: codec.Value) -> list[codec.Value]:
+    """What a proposal says of one log, with one field changed."""
+    return [[*_OLDER[:index], value, *_OLDER[index + 1 :]]]
 
 
 class TestPayloads:
@@ -244,11 +261,43 @@ class TestPayloads:
             (_RELEASE, 0, b""), (_RELEASE, 1, []),
             (_EVIDENCE, 0, b""), (_EVIDENCE, 0, bytes(HEADER_BYTES_MAX + 1)), (_EVIDENCE, 1, b""), (_EVIDENCE, 2, b""),
             (_EVIDENCE, 3, b""),
+            (_FIRST, 0, 0), (_FIRST, 0, None), (_FIRST, 0, True), (_FIRST, 1, None), (_FIRST, 1, ""),
+            (_PROPOSED, 1, ID[:-1]), (_PROPOSED, 1, ID + b"i"), (_PROPOSED, 1, b"i"),
+            (_FIRST, 2, b""), (_FIRST, 2, "pins"), (_FIRST, 2, bytes(PINS_BYTES_MAX + 1)),
+            (_FIRST, 3, []), (_FIRST, 3, None), (_FIRST, 3, [_OLDER[:-1]]), (_FIRST, 3, [[*_OLDER, 0]]),
+            (_FIRST, 3, [_OLDER, _OLDER]), (_FIRST, 3, [*_older(1, 8), _OLDER]), (_FIRST, 3, [_OLDER, *_older(0, ID)]),
+            (_FIRST, 3, [_older(1, number)[0] for number in range(LOGS_PER_CUT_MAX + 1)]),
+            (_FIRST, 3, _older(0, KEY[:-1])), (_FIRST, 3, _older(1, -1)), (_FIRST, 3, _older(1, LOG_NUMBER_MAX + 1)),
+            (_FIRST, 3, _older(2, KEY[:-1])), (_FIRST, 3, _older(3, -1)), (_FIRST, 3, _older(3, None)),
+            (_FIRST, 3, _older(4, b"")), (_FIRST, 3, _older(5, -1)), (_FIRST, 3, _older(5, HLC_MAX + 1)),
+            (_FIRST, 3, _older(6, -1)), (_FIRST, 3, _older(7, SECONDS_MAX + 1)), (_FIRST, 3, _older(7, None)),
+            (_NOTHING, 0, 0), (_NOTHING, 1, b""), (_NOTHING, 1, None), (_NOTHING, 2, -1), (_NOTHING, 2, True),
+            (_NOTHING, 3, 1), (_CHECKPOINT, 2, LEAVES_MAX + 1), (_CHECKPOINT, 2, 0), (_CHECKPOINT, 3, LEAVES_MAX + 1),
+            (_CHECKPOINT, 3, -1), (_CHECKPOINT, 4, b""), (_CHECKPOINT, 4, ID + b"i"),
         ],
     )  # fmt: skip
     def test_a_malformed_field_is_refused(self, payload: Payload, index: int, value: codec.Value) -> None:
         with pytest.raises(MalformedError):
             type(payload).from_wire(_changed(payload, index, value))
+
+    @given(
+        logs=st.sets(st.builds(LogId, st.binary(min_size=32, max_size=32), st.integers(0, LOG_NUMBER_MAX)), min_size=1)
+    )
+    def test_a_proposal_names_its_logs_in_one_order(self, logs: set[LogId]) -> None:
+        said = Propose(1, b"", b"pins", tuple(OLDER._replace(log=log) for log in sorted(logs)))
+        assert Propose.from_wire(codec.unpack(codec.pack(said.to_wire()))) == said
+        if len(logs) > 1:
+            with pytest.raises(MalformedError, match="ascending order"):
+                Propose.from_wire(said._replace(logs=said.logs[::-1]).to_wire())
+
+    def test_the_largest_proposal_fits_a_payload(self) -> None:
+        """Seqs and beginnings of windows alone stay below what their form allows: 2**32 events, the year 2106."""
+        each = OLDER._replace(head=Head(2**32 - 1, ID), not_before=2**32 - 1)
+        numbers = range(LOG_NUMBER_MAX - LOGS_PER_CUT_MAX + 1, LOG_NUMBER_MAX + 1)
+        logs = tuple(each._replace(log=LogId(KEY, number)) for number in numbers)
+        event = Author("//validator0").write(Propose(codec.INT_MAX, ID, bytes(PINS_BYTES_MAX), logs))
+        payload = Propose.from_wire(codec.unpack(Event.decode(event.wire).payload))
+        assert len(payload.logs) == LOGS_PER_CUT_MAX
 
     def test_names_of_private_chutes_have_no_place_on_the_wire(self) -> None:
         assert _PRIVATE.to_wire()[-2:] == [None, None]

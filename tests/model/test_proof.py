@@ -372,6 +372,7 @@ class TestFile:
             "min_share_ppm": 200_000,
             "verdict_ttl_s": 86_400,
             "epoch_blocks": 100,
+            "horizon_s": 604_800,
         }
 
     @given(quorum=st.integers(1, PPM - 1), share=st.integers(0, PPM))
@@ -429,6 +430,9 @@ class TestFile:
             ("network.min_share_ppm", PPM + 1, "network.min_share_ppm: "),
             ("network.verdict_ttl_s", 59, "network.verdict_ttl_s: "),
             ("network.epoch_blocks", 0, "network.epoch_blocks: "),
+            ("network.horizon_s", 59, "network.horizon_s: found 59"),
+            ("network.horizon_s", 86_399, "network.horizon_s: found 86399, expected at least verdict_ttl_s, 86,400"),
+            ("network.horizon_s", None, "network.horizon_s: "),
             ("network.genesis_hash", "0" * 63, "network.genesis_hash: "),
             ("network.genesis_hash", "0" * 64 + "\n", "network.genesis_hash: "),
             ("network.genesis_hash", "A" * 64, "network.genesis_hash: "),

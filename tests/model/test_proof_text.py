@@ -26,7 +26,8 @@ class Reader:
     def __init__(self, text: bytes) -> None:
         file = json.loads(text)
         said = file["network"]
-        shares = [said["quorum_ppm"], said["min_share_ppm"], said["verdict_ttl_s"], said["epoch_blocks"]]
+        names = ["quorum_ppm", "min_share_ppm", "verdict_ttl_s", "epoch_blocks", "horizon_s"]
+        shares = [said[name] for name in names]
         parameters = ["p2pnodes network", bytes.fromhex(said["genesis_hash"]), said["netuid"], *shares]
         self.network_id = text_of.digest(text_of.pack(parameters), 16)
         packed = base64.b64decode(file["electorate"])

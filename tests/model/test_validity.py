@@ -10,15 +10,21 @@ from p2pnodes.model.clock import hlc_at, hlc_ms
 from p2pnodes.model.events import (
     AddPayload,
     Carry,
+    Checkpoint,
     Close,
+    CutLog,
     Delegation,
     DeletePayload,
     Event,
     Evidence,
     Head,
+    LogId,
+    Payload,
     Place,
+    Propose,
     Release,
     Verdict,
+    kind_of,
 )
 from p2pnodes.model.requests import NONCE_WINDOW_S, bound_purpose, request_id, sign_add
 from p2pnodes.model.validity import EMPTY, Judgement, Prefix, judge
@@ -140,7 +146,22 @@ class TestPayload:
     """A payload that does not decode is void, and stops nothing."""
 
     @pytest.mark.parametrize("payload", [b"", b"\xc0", b"\x90", b"\xc1", b"\x91\xcc\x01", b"\x80"])
-    @pytest.mark.parametrize("kind", ["delegate", "close", "add", "delete", "carry", "verdict", "place", "evidence"])
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            "delegate",
+            "close",
+            "add",
+            "delete",
+            "carry",
+            "verdict",
+            "place",
+            "release",
+            "evidence",
+            "propose",
+            "checkpoint",
+        ],
+    )
     def test_garbage_of_every_kind(self, kind: str, payload: bytes) -> None:
         author, prefix = writer()
         event = raw_event(author, kind, payload, hlc_at(NOW_MS))
@@ -164,7 +185,7 @@ class TestRequests:
         for purpose in ("nodes", "nodes:gpu-1"):
             request = delete("//Alice", purpose)
             (carried,) = valid(event := author.delete(request, "gpu-1", [CLAIM]), prefix).deletes
-            assert carried == (request_id(NETWORK.id, request), DeletePayload(request, "gpu-1", (CLAIM,)), event.hlc)
+            assert carried == (request_id(NETWORK.id, request), DeletePayload(request, "gpu-1", (CLAIM,)), event.hlc, 0)
 
     @pytest.mark.parametrize("late_s", [-NONCE_WINDOW_S, NONCE_WINDOW_S])
     def test_the_nonce_lies_within_600_s_of_the_event(self, late_s: int) -> None:
@@ -235,6 +256,16 @@ class TestCarry:
         assert [(a.payload.electorate_block, a.hlc) for a in judgement.adds] == [(7, added.hlc)]
         assert [(d.payload.uuid, d.hlc) for d in judgement.deletes] == [("gpu-2", deleted.hlc)]
 
+    def test_each_request_has_its_place_among_all(self) -> None:
+        author, prefix = writer()
+        lost = Author("//Dave")
+        deletes = [lost.delete(delete("//Bob", "nodes", NOW_S + late), "gpu-2") for late in range(2)]
+        adds = [lost.add(add("//Alice", ["gpu-1"], NOW_S + late)) for late in range(2)]
+        carried = (deletes[0], adds[0], adds[1], deletes[1])
+        judgement = valid(author.write(Carry(tuple(event.wire for event in carried))), prefix)
+        assert [each.item for each in judgement.adds] == [1, 2]
+        assert [each.item for each in judgement.deletes] == [0, 3]
+
     def test_the_nonce_is_measured_at_the_inner_event(self) -> None:
         author, prefix = writer()
         stale = Author("//Dave").add(add("//Alice", ["gpu-1"]), at_ms=NOW_MS + NONCE_WINDOW_S * 1000 + 1)
@@ -264,7 +295,7 @@ class TestCarry:
         author, prefix = writer()
         inner = Author("//Dave")
         carry = inner.write(Carry((inner.add(add("//Alice", ["gpu-1"])).wire,)))
-        for event in (inner.verdict(CLAIM), inner.delegate(), carry):
+        for event in (inner.verdict(CLAIM), inner.delegate(), carry, inner.write(Checkpoint(1, CLAIM, 2, 1, CLAIM))):
             assert "only add and delete" in void(author.write(Carry((event.wire,))), prefix)
 
     def test_one_bad_event_makes_the_whole_carry_void(self) -> None:
@@ -379,10 +410,15 @@ class TestEvidence:
 
 @pytest.mark.parametrize(
     "payload",
-    [Place(CLAIM, ("gpu-1",), "chute", "instance", True, False, None, None), Release(CLAIM, ("gpu-1",))],
-    ids=["place", "release"],
+    [
+        Place(CLAIM, ("gpu-1",), "chute", "instance", True, False, None, None),
+        Release(CLAIM, ("gpu-1",)),
+        Propose(1, b"", b"no electorate", (CutLog(LogId(CLAIM, 7), CLAIM, Head(3, CLAIM), 0, 0, 0),)),
+        Checkpoint(1, CLAIM, 2, 1, CLAIM),
+    ],
+    ids=kind_of,
 )
-def test_a_place_and_a_release_are_valid_as_they_decode(payload: Place | Release) -> None:
+def test_some_kinds_are_valid_as_they_decode(payload: Payload) -> None:
     author, prefix = writer()
     assert valid(author.write(payload), prefix).payload == payload
 

@@ -28,7 +28,7 @@ nowhere takes 10 s, and an end notices the silence of the other after 30 s."""
 def agree(peers: Iterable[SimPeer]) -> bool:
     """Whether all peers hold the same events and rows under the same electorate."""
     states = [peer.ledger.state for peer in peers]
-    return len({(s.vector_digest, s.state_root, s.electorate_digest) for s in states}) == 1
+    return len({(s.vector_digest, s.state_root, s.electorate_digest, s.settled) for s in states}) == 1
 
 
 def check(world: "World") -> None:

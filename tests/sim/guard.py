@@ -1,7 +1,8 @@
 """What must hold at every moment of a run, and not only at rest: looked at where it happens.
 
-- Rows are a function of the set: whoever held the same events under the same electorate, whenever that was, had the
-  same rows (rule 1); and they are what f makes of these events (rule 7).
+- Rows are a function of the set: whoever held the same events under the same electorate and checkpoint, whenever that
+  was, had the same rows (rule 1); and they are what f makes of these events (rule 7).
+- No two checkpoints that were ever in force have one number.
 - A retry is free: who holds a request that counts answers it with what it recorded, and writes nothing (rule 2).
 - What is wanted, is wanted once: no range that is stored already, or that another session is asked for.
 - Nobody stores an event that lies further ahead of its clock than is allowed (rule 6), or that its log did not sign.
@@ -32,7 +33,8 @@ class Guard:
 
     def __init__(self) -> None:
         """Begin with nothing seen."""
-        self._roots: dict[tuple[bytes, bytes], tuple[str, bytes]] = {}
+        self._roots: dict[tuple[bytes, bytes, int], tuple[str, bytes]] = {}
+        self._cuts: dict[int, tuple[str, bytes]] = {}
         self._commits = 0
         self.event_bytes = EVENT_BYTES
         """The size of the largest event that anybody sent, at least EVENT_BYTES."""
@@ -41,12 +43,17 @@ class Guard:
         """Look at what a peer's commit left.
 
         Raises:
-            CheckFailedError: Rows are no function of the events that it holds.
+            CheckFailedError: Rows are no function of the events that it holds, or two checkpoints have one number.
         """
         if not peer.honest:
             return
-        state = peer.ledger.state
-        held = state.electorate_digest, state.vector_digest
+        state, line = peer.ledger.state, peer.ledger.checkpoints.line
+        name, proposal = self._cuts.setdefault(line.number, (peer.name, line.proposal))
+        if proposal != line.proposal:
+            raise CheckFailedError(f"{peer.name} has another checkpoint {line.number} in force than {name}")
+        if state.settled is None:  # its rows are not those of all events yet, or change by what a checkpoint leaves out
+            return
+        held = state.electorate_digest, state.vector_digest, state.settled
         name, root = self._roots.setdefault(held, (peer.name, state.state_root))
         if root != state.state_root:
             raise CheckFailedError(f"{peer.name} has other rows than {name} had with the same events (rule 1)")
@@ -144,7 +151,8 @@ def as_on_disk(peer: SimPeer) -> None:
         CheckFailedError: It does not.
     """
     known, found = peer.ledger.state, Ledger(peer.disk, peer.world.parameters, peer.node_key).state
-    for name in ("heads", "ends", "state_root", "electorate_digest", "vector_digest", "events", "nodes", "own"):
+    names = "heads", "ends", "state_root", "electorate_digest", "vector_digest", "events", "nodes", "own", "checkpoint"
+    for name in names:
         if getattr(known, name) != getattr(found, name):
             raise CheckFailedError(f"{peer.name} knows other {name} than its disk holds (rule 7)")
 

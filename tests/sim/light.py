@@ -49,7 +49,10 @@ SAMPLED: Final = 17
 
 DELEGATION_S: Final = 30 * 86_400
 
-KINDS: Final = ("", "digest", "vector", "want", "range", "events", "proofs", "book", "link", "have", "slices")
+KINDS: Final = (
+    *("", "digest", "vector", "want", "range", "events", "proofs", "book", "link", "have", "slices"),
+    *("certificate want", "certificate", "leaves want", "leaves"),
+)
 """Names of frames by their kind on the wire."""
 
 

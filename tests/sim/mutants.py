@@ -28,11 +28,13 @@ from p2pnodes.gossip.push import Push
 from p2pnodes.gossip.search import Searches
 from p2pnodes.gossip.sync import Sync
 from p2pnodes.gossip.view import View
-from p2pnodes.model import inventory, validity
+from p2pnodes.model import checkpoint, inventory, validity
 from p2pnodes.model.branches import Ends
 from p2pnodes.model.clock import HybridClock
-from p2pnodes.store import admission, ends
+from p2pnodes.store import admission, ends, proposing
+from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.liveset import LiveSet
 from tests.sim import stories
 from tests.sim.mutation import Drawn, Edit, Found, Mutant, Played, Swap, hunt
 from tests.sim.peer import SimPeer
@@ -54,6 +56,7 @@ RULES: Final = {
     "tree": "Push",
     "view": "Membership and the active view",
     "sync": "Anti-entropy",
+    "cut": "Checkpoints",
 }
 """What design.md demands: its rules by number, and its sections."""
 
@@ -102,7 +105,7 @@ _OWN: Final = (
         "verdict-moves-nothing",
         "1",
         "A verdict is recorded, and its claim is not counted again",
-        (Edit(Ledger, "_state_facts", "self._dirty_claims.add(key)", "pass"),),
+        (Edit(Ledger, "_state_word", "self._dirty_claims.add(key)", "pass"),),
         CALM,
     ),
     Mutant(
@@ -813,6 +816,169 @@ _OWN: Final = (
         (Edit(Fetch, "_leave_to_others", "if number is None:", "if True:"),),
         ANNOUNCED,
         10,
+    ),
+    Mutant(
+        "prune-without-certificate",
+        "cut",
+        "Whatever one validator signs is in force",
+        (
+            Edit(
+                checkpoint,
+                "suffices",
+                "return 3 * signed > 2 * sum(stakes.values()) and signed > network.quorum_ppm * permitted // PPM",
+                "return True",
+            ),
+        ),
+        Played("liars-at-a-cut"),
+        20,
+    ),
+    Mutant(
+        "half-is-enough",
+        "cut",
+        "A quorum signs, not two thirds: of two sides of a network each has one, if a validator helps both",
+        (Edit(checkpoint, "suffices", "3 * signed > 2 * sum(stakes.values()) and ", ""),),
+        Played("two-sides-of-a-cut"),
+        20,
+    ),
+    Mutant(
+        "signed-twice-counts-twice",
+        "cut",
+        "Who signs a checkpoint several times has several times the stake",
+        (
+            Edit(checkpoint, "check", "set()).add(speaker.hotkey)", "[]).append(speaker.hotkey)"),
+            Edit(Checkpoints, "_certify", ".setdefault(hotkey, (log, seq))", ".setdefault((hotkey, seq), (log, seq))"),
+            Edit(Checkpoints, "_certify", "line, signers)", "line, [hotkey for hotkey, _ in signers])"),
+        ),
+        Played("liars-at-a-cut"),
+        20,
+    ),
+    Mutant(
+        "cut-without-horizon",
+        "cut",
+        "A cut goes up to now",
+        (Edit(checkpoint, "horizon_of", " - network.horizon_s * 1000", ""),),
+        Played("logs-are-cut"),
+        20,
+    ),
+    Mutant(
+        "cut-beyond-what-is-held",
+        "cut",
+        "A cut is signed that goes further in a log than what is held of it",
+        (
+            Edit(
+                proposing,
+                "objection",
+                'return f"log {log} is not here up to seq {entry.head.seq}, or does not count"',
+                "continue",
+            ),
+        ),
+        Played("liars-at-a-cut"),
+        20,
+    ),
+    Mutant(
+        "cut-of-another-branch",
+        "cut",
+        "A cut is signed that ends in an event which is not held",
+        (Edit(proposing, "objection", "if held != entry:", "if False:"),),
+        Played("liars-at-a-cut"),
+        20,
+    ),
+    Mutant(
+        "cut-may-leave-out",
+        "cut",
+        "A cut is signed that leaves out logs, whose words are too late then",
+        (Edit(proposing, "refusal", "if least > (-1 if there is None else there.head.seq):", "if False:"),),
+        Played("liars-at-a-cut"),
+        20,
+    ),
+    Mutant(
+        "deletes-kept-by-hlc",
+        "cut",
+        "Deletions are kept by when they were recorded, not by their nonce",
+        (
+            Edit(
+                LiveSet,
+                "_deletions",
+                "if row[5] >= self.line.floor_s",
+                "if self._facts.highest_hlc(row[2], row[3]) >= self.line.horizon_hlc",
+            ),
+        ),
+        Played("what-comes-late"),
+        20,
+    ),
+    Mutant(
+        "late-words-count",
+        "cut",
+        "What is said above a cut counts though it is older than the horizon",
+        (Edit(Checkpoints, "keeps_word", "hlc >= self.line.horizon_hlc", "True"),),
+        Played("what-comes-late"),
+        20,
+    ),
+    Mutant(
+        "late-claims-count",
+        "cut",
+        "A registration counts though deletions of its time are gone",
+        (Edit(Checkpoints, "keeps_request", "held or nonce >= self.line.floor_s", "True"),),
+        Played("what-comes-late"),
+        20,
+    ),
+    Mutant(
+        "cut-leaves-rows",
+        "cut",
+        "What a cut takes away is not settled",
+        (
+            Edit(Ledger, "cut", "self._dirty_claims |= touched.claims", "pass"),
+            Edit(Ledger, "cut", "self._dirty_uuids |= touched.uuids", "pass"),
+            Edit(Ledger, "cut", "self._placed_uuids |= touched.placed", "pass"),
+        ),
+        Played("what-comes-late"),
+        20,
+    ),
+    Mutant(
+        "floor-at-the-horizon",
+        "cut",
+        "Requests above a cut that are older than the horizon are void: what is carried there is lost",
+        (
+            Edit(
+                checkpoint,
+                "floor_of",
+                "horizon_ms // 1000 - FLOOR_HORIZONS * network.horizon_s - NONCE_WINDOW_S",
+                "horizon_ms // 1000",
+            ),
+        ),
+        Played("permit-is-lost-above-a-cut"),
+        20,
+    ),
+    Mutant(
+        "unpermitted-are-left-out",
+        "cut",
+        "A live set lacks what only those carry who have lost their permits",
+        (Edit(LiveSet, "__init__", "believing(line)", "line.electorate"),),
+        Played("permit-is-lost-above-a-cut"),
+        20,
+    ),
+    Mutant(
+        "whole-events-are-kept",
+        "cut",
+        "Of an event that is kept all items are, also those that were deleted or released",
+        (Edit(LiveSet, "_mark", "signed_mask(1 << item)", "-1"),),
+        Played("half-of-an-event-is-kept"),
+        20,
+    ),
+    Mutant(
+        "fork-reopens-a-cut",
+        "cut",
+        "A fork that is proved below a cut takes away what a checkpoint kept",
+        (
+            Edit(
+                Ledger,
+                "cut_of",
+                "max(cut, self.checkpoints.cuts.get(state.key, -1) + 1)",
+                "cut",
+            ),
+        ),
+        Played("fork-below-a-cut"),
+        20,
     ),
 )
 

@@ -44,6 +44,7 @@ def check(stage: "Stage") -> None:
         if state_root(peer.ledger.rows()) != peer.ledger.state.state_root:
             raise CheckFailedError(f"{peer.name} keeps rows that f does not give (rule 1)")
         _trusted(peer, stage)
+        _cut_is_real(peer, stage)
         _nothing_back(peer, stage)
     for posted in stage.claims:
         statuses = {peer.name: task_of(peer, posted) for peer in stage.up}
@@ -51,7 +52,7 @@ def check(stage: "Stage") -> None:
             raise CheckFailedError(f"task {posted.claim_id.hex()[:8]} has several statuses: {statuses}")
         if (status := task_of(first, posted)) is not None:
             agrees_with_rows(first, posted, status)
-        elif posted.accepted:
+        elif posted.accepted and not (first.ledger.state.checkpoint and _deleted(posted, stage)):
             raise CheckFailedError(f"{first.name} lost {posted.miner}'s claim, which was answered 202 (rule 7)")
         if posted.accepted:
             _carried(first, posted, stage)
@@ -65,10 +66,11 @@ def check_by_reference(stage: "Stage") -> None:
         CheckFailedError: They differ.
     """
     peer = stage.up[0]
-    wires = {wire for each in stage.up for (wire,) in each.disk.execute("SELECT wire FROM events")}
+    wires = {wire for each in stage.up for (wire,) in each.disk.execute("SELECT wire FROM events")} | {*stage.history}
     ends = [end for found in peer.ledger.state.ends.values() for end in found if end is not None]
     events = [Event.decode(wire) for wire in sorted(wires)]
-    reference = Reference(events, peer.ledger.weights.electorate, stage.parameters, ends)
+    closed = {log: entry.head.seq for log, entry in peer.ledger.checkpoints.line.logs.items()}
+    reference = Reference(events, peer.ledger.weights.electorate, stage.parameters, ends, stage.late, closed)
     expected = reference.rows()
     if (found := {row.uuid: row for row in peer.ledger.rows()}) != expected:
         raise CheckFailedError(f"{peer.name} has rows {found}: a plain reading of the design gives {expected}")
@@ -91,13 +93,18 @@ def _trusted(peer: SimPeer, stage: "Stage") -> None:
         raise CheckFailedError(f"{peer.name} holds void events of honest authors (rule 3): {honest}")
 
 
+def _cut_is_real(peer: SimPeer, stage: "Stage") -> None:
+    """The checkpoint in force ends each log in an event that somebody wrote."""
+    written = {Event.decode(wire).id for wire in stage.history}
+    if made_up := [log for log, entry in peer.ledger.checkpoints.line.logs.items() if entry.head.id not in written]:
+        raise CheckFailedError(f"{peer.name} has a cut in force through events that nobody wrote: {made_up}")
+
+
 def _carried(peer: SimPeer, posted: "Posted", stage: "Stage") -> None:
     """What was acknowledged is carried by a log that counts, for as long as it means something."""
-    stamp = int(posted.request.nonce)
-    gone = {uuid for miner, uuid, nonce in stage.deleted if miner == posted.miner and nonce >= stamp}
     key = peer.ledger.facts.claim_key(posted.claim_id)
     claim = None if key is None else peer.ledger.facts.claim(key)
-    if key is None or claim is None or gone.issuperset(posted.uuids):
+    if key is None or claim is None or _deleted(posted, stage):
         return
     (block,) = peer.disk.execute("SELECT max(electorate_block) FROM carriage WHERE claim = ?", (key,)).fetchone()
     registration = peer.ledger.weights.electorate.registration_block(claim.miner)
@@ -105,6 +112,13 @@ def _carried(peer: SimPeer, posted: "Posted", stage: "Stage") -> None:
         return  # its miner has left the chain since, and may be back
     if inventory.objection(claim, peer.ledger.weights.electorate) is Objection.NOT_CARRIED:
         raise CheckFailedError(f"{peer.name} lost {posted.miner}'s claim on {posted.uuids}: nobody carries it (rule 7)")
+
+
+def _deleted(posted: "Posted", stage: "Stage") -> bool:
+    """Whether a miner deleted all GPUs of a claim: nobody need know of it for ever."""
+    stamp = int(posted.request.nonce)
+    gone = {uuid for miner, uuid, nonce in stage.deleted if miner == posted.miner and nonce >= stamp}
+    return gone.issuperset(posted.uuids)
 
 
 def _nothing_back(peer: SimPeer, stage: "Stage") -> None:

@@ -9,9 +9,29 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from p2pnodes.carrier import Look, Rest, Rounds, Write
+from p2pnodes.clerk import REST_MS_MAX, STEPS_PER_HORIZON, Clerk
+from p2pnodes.clerk import Step as Duty
 from p2pnodes.gossip.bans import Bans
+from p2pnodes.gossip.contact import Contact
 from p2pnodes.gossip.dials import Dial, Dials
-from p2pnodes.gossip.engine import TICK_MS, Close, Effect, Engine, Member, Notice, Peer, Prove, Read, Send, Store
+from p2pnodes.gossip.engine import (
+    TICK_MS,
+    Close,
+    Consider,
+    Effect,
+    Engine,
+    Load,
+    Member,
+    Notice,
+    Peer,
+    Prove,
+    Read,
+    ReadCertificate,
+    ReadLeaves,
+    Send,
+    Store,
+    Survey,
+)
 from p2pnodes.gossip.frames import Want, decode
 from p2pnodes.gossip.ownlog import Step, hear
 from p2pnodes.model.claims import parse_body
@@ -25,8 +45,10 @@ from p2pnodes.model.stateroot import state_root
 from p2pnodes.store import carrying, checks
 from p2pnodes.store.admission import admit_add, admit_delete
 from p2pnodes.store.carrying import Carried, Cursor
+from p2pnodes.store.checkpoints import Donor, read_certificate
 from p2pnodes.store.database import GROUP_JOBS_MAX
 from p2pnodes.store.ledger import Ledger, Outcome, Result
+from p2pnodes.store.loading import Answer, Found, Lack, consider, lacking, load
 from p2pnodes.store.schema import open_writer
 from p2pnodes.verify.scheduler import PAUSE_MS, QUEUED_CLAIMS_MAX, WALK
 from p2pnodes.verify.turns import OVERDUE
@@ -132,6 +154,7 @@ class SimPeer:
         """Own events that were durable and left the writer."""
         self.delegation: tuple[LogId, Delegation] | None = None
         self._jobs: list[tuple[Job, Done]] = []
+        self._donor = Donor()
         self._committing = False
         self._heard = False
         self._opening = False
@@ -142,6 +165,8 @@ class SimPeer:
         self._aside: dict[bytes, int] = {}
         self._walked = 0
         self.rounds = Rounds()
+        self.clerk = Clerk()
+        self.contact: Contact
         self._carrying = False
         self._carry_at_ms: int | None = None
         self._news: frozenset[LogId] = frozenset()
@@ -170,12 +195,15 @@ class SimPeer:
             raise CheckFailedError(f"{self.name} starts with rows that its events do not give (rule 7)")
         self.engine = self._new_engine()
         self._jobs = []
+        self._donor = Donor()
         self._waiting = {}
         self._running = set()
         self._voted = set()
         self._aside = {}
         self._walked = 0
         self.rounds = Rounds()
+        self.clerk = Clerk()
+        self.contact = Contact(self.world.parameters, int(self.world.clock.now_ms))
         self._carrying = False
         self._carry_at_ms = None
         self._news = frozenset()
@@ -196,6 +224,7 @@ class SimPeer:
         self._note(ended=False)
         self._every(TICK_MS, self._turn)
         self._every(SCAN_MS, self._scan)
+        self.later(self._rest_ms, self._attend)
 
     def _new_engine(self) -> Engine:
         return Engine(
@@ -487,8 +516,14 @@ class SimPeer:
                     self._store(effect)
                 case Prove():
                     self._prove(effect)
-                case Read():
+                case Read() | ReadCertificate() | ReadLeaves():
                     self.later(self.rng.uniform(*READ_MS), partial(self._read, effect))
+                case Consider():
+                    self._consider(effect)
+                case Survey():
+                    self.write(lacking, self._surveyed)
+                case Load():
+                    self._load(effect)
                 case Close():
                     self._close(effect)
                 case Notice():
@@ -537,9 +572,34 @@ class SimPeer:
 
         self.write(lambda ledger: ledger.receive_proofs(effect.proofs, now_ms), done)
 
-    def _read(self, effect: Read) -> None:
-        wires = self.ledger.read(effect.log, effect.first_seq, effect.size_bytes_max)
-        self.do(self.engine.read(effect.session, effect.log, effect.first_seq, wires, self.now_ms()))
+    def _consider(self, effect: Consider) -> None:
+        def done(result: Answer | P2PNodesError) -> None:
+            answer = Answer(Found.FAILED, str(result)) if isinstance(result, P2PNodesError) else result
+            self.do(self.engine.considered(effect.session, effect.number, answer, self.now_ms()))
+
+        self.write(lambda ledger: consider(ledger, effect.number, effect.wire), done)
+
+    def _surveyed(self, result: Lack | P2PNodesError) -> None:
+        self.do(self.engine.lacking(None if isinstance(result, P2PNodesError) else result, self.now_ms()))
+
+    def _load(self, effect: Load) -> None:
+        def done(result: Answer | P2PNodesError) -> None:
+            answer = Answer(Found.FAILED, str(result)) if isinstance(result, P2PNodesError) else result
+            self.do(self.engine.loaded(effect.session, effect.number, effect.place, answer, self.now_ms()))
+
+        self.write(lambda ledger: load(ledger, *effect[1:]), done)
+
+    def _read(self, effect: Read | ReadCertificate | ReadLeaves) -> None:
+        match effect:
+            case Read():
+                wires = self.ledger.read(effect.log, effect.first_seq, effect.size_bytes_max)
+                self.do(self.engine.read(effect.session, effect.log, effect.first_seq, wires, self.now_ms()))
+            case ReadCertificate(session, number):
+                wire = read_certificate(self.disk, number) or b""
+                self.do(self.engine.read_certificate(session, number, wire, self.now_ms()))
+            case ReadLeaves(session, number, place):
+                leaves, path = self._donor.slice(self.disk, number, place)
+                self.do(self.engine.read_leaves(session, number, place, leaves, path, self.now_ms()))
 
     # -- the own log, as in author.py ----------------------------------------------------------------------------------
 
@@ -736,7 +796,28 @@ class SimPeer:
             return "the clock is off"
         if not self.ledger.weights.electorate.permitted(self.hotkey.public_key):
             return "no permit"
+        own, enrolled, now_ms = self.ledger.own_log, self.ledger.weights.enrolled, int(self.world.clock.now_ms)
+        self.contact.note(self.engine.own_head_reports(own) if own else (), now_ms)
+        if self.contact.lost(self.hotkey.public_key, enrolled, now_ms):
+            return "no contact"
         return None
+
+    # -- checkpoints: the clerk without its office ---------------------------------------------------------------------
+
+    @property
+    def _rest_ms(self) -> int:
+        return min(REST_MS_MAX, self.world.parameters.horizon_s * 1000 // STEPS_PER_HORIZON)
+
+    def _attend(self) -> None:
+        own, now_ms = self.hotkey.public_key, int(self.world.clock.now_ms)
+        self.write(lambda ledger: self.clerk.step(ledger, own, now_ms, self.now_ms()), self._attended)
+
+    def _attended(self, duty: Duty | P2PNodesError) -> None:
+        if isinstance(duty, StoreError) and not self.disk_full:
+            raise CheckFailedError(f"{self.name} cannot attend to checkpoints: {duty}")
+        if isinstance(duty, Duty) and duty.event:
+            self.world.trace(self.name, duty.event, str(dict(duty.fields)))
+        self.later(1 if isinstance(duty, Duty) and duty.busy else self._rest_ms, self._attend)
 
     # -- carrying: the carrier without its task ------------------------------------------------------------------------
 

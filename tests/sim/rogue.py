@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from p2pnodes.model.clock import hlc_at
-from p2pnodes.model.events import VERIFIED, LogId, Payload, Verdict
+from p2pnodes.model.events import VERIFIED, Event, Evidence, LogId, Payload, Release, Verdict
 from p2pnodes.model.keys import NodeKey
 from tests.sim.pen import Pen
 from tests.support import hotkey
@@ -35,6 +35,11 @@ class Rogue:
         return hlc_at(int(self._stage.clock.now_ms))
 
     @property
+    def next_hlc(self) -> int:
+        """What an honest daemon would give its next event."""
+        return max(self._pen.hlc + 1, self.now_hlc)
+
+    @property
     def last_hlc(self) -> int:
         """Of the last event."""
         return self._pen.hlc
@@ -52,6 +57,7 @@ class Rogue:
 
     def _give(self, through: int | None = None) -> None:
         events = list(self._pen.events)
+        self._stage.history.update(dict.fromkeys(event.wire for event in events))
         peer = self._stage.rng.choice(self._stage.up) if through is None else self._stage.peer(through)
         self._stage.trace(self.name, "writes", f"{events[-1].kind} through {peer.name}")
         peer.write(lambda ledger: ledger.receive(events, peer.now_ms()), lambda _: None)
@@ -60,6 +66,11 @@ class Rogue:
     def log(self) -> LogId:
         """Its log."""
         return self._pen.log
+
+    @property
+    def last(self) -> Event:
+        """The last event."""
+        return self._pen.events[-1]
 
     @property
     def last_seq(self) -> int:
@@ -71,6 +82,13 @@ class Rogue:
         hlc = self._pen.hlc
         self._pen = self._pen.branch(seq + 1)
         self._pen.hlc = hlc
+
+    def rivals(self, seq: int) -> Evidence:
+        """Proof of a second event at a seq, which nobody is given."""
+        one = self._pen.events[seq]
+        other = self._pen.branch(seq).write(Release(bytes(32), ("gpu",)), one.hlc)
+        first, second = sorted((one, other), key=lambda event: event.id)
+        return Evidence(first.header, first.signature, second.header, second.signature)
 
     def vote(self, claim_id: bytes, finding: str = VERIFIED, *, since: int = 0, hlc: int | None = None) -> None:
         """Append a verdict; a verified one says that it began at ``since``."""

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
-from p2pnodes.model.events import VERIFIED
+from p2pnodes.model.events import VERIFIED, Event
 from p2pnodes.model.inventory import Chute, Row, TaskStatus
 from p2pnodes.model.keys import Hotkey
 from p2pnodes.model.network import Network as Parameters
@@ -109,6 +109,10 @@ class Stage(Simulation):
         self.steady: dict[str, tuple[bytes, str | None, frozenset[str]]] = {}
         """GPUs that must not flicker: the claim, its status if that matters, and on which peers; see ``hold``."""
         self.owners: dict[str, dict[int, list[bytes]]] = {}
+        self.history: dict[bytes, None] = {}
+        """Every event that any daemon ever held, as bytes: also those that a checkpoint left out since."""
+        self.late: set[bytes] = set()
+        """Ids of those that came when a checkpoint had made them void."""
         self._epochs = 0
         self._chain = 0
         self._chain_stands = True
@@ -147,6 +151,18 @@ class Stage(Simulation):
             return agree(self.up) and all(peer.ledger.writes_refused is None for peer in self.up)
 
         self.until(ready, READY_MS_MAX, "all write, and know of each other")
+
+    def shorten(self, horizon_s: int) -> None:
+        """Let checkpoints be made on a stage that is not open yet: a horizon of the default is longer than any play."""
+        self.parameters = self.parameters.model_copy(update={"horizon_s": horizon_s})
+
+    def acknowledged(self, peer: SimPeer, events: Sequence[Event]) -> None:
+        """Remember what a daemon wrote."""
+        self.history.update(dict.fromkeys(event.wire for event in events))
+
+    def delivered(self, peer: SimPeer, event: Event) -> None:
+        """Remember what a daemon took from others."""
+        self.history[event.wire] = None
 
     def clone(self, index: int, twin: int) -> SimPeer:
         """Start a second machine from a copy of a validator's disk, as validator number ``twin``'s name is free."""

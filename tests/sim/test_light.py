@@ -171,5 +171,9 @@ def test_kinds_are_named_as_their_frames() -> None:
         frames.Book([]).encode()[1]: "book",
         frames.Proofs([]).encode()[1]: "proofs",
         frames.Slices([]).encode()[1]: "slices",
+        frames.CertificateWant(1).encode()[1]: "certificate want",
+        frames.CertificateAnswer(1, b"").encode()[1]: "certificate",
+        frames.LeavesWant(1, 0).encode()[1]: "leaves want",
+        frames.Leaves(1, 0, [], []).encode()[1]: "leaves",
     }
     assert {kind: KINDS[kind] for kind in named} == named

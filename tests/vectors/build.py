@@ -15,10 +15,14 @@ from p2pnodes.gossip import frames
 from p2pnodes.gossip.frames import (
     ALL_SLICES,
     Book,
+    CertificateAnswer,
+    CertificateWant,
     Digest,
     Entry,
     Events,
     Have,
+    Leaves,
+    LeavesWant,
     Link,
     Mark,
     Mode,
@@ -32,19 +36,33 @@ from p2pnodes.gossip.frames import (
 )
 from p2pnodes.model import codec
 from p2pnodes.model.branches import NO_ENDS, Ends, ended_log, ends_by
+from p2pnodes.model.checkpoint import (
+    MASK_MAX,
+    SLICE_BYTES,
+    Certificate,
+    Leaf,
+    Signature,
+    Slicer,
+    check,
+    due_number,
+    horizon_of,
+)
 from p2pnodes.model.clock import hlc_at
-from p2pnodes.model.codec import digest
+from p2pnodes.model.codec import MalformedError, digest
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import (
     PAYLOADS,
     Carry,
+    Checkpoint,
     Close,
+    CutLog,
     Delegation,
     Event,
     Evidence,
     Head,
     LogId,
     Place,
+    Propose,
     Release,
     Verdict,
     closing,
@@ -114,6 +132,8 @@ def build(*, may_sign: bool = False) -> dict[str, list[Case]]:
             "events": _events(),
             "frames": _frames(),
             "inventories": _inventories(),
+            "livesets": _live_sets(),
+            "certificates": _certificates(),
         }
     return {**files, "signatures": signatures.content()}
 
@@ -146,6 +166,7 @@ def _networks() -> list[Case]:
         NETWORK,
         Network(genesis_hash="2f" * 32, netuid=64),
         Network(genesis_hash="2f" * 32, netuid=1, quorum=2 / 3, min_share=0.125, verdict_ttl_s=3_600, epoch_blocks=360),
+        Network(genesis_hash="2f" * 32, netuid=64, horizon_s=86_400),
     )
     return [{**network.model_dump(), "network_id": network.id.hex()} for network in networks]
 
@@ -219,6 +240,10 @@ def _log() -> list[Event]:
     author.write(closed._replace(signature=author.hotkey.sign(closed.message(NETWORK.id))))
     one, other = sorted(_rivals(), key=lambda event: event.id)
     author.write(Evidence(one.header, one.signature, other.header, other.signature))
+    first = author.write(Propose(20_416, b"", _electorate(NOW_MS).canonical, _older()))
+    author.write(Checkpoint(20_416, first.id, 130, 3, digest(b"root")))
+    following = author.write(Propose(20_417, first.id, _electorate(NOW_MS).canonical, _older()[:1]))
+    author.write(Checkpoint(20_417, following.id, 0, 0, digest(b"")))
     successor = Author("//validator0", number=1)
     said = successor.delegation()._replace(predecessor=(author.log, author.head))
     signed = said._replace(signature=author.hotkey.sign(delegation_message(NETWORK.id, successor.log, said)))
@@ -233,6 +258,18 @@ def _rivals() -> tuple[Event, Event]:
     first = author.verdict(bytes(32), "failed")
     author.head = fork
     return first, author.verdict(bytes(32), "abstain")
+
+
+def _older() -> tuple[CutLog, ...]:
+    """What proposals name of two logs."""
+    found = []
+    for number, author in enumerate((Author("//validator0"), Author("//validator1", number=1))):
+        last = Head(41 + number, digest(b"older"))
+        at_s = NOW_S - 691_200
+        found.append(
+            CutLog(author.log, author.hotkey.public_key, last, hlc_at(at_s * 1000, number), at_s - 3_600, NOW_S)
+        )
+    return tuple(sorted(found))
 
 
 def _events() -> list[Case]:
@@ -280,7 +317,13 @@ def _frames() -> list[Case]:
     found: list[tuple[frames.Frame, list[Any]]] = [
         (frame, _show(list(frame)))
         for frame in (
-            Digest(True, NOW_MS, digest(b"vector"), digest(b"root"), digest(b"electorate")),
+            Digest(True, NOW_MS, digest(b"vector"), digest(b"root"), digest(b"electorate"), 0),
+            Digest(False, NOW_MS, digest(b"vector"), digest(b"root"), digest(b"electorate"), None),
+            CertificateWant(20_416),
+            CertificateAnswer(20_416, _certificate()),
+            LeavesWant(20_416, 3),
+            Leaves(20_416, 3, [(1, event.wire), (2**64 - 1, author.delegate().wire)], [digest(b"beside")]),
+            Leaves(20_416, 4, [], []),
             Vector(0, True, ALL_SLICES, entries),
             Vector(0, True, ALL_SLICES, []),
             Vector(1, True, frames.scope_of([slice_of(log)]), []),
@@ -300,6 +343,15 @@ def _frames() -> list[Case]:
         {"frame": type(frame).__name__.lower(), "fields": fields, "wire": frame.encode().hex()}
         for frame, fields in found
     ]
+
+
+def _certificate() -> bytes:
+    """One that a single validator signed."""
+    author = Author("//validator0")
+    delegation = author.delegate()
+    proposal = author.write(Propose(20_416, b"", _electorate(NOW_MS).canonical, _older()))
+    statement = author.write(Checkpoint(20_416, proposal.id, 130, 3, digest(b"root")))
+    return Certificate(proposal, (Signature(delegation, statement),)).encode()
 
 
 def _show(value: Any) -> Any:
@@ -423,4 +475,98 @@ def _inventory(events: list[Event], electorate: Electorate) -> Case:
             for row in rows
         ],
         "state_root": state_root(rows).hex(),
+    }
+
+
+def _live_sets() -> list[Case]:
+    """Leaves with the sizes of their events, in slices of each way to end, and trees of several shapes."""
+    shapes: tuple[list[int], ...] = ([], [100], [100] * 65, [SLICE_BYTES, 100], [99_328] * 14, [SLICE_BYTES] * 8)
+    return [_live_set(sizes) for sizes in shapes]
+
+
+def _live_set(sizes: list[int]) -> Case:
+    slicer = Slicer()
+    logs = sorted(Author(uri).log for uri in ("//validator0", "//validator1"))
+    leaves = [
+        Leaf(logs[2 * at // len(sizes)], at, digest(b"%d" % at), (1, 2, MASK_MAX)[at % 3]) for at in range(len(sizes))
+    ]
+    for leaf, size in zip(leaves, sizes, strict=True):
+        slicer.add(leaf, size)
+    tree = slicer.tree()
+    return {
+        "leaves": [
+            {
+                "node_key": leaf.log.node_key.hex(),
+                "number": leaf.log.number,
+                "seq": leaf.seq,
+                "id": leaf.id.hex(),
+                "mask": leaf.mask,
+                "event_bytes": size,
+                "digest": leaf.digest().hex(),
+            }
+            for leaf, size in zip(leaves, sizes, strict=True)
+        ],
+        "slices": [each.hex() for each in slicer.digests],
+        "root": tree.root.hex(),
+        "paths": [[each.hex() for each in tree.path(index)] for index in range(len(tree))],
+    }
+
+
+def _certificates() -> list[Case]:
+    """One that holds, and some that do not, each for one reason."""
+    who = _electorate(NOW_MS)
+    authors = [Author(f"//validator{index}") for index in range(3)]
+    hlc = hlc_at(horizon_of(NETWORK, who) - 1)
+    logs = tuple(
+        sorted(
+            CutLog(each.log, each.hotkey.public_key, Head(5, digest(b"five")), hlc, NOW_S - 86_400, NOW_S + 86_400)
+            for each in authors
+        )
+    )
+    proposer = Author("//validator0")
+    proposer.delegate()
+    number = due_number(NETWORK, who)
+    proposal = proposer.write(Propose(number, b"", who.canonical, logs))
+    late = proposer.write(Propose(number + 1, b"", who.canonical, logs))
+    lapsed = proposer.write(
+        Propose(number, b"", who.canonical, (*(each._replace(not_after=NOW_S - 1) for each in logs[:2]), logs[2]))
+    )
+    said = Checkpoint(number, proposal.id, 7, 1, digest(b"root"))
+
+    def signatures(said: Checkpoint, count: int = 3) -> list[Signature]:
+        found = []
+        for uri in ("//validator0", "//validator1", "//validator2")[:count]:
+            author = Author(uri)
+            found.append(Signature(author.delegate(), author.write(said)))
+        return found
+
+    good = signatures(said)
+    other = signatures(said._replace(root=digest(b"other")))
+    first = good[0].checkpoint
+    forged = Event.decode(codec.pack([first.header, bytes(64), first.payload]))
+    made = {
+        "holds": (proposal, good),
+        "two of three sign": (proposal, good[:2]),
+        "one signs twice": (proposal, [*good[:2], good[0]]),
+        "they found different sets": (proposal, [*good[:2], other[2]]),
+        "a signature is forged": (proposal, [good[0]._replace(checkpoint=forged), *good[1:]]),
+        "a delegation is of another log": (proposal, [good[0]._replace(delegation=good[1].delegation), *good[1:]]),
+        "it is of another proposal": (lapsed, good),
+        "its number is not due": (late, signatures(said._replace(number=number + 1, proposal=late.id))),
+        "two have no delegation that lives": (lapsed, signatures(said._replace(proposal=lapsed.id))),
+    }
+    return [_judged(name, Certificate(event, tuple(signed))) for name, (event, signed) in made.items()]
+
+
+def _judged(name: str, certificate: Certificate) -> Case:
+    try:
+        holds = check(NETWORK, certificate).statement
+    except MalformedError:
+        holds = None
+    return {
+        "case": name,
+        "network_id": NETWORK.id.hex(),
+        "horizon_s": NETWORK.horizon_s,
+        "wire": certificate.encode().hex(),
+        "statement": holds and _show(list(holds)),
     }

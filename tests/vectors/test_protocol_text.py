@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgpack
 import pytest
 import sr25519
+from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 FOLDER: Final = Path(__file__).parent
@@ -40,7 +41,8 @@ def digest(data: bytes, size: int = 32) -> bytes:
 
 def network_id(said: dict[str, Any]) -> bytes:
     shares = [round(said[share] * 1_000_000) for share in ("quorum", "min_share")]
-    parameters = [x(said["genesis_hash"]), said["netuid"], *shares, said["verdict_ttl_s"], said["epoch_blocks"]]
+    seconds = [said["verdict_ttl_s"], said["epoch_blocks"], said["horizon_s"]]
+    parameters = [x(said["genesis_hash"]), said["netuid"], *shares, *seconds]
     return digest(pack(["p2pnodes network", *parameters]), 16)
 
 
@@ -83,6 +85,10 @@ def predecessor(shown: list[Any] | None) -> list[Any] | None:
     return None if shown is None else [x(shown[0]), shown[1], head(shown[2])]
 
 
+def older_part(node: str, number: int, key: str, seq: int, last: str, *times: int) -> list[Any]:
+    return [x(node), number, x(key), seq, x(last), *times]
+
+
 PAYLOADS: Final[dict[str, Callable[..., list[Any]]]] = {
     "delegate": lambda key, url, low, high, before, sig: [x(key), url, low, high, predecessor(before), x(sig)],
     "close": lambda node, number, last, key, sig: [x(node), number, head(last), x(key), x(sig)],
@@ -93,6 +99,8 @@ PAYLOADS: Final[dict[str, Callable[..., list[Any]]]] = {
     "place": lambda claim, *rest: [x(claim), *rest],
     "release": lambda claim, *rest: [x(claim), *rest],
     "evidence": lambda *four: [x(one) for one in four],
+    "propose": lambda number, before, pins, parts: [number, x(before), x(pins), [older_part(*part) for part in parts]],
+    "checkpoint": lambda number, proposal, leaves, slices, root: [number, x(proposal), leaves, slices, x(root)],
 }
 
 
@@ -104,7 +112,15 @@ def mark(shown: list[Any] | None) -> list[Any] | None:
 
 
 FRAMES: Final[dict[str, Callable[..., list[Any]]]] = {
-    "digest": lambda asks, clock, *hashes: [1, asks, clock, *map(x, hashes)],
+    "digest": lambda asks, clock, vector, root, weights, number: [
+        1,
+        asks,
+        clock,
+        x(vector),
+        x(root),
+        x(weights),
+        number,
+    ],
     "vector": lambda part, last, scope, logs: [
         *(2, part, last, x(scope)),
         [[*log_of(log), head(at), mark(end)] for log, at, end in logs],
@@ -117,6 +133,14 @@ FRAMES: Final[dict[str, Callable[..., list[Any]]]] = {
     "link": lambda mode: [8, mode],
     "have": lambda news: [9, [[x(tag), seq, age] for tag, seq, age in news]],
     "slices": lambda slices: [10, [x(one) for one in slices]],
+    "certificatewant": lambda number: [11, number],
+    "certificateanswer": lambda number, certificate: [12, number, x(certificate)],
+    "leaveswant": lambda number, place: [13, number, place],
+    "leaves": lambda number, place, leaves, path: [
+        *(14, number, place),
+        [[mask, x(event)] for mask, event in leaves],
+        [x(hashed) for hashed in path],
+    ],
 }
 
 
@@ -291,6 +315,74 @@ class Inventory:
         return [[uuid, *row, self._chute(uuid, row[0])] for uuid, row in sorted(owners.items())]
 
 
+# -- "Checkpoints" -----------------------------------------------------------------------------------------------------
+
+
+def tree_root(level: list[bytes]) -> bytes:
+    while len(level) > 1:
+        pairs = [digest(b"\1" + level[at] + level[at + 1]) for at in range(0, len(level) - 1, 2)]
+        level = pairs + level[len(pairs) * 2 :]
+    return level[0] if level else digest(b"")
+
+
+def root_by_path(path: list[bytes], found: bytes, index: int, slices: int) -> bytes | None:
+    rest = list(path)
+    while slices > 1:
+        if index % 2 or index + 1 < slices:
+            if not rest:
+                return None
+            beside = rest.pop(0)
+            found = digest(b"\1" + (beside + found if index % 2 else found + beside))
+        index, slices = index // 2, (slices + 1) // 2
+    return None if rest else found
+
+
+def said_in(wire: bytes, network: bytes, kind: str) -> tuple[list[Any], list[Any], bytes] | None:
+    """Header, payload and id of an event of a kind that its log signed."""
+    header, signature, packed = msgpack.unpackb(wire)
+    fields = msgpack.unpackb(header)
+    try:
+        VerifyKey(fields[2]).verify(header, signature)
+    except BadSignatureError:
+        return None
+    if fields[1] != network or fields[7] != kind or fields[8] != digest(packed):
+        return None
+    return fields, msgpack.unpackb(packed), digest(header)
+
+
+def certified(wire: bytes, network: bytes, horizon_s: int) -> list[Any] | None:
+    """What a certificate proves; None for nothing. Default quorum."""
+    proposal, pairs = msgpack.unpackb(wire)
+    proposed = said_in(proposal, network, "propose")
+    if proposed is None:
+        return None
+    _, (number, _, packed, logs), key = proposed
+    now, before = msgpack.unpackb(packed)
+    time, stakes = now[1], {**dict(before[2] if before else []), **dict(now[2])}
+    horizon = time - 1000 * horizon_s
+    if number != 7 * time // (1000 * horizon_s) or horizon <= 0 or any(log[5] >> 16 >= horizon for log in logs):
+        return None
+    weighing = {log[2] for log in logs if log[2] in stakes and 1000 * log[6] <= time <= 1000 * log[7]}
+    signers: dict[bytes, set[bytes]] = {}
+    for delegate, checkpoint in pairs:
+        speaks, signs = said_in(delegate, network, "delegate"), said_in(checkpoint, network, "checkpoint")
+        if speaks is None or signs is None or speaks[0][2:4] != signs[0][2:4] or signs[1][:2] != [number, key]:
+            return None
+        *fields, signature = speaks[1]
+        window = range(1000 * fields[2], 1000 * fields[3] + 1)
+        if not signed(fields[0], delegation_message(network, speaks[0][2:4], fields), signature):
+            return None
+        if speaks[0][6] >> 16 not in window or signs[0][6] >> 16 not in window:
+            return None
+        signers.setdefault(pack(signs[1]), set()).add(fields[0])
+    for statement, hotkeys in signers.items():
+        stake = sum(stakes[each] for each in hotkeys & weighing)
+        if 3 * stake > 2 * sum(stakes[each] for each in weighing) and 2 * stake > sum(stakes.values()):
+            found: list[Any] = msgpack.unpackb(statement)
+            return found
+    return None
+
+
 # -- The claims --------------------------------------------------------------------------------------------------------
 
 
@@ -343,8 +435,12 @@ class TestEvent:
                 for event in payload[0]:
                     header, signature, _ = msgpack.unpackb(event)
                     VerifyKey(msgpack.unpackb(header)[2]).verify(header, signature)
+            case "propose":
+                assert digest(payload[2]).hex() == cases("inventories")[0]["electorate_digest"]
+                logs = [part[:2] for part in payload[3]]
+                assert logs == sorted(logs)
             case kind:
-                assert kind in {"verdict", "place", "release"}
+                assert kind in {"verdict", "place", "release", "checkpoint"}
 
 
 def test_every_kind_of_the_table_occurs() -> None:
@@ -356,6 +452,13 @@ def test_a_verdict_names_the_id_of_the_add_before_it() -> None:
     hotkey, nonce, signature, body, _ = PAYLOADS["add"](*events["add"]["payload"])
     claim = request_id(x(events["add"]["network_id"]), hotkey, nonce, signature, body)
     assert events["verdict"]["payload"][0] == claim.hex()
+
+
+def test_a_checkpoint_names_a_proposal_and_a_proposal_the_one_before_it() -> None:
+    proposals = [case for case in cases("events") if case["kind"] == "propose"]
+    checkpoints = [case for case in cases("events") if case["kind"] == "checkpoint"]
+    assert [case["payload"][1] for case in proposals] == ["", proposals[0]["id"]]
+    assert [case["payload"][:2] for case in checkpoints] == [[case["payload"][0], case["id"]] for case in proposals]
 
 
 @pytest.mark.parametrize("case", cases("requests"), ids=lambda case: case["request_id"][:8])
@@ -428,3 +531,30 @@ class TestInventory:
             (row["uuid"], row["claim_id"], row["status"], row["digest"]) for row in case["rows"]
         ]
         assert state_root(rows).hex() == case["state_root"]
+
+
+@pytest.mark.parametrize("case", cases("livesets"), ids=lambda case: f"{len(case['leaves'])}-{len(case['slices'])}")
+def test_a_live_set_s_root_and_paths_come_out(case: dict[str, Any]) -> None:
+    slices: list[bytes] = []
+    hashed, size = b"", 0
+    for leaf in case["leaves"]:
+        found = digest(pack([x(leaf["node_key"]), leaf["number"], leaf["seq"], x(leaf["id"]), leaf["mask"]]))
+        assert found.hex() == leaf["digest"]
+        hashed, size = hashed + found, size + leaf["event_bytes"]
+        if len(hashed) == 64 * 32 or size >= 262_144:
+            slices.append(digest(b"\0" + hashed))
+            hashed, size = b"", 0
+    if hashed:
+        slices.append(digest(b"\0" + hashed))
+    assert [each.hex() for each in slices] == case["slices"]
+    assert tree_root(slices).hex() == case["root"]
+    for index, path in enumerate(case["paths"]):
+        assert root_by_path(list(map(x, path)), slices[index], index, len(slices)) == x(case["root"])
+
+
+@pytest.mark.parametrize("case", cases("certificates"), ids=lambda case: case["case"])
+def test_a_certificate_holds_or_does_not(case: dict[str, Any]) -> None:
+    found = certified(x(case["wire"]), x(case["network_id"]), case["horizon_s"])
+    assert (found is not None) is (case["case"] == "holds")
+    said = case["statement"]
+    assert found == (said and [said[0], x(said[1]), *said[2:4], x(said[4])])

@@ -312,14 +312,19 @@ class TestOverview:
         assert f"peers cannot dial it: {why}" in (await visit("/console/")).text
 
     @pytest.mark.parametrize(
-        ("same_vector", "said"), [(True, ("Other electorate", "1 differs")), (False, ("Catching up", "1 differs"))]
+        ("differs", "said"),
+        [
+            (("electorate",), "Other electorate"),
+            (("checkpoint",), "Other checkpoint"),
+            (("vector", "electorate"), "Catching up"),
+        ],
     )
     async def test_what_differs_is_said(
-        self, visit: Visit, daemon: FakeDaemon, *, same_vector: bool, said: tuple[str, ...]
+        self, visit: Visit, daemon: FakeDaemon, differs: tuple[str, ...], said: str
     ) -> None:
-        daemon.snapshot["gossip"]["peers"][0] |= {"same_vector": same_vector, "same_electorate": False}
+        daemon.snapshot["gossip"]["peers"][0] |= dict.fromkeys((f"same_{name}" for name in differs), False)
         text = (await visit("/console/")).text
-        assert all(each in text for each in said)
+        assert all(each in text for each in (said, "1 differs"))
 
     async def test_a_delegation_that_no_date_can_name_is_shown(self, visit: Visit, daemon: FakeDaemon) -> None:
         daemon.snapshot["delegation"]["not_after"] = 2**53

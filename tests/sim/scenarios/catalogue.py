@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.sim.bounds import open_door
-from tests.sim.scenarios import chutes, clocks, contest, early, keys, liars, permits, renewal, voters
+from tests.sim.scenarios import checkpoints, chutes, clocks, contest, early, keys, liars, permits, renewal, voters
 from tests.sim.signatures import seeded_signatures
 from tests.sim.simulation import SimulationError
 from tests.sim.stage import Stage
@@ -44,6 +44,15 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         keys.clock_jumped_ahead,
         clocks.clock_is_off,
         early.registration_ahead_of_the_chain,
+        checkpoints.logs_are_cut,
+        checkpoints.permit_is_lost_above_a_cut,
+        checkpoints.what_comes_late,
+        checkpoints.liars_at_a_cut,
+        checkpoints.half_of_an_event_is_kept,
+        checkpoints.fork_below_a_cut,
+        checkpoints.two_sides_of_a_cut,
+        checkpoints.newcomer_behind_a_cut,
+        checkpoints.away_for_longer_than_the_horizon,
     )
 }
 

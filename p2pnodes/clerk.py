@@ -1,0 +1,270 @@
+"""When this validator proposes a checkpoint, signs one, and puts one in force (``model.checkpoint``).
+
+A number is due as the electorate's time reaches it, once a day by default. The validator that is first in the number's
+rendezvous order proposes a cut; each further one waits a step longer. Each validator signs one proposal of a number,
+the first in that order that it may sign, with what it finds below the cut. If their stakes are split over several, the
+number comes to nothing, and the next one does better: nothing waits for a checkpoint but room on the disk.
+
+``Clerk`` takes one short step at a time on the ledger, so that neither writes nor the simulator's clock wait for it;
+``Office`` has it do so on the daemon's database.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import structlog
+
+from p2pnodes.model.checkpoint import Certified, due_at, due_number, rendezvous_key
+from p2pnodes.model.codes import Code
+from p2pnodes.model.errors import P2PNodesError
+from p2pnodes.model.events import Checkpoint, LogId
+from p2pnodes.model.network import Network
+from p2pnodes.model.rendezvous import place_of, ranking
+from p2pnodes.store.checkpoints import Stage
+from p2pnodes.store.database import Database
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.proposing import objection, proposal, refusal
+
+log = structlog.get_logger("p2pnodes.clerk")
+
+STEPS_PER_HORIZON: Final = 1_024
+TURN_MS_MIN: Final = 10_000
+"""A validator proposes one so many-th part of a horizon later than the one before it, ten minutes by default, and no
+less: the chain's news do not come everywhere at once, and who proposes too early splits the signatures."""
+
+MARGINS_PER_HORIZON: Final = 256
+"""What has been here for so many parts of a horizon, 40 minutes by default, must be in a cut that is signed here."""
+
+ELECTORATES_KEPT: Final = 16
+"""Electorates that were in force here lately, under which a proposal may be signed: some five hours by default."""
+
+REST_MS_MAX: Final = 60_000
+"""Longest rest between two steps, while nothing is to be done."""
+
+BUSY_PAUSE_S: Final = 0.01
+"""Rest between two parts of a long piece of work, so that writes have their turn."""
+
+FAILED_PAUSE_S: Final = 60.0
+"""Rest after a step that could not be taken."""
+
+
+class Step(NamedTuple):
+    """What a step came to.
+
+    Attributes:
+        busy: Whether the next one is to follow at once.
+        event: Name of what an operator hears of it; empty for nothing.
+        fields: What belongs to that.
+    """
+
+    busy: bool
+    event: str = ""
+    fields: Mapping[str, Any] = MappingProxyType({})
+
+
+IDLE: Final = Step(busy=False)
+BUSY: Final = Step(busy=True)
+
+DIFFERS: Final = "checkpoint_differs"
+LACKS: Final = "checkpoint_lacks"
+"""Names of what goes wrong."""
+
+
+class Clerk:
+    """Takes one step after another on a ledger; remembers nothing that a restart must not forget."""
+
+    def __init__(self) -> None:
+        """Begin without any memory: nothing is signed for the first MARGINS_PER_HORIZON-th part of a horizon."""
+        self.problem: str | None = None
+        """Why what is due cannot be signed here, for the operator; None while nothing is in the way."""
+        self.mismatch: Checkpoint | None = None
+        """What was found here below the cut of a certificate that says otherwise: an alarm."""
+        self.lacks: int | None = None
+        """Number of a certificate whose cut is not held here, so that its live set must come from peers."""
+        self._electorates: deque[bytes] = deque(maxlen=ELECTORATES_KEPT)
+        self._held: deque[tuple[int, dict[LogId, int]]] = deque()
+        self._due: tuple[int, int] = (0, 0)
+        """The number that is due, and since when."""
+
+    def step(self, ledger: Ledger, own: bytes | None, now_ms: int, wall_ms: int) -> Step:
+        """Take the next step; call inside a transaction.
+
+        Args:
+            ledger: It may write its own log, or refuse to.
+            own: The validator that it speaks for; None for a daemon that only watches.
+            now_ms: By a clock that never goes back.
+            wall_ms: Wall clock, Unix milliseconds.
+
+        Raises:
+            P2PNodesError: What is to be written cannot be written now.
+        """
+        self._remember(ledger, now_ms)
+        checkpoints = ledger.checkpoints
+        if checkpoints.stage is Stage.LOADING:
+            return IDLE
+        if checkpoints.stage is Stage.CUTTING:
+            fields = {"number": checkpoints.line.number}
+            return Step(busy=False, event="checkpoint_cut", fields=fields) if ledger.cut() else BUSY
+        if checkpoints.pending is not None:
+            return self._enforce(ledger, checkpoints.pending)
+        self.mismatch = self.lacks = None
+        if own is None or own not in ledger.weights.enrolled or ledger.writes_refused is not None:
+            return IDLE
+        return self._agree(ledger, own, now_ms, wall_ms)
+
+    def _remember(self, ledger: Ledger, now_ms: int) -> None:
+        digest = ledger.weights.electorate.digest
+        if digest not in self._electorates:
+            self._electorates.append(digest)
+        margin_ms = ledger.network.horizon_s * 1000 // MARGINS_PER_HORIZON
+        if not self._held or now_ms >= self._held[-1][0] + margin_ms // 4:
+            self._held.append((now_ms, {log_id: state.head.seq for log_id, state in ledger.logs.items()}))
+        while len(self._held) > 1 and self._held[1][0] <= now_ms - margin_ms:
+            self._held.popleft()
+
+    def _enforce(self, ledger: Ledger, certified: Certified) -> Step:
+        """Put a certificate in force, when the same is found here."""
+        number = certified.line.number
+        if (why := objection(ledger, certified.line)) is not None:
+            first, self.lacks = self.lacks != number, number
+            return Step(busy=False, event=LACKS, fields={"number": number, "reason": why}) if first else IDLE
+        statement = ledger.find_live_set(certified.line)
+        if statement is None:
+            return BUSY
+        if statement != certified.statement:
+            first, self.mismatch = self.mismatch != statement, statement
+            fields = {"number": number, "leaves": statement.leaves, "theirs": certified.statement.leaves}
+            return Step(busy=False, event=DIFFERS, fields=fields) if first else IDLE
+        ledger.enforce()
+        return Step(busy=True, event="checkpoint_in_force", fields={"number": number, "leaves": statement.leaves})
+
+    def _agree(self, ledger: Ledger, own: bytes, now_ms: int, wall_ms: int) -> Step:
+        """Propose, or sign what is proposed."""
+        number = due_number(ledger.network, ledger.weights.electorate)
+        if number <= ledger.checkpoints.signed_number(own):
+            self.problem = None
+            return IDLE
+        if self._due[0] != number:
+            self._due = number, now_ms
+        turns = (now_ms - self._due[1]) // max(TURN_MS_MIN, ledger.network.horizon_s * 1000 // STEPS_PER_HORIZON)
+        margin_ms = ledger.network.horizon_s * 1000 // MARGINS_PER_HORIZON
+        if self._held[0][0] > now_ms - margin_ms:
+            self.problem = "this daemon has not been up for long"
+            return IDLE
+        order = ranking(rendezvous_key(ledger.network, number), ledger.weights.enrolled)
+        proposals = {
+            place_of(order, ledger.checkpoints.author_of(key)): key for key in ledger.checkpoints.proposals(number)
+        }
+        for place, key in sorted(proposals.items()):
+            if place <= turns and (ledger.is_finding(key) or self._may_sign(ledger, key)):
+                return self._sign(ledger, key, wall_ms)
+        mine = place_of(order, own)
+        if mine in proposals or mine > turns:
+            return IDLE
+        payload = proposal(ledger)
+        if payload is None:
+            self.problem = None
+            return IDLE
+        ledger.append(lambda _: payload, wall_ms)
+        return Step(busy=True, event="checkpoint_proposed", fields={"number": number})
+
+    def _may_sign(self, ledger: Ledger, key: bytes) -> bool:
+        payload, line = ledger.checkpoints.proposed_by(key), ledger.checkpoints.line_of(key)
+        if payload is None or line is None:
+            return False
+        self.problem = refusal(ledger, payload, line, self._electorates, self._held[0][1])
+        return self.problem is None
+
+    def _sign(self, ledger: Ledger, key: bytes, wall_ms: int) -> Step:
+        line = ledger.checkpoints.line_of(key)
+        assert line is not None
+        statement = ledger.find_live_set(line)
+        if statement is None:
+            return BUSY
+        if not self._may_sign(ledger, key):  # something may have shown meanwhile
+            return IDLE
+        ledger.append(lambda _: statement, wall_ms)
+        fields = {"number": statement.number, "leaves": statement.leaves}
+        return Step(busy=True, event="checkpoint_signed", fields=fields)
+
+
+class Office:
+    """Has a clerk work on a daemon's database."""
+
+    def __init__(
+        self, database: Database, network: Network, hotkey: Callable[[], bytes | None], now_ms: Callable[[], int]
+    ) -> None:
+        """Take what it needs; call ``start`` then.
+
+        Args:
+            database: Its ledger writes the own log.
+            network: Its parameters.
+            hotkey: The validator that this daemon speaks for; None while that is not known.
+            now_ms: Wall clock, Unix milliseconds.
+        """
+        self.clerk = Clerk()
+        self._database = database
+        self._network = network
+        self._hotkey = hotkey
+        self._now_ms = now_ms
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stop; what is half done is begun anew at the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def status(self) -> dict[str, Any]:
+        """For ``p2pnodes status``: what is in force, how old it is, and what is in the way of the next one."""
+        state = self._database.state
+        due = due_at(self._network, state.checkpoint) if state.checkpoint else None
+        return {
+            "number": state.checkpoint,
+            "due_at": due,
+            "age_s": None if due is None else self._now_ms() // 1000 - due,
+            "final": state.certificate,
+            "problem": self.clerk.problem,
+            "differs": self.clerk.mismatch is not None,
+            "lacks": self.clerk.lacks,
+        }
+
+    async def _run(self) -> None:
+        rest_s = min(REST_MS_MAX, self._network.horizon_s * 1000 // STEPS_PER_HORIZON) / 1000
+        while True:
+            try:
+                step = await self._database.write(
+                    lambda ledger: self.clerk.step(ledger, self._hotkey(), _monotonic_ms(), self._now_ms())
+                )
+            except P2PNodesError as error:
+                log.warning("checkpoint_delayed", error=str(error), code=Code.CHECKPOINT_DELAYED)
+                await asyncio.sleep(FAILED_PAUSE_S)
+                continue
+            except Exception:  # one that fails must not be the last one: the disk would fill
+                log.exception("clerk_failed", code=Code.SYSTEM_BUG)
+                await asyncio.sleep(FAILED_PAUSE_S)
+                continue
+            match step.event:
+                case "":
+                    pass
+                case event if event == DIFFERS:
+                    log.error(DIFFERS, code=Code.CHECKPOINT_DIFFERS, **step.fields)
+                case event if event == LACKS:
+                    log.warning(LACKS, code=Code.CHECKPOINT_LACKS, **step.fields)
+                case event:
+                    log.info(event, **step.fields)
+            await asyncio.sleep(BUSY_PAUSE_S if step.busy else rest_s)
+
+
+def _monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

@@ -1,0 +1,468 @@
+"""Checkpoints: what replaces the part of the log that is older than the horizon.
+
+A *proposal* says how far a *cut* goes in each log: its events up to there have an HLC below h, the time of the
+proposal's electorate E_c less the horizon. The *live set* L holds what today's rows still need of the events at or
+below the cut. Each validator that holds the cut finds the same L, for L is a pure function of what lies there and of
+E_c, and signs its Merkle root. Signatures of more than two thirds of the stake make a *certificate*; from then on the
+inventory is f of L and of the events above the cut, and whatever else lies at or below it counts for nothing.
+
+The unit of L is what an event says about one request or one GPU, an *item*: a kept ``carry`` must not bring back a
+request that was deleted, nor a kept ``place`` the other GPU, which was released. A leaf of L names an event and, by a
+mask, its items that are kept.
+
+What could undo a cut from above it counts for nothing either, whenever it arrives: words (verdict, place, release) with
+an HLC below h, and requests with a nonce below the *floor*; but for requests that L holds, which must be carried when
+their author loses its permit. Deletions with a nonce at or above the floor are all in L, so none is missing for a
+registration that may still come.
+
+The floor lies two horizons below h, so that a request that has to be carried does not fall behind it: one that was just
+above a cut when its author forked or lost its permit is carried then, and a horizon later that carriage lies below a
+cut itself. For the same reason L also holds what stands if every author in the cut is believed, permitted or not.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, Self, TypeVar
+
+from p2pnodes.model import codec
+from p2pnodes.model.clock import MS_MAX, SECONDS_MAX, hlc_at, hlc_ms
+from p2pnodes.model.codec import MalformedError, digest
+from p2pnodes.model.electorate import Electorate
+from p2pnodes.model.events import (
+    CARRIED_MAX,
+    EVENT_BYTES_MAX,
+    GPUS_PER_EVENT_MAX,
+    LEAVES_MAX,
+    LOGS_PER_CUT_MAX,
+    PAYLOADS,
+    Checkpoint,
+    CutLog,
+    Delegation,
+    Event,
+    LogId,
+    Propose,
+)
+from p2pnodes.model.inventory import Claim, Deletion, Ending, ending
+from p2pnodes.model.network import PPM, Network
+from p2pnodes.model.requests import NONCE_WINDOW_S
+from p2pnodes.model.validity import EMPTY, Judgement, Prefix, judge
+
+PER_HORIZON: Final = 7
+"""Checkpoints that are due in the time of one horizon: one a day by default."""
+
+FLOOR_HORIZONS: Final = 2
+"""How many horizons below h the floor of nonces lies."""
+
+ITEMS_MAX: Final = 64
+"""Items of one event: requests of a ``carry``, GPUs of a ``place`` or ``release``."""
+
+assert ITEMS_MAX >= CARRIED_MAX
+assert ITEMS_MAX >= GPUS_PER_EVENT_MAX
+
+MASK_MAX: Final = 2**ITEMS_MAX - 1
+
+SLICE_LEAVES_MAX: Final = 64
+SLICE_BYTES: Final = 256 * 1024
+"""A slice is full with so many leaves, or as soon as its events have this size together; one event may go over it."""
+
+SLICE_BYTES_MAX: Final = SLICE_BYTES + EVENT_BYTES_MAX
+"""Bound of the events in one slice."""
+
+PATH_MAX: Final = (LEAVES_MAX - 1).bit_length()
+"""Hashes in what proves a slice, 40: a tree has no more levels below its root than that."""
+
+SIGNERS_MAX: Final = 256
+"""Signatures that a certificate can hold; a subnet has 64 validators."""
+
+DELEGATION_BYTES_MAX: Final = 2_048
+"""Bound of the first event of a signature: with the longest URL, of 256 characters of 4 bytes, it takes less."""
+
+STATEMENT_BYTES_MAX: Final = 1_024
+"""Bound of the second one."""
+
+CERTIFICATE_BYTES_MAX: Final = EVENT_BYTES_MAX + SIGNERS_MAX * (DELEGATION_BYTES_MAX + STATEMENT_BYTES_MAX + 8) + 16
+"""Bound of a certificate, 868 KiB, with what the encoding adds; that of 64 validators has some 140 KiB."""
+
+_EMPTY_TREE: Final = digest(b"")
+
+
+class Leaf(NamedTuple):
+    """One event of a live set.
+
+    Attributes:
+        log: Its log.
+        seq: Its seq.
+        id: Its id.
+        mask: Bit i is set where item i is kept; never 0. An event without items has bit 0.
+    """
+
+    log: LogId
+    seq: int
+    id: bytes
+    mask: int
+
+    def digest(self) -> bytes:
+        """BLAKE2b-256 of the leaf."""
+        return digest(codec.pack([*self.log, self.seq, self.id, self.mask]))
+
+
+class Tree:
+    """The Merkle tree over the slices of a live set, as RFC 6962 shapes it: forged slices show by their paths."""
+
+    def __init__(self, slices: Iterable[bytes] = ()) -> None:
+        """Build the tree over the hashes of some slices, in order."""
+        self._levels: list[list[bytes]] = [list(slices)]
+        while len(self._levels[-1]) > 1:
+            below = self._levels[-1]
+            pairs = [_joined(*below[at : at + 2]) for at in range(0, len(below) - 1, 2)]
+            self._levels.append(pairs + below[len(below) & ~1 :])
+
+    def __len__(self) -> int:
+        """How many slices there are."""
+        return len(self._levels[0])
+
+    @property
+    def root(self) -> bytes:
+        """The Merkle root."""
+        return self._levels[-1][0] if len(self) else _EMPTY_TREE
+
+    def path(self, index: int) -> list[bytes]:
+        """What proves a slice: the hashes beside its way to the root, from below."""
+        found: list[bytes] = []
+        for level in self._levels[:-1]:
+            if (beside := index ^ 1) < len(level):
+                found.append(level[beside])
+            index //= 2
+        return found
+
+
+def slice_digest(leaves: Iterable[bytes]) -> bytes:
+    """Hash of a slice by its leaves' digests."""
+    return digest(b"\0" + b"".join(leaves))
+
+
+def proves(path: Sequence[bytes], hashed: bytes, index: int, slices: int, root: bytes) -> bool:
+    """Whether a path shows that a slice's hash is at ``index`` of ``slices`` under a root."""
+    beside = iter(path)
+    for _ in _levels(slices):
+        if (index ^ 1) < slices:
+            other = next(beside, None)
+            if other is None:
+                return False
+            hashed = _joined(other, hashed) if index & 1 else _joined(hashed, other)
+        index, slices = index // 2, (slices + 1) // 2
+    return hashed == root and next(beside, None) is None
+
+
+def _levels(slices: int) -> range:
+    """The levels below the root of a tree over so many slices."""
+    return range(max(0, slices - 1).bit_length())
+
+
+def _joined(left: bytes, right: bytes) -> bytes:
+    return digest(b"\1" + left + right)
+
+
+class Slicer:
+    """Cuts a live set, leaf by leaf in ascending order of logs and seqs, into slices."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.digests: list[bytes] = []
+        """Hashes of the slices that are full."""
+        self.leaves = 0
+        self._open: list[bytes] = []
+        self._size_bytes = 0
+
+    def add(self, leaf: Leaf, size_bytes: int) -> bool:
+        """Add the next leaf, whose event has that size; whether it begins a slice."""
+        begins = not self._open
+        self._open.append(leaf.digest())
+        self.leaves += 1
+        self._size_bytes += size_bytes
+        if len(self._open) == SLICE_LEAVES_MAX or self._size_bytes >= SLICE_BYTES:
+            self._end()
+        return begins
+
+    def _end(self) -> None:
+        self.digests.append(slice_digest(self._open))
+        self._open, self._size_bytes = [], 0
+
+    def tree(self) -> Tree:
+        """End the last slice; the tree over all."""
+        if self._open:
+            self._end()
+        return Tree(self.digests)
+
+
+class Line(NamedTuple):
+    """A cut, and what it makes void above it.
+
+    Attributes:
+        number: Of the checkpoint; 0 for none.
+        proposal: Id of the ``propose`` event; empty for none.
+        electorate: E_c.
+        logs: How far it goes in each log.
+        horizon_hlc: h: words above the cut with a lower HLC are void.
+        floor_s: Requests above the cut with a lower nonce, Unix seconds, are void unless L holds them.
+    """
+
+    number: int
+    proposal: bytes
+    electorate: Electorate | None
+    logs: Mapping[LogId, CutLog]
+    horizon_hlc: int
+    floor_s: int
+
+    def covers(self, log: LogId, seq: int) -> bool:
+        """Whether an event lies at or below the cut."""
+        cut = self.logs.get(log)
+        return cut is not None and seq <= cut.head.seq
+
+
+NO_LINE: Final = Line(0, b"", None, {}, 0, 0)
+"""Before the first checkpoint."""
+
+
+def line_of(network: Network, event: Event, payload: Propose) -> Line:
+    """The line that a proposal draws.
+
+    Raises:
+        MalformedError: Its electorate cannot be read, its number is not that of the electorate's time, or an event of
+            its cut is not older than the horizon.
+    """
+    electorate = Electorate.from_canonical(payload.pins)
+    if electorate.time_ms > MS_MAX:
+        raise MalformedError(f"electorate: its time is {electorate.time_ms} ms, expected at most {MS_MAX}")
+    if payload.number != due_number(network, electorate):
+        raise MalformedError(
+            f"checkpoint number: expected {due_number(network, electorate)} at the electorate's time, "
+            f"found {payload.number}"
+        )
+    horizon_ms = horizon_of(network, electorate)
+    if horizon_ms <= 0 or any(hlc_ms(cut.hlc) >= horizon_ms for cut in payload.logs):
+        raise MalformedError(f"logs of a cut: an HLC is not below the horizon, {horizon_ms} ms")
+    return Line(
+        payload.number,
+        event.id,
+        electorate,
+        {cut.log: cut for cut in payload.logs},
+        hlc_at(horizon_ms),
+        floor_of(network, horizon_ms),
+    )
+
+
+def due_number(network: Network, electorate: Electorate) -> int:
+    """Number of the checkpoint that is due at an electorate's time; days by default."""
+    return electorate.time_ms * PER_HORIZON // (network.horizon_s * 1000)
+
+
+def due_at(network: Network, number: int) -> int:
+    """When a checkpoint was due, Unix seconds."""
+    return -(-number * network.horizon_s // PER_HORIZON)
+
+
+def horizon_of(network: Network, electorate: Electorate) -> int:
+    """Unix milliseconds below which all events of a cut lie, for a checkpoint under an electorate."""
+    return electorate.time_ms - network.horizon_s * 1000
+
+
+def floor_of(network: Network, horizon_ms: int) -> int:
+    """Lowest nonce, Unix seconds, of requests above a cut that L need not hold."""
+    return max(0, horizon_ms // 1000 - FLOOR_HORIZONS * network.horizon_s - NONCE_WINDOW_S)
+
+
+def believing(line: Line) -> Electorate:
+    """E_c, had every author in the cut a permit."""
+    assert line.electorate is not None
+    current = line.electorate.current
+    authors = dict.fromkeys((cut.hotkey for cut in line.logs.values()), 1)
+    return Electorate(current._replace(validators=authors))
+
+
+def rendezvous_key(network: Network, number: int) -> bytes:
+    """What the order of proposers for a number is drawn by."""
+    return digest(codec.pack(["p2pnodes checkpoint", network.id, number]))
+
+
+def chosen(logs: Iterable[CutLog], electorate: Electorate) -> tuple[CutLog, ...]:
+    """What a cut names of these logs, in ascending order: of the hotkeys with a permit and few logs first, as many fit.
+
+    A validator that opens logs without end so loses its own, and nobody else's.
+    """
+    by_hotkey: dict[bytes, list[CutLog]] = {}
+    for each in logs:
+        by_hotkey.setdefault(each.hotkey, []).append(each)
+    found: list[CutLog] = []
+    order = sorted(by_hotkey.items(), key=lambda item: (not electorate.permitted(item[0]), len(item[1]), item[0]))
+    for _, own in order:
+        if len(found) + len(own) > LOGS_PER_CUT_MAX:
+            break
+        found += own
+    return tuple(sorted(found, key=lambda each: each.log))
+
+
+def stakes_of(line: Line) -> dict[bytes, int]:
+    """Stake of each validator whose signature weighs: a permit in E_c, and at the cut a delegation that lives then."""
+    assert line.electorate is not None
+    now_s, stakes = line.electorate.time_ms / 1000, line.electorate.stakes
+    return {
+        cut.hotkey: stakes[cut.hotkey]
+        for cut in line.logs.values()
+        if cut.hotkey in stakes and cut.not_before <= now_s <= cut.not_after
+    }
+
+
+def suffices(network: Network, line: Line, signers: Iterable[bytes]) -> bool:
+    """Whether these validators make a checkpoint final, if they found the same.
+
+    They need more than two thirds of the stake that is enrolled at the cut, and more than a quorum of all that has a
+    permit in E_c: who leaves logs out of a cut must not be all that is left to agree.
+    """
+    assert line.electorate is not None
+    stakes = stakes_of(line)
+    signed = sum(stakes[hotkey] for hotkey in signers)
+    permitted = sum(line.electorate.stakes.values())
+    return 3 * signed > 2 * sum(stakes.values()) and signed > network.quorum_ppm * permitted // PPM
+
+
+class Signature(NamedTuple):
+    """One validator's signature of a checkpoint.
+
+    Attributes:
+        delegation: A ``delegate`` event of the log that it is in.
+        checkpoint: The ``checkpoint`` event.
+    """
+
+    delegation: Event
+    checkpoint: Event
+
+
+class Certificate(NamedTuple):
+    """What makes a checkpoint final, whoever brings it, for ever.
+
+    Attributes:
+        proposal: The ``propose`` event.
+        signatures: In ascending order of their logs, enough of them.
+    """
+
+    proposal: Event
+    signatures: tuple[Signature, ...]
+
+    def encode(self) -> bytes:
+        """As the database and frames hold it."""
+        return codec.pack(
+            [self.proposal.wire, [[each.delegation.wire, each.checkpoint.wire] for each in self.signatures]]
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read one; nothing of it is checked yet.
+
+        Raises:
+            MalformedError: It is none.
+        """
+        proposal, signatures = codec.fields(codec.unpack(data, arrays_max=2 + SIGNERS_MAX), 2, "certificate")
+        found = []
+        for each in codec.array(signatures, 0, SIGNERS_MAX, "signatures"):
+            delegation, checkpoint = codec.fields(each, 2, "signature of a checkpoint")
+            found.append(Signature(_event(delegation, DELEGATION_BYTES_MAX), _event(checkpoint, STATEMENT_BYTES_MAX)))
+        return cls(_event(proposal, EVENT_BYTES_MAX), tuple(found))
+
+
+def _event(value: codec.Value, size_bytes_max: int) -> Event:
+    return Event.decode(codec.binary(value, "event", 1, size_bytes_max))
+
+
+class Certified(NamedTuple):
+    """What a certificate says.
+
+    Attributes:
+        line: The cut.
+        previous: Id of the proposal behind the certificate before; empty for none.
+        statement: What its signers found below the cut.
+        stakes: Their stakes in E_c, by hotkey.
+    """
+
+    line: Line
+    previous: bytes
+    statement: Checkpoint
+    stakes: Mapping[bytes, int]
+
+    def trusted(self, electorate: Electorate, quorum_ppm: int) -> bool:
+        """Whether the signers hold a quorum also of the stake in another electorate: what a newcomer asks for.
+
+        Who had the stake once and has it no more could else show newcomers another past.
+        """
+        total = sum(electorate.stakes.values())
+        signed = sum(stake for hotkey, stake in electorate.stakes.items() if hotkey in self.stakes)
+        return signed > quorum_ppm * total // PPM
+
+
+def check(network: Network, certificate: Certificate) -> Certified:
+    """Check a certificate: signatures, delegations, stakes.
+
+    Raises:
+        MalformedError: What is wrong with it.
+    """
+    proposal = certificate.proposal
+    payload = _said(network, proposal, Propose)
+    line = line_of(network, proposal, payload)
+    stakes = stakes_of(line)
+    found: dict[Checkpoint, set[bytes]] = {}
+    for delegation, checkpoint in certificate.signatures:
+        speaker = _said(network, delegation, Delegation)
+        if delegation.log != checkpoint.log:
+            raise MalformedError("signature of a checkpoint: its delegation is of another log")
+        judgement = judge(delegation, EMPTY)
+        statement = _said(network, checkpoint, Checkpoint)
+        if judgement.void or judge(checkpoint, Prefix(speaker, -1)).void:
+            raise MalformedError("signature of a checkpoint: its delegation does not cover it")
+        if (statement.number, statement.proposal) != (line.number, proposal.id):
+            raise MalformedError("signature of a checkpoint: it is of another proposal")
+        if speaker.hotkey in stakes:
+            found.setdefault(statement, set()).add(speaker.hotkey)
+    for statement, signers in found.items():
+        if suffices(network, line, signers):
+            return Certified(line, payload.previous, statement, {hotkey: stakes[hotkey] for hotkey in signers})
+    raise MalformedError("certificate: expected signatures of more than two thirds of the stake, found fewer")
+
+
+T = TypeVar("T", Propose, Delegation, Checkpoint)
+
+
+def _said(network: Network, event: Event, kind: type[T]) -> T:
+    """The payload of a signed event of one kind."""
+    if event.network_id != network.id or PAYLOADS.get(event.kind) is not kind or not event.signed():
+        raise MalformedError(f"certificate: expected a signed {kind.__name__.lower()} of this network")
+    return kind.from_wire(codec.unpack(event.payload))
+
+
+def judge_kept(event: Event) -> Judgement:
+    """Judge an event of a live set: what stood before it in its log is gone, and a certificate says that it was valid.
+
+    What it says and the signatures in it are judged like those of any event.
+    """
+    return judge(event, Prefix(None if event.kind == "delegate" else _ANY_TIME, event.hlc - 1))
+
+
+_ANY_TIME: Final = Delegation(b"", "", 0, SECONDS_MAX, None, b"")
+
+
+def ending_requests(
+    uuid: str, claims: Iterable[Claim], deletions: Iterable[Deletion], electorate: Electorate
+) -> set[bytes]:
+    """Ids of the delete requests without which one of these claims would stand on a GPU on which it does not.
+
+    Of each claim those with the highest nonce: they do what all lower ones did.
+    """
+    endings = [
+        (found.nonce, deletion.request_id, found)
+        for deletion in deletions
+        if isinstance(found := ending(deletion, uuid, electorate), Ending)
+    ]
+    needed: set[bytes] = set()
+    for claim in claims:
+        ends = [(nonce, request) for nonce, request, found in endings if found.ends(claim)]
+        highest = max((nonce for nonce, _ in ends), default=None)
+        needed.update(request for nonce, request in ends if nonce == highest)
+    return needed

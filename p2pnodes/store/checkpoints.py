@@ -1,0 +1,474 @@
+"""Checkpoints in the database: proposals and signatures as events state them, certificates, and what is in force.
+
+A certificate is primary data: the events that it was made of go with the next checkpoint. Its *stage* says how far this
+daemon is with it: ``known``; ``loading``, while its live set comes from peers; ``cutting``, in force, while the rest
+goes; ``done``.
+"""
+
+import heapq
+import sqlite3
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from enum import StrEnum
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+from p2pnodes.model import codec
+from p2pnodes.model.checkpoint import (
+    ITEMS_MAX,
+    MASK_MAX,
+    NO_LINE,
+    SIGNERS_MAX,
+    SLICE_LEAVES_MAX,
+    Certificate,
+    Certified,
+    Leaf,
+    Line,
+    Signature,
+    Tree,
+    check,
+    line_of,
+    stakes_of,
+    suffices,
+)
+from p2pnodes.model.codec import INT_MAX, MalformedError
+from p2pnodes.model.events import Checkpoint, CutLog, Event, LogId, Propose
+from p2pnodes.model.network import Network
+
+CERTIFICATES_KEPT: Final = 8
+"""Certificates that are kept, the latest: to tell what was in force, not for anybody who joins."""
+
+PROPOSALS_KEPT: Final = 4
+"""Lines of proposals that are kept read, some 500 KiB each at most."""
+
+_SIGN_BIT: Final = 1 << 63
+
+
+class Stage(StrEnum):
+    """How far this daemon is with a certificate."""
+
+    KNOWN = "known"
+    LOADING = "loading"
+    CUTTING = "cutting"
+    DONE = "done"
+
+
+IN_FORCE: Final = frozenset({Stage.LOADING, Stage.CUTTING, Stage.DONE})
+"""Stages from which on the cut holds; nobody is answered while it is ``loading``."""
+
+
+class Checkpoints:
+    """What one connection's database holds of checkpoints."""
+
+    def __init__(self, connection: sqlite3.Connection, network: Network) -> None:
+        """Read what is held.
+
+        Args:
+            connection: The writer's.
+            network: Whose certificates they are.
+        """
+        self._connection = connection
+        self._network = network
+        self._lines: dict[bytes, Line | None] = {}
+        self._slices: set[int] | None = None
+        """Those of ``slices_held``, once somebody has asked."""
+        self.line = NO_LINE
+        """The cut in force."""
+        self.stage = Stage.DONE
+        """How far this daemon is with the certificate in force."""
+        self.latest: Certified | None = None
+        """What the certificate with the highest number says, in force or not."""
+        self.cuts: dict[int, int] = {}
+        """Row key of a log -> the last seq at or below the cut in force."""
+        self.load()
+
+    def load(self) -> None:
+        """Read again, after a transaction that was undone."""
+        self.line, self.stage, self.latest, self.cuts = NO_LINE, Stage.DONE, None, {}
+        self._lines.clear()
+        self._slices = None
+        for _, stage, wire in self._connection.execute(
+            "SELECT number, stage, wire FROM certificate ORDER BY number"
+        ).fetchall():
+            self.latest = _certified(self._network, wire)
+            if stage in IN_FORCE:
+                self.line, self.stage = self.latest.line, Stage(stage)
+        for key, node_key, number in self._connection.execute("SELECT log, node_key, number FROM logs"):
+            self.note_log(key, LogId(node_key, number))
+
+    def note_log(self, key: int, log: LogId) -> None:
+        """Learn the row key of a log."""
+        if (cut := self.line.logs.get(log)) is not None:
+            self.cuts[key] = cut.head.seq
+
+    def below(self, log: int, seq: int) -> bool:
+        """Whether an event, of a log by its row key, lies at or below the cut in force."""
+        return seq <= self.cuts.get(log, -1)
+
+    def lives(self, log: int, seq: int, item: int) -> bool:
+        """Whether an item of an event at or below the cut in force is in its live set."""
+        row = self._connection.execute(
+            "SELECT mask FROM live WHERE number = ? AND log = ? AND seq = ?", (self.line.number, log, seq)
+        ).fetchone()
+        return row is not None and bool(row[0] >> item & 1)
+
+    def is_kept(self, log: int, seq: int) -> bool:
+        """Whether the live set in force holds something of an event."""
+        query = "SELECT 1 FROM live WHERE number = ? AND log = ? AND seq = ?"
+        return self._connection.execute(query, (self.line.number, log, seq)).fetchone() is not None
+
+    @property
+    def loading(self) -> Checkpoint | None:
+        """What certificate's live set comes from peers just now; None for none."""
+        return self.latest.statement if self.latest is not None and self.stage is Stage.LOADING else None
+
+    @property
+    def pending(self) -> Certified | None:
+        """The latest certificate, while it is not in force."""
+        return self.latest if self.latest is not None and self.latest.line.number > self.line.number else None
+
+    def holds_claim(self, claim_id: bytes) -> bool:
+        """Whether the live set in force holds a registration."""
+        query = "SELECT log, seq, item FROM claim JOIN carriage USING (claim) WHERE claim_id = ?"
+        return bool(self.cuts) and self.any_lives(self._connection.execute(query, (claim_id,)).fetchall())
+
+    def holds_deletion(self, request_id: bytes) -> bool:
+        """Whether the live set in force holds a delete request."""
+        query = "SELECT log, seq, item FROM deletion WHERE request_id = ?"
+        return bool(self.cuts) and self.any_lives(self._connection.execute(query, (request_id,)).fetchall())
+
+    def any_lives(self, items: Iterable[tuple[int, int, int]]) -> bool:
+        """Whether the live set in force holds one of these: (row key of a log, seq, item)."""
+        return any(self.below(log, seq) and self.lives(log, seq, item) for log, seq, item in items)
+
+    def keeps_word(self, log: int, seq: int, item: int, hlc: int) -> bool:
+        """Whether a word counts as far as the checkpoint in force goes."""
+        return self.lives(log, seq, item) if self.below(log, seq) else hlc >= self.line.horizon_hlc
+
+    def keeps_request(self, log: int, seq: int, item: int, nonce: int, *, held: bool) -> bool:
+        """Whether an event that carries a request counts for it as far as the checkpoint in force goes.
+
+        Args:
+            log: Row key of its log.
+            seq: Its seq.
+            item: Of the request.
+            nonce: Of the request, Unix seconds.
+            held: Whether the live set holds the request, in whatever event.
+        """
+        return self.lives(log, seq, item) if self.below(log, seq) else held or nonce >= self.line.floor_s
+
+    # -- what events state -------------------------------------------------------------------------------------------
+
+    def proposed(self, event: Event, log: int, payload: Propose) -> None:
+        """Record a valid ``propose``."""
+        self._connection.execute(
+            "INSERT OR IGNORE INTO proposal VALUES (?, ?, ?, ?)", (event.id, payload.number, log, event.seq)
+        )
+        self._certify(payload.number, event.id)
+
+    def signed(self, event: Event, log: int, payload: Checkpoint) -> None:
+        """Record a valid ``checkpoint``."""
+        self._connection.execute(
+            "INSERT OR IGNORE INTO signature VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (payload.number, payload.proposal, log, event.seq, *payload[2:]),
+        )
+        self._certify(payload.number, payload.proposal)
+
+    def proposals(self, number: int) -> list[bytes]:
+        """Ids of the proposals of a number."""
+        return [key for (key,) in self._connection.execute("SELECT id FROM proposal WHERE number = ?", (number,))]
+
+    def line_of(self, proposal: bytes) -> Line | None:
+        """The line that a proposal draws; None where it is not held, or draws none."""
+        if proposal not in self._lines and (event := self._proposal(proposal)) is not None:
+            self._lines[proposal] = self._read_line(event)
+            if len(self._lines) > PROPOSALS_KEPT:
+                del self._lines[next(iter(self._lines))]
+        return self._lines.get(proposal)
+
+    def proposed_by(self, proposal: bytes) -> Propose | None:
+        """What a proposal says; None where it is not held."""
+        event = self._proposal(proposal)
+        return None if event is None else Propose.from_wire(codec.unpack(event.payload))
+
+    def author_of(self, proposal: bytes) -> bytes:
+        """Hotkey of the validator that wrote a proposal that is held."""
+        query = "SELECT hotkey FROM proposal JOIN logs USING (log) WHERE id = ?"
+        (hotkey,) = self._connection.execute(query, (proposal,)).fetchone()
+        return bytes(hotkey)
+
+    def _read_line(self, event: Event) -> Line | None:
+        try:
+            return line_of(self._network, event, Propose.from_wire(codec.unpack(event.payload)))
+        except MalformedError:  # whoever wrote it broke the rules; nobody signs it
+            return None
+
+    def _proposal(self, proposal: bytes) -> Event | None:
+        row = self._connection.execute(
+            "SELECT wire FROM proposal JOIN events USING (log, seq) WHERE proposal.id = ?", (proposal,)
+        ).fetchone()
+        return None if row is None else Event.decode(row[0])
+
+    def signed_number(self, hotkey: bytes) -> int:
+        """Highest number that a validator has signed; 0 for none."""
+        (number,) = self._connection.execute(
+            "SELECT max(signature.number) FROM signature JOIN logs USING (log) WHERE hotkey = ?", (hotkey,)
+        ).fetchone()
+        return max(number or 0, self.line.number)
+
+    def signatures(self, number: int) -> list[tuple[bytes, Checkpoint]]:
+        """Hotkeys that have signed a number, each with what it found."""
+        rows = self._connection.execute(
+            "SELECT hotkey, s.number, proposal, leaves, slices, root FROM signature s JOIN logs USING (log)"
+            " WHERE s.number = ? ORDER BY hotkey, seq",
+            (number,),
+        )
+        return [(hotkey, Checkpoint(*said)) for hotkey, *said in rows]
+
+    # -- certificates ------------------------------------------------------------------------------------------------
+
+    def take(self, wire: bytes) -> None:
+        """Take a certificate, which is checked here; one with the number of the latest or a lower one changes nothing.
+
+        Args:
+            wire: ``Certificate.encode``.
+
+        Raises:
+            MalformedError: It proves nothing.
+        """
+        certified = check(self._network, Certificate.decode(wire))
+        number = certified.line.number
+        if self.latest is not None and self.latest.line.number >= number:
+            return
+        self._connection.execute("INSERT INTO certificate VALUES (?, ?, ?)", (number, Stage.KNOWN, wire))
+        self._connection.execute(
+            "DELETE FROM certificate WHERE number NOT IN (SELECT number FROM certificate ORDER BY number DESC LIMIT ?)",
+            (CERTIFICATES_KEPT,),
+        )
+        self.latest = certified
+
+    def certificate(self, number: int) -> bytes | None:
+        """A certificate that is held, as peers and ``take`` have it."""
+        return read_certificate(self._connection, number)
+
+    def enforce(self, stage: Stage) -> None:
+        """Put the latest certificate in force, or note how far this daemon is with the one that is.
+
+        Args:
+            stage: ``loading`` or ``cutting`` for the latest; ``done`` for the one in force.
+        """
+        if stage is not Stage.DONE:
+            assert self.latest is not None
+            self._connection.execute(
+                "UPDATE certificate SET stage = ? WHERE number < ? AND stage <> ?",
+                (Stage.DONE, self.latest.line.number, Stage.KNOWN),
+            )
+            self.line, self.cuts, self._slices = self.latest.line, {}, None
+            for key, node_key, number in self._connection.execute("SELECT log, node_key, number FROM logs"):
+                self.note_log(key, LogId(node_key, number))
+        self._connection.execute("UPDATE certificate SET stage = ? WHERE number = ?", (stage, self.line.number))
+        self.stage = stage
+
+    def _certify(self, number: int, proposal: bytes) -> None:
+        """Make a certificate as soon as the signatures suffice."""
+        if self.latest is not None and self.latest.line.number >= number:
+            return
+        line = self.line_of(proposal)
+        if line is None:
+            return
+        stakes = stakes_of(line)
+        found: dict[Checkpoint, dict[bytes, tuple[int, int]]] = {}
+        rows = self._connection.execute(
+            "SELECT hotkey, log, seq, s.number, proposal, leaves, slices, root FROM signature s JOIN logs USING (log)"
+            " WHERE s.number = ? AND proposal = ? ORDER BY log, seq",
+            (number, proposal),
+        )
+        for hotkey, log, seq, *said in rows:
+            if hotkey in stakes:
+                found.setdefault(Checkpoint(*said), {}).setdefault(hotkey, (log, seq))
+        for signers in found.values():
+            if suffices(self._network, line, signers):
+                places = sorted(signers.values(), key=lambda place: -stakes[self._hotkey(place[0])])[:SIGNERS_MAX]
+                event = self._proposal(proposal)
+                assert event is not None
+                signatures = [self._signature(*place) for place in places]
+                certificate = Certificate(event, tuple(sorted(signatures, key=lambda each: each.checkpoint.log)))
+                self.take(certificate.encode())
+                return
+
+    def _hotkey(self, log: int) -> bytes:
+        (hotkey,) = self._connection.execute("SELECT hotkey FROM logs WHERE log = ?", (log,)).fetchone()
+        return bytes(hotkey)
+
+    def _signature(self, log: int, seq: int) -> Signature:
+        query = "SELECT wire FROM events WHERE log = ? AND seq = ?"
+        (delegated,) = self._connection.execute(
+            "SELECT max(seq) FROM delegations WHERE log = ? AND seq < ?", (log, seq)
+        ).fetchone()
+        wires = [self._connection.execute(query, (log, each)).fetchone()[0] for each in (delegated, seq)]
+        return Signature(*(Event.decode(wire) for wire in wires))
+
+    # -- live sets ---------------------------------------------------------------------------------------------------
+
+    def forget_live_set(self) -> None:
+        """Forget what was found of a live set that is to be loaded: here it came out otherwise."""
+        for table in ("live", "live_slice"):
+            self._connection.execute(f"DELETE FROM {table} WHERE number = ?", (self.line.number,))  # noqa: S608
+        self._slices = None
+
+    def keep_leaf(self, log: int, seq: int, mask: int) -> None:
+        """Record an event of the live set that is being loaded."""
+        values = (self.line.number, log, seq, signed_mask(mask))
+        self._connection.execute("INSERT OR REPLACE INTO live VALUES (?, ?, ?, ?)", values)
+
+    def keep_slice(self, index: int, log: int, seq: int, hashed: bytes) -> None:
+        """Record that a slice of it is here, which begins with the event at a seq of a log."""
+        self._connection.execute(
+            "INSERT INTO live_slice VALUES (?, ?, ?, ?, ?)", (self.line.number, index, log, seq, hashed)
+        )
+        if self._slices is not None:
+            self._slices.add(index)
+
+    def slices_held(self) -> AbstractSet[int]:
+        """The slices of it that are here."""
+        if self._slices is None:
+            query = "SELECT slice FROM live_slice WHERE number = ?"
+            self._slices = {index for (index,) in self._connection.execute(query, (self.line.number,))}
+        return self._slices
+
+    def tree(self, number: int) -> Tree:
+        """The Merkle tree over the slices of a live set that is held whole."""
+        return tree_of(self._connection, number)
+
+
+def signed_mask(mask: int) -> int:
+    """A mask as SQLite's signed integers hold it."""
+    return mask - (_SIGN_BIT << 1) if mask & _SIGN_BIT else mask
+
+
+def plain_mask(held: int) -> int:
+    """A mask from SQLite."""
+    return held & MASK_MAX
+
+
+@lru_cache(CERTIFICATES_KEPT)
+def _certified(network: Network, wire: bytes) -> Certified:
+    return check(network, Certificate.decode(wire))
+
+
+def cut_logs(connection: sqlite3.Connection) -> dict[LogId, CutLog]:
+    """How far the cut in force goes in each log, for whoever has no ``Checkpoints``; nothing is checked again."""
+    row = connection.execute(
+        "SELECT wire FROM certificate WHERE stage <> ? ORDER BY number DESC LIMIT 1", (Stage.KNOWN,)
+    ).fetchone()
+    if row is None:
+        return {}
+    payload = Propose.from_wire(codec.unpack(Certificate.decode(row[0]).proposal.payload))
+    return {entry.log: entry for entry in payload.logs}
+
+
+def read_slice(connection: sqlite3.Connection, number: int, index: int) -> list[tuple[Leaf, bytes]]:
+    """The leaves of one slice of a live set that is held, each with its event; empty where there is no such slice."""
+    starts = {
+        place: (log, seq)
+        for place, log, seq in connection.execute(
+            "SELECT slice, log, seq FROM live_slice WHERE number = ? AND slice IN (?, ?)", (number, index, index + 1)
+        )
+    }
+    if index not in starts:
+        return []
+    (log, seq), end = starts[index], starts.get(index + 1)
+    logs = connection.execute(
+        "SELECT log, node_key, number FROM logs WHERE (node_key, number) >="
+        " (SELECT node_key, number FROM logs WHERE log = ?) ORDER BY node_key, number",
+        (log,),
+    ).fetchall()
+    found: list[tuple[Leaf, bytes]] = []
+    for key, *log_id in logs:
+        low = seq if key == log else 0
+        high = end[1] if end and end[0] == key else INT_MAX
+        rows = connection.execute(
+            "SELECT seq, id, mask, wire FROM live JOIN events USING (log, seq)"
+            " WHERE live.number = ? AND log = ? AND seq >= ? AND seq < ? ORDER BY seq LIMIT ?",
+            (number, key, low, high, SLICE_LEAVES_MAX - len(found)),
+        )
+        for at, event_id, mask, wire in rows:
+            found.append((Leaf(LogId(*log_id), at, event_id, plain_mask(mask)), wire))
+        if (end and end[0] == key) or len(found) == SLICE_LEAVES_MAX:
+            break
+    return found
+
+
+class KeptLeaf(NamedTuple):
+    """A leaf of a live set, for people: its log, seq, id, kind, and the items that are kept."""
+
+    log: LogId
+    seq: int
+    id: bytes
+    kind: str
+    items: tuple[int, ...]
+
+
+def latest_live_set(connection: sqlite3.Connection) -> int:
+    """Number of the latest checkpoint whose live set a database holds; 0 for none."""
+    (number,) = connection.execute("SELECT max(number) FROM live").fetchone()
+    return number or 0
+
+
+def kept_leaves(connection: sqlite3.Connection, number: int) -> Iterator[KeptLeaf]:
+    """The leaves of a live set that a database holds, in ascending order of logs and seqs."""
+    rows = connection.execute(
+        "SELECT l.node_key, l.number, live.seq, id, kind, mask FROM live JOIN logs l USING (log)"
+        " JOIN events USING (log, seq) WHERE live.number = ? ORDER BY l.node_key, l.number, live.seq",
+        (number,),
+    )
+    for node_key, log_number, seq, event_id, kind, mask in rows:
+        items = tuple(item for item in range(ITEMS_MAX) if mask >> item & 1)
+        yield KeptLeaf(LogId(node_key, log_number), seq, event_id, kind, items)
+
+
+def live_difference(here: Iterable[KeptLeaf], there: Iterable[KeptLeaf]) -> Iterator[tuple[bool, KeptLeaf]]:
+    """What one of two live sets has and the other has not, in order: (whether it is the first one's, the leaf)."""
+    merged = heapq.merge(((leaf, True) for leaf in here), ((leaf, False) for leaf in there))
+    for leaf, found in groupby(merged, itemgetter(0)):
+        sides = [mine for _, mine in found]
+        if len(sides) == 1:
+            yield sides[0], leaf
+
+
+class Donor:
+    """Reads for peers what they load: slices of the live set in force, each with what proves it. One thread's."""
+
+    def __init__(self) -> None:
+        """Begin without a tree; that of the live set in force is kept."""
+        self._number = 0
+        self._tree = Tree()
+
+    def slice(
+        self, connection: sqlite3.Connection, number: int, index: int
+    ) -> tuple[list[tuple[int, bytes]], list[bytes]]:
+        """Mask and event of each leaf of a slice, and its path; none unless its live set is in force, and all here."""
+        row = connection.execute(
+            "SELECT number, stage FROM certificate WHERE stage <> ? ORDER BY number DESC LIMIT 1", (Stage.KNOWN,)
+        ).fetchone()
+        if row not in {(number, Stage.CUTTING), (number, Stage.DONE)}:  # of older ones, parts may be gone
+            return [], []
+        if self._number != number:
+            self._number, self._tree = number, tree_of(connection, number)
+        if index >= len(self._tree):
+            return [], []
+        return [(leaf.mask, wire) for leaf, wire in read_slice(connection, number, index)], self._tree.path(index)
+
+
+def tree_of(connection: sqlite3.Connection, number: int) -> Tree:
+    """The Merkle tree over the slices of a live set that is held whole."""
+    rows = connection.execute("SELECT hash FROM live_slice WHERE number = ? ORDER BY slice", (number,))
+    return Tree(hashed for (hashed,) in rows)
+
+
+def read_certificate(connection: sqlite3.Connection, number: int) -> bytes | None:
+    """A certificate that is held, as peers and ``Checkpoints.take`` have it."""
+    row = connection.execute("SELECT wire FROM certificate WHERE number = ?", (number,)).fetchone()
+    return None if row is None else row[0]

@@ -1,0 +1,204 @@
+"""Taking away what a checkpoint leaves out, part by part, once its cut is in force.
+
+What goes: of the events at or below the cut all that is not in the live set; of those above it what came too late
+(``model.checkpoint``). Facts go first, each part with the rows of its GPUs in one transaction, so that rows are never
+behind the facts; then the events themselves. It begins anew after a restart and finds nothing twice.
+"""
+
+import sqlite3
+from typing import Any, Final
+
+from p2pnodes.model import codec
+from p2pnodes.store import words
+from p2pnodes.store.checkpoints import Checkpoints
+
+CLAIMS_PER_PART: Final = 64
+"""Claims whose carriages and verdicts are looked at in one transaction."""
+
+ROWS_PER_PART: Final = 256
+"""Deletions, places, events or leaves that are looked at in one transaction."""
+
+
+class Touched:
+    """What a part took away something of."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.claims: set[int] = set()
+        """Row keys of claims."""
+        self.uuids: dict[str, None] = {}
+        """GPUs whose claims or deletions changed."""
+        self.placed: dict[str, None] = {}
+        """GPUs of which a place went."""
+        self.events = 0
+        """Events that are gone."""
+
+
+Cursor = tuple[Any, ...]
+
+
+class Cutting:
+    """Takes away what the checkpoint in force leaves out; call ``advance`` until ``done``."""
+
+    def __init__(self, connection: sqlite3.Connection, checkpoints: Checkpoints) -> None:
+        """Begin.
+
+        Args:
+            connection: The writer's.
+            checkpoints: With a cut in force.
+        """
+        self.done = False
+        self._connection = connection
+        self._checkpoints = checkpoints
+        self._steps = iter(
+            (self._claims, self._uncarried, self._deletions, self._placements, self._events, self._old_sets)
+        )
+        self._step = next(self._steps)
+        self._after: Cursor | None = None
+        """The last thing that was looked at in this step."""
+
+    def advance(self) -> Touched:
+        """Do the next part; call inside a transaction of the writer's."""
+        touched = Touched()
+        self._after = self._step(self._after, touched)
+        if self._after is None:
+            following = next(self._steps, None)
+            self.done = following is None
+            self._step = following or self._step
+        return touched
+
+    # -- steps: each does a part, and returns where to go on, or None at its end -------------------------------------
+
+    def _claims(self, after: Cursor | None, touched: Touched) -> Cursor | None:
+        keys = self._connection.execute(
+            "SELECT claim, nonce, uuids FROM claim WHERE claim > ? ORDER BY claim LIMIT ?",
+            (*(after or (0,)), CLAIMS_PER_PART),
+        ).fetchall()
+        for key, nonce, uuids in keys:
+            self._cut_claim(key, nonce, uuids, touched)
+        return (keys[-1][0],) if keys else None
+
+    def _cut_claim(self, key: int, nonce: int | None, uuids: bytes | None, touched: Touched) -> None:
+        execute, checkpoints = self._connection.execute, self._checkpoints
+        words = execute("SELECT log, seq, hlc FROM verdict WHERE claim = ?", (key,)).fetchall()
+        gone = [(key, log) for log, seq, hlc in words if not checkpoints.keeps_word(log, seq, 0, hlc)]
+        self._connection.executemany("DELETE FROM verdict WHERE claim = ? AND log = ?", gone)
+        carriages = execute("SELECT log, seq, item FROM carriage WHERE claim = ?", (key,)).fetchall()
+        held = checkpoints.any_lives(carriages)
+        dead = [
+            (key, log, seq, item)
+            for log, seq, item in carriages
+            if not checkpoints.keeps_request(log, seq, item, nonce or 0, held=held)
+        ]
+        if dead:
+            self._connection.executemany(
+                "DELETE FROM carriage WHERE claim = ? AND log = ? AND seq = ? AND item = ?", dead
+            )
+            touched.claims.add(key)
+            touched.uuids |= dict.fromkeys(_named(uuids))
+        if dead and len(dead) < len(carriages):
+            self._point(key)
+
+    def _uncarried(self, after: Cursor | None, _: Touched) -> Cursor | None:
+        """Forget the claims that no event carries any more: not before their rows are gone, which name them."""
+        keys = self._connection.execute(
+            "SELECT claim, uuids, EXISTS (SELECT 1 FROM verdict WHERE verdict.claim = claim.claim) FROM claim"
+            " WHERE claim > ? AND NOT EXISTS (SELECT 1 FROM carriage WHERE carriage.claim = claim.claim)"
+            " ORDER BY claim LIMIT ?",
+            (*(after or (0,)), CLAIMS_PER_PART),
+        ).fetchall()
+        for key, uuids, voted in keys:
+            self._connection.executemany(
+                "DELETE FROM claim_gpu WHERE uuid = ? AND claim = ?", [(uuid, key) for uuid in _named(uuids)]
+            )
+            self._connection.execute(
+                "UPDATE claim SET miner = NULL, nonce = NULL, position = NULL, uuids = NULL WHERE claim = ?"
+                if voted
+                else "DELETE FROM claim WHERE claim = ?",
+                (key,),
+            )
+        return (keys[-1][0],) if keys else None
+
+    def _point(self, key: int) -> None:
+        """Let a claim's body be read from an event that stays."""
+        self._connection.execute(
+            "UPDATE claim SET position = (SELECT position FROM carriage JOIN events USING (log, seq)"
+            " WHERE carriage.claim = claim.claim LIMIT 1) WHERE claim = ?",
+            (key,),
+        )
+
+    def _deletions(self, after: Cursor | None, touched: Touched) -> Cursor | None:
+        rows = self._connection.execute(
+            "SELECT uuid, request_id, log, seq, item, nonce, bound FROM deletion"
+            " WHERE (uuid, request_id, log, seq, item) > (?, ?, ?, ?, ?)"
+            " ORDER BY uuid, request_id, log, seq, item LIMIT ?",
+            (*(after or ("", b"", 0, 0, 0)), ROWS_PER_PART),
+        ).fetchall()
+        for uuid, request, log, seq, item, nonce, bound in rows:
+            carriages = self._connection.execute(
+                "SELECT log, seq, item FROM deletion WHERE request_id = ?", (request,)
+            ).fetchall()
+            held = self._checkpoints.any_lives(carriages)
+            if not self._checkpoints.keeps_request(log, seq, item, nonce, held=held):
+                if not bound:  # what it named elsewhere may count from now on
+                    others = self._connection.execute("SELECT uuid FROM deletion WHERE request_id = ?", (request,))
+                    touched.uuids |= dict.fromkeys(other for (other,) in others.fetchall())
+                self._connection.execute(
+                    "DELETE FROM deletion WHERE uuid = ? AND request_id = ? AND log = ? AND seq = ? AND item = ?",
+                    (uuid, request, log, seq, item),
+                )
+                touched.uuids[uuid] = None
+        return tuple(rows[-1][:5]) if rows else None
+
+    def _placements(self, after: Cursor | None, touched: Touched) -> Cursor | None:
+        rows = self._connection.execute(
+            "SELECT p.uuid, p.claim_id, p.log, p.seq, p.hlc, e.wire FROM placement p JOIN events e USING (log, seq)"
+            " WHERE (p.uuid, p.claim_id, p.log) > (?, ?, ?) ORDER BY p.uuid, p.claim_id, p.log LIMIT ?",
+            (*(after or ("", b"", 0)), ROWS_PER_PART),
+        ).fetchall()
+        for uuid, claim_id, log, seq, hlc, wire in rows:
+            item = words.item_of(wire, uuid) if self._checkpoints.below(log, seq) else 0
+            if not self._checkpoints.keeps_word(log, seq, item, hlc):
+                self._connection.execute(
+                    "DELETE FROM placement WHERE uuid = ? AND claim_id = ? AND log = ?", (uuid, claim_id, log)
+                )
+                touched.placed[uuid] = None
+        return tuple(rows[-1][:3]) if rows else None
+
+    def _events(self, after: Cursor | None, touched: Touched) -> Cursor | None:
+        log, seq = after or (0, -1)
+        last = self._checkpoints.cuts.get(log, -1)
+        rows = self._connection.execute(
+            "SELECT e.seq, e.position, l.mask FROM events e LEFT JOIN live l"
+            " ON l.number = ? AND l.log = e.log AND l.seq = e.seq"
+            " WHERE e.log = ? AND e.seq > ? AND e.seq <= ? ORDER BY e.seq LIMIT ?",
+            (self._checkpoints.line.number, log, seq, last, ROWS_PER_PART),
+        ).fetchall()
+        dead = [(position,) for _, position, mask in rows if mask is None]
+        self._connection.executemany("DELETE FROM events WHERE position = ?", dead)
+        touched.events = len(dead)
+        if rows:
+            return log, rows[-1][0]
+        following = min((key for key in self._checkpoints.cuts if key > log), default=None)
+        return None if following is None else (following, -1)
+
+    def _old_sets(self, _: Cursor | None, __: Touched) -> Cursor | None:
+        """Forget live sets, proposals and signatures of checkpoints before."""
+        number = self._checkpoints.line.number
+        for table in ("live_slice", "proposal", "signature"):
+            self._connection.execute(f"DELETE FROM {table} WHERE number < ?", (number,))  # noqa: S608 - from the line above
+        for table in ("proposal", "signature"):  # of whatever number: their events are gone
+            self._connection.executemany(
+                f"DELETE FROM {table} WHERE log = ? AND seq <= ?",  # noqa: S608 - from the line above
+                self._checkpoints.cuts.items(),
+            )
+        gone = self._connection.execute(
+            "DELETE FROM live WHERE (number, log, seq) IN (SELECT number, log, seq FROM live WHERE number < ? LIMIT ?)",
+            (number, ROWS_PER_PART),
+        ).rowcount
+        return () if gone else None
+
+
+def _named(uuids: bytes | None) -> list[str]:
+    """The GPUs of a claim, as the database has them; none while only verdicts name it."""
+    return [] if uuids is None else list(codec.unpack(uuids))  # type: ignore[arg-type]

@@ -1,0 +1,235 @@
+"""Finding the live set below a line: what of the events at or below a cut today's rows still need.
+
+It is found in parts, each in the writer's transaction, while the daemon goes on: what lies below the cut of a proposal
+does not change any more. What is found is recorded under the checkpoint's number and counts for nothing before a
+certificate says the same.
+
+What is in it, of the events at or below the cut:
+
+- every valid delegation: by them events are judged and proved;
+- of each claim that stands on a GPU, all that carry it. It stands under E_c, or would if every author in the cut had a
+  permit: who has lost his may have been replaced by a carrier whose event lies above the cut;
+- of each deletion with a nonce at or above the floor, and of each that ends such a claim on another of its GPUs, in
+  either reading, all that carry it: an unbound one counts for a single GPU only;
+- on each GPU on which such a claim stands, the last word of each author about it, where that is a place.
+
+No verdict is: all of them have lapsed, because the horizon is no shorter than a verdict lives.
+
+Nor is an event of a kind or version above that of the proposal, of which there is one so far: else builds would not
+find the same, and anybody could keep all others from agreeing. An upgrade has the time of a horizon.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from itertools import product
+from typing import Any, Final
+
+from p2pnodes.model import codec, inventory
+from p2pnodes.model.checkpoint import ITEMS_MAX, Leaf, Line, Slicer, believing, ending_requests
+from p2pnodes.model.events import Checkpoint, Event, LogId, Place, Release
+from p2pnodes.model.inventory import Chute, Placement
+from p2pnodes.model.validity import contents
+from p2pnodes.store.checkpoints import Checkpoints, plain_mask, signed_mask
+from p2pnodes.store.facts import Facts
+
+CLAIMS_PER_PART: Final = 64
+"""Claims, each of up to 10 GPUs, that are decided at once."""
+
+ROWS_PER_PART: Final = 256
+"""Deletions or leaves that are looked at at once: some milliseconds, for which writes wait."""
+
+_MARK: Final = (
+    "INSERT INTO live VALUES (?, ?, ?, ?) ON CONFLICT (number, log, seq) DO UPDATE SET mask = mask | excluded.mask"
+)
+
+Item = tuple[int, int, int]
+"""Row key of a log, seq, item."""
+
+
+class LiveSet:
+    """Finds one live set; call ``advance`` until ``statement`` is there."""
+
+    def __init__(self, connection: sqlite3.Connection, checkpoints: Checkpoints, line: Line) -> None:
+        """Begin.
+
+        Args:
+            connection: The writer's; events at or below the cut must all be there and judged.
+            checkpoints: What is in force; no cut may be under way.
+            line: Of the proposal.
+        """
+        assert line.electorate is not None
+        self.line = line
+        self.statement: Checkpoint | None = None
+        """What was found, when it is found."""
+        self._connection = connection
+        self._checkpoints = checkpoints
+        # Mostly the two are one: nobody has lost a permit.
+        self._readings = (line.electorate, believing(line))
+        self._facts = Facts(connection)
+        self._steps = iter((self._clear, self._delegations, self._claims, self._deletions, self._leaves))
+        self._step = next(self._steps)
+        self._after: tuple[Any, ...] = ()
+        """The last thing that was looked at in this step."""
+        self._slicer = Slicer()
+        self._ordered: list[tuple[LogId, int, int]] = []
+
+    def advance(self) -> None:
+        """Do the next part; call inside a transaction of the writer's."""
+        self._renew_cuts()
+        after = self._step()
+        if after is not None:
+            self._after = after
+            return
+        self._after = ()
+        following = next(self._steps, None)
+        if following is not None:
+            self._step = following
+            return
+        tree = self._slicer.tree()
+        self.statement = Checkpoint(self.line.number, self.line.proposal, self._slicer.leaves, len(tree), tree.root)
+        self._connection.executemany(
+            "UPDATE live_slice SET hash = ? WHERE number = ? AND slice = ?",
+            [(hashed, self.line.number, place) for place, hashed in enumerate(self._slicer.digests)],
+        )
+
+    def _renew_cuts(self) -> None:
+        """Let facts end where the cut does, also in logs that came meanwhile."""
+        logs = self._connection.execute("SELECT log, node_key, number FROM logs").fetchall()
+        cuts = {log: self.line.logs.get(LogId(*rest)) for log, *rest in logs}
+        self._facts.cuts = {log: 0 if cut is None else cut.head.seq + 1 for log, cut in cuts.items()}
+        self._ordered = sorted((cut.log, log, cut.head.seq) for log, cut in cuts.items() if cut is not None)
+
+    def _mark(self, items: Iterable[Item]) -> None:
+        number = self.line.number
+        self._connection.executemany(_MARK, [(number, log, seq, signed_mask(1 << item)) for log, seq, item in items])
+
+    # -- steps: each does a part, and returns where to go on, or None at its end -------------------------------------
+
+    def _clear(self) -> tuple[Any, ...] | None:
+        """Forget what was found of another proposal of this number, or before a restart."""
+        number = self.line.number
+        self._connection.execute("DELETE FROM live_slice WHERE number = ?", (number,))
+        gone = self._connection.execute(
+            "DELETE FROM live WHERE (number, log, seq) IN (SELECT number, log, seq FROM live WHERE number = ? LIMIT ?)",
+            (number, ROWS_PER_PART),
+        ).rowcount
+        return () if gone else None
+
+    def _delegations(self) -> None:
+        for _, log, last in self._ordered:
+            seqs = self._connection.execute("SELECT seq FROM delegations WHERE log = ? AND seq <= ?", (log, last))
+            self._mark([(log, seq, 0) for (seq,) in seqs.fetchall()])
+
+    def _claims(self) -> tuple[Any, ...] | None:
+        (after,) = self._after or (0,)
+        keys = [
+            key
+            for (key,) in self._connection.execute(
+                "SELECT claim FROM claim WHERE claim > ? AND miner NOTNULL ORDER BY claim LIMIT ?",
+                (after, CLAIMS_PER_PART),
+            )
+        ]
+        if not keys:
+            return None
+        named = {uuid for _, _, uuids in self._facts.held_tallies(keys) for uuid in uuids}
+        on, deletions = self._facts.claims_on(named), self._facts.deletions(named)
+        part = set(keys)
+        kept: set[int] = set()
+        standing: dict[str, set[bytes]] = {uuid: set() for uuid in named}
+        for uuid, electorate in product(named, self._readings):
+            ids = {claim.id for claim in inventory.standing(uuid, on[uuid].values(), deletions[uuid], electorate)}
+            kept.update(key for key, claim in on[uuid].items() if key in part and claim.id in ids)
+            standing[uuid] |= ids
+        requests: set[bytes] = set()
+        for uuid, electorate in product(named, self._readings):
+            own = [claim for key, claim in on[uuid].items() if key in kept]
+            requests |= ending_requests(uuid, own, deletions[uuid], electorate)
+        self._keep_carriages(kept)
+        self._keep_requests(requests)
+        self._keep_words(
+            {
+                uuid: [claim.id for key, claim in on[uuid].items() if key in kept and claim.id in ids]
+                for uuid, ids in standing.items()
+            }
+        )
+        return (keys[-1],)
+
+    def _keep_carriages(self, keys: Iterable[int]) -> None:
+        query = "SELECT log, seq, item FROM carriage WHERE claim = ?"
+        for key in keys:
+            self._mark(self._below(self._connection.execute(query, (key,)).fetchall()))
+
+    def _keep_requests(self, requests: Iterable[bytes]) -> None:
+        query = "SELECT log, seq, item FROM deletion WHERE request_id = ?"
+        for request in requests:
+            self._mark(self._below(self._connection.execute(query, (request,)).fetchall()))
+
+    def _below(self, items: Iterable[Item]) -> list[Item]:
+        return [item for item in items if not self._facts.is_void(item[0], item[1])]
+
+    def _keep_words(self, standing: Mapping[str, Iterable[bytes]]) -> None:
+        """Keep the last places on some GPUs under the claims that stand there."""
+        query = (  # in an order that is the same everywhere: two logs of one author may say the same at one HLC
+            "SELECT log, seq FROM placement JOIN logs USING (log) WHERE uuid = ? AND claim_id = ?"
+            " ORDER BY node_key, number"
+        )
+        for uuid, claims in standing.items():
+            for claim_id in claims:
+                said: dict[Placement, Item] = {}
+                for log, seq in self._connection.execute(query, (uuid, claim_id)).fetchall():
+                    found = self._word_below(log, seq, uuid, claim_id)
+                    if found is not None:
+                        said.setdefault(*found)
+                last = inventory.last_words(said).values()
+                self._mark([said[word] for word in last if word.chute is not None])
+
+    def _word_below(self, log: int, latest: int, uuid: str, claim_id: bytes) -> tuple[Placement, Item] | None:
+        """A log's last word on a GPU at or below the cut: the latest, or what that replaced, or what that did."""
+        seq: Any = latest
+        while seq is not None:
+            row = self._connection.execute(
+                "SELECT hlc, before, wire FROM events WHERE log = ? AND seq = ?", (log, seq)
+            ).fetchone()
+            if row is None:
+                return None
+            hlc, before, wire = row
+            word = contents(Event.decode(wire)).payload
+            assert isinstance(word, Place | Release)
+            item = word.uuids.index(uuid)
+            if not self._facts.is_void(log, seq):
+                if self._checkpoints.below(log, seq) and not self._checkpoints.lives(log, seq, item):
+                    return None
+                chute = Chute(*word[2:]) if isinstance(word, Place) else None
+                return Placement(self._facts.author(log), hlc, claim_id, chute), (log, seq, item)
+            seq = None if before is None else codec.array(codec.unpack(before), 1, ITEMS_MAX, "before")[item]
+        return None
+
+    def _deletions(self) -> tuple[Any, ...] | None:
+        after = self._after or ("", b"", 0, 0, 0)
+        rows = self._connection.execute(
+            "SELECT uuid, request_id, log, seq, item, nonce FROM deletion"
+            " WHERE (uuid, request_id, log, seq, item) > (?, ?, ?, ?, ?)"
+            " ORDER BY uuid, request_id, log, seq, item LIMIT ?",
+            (*after, ROWS_PER_PART),
+        ).fetchall()
+        self._mark(self._below([tuple(row[2:5]) for row in rows if row[5] >= self.line.floor_s]))
+        return tuple(rows[-1][:5]) if rows else None
+
+    def _leaves(self) -> tuple[Any, ...] | None:
+        """Hash what was kept, in order."""
+        at, after = self._after or (0, -1)
+        if at == len(self._ordered):
+            return None
+        log_id, log, _ = self._ordered[at]
+        rows = self._connection.execute(
+            "SELECT seq, id, mask, length(wire) FROM live JOIN events USING (log, seq)"
+            " WHERE live.number = ? AND log = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (self.line.number, log, after, ROWS_PER_PART),
+        ).fetchall()
+        for seq, event_id, mask, size_bytes in rows:
+            place = len(self._slicer.digests)
+            if self._slicer.add(Leaf(log_id, seq, event_id, plain_mask(mask)), size_bytes):
+                self._connection.execute(
+                    "INSERT INTO live_slice VALUES (?, ?, ?, ?, x'')", (self.line.number, place, log, seq)
+                )
+        return (at, rows[-1][0]) if rows else (at + 1, -1)

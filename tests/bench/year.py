@@ -1,0 +1,314 @@
+"""``python -m tests.bench year``: what a ledger weighs after a year of checkpoints, against what is still needed.
+
+One database lives through the days by a clock of its own, with the clerk and the ledger of a daemon and nothing else:
+it writes the log of one validator, and takes in those of the others, which sign every checkpoint that it signs. The
+inventory is as large on each day: claims come, others are deleted, chutes come and go, every validator renews its
+verdict on every claim twice a day, as ``verify.turns`` does. A checkpoint is made once a day.
+
+- *Live set*: the bytes of the events that the last checkpoint kept. It is what a year must not make larger.
+- *Log*: the bytes of all events that are held, that is the live set and what is younger than the horizon.
+- *Log without checkpoints*: the bytes of all events that were ever taken in, counted as they came.
+
+Verdicts of the last eight days are in the log and none is in the live set, so the ratio follows the number of
+validators; the age of a ledger must not show in it. That the log stops growing is shown by the same ratio on the first
+day on which one horizon has passed.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from p2pnodes.clerk import Clerk
+from p2pnodes.model.events import AddPayload, DeletePayload, Event, LogId, Payload, Place, Release, Verdict, delegate
+from p2pnodes.model.inventory import Chute
+from p2pnodes.model.keys import NodeKey
+from p2pnodes.model.requests import PURPOSE_DELETE, request_id, sign_add, sign_delete
+from p2pnodes.store.checkpoints import Stage
+from p2pnodes.store.ledger import Ledger, Result, batched
+from p2pnodes.store.schema import open_writer
+from tests.bench.measure import progress, share
+from tests.bench.world import EVENTS_PER_COMMIT, MINERS, NODE_SEED, OWN, given, uuids
+from tests.support import NETWORK, NOW_S, Author, body, electorate, hotkey
+
+DAYS: Final = 365
+CLAIMS: Final = 100
+VALIDATORS: Final = 3
+GPUS: Final = 8
+"""Of each claim."""
+
+DAYS_MIN: Final = 9
+"""The first day on which something is older than the horizon."""
+
+RATIO_MAX: Final = 3.0
+"""Wanted of the log, in live sets."""
+
+ROUNDS_PER_DAY: Final = 4
+"""How often time moves on; in each round every second claim is renewed by everybody."""
+
+RENEWED: Final = 2
+TURNOVER: Final = 0.02
+"""Share of the claims that is replaced on a day; as many chutes end and others begin."""
+
+DAY_S: Final = 86_400
+DELEGATED_S: Final = 40 * DAY_S
+DELEGATION_DAYS: Final = 30
+PAUSE_S: Final = 1_800
+"""From one look of the clerk to the next within a round: every validator's turn comes up."""
+
+LOOKS: Final = 4
+CHUTE: Final = Chute("chute", "instance", verified=True, public=True, name="llama", username="alice")
+
+
+class Day(NamedTuple):
+    """What was held at the end of a day, in bytes.
+
+    Attributes:
+        live: Events of the live set in force; 0 before the first one.
+        log: All events.
+        disk: The database's pages that are in use.
+        ever: All events that ever came.
+    """
+
+    live: int
+    log: int
+    disk: int
+    ever: int
+
+
+class Year:
+    """One ledger and those whom it hears."""
+
+    def __init__(self, path: Path, claims: int, validators: int) -> None:
+        """Open the logs, and register all claims."""
+        self.now_s = NOW_S
+        self._random = random.Random(claims)
+        self._stakes = {OWN: 100} | {f"//validator{index}": 100 for index in range(1, validators)}
+        connection = open_writer(path)
+        connection.execute("PRAGMA synchronous = OFF")
+        self.ledger = Ledger(connection, NETWORK, NodeKey.from_seed(NODE_SEED))
+        self._clerk = Clerk()
+        self._others = [Author(uri) for uri in list(self._stakes)[1:]]
+        self._waiting: list[Event] = []
+        self._servers = 0
+        self._claims: deque[tuple[str, bytes, list[str]]] = deque()
+        self._block = 0
+        self.ever = 0
+        """Bytes of all events."""
+        self.steps_s: list[float] = []
+        """What each of the clerk's steps took that did something."""
+        self.checkpoints_s: list[float] = []
+        """What the steps of each checkpoint took together."""
+        self._weigh()
+        self._delegate(first=True)
+        self._say([(0, self._claim()) for _ in range(claims)])
+
+    # -- days --------------------------------------------------------------------------------------------------------
+
+    def live(self, day: int) -> Day:
+        """Let a day pass."""
+        if day % DELEGATION_DAYS == 0 and day:
+            self._delegate()
+        for part in range(ROUNDS_PER_DAY):
+            self.now_s += DAY_S // ROUNDS_PER_DAY - LOOKS * PAUSE_S
+            self._weigh()
+            self._say(self._round(part))
+            for _ in range(LOOKS):
+                self.now_s += PAUSE_S
+                self._attend()
+        return self._day()
+
+    def _round(self, part: int) -> list[tuple[int, Payload]]:
+        """What everybody says in a round: who, what."""
+        said: list[tuple[int, Payload]] = []
+        for _ in range(max(1, int(len(self._claims) * TURNOVER / ROUNDS_PER_DAY))):
+            said += self._end(*self._claims.popleft())
+            said.append((self._anyone(), self._claim()))
+            _, claim_id, names = self._random.choice(self._claims)
+            placed = self._random.choice((Place(claim_id, tuple(names), *CHUTE), Release(claim_id, tuple(names))))
+            said.append((self._anyone(), placed))
+        for claim_id in [claim_id for _, claim_id, _ in self._claims][part % RENEWED :: RENEWED]:
+            said += [(who, Verdict(claim_id, "verified", "none", "", NOW_S * 1000 << 16)) for who in self._everybody]
+        return said
+
+    @property
+    def _everybody(self) -> range:
+        return range(1 + len(self._others))
+
+    def _anyone(self) -> int:
+        return self._random.choice(self._everybody)
+
+    def _claim(self) -> Payload:
+        miner = MINERS[self._servers % len(MINERS)]
+        names = uuids(self._servers, GPUS)
+        self._servers += 1
+        request = sign_add(hotkey(miner), self.now_s, body(names))
+        self._claims.append((miner, request_id(NETWORK.id, request), names))
+        return AddPayload(request, self._block)
+
+    def _end(self, miner: str, claim_id: bytes, names: Sequence[str]) -> list[tuple[int, Payload]]:
+        """A miner deletes all GPUs of a claim, each with a signature of its own."""
+        who = self._anyone()
+        requests = [sign_delete(hotkey(miner), self.now_s, f"{PURPOSE_DELETE}:{uuid}") for uuid in names]
+        return [(who, DeletePayload(request, uuid, (claim_id,))) for request, uuid in zip(requests, names, strict=True)]
+
+    # -- the ledger --------------------------------------------------------------------------------------------------
+
+    @property
+    def _now_ms(self) -> int:
+        return self.now_s * 1000
+
+    def _weigh(self) -> None:
+        self._block += NETWORK.epoch_blocks
+        before = self.ledger.weights.electorate
+        who = electorate(self._block, self._now_ms, stakes=self._stakes, miners=MINERS, previous=before)
+        with self.ledger.transaction():
+            self.ledger.set_electorate(who)
+
+    def _delegate(self, *, first: bool = False) -> None:
+        begin_s, end_s = self.now_s - 3_600, self.now_s + DELEGATED_S
+        log = LogId(NodeKey.from_seed(NODE_SEED).public_key, 0)
+        delegation = delegate(hotkey(OWN), NETWORK.id, log, url="", not_before=begin_s, not_after=end_s)
+        with self.ledger.transaction():
+            if first:
+                self.ledger.open_log(0, delegation, self._now_ms)
+            else:
+                self.ledger.append(partial(given, delegation), self._now_ms)
+        for author in self._others:
+            self._hear(author, author.delegation(not_before=begin_s, not_after=end_s))
+        self._take_in()
+        self.ledger.writes_refused = None
+
+    def _say(self, said: Sequence[tuple[int, Payload]]) -> None:
+        for part in batched(said, EVENTS_PER_COMMIT):
+            with self.ledger.transaction():
+                for who, payload in part:
+                    if who == 0:
+                        self.ledger.append(partial(given, payload), self._now_ms)
+                    else:
+                        self._hear(self._others[who - 1], payload)
+            self._take_in()
+
+    def _hear(self, author: Author, payload: Payload) -> None:
+        event = author.write(payload, at_ms=self._now_ms)
+        author.events.clear()
+        self._waiting.append(event)
+
+    def _take_in(self) -> None:
+        with self.ledger.transaction():
+            outcomes = self.ledger.receive(self._waiting, self._now_ms)
+        assert {outcome.result for outcome in outcomes} <= {Result.STORED}
+        assert not any(outcome.detail for outcome in outcomes)
+        self.ever += sum(len(event.wire) for event in (*self._waiting, *self.ledger.take_appended()))
+        self._waiting.clear()
+
+    def _attend(self) -> None:
+        """Let the clerk do all that it finds to do, and the others sign what it signed."""
+        took_s: list[float] = []
+        while True:
+            begin = time.perf_counter()
+            with self.ledger.transaction():
+                step = self._clerk.step(self.ledger, hotkey(OWN).public_key, self._now_ms, self._now_ms)
+            if not step.busy and not step.event:
+                break
+            took_s.append(time.perf_counter() - begin)
+            if step.event == "checkpoint_signed":
+                ((_, statement),) = self.ledger.checkpoints.signatures(step.fields["number"])
+                for author in self._others:
+                    self._hear(author, statement)
+                self._take_in()
+        self._take_in()
+        self.steps_s += took_s
+        if took_s:
+            self.checkpoints_s.append(sum(took_s))
+
+    def _day(self) -> Day:
+        ledger, execute = self.ledger, self.ledger.facts.connection.execute
+        assert ledger.checkpoints.stage is Stage.DONE
+        number = ledger.checkpoints.line.number
+        query = "SELECT total(length(wire)) FROM live JOIN events USING (log, seq) WHERE live.number = ?"
+        (live,) = execute(query, (number,)).fetchone()
+        (log,) = execute("SELECT total(length(wire)) FROM events").fetchone()
+        pages, free, size = (
+            execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return Day(int(live), int(log), (pages - free) * size, self.ever)
+
+
+def measure(directory: Path, days: int, claims: int, validators: int) -> dict[str, float]:
+    """Let a ledger live so many days."""
+    began_s = time.perf_counter()
+    year = Year(directory / "year.db", claims, validators)
+    found: list[Day] = []
+    for day in range(days):
+        progress(f"day {day + 1} of {days}")
+        found.append(year.live(day))
+    first = next(day for day in found if day.live)
+    last = found[-1]
+    steps_ms = sorted(each * 1000 for each in year.steps_s)
+    return {
+        "days": days,
+        "claims": claims,
+        "gpus": year.ledger.state.nodes,
+        "validators": validators,
+        "checkpoints": len(year.checkpoints_s),
+        "live_bytes": last.live,
+        "log_bytes": last.log,
+        "disk_bytes": last.disk,
+        "ever_bytes": last.ever,
+        "ratio": last.log / last.live,
+        "first_ratio": first.log / first.live,
+        "ever_ratio": last.ever / last.live,
+        "checkpoint_ms": sum(steps_ms) / len(year.checkpoints_s),
+        "step_ms_p99": share(steps_ms, 0.99),
+        "step_ms_max": steps_ms[-1],
+        "seconds": time.perf_counter() - began_s,
+    }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure and print; 0 when the log is no larger than is wanted."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench year", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--days", type=int, default=DAYS, help="of the year, at least 9 (%(default)s)")
+    parser.add_argument("--claims", type=int, default=CLAIMS, help=f"of {GPUS} GPUs each (%(default)s)")
+    parser.add_argument("--validators", type=int, default=VALIDATORS, help="of equal stakes (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args(argv)
+    if arguments.days < DAYS_MIN:
+        parser.error(f"--days: no checkpoint is made before day {DAYS_MIN}")
+    with tempfile.TemporaryDirectory(prefix="p2pnodes-bench-") as directory:
+        found = measure(Path(directory), arguments.days, arguments.claims, arguments.validators)
+    progress("")
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        _print(found)
+    return int(found["ratio"] > RATIO_MAX)
+
+
+def _print(found: dict[str, float]) -> None:
+    print(
+        f"{found['days']} days, {found['claims']:,} claims ({found['gpus']:,} GPUs), {found['validators']} validators,"
+        f" {found['checkpoints']} checkpoints, in {found['seconds']:.0f} s"
+    )
+    verdict = "TOO LARGE" if found["ratio"] > RATIO_MAX else "ok"
+    print(f"    live set {found['live_bytes'] / _MIB:.2f} MiB, log {found['log_bytes'] / _MIB:.2f} MiB:")
+    print(f"    ratio {found['ratio']:.2f}, wanted at most {RATIO_MAX:g}: {verdict}")
+    print(f"    the same ratio at the first checkpoint: {found['first_ratio']:.2f}")
+    print(f"    without checkpoints: {found['ever_bytes'] / _MIB:.2f} MiB, ratio {found['ever_ratio']:.1f}")
+    print(f"    database, its indexes and rows included: {found['disk_bytes'] / _MIB:.2f} MiB")
+    print(
+        f"    a checkpoint takes {found['checkpoint_ms']:.0f} ms in all; its steps p99 {found['step_ms_p99']:.1f} ms,"
+        f" the longest {found['step_ms_max']:.1f} ms"
+    )
+
+
+_MIB: Final = 1 << 20

@@ -1,0 +1,377 @@
+"""The pure parts of checkpoints: the tree, slices, lines, certificates, and what of a live set is judged."""
+
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pnodes.model.checkpoint import (
+    FLOOR_HORIZONS,
+    PER_HORIZON,
+    SIGNERS_MAX,
+    SLICE_BYTES,
+    SLICE_LEAVES_MAX,
+    Certificate,
+    Leaf,
+    Signature,
+    Slicer,
+    Tree,
+    believing,
+    check,
+    chosen,
+    due_number,
+    ending_requests,
+    floor_of,
+    horizon_of,
+    judge_kept,
+    line_of,
+    proves,
+    slice_digest,
+    stakes_of,
+    suffices,
+)
+from p2pnodes.model.clock import hlc_at
+from p2pnodes.model.codec import MalformedError, digest
+from p2pnodes.model.electorate import Electorate
+from p2pnodes.model.events import (
+    LOGS_PER_CUT_MAX,
+    Checkpoint,
+    CutLog,
+    Event,
+    Head,
+    LogId,
+    Propose,
+    Verdict,
+)
+from p2pnodes.model.inventory import Carriage, Claim, DeleteCarriage, Deletion, standing
+from p2pnodes.model.network import Network
+from p2pnodes.model.requests import NONCE_WINDOW_S
+from tests.support import BLOCK, NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, electorate, hotkey
+
+SLICES_MAX: Final = 70
+HASHES: Final = [digest(bytes([index])) for index in range(SLICES_MAX + 1)]
+OTHER: Final = Network(genesis_hash="1" * 64, netuid=64)
+E: Final = electorate(time_ms=NOW_MS)
+NUMBER: Final = due_number(NETWORK, E)
+OLD_MS: Final = horizon_of(NETWORK, E) - 1
+
+
+def entry(uri: str, *, number: int = 0, **changes: object) -> CutLog:
+    """What a cut names of a validator's log."""
+    author = Author(uri, number=number)
+    found = CutLog(
+        author.log, author.hotkey.public_key, Head(0, bytes(32)), hlc_at(OLD_MS), NOW_S - 86_400, NOW_S + 86_400
+    )
+    return found._replace(**changes)  # type: ignore[arg-type]
+
+
+def payload(*logs: CutLog, who: Electorate = E, number: int = NUMBER) -> Propose:
+    """A proposal's payload."""
+    return Propose(number, b"", who.canonical, tuple(sorted(logs)))
+
+
+ALL: Final = tuple(entry(uri) for uri in VALIDATORS)
+
+
+def proposed(said: Propose) -> Event:
+    """It as an event."""
+    author = Author(VALIDATORS[0], number=9)
+    author.delegate()
+    return author.write(said)
+
+
+PROPOSAL: Final = proposed(payload(*ALL))
+SAID: Final = Checkpoint(NUMBER, PROPOSAL.id, 3, 1, bytes(32))
+
+
+def signature(uri: str, said: Checkpoint = SAID, *, number: int = 1, **window: int) -> Signature:
+    """A validator's signature in a log of its own."""
+    author = Author(uri, number=number)
+    return Signature(author.write(author.delegation(**window)), author.write(said))
+
+
+def certificate(*signatures: Signature, proposal: Event = PROPOSAL) -> Certificate:
+    """A certificate of these."""
+    return Certificate(proposal, signatures)
+
+
+def broken(event: Event) -> Event:
+    """An event whose signature does not hold."""
+    return event._replace(signature=bytes(64))
+
+
+class TestTree:
+    """A path proves one slice at one place of one number of slices, and nothing else."""
+
+    @given(slices=st.integers(1, SLICES_MAX), data=st.data())
+    def test_each_slice_is_proved_by_its_path(self, slices: int, data: st.DataObject) -> None:
+        tree, index = Tree(HASHES[:slices]), data.draw(st.integers(0, slices - 1))
+        assert len(tree) == slices
+        assert proves(tree.path(index), HASHES[index], index, slices, tree.root)
+
+    @pytest.mark.parametrize("slices", range(1, SLICES_MAX + 1))
+    def test_no_other_place_hash_or_path_is_proved(self, slices: int) -> None:
+        tree = Tree(HASHES[:slices])
+        for index in {0, slices // 2, slices - 1}:
+            path = tree.path(index)
+            assert not proves([*path, HASHES[-1]], HASHES[index], index, slices, tree.root)
+            assert not proves(path, HASHES[-1], index, slices, tree.root)
+            assert not proves(path, HASHES[index], index, slices, HASHES[-1])
+            for at in range(len(path)):
+                assert not proves(path[:at] + path[at + 1 :], HASHES[index], index, slices, tree.root)
+                forged = [*path[:at], HASHES[-1], *path[at + 1 :]]
+                assert not proves(forged, HASHES[index], index, slices, tree.root)
+            for other in range(slices):
+                assert proves(path, HASHES[index], other, slices, tree.root) is (other == index)
+
+    def test_without_slices_nothing_is_proved_and_the_root_is_that_of_nothing(self) -> None:
+        assert Tree().root == digest(b"")
+        assert Tree([HASHES[0]]).root == HASHES[0]
+
+    @given(slices=st.integers(2, SLICES_MAX))
+    def test_the_root_of_an_inner_node_is_no_slice(self, slices: int) -> None:
+        tree = Tree(HASHES[:slices])
+        assert not proves([], tree.root, 0, slices, tree.root)
+
+
+class TestSlicer:
+    """Slices are bounded in leaves and in bytes, and every leaf is in one."""
+
+    @given(sizes=st.lists(st.sampled_from((100, 1_000, 99_000, SLICE_BYTES)), max_size=200))
+    def test_a_slice_ends_when_it_is_full_and_not_before(self, sizes: list[int]) -> None:
+        slicer, leaves = Slicer(), []
+        slices: list[list[int]] = []
+        for seq, size in enumerate(sizes):
+            leaves.append(Leaf(LogId(bytes(32), 0), seq, bytes(32), 1))
+            if slicer.add(leaves[-1], size):
+                slices.append([])
+            slices[-1].append(seq)
+        tree = slicer.tree()
+        assert slicer.leaves == len(sizes)
+        assert slicer.digests == [slice_digest(leaves[seq].digest() for seq in part) for part in slices]
+        assert tree.root == Tree(slicer.digests).root
+        for part in slices:
+            assert len(part) <= SLICE_LEAVES_MAX
+            assert sum(sizes[seq] for seq in part[:-1]) < SLICE_BYTES
+        for part in slices[:-1]:
+            assert len(part) == SLICE_LEAVES_MAX or sum(sizes[seq] for seq in part) >= SLICE_BYTES
+
+    def test_every_field_of_a_leaf_is_in_its_digest(self) -> None:
+        leaf = Leaf(LogId(bytes(32), 0), 1, bytes(32), 1)
+        others = [
+            leaf._replace(log=LogId(bytes(32), 1)),
+            leaf._replace(log=LogId(b"\1" * 32, 0)),
+            leaf._replace(seq=2),
+            leaf._replace(id=b"\1" * 32),
+            leaf._replace(mask=3),
+        ]
+        assert len({each.digest() for each in (leaf, *others)}) == 6
+
+
+class TestLine:
+    """A proposal draws a line only below the horizon of its electorate, and for its number."""
+
+    def test_what_it_draws(self) -> None:
+        line = line_of(NETWORK, PROPOSAL, payload(*ALL))
+        assert (line.number, line.proposal) == (NUMBER, PROPOSAL.id)
+        assert line.horizon_hlc == hlc_at(NOW_MS - NETWORK.horizon_s * 1000)
+        assert line.floor_s == NOW_S - (1 + FLOOR_HORIZONS) * NETWORK.horizon_s - NONCE_WINDOW_S
+        assert line.covers(ALL[0].log, 0)
+        assert not line.covers(ALL[0].log, 1)
+        assert not line.covers(LogId(bytes(32), 0), 0)
+
+    @pytest.mark.parametrize("number", [NUMBER - 1, NUMBER + 1])
+    def test_another_number_is_refused(self, number: int) -> None:
+        with pytest.raises(MalformedError, match="checkpoint number"):
+            line_of(NETWORK, PROPOSAL, payload(*ALL, number=number))
+
+    def test_an_event_at_the_horizon_is_refused(self) -> None:
+        with pytest.raises(MalformedError, match="not below the horizon"):
+            line_of(NETWORK, PROPOSAL, payload(entry(VALIDATORS[0], hlc=hlc_at(OLD_MS + 1))))
+
+    def test_an_electorate_from_before_the_first_horizon_is_refused(self) -> None:
+        early = electorate(time_ms=NETWORK.horizon_s * 1000)
+        with pytest.raises(MalformedError, match="horizon"):
+            line_of(NETWORK, PROPOSAL, payload(*ALL, who=early, number=due_number(NETWORK, early)))
+
+    def test_an_electorate_that_cannot_be_read_is_refused(self) -> None:
+        with pytest.raises(MalformedError):
+            line_of(NETWORK, PROPOSAL, payload(*ALL)._replace(pins=b"\xc1"))
+
+    def test_as_many_numbers_are_due_in_a_horizon_as_are_said(self) -> None:
+        later = electorate(time_ms=NOW_MS + NETWORK.horizon_s * 1000)
+        assert due_number(NETWORK, later) - NUMBER == PER_HORIZON
+
+    def test_the_floor_is_never_below_zero(self) -> None:
+        assert floor_of(NETWORK, 1) == 0
+
+    def test_those_who_are_believed_are_the_authors_in_the_cut(self) -> None:
+        line = line_of(NETWORK, PROPOSAL, payload(ALL[0], entry("//Alice")))
+        assert set(believing(line).stakes) == {hotkey(uri).public_key for uri in (VALIDATORS[0], "//Alice")}
+
+
+class TestChosen:
+    """A cut that cannot name all logs names those of whoever has few."""
+
+    def test_all_that_fit_are_named_in_order(self) -> None:
+        assert chosen(reversed(ALL), E) == tuple(sorted(ALL, key=lambda each: each.log))
+
+    def test_who_opens_logs_without_end_loses_its_own_alone(self) -> None:
+        many = [entry(VALIDATORS[0], number=number) for number in range(LOGS_PER_CUT_MAX)]
+        assert set(chosen([*many, *ALL[1:]], E)) == set(ALL[1:])
+
+    def test_logs_without_a_permit_come_last(self) -> None:
+        strangers = [entry("//Alice", number=number) for number in range(LOGS_PER_CUT_MAX)]
+        assert set(chosen([*strangers, *ALL], E)) == set(ALL)
+        assert set(chosen(strangers, E)) == set(strangers)
+
+
+class TestSuffices:
+    """More than two thirds of what is enrolled at the cut, and a quorum of all that is permitted."""
+
+    @staticmethod
+    def _enough(stakes: list[int], signers: int, left_out: int = 0) -> bool:
+        uris = [f"//validator{index}" for index in range(len(stakes))]
+        who = electorate(stakes=dict(zip(uris, stakes, strict=True)))
+        logs = payload(*(entry(uri) for uri in uris[: len(uris) - left_out]), who=who)
+        line = line_of(NETWORK, PROPOSAL, logs)
+        return suffices(NETWORK, line, [hotkey(uri).public_key for uri in uris[:signers]])
+
+    @pytest.mark.parametrize(
+        ("stakes", "signers", "enough"),
+        [([67, 33], 1, True), ([66, 34], 1, False), ([2, 1], 1, False), ([1, 1, 1], 2, False), ([1, 1, 1], 3, True)],
+    )
+    def test_two_thirds_are_not_enough_and_one_more_is(self, stakes: list[int], signers: int, enough: bool) -> None:
+        assert self._enough(stakes, signers) is enough
+
+    def test_who_leaves_logs_out_is_not_all_that_is_left_to_agree(self) -> None:
+        assert not self._enough([50, 50], 1, left_out=1)
+        assert self._enough([51, 49], 1, left_out=1)
+
+    @pytest.mark.parametrize("window", [{"not_after": NOW_S - 1}, {"not_before": NOW_S + 1}])
+    def test_a_delegation_that_does_not_live_then_weighs_nothing(self, window: dict[str, int]) -> None:
+        line = line_of(NETWORK, PROPOSAL, payload(*ALL[1:], entry(VALIDATORS[0], **window)))
+        assert set(stakes_of(line)) == {each.hotkey for each in ALL[1:]}
+
+    def test_who_has_no_permit_weighs_nothing(self) -> None:
+        line = line_of(NETWORK, PROPOSAL, payload(*ALL, entry("//Alice")))
+        assert set(stakes_of(line)) == {each.hotkey for each in ALL}
+
+
+class TestCertificate:
+    """It holds with enough good signatures of one statement, and each thing that is wrong with it is told."""
+
+    def test_it_says_what_its_signers_found(self) -> None:
+        found = check(NETWORK, certificate(*map(signature, VALIDATORS)))
+        assert found.statement == SAID
+        assert found.stakes == {each.hotkey: 100 for each in ALL}
+        assert (found.previous, found.line.number) == (b"", NUMBER)
+
+    def test_it_comes_back_from_its_bytes(self) -> None:
+        made = certificate(*map(signature, VALIDATORS))
+        assert Certificate.decode(made.encode()) == made
+
+    @pytest.mark.parametrize("data", [b"", b"\x90", b"\x92\xc4\x00\x90", b"\x92\x01\x90"])
+    def test_other_bytes_are_refused(self, data: bytes) -> None:
+        with pytest.raises(MalformedError):
+            Certificate.decode(data)
+
+    def test_more_signatures_than_there_may_be_are_refused(self) -> None:
+        made = certificate(*[signature(VALIDATORS[0])] * (SIGNERS_MAX + 1))
+        with pytest.raises(MalformedError):
+            Certificate.decode(made.encode())
+
+    def test_one_signer_of_three_is_not_enough_however_often_it_signs(self) -> None:
+        often = [signature(VALIDATORS[0], number=number) for number in range(1, 5)]
+        with pytest.raises(MalformedError, match="fewer"):
+            check(NETWORK, certificate(*often))
+
+    def test_signers_who_found_different_sets_are_not_added_up(self) -> None:
+        differs = SAID._replace(root=b"\1" * 32)
+        split = [signature(VALIDATORS[0]), *(signature(uri, differs) for uri in VALIDATORS[1:])]
+        with pytest.raises(MalformedError, match="fewer"):
+            check(NETWORK, certificate(*split))
+
+    def test_a_stranger_adds_nothing(self) -> None:
+        with pytest.raises(MalformedError, match="fewer"):
+            check(NETWORK, certificate(*map(signature, (*VALIDATORS[:2], "//Alice", "//Bob"))))
+
+    @pytest.mark.parametrize(
+        ("spoil", "said"),
+        [
+            (lambda good: good._replace(checkpoint=broken(good.checkpoint)), "expected a signed checkpoint"),
+            (lambda good: good._replace(delegation=broken(good.delegation)), "expected a signed delegation"),
+            (lambda good: good._replace(checkpoint=good.delegation), "expected a signed checkpoint"),
+            (lambda good: good._replace(delegation=good.checkpoint), "expected a signed delegation"),
+            (lambda good: good._replace(delegation=signature(VALIDATORS[1]).delegation), "of another log"),
+            (lambda _: signature(VALIDATORS[0], not_after=NOW_S - 1), "does not cover it"),
+            (lambda _: signature(VALIDATORS[0], SAID._replace(proposal=bytes(32))), "of another proposal"),
+            (lambda _: signature(VALIDATORS[0], SAID._replace(number=NUMBER + 1)), "of another proposal"),
+        ],
+    )
+    def test_one_bad_signature_spoils_it(self, spoil: Callable[[Signature], Signature], said: str) -> None:
+        good = signature(VALIDATORS[0])
+        with pytest.raises(MalformedError, match=said):
+            check(NETWORK, certificate(spoil(good), *map(signature, VALIDATORS[1:])))
+
+    def test_a_proposal_that_is_forged_or_of_another_network_is_refused(self) -> None:
+        signatures = tuple(map(signature, VALIDATORS))
+        for network, proposal in ((NETWORK, broken(PROPOSAL)), (OTHER, PROPOSAL), (NETWORK, signatures[0].checkpoint)):
+            with pytest.raises(MalformedError, match="expected a signed propose"):
+                check(network, certificate(*signatures, proposal=proposal))
+
+    def test_a_newcomer_trusts_signers_with_a_quorum_of_todays_stake_alone(self) -> None:
+        found = check(NETWORK, certificate(*map(signature, VALIDATORS)))
+        assert found.trusted(E, NETWORK.quorum_ppm)
+        half = electorate(stakes={VALIDATORS[0]: 50, "//Alice": 50})
+        assert not found.trusted(half, NETWORK.quorum_ppm)
+        assert found.trusted(electorate(stakes={VALIDATORS[0]: 51, "//Alice": 49}), NETWORK.quorum_ppm)
+        assert not found.trusted(electorate(stakes={"//Alice": 1}), NETWORK.quorum_ppm)
+
+
+class TestKept:
+    """An event of a live set is judged by itself."""
+
+    def test_what_stood_before_it_is_not_asked(self) -> None:
+        author = Author(VALIDATORS[0])
+        delegation = author.delegate()
+        assert judge_kept(delegation).void is None
+        assert judge_kept(author.add(add("//Alice", ["gpu-0"]))).void is None
+
+    def test_what_it_says_and_the_signatures_in_it_are(self) -> None:
+        author = Author(VALIDATORS[0])
+        request = add("//Alice", ["gpu-0"])
+        assert judge_kept(author.add(request._replace(signature=bytes(64)))).void is not None
+        hlc = hlc_at(NOW_MS)
+        assert judge_kept(author.write(Verdict(bytes(32), "verified", "t", "", hlc + 1), hlc=hlc)).void is not None
+        stranger = Author(VALIDATORS[1])
+        assert judge_kept(author.write(stranger.delegation())).void is not None
+
+
+class TestEndingRequests:
+    """Of each claim the requests with the highest nonce do what all lower ones did."""
+
+    MINER: Final = hotkey("//Alice").public_key
+    AUTHOR: Final = hotkey(VALIDATORS[0]).public_key
+
+    def _claim(self, nonce: int) -> Claim:
+        return Claim(nonce.to_bytes(32, "big"), self.MINER, nonce, ("gpu-0",), (Carriage(self.AUTHOR, BLOCK, 1),))
+
+    def _deletion(self, name: int, nonce: int) -> Deletion:
+        carriage = DeleteCarriage(self.AUTHOR, "gpu-0", frozenset())
+        return Deletion(bytes([name]) * 32, self.MINER, nonce, True, (carriage,))
+
+    @given(nonces=st.lists(st.integers(1, 30), max_size=6), claimed=st.sets(st.integers(1, 30), max_size=4))
+    def test_they_end_what_all_ended(self, nonces: list[int], claimed: set[int]) -> None:
+        deletions = [self._deletion(name, nonce) for name, nonce in enumerate(nonces)]
+        claims = [self._claim(nonce) for nonce in claimed]
+        needed = ending_requests("gpu-0", claims, deletions, E)
+        left = [deletion for deletion in deletions if deletion.request_id in needed]
+        assert standing("gpu-0", claims, left, E) == standing("gpu-0", claims, deletions, E)
+        assert {deletion.nonce for deletion in left} <= {max(nonces, default=0)}
+
+    def test_a_deletion_that_ends_none_of_them_is_not_needed(self) -> None:
+        assert ending_requests("gpu-0", [self._claim(9)], [self._deletion(0, 8)], E) == set()
+        assert ending_requests("gpu-0", [self._claim(7)], [self._deletion(0, 8)], E) == {bytes(32)}

@@ -1,0 +1,334 @@
+"""Checkpoints on SQLite: what a cut leaves, shows what was shown; and whoever gets it from peers, shows the same."""
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+from hypothesis import assume, event, given, settings
+from hypothesis import strategies as st
+
+from p2pnodes.model import checkpoint
+from p2pnodes.model.checkpoint import Certificate, Line, Signature, line_of, stakes_of, suffices
+from p2pnodes.model.electorate import Electorate
+from p2pnodes.model.events import Checkpoint, Event, Place, Propose, Release
+from p2pnodes.model.inventory import Row
+from p2pnodes.model.requests import request_id
+from p2pnodes.store import checkpoints
+from p2pnodes.store.audit import audit
+from p2pnodes.store.checkpoints import read_slice
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.proposing import objection, proposal
+from p2pnodes.store.rebuild import differences, hold, rebuild
+from tests.model.world import ACTIONS, ENDS, STEPS_S, VALIDATORS, Script, World, electorates, proofs_in, worlds
+from tests.store.test_equivalence import Replica, histories, live
+from tests.support import NETWORK, NOW_S, Author, add, delete, hotkey
+from tests.support import electorate as world_electorate
+
+pytestmark = pytest.mark.timeout(400)
+
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+PARTS_MAX: Final = 10_000
+
+
+def later(electorate: Electorate, ms: int) -> Electorate:
+    """An electorate in which the same have permits, as time goes on."""
+    current = electorate.current
+    return Electorate(current._replace(block=current.block + 100, time_ms=current.time_ms + ms), current)
+
+
+def proposed(ledger: Ledger, uri: str = VALIDATORS[0]) -> tuple[Event, Propose] | None:
+    """What a ledger would propose, as an event of a log that nobody holds."""
+    payload = proposal(ledger)
+    if payload is None:
+        return None
+    author = Author(uri, number=999)
+    author.delegate()
+    return author.write(payload, at_ms=ledger.weights.electorate.time_ms), payload
+
+
+def found(ledger: Ledger, line: Line) -> Checkpoint:
+    """The live set below a line, as a ledger finds it."""
+    for _ in range(PARTS_MAX):
+        with ledger.transaction():
+            if (statement := ledger.find_live_set(line)) is not None:
+                return statement
+    raise AssertionError("the live set is never found")
+
+
+def cut(ledger: Ledger) -> None:
+    """Take away all that the checkpoint in force leaves out."""
+    for _ in range(PARTS_MAX):
+        with ledger.transaction():
+            if ledger.cut():
+                return
+    raise AssertionError("the cut never ends")
+
+
+def certificate(proposal: Event, statement: Checkpoint, signers: Sequence[str], at_ms: int) -> bytes:
+    """A certificate by some validators, in logs of their own."""
+    signatures = []
+    for uri in signers:
+        author = Author(uri, number=1_000)
+        delegation = author.write(author.delegation(not_after=at_ms // 1000 + 99), at_ms=NOW_S * 1000)
+        signatures.append(Signature(delegation, author.write(statement, at_ms=at_ms)))
+    return Certificate(proposal, tuple(sorted(signatures, key=lambda each: each.checkpoint.log))).encode()
+
+
+class Moment(NamedTuple):
+    """A daemon at the moment of a checkpoint: what it holds, the certificate, and what it showed before it."""
+
+    replica: Replica
+    line: Line
+    statement: Checkpoint
+    certificate: bytes
+    rows: dict[str, Row]
+
+    def enforce(self) -> None:
+        """Put the certificate in force, and take away what it leaves out."""
+        ledger = self.replica.ledger
+        with ledger.transaction():
+            ledger.checkpoints.take(self.certificate)
+            ledger.enforce()
+        cut(ledger)
+
+
+def moment(data: st.DataObject, world: World) -> Moment:
+    """Let a daemon live through a world, and make a checkpoint days later, of all of it or of a part."""
+    replica = live(data.draw(histories(world)), world.end_ms)
+    age_ms = data.draw(st.sampled_from((7 * DAY_MS, 7 * DAY_MS + HOUR_MS, 8 * DAY_MS, 9 * DAY_MS, 12 * DAY_MS)))
+    replica.weigh(later(world.electorates[-1], age_ms))
+    ledger = replica.ledger
+    drawn = proposed(ledger)
+    assume(drawn is not None)
+    assert drawn is not None
+    line = line_of(NETWORK, *drawn)
+    assume(suffices(NETWORK, line, stakes_of(line)))
+    assert objection(ledger, line) is None
+    rows = replica.shown()
+    statement = found(ledger, line)
+    event(f"live set: {min(statement.leaves // 4 * 4, 20)} or more")
+    signers = [uri for uri in VALIDATORS if hotkey(uri).public_key in stakes_of(line)]
+    wire = certificate(drawn[0], statement, signers, ledger.weights.electorate.time_ms)
+    return Moment(replica, line, statement, wire, rows)
+
+
+def load(donor: Ledger, ledger: Ledger, wire: bytes, order: Sequence[int]) -> None:
+    """Bring a live set over, slice by slice."""
+    with ledger.transaction():
+        ledger.begin_loading(wire)
+    number = ledger.checkpoints.line.number
+    tree = donor.checkpoints.tree(number)
+    whole = False
+    for index in order:
+        leaves = read_slice(donor.facts.connection, number, index)
+        with ledger.transaction():
+            whole = ledger.load(index, [(leaf.mask, event) for leaf, event in leaves], tree.path(index))
+    assert whole
+    cut(ledger)
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices of few events, so that small worlds have several."""
+    for module in (checkpoint, checkpoints):
+        monkeypatch.setattr(module, "SLICE_LEAVES_MAX", 3)
+
+
+class TestWhatACutLeaves:
+    """Rule 1 goes on: rows are those of all events, though most of them are gone."""
+
+    @settings(max_examples=60)
+    @given(world=worlds(ends=True), data=st.data())
+    def test_rows_stay_as_they_were_and_a_rebuild_finds_nothing_else(self, world: World, data: st.DataObject) -> None:
+        at = moment(data, world)
+        at.enforce()
+        at.replica.check(at.rows)
+        ledger = at.replica.ledger
+        (events,) = ledger.facts.connection.execute("SELECT count(*) FROM events").fetchone()
+        assert ledger.state.events == events
+        hold(ledger.facts.connection)
+        assert differences(ledger) == []
+        at.replica.check(at.rows)
+
+    @settings(max_examples=40)
+    @given(world=worlds(), data=st.data())
+    def test_everybody_finds_the_same_live_set(self, world: World, data: st.DataObject) -> None:
+        at = moment(data, world)
+        other = live(data.draw(histories(world)), world.end_ms)
+        other.weigh(at.replica.ledger.weights.electorate)
+        assume(objection(other.ledger, at.line) is None)
+        assert found(other.ledger, at.line) == at.statement
+
+    @settings(max_examples=40)
+    @given(world=worlds(), data=st.data())
+    def test_a_newcomer_shows_the_same(self, world: World, data: st.DataObject) -> None:
+        at = moment(data, world)
+        at.enforce()
+        newcomer = Replica(world.end_ms)
+        with newcomer.ledger.transaction():
+            newcomer.ledger.set_electorate(at.replica.ledger.weights.electorate)
+        order = data.draw(st.permutations(range(at.statement.slices)))
+        load(at.replica.ledger, newcomer.ledger, at.certificate, order)
+        newcomer.hear(data.draw(st.permutations(world.events)))
+        newcomer.check(at.rows)
+        ours, theirs = newcomer.ledger.state, at.replica.ledger.state
+        assert (ours.vector_digest, ours.state_root) == (theirs.vector_digest, theirs.state_root)
+
+
+class Lives(NamedTuple):
+    """A world with a checkpoint in it.
+
+    Attributes:
+        before: What happens before it.
+        after: What happens more than a horizon later; much of it says again what was said before.
+        electorate: E_c.
+        last: The electorate at the end.
+    """
+
+    before: World
+    after: World
+    electorate: Electorate
+    last: Electorate
+
+
+@st.composite
+def lives(draw: st.DrawFn, *, ends: bool = False) -> Lives:
+    """Draw such a world."""
+    script = Script()
+    actions = st.lists(st.sampled_from((*ACTIONS, *ENDS) if ends else ACTIONS), min_size=4, max_size=16)
+    for kind in draw(actions):
+        script.now_ms += draw(st.sampled_from(STEPS_S)) * 1000
+        script.act(draw, kind)
+    drawn = draw(electorates())[-1]
+    before = World(tuple(script.events), (drawn,), tuple(script.loose))
+    script.now_ms += draw(st.sampled_from((7, 8, 30))) * DAY_MS
+    pin = drawn.current._replace(block=drawn.block + 100, time_ms=max(script.now_ms, drawn.time_ms + 1))
+    weighed = Electorate(pin, drawn.current)
+    known, loose = len(script.events), len(script.loose)
+    for kind in draw(actions):
+        script.now_ms += draw(st.sampled_from(STEPS_S)) * 1000
+        script.act(draw, kind)
+    last = pin._replace(block=pin.block + 100, time_ms=max(script.now_ms, pin.time_ms + 1))
+    after = World(tuple(script.events[known:]), (weighed,), tuple(script.loose[loose:]))
+    return Lives(before, after, weighed, Electorate(last, pin))
+
+
+class TestWhatComesAfterACut:
+    """What counts above a cut does not depend on whether it came before the certificate or after it."""
+
+    @settings(max_examples=60)
+    @given(drawn=st.one_of(lives(), lives(ends=True)), data=st.data())
+    def test_whoever_heard_it_earlier_later_or_as_a_newcomer_shows_the_same(
+        self, drawn: Lives, data: st.DataObject
+    ) -> None:
+        end_ms = drawn.after.end_ms if drawn.after.events else drawn.before.end_ms
+        early, late, newcomer = (Replica(end_ms) for _ in range(3))
+        for replica in (early, late):
+            replica.weigh(drawn.before.electorates[-1])
+            replica.hear(data.draw(st.permutations([*drawn.before.events, *drawn.before.proofs])))
+            replica.weigh(drawn.electorate)
+        made = proposed(early.ledger)
+        assume(made is not None)
+        assert made is not None
+        line = line_of(NETWORK, *made)
+        assume(suffices(NETWORK, line, stakes_of(line)))
+        after = [*drawn.after.events, *proofs_in((*drawn.before.events, *drawn.after.events)), *drawn.after.loose]
+        late.hear(data.draw(st.permutations(after)))
+        signers = [uri for uri in VALIDATORS if hotkey(uri).public_key in stakes_of(line)]
+        statement = found(early.ledger, line)
+        wire = certificate(made[0], statement, signers, drawn.electorate.time_ms)
+        for replica in (early, late):
+            if objection(replica.ledger, line) is not None:  # it took another branch, or proved a fork of this one
+                event("loads what it held otherwise")
+                load(early.ledger, replica.ledger, wire, range(statement.slices))
+                continue
+            assert found(replica.ledger, line) == statement
+            with replica.ledger.transaction():
+                replica.ledger.checkpoints.take(wire)
+                replica.ledger.enforce()
+            cut(replica.ledger)
+        with newcomer.ledger.transaction():
+            newcomer.ledger.set_electorate(drawn.electorate)
+        load(early.ledger, newcomer.ledger, wire, range(statement.slices))
+        early.hear(data.draw(st.permutations(after)))
+        newcomer.hear(data.draw(st.permutations([*drawn.before.events, *drawn.before.proofs, *after])))
+        for replica in (early, late, newcomer):
+            replica.weigh(drawn.last)
+        for replica in (late, newcomer):
+            assert replica.ledger.state.heads == early.ledger.state.heads
+            assert replica.ledger.state.vector_digest == early.ledger.state.vector_digest
+            assert replica.shown() == early.shown()
+            replica.check(early.shown())
+            hold(replica.ledger.facts.connection)
+            assert differences(replica.ledger) == []
+
+
+@pytest.fixture
+def cut_file(tmp_path: Path) -> Path:
+    """A database whose logs were cut: of a claim on two GPUs one was deleted, and the other one runs a chute."""
+    writers = [Author(uri) for uri in VALIDATORS[:3]]
+    for writer in writers:
+        writer.delegate()
+    request = add("//Alice", ["gpu-1", "gpu-2"])
+    claim_id = request_id(NETWORK.id, request)
+    writers[0].add(request)
+    writers[1].write(
+        Place(claim_id, ("gpu-1", "gpu-2"), "c", "i", verified=True, public=False, name=None, username=None)
+    )
+    writers[1].write(Release(claim_id, ("gpu-2",)))
+    writers[2].delete(delete("//Alice", "nodes:gpu-2", NOW_S + 1), "gpu-2", [claim_id])
+    writers[2].verdict(claim_id)
+    replica = Replica(NOW_S * 1000 + 9)
+    who = world_electorate()
+    replica.weigh(who)
+    replica.hear([event for writer in writers for event in writer.events])
+    replica.weigh(later(who, 8 * DAY_MS))
+    made = proposed(replica.ledger)
+    assert made is not None
+    line = line_of(NETWORK, *made)
+    statement = found(replica.ledger, line)
+    wire = certificate(made[0], statement, VALIDATORS[:3], replica.ledger.weights.electorate.time_ms)
+    with replica.ledger.transaction():
+        replica.ledger.checkpoints.take(wire)
+        replica.ledger.enforce()
+    cut(replica.ledger)
+    path = tmp_path / "cut.db"
+    with closing(sqlite3.connect(path)) as copy:
+        replica.ledger.facts.connection.backup(copy)
+    return path
+
+
+class TestAudit:
+    """``db verify`` knows what a checkpoint leaves, and what the validators signed."""
+
+    def test_it_finds_nothing_wrong_with_what_is_kept(self, cut_file: Path) -> None:
+        report = audit(cut_file, NETWORK)
+        assert report.problems == []
+        assert report.rows == 1
+        assert report.events == 6  # delegations, the add, the place and the deletion: neither release nor verdict
+
+    @pytest.mark.parametrize(
+        ("damage", "problem"),
+        [
+            ("DELETE FROM events WHERE kind = 'add'", "with another root"),
+            ("UPDATE live SET mask = 3 WHERE mask = 1 AND seq = 1", "with another root"),
+            ("DELETE FROM live WHERE seq = 1", "left it out"),
+        ],
+    )
+    def test_it_finds_what_is_missing_or_too_much(self, cut_file: Path, damage: str, problem: str) -> None:
+        with closing(sqlite3.connect(cut_file, isolation_level=None)) as copy:
+            copy.execute(damage)
+        assert [found for found in audit(cut_file, NETWORK).problems if problem in found]
+
+    def test_a_cut_that_a_stop_interrupted_is_no_problem(self, cut_file: Path) -> None:
+        """What is still there and was left out goes first: the next start does the same."""
+        with closing(sqlite3.connect(cut_file, isolation_level=None)) as copy:
+            copy.execute("UPDATE certificate SET stage = 'cutting'")
+            copy.execute("INSERT INTO deletion SELECT 'gpu-9', x'09', log, seq + 1, 0, x'', 0, 1, x'90' FROM deletion")
+            copy.execute("UPDATE deletion SET seq = 2 WHERE uuid = 'gpu-9'")
+        assert audit(cut_file, NETWORK).problems == []
+        assert rebuild(cut_file, NETWORK).differences == []

@@ -1,0 +1,194 @@
+"""Jobs of the writer by which a live set comes over: what becomes of a certificate, and of slices."""
+
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from p2pnodes.model import checkpoint, codec
+from p2pnodes.model.checkpoint import line_of
+from p2pnodes.model.errors import WritesRefusedError
+from p2pnodes.model.events import Verdict
+from p2pnodes.store import checkpoints
+from p2pnodes.store.checkpoints import Donor
+from p2pnodes.store.ledger import Ledger, Result
+from p2pnodes.store.loading import NOTHING, Answer, Found, Lack, consider, lacking, load
+from tests.gossip.past import Past, lived
+from tests.store.test_checkpoints import DAY_MS, cut, found, proposed
+from tests.support import NETWORK, Author, electorate, memory_ledger
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_slices() -> Iterator[None]:
+    """Slices of few events, so that a small past has many."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (checkpoint, checkpoints):
+            patch.setattr(module, "SLICE_LEAVES_MAX", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pasts(small_slices: None) -> list[Past]:
+    """One older than the horizon, and the same two days later."""
+    return lived(8 * DAY_MS, 10 * DAY_MS)
+
+
+def considered(ledger: Ledger, past: Past, number: int | None = None, wire: bytes | None = None) -> Answer:
+    with ledger.transaction():
+        return consider(ledger, past.number if number is None else number, past.certificate if wire is None else wire)
+
+
+def brought(ledger: Ledger, past: Past, place: int) -> Answer:
+    with ledger.transaction():
+        return load(ledger, past.number, place, *Donor().slice(past.disk, past.number, place))
+
+
+def missing(ledger: Ledger) -> Lack:
+    with ledger.transaction():
+        return lacking(ledger)
+
+
+def stored(connection: sqlite3.Connection) -> int:
+    (count,) = connection.execute("SELECT count(*) FROM events").fetchone()
+    return int(count)
+
+
+class TestACertificate:
+    """What is to be loaded, and when."""
+
+    def test_whoever_holds_nothing_loads(self, pasts: list[Past]) -> None:
+        ledger = memory_ledger(None, pasts[0].electorate)
+        assert missing(ledger) == NOTHING
+        assert considered(ledger, pasts[0]).found is Found.LOADS
+        assert ledger.state.loading
+        assert missing(ledger) == Lack(pasts[0].number, pasts[0].slices, list(range(pasts[0].slices)))
+
+    def test_whoever_holds_all_below_the_cut_finds_the_live_set_itself(self, pasts: list[Past]) -> None:
+        ledger = memory_ledger(None, pasts[0].electorate)
+        with ledger.transaction():
+            ledger.receive(pasts[0].events, pasts[0].now_ms)
+        assert considered(ledger, pasts[0]) == Answer(Found.TAKEN)
+        assert (ledger.state.certificate, ledger.state.checkpoint) == (pasts[0].number, 0)
+
+    def test_one_that_came_as_events_is_loaded_all_the_same_where_events_are_missing(self, pasts: list[Past]) -> None:
+        ledger = memory_ledger(None, pasts[0].electorate)
+        with ledger.transaction():
+            ledger.checkpoints.take(pasts[0].certificate)
+        assert considered(ledger, pasts[0]).found is Found.LOADS
+
+    def test_what_was_found_here_under_the_same_number_is_no_part_of_it(self, pasts: list[Past]) -> None:
+        """Who lacks events may have proposed a cut of its own."""
+        ledger = memory_ledger(None, pasts[0].electorate)
+        with ledger.transaction():
+            ledger.receive(pasts[0].events[:9], pasts[0].now_ms)
+        made = proposed(ledger)
+        assert made is not None
+        assert found(ledger, line_of(NETWORK, *made)).number == pasts[0].number
+        assert considered(ledger, pasts[0]).found is Found.LOADS
+        assert missing(ledger).missing == list(range(pasts[0].slices))
+
+    def test_signers_without_a_quorum_of_today_are_not_trusted_and_nobody_is_blamed(self, pasts: list[Past]) -> None:
+        ledger = memory_ledger(None, electorate(stakes={}))
+        assert considered(ledger, pasts[0]).found is Found.DISTRUSTED
+        ledger = memory_ledger(None, electorate(stakes={"//validator0": 50, "//Alice": 51}))
+        assert considered(ledger, pasts[0]).found is Found.DISTRUSTED
+        assert not ledger.state.loading
+
+    def test_what_proves_nothing_is_forged(self, pasts: list[Past]) -> None:
+        ledger = memory_ledger(None, pasts[0].electorate)
+        for number, wire in ((pasts[0].number, b"none"), (pasts[0].number + 1, pasts[0].certificate)):
+            assert considered(ledger, pasts[0], number, wire).found is Found.FORGED
+
+    def test_an_older_one_than_is_in_force_changes_nothing(self, pasts: list[Past]) -> None:
+        ledger = Ledger(pasts[1].copy(), NETWORK)
+        assert considered(ledger, pasts[0]) == Answer(Found.TAKEN)
+        assert ledger.state.checkpoint == pasts[1].number
+
+    def test_a_higher_one_is_loaded_instead_though_its_cut_goes_no_farther(self, pasts: list[Past]) -> None:
+        ledger = memory_ledger(None, pasts[1].electorate)
+        considered(ledger, pasts[0])
+        brought(ledger, pasts[0], 0)
+        assert considered(ledger, pasts[1]).found is Found.LOADS
+        assert brought(ledger, pasts[0], 1) == Answer(Found.TAKEN)  # it was under way, and is nobody's fault
+        assert missing(ledger).missing == list(range(pasts[1].slices))
+        for place in range(pasts[1].slices):
+            assert brought(ledger, pasts[1], place) == Answer(Found.TAKEN)
+        cut(ledger)
+        donor = Ledger(pasts[1].copy(), NETWORK)
+        with ledger.transaction():
+            ledger.receive([*pasts[0].above, *pasts[1].above], pasts[1].now_ms)
+        assert ledger.state.state_root == donor.state.state_root
+        assert ledger.state.vector_digest == donor.state.vector_digest
+        assert ledger.state.events == stored(ledger.facts.connection) == donor.state.events
+
+
+class TestSlices:
+    """What comes while a live set is loaded, and at its end."""
+
+    def test_events_above_a_cut_that_goes_no_farther_stay(self, pasts: list[Past]) -> None:
+        """Heads of logs at the cut are in no live set: that they are gone does not mean another branch."""
+        ledger = Ledger(pasts[0].copy(), NETWORK)
+        before = ledger.state.events
+        with ledger.transaction():
+            ledger.begin_loading(pasts[1].certificate)
+        for place in range(pasts[1].slices):
+            brought(ledger, pasts[1], place)
+        cut(ledger)
+        assert ledger.state.events == stored(ledger.facts.connection) == before
+        assert {event.log: event.seq for event in pasts[0].above} == {
+            log: head.seq for log, head in ledger.state.heads.items()
+        }
+
+    def test_a_slice_whose_events_are_not_signed_leaves_nothing(self, pasts: list[Past]) -> None:
+        """Ids do not cover signatures, so the path holds."""
+        ledger = memory_ledger(None, pasts[0].electorate)
+        considered(ledger, pasts[0])
+        leaves, path = Donor().slice(pasts[0].disk, pasts[0].number, 0)
+        *good, (mask, wire) = leaves
+        header, _, payload = codec.fields(codec.unpack(wire), 3, "event")
+        forged = [*good, (mask, codec.pack([header, bytes(64), payload]))]
+        with ledger.transaction():
+            answer = load(ledger, pasts[0].number, 0, forged, path)
+        assert answer.found is Found.FORGED
+        assert "signature" in answer.detail
+        assert stored(ledger.facts.connection) == 0
+        assert 0 in missing(ledger).missing
+
+    def test_one_that_is_here_already_changes_nothing(self, pasts: list[Past]) -> None:
+        ledger = memory_ledger(None, pasts[0].electorate)
+        considered(ledger, pasts[0])
+        for _ in range(2):
+            assert brought(ledger, pasts[0], 3) == Answer(Found.TAKEN)
+        assert 3 not in missing(ledger).missing
+        assert len(missing(ledger).missing) == pasts[0].slices - 1
+
+    def test_in_the_transaction_of_the_last_one_nothing_follows_on_what_is_read_anew_behind_it(
+        self, pasts: list[Past]
+    ) -> None:
+        ledger = memory_ledger(Author("//validator0").node_key, pasts[0].electorate)
+        ledger.writes_refused = None
+        considered(ledger, pasts[0])
+        for place in range(1, pasts[0].slices):
+            brought(ledger, pasts[0], place)
+        donor = Donor().slice(pasts[0].disk, pasts[0].number, 0)
+        with ledger.transaction():
+            load(ledger, pasts[0].number, 0, *donor)
+            outcomes = ledger.receive(pasts[0].above, pasts[0].now_ms)
+            with pytest.raises(WritesRefusedError, match="loaded from peers"):
+                ledger.append(lambda _: Verdict(bytes(32), "failed", "test", "", None), pasts[0].now_ms)
+        assert {outcome.result for outcome in outcomes} == {Result.GAP}
+        assert not ledger.state.loading
+        assert ledger.state.cutting
+        with ledger.transaction():
+            outcomes = ledger.receive(pasts[0].above, pasts[0].now_ms)
+        assert [(outcome.result, outcome.detail) for outcome in outcomes] == [(Result.STORED, "")] * 3
+
+    def test_all_of_it_is_settled_only_when_the_rest_is_gone(self, pasts: list[Past]) -> None:
+        ledger = memory_ledger(None, pasts[0].electorate)
+        considered(ledger, pasts[0])
+        assert ledger.state.settled is None
+        for place in range(pasts[0].slices):
+            brought(ledger, pasts[0], place)
+        assert ledger.state.settled is None
+        cut(ledger)
+        assert ledger.state.settled == pasts[0].number

@@ -1,0 +1,282 @@
+"""The clerk: when it proposes, what it signs, and that a difference takes nothing away."""
+
+from typing import Final
+
+from p2pnodes.clerk import MARGINS_PER_HORIZON, TURN_MS_MIN, Clerk, Step
+from p2pnodes.model.checkpoint import Certificate, Signature, due_number, rendezvous_key
+from p2pnodes.model.events import Checkpoint, Head, LogId, Propose, delegate
+from p2pnodes.model.keys import NodeKey
+from p2pnodes.model.rendezvous import ranking
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.proposing import proposal
+from p2pnodes.store.schema import open_writer
+from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, electorate, hotkey
+
+HORIZON_MS: Final = NETWORK.horizon_s * 1000
+MARGIN_MS: Final = HORIZON_MS // MARGINS_PER_HORIZON
+TURN_MS: Final = max(TURN_MS_MIN, HORIZON_MS // 1_024)
+LATER_MS: Final = NOW_MS + 8 * 86_400_000
+OWN: Final = VALIDATORS[0]
+STEPS_MAX: Final = 200
+
+
+class Desk:
+    """A daemon whose clerk is asked, eight days after its validators have opened their logs."""
+
+    def __init__(self, own: str = OWN) -> None:
+        node_key = NodeKey.from_seed(bytes(range(32)))
+        self.ledger = Ledger(open_writer(":memory:"), NETWORK, node_key)
+        self.own = hotkey(own).public_key
+        self.log = LogId(node_key.public_key, 0)
+        until_s = NOW_S + 30 * 86_400
+        delegation = delegate(hotkey(own), NETWORK.id, self.log, url="", not_before=NOW_S - 3_600, not_after=until_s)
+        self.others = {uri: Author(uri) for uri in VALIDATORS if uri != own}
+        with self.ledger.transaction():
+            self.ledger.set_electorate(electorate())
+            self.ledger.open_log(0, delegation, NOW_MS)
+            for author in self.others.values():
+                self.ledger.receive([author.delegate()], NOW_MS)
+        self.ledger.writes_refused = None
+        self.clerk = Clerk()
+        self.now_ms = 0
+        """By the clock that never goes back."""
+        self.weigh(LATER_MS)
+
+    def weigh(self, time_ms: int) -> None:
+        """Let the chain's time go on."""
+        with self.ledger.transaction():
+            self.ledger.set_electorate(electorate(time_ms=time_ms))
+        self.wall_ms = time_ms
+
+    def step(self, after_ms: int = 0) -> Step:
+        """Let time pass, and take one step."""
+        self.now_ms += after_ms
+        with self.ledger.transaction():
+            return self.clerk.step(self.ledger, self.own, self.now_ms, self.wall_ms)
+
+    def work(self, after_ms: int = 0) -> list[str]:
+        """Let time pass, and take steps until there is nothing to do; what was told."""
+        told = []
+        for _ in range(STEPS_MAX):
+            step = self.step(after_ms)
+            after_ms = 0
+            told += [step.event] if step.event else []
+            if not step.busy and not step.event:
+                return told
+        raise AssertionError(f"there is always something to do: {told}")
+
+    def awake(self) -> list[str]:
+        """Be up for as long as a clerk must before it signs, until it is everybody's turn."""
+        self.work()
+        return self.work(MARGIN_MS + len(VALIDATORS) * TURN_MS)
+
+    def hear(self, uri: str, payload: Propose | Checkpoint) -> bytes:
+        """Take an event of another validator; its id."""
+        event = self.others[uri].write(payload, at_ms=self.wall_ms)
+        with self.ledger.transaction():
+            (outcome,) = self.ledger.receive([event], self.wall_ms)
+        assert not outcome.detail
+        return event.id
+
+    @property
+    def number(self) -> int:
+        """What is due."""
+        return due_number(NETWORK, self.ledger.weights.electorate)
+
+    @property
+    def signed(self) -> list[Checkpoint]:
+        """What the own validator has signed of it."""
+        return [said for who, said in self.ledger.checkpoints.signatures(self.number) if who == self.own]
+
+    def order(self) -> list[str]:
+        """Who proposes, one after the other."""
+        keys = ranking(rendezvous_key(NETWORK, self.number), self.ledger.weights.enrolled)
+        names = {hotkey(uri).public_key: uri for uri in VALIDATORS}
+        return [names[key] for key in keys]
+
+    def events(self) -> int:
+        """How many events are held."""
+        return self.ledger.state.events
+
+
+def desk(place: int) -> Desk:
+    """A desk of the validator at a place in the order."""
+    return Desk(Desk().order()[place])
+
+
+def made(at: Desk) -> Propose:
+    """What a desk would propose."""
+    found = proposal(at.ledger)
+    assert found is not None
+    return found
+
+
+class TestProposing:
+    """One after the other proposes, the first of a number's order at once."""
+
+    def test_the_first_proposes_as_soon_as_a_number_is_due(self) -> None:
+        at = desk(0)
+        at.work()
+        assert at.work(MARGIN_MS) == ["checkpoint_proposed", "checkpoint_signed"]
+
+    def test_the_second_waits_for_its_turn(self) -> None:
+        at = desk(1)
+        at.work()
+        at.now_ms = max(MARGIN_MS, TURN_MS) - 1  # long enough up only with the turn that follows
+        assert at.work() == []
+        assert "checkpoint_proposed" in at.work(max(MARGIN_MS, TURN_MS))
+
+    def test_nobody_proposes_while_nothing_is_older_than_the_horizon(self) -> None:
+        at = desk(0)
+        at.weigh(NOW_MS + HORIZON_MS // 2)
+        assert at.awake() == []
+        assert at.clerk.problem is None
+
+    def test_whoever_may_not_write_or_has_no_stake_does_nothing(self) -> None:
+        refused, watcher = desk(0), desk(0)
+        refused.ledger.writes_refused = "a copy of this log is elsewhere"
+        watcher.own = hotkey("//Alice").public_key
+        assert refused.awake() == watcher.awake() == []
+
+
+class TestSigning:
+    """One signature a number, of the first proposal in the order that may be signed."""
+
+    def test_nothing_is_signed_before_a_margin_after_the_start(self) -> None:
+        at = desk(0)
+        at.work()
+        assert at.work(MARGIN_MS - 1) == []
+        assert at.clerk.problem == "this daemon has not been up for long"
+        assert at.work(1) == ["checkpoint_proposed", "checkpoint_signed"]
+
+    def test_a_number_is_signed_once_whatever_else_is_proposed(self) -> None:
+        at = desk(1)
+        first, _, third = at.order()
+        at.hear(third, made(at))
+        assert at.awake() == ["checkpoint_signed"]
+        at.hear(first, made(at))
+        assert at.work(10 * TURN_MS) == []
+        assert len(at.signed) == 1
+
+    def test_of_two_proposals_the_one_of_the_first_in_the_order_is_signed(self) -> None:
+        at = desk(1)
+        first, _, third = at.order()
+        at.hear(third, made(at))
+        expected = at.hear(first, made(at))
+        at.awake()
+        assert [said.proposal for said in at.signed] == [expected]
+
+    def test_a_proposal_of_somebody_whose_turn_is_not_there_waits(self) -> None:
+        at = desk(0)
+        at.awake()
+        at.weigh(LATER_MS + 86_400_000)
+        *_, last = (uri for uri in at.order() if uri in at.others)
+        key = at.hear(last, made(at))
+        at.work()
+        assert key not in {said.proposal for said in at.signed}
+
+    def test_a_cut_through_what_is_not_held_is_not_signed(self) -> None:
+        at = desk(2)
+        first, *_ = at.order()
+        honest = made(at)
+        beyond = honest.logs[0]._replace(head=Head(99, bytes(32)))
+        at.hear(first, honest._replace(logs=(beyond, *honest.logs[1:])))
+        told = at.awake()
+        assert at.clerk.problem is None
+        assert told == ["checkpoint_proposed", "checkpoint_signed"]
+
+    def test_a_cut_that_leaves_out_a_log_is_not_signed_and_it_is_told_why(self) -> None:
+        at = desk(1)
+        first, *_ = at.order()
+        at.hear(first, made(at)._replace(logs=made(at).logs[1:]))
+        at.work()
+        at.step(MARGIN_MS)
+        assert at.clerk.problem is not None
+        assert "leaves out seq 0" in at.clerk.problem
+
+    def test_what_came_within_the_margin_may_be_left_out(self) -> None:
+        at = desk(1)
+        first, _, third = at.order()
+        at.work()
+        payload = made(at)
+        author = at.others[third]
+        late = author.add(add("//Alice", ["gpu-0"]), at_ms=NOW_MS)
+        at.now_ms += MARGIN_MS
+        with at.ledger.transaction():
+            at.ledger.receive([late], at.wall_ms)
+        at.hear(first, payload)
+        assert at.work() == ["checkpoint_signed"]
+
+    def test_a_proposal_behind_another_checkpoint_is_not_signed(self) -> None:
+        at = desk(1)
+        first, *_ = at.order()
+        at.hear(first, made(at)._replace(previous=bytes(32)))
+        at.work()
+        at.step(MARGIN_MS)
+        assert at.clerk.problem is not None
+        assert at.clerk.problem.startswith("it follows another checkpoint than none")
+
+    def test_an_electorate_that_was_never_in_force_here_is_not_signed_for(self) -> None:
+        at = desk(1)
+        first, *_ = at.order()
+        other = electorate(time_ms=LATER_MS, stakes={first: 10**6, OWN: 1})
+        at.hear(first, made(at)._replace(pins=other.canonical))
+        at.work()
+        at.step(MARGIN_MS)
+        assert at.clerk.problem == "its electorate was not in force here lately"
+
+
+class TestEnforcing:
+    """A certificate is in force where the same is found, and nowhere else."""
+
+    def test_two_thirds_put_it_in_force_and_what_it_leaves_out_goes(self) -> None:
+        at = desk(0)
+        at.awake()
+        (statement,) = at.signed
+        for uri in at.others:
+            at.hear(uri, statement)
+        assert at.work() == ["checkpoint_in_force", "checkpoint_cut"]
+        assert at.ledger.state.checkpoint == at.number
+
+    def test_a_difference_is_an_alarm_told_once_and_takes_nothing_away(self) -> None:
+        at = desk(0)
+        at.awake()
+        (own,) = at.signed
+        self._certify(at, own._replace(root=bytes(32)))
+        before = at.events()
+        assert at.work() == ["checkpoint_differs"]
+        assert at.clerk.mismatch == own
+        assert at.work(HORIZON_MS) == []
+        assert at.ledger.state.checkpoint == 0
+        assert at.events() == before
+
+    def test_a_cut_that_is_not_held_here_is_noted_and_takes_nothing_away(self) -> None:
+        at = desk(0)
+        at.awake()
+        (own,) = at.signed
+        line = at.ledger.checkpoints.line_of(own.proposal)
+        assert line is not None
+        event = at.ledger.checkpoints.proposed_by(own.proposal)
+        assert event is not None
+        beyond = tuple(entry._replace(head=Head(9, bytes(32))) for entry in event.logs)
+        first = at.order()[1]
+        proposal_id = at.hear(first, event._replace(logs=beyond))
+        self._certify(at, own._replace(proposal=proposal_id))
+        assert at.work() == ["checkpoint_lacks"]
+        assert at.clerk.lacks == at.number
+        assert at.work(HORIZON_MS) == []
+        assert at.ledger.state.checkpoint == 0
+
+    @staticmethod
+    def _certify(at: Desk, statement: Checkpoint) -> None:
+        """Give a daemon a certificate of the whole stake, by logs that it does not hold."""
+        event = at.ledger.checkpoints._proposal(statement.proposal)
+        assert event is not None
+        signatures = []
+        for uri in VALIDATORS:
+            author = Author(uri, number=1_000)
+            delegation = author.delegate()
+            signatures.append(Signature(delegation, author.write(statement, at_ms=LATER_MS)))
+        with at.ledger.transaction():
+            wire = Certificate(event, tuple(sorted(signatures, key=lambda each: each.checkpoint.log))).encode()
+            at.ledger.checkpoints.take(wire)
