@@ -17,7 +17,7 @@ from p2pnodes.model.claims import Body, parse_body
 from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.codec import DIGEST_BYTES
 from p2pnodes.model.codes import Code
-from p2pnodes.model.errors import P2PNodesError
+from p2pnodes.model.errors import P2PNodesError, StoreError
 from p2pnodes.model.events import VERIFIED, AddPayload, Carry, Event, Head, LogId
 from p2pnodes.model.inventory import (
     Carriage,
@@ -325,11 +325,21 @@ class Facts:
             del self._bodies[next(iter(self._bodies))]
 
     def raw_body(self, claim_id: bytes) -> bytes:
-        """The bytes that the miner sent."""
-        (wire,) = self.connection.execute(
+        """The bytes that the miner sent.
+
+        Raises:
+            StoreError: The event that carries the claim is missing.
+        """
+        row = self.connection.execute(
             "SELECT wire FROM claim JOIN events USING (position) WHERE claim_id = ?", (claim_id,)
         ).fetchone()
-        return _find_add(Event.decode(wire), claim_id).body
+        if row is None:
+            raise StoreError(
+                f"the database is damaged: the event that carries claim {claim_id.hex()} is not in it; restore a "
+                "backup, or start empty and let peers refill it",
+                code=Code.DATA_DAMAGED,
+            )
+        return _find_add(Event.decode(row[0]), claim_id).body
 
     def stored(self, key: int, weights: Weights) -> StoredClaim | None:
         """A claim as its miner sees it; None while only verdicts name it."""

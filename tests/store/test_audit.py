@@ -1,6 +1,7 @@
 """``db verify`` finds what is wrong with a database and nothing else."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from p2pnodes.model.errors import StoreError
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
 from p2pnodes.store.audit import audit
+from p2pnodes.store.facts import Facts
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate
@@ -111,3 +113,11 @@ def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(StoreError, match="not a database"):
         audit(path, NETWORK)
+
+
+def test_a_body_whose_event_is_missing_is_damage(path: Path) -> None:
+    with closing(open_writer(path)) as connection:
+        (claim_id,) = connection.execute("SELECT claim_id FROM claim WHERE position NOTNULL").fetchone()
+        connection.execute("DELETE FROM events WHERE kind = 'add'")
+        with pytest.raises(StoreError, match="the database is damaged: the event that carries claim"):
+            Facts(connection).body(claim_id)
