@@ -684,7 +684,8 @@ class Ledger:
                 self._voted.append(word.claim_id)
                 self._dirty_claims.add(key)
         elif counted:
-            words.say_placement(self._connection, log, event.seq, event.hlc, word)
+            older = self.checkpoints.below(log, event.seq)  # a live set may be loaded behind later words
+            words.say_placement(self._connection, log, event.seq, event.hlc, word, older=older)
             self._placed_uuids |= dict.fromkeys(word.uuids)
 
     def _state_add(self, add: CarriedAdd, log: int, seq: int, position: int, nonce: int, *, counted: bool) -> None:
@@ -1037,11 +1038,14 @@ class Ledger:
         """Store an event of a live set that a certificate vouches for, and what it says of it."""
         state = self._logs[event.log]
         self.checkpoints.keep_leaf(state.key, event.seq, mask)
-        stored = self.facts.stored_id(state.key, event.seq)
-        if stored == event.id:  # what it says is here, and more than is kept of it goes with the cut
-            self._say_kept(event, state.key)
+        held = self._connection.execute(
+            "SELECT position, id FROM events WHERE log = ? AND seq = ?", (state.key, event.seq)
+        ).fetchone()
+        if held is not None and held[1] == event.id:  # what was made of it here need not be what a checkpoint keeps
+            self._unsay(event, state.key)
+            self._state_facts(event, state.key, held[0], judgement, counted=True)
             return
-        if stored is not None:
+        if held is not None:
             self._drop(state.key, event.seq, event.seq)
             self._count_cut_away(1)
         cursor = self._connection.execute(
@@ -1052,28 +1056,22 @@ class Ledger:
         self._count_cut_away(-1)
         self._state_facts(event, state.key, cursor.lastrowid or 0, judgement, counted=True)
 
-    def _say_kept(self, event: Event, log: int) -> None:
-        """Let what is kept of a stored event count again, in case an end of its log below the checkpoint voided it."""
+    def _unsay(self, event: Event, log: int) -> None:
+        """Forget what a valid event of a log says."""
         said = contents(event)
         self._touch(said)
-        word = said.payload
-        if isinstance(word, Place | Release):
-            heard = self._heard(word, log, event.seq, event.hlc)
-            assert isinstance(heard, Place)
-            words.say_placement(self._connection, log, event.seq, event.hlc, heard, again=True)
+        words.drop(self._connection, log, event.seq, said)
 
     def _drop(self, log: int, low: int, high: int) -> None:
         """Forget events of a log, from seq ``low`` to ``high``, and what they said."""
         execute = self._connection.execute
         rows = execute(
-            "SELECT seq, judged AND void IS NULL, wire FROM events WHERE log = ? AND seq BETWEEN ? AND ?",
+            "SELECT judged AND void IS NULL, wire FROM events WHERE log = ? AND seq BETWEEN ? AND ?",
             (log, low, high),
         ).fetchall()
-        for seq, valid, wire in rows:
+        for valid, wire in rows:
             if valid:
-                said = contents(Event.decode(wire))
-                self._touch(said)
-                words.drop(self._connection, log, seq, said)
+                self._unsay(Event.decode(wire), log)
         execute("DELETE FROM events WHERE log = ? AND seq BETWEEN ? AND ?", (log, low, high))
 
     # -- rows --------------------------------------------------------------------------------------------------------

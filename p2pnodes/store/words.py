@@ -77,11 +77,11 @@ def say_verdict(  # noqa: PLR0917 - the columns of the table
 
 
 def say_placement(
-    connection: sqlite3.Connection, log: int, seq: int, hlc: int, word: Place | Release, *, again: bool = False
+    connection: sqlite3.Connection, log: int, seq: int, hlc: int, word: Place | Release, *, older: bool = False
 ) -> None:
-    """Record a place or release; with ``again`` only where no later one of the log is recorded."""
+    """Record a place or release; with ``older`` only where no later one of the log is recorded."""
     uuids = word.uuids
-    if again:
+    if older:
         query = "SELECT 1 FROM placement WHERE uuid = ? AND claim_id = ? AND log = ? AND seq > ?"
         uuids = tuple(
             uuid for uuid in uuids if not connection.execute(query, (uuid, word.claim_id, log, seq)).fetchone()
