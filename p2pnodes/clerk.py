@@ -213,6 +213,8 @@ class Office:
         self._hotkey = hotkey
         self._now_ms = now_ms
         self._task: asyncio.Task[None] | None = None
+        self._trouble: str | None = None
+        """Why the last step could not be taken, told once."""
 
     def start(self) -> None:
         """Begin."""
@@ -247,13 +249,16 @@ class Office:
                     lambda ledger: self.clerk.step(ledger, self._hotkey(), _monotonic_ms(), self._now_ms())
                 )
             except P2PNodesError as error:
-                log.warning("checkpoint_delayed", error=str(error), code=Code.CHECKPOINT_DELAYED)
+                if str(error) != self._trouble:
+                    log.warning("checkpoint_delayed", error=str(error), code=Code.CHECKPOINT_DELAYED)
+                self._trouble = str(error)
                 await asyncio.sleep(FAILED_PAUSE_S)
                 continue
             except Exception:  # one that fails must not be the last one: the disk would fill
                 log.exception("clerk_failed", code=Code.SYSTEM_BUG)
                 await asyncio.sleep(FAILED_PAUSE_S)
                 continue
+            self._trouble = None
             match step.event:
                 case "":
                     pass
