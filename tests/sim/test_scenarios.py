@@ -22,13 +22,16 @@ from p2pnodes.store.carrying import Cursor, Part, _Reading
 from p2pnodes.store.facts import Facts
 from tests.sim import outcome
 from tests.sim.peer import CheckFailedError
-from tests.sim.scenarios import catalogue
+from tests.sim.scenarios import catalogue, checkpoints
 from tests.sim.scenarios.catalogue import SCENARIOS, play
 from tests.sim.simulation import SimulationError
 from tests.sim.stage import Stage
 
 SEEDS: Final = 20
 """Seeds that each scenario is played with here."""
+
+SEEDS_LONG: Final = 5
+"""The same of those that let horizons pass: minutes of votes."""
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -37,7 +40,8 @@ def test_it_ends_alike_on_all_peers_as_the_rules_say(name: str) -> None:
 
 
 def _play_seeds(name: str) -> None:
-    for seed in range(1, SEEDS + 1):
+    is_long = SCENARIOS[name].__module__ == checkpoints.__name__
+    for seed in range(1, (SEEDS_LONG if is_long else SEEDS) + 1):
         play(name, seed)
 
 
