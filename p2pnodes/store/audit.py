@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from p2pnodes.model.branches import Ends, ended_log
-from p2pnodes.model.checkpoint import Certificate, Slicer, check, judge_kept
+from p2pnodes.model.checkpoint import Slicer, judge_kept
 from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.events import Close, Delegation, Event, Evidence, Head, LogId
 from p2pnodes.model.network import Network
 from p2pnodes.model.stateroot import state_root
 from p2pnodes.model.validity import EMPTY, Prefix, check_close, check_evidence, judge
-from p2pnodes.store.checkpoints import Checkpoints, Stage, read_slice
+from p2pnodes.store.checkpoints import Checkpoints, Stage, certified, read_slice
 from p2pnodes.store.copying import copy_database
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.rebuild import PROBLEMS_MAX, Progress, differences, finish_cut, hold
@@ -138,7 +138,7 @@ def _check_live_set(copy: sqlite3.Connection, network: Network, problems: list[s
         return
     certificate = checkpoints.certificate(checkpoints.line.number)
     assert certificate is not None
-    statement = check(network, Certificate.decode(certificate)).statement
+    statement = certified(network, certificate).statement
     slicer = Slicer()
     for index in range(statement.slices):
         for leaf, wire in read_slice(copy, statement.number, index):

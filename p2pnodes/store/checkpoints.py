@@ -86,15 +86,20 @@ class Checkpoints:
 
     def load(self) -> None:
         """Read again, after a transaction that was undone."""
-        self.line, self.stage, self.latest, self.cuts = NO_LINE, Stage.DONE, None, {}
+        self.line, self.stage, self.latest = NO_LINE, Stage.DONE, None
         self._lines.clear()
         self._slices = None
         for _, stage, wire in self._connection.execute(
             "SELECT number, stage, wire FROM certificate ORDER BY number"
         ).fetchall():
-            self.latest = _certified(self._network, wire)
+            self.latest = certified(self._network, wire)
             if stage in IN_FORCE:
                 self.line, self.stage = self.latest.line, Stage(stage)
+        self._note_logs()
+
+    def _note_logs(self) -> None:
+        """Learn the row keys of all logs."""
+        self.cuts = {}
         for key, node_key, number in self._connection.execute("SELECT log, node_key, number FROM logs"):
             self.note_log(key, LogId(node_key, number))
 
@@ -238,8 +243,8 @@ class Checkpoints:
         Raises:
             MalformedError: It proves nothing.
         """
-        certified = check(self._network, Certificate.decode(wire))
-        number = certified.line.number
+        taken = certified(self._network, wire)
+        number = taken.line.number
         if self.latest is not None and self.latest.line.number >= number:
             return
         self._connection.execute("INSERT INTO certificate VALUES (?, ?, ?)", (number, Stage.KNOWN, wire))
@@ -247,7 +252,7 @@ class Checkpoints:
             "DELETE FROM certificate WHERE number NOT IN (SELECT number FROM certificate ORDER BY number DESC LIMIT ?)",
             (CERTIFICATES_KEPT,),
         )
-        self.latest = certified
+        self.latest = taken
 
     def certificate(self, number: int) -> bytes | None:
         """A certificate that is held, as peers and ``take`` have it."""
@@ -265,9 +270,8 @@ class Checkpoints:
                 "UPDATE certificate SET stage = ? WHERE number < ? AND stage <> ?",
                 (Stage.DONE, self.latest.line.number, Stage.KNOWN),
             )
-            self.line, self.cuts, self._slices = self.latest.line, {}, None
-            for key, node_key, number in self._connection.execute("SELECT log, node_key, number FROM logs"):
-                self.note_log(key, LogId(node_key, number))
+            self.line, self._slices = self.latest.line, None
+            self._note_logs()
         self._connection.execute("UPDATE certificate SET stage = ? WHERE number = ?", (stage, self.line.number))
         self.stage = stage
 
@@ -354,7 +358,8 @@ def plain_mask(held: int) -> int:
 
 
 @lru_cache(CERTIFICATES_KEPT)
-def _certified(network: Network, wire: bytes) -> Certified:
+def certified(network: Network, wire: bytes) -> Certified:
+    """What a certificate says, checked; the latest ones are not checked again. Raises MalformedError."""
     return check(network, Certificate.decode(wire))
 
 

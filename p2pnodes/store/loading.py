@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from p2pnodes.model.checkpoint import Certificate, check
 from p2pnodes.model.codec import MalformedError
+from p2pnodes.store.checkpoints import certified
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import objection
 
@@ -69,19 +69,19 @@ def consider(ledger: Ledger, number: int, wire: bytes) -> Answer:
         wire: ``Certificate.encode``, checked here.
     """
     try:
-        certified = check(ledger.network, Certificate.decode(wire))
+        said = certified(ledger.network, wire)
     except MalformedError as error:
         return Answer(Found.FORGED, str(error))
-    found, held = certified.line.number, ledger.checkpoints
+    found, held = said.line.number, ledger.checkpoints
     if found != number:
         return Answer(Found.FORGED, f"certificate: expected that of checkpoint {number}, found that of {found}")
     if number <= held.line.number or (held.latest is not None and number < held.latest.line.number):
         return Answer(Found.TAKEN)
-    if not certified.trusted(ledger.weights.electorate, ledger.network.quorum_ppm):
+    if not said.trusted(ledger.weights.electorate, ledger.network.quorum_ppm):
         return Answer(Found.DISTRUSTED, "its signers have no quorum of the stake in the electorate that is known here")
     # While a live set is loaded, what lies below its cut only seems to be here.
     if held.loading is None:
-        why = objection(ledger, certified.line)
+        why = objection(ledger, said.line)
         if why is None:
             held.take(wire)
             return Answer(Found.TAKEN)
