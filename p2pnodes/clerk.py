@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from p2pnodes.model.checkpoint import Certified, due_at, due_number, rendezvous_key
+from p2pnodes.model.checkpoint import Certified, Line, due_at, due_number, rendezvous_key
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.events import Checkpoint, LogId
@@ -129,19 +129,28 @@ class Clerk:
 
     def _enforce(self, ledger: Ledger, certified: Certified) -> Step:
         """Put a certificate in force, when the same is found here."""
-        number = certified.line.number
-        if (why := objection(ledger, certified.line)) is not None:
-            first, self.lacks = self.lacks != number, number
-            return Step(busy=False, event=LACKS, fields={"number": number, "reason": why}) if first else IDLE
-        statement = ledger.find_live_set(certified.line)
+        number, line = certified.line.number, certified.line
+        if not ledger.is_finding(line.proposal) and (lacks := self._lacking(ledger, line)) is not None:
+            return lacks
+        statement = ledger.find_live_set(line)
         if statement is None:
             return BUSY
+        if (lacks := self._lacking(ledger, line)) is not None:  # something may have shown meanwhile
+            return lacks
         if statement != certified.statement:
             first, self.mismatch = self.mismatch != statement, statement
             fields = {"number": number, "leaves": statement.leaves, "theirs": certified.statement.leaves}
             return Step(busy=False, event=DIFFERS, fields=fields) if first else IDLE
         ledger.enforce()
         return Step(busy=True, event="checkpoint_in_force", fields={"number": number, "leaves": statement.leaves})
+
+    def _lacking(self, ledger: Ledger, line: Line) -> Step | None:
+        """What follows where not all that lies below a cut is here; None where it is."""
+        why = objection(ledger, line)
+        if why is None:
+            return None
+        first, self.lacks = self.lacks != line.number, line.number
+        return Step(busy=False, event=LACKS, fields={"number": line.number, "reason": why}) if first else IDLE
 
     def _agree(self, ledger: Ledger, own: bytes, now_ms: int, wall_ms: int) -> Step:
         """Propose, or sign what is proposed."""
