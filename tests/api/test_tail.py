@@ -370,7 +370,7 @@ class TestEnds:
             monkeypatch.setattr(app[TAIL_KEY], "_rows", fail)
             await write(db)
             with pytest.raises(aiohttp.ClientPayloadError):
-                await listener.next()
+                await listener.positions(2)  # a read that began before reads fail may still tell the one event
 
     def test_news_without_listeners_cost_nothing(self) -> None:
         async def never(*_: object, **__: object) -> Any:
