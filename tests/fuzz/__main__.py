@@ -29,7 +29,7 @@ INPUT_S_MAX: Final = 10
 
 def main() -> int:
     """Fuzz what the command line says."""
-    listed = "\n".join(f"  {name:11}{target.what}" for name, target in TARGETS.items())
+    listed = "\n".join(f"  {name:12}{target.what}" for name, target in TARGETS.items())
     parser = argparse.ArgumentParser(
         prog="python -m tests.fuzz",
         description="Coverage-guided fuzzing of the decoders of foreign bytes.",
