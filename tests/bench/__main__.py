@@ -106,8 +106,8 @@ def _check(events: Sequence[Event], _: int) -> float:
     return len(events) / (time.perf_counter() - begin)
 
 
-def _rate(per_second: float) -> str:
-    return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.2f}/s"
+def _shown(figure: float, unit: str) -> str:
+    return f"{figure:,.0f}{unit}" if figure >= 10 else f"{figure:.3g}{unit}"
 
 
 SUITES: Final[dict[str, Callable[[Path], Iterator[Ratio]]]] = {
@@ -161,14 +161,13 @@ def main() -> int:
     parser.add_argument(
         "--database", type=Path, metavar="FILE", help="for reads, start and size: copy this one, which fill has written"
     )
-    parser.add_argument("--keep", type=Path, help="for size: keep the inventory here")
     arguments = parser.parse_args()
     suites: dict[str, Callable[[Path], Iterator[Ratio]]]
     suites = {
         **SUITES,
         "tally": partial(tally, claims=arguments.claims, gpus=arguments.gpus_per_claim),
         "growth": partial(growth, gpus=arguments.gpus),
-        "size": partial(size, gpus=arguments.gpus, database=arguments.database, keep=arguments.keep),
+        "size": partial(size, gpus=arguments.gpus or GPUS_HELD, database=arguments.database),
         "reads": partial(reads, nodes=arguments.gpus or NODES, database=arguments.database),
         "start": partial(start, nodes=arguments.gpus or NODES, database=arguments.database),
     }
@@ -186,7 +185,8 @@ def main() -> int:
                 verdict = "TOO SLOW" if result.ratio < result.wanted else "ok"
                 progress("")
                 print(result.name, flush=True)
-                print(f"    {_rate(result.ours)} against {_rate(result.limit)}: {result.against}")
+                ours, limit = (_shown(figure, result.unit) for figure in (result.ours, result.limit))
+                print(f"    {ours} against {limit}: {result.against}")
                 wanted = f"wanted {result.wanted:.2f}: {verdict}" if result.wanted else "for comparison"
                 print(f"    ratio {result.ratio:.2f}, {wanted}", flush=True)
     return int(failed)

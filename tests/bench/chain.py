@@ -21,7 +21,7 @@ from p2pnodes.cli.demo import free_ports
 from p2pnodes.devnet import GENESIS_HASH, NETUID, DevnetError, Peer, replayed_validator
 from p2pnodes.model.requests import sign_add
 from tests.bench.load import answered, drive, post
-from tests.bench.measure import Ratio, of_pairs, progress, share
+from tests.bench.measure import Ratio, costs, progress, share
 from tests.bench.world import MINERS, uuids
 from tests.support import body, hotkey
 
@@ -61,28 +61,30 @@ def chain(directory: Path) -> Iterator[Ratio]:
     p999, still_p999 = (share([trip for each in slices for trip in each.trips], 0.999) for slices in (reading, quiet))
     reads = len(reading) * ELECTORATES
     name = f"slowest of {sum(len(each.trips) for each in reading):,} round trips while {NEURONS:,} neurons are read"
-    shown = f"{name} {reads} times: {worst * 1000:.1f} ms (p99.9 {p999 * 1000:.1f})"
-    yield of_pairs(shown, f"at most {DELAY_MS_MAX:g} ms", 1.0, [(1 / worst, 1000 / DELAY_MS_MAX)])
-    against = f"the same without reads: {still * 1000:.1f} ms (p99.9 {still_p999 * 1000:.1f})"
-    yield of_pairs(shown, against, 0.0, [(1 / worst, 1 / still)])
+    shown = f"{name} {reads} times (p99.9 {p999 * 1000:.1f} ms)"
+    yield costs(shown, "what is allowed", 1.0, " ms", [(worst * 1000, DELAY_MS_MAX)])
+    against = f"the same without reads (p99.9 {still_p999 * 1000:.1f} ms)"
+    yield costs(shown, against, 0.0, " ms", [(worst * 1000, still * 1000)])
     gpus = len(MINERS) * POSTS_PER_MINER * GPUS
     for what, resident, limit in (
         ("that has read the chain", idle.daemon_mb, 1.0),
         (f"with {gpus:,} GPUs, whose pages SQLite keeps", max(each.daemon_mb for each in quiet), 0.0),
     ):
-        yield of_pairs(
-            f"resident memory of a daemon {what}, without a read: {resident:.0f} MB",
-            f"at most {RESIDENT_MB_MAX:g} MB",
+        yield costs(
+            f"resident memory of a daemon {what}, without a read",
+            "what is allowed",
             limit,
-            [(1 / resident, 1 / RESIDENT_MB_MAX)],
+            " MB",
+            [(resident, RESIDENT_MB_MAX)],
         )
     reader_max = MEMORY_BYTES_MAX / 2**20
     reader = max(each.reader_mb for each in reading)
-    yield of_pairs(
-        f"resident memory of the process that reads, at its peak: {reader:.0f} MB",
-        f"{reader_max:g} MB of data, the limit that it sets itself",
+    yield costs(
+        "resident memory of the process that reads, at its peak",
+        "of data, the limit that it sets itself",
         0.0,
-        [(1 / reader, 1 / reader_max)],
+        " MB",
+        [(reader, reader_max)],
     )
 
 

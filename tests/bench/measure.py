@@ -10,7 +10,10 @@ ROUNDS: Final = 7
 
 
 class Ratio(NamedTuple):
-    """One result: ``ours`` and ``limit`` per second, medians of rounds; ``ratio`` the median of each round's."""
+    """One result: ``ours`` and ``limit``, medians of rounds, in ``unit``; ``ratio`` the median of each round's.
+
+    More is better of a ratio: it is ours / limit of what is counted per second, and limit / ours of costs.
+    """
 
     name: str
     against: str
@@ -18,6 +21,7 @@ class Ratio(NamedTuple):
     limit: float
     ratio: float
     wanted: float
+    unit: str = "/s"
 
 
 def compare(
@@ -44,6 +48,12 @@ def of_pairs(name: str, against: str, wanted: float, pairs: Sequence[tuple[float
         statistics.median(one / two for one, two in pairs),
         wanted,
     )
+
+
+def costs(name: str, against: str, wanted: float, unit: str, pairs: Sequence[tuple[float, float]]) -> Ratio:
+    """The result of rounds, each (ours, limit) in a unit of which less is better."""
+    turned = of_pairs(name, against, wanted, [(limit, ours) for ours, limit in pairs])
+    return turned._replace(ours=turned.limit, limit=turned.ours, unit=unit)
 
 
 def share(values: Sequence[float], part: float) -> float:

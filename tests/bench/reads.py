@@ -17,7 +17,7 @@ from p2pnodes.api.app import GPUS_HELD_MAX, LISTS_PER_ADDRESS_MAX
 from p2pnodes.store import buckets
 from p2pnodes.store.schema import open_reader
 from tests.bench.load import answered, drive, get
-from tests.bench.measure import Ratio, compare, of_pairs, progress, share
+from tests.bench.measure import Ratio, compare, costs, progress, share
 from tests.bench.server import Served, served
 from tests.bench.world import MINERS, fill
 from tests.support import hotkey
@@ -135,12 +135,13 @@ def _latency(directory: Path, ours: Served, nodes: int) -> Ratio:
         bare_s = share(drive([bare.port], requests, 1).latencies_s, 0.99)
     latencies_s = drive([ours.port], requests, 1).latencies_s
     p50_s, p99_s = share(latencies_s, 0.5), share(latencies_s, 0.99)
-    return of_pairs(
-        f"GET /nodes/ detailed, by hotkey, {nodes:,} GPUs, {CHANGES_PER_S:g} changes a second, one after the other:"
-        f" p50 {p50_s * 1000:.1f} ms, p99 {p99_s * 1000:.1f} ms of {LATENCIES:,} (bare handler {bare_s * 1000:.1f} ms)",
-        f"a p99 of {LATENCY_MS_MAX:g} ms",
+    return costs(
+        f"p99 of {LATENCIES:,} GET /nodes/ detailed, by hotkey, {nodes:,} GPUs, {CHANGES_PER_S:g} changes a second, one"
+        f" after the other (p50 {p50_s * 1000:.1f} ms; p99 of a bare handler {bare_s * 1000:.1f} ms)",
+        "what is allowed",
         1.0,
-        [(1 / p99_s, 1000 / LATENCY_MS_MAX)],
+        " ms",
+        [(p99_s * 1000, LATENCY_MS_MAX)],
     )
 
 

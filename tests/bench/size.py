@@ -1,14 +1,11 @@
-"""What a large inventory costs whoever holds it: start, memory, disk, another electorate, a rebuild.
+"""What a large inventory costs whoever holds it: disk, another electorate, a rebuild; ``start`` has start and memory.
 
-python -m tests.bench size --gpus 1000000 --database n1m.db
+python -m tests.bench size --database million.db
 
-A database of 1,000,000 GPUs takes some minutes to write; ``--database`` takes one that an earlier run left behind
-(``--keep``), and copies it first.
+A database of 1,000,000 GPUs takes some minutes to write; ``--database`` copies one that ``fill`` has written.
 """
 
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,65 +18,30 @@ from p2pnodes.model.keys import verify_hotkey
 from p2pnodes.model.validity import EMPTY, judge
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_reader, open_writer
-from tests.bench.measure import Ratio, of_pairs, progress
+from tests.bench.measure import Ratio, costs, of_pairs, progress
 from tests.bench.world import MINERS, fill
 from tests.support import NETWORK, hotkey
 
 GPUS: Final = 100_000
 ROUNDS: Final = 3
 
-START_S_MAX: Final = 3.0
-MEMORY_MAX: Final = 250 << 20
-"""Bytes that a process with an open ledger may take. The rest of a daemon has its share of the same bound."""
-
 ELECTORATE_S_MAX: Final = 5.0
 """For a change that turns one row in 64, at a million GPUs; less where there are fewer."""
 
-_OPEN: Final = """
-import sys, time
-from pathlib import Path
-from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.schema import open_writer
-from tests.bench.catchup import rss_bytes
-from tests.support import NETWORK
-begin = time.perf_counter()
-ledger = Ledger(open_writer(Path(sys.argv[1])), NETWORK)
-print(time.perf_counter() - begin, rss_bytes(), ledger.state.nodes)
-"""
 
-
-def size(
-    directory: Path, gpus: int | None = None, database: Path | None = None, keep: Path | None = None
-) -> Iterator[Ratio]:
-    """Start, memory, disk, changes of the electorate and a rebuild with an inventory of so many GPUs."""
+def size(directory: Path, gpus: int = GPUS, database: Path | None = None) -> Iterator[Ratio]:
+    """Disk, changes of the electorate and a rebuild with an inventory of so many GPUs."""
     path = directory / "size.db"
-    gpus = gpus or GPUS
     if database is None:
         progress(f"writing an inventory of {gpus:,} GPUs")
         fill(path, gpus)
     else:
         shutil.copy(database, path)
-    if keep is not None:
-        shutil.copy(path, keep)
-    starts = [_started(path) for _ in range(ROUNDS)]
-    gpus = starts[0][2]
-    yield of_pairs(
-        f"start of a ledger of {gpus:,} GPUs",
-        f"{START_S_MAX:g} s",
-        1.0,
-        [(1 / seconds, 1 / START_S_MAX) for seconds, *_ in starts],
-    )
-    megabytes = starts[0][1] >> 20
-    yield of_pairs(
-        f"resident memory of a process with that ledger: {megabytes} MiB",
-        f"at most {MEMORY_MAX >> 20} MiB",
-        1.0,
-        [(1 / resident, 1 / MEMORY_MAX) for _, resident, _ in starts],
-    )
-    yield _disk(path, gpus)
     connection = open_writer(path)
     connection.execute("PRAGMA synchronous = OFF")
     ledger = Ledger(connection, NETWORK)
+    gpus = ledger.state.nodes
+    yield _disk(path, gpus)
     yield from _electorate(ledger, gpus)
     yield of_pairs(
         f"rebuilding everything with {gpus:,} GPUs",
@@ -90,25 +52,13 @@ def size(
     ledger.facts.close()
 
 
-def _started(path: Path) -> tuple[float, int, int]:
-    """Open a ledger in a process of its own: seconds, resident bytes, GPUs."""
-    done = subprocess.run(
-        [sys.executable, "-c", _OPEN, str(path)], stdout=subprocess.PIPE, text=True, check=True, timeout=600
-    )
-    seconds, resident, gpus = done.stdout.split()
-    return float(seconds), int(resident), int(gpus)
-
-
 def _disk(path: Path, gpus: int) -> Ratio:
     connection = open_reader(path)
     (log,) = connection.execute("SELECT sum(length(wire)) FROM events").fetchone()
     connection.close()
     held = path.stat().st_size
-    return of_pairs(
-        f"bytes on disk: {held / gpus:,.0f} a GPU",
-        f"the signed bytes of all events alone: {log / gpus:,.0f}",
-        0.3,
-        [(1 / held, 1 / log)],
+    return costs(
+        "bytes on disk, for each GPU", "the signed bytes of all events alone", 0.3, " B", [(held / gpus, log / gpus)]
     )
 
 
@@ -133,11 +83,12 @@ def _electorate(ledger: Ledger, gpus: int) -> Iterator[Ratio]:
             if leaving:
                 break  # who has left does not leave again
         assert (ledger.state.nodes < before) is bool(leaving)
-        yield of_pairs(
-            f"electorate change with {gpus:,} GPUs, {what}: {min(times):.2f} s",
-            f"{allowed_s:g} s",
+        yield costs(
+            f"electorate change with {gpus:,} GPUs, {what}",
+            "five seconds for a million GPUs, and their share for fewer",
             1.0,
-            [(1 / seconds, 1 / allowed_s) for seconds in times],
+            " s",
+            [(seconds, allowed_s) for seconds in times],
         )
 
 

@@ -25,7 +25,7 @@ from p2pnodes.store.database import Database
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.schema import open_reader
 from tests.bench.crowd import Crowd
-from tests.bench.measure import Ratio, of_pairs, progress
+from tests.bench.measure import Ratio, costs, of_pairs, progress
 from tests.bench.world import MINERS, NODE_SEED, uuids
 from tests.support import NETWORK, body, hotkey
 
@@ -95,30 +95,32 @@ def tally(directory: Path, claims: int = CLAIMS, gpus: int = 1) -> Iterator[Rati
                 0.0,
                 [(claims / c.seconds, claims / c.floor) for c in changes],
             )
-            yield of_pairs(
+            yield costs(
                 f"the same, in slices beside {_median(len(c.waits) for c in changes):.0f} registrations",
-                f"in one transaction: {whole.seconds:.1f} s",
+                "in one transaction",
                 0.0,
-                [(1 / c.seconds, 1 / whole.seconds) for c in changes],
+                " s",
+                [(c.seconds, whole.seconds) for c in changes],
             )
             late = [max(beat.late for beat in c.beats) for c in changes]
             blocked = [max(beat.blocked for beat in c.beats) for c in changes]
-            yield of_pairs(
-                f"event loop meanwhile: blocked for {_ms(_median(blocked))} at the worst in the median change, "
-                f"{_ms(max(blocked))} in the worst of {len(changes)} (with the waits for a core: {_ms(_median(late))}, "
-                f"{_ms(max(late))})",
-                f"at most {_ms(BLOCKED_S_MAX)} at a time; beside a thread that only counts it is {_ms(counting)}",
+            yield costs(
+                f"event loop meanwhile, blocked at the worst in the median change; {_ms(max(blocked))} in the worst of "
+                f"{len(changes)} (with the waits for a core: {_ms(_median(late))}, {_ms(max(late))})",
+                f"what is allowed at a time; beside a thread that only counts it is {_ms(counting)}",
                 1.0,
-                [(1 / each, 1 / BLOCKED_S_MAX) for each in blocked],
+                " ms",
+                [(each * 1000, BLOCKED_S_MAX * 1000) for each in blocked],
             )
             longest = [max(c.waits) for c in changes]
             usual = _median(wait for c in changes for wait in c.waits)
-            yield of_pairs(
-                f"registrations meanwhile: the longest wait is {_ms(_median(longest))} in the median change, "
-                f"{_ms(max(longest))} in the worst; the median one {_ms(usual)}",
-                f"at most {_ms(SORTS[sort])}; where the change is one transaction it is {_ms(max(whole.waits))}",
+            yield costs(
+                f"registrations meanwhile, the longest wait in the median change; {_ms(max(longest))} in the worst, "
+                f"the median one {_ms(usual)}",
+                f"what is allowed; where the change is one transaction it is {_ms(max(whole.waits))}",
                 1.0,
-                [(1 / each, 1 / SORTS[sort]) for each in longest],
+                " ms",
+                [(each * 1000, SORTS[sort] * 1000) for each in longest],
             )
 
 
