@@ -1,8 +1,8 @@
 """The parameters that make one network, and the id that peers compare before anything else."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
@@ -50,6 +50,16 @@ class Network(BaseModel):
     verdict_ttl_s: Annotated[int, Field(ge=60, le=31_536_000)] = 86_400
     epoch_blocks: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     horizon_s: HorizonS = Field(604_800, validate_default=True)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy, with other parameters if any are given.
+
+        pydantic's own copies are not checked, and have the id and whatever else was computed of the original before.
+
+        Raises:
+            ValidationError: A parameter is out of range.
+        """
+        return self.model_validate({**self.model_dump(), **(update or {})})
 
     @cached_property
     def quorum_ppm(self) -> int:

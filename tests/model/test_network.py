@@ -30,6 +30,12 @@ class TestNetworkId:
         written = Network(**BASE, quorum=0.5, min_share=0.2, verdict_ttl_s=86_400, epoch_blocks=100, horizon_s=604_800)
         assert written.id == Network(**BASE).id
 
+    def test_a_copy_with_another_parameter_is_another_network_also_when_the_id_was_asked_for_before(self) -> None:
+        network = Network(**BASE)
+        ids = {network.id, network.model_copy(update={"quorum": 0.6}).id}
+        assert ids == {Network(**BASE).id, Network(**BASE, quorum=0.6).id}
+        assert network.model_copy().id == network.id
+
     def test_shares_are_millionths(self) -> None:
         network = Network(**BASE, quorum=2 / 3, min_share=0.1)
         assert (network.quorum_ppm, network.min_share_ppm) == (666_667, 100_000)
@@ -70,6 +76,8 @@ class TestDifferences:
 def test_a_parameter_out_of_range_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Network(**{**BASE, **change})
+    with pytest.raises(ValidationError):
+        Network(**BASE).model_copy(update=change)
 
 
 class TestHorizon:

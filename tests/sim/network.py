@@ -196,7 +196,7 @@ class Network(Generic[EndT]):
         Args:
             clock: Virtual time.
             seed: From which the jitter of every end follows.
-            trace: Told of sessions that begin and end.
+            trace: Told of sessions that begin and end, and of frames.
             latency_ms: How long a packet takes from one end to another, given by index.
         """
         self._clock = clock
@@ -514,6 +514,7 @@ class Network(Generic[EndT]):
         traffic.frames += 1
         traffic.bytes += size
         self.frames += 1
+        self._trace.frame(frame)
         if self.watch is not None:
             self.watch(sender, flow.receiver, frame)
         jitter = 1 + JITTER_SHARE * self._rng(sender.index).random()

@@ -54,12 +54,17 @@ class TestPlaying:
         assert first.trace.count == second.trace.count > 20
         assert play("two-miners-at-once", 4).trace.digest != first.trace.digest
 
-    def test_one_seed_is_one_run_in_another_process_too(self) -> None:
-        command = [sys.executable, "-m", "tests.sim.scenarios", "--scenario", "equal-nonces", "--seed", "3", "--log"]
+    @pytest.mark.parametrize("name", ["equal-nonces", "fork-below-a-cut", "newcomer-behind-a-cut"])
+    def test_one_seed_is_one_run_in_another_process_too(self, name: str) -> None:
+        """Also where other runs went before, here, and left whatever is remembered from run to run."""
+        command = [sys.executable, "-m", "tests.sim.scenarios", "--scenario", name, "--seed", "3", "--log"]
         environment = {**os.environ, "PYTHONHASHSEED": "1"}
         result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True)
-        lines = list(play("equal-nonces", 3).trace.lines)
-        assert result.stdout.splitlines()[: len(lines)] == lines
+        play("two-miners-at-once", 3)
+        trace = play(name, 3).trace
+        lines = result.stdout.splitlines()
+        assert lines[: trace.count][-len(trace.lines) :] == list(trace.lines)
+        assert lines[trace.count] == f"trace {trace.digest}"
 
     def test_a_failure_names_scenario_and_seed_and_the_command_that_repeats_it(
         self, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""The log of a run: readable lines, and a digest over all of them that two runs of one seed must share."""
+"""The log of a run: readable lines, and a digest over them and all frames that two runs of one seed must share."""
 
 from collections import deque
 from hashlib import blake2b
@@ -29,7 +29,11 @@ class Trace:
         if self._echo:
             print(line)
 
+    def frame(self, frame: bytes) -> None:
+        """Take a frame that leaves into the digest; there is no line of it."""
+        self._digest.update(frame)
+
     @property
     def digest(self) -> str:
-        """Digest of every line so far, hex."""
+        """Digest of every line and frame so far, hex."""
         return self._digest.hexdigest()

@@ -22,7 +22,9 @@ def main() -> int:
         began_s, bad = time.monotonic(), []
         for seed in seeds:
             try:
-                play(name, seed, echo=arguments.log)
+                stage = play(name, seed, echo=arguments.log)
+                if arguments.log:
+                    print(f"trace {stage.trace.digest}")
             except SimulationError as error:
                 print("\n".join(str(error).splitlines()[0 if len(seeds) == 1 else -2 :]))
                 bad.append(seed)
