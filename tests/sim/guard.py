@@ -98,7 +98,8 @@ class Guard:
     def wants(peer: SimPeer, session: int, want: Want) -> None:
         """Look at a want that a peer sends.
 
-        Observers are asked without much trust, so a validator may be asked for the same.
+        Observers are asked without much trust, so a validator may be asked for the same after them, also before what
+        went to the observer has left: a tick asks observers, and then those whose announcements are due.
 
         Raises:
             CheckFailedError: Some of it is stored here, or another session is asked for it and is not late.
@@ -106,6 +107,7 @@ class Guard:
         sessions = peer.engine._sessions
         if not peer.honest or session not in sessions:
             return
+        observer = sessions[session].peer.observer
         range_ = f"seq {want.first_seq} to {want.first_seq + want.count_max - 1} of log {want.log}"
         wanted = sessions[session].wanted.get((want.log, want.first_seq))
         if wanted is None or wanted.probe:
@@ -119,6 +121,7 @@ class Guard:
                     log == want.log
                     and other.id != session
                     and not (asked.late or asked.probe or other.peer.observer)
+                    and not (observer and asked.asked_ms == wanted.asked_ms)
                     and first_seq < want.first_seq + want.count_max
                     and want.first_seq < first_seq + asked.count_max
                 ):
