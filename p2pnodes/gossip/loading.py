@@ -9,8 +9,8 @@ nor who was away for longer than the horizon, nor who took another branch below 
    loaded.
 2. While it is, nothing else is fetched. Slices are wanted from every peer that names the same checkpoint, WANTS_MAX of
    each; PENDING_MAX in all are under way or wait for the store. Each proves itself by its path.
-3. Where no slice has come for CERTIFICATE_WAIT_MS and peers name a higher checkpoint, that one is loaded instead: who
-   has gone on to it has thrown away what lies below.
+3. Where peers name a higher checkpoint, and nobody has slices of this one any more, that one is loaded instead: who has
+   gone on to it has thrown away what lies below. So it is where no slice has come for CERTIFICATE_WAIT_MS.
 
 What peers are blamed for goes by the patient time; see ``timeline``.
 """
@@ -132,9 +132,9 @@ class Loading:
         if self._asked is not None or self._considering or self._time.ms < self._next_ms:
             return
         limit_ms = self._time.patient_ms - CERTIFICATE_WAIT_MS
-        if state.loading and self._moved_ms > limit_ms:
+        if state.loading and self._moved_ms > limit_ms and any(map(self._may_lend, self._sessions.values())):
             return
-        at_once = not state.loading and _is_fresh(state)
+        at_once = state.loading or _is_fresh(state)
         found = [
             session
             for session in self._sessions.values()
@@ -155,6 +155,12 @@ class Loading:
         self._asked = session.id
         session.certificate_wanted = session.digest.checkpoint, self._time.patient_ms
         self._outbox.send(session, CertificateWant(session.digest.checkpoint).encode())
+
+    def _may_lend(self, session: Session) -> bool:
+        """Whether a peer may have slices of what is loaded: it says so and brings them, or has said nothing yet."""
+        return session.digest is None or (
+            session.digest.checkpoint == self._number and self._time.ms >= session.leaves_next_ms
+        )
 
     def certificate(self, session: Session, answer: CertificateAnswer, state: State) -> None:
         """Take a certificate.
@@ -226,6 +232,8 @@ class Loading:
         self._number, self._lack, self._told = number, None, 0
         self._moved_ms = self._time.patient_ms
         self._missing, self._wanted, self._storing = {}, {}, {}
+        for session in self._sessions.values():
+            session.leaves_next_ms = 0  # it did not have what was loaded before
         self._survey()
         return ended
 
@@ -267,8 +275,7 @@ class Loading:
     def _may_want(self, session: Session) -> bool:
         return (
             session.digest is not None
-            and session.digest.checkpoint == self._number
-            and self._time.ms >= session.leaves_next_ms
+            and self._may_lend(session)
             and len(session.leaves_wanted) < WANTS_MAX
             and not session.behind
         )

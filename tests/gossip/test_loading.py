@@ -460,7 +460,7 @@ class TestSlices:
 class TestTheNextCheckpoint:
     """Comes before all of the one before is here, and then nobody can have that any more."""
 
-    def test_it_is_loaded_instead_once_nothing_comes(self, pasts: list[Past]) -> None:
+    def test_it_is_loaded_instead_once_nobody_has_that(self, pasts: list[Past]) -> None:
         past, following = pasts
         newcomer = past.node(NEWCOMER, who=following.electorate)
         peers(newcomer, past, 1)
@@ -472,9 +472,7 @@ class TestTheNextCheckpoint:
         holder = following.holder("//validator0")
         net = Net(newcomer, holder)
         net.join_all()
-        net.run(CERTIFICATE_WAIT_MS - 10_000)
-        assert newcomer.state.checkpoint == past.number
-        net.run(20_000)
+        net.run(5_000)
         cut(newcomer.ledger)
         ours, theirs = newcomer.ledger.state, holder.ledger.state
         assert ours.settled == theirs.settled == following.number > past.number
@@ -482,6 +480,35 @@ class TestTheNextCheckpoint:
             theirs.vector_digest, theirs.state_root, theirs.events
         )  # fmt: skip
         assert list(newcomer.ledger.rows()) == list(holder.ledger.rows())
+
+    def test_peers_that_go_on_to_it_are_asked_for_it_at_once_when_the_last_one_has(self, pasts: list[Past]) -> None:
+        past, following = pasts
+        newcomer = past.node(NEWCOMER, who=following.electorate)
+        peers(newcomer, past, 3)
+        begin(newcomer, past)
+        newcomer.said.clear()
+        for session in (1, 2, 3):
+            assert wants(newcomer) == []
+            for place in asked(newcomer, session):
+                newcomer.hear(session, Leaves(past.number, place, [], []).encode())
+            newcomer.hear(session, digest(newcomer, following.number))
+        assert wants(newcomer) == [CertificateWant(following.number)]
+        begin(newcomer, following)
+        assert newcomer.state.checkpoint == following.number
+        assert [len(asked(newcomer, session)) for session in (1, 2, 3)] == [WANTS_MAX] * 3
+
+    def test_it_is_loaded_instead_if_nothing_comes_of_that(self, pasts: list[Past]) -> None:
+        past, following = pasts
+        newcomer = past.node(NEWCOMER, who=following.electorate)
+        peers(newcomer, past, 1)
+        begin(newcomer, past)
+        newcomer.said.clear()
+        newcomer.open(2, peer_of(Author("//validator1")))  # it says nothing
+        newcomer.hear(1, digest(newcomer, following.number))
+        wait(newcomer, CERTIFICATE_WAIT_MS - 1_000)
+        assert wants(newcomer) == []
+        wait(newcomer, 1_000)
+        assert wants(newcomer) == [CertificateWant(following.number)]
 
 
 class TestLending:
