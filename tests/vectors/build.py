@@ -45,7 +45,9 @@ from p2pnodes.model.checkpoint import (
     Slicer,
     check,
     due_number,
+    floor_of,
     horizon_of,
+    line_of,
 )
 from p2pnodes.model.clock import hlc_at
 from p2pnodes.model.codec import MalformedError, digest
@@ -74,6 +76,10 @@ from p2pnodes.model.network import Network
 from p2pnodes.model.requests import Add, Delete, request_id, seed_of, signing_message, tail_of, task_id_of
 from p2pnodes.model.stateroot import bucket_of, state_root
 from p2pnodes.model.validity import EMPTY, judge
+from p2pnodes.store.checkpoints import kept_leaves
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.proposing import proposal
+from p2pnodes.store.schema import open_writer
 from p2pnodes.store.vector import slice_of, vector_digest
 from tests.model.reference import Reference
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, hotkey
@@ -133,6 +139,7 @@ def build(*, may_sign: bool = False) -> dict[str, list[Case]]:
             "frames": _frames(),
             "inventories": _inventories(),
             "livesets": _live_sets(),
+            "cuts": _cuts(),
             "certificates": _certificates(),
         }
     return {**files, "signatures": signatures.content()}
@@ -440,22 +447,26 @@ def _cut(events: list[Event], log: LogId, ends: Ends) -> int:
     return 1 << 63 if cut is None else cut
 
 
+def _pins(electorate: Electorate) -> list[Case]:
+    return [
+        {
+            "block": pin.block,
+            "time_ms": pin.time_ms,
+            "validators": {hotkey.hex(): stake for hotkey, stake in pin.validators.items()},
+            "registered": {hotkey.hex(): block for hotkey, block in pin.registered.items()},
+        }
+        for pin in (electorate.current, electorate.previous)
+        if pin is not None
+    ]
+
+
 def _inventory(events: list[Event], electorate: Electorate) -> Case:
     rows = Reference(events, electorate, NETWORK).rows().values()
     ends = _ends(events)
     counted = [event for event in events if event.seq < _cut(events, event.log, ends.get(event.log, NO_ENDS))]
     heads = {event.log: Head(event.seq, event.id) for event in sorted(counted, key=lambda event: event.seq)}
     return {
-        "electorate": [
-            {
-                "block": pin.block,
-                "time_ms": pin.time_ms,
-                "validators": {hotkey.hex(): stake for hotkey, stake in pin.validators.items()},
-                "registered": {hotkey.hex(): block for hotkey, block in pin.registered.items()},
-            }
-            for pin in (electorate.current, electorate.previous)
-            if pin is not None
-        ],
+        "electorate": _pins(electorate),
         "electorate_digest": electorate.digest.hex(),
         "events": [event.wire.hex() for event in events],
         "vector_digest": vector_digest(heads, ends).hex(),
@@ -510,6 +521,94 @@ def _live_set(sizes: list[int]) -> Case:
         "root": tree.root.hex(),
         "paths": [[each.hex() for each in tree.path(index)] for index in range(len(tree))],
     }
+
+
+def _cuts() -> list[Case]:
+    """Events, a cut through them, and what is kept of those below it."""
+    events = [event for author in _older_logs() for event in author.events]
+    who, ledger = _electorate(NOW_MS), Ledger(open_writer(":memory:"), NETWORK)
+    pin = who.current._replace(validators={**who.stakes, hotkey("//validator3").public_key: 1})
+    with ledger.transaction():
+        ledger.set_electorate(Electorate(pin))
+        outcomes = ledger.receive(events, NOW_MS)
+    proposed = proposal(ledger)
+    assert proposed is not None
+    assert not [outcome for outcome in outcomes if outcome.detail], "all are stored, and valid"
+    payload = proposed._replace(pins=who.canonical)  # //validator3 has lost its permit
+    proposer = Author("//validator0", number=1)
+    proposer.delegate()
+    event = proposer.write(payload)
+    line, statement = line_of(NETWORK, event, payload), None
+    while statement is None:
+        with ledger.transaction():
+            statement = ledger.find_live_set(line)
+    return [
+        {
+            "electorate": _pins(who),
+            "horizon_s": NETWORK.horizon_s,
+            "events": [each.wire.hex() for each in events],
+            "proposal": event.wire.hex(),
+            "horizon_ms": horizon_of(NETWORK, who),
+            "floor_s": floor_of(NETWORK, horizon_of(NETWORK, who)),
+            "leaves": [
+                {
+                    "node_key": leaf.log.node_key.hex(),
+                    "number": leaf.log.number,
+                    "seq": leaf.seq,
+                    "kind": leaf.kind,
+                    "mask": sum(1 << item for item in leaf.items),
+                }
+                for leaf in kept_leaves(ledger.facts.connection, line.number)
+            ],
+            "statement": _show(list(statement)),
+        }
+    ]
+
+
+def _older_logs() -> list[Author]:
+    """Four validators' logs, most of which are older than the horizon: of each rule something is kept, and not kept."""
+    day_s = 86_400
+    long_ago, lately = NOW_S - 30 * day_s, NOW_S - 9 * day_s
+    authors = [Author(f"//validator{index}") for index in range(4)]
+    for author in authors:
+        author.write(
+            author.delegation(not_before=long_ago - day_s, not_after=NOW_S + 30 * day_s), at_ms=long_ago * 1000 - 9_000
+        )
+    first, second, third, fourth = authors
+    kept = add("//Alice", ["gpu-1", "gpu-2"], long_ago)  # on gpu-2 it is deleted, below the floor
+    gone = add("//Bob", ["gpu-3"], long_ago)
+    rival = add("//Bob", ["gpu-1"], long_ago - 60)
+    unregistered = add("//validator0", ["gpu-5"], long_ago)
+    unpermitted = add("//Alice", ["gpu-4"], lately)  # carried only by who has lost its permit
+    ids = {request: request_id(NETWORK.id, request) for request in (kept, gone, rival)}
+
+    def at(second_s: int) -> int:
+        return (long_ago + second_s) * 1000
+
+    def place(author: Author, uuids: tuple[str, ...], instance: str, at_ms: int) -> None:
+        author.write(Place(ids[kept], uuids, "chute", instance, True, False, None, None), at_ms=at_ms)
+
+    first.add(kept, at_ms=at(1))
+    first.verdict(ids[kept], at_ms=at(2))
+    place(first, ("gpu-2", "gpu-1"), "a", at(3))
+    second.write(second.delegation(not_before=long_ago - day_s, not_after=NOW_S + 60 * day_s), at_ms=at(4))
+    gone_event = second.add(gone, at_ms=at(5))
+    second.delete(delete("//Bob", "nodes:gpu-3", long_ago + 9), "gpu-3", [ids[gone]], at_ms=at(9))
+    second.delete(delete("//Alice", "nodes:gpu-2", long_ago + 10), "gpu-2", [ids[kept]], at_ms=at(10))
+    highest = second.delete(delete("//Alice", "nodes:gpu-2", long_ago + 11), "gpu-2", [ids[kept]], at_ms=at(11))
+    second.delete(delete("//Bob", "nodes", lately), "gpu-9", at_ms=lately * 1000)
+    third.write(Carry((gone_event.wire, first.events[1].wire, highest.wire)), at_ms=at(12))
+    third.add(rival, at_ms=at(13))
+    third.add(unregistered, at_ms=at(14))
+    place(third, ("gpu-1",), "b", at(15))
+    place(third, ("gpu-1",), "c", at(16))
+    place(second, ("gpu-1",), "d", lately * 1000 + 1_000)
+    second.write(Release(ids[kept], ("gpu-1",)), at_ms=lately * 1000 + 2_000)
+    fourth.add(unpermitted, at_ms=lately * 1000)
+    for author in authors:  # above the cut
+        author.verdict(ids[kept], at_ms=(NOW_S - day_s) * 1000)
+    first.delete(delete("//Alice", "nodes", NOW_S - day_s), "gpu-1", [ids[kept]], at_ms=(NOW_S - day_s) * 1000)
+    return authors
 
 
 def _certificates() -> list[Case]:

@@ -6,6 +6,7 @@ Nothing of ``p2pnodes`` is imported. sr25519 signatures are randomised, so they 
 import json
 from collections.abc import Callable
 from hashlib import blake2b, sha256
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -213,6 +214,27 @@ def split(wire: bytes) -> tuple[bytes, bytes]:
     return header, packed
 
 
+Claim = tuple[bytes, bytes, int]
+"""Id, miner and nonce."""
+
+
+def endings(network: bytes, deletes: list[list[Any]], uuid: str, stamped: Claim) -> dict[bytes, int]:
+    """Ids and nonces of the delete requests that end a claim on a GPU."""
+    claim, miner, nonce = stamped
+    carried: dict[bytes, list[list[Any]]] = {}
+    for payload in deletes:
+        carried.setdefault(request_id(network, *payload[:4]), []).append(payload)
+    found: dict[bytes, int] = {}
+    for request, said in carried.items():
+        naming = [payload for payload in said if payload[4] == uuid]
+        if not naming or naming[0][0] != miner or (naming[0][3] == "nodes" and len(naming) < len(said)):
+            continue
+        at = int(naming[0][1])
+        if at > nonce or (at == nonce and all(claim in payload[5] for payload in naming)):
+            found[request] = at
+    return found
+
+
 class Inventory:
     """The rows of valid events, none of which is a carry, under an electorate; default quorum, share and ttl."""
 
@@ -270,18 +292,7 @@ class Inventory:
         return "pending", None, ""
 
     def _ended(self, uuid: str, miner: bytes, nonce: int, claim: bytes) -> bool:
-        carried: dict[bytes, list[list[Any]]] = {}
-        for *_, payload in self.of("delete"):
-            carried.setdefault(request_id(self.network, *payload[:4]), []).append(payload)
-        for deletes in carried.values():
-            naming = [payload for payload in deletes if payload[4] == uuid]
-            if not naming or naming[0][0] != miner or (naming[0][3] == "nodes" and len(naming) < len(deletes)):
-                continue
-            if int(naming[0][1]) > nonce or (
-                int(naming[0][1]) == nonce and all(claim in payload[5] for payload in naming)
-            ):
-                return True
-        return False
+        return bool(endings(self.network, [said[4] for said in self.of("delete")], uuid, (claim, miner, nonce)))
 
     def _chute(self, uuid: str, claim: bytes) -> list[Any] | None:
         words: dict[bytes, tuple[int, bytes]] = {}
@@ -323,6 +334,85 @@ def tree_root(level: list[bytes]) -> bytes:
         pairs = [digest(b"\1" + level[at] + level[at + 1]) for at in range(0, len(level) - 1, 2)]
         level = pairs + level[len(pairs) * 2 :]
     return level[0] if level else digest(b"")
+
+
+Item = tuple[Log, int, int]
+
+
+class LiveSet:
+    """What is kept of valid events below a cut before which there was none, item by item."""
+
+    def __init__(self, wires: list[bytes], pins: list[dict[str, Any]], older: list[list[Any]], floor: int) -> None:
+        current, before = map(pin, pins)
+        self.block, self.floor, self.registered = current[0], floor, dict(current[3])
+        self.readings = {*dict(before[2]), *dict(current[2])}, {part[2] for part in older}
+        self.authors = {(part[0], part[1]): part[2] for part in older}
+        last = {(part[0], part[1]): part[3] for part in older}
+        self.said: list[tuple[Item, str, int, list[Any]]] = []
+        for wire in wires:
+            _, self.network, node_key, number, seq, _, hlc, kind, _ = msgpack.unpackb(split(wire)[0])
+            if seq <= last.get((node_key, number), -1):
+                for at, (inner, payload) in enumerate(self._items(wire, kind)):
+                    self.said.append((((node_key, number), seq, at), inner, hlc, payload))
+
+    @staticmethod
+    def _items(wire: bytes, kind: str) -> list[tuple[str, list[Any]]]:
+        payload = msgpack.unpackb(split(wire)[1])
+        match kind:
+            case "carry":
+                parts = map(split, payload[0])
+                return [(msgpack.unpackb(header)[7], msgpack.unpackb(packed)) for header, packed in parts]
+            case "place" | "release":
+                return [(kind, [uuid, *payload]) for uuid in payload[1]]
+        return [(kind, payload)]
+
+    def of(self, kind: str, permits: set[bytes]) -> list[list[Any]]:
+        return [
+            payload for ((log, _, _), said, _, payload) in self.said if said == kind and self.authors[log] in permits
+        ]
+
+    def _claims(self, permits: set[bytes]) -> dict[Claim, list[str]]:
+        """GPUs of what is carried and registered."""
+        return {
+            (request_id(self.network, *payload[:4]), payload[0], int(payload[1])): [
+                node["uuid"] for node in json.loads(payload[3])["nodes"]
+            ]
+            for payload in self.of("add", permits)
+            if self.registered.get(payload[0], 1 << 64) <= payload[4] <= self.block
+        }
+
+    def items(self) -> set[Item]:
+        standing: set[tuple[str, bytes]] = set()
+        kept: dict[Claim, list[str]] = {}
+        for permits in self.readings:
+            deletes = self.of("delete", permits)
+            for claim, uuids in self._claims(permits).items():
+                on = [uuid for uuid in uuids if not endings(self.network, deletes, uuid, claim)]
+                standing |= {(uuid, claim[0]) for uuid in on}
+                kept |= {claim: uuids} if on else {}
+        requests = {claim for claim, _, _ in kept}
+        for permits, (claim, uuids) in product(self.readings, kept.items()):
+            for uuid in uuids:
+                ends = endings(self.network, self.of("delete", permits), uuid, claim)
+                requests |= {request for request, nonce in ends.items() if nonce == max(ends.values())}
+        lasting = {item for item, kind, _, payload in self.said if self._lasts(kind, payload, requests)}
+        return lasting | self._words(standing)
+
+    def _lasts(self, kind: str, payload: list[Any], requests: set[bytes]) -> bool:
+        if kind not in {"add", "delete"}:
+            return kind == "delegate"
+        late = kind == "delete" and int(payload[1]) >= self.floor
+        return late or request_id(self.network, *payload[:4]) in requests
+
+    def _words(self, standing: set[tuple[str, bytes]]) -> set[Item]:
+        words: dict[tuple[str, bytes, bytes], tuple[int, bytes, Item]] = {}
+        # Of the same word in two logs, that of the lower one comes last.
+        for item, kind, hlc, payload in sorted(self.said, reverse=True):
+            if kind in {"place", "release"} and (payload[0], payload[1]) in standing:
+                about = payload[0], payload[1], self.authors[item[0]]
+                word = hlc, pack(payload[3:]) if kind == "place" else b"", item
+                words[about] = word if about not in words or word[:2] >= words[about][:2] else words[about]
+        return {item for _, chute, item in words.values() if chute}
 
 
 def root_by_path(path: list[bytes], found: bytes, index: int, slices: int) -> bytes | None:
@@ -550,6 +640,42 @@ def test_a_live_set_s_root_and_paths_come_out(case: dict[str, Any]) -> None:
     assert tree_root(slices).hex() == case["root"]
     for index, path in enumerate(case["paths"]):
         assert root_by_path(list(map(x, path)), slices[index], index, len(slices)) == x(case["root"])
+
+
+class TestACut:
+    """From events and a proposal to the live set below its cut."""
+
+    @pytest.fixture
+    def case(self) -> dict[str, Any]:
+        (found,) = cases("cuts")
+        return found
+
+    @pytest.fixture
+    def proposed(self, case: dict[str, Any]) -> list[Any]:
+        header, packed = split(x(case["proposal"]))
+        assert digest(header).hex() == case["statement"][1]
+        payload: list[Any] = msgpack.unpackb(packed)
+        return payload
+
+    def test_the_horizon_and_the_floor_come_out(self, case: dict[str, Any], proposed: list[Any]) -> None:
+        assert proposed[2] == pack([pin(one) for one in case["electorate"]])
+        horizon = case["electorate"][0]["time_ms"] - 1000 * case["horizon_s"]
+        assert case["horizon_ms"] == horizon
+        assert case["floor_s"] == max(0, horizon // 1000 - 2 * case["horizon_s"] - 600)
+        assert proposed[0] == 7 * case["electorate"][0]["time_ms"] // (1000 * case["horizon_s"])
+
+    def test_the_leaves_and_the_root_come_out(self, case: dict[str, Any], proposed: list[Any]) -> None:
+        wires = [x(wire) for wire in case["events"]]
+        masks: dict[tuple[Log, int], int] = {}
+        for log, seq, item in LiveSet(wires, case["electorate"], proposed[3], case["floor_s"]).items():
+            masks[log, seq] = masks.get((log, seq), 0) | 1 << item
+        assert [(*log, seq, mask) for (log, seq), mask in sorted(masks.items())] == [
+            (x(leaf["node_key"]), leaf["number"], leaf["seq"], leaf["mask"]) for leaf in case["leaves"]
+        ]
+        ids = {(*msgpack.unpackb(header)[2:5],): digest(header) for header, _ in map(split, wires)}
+        leaves = [pack([*log, seq, ids[*log, seq], mask]) for (log, seq), mask in sorted(masks.items())]
+        root = digest(b"\0" + b"".join(map(digest, leaves)))  # of the only slice
+        assert case["statement"] == [proposed[0], case["statement"][1], len(leaves), 1, root.hex()]
 
 
 @pytest.mark.parametrize("case", cases("certificates"), ids=lambda case: case["case"])

@@ -9,10 +9,12 @@ from nacl.bindings import crypto_core_ed25519_add, crypto_scalarmult_ed25519_bas
 
 from p2pnodes.gossip import frames
 from p2pnodes.model import codec
+from p2pnodes.model.checkpoint import believing, line_of
 from p2pnodes.model.electorate import Electorate, Pin
-from p2pnodes.model.events import PAYLOADS, Event, LogId
+from p2pnodes.model.events import PAYLOADS, Event, LogId, Propose
 from p2pnodes.model.keys import ss58_decode, verify_hotkey, verify_node
 from p2pnodes.model.requests import Add, Delete, request_id, verify_request
+from p2pnodes.store.checkpoints import kept_leaves
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
 from tests.support import NETWORK, NOW_MS
@@ -114,6 +116,29 @@ class TestReading:
         assert [(row.uuid, row.status, row.digest().hex()) for row in ledger.rows()] == [
             (row["uuid"], row["status"], row["digest"]) for row in case["rows"]
         ]
+
+    @pytest.mark.parametrize("turned", [False, True], ids=["as written", "logs the other way round"])
+    def test_a_ledger_that_hears_the_events_finds_the_live_set(self, turned: bool) -> None:
+        (case,) = cases("cuts")
+        events = [Event.decode(bytes.fromhex(wire)) for wire in case["events"]]
+        if turned:
+            events.sort(key=lambda event: event.log, reverse=True)
+        proposal = Event.decode(bytes.fromhex(case["proposal"]))
+        payload = Propose.from_wire(codec.unpack(proposal.payload))
+        line, statement = line_of(NETWORK, proposal, payload), None
+        ledger = Ledger(open_writer(":memory:"), NETWORK)
+        with ledger.transaction():
+            ledger.set_electorate(believing(line))  # one of the authors has lost its permit since
+            ledger.receive(events, NOW_MS)
+        while statement is None:
+            with ledger.transaction():
+                statement = ledger.find_live_set(line)
+        number, key, *rest, root = statement
+        assert [number, key.hex(), *rest, root.hex()] == case["statement"]
+        found = kept_leaves(ledger.facts.connection, number)
+        assert [
+            (leaf.log.node_key.hex(), leaf.seq, leaf.kind, sum(1 << item for item in leaf.items)) for leaf in found
+        ] == [(leaf["node_key"], leaf["seq"], leaf["kind"], leaf["mask"]) for leaf in case["leaves"]]
 
 
 def _pin(said: dict[str, Any]) -> Pin:
