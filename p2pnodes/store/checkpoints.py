@@ -317,7 +317,10 @@ class Checkpoints:
     # -- live sets ---------------------------------------------------------------------------------------------------
 
     def forget_live_set(self) -> None:
-        """Forget what was found of a live set that is to be loaded: here it came out otherwise."""
+        """Forget what was found of a live set that is to be loaded: here it came out otherwise.
+
+        All at once, 0.35 s for a million leaves: who loads takes no events and answers no miner meanwhile.
+        """
         for table in ("live", "live_slice"):
             self._connection.execute(f"DELETE FROM {table} WHERE number = ?", (self.line.number,))  # noqa: S608
         self._slices = None

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.gossip.daemons import Node, restart_clock, until
+from tests.gossip.past import pasts
 from tests.support import VALIDATORS
+
+__all__ = ["pasts"]
 
 
 @pytest.fixture(autouse=True)

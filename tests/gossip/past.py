@@ -2,17 +2,21 @@
 
 import random
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+import pytest
+
 from p2pnodes.gossip.engine import Engine
+from p2pnodes.model import checkpoint
 from p2pnodes.model.checkpoint import line_of
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Event
+from p2pnodes.store import checkpoints
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
 from tests.gossip.harness import Node
-from tests.store.test_checkpoints import certificate, cut, found, later, proposed
+from tests.store.test_checkpoints import DAY_MS, certificate, cut, found, later, proposed
 from tests.support import MINERS, NETWORK, NOW_MS, VALIDATORS, Author, add, electorate, memory_ledger
 
 GPUS: Final = 24
@@ -63,6 +67,15 @@ class Past(NamedTuple):
     def holder(self, uri: str) -> Node:
         """A daemon that has lived through all of it."""
         return self.node(uri, self.copy())
+
+
+@pytest.fixture(scope="module")
+def pasts() -> Iterator[list[Past]]:
+    """One older than the horizon, and the same two days later; slices of few events, so that a small past has many."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (checkpoint, checkpoints):
+            patch.setattr(module, "SLICE_LEAVES_MAX", 2)
+        yield lived(8 * DAY_MS, 10 * DAY_MS)
 
 
 def restart(node: Node) -> None:

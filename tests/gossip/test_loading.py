@@ -1,7 +1,5 @@
 """Who does not hold what lies below a cut gets its live set from peers, proved slice by slice."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from p2pnodes.gossip.bans import Offence
@@ -33,31 +31,15 @@ from p2pnodes.gossip.rates import CERTIFICATES
 from p2pnodes.model import checkpoint, codec
 from p2pnodes.model.codes import Code
 from p2pnodes.model.events import Head
-from p2pnodes.store import checkpoints
 from p2pnodes.store.checkpoints import Donor, Stage
 from p2pnodes.store.vector import SLICES
 from tests.gossip.harness import Net, Node, peer_of
-from tests.gossip.past import Past, lived, restart
-from tests.store.test_checkpoints import DAY_MS, cut
+from tests.gossip.past import Past, restart
+from tests.store.test_checkpoints import cut
 from tests.support import Author, electorate
 
 NEWCOMER = "//validator2"
 HASH = bytes(32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_slices() -> Iterator[None]:
-    """Slices of few events, so that a small past has many."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (checkpoint, checkpoints):
-            patch.setattr(module, "SLICE_LEAVES_MAX", 2)
-        yield
-
-
-@pytest.fixture(scope="module")
-def pasts(small_slices: None) -> list[Past]:
-    """One older than the horizon, and the same two days later."""
-    return lived(8 * DAY_MS, 10 * DAY_MS)
 
 
 @pytest.fixture(scope="module")

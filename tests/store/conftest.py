@@ -4,7 +4,10 @@ import pytest
 
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.store.ledger import Ledger
+from tests.gossip.past import pasts
 from tests.support import NOW_MS, Author, memory_ledger
+
+__all__ = ["pasts"]
 
 
 @pytest.fixture

@@ -1,36 +1,19 @@
 """Jobs of the writer by which a live set comes over: what becomes of a certificate, and of slices."""
 
 import sqlite3
-from collections.abc import Iterator
 
 import pytest
 
-from p2pnodes.model import checkpoint, codec
+from p2pnodes.model import codec
 from p2pnodes.model.checkpoint import line_of
 from p2pnodes.model.errors import WritesRefusedError
 from p2pnodes.model.events import Verdict
-from p2pnodes.store import checkpoints
 from p2pnodes.store.checkpoints import Donor
 from p2pnodes.store.ledger import Ledger, Result
 from p2pnodes.store.loading import NOTHING, Answer, Found, Lack, consider, lacking, load
-from tests.gossip.past import Past, lived
-from tests.store.test_checkpoints import DAY_MS, cut, found, proposed
+from tests.gossip.past import Past
+from tests.store.test_checkpoints import cut, found, proposed
 from tests.support import NETWORK, Author, electorate, memory_ledger
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_slices() -> Iterator[None]:
-    """Slices of few events, so that a small past has many."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (checkpoint, checkpoints):
-            patch.setattr(module, "SLICE_LEAVES_MAX", 2)
-        yield
-
-
-@pytest.fixture(scope="module")
-def pasts(small_slices: None) -> list[Past]:
-    """One older than the horizon, and the same two days later."""
-    return lived(8 * DAY_MS, 10 * DAY_MS)
 
 
 def considered(ledger: Ledger, past: Past, number: int | None = None, wire: bytes | None = None) -> Answer:
