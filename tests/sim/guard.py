@@ -5,20 +5,24 @@
 - No two checkpoints that were ever in force have one number.
 - A retry is free: who holds a request that counts answers it with what it recorded, and writes nothing (rule 2).
 - What is wanted, is wanted once: no range that is stored already, or that another session is asked for.
+- A slice of a live set is taken that others have in force, and none else; a forged one costs its sender the session.
 - Nobody stores an event that lies further ahead of its clock than is allowed (rule 6), or that its log did not sign.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from p2pnodes.gossip.effects import Load
 from p2pnodes.gossip.frames import Want
 from p2pnodes.model import inventory
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, hlc_ms
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
 from p2pnodes.model.requests import Add, Delete, request_id
 from p2pnodes.model.stateroot import state_root
+from p2pnodes.store.checkpoints import Donor
 from p2pnodes.store.facts import StoredClaim
 from p2pnodes.store.ledger import Ledger, Outcome, Result
+from p2pnodes.store.loading import Answer, Found, load
 from tests.sim.peer import CheckFailedError, SimPeer
 
 COMMITS_PER_LOOK: Final = 128
@@ -126,6 +130,32 @@ class Guard:
                     and want.first_seq < first_seq + asked.count_max
                 ):
                     raise CheckFailedError(f"{peer.name} wants {range_} from two sessions at once")
+
+    @staticmethod
+    def loads(peer: SimPeer, ledger: Ledger, slice_: Load) -> Answer:
+        """Let a peer take a slice, inside its transaction.
+
+        Raises:
+            CheckFailedError: It takes what is not in the live set that others have in force.
+        """
+        lacked = slice_.place in ledger.missing_slices() and ledger.state.checkpoint == slice_.number
+        answer = load(ledger, *slice_[1:])
+        if peer.honest and lacked and answer.found is Found.TAKEN:
+            for other in peer.world.peers:
+                true, _ = Donor().slice(other.disk, slice_.number, slice_.place)
+                if other is not peer and other.honest and true and true != list(slice_.leaves):
+                    raise CheckFailedError(f"{peer.name} takes slice {slice_.place} as {other.name} does not have it")
+        return answer
+
+    @staticmethod
+    def blames(peer: SimPeer, session: int, answer: Answer | P2PNodesError) -> None:
+        """Look at what a peer did about what it found of a certificate or a slice.
+
+        Raises:
+            CheckFailedError: It was forged, and the session goes on.
+        """
+        if isinstance(answer, Answer) and answer.found is Found.FORGED and session in peer.open:
+            raise CheckFailedError(f"{peer.name} goes on with {peer.open[session].other.name}, which forged a past")
 
     def stored(self, peer: SimPeer, outcomes: Iterable[Outcome], now_ms: int) -> None:
         """Look at what a peer made of the events that it was sent.

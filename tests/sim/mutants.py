@@ -980,6 +980,37 @@ _OWN: Final = (
         Played("fork-below-a-cut"),
         20,
     ),
+    Mutant(
+        "slices-unproved",
+        "cut",
+        "A slice is taken whether or not it is in the live set that was signed",
+        (
+            Edit(
+                Ledger,
+                "load",
+                "if not found or not proves(path, hashed, index, statement.slices, statement.root):",
+                "if not found:",
+            ),
+        ),
+        Played("newcomer-among-forgers"),
+        20,
+    ),
+    Mutant(
+        "any-past-is-trusted",
+        "cut",
+        "A newcomer takes a certificate under whatever electorate it brings along",
+        (Edit(checkpoint.Certified, "trusted", "return signed > quorum_ppm * total // PPM", "return True"),),
+        Played("newcomer-among-forgers"),
+        20,
+    ),
+    Mutant(
+        "forgers-stay",
+        "cut",
+        "Who sends a forged certificate or slice keeps its session",
+        (Edit(Engine, "_close_forger", "self._close(session, error.reason(), BAN_S, Offence.FORGERY)", "pass"),),
+        Played("newcomer-among-forgers"),
+        20,
+    ),
 )
 
 _BENT_RULES: Final = {

@@ -48,7 +48,7 @@ from p2pnodes.store.carrying import Carried, Cursor
 from p2pnodes.store.checkpoints import Donor, read_certificate
 from p2pnodes.store.database import GROUP_JOBS_MAX
 from p2pnodes.store.ledger import Ledger, Outcome, Result
-from p2pnodes.store.loading import Answer, Found, Lack, consider, lacking, load
+from p2pnodes.store.loading import Answer, Found, Lack, consider, lacking
 from p2pnodes.store.schema import open_writer
 from p2pnodes.verify.scheduler import PAUSE_MS, QUEUED_CLAIMS_MAX, WALK
 from p2pnodes.verify.turns import OVERDUE
@@ -576,6 +576,7 @@ class SimPeer:
         def done(result: Answer | P2PNodesError) -> None:
             answer = Answer(Found.FAILED, str(result)) if isinstance(result, P2PNodesError) else result
             self.do(self.engine.considered(effect.session, effect.number, answer, self.now_ms()))
+            self.world.guard.blames(self, effect.session, answer)
 
         self.write(lambda ledger: consider(ledger, effect.number, effect.wire), done)
 
@@ -586,8 +587,9 @@ class SimPeer:
         def done(result: Answer | P2PNodesError) -> None:
             answer = Answer(Found.FAILED, str(result)) if isinstance(result, P2PNodesError) else result
             self.do(self.engine.loaded(effect.session, effect.number, effect.place, answer, self.now_ms()))
+            self.world.guard.blames(self, effect.session, answer)
 
-        self.write(lambda ledger: load(ledger, *effect[1:]), done)
+        self.write(lambda ledger: self.world.guard.loads(self, ledger, effect), done)
 
     def _read(self, effect: Read | ReadCertificate | ReadLeaves) -> None:
         match effect:

@@ -20,10 +20,11 @@ from p2pnodes.store.admission import ConflictError
 from p2pnodes.store.facts import StoredClaim
 from tests.sim import outcome
 from tests.sim.check import agree
+from tests.sim.liar import Liar
 from tests.sim.network import Rule
 from tests.sim.peer import CheckFailedError, SimPeer
 from tests.sim.simulation import SLOT_MS, Simulation
-from tests.sim.verifiers import NOT_THERE
+from tests.sim.verifiers import NOT_THERE, honest
 from tests.support import BLOCK, MINERS, body, hotkey
 
 TTL_S: Final = 120
@@ -120,7 +121,13 @@ class Stage(Simulation):
     # -- before ------------------------------------------------------------------------------------------------------
 
     def open(
-        self, stakes: Sequence[int], *, old: bool = True, absent: Collection[int] = (), rogue: Collection[int] = ()
+        self,
+        stakes: Sequence[int],
+        *,
+        old: bool = True,
+        absent: Collection[int] = (),
+        rogue: Collection[int] = (),
+        liars: Collection[int] = (),
     ) -> None:
         """Start the validators and wait until all of them write.
 
@@ -129,12 +136,14 @@ class Stage(Simulation):
             old: They were enrolled long ago; else everybody is young.
             absent: Validators that have a permit, but are not enrolled yet: ``enter`` starts them.
             rogue: Validators that run no daemon; ``rogue.Rogue`` writes their logs.
+            liars: Validators that put masks on (``liar.Mask``); they check claims like honest ones.
         """
         self.stakes = {f"//validator{index}": stake for index, stake in enumerate(stakes)}
         self.electorate = self._next_electorate(None)
         for index in range(len(stakes)):
             if index not in rogue:
-                peer = SimPeer(self, index)
+                peer = Liar(self, index) if index in liars else SimPeer(self, index)
+                peer.behaviour = honest
                 if self.rng.random() < SLOW_SHARE:
                     peer.check_ms = SLOW_MS
                 self.peers.append(peer)

@@ -53,6 +53,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         checkpoints.two_sides_of_a_cut,
         checkpoints.newcomer_behind_a_cut,
         checkpoints.away_for_longer_than_the_horizon,
+        checkpoints.newcomer_among_forgers,
     )
 }
 

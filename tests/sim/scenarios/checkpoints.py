@@ -18,6 +18,8 @@ from p2pnodes.store.proposing import proposal
 from p2pnodes.store.schema import open_writer
 from tests.sim import outcome
 from tests.sim.check import agree
+from tests.sim.forger import Forger
+from tests.sim.liar import Liar
 from tests.sim.peer import CheckFailedError, SimPeer
 from tests.sim.rogue import Rogue
 from tests.sim.scenarios.cast import ALICE, BOB, CHARLIE, DAVE, GPU, OTHER, anywhere, stakes, verified_everywhere
@@ -267,6 +269,34 @@ def away_for_longer_than_the_horizon(stage: Stage) -> None:
         _join(stage, stage.peer(3))
         stage.settle()
         for each in (*before, *after):
+            stage.owns(each.uuids[0], each)
+
+
+def newcomer_among_forgers(stage: Stage) -> None:
+    """A validator comes back without what stands, and of those who have it one or two show something else: in vain."""
+    with small_slices():
+        stage.shorten(HORIZON_S)
+        liars = stage.rng.sample(range(4), stage.rng.randint(1, 2))
+        stage.open((30, 30, 30, 30, 10), liars=liars)
+        posted = _some(stage, range(2))
+        stage.leave(4)
+        posted += _some(stage, range(2, 6))
+        _cut_all(stage)
+        forgers: list[Forger] = []
+        for index in liars:
+            liar = stage.peer(index)
+            assert isinstance(liar, Liar)
+            forgers.append(Forger(liar, stage.rng, 4))
+            liar.wear(forgers[-1])
+        in_force(stage, stage.up[0].ledger.state.checkpoint)
+        peer = stage.peer(4)
+        if stage.rng.random() < 1 / 2:  # whoever has nothing loads at once, mostly from the first one that it meets
+            peer.restore(open_writer(":memory:"), peer.node_key)
+        _join(stage, peer)
+        for forger in forgers:
+            forger.take_off()
+        stage.settle()
+        for each in posted:
             stage.owns(each.uuids[0], each)
 
 
