@@ -523,17 +523,45 @@ def _live_set(sizes: list[int]) -> Case:
     }
 
 
+DAY_S: Final = 86_400
+LONG_AGO_S: Final = NOW_S - 30 * DAY_S
+LATELY_S: Final = NOW_S - 9 * DAY_S
+
+
 def _cuts() -> list[Case]:
-    """Events, a cut through them, and what is kept of those below it."""
-    events = [event for author in _older_logs() for event in author.events]
-    who, ledger = _electorate(NOW_MS), Ledger(open_writer(":memory:"), NETWORK)
+    """Events, a cut through them, and what is kept of those below it; then a later cut, with the first one in force."""
+    authors, kept, rival = _older_logs()
+    events = [event for author in authors for event in author.events]
+    ledger = Ledger(open_writer(":memory:"), NETWORK)
+    first, proposal_, statement = _cut_at(NOW_MS, events, ledger, b"")
+    signatures = []
+    for uri in ("//validator0", "//validator1", "//validator2"):
+        author = Author(uri, number=2)
+        signatures.append(Signature(author.delegate(), author.write(statement)))
+    wire = Certificate(proposal_, tuple(sorted(signatures, key=lambda each: each.checkpoint.log))).encode()
+    with ledger.transaction():
+        ledger.checkpoints.take(wire)
+        ledger.enforce()
+    done = False
+    while not done:
+        with ledger.transaction():
+            done = ledger.cut()
+    events += _late_log(kept, rival).events
+    second, _, _ = _cut_at(NOW_MS + 8 * DAY_S * 1000, events, ledger, proposal_.id)
+    return [{"before": None, **first}, {"before": wire.hex(), **second}]
+
+
+def _cut_at(time_ms: int, events: list[Event], ledger: Ledger, previous: bytes) -> tuple[Case, Event, Checkpoint]:
+    """Let a ledger that hears these events find what is kept; the case, its proposal and what is signed."""
+    who = _electorate(time_ms)
     pin = who.current._replace(validators={**who.stakes, hotkey("//validator3").public_key: 1})
     with ledger.transaction():
         ledger.set_electorate(Electorate(pin))
         outcomes = ledger.receive(events, NOW_MS)
+    assert not [outcome for outcome in outcomes if outcome.detail], "all are stored, and valid"
     proposed = proposal(ledger)
     assert proposed is not None
-    assert not [outcome for outcome in outcomes if outcome.detail], "all are stored, and valid"
+    assert proposed.previous == previous
     payload = proposed._replace(pins=who.canonical)  # //validator3 has lost its permit
     proposer = Author("//validator0", number=1)
     proposer.delegate()
@@ -542,73 +570,88 @@ def _cuts() -> list[Case]:
     while statement is None:
         with ledger.transaction():
             statement = ledger.find_live_set(line)
-    return [
-        {
-            "electorate": _pins(who),
-            "horizon_s": NETWORK.horizon_s,
-            "events": [each.wire.hex() for each in events],
-            "proposal": event.wire.hex(),
-            "horizon_ms": horizon_of(NETWORK, who),
-            "floor_s": floor_of(NETWORK, horizon_of(NETWORK, who)),
-            "leaves": [
-                {
-                    "node_key": leaf.log.node_key.hex(),
-                    "number": leaf.log.number,
-                    "seq": leaf.seq,
-                    "kind": leaf.kind,
-                    "mask": sum(1 << item for item in leaf.items),
-                }
-                for leaf in kept_leaves(ledger.facts.connection, line.number)
-            ],
-            "statement": _show(list(statement)),
-        }
-    ]
+    case = {
+        "electorate": _pins(who),
+        "horizon_s": NETWORK.horizon_s,
+        "events": [each.wire.hex() for each in events],
+        "proposal": event.wire.hex(),
+        "horizon_ms": horizon_of(NETWORK, who),
+        "floor_s": floor_of(NETWORK, horizon_of(NETWORK, who)),
+        "leaves": [
+            {
+                "node_key": leaf.log.node_key.hex(),
+                "number": leaf.log.number,
+                "seq": leaf.seq,
+                "kind": leaf.kind,
+                "mask": sum(1 << item for item in leaf.items),
+            }
+            for leaf in kept_leaves(ledger.facts.connection, line.number)
+        ],
+        "statement": _show(list(statement)),
+    }
+    return case, event, statement
 
 
-def _older_logs() -> list[Author]:
-    """Four validators' logs, most of which are older than the horizon: of each rule something is kept, and not kept."""
-    day_s = 86_400
-    long_ago, lately = NOW_S - 30 * day_s, NOW_S - 9 * day_s
-    authors = [Author(f"//validator{index}") for index in range(4)]
-    for author in authors:
-        author.write(
-            author.delegation(not_before=long_ago - day_s, not_after=NOW_S + 30 * day_s), at_ms=long_ago * 1000 - 9_000
-        )
+def _older_author(index: int, number: int = 0) -> Author:
+    author = Author(f"//validator{index}", number=number)
+    said = author.delegation(not_before=LONG_AGO_S - DAY_S, not_after=NOW_S + 30 * DAY_S)
+    author.write(said, at_ms=LONG_AGO_S * 1000 - 9_000)
+    return author
+
+
+def _place(author: Author, claim_id: bytes, uuids: tuple[str, ...], instance: str, at_ms: int) -> None:
+    author.write(Place(claim_id, uuids, "chute", instance, True, False, None, None), at_ms=at_ms)
+
+
+def _older_logs() -> tuple[list[Author], Add, Add]:
+    """Four validators' logs, most of which are older than the horizon: of each rule something is kept, and not kept.
+
+    Returns:
+        The authors, and two registrations.
+    """
+    authors = [_older_author(index) for index in range(4)]
     first, second, third, fourth = authors
-    kept = add("//Alice", ["gpu-1", "gpu-2"], long_ago)  # on gpu-2 it is deleted, below the floor
-    gone = add("//Bob", ["gpu-3"], long_ago)
-    rival = add("//Bob", ["gpu-1"], long_ago - 60)
-    unregistered = add("//validator0", ["gpu-5"], long_ago)
-    unpermitted = add("//Alice", ["gpu-4"], lately)  # carried only by who has lost its permit
-    ids = {request: request_id(NETWORK.id, request) for request in (kept, gone, rival)}
-
-    def at(second_s: int) -> int:
-        return (long_ago + second_s) * 1000
-
-    def place(author: Author, uuids: tuple[str, ...], instance: str, at_ms: int) -> None:
-        author.write(Place(ids[kept], uuids, "chute", instance, True, False, None, None), at_ms=at_ms)
-
-    first.add(kept, at_ms=at(1))
-    first.verdict(ids[kept], at_ms=at(2))
-    place(first, ("gpu-2", "gpu-1"), "a", at(3))
-    second.write(second.delegation(not_before=long_ago - day_s, not_after=NOW_S + 60 * day_s), at_ms=at(4))
-    gone_event = second.add(gone, at_ms=at(5))
-    second.delete(delete("//Bob", "nodes:gpu-3", long_ago + 9), "gpu-3", [ids[gone]], at_ms=at(9))
-    second.delete(delete("//Alice", "nodes:gpu-2", long_ago + 10), "gpu-2", [ids[kept]], at_ms=at(10))
-    highest = second.delete(delete("//Alice", "nodes:gpu-2", long_ago + 11), "gpu-2", [ids[kept]], at_ms=at(11))
-    second.delete(delete("//Bob", "nodes", lately), "gpu-9", at_ms=lately * 1000)
-    third.write(Carry((gone_event.wire, first.events[1].wire, highest.wire)), at_ms=at(12))
-    third.add(rival, at_ms=at(13))
-    third.add(unregistered, at_ms=at(14))
-    place(third, ("gpu-1",), "b", at(15))
-    place(third, ("gpu-1",), "c", at(16))
-    place(second, ("gpu-1",), "d", lately * 1000 + 1_000)
-    second.write(Release(ids[kept], ("gpu-1",)), at_ms=lately * 1000 + 2_000)
-    fourth.add(unpermitted, at_ms=lately * 1000)
+    kept = add("//Alice", ["gpu-1", "gpu-2"], LONG_AGO_S)  # on gpu-2 it is deleted, below the floor
+    gone = add("//Bob", ["gpu-3"], LONG_AGO_S)
+    rival = add("//Bob", ["gpu-1"], LONG_AGO_S - 60)
+    unregistered = add("//validator0", ["gpu-5"], LONG_AGO_S)
+    unpermitted = add("//Alice", ["gpu-4"], LATELY_S)  # carried only by who has lost its permit
+    claim_id, gone_id = request_id(NETWORK.id, kept), request_id(NETWORK.id, gone)
+    at_ms, lately_ms = LONG_AGO_S * 1000, LATELY_S * 1000
+    first.add(kept, at_ms=at_ms + 1_000)
+    first.verdict(claim_id, at_ms=at_ms + 2_000)
+    _place(first, claim_id, ("gpu-2", "gpu-1"), "a", at_ms + 3_000)
+    second.write(second.delegation(not_before=LONG_AGO_S - DAY_S, not_after=NOW_S + 60 * DAY_S), at_ms=at_ms + 4_000)
+    carried = [second.add(gone, at_ms=at_ms + 5_000), first.events[1]]
+    second.delete(delete("//Bob", "nodes:gpu-3", LONG_AGO_S + 9), "gpu-3", [gone_id], at_ms=at_ms + 9_000)
+    second.delete(delete("//Alice", "nodes:gpu-2", LONG_AGO_S + 10), "gpu-2", [claim_id], at_ms=at_ms + 10_000)
+    highest = delete("//Alice", "nodes:gpu-2", LONG_AGO_S + 11)
+    carried.append(second.delete(highest, "gpu-2", [claim_id], at_ms=at_ms + 11_000))
+    second.delete(delete("//Bob", "nodes", LATELY_S), "gpu-9", at_ms=lately_ms)
+    third.write(Carry(tuple(event.wire for event in carried)), at_ms=at_ms + 12_000)
+    third.add(rival, at_ms=at_ms + 13_000)
+    third.add(unregistered, at_ms=at_ms + 14_000)
+    _place(third, claim_id, ("gpu-1",), "b", at_ms + 15_000)
+    _place(third, claim_id, ("gpu-1",), "c", at_ms + 16_000)
+    _place(second, claim_id, ("gpu-1",), "d", lately_ms + 1_000)
+    second.write(Release(claim_id, ("gpu-1",)), at_ms=lately_ms + 2_000)
+    fourth.add(unpermitted, at_ms=lately_ms)
     for author in authors:  # above the cut
-        author.verdict(ids[kept], at_ms=(NOW_S - day_s) * 1000)
-    first.delete(delete("//Alice", "nodes", NOW_S - day_s), "gpu-1", [ids[kept]], at_ms=(NOW_S - day_s) * 1000)
-    return authors
+        author.verdict(claim_id, at_ms=NOW_MS - DAY_S * 1000)
+    first.delete(delete("//Alice", "nodes", NOW_S - DAY_S), "gpu-2", [claim_id], at_ms=NOW_MS - DAY_S * 1000)
+    _place(first, claim_id, ("gpu-1",), "e", NOW_MS - DAY_S * 1000 + 1_000)
+    return authors, kept, rival
+
+
+def _late_log(kept: Add, rival: Add) -> Author:
+    """A log that is heard of when the first cut is in force, with what that makes void and what it does not."""
+    author = _older_author(2, number=1)
+    at_ms = LONG_AGO_S * 1000
+    author.add(rival, at_ms=at_ms + 1_000)  # below the floor, but the live set has it
+    author.add(add("//Bob", ["gpu-7"], LONG_AGO_S), at_ms=at_ms + 2_000)
+    _place(author, request_id(NETWORK.id, kept), ("gpu-1",), "f", LATELY_S * 1000)
+    author.add(add("//Bob", ["gpu-8"], LATELY_S), at_ms=LATELY_S * 1000 + 1_000)
+    return author
 
 
 def _certificates() -> list[Case]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hashlib import blake2b, sha256
 from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 import pytest
@@ -337,23 +337,55 @@ def tree_root(level: list[bytes]) -> bytes:
 
 
 Item = tuple[Log, int, int]
+Said = tuple[Item, str, int, list[Any]]
+
+
+class Before(NamedTuple):
+    """The checkpoint in force: what it keeps, how far it goes in each log, h and the floor."""
+
+    items: set[Item]
+    last: dict[Log, int]
+    horizon: int
+    floor: int
 
 
 class LiveSet:
-    """What is kept of valid events below a cut before which there was none, item by item."""
+    """What is kept of valid events below a cut, item by item."""
 
-    def __init__(self, wires: list[bytes], pins: list[dict[str, Any]], older: list[list[Any]], floor: int) -> None:
-        current, before = map(pin, pins)
+    def __init__(
+        self,
+        wires: list[bytes],
+        pins: list[dict[str, Any]],
+        older: list[list[Any]],
+        floor: int,
+        before: "Before | None" = None,
+    ) -> None:
+        current, earlier = map(pin, pins)
         self.block, self.floor, self.registered = current[0], floor, dict(current[3])
-        self.readings = {*dict(before[2]), *dict(current[2])}, {part[2] for part in older}
+        self.readings = {*dict(earlier[2]), *dict(current[2])}, {part[2] for part in older}
         self.authors = {(part[0], part[1]): part[2] for part in older}
         last = {(part[0], part[1]): part[3] for part in older}
-        self.said: list[tuple[Item, str, int, list[Any]]] = []
+        self.said: list[Said] = []
         for wire in wires:
             _, self.network, node_key, number, seq, _, hlc, kind, _ = msgpack.unpackb(split(wire)[0])
             if seq <= last.get((node_key, number), -1):
                 for at, (inner, payload) in enumerate(self._items(wire, kind)):
                     self.said.append((((node_key, number), seq, at), inner, hlc, payload))
+        if before is not None:
+            below = [said for said in self.said if said[0] in before.items]
+            held = {request_id(self.network, *said[3][:4]) for said in below if said[1] in {"add", "delete"}}
+            self.said = [said for said in self.said if said in below or self._counts(said, before, held)]
+
+    def _counts(self, said: Said, before: "Before", held: set[bytes]) -> bool:
+        """Whether what lies above the cut before counts, by the checkpoint in force."""
+        (log, seq, _), kind, hlc, payload = said
+        if seq <= before.last.get(log, -1):
+            return False
+        if kind in {"place", "release"}:
+            return hlc >> 16 >= before.horizon
+        if kind in {"add", "delete"}:
+            return int(payload[1]) >= before.floor or request_id(self.network, *payload[:4]) in held
+        return True
 
     @staticmethod
     def _items(wire: bytes, kind: str) -> list[tuple[str, list[Any]]]:
@@ -642,13 +674,9 @@ def test_a_live_set_s_root_and_paths_come_out(case: dict[str, Any]) -> None:
         assert root_by_path(list(map(x, path)), slices[index], index, len(slices)) == x(case["root"])
 
 
+@pytest.mark.parametrize("case", cases("cuts"), ids=["the first", "behind another one"])
 class TestACut:
     """From events and a proposal to the live set below its cut."""
-
-    @pytest.fixture
-    def case(self) -> dict[str, Any]:
-        (found,) = cases("cuts")
-        return found
 
     @pytest.fixture
     def proposed(self, case: dict[str, Any]) -> list[Any]:
@@ -664,10 +692,33 @@ class TestACut:
         assert case["floor_s"] == max(0, horizon // 1000 - 2 * case["horizon_s"] - 600)
         assert proposed[0] == 7 * case["electorate"][0]["time_ms"] // (1000 * case["horizon_s"])
 
+    def before(self, case: dict[str, Any]) -> Before | None:
+        """The checkpoint that is in force: that of the case before."""
+        if case["before"] is None:
+            return None
+        first, certificate = cases("cuts")[0], x(case["before"])
+        said = certified(certificate, x(cases("networks")[0]["network_id"]), first["horizon_s"])
+        assert said == [
+            first["statement"][0],
+            x(first["statement"][1]),
+            *first["statement"][2:4],
+            x(first["statement"][4]),
+        ]
+        payload = msgpack.unpackb(split(msgpack.unpackb(certificate)[0])[1])
+        items = {
+            ((x(leaf["node_key"]), leaf["number"]), leaf["seq"], item)
+            for leaf in first["leaves"]
+            for item in range(64)
+            if leaf["mask"] >> item & 1
+        }
+        last = {(part[0], part[1]): part[3] for part in payload[3]}
+        return Before(items, last, first["horizon_ms"], first["floor_s"])
+
     def test_the_leaves_and_the_root_come_out(self, case: dict[str, Any], proposed: list[Any]) -> None:
         wires = [x(wire) for wire in case["events"]]
         masks: dict[tuple[Log, int], int] = {}
-        for log, seq, item in LiveSet(wires, case["electorate"], proposed[3], case["floor_s"]).items():
+        kept = LiveSet(wires, case["electorate"], proposed[3], case["floor_s"], self.before(case))
+        for log, seq, item in kept.items():
             masks[log, seq] = masks.get((log, seq), 0) | 1 << item
         assert [(*log, seq, mask) for (log, seq), mask in sorted(masks.items())] == [
             (x(leaf["node_key"]), leaf["number"], leaf["seq"], leaf["mask"]) for leaf in case["leaves"]

@@ -9,7 +9,7 @@ from nacl.bindings import crypto_core_ed25519_add, crypto_scalarmult_ed25519_bas
 
 from p2pnodes.gossip import frames
 from p2pnodes.model import codec
-from p2pnodes.model.checkpoint import believing, line_of
+from p2pnodes.model.checkpoint import Certificate, believing, line_of
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import PAYLOADS, Event, LogId, Propose
 from p2pnodes.model.keys import ss58_decode, verify_hotkey, verify_node
@@ -118,8 +118,10 @@ class TestReading:
         ]
 
     @pytest.mark.parametrize("turned", [False, True], ids=["as written", "logs the other way round"])
-    def test_a_ledger_that_hears_the_events_finds_the_live_set(self, turned: bool) -> None:
-        (case,) = cases("cuts")
+    @pytest.mark.parametrize("index", range(len(cases("cuts"))))
+    def test_a_ledger_that_hears_the_events_finds_the_live_set(self, index: int, turned: bool) -> None:
+        """Also one that hears all events before the checkpoint that makes some of them void is in force."""
+        case = cases("cuts")[index]
         events = [Event.decode(bytes.fromhex(wire)) for wire in case["events"]]
         if turned:
             events.sort(key=lambda event: event.log, reverse=True)
@@ -130,6 +132,8 @@ class TestReading:
         with ledger.transaction():
             ledger.set_electorate(believing(line))  # one of the authors has lost its permit since
             ledger.receive(events, NOW_MS)
+        if case["before"] is not None:
+            self._put_in_force(ledger, bytes.fromhex(case["before"]))
         while statement is None:
             with ledger.transaction():
                 statement = ledger.find_live_set(line)
@@ -139,6 +143,21 @@ class TestReading:
         assert [
             (leaf.log.node_key.hex(), leaf.seq, leaf.kind, sum(1 << item for item in leaf.items)) for leaf in found
         ] == [(leaf["node_key"], leaf["seq"], leaf["kind"], leaf["mask"]) for leaf in case["leaves"]]
+
+    @staticmethod
+    def _put_in_force(ledger: Ledger, certificate: bytes) -> None:
+        before, _ = Certificate.decode(certificate)
+        line, statement = line_of(NETWORK, before, Propose.from_wire(codec.unpack(before.payload))), None
+        while statement is None:
+            with ledger.transaction():
+                statement = ledger.find_live_set(line)
+        with ledger.transaction():
+            ledger.checkpoints.take(certificate)
+            ledger.enforce()
+        done = False
+        while not done:
+            with ledger.transaction():
+                done = ledger.cut()
 
 
 def _pin(said: dict[str, Any]) -> Pin:
