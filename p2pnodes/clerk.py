@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from p2pnodes.model.checkpoint import Certified, Line, due_at, due_number, rendezvous_key
+from p2pnodes.model.checkpoint import Certified, due_at, due_number, rendezvous_key
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.events import Checkpoint, LogId
@@ -28,7 +28,7 @@ from p2pnodes.model.rendezvous import place_of, ranking
 from p2pnodes.store.checkpoints import Stage
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.proposing import objection, proposal, refusal
+from p2pnodes.store.proposing import hindrance, proposal, refusal
 
 log = structlog.get_logger("p2pnodes.clerk")
 
@@ -39,9 +39,6 @@ less: the chain's news do not come everywhere at once, and who proposes too earl
 
 MARGINS_PER_HORIZON: Final = 256
 """What has been here for so many parts of a horizon, 40 minutes by default, must be in a cut that is signed here."""
-
-ELECTORATES_KEPT: Final = 16
-"""Electorates that were in force here lately, under which a proposal may be signed: some five hours by default."""
 
 REST_MS_MAX: Final = 60_000
 """Longest rest between two steps, while nothing is to be done."""
@@ -86,7 +83,6 @@ class Clerk:
         """What was found here below the cut of a certificate that says otherwise: an alarm."""
         self.lacks: int | None = None
         """Number of a certificate whose cut is not held here, so that its live set must come from peers."""
-        self._electorates: deque[bytes] = deque(maxlen=ELECTORATES_KEPT)
         self._held: deque[tuple[int, dict[LogId, int]]] = deque()
         self._due: tuple[int, int] = (0, 0)
         """The number that is due, and since when."""
@@ -118,9 +114,6 @@ class Clerk:
         return self._agree(ledger, own, now_ms, wall_ms)
 
     def _remember(self, ledger: Ledger, now_ms: int) -> None:
-        digest = ledger.weights.electorate.digest
-        if digest not in self._electorates:
-            self._electorates.append(digest)
         margin_ms = ledger.network.horizon_s * 1000 // MARGINS_PER_HORIZON
         if not self._held or now_ms >= self._held[-1][0] + margin_ms // 4:
             self._held.append((now_ms, {log_id: state.head.seq for log_id, state in ledger.logs.items()}))
@@ -130,12 +123,12 @@ class Clerk:
     def _enforce(self, ledger: Ledger, certified: Certified) -> Step:
         """Put a certificate in force, when the same is found here."""
         number, line = certified.line.number, certified.line
-        if not ledger.is_finding(line.proposal) and (lacks := self._lacking(ledger, line)) is not None:
+        if not ledger.is_finding(line.proposal) and (lacks := self._lacking(ledger, certified)) is not None:
             return lacks
         statement = ledger.find_live_set(line)
         if statement is None:
             return BUSY
-        if (lacks := self._lacking(ledger, line)) is not None:  # something may have shown meanwhile
+        if (lacks := self._lacking(ledger, certified)) is not None:  # something may have shown meanwhile
             return lacks
         if statement != certified.statement:
             first, self.mismatch = self.mismatch != statement, statement
@@ -144,13 +137,13 @@ class Clerk:
         ledger.enforce()
         return Step(busy=True, event="checkpoint_in_force", fields={"number": number, "leaves": statement.leaves})
 
-    def _lacking(self, ledger: Ledger, line: Line) -> Step | None:
-        """What follows where not all that lies below a cut is here; None where it is."""
-        why = objection(ledger, line)
+    def _lacking(self, ledger: Ledger, certified: Certified) -> Step | None:
+        """What follows where a live set cannot be found here; None where it can."""
+        why, number = hindrance(ledger, certified), certified.line.number
         if why is None:
             return None
-        first, self.lacks = self.lacks != line.number, line.number
-        return Step(busy=False, event=LACKS, fields={"number": line.number, "reason": why}) if first else IDLE
+        first, self.lacks = self.lacks != number, number
+        return Step(busy=False, event=LACKS, fields={"number": number, "reason": why}) if first else IDLE
 
     def _agree(self, ledger: Ledger, own: bytes, now_ms: int, wall_ms: int) -> Step:
         """Propose, or sign what is proposed."""
@@ -186,7 +179,7 @@ class Clerk:
         payload, line = ledger.checkpoints.proposed_by(key), ledger.checkpoints.line_of(key)
         if payload is None or line is None:
             return False
-        self.problem = refusal(ledger, payload, line, self._electorates, self._held[0][1])
+        self.problem = refusal(ledger, payload, line, ledger.checkpoints.lately, self._held[0][1])
         return self.problem is None
 
     def _sign(self, ledger: Ledger, key: bytes, wall_ms: int) -> Step:

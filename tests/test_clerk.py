@@ -3,13 +3,15 @@
 from typing import Final
 
 from p2pnodes.clerk import MARGINS_PER_HORIZON, TURN_MS_MIN, Clerk, Step
-from p2pnodes.model.checkpoint import Certificate, Signature, due_number, rendezvous_key
+from p2pnodes.model.checkpoint import Certificate, Signature, due_number, rendezvous_key, suffices
 from p2pnodes.model.events import Checkpoint, Head, LogId, Propose, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.rendezvous import ranking
+from p2pnodes.store.checkpoints import STATEMENTS_MAX
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.proposing import proposal
+from p2pnodes.store.proposing import cut_of, entry_at, proposal
 from p2pnodes.store.schema import open_writer
+from tests.store.test_checkpoints import found
 from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, electorate, hotkey
 
 HORIZON_MS: Final = NETWORK.horizon_s * 1000
@@ -207,6 +209,24 @@ class TestSigning:
         at.hear(first, payload)
         assert at.work() == ["checkpoint_signed"]
 
+    def test_of_what_one_log_says_of_a_number_only_the_first_few_are_recorded(self) -> None:
+        """All of it is read whenever one more comes."""
+        at = desk(1)
+        first, *_ = at.order()
+        keys = [at.hear(first, made(at)) for _ in range(STATEMENTS_MAX + 1)]
+        assert sorted(at.ledger.checkpoints.proposals(at.number)) == sorted(keys[:STATEMENTS_MAX])
+        for at_place in range(STATEMENTS_MAX + 1):
+            at.hear(first, Checkpoint(at.number, keys[0], 1, 1, bytes([at_place]) * 32))
+        assert len(at.ledger.checkpoints.signatures(at.number)) == STATEMENTS_MAX
+
+    def test_of_several_proposals_of_one_author_the_first_is_signed(self) -> None:
+        """Else it could have others begin anew for ever."""
+        at = desk(1)
+        first, *_ = at.order()
+        keys = [at.hear(first, made(at)) for _ in range(5)]
+        at.awake()
+        assert [said.proposal for said in at.signed] == keys[:1]
+
     def test_a_proposal_behind_another_checkpoint_is_not_signed(self) -> None:
         at = desk(1)
         first, *_ = at.order()
@@ -266,6 +286,51 @@ class TestEnforcing:
         assert at.clerk.lacks == at.number
         assert at.work(HORIZON_MS) == []
         assert at.ledger.state.checkpoint == 0
+
+    def test_stakes_that_the_chain_never_named_make_nothing_final(self) -> None:
+        """A proposal says itself who has stake: in an electorate of its own one liar has all of it, in ten years."""
+        at = desk(0)
+        at.awake()
+        liar = at.order()[1]
+        ahead_ms = LATER_MS + 3_650 * 86_400_000
+        forged = electorate(time_ms=ahead_ms, stakes={liar: 1}, miners=())
+        self._renew(at, liar, ahead_ms)
+        held = sorted(at.ledger.logs.values(), key=lambda state: state.id)
+        logs = tuple(entry for state in held if (entry := entry_at(at.ledger, state, state.head.seq)) is not None)
+        key = at.hear(liar, Propose(due_number(NETWORK, forged), b"", forged.canonical, logs))
+        line = at.ledger.checkpoints.line_of(key)
+        assert line is not None
+        statement = found(at.ledger, line)
+        at.hear(liar, statement)
+        assert suffices(NETWORK, line, [hotkey(liar).public_key])
+        before = at.events()
+        assert at.work() == []
+        assert (at.ledger.state.certificate, at.ledger.state.checkpoint, at.events()) == (0, 0, before)
+
+    def test_signers_whose_electorate_nobody_saw_here_are_believed_for_the_stake_that_they_have_now(self) -> None:
+        """Who did not run then was told neither of that electorate nor of this."""
+        at = desk(0)
+        *_, first = at.others
+        before = electorate(time_ms=LATER_MS - 1_200_000)
+        with at.ledger.transaction():
+            logs = cut_of(at.ledger, before)
+        key = at.hear(first, Propose(due_number(NETWORK, before), b"", before.canonical, logs))
+        line = at.ledger.checkpoints.line_of(key)
+        assert line is not None
+        statement = found(at.ledger, line)
+        for uri in at.others:
+            at.hear(uri, statement)
+        assert at.ledger.state.certificate == 0  # two thirds exactly are too few
+        with at.ledger.transaction():
+            at.ledger.append(lambda _: statement, at.wall_ms)
+        assert at.ledger.state.certificate == line.number
+
+    @staticmethod
+    def _renew(at: Desk, uri: str, until_ms: int) -> None:
+        author = at.others[uri]
+        renewed = author.write(author.delegation(not_after=until_ms // 1000 + 1), at_ms=at.wall_ms)
+        with at.ledger.transaction():
+            at.ledger.receive([renewed], at.wall_ms)
 
     @staticmethod
     def _certify(at: Desk, statement: Checkpoint) -> None:

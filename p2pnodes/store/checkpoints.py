@@ -7,6 +7,7 @@ goes; ``done``.
 
 import heapq
 import sqlite3
+from collections import deque
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
@@ -34,11 +35,24 @@ from p2pnodes.model.checkpoint import (
     suffices,
 )
 from p2pnodes.model.codec import INT_MAX, MalformedError
+from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Checkpoint, CutLog, Event, LogId, Propose
 from p2pnodes.model.network import Network
 
 CERTIFICATES_KEPT: Final = 8
 """Certificates that are kept, the latest: to tell what was in force, not for anybody who joins."""
+
+ELECTORATES_KEPT: Final = 16
+"""Electorates that were in force here lately: under these a proposal may be signed, and these a certificate may name:
+some five hours by default."""
+
+STATEMENTS_MAX: Final = 8
+"""Proposals, and signatures, of one number and log that are recorded: honest validators write one. All signatures of a
+proposal are read whenever one more comes, and all proposals of a number at every step of the clerk."""
+
+SHARE_LOOKED_AT: Final = 3
+"""Signatures are looked at once a third of the stake of today has signed: with less there is nothing to find, and
+whoever has less cannot make others read proposals."""
 
 PROPOSALS_KEPT: Final = 4
 """Lines of proposals that are kept read, some 500 KiB each at most."""
@@ -74,27 +88,36 @@ class Checkpoints:
         self._lines: dict[bytes, Line | None] = {}
         self._slices: set[int] | None = None
         """Those of ``slices_held``, once somebody has asked."""
+        self._known: dict[int, Certified] = {}
+        """What certificates say that are not in force yet, by number, in ascending order."""
+        self._electorate: Electorate | None = None
+        self.lately: deque[bytes] = deque(maxlen=ELECTORATES_KEPT)
+        """Digests of the electorates that were in force here since the start, the latest last."""
         self.line = NO_LINE
         """The cut in force."""
         self.stage = Stage.DONE
         """How far this daemon is with the certificate in force."""
-        self.latest: Certified | None = None
-        """What the certificate with the highest number says, in force or not."""
+        self.current: Certified | None = None
+        """What the certificate in force says."""
         self.cuts: dict[int, int] = {}
         """Row key of a log -> the last seq at or below the cut in force."""
         self.load()
 
     def load(self) -> None:
         """Read again, after a transaction that was undone."""
-        self.line, self.stage, self.latest = NO_LINE, Stage.DONE, None
+        self.line, self.stage, self.current = NO_LINE, Stage.DONE, None
+        self._known.clear()
         self._lines.clear()
         self._slices = None
-        for _, stage, wire in self._connection.execute(
+        for number, stage, wire in self._connection.execute(
             "SELECT number, stage, wire FROM certificate ORDER BY number"
         ).fetchall():
-            self.latest = certified(self._network, wire)
+            said = certified(self._network, wire)
             if stage in IN_FORCE:
-                self.line, self.stage = self.latest.line, Stage(stage)
+                self.line, self.stage, self.current = said.line, Stage(stage), said
+                self._known.clear()
+            else:
+                self._known[number] = said
         self._note_logs()
 
     def _note_logs(self) -> None:
@@ -124,15 +147,51 @@ class Checkpoints:
         query = "SELECT 1 FROM live WHERE number = ? AND log = ? AND seq = ?"
         return self._connection.execute(query, (self.line.number, log, seq)).fetchone() is not None
 
+    def weigh(self, electorate: Electorate) -> None:
+        """Learn which electorate is in force: certificates are trusted by it."""
+        self._electorate = electorate
+        if electorate.digest not in self.lately:
+            self.lately.append(electorate.digest)
+
+    def trusts(self, said: Certified) -> bool:
+        """Whether a certificate is to be believed here.
+
+        What it says of the stakes in E_c is its author's word. Either that electorate was in force here, or its signers
+        have a quorum of the one that is.
+        """
+        if said.line.electorate is not None and said.line.electorate.digest in self.lately:
+            return True
+        return self._electorate is not None and said.trusted(self._electorate, self._network.quorum_ppm)
+
     @property
     def loading(self) -> Checkpoint | None:
         """What certificate's live set comes from peers just now; None for none."""
-        return self.latest.statement if self.latest is not None and self.stage is Stage.LOADING else None
+        return self.current.statement if self.current is not None and self.stage is Stage.LOADING else None
+
+    @property
+    def highest(self) -> int:
+        """The highest number of which a certificate is held; 0 for none."""
+        return max(self._known, default=self.line.number)
 
     @property
     def pending(self) -> Certified | None:
-        """The latest certificate, while it is not in force."""
-        return self.latest if self.latest is not None and self.latest.line.number > self.line.number else None
+        """The certificate that comes next: the highest that follows the one in force, else the highest; None for none.
+
+        What is kept of an event depends on what was kept before. So checkpoints are put in force one after the other,
+        also where several have come at once; the live set of one that follows another one comes from peers.
+        """
+        following = [said for said in self._known.values() if self.follows(said)]
+        return max(following or self._known.values(), key=lambda said: said.line.number, default=None)
+
+    def follows(self, said: Certified) -> bool:
+        """Whether a certificate follows the one in force."""
+        return said.previous == self.line.proposal
+
+    def is_signed_here(self, said: Certified) -> bool:
+        """Whether the events are here that make a certificate, so that those of earlier ones must be here, too."""
+        query = "SELECT DISTINCT hotkey FROM signature s JOIN logs USING (log) WHERE s.number = ? AND proposal = ?"
+        signers = {hotkey for (hotkey,) in self._connection.execute(query, (said.line.number, said.line.proposal))}
+        return suffices(self._network, said.line, signers & stakes_of(said.line).keys())
 
     def holds_claim(self, claim_id: bytes) -> bool:
         """Whether the live set in force holds a registration."""
@@ -167,14 +226,20 @@ class Checkpoints:
     # -- what events state -------------------------------------------------------------------------------------------
 
     def proposed(self, event: Event, log: int, payload: Propose) -> None:
-        """Record a valid ``propose``."""
+        """Record a valid ``propose``; of one number a log has STATEMENTS_MAX at most."""
+        query = "SELECT count(*) FROM proposal WHERE number = ? AND log = ?"
+        if self._connection.execute(query, (payload.number, log)).fetchone()[0] >= STATEMENTS_MAX:
+            return
         self._connection.execute(
             "INSERT OR IGNORE INTO proposal VALUES (?, ?, ?, ?)", (event.id, payload.number, log, event.seq)
         )
         self._certify(payload.number, event.id)
 
     def signed(self, event: Event, log: int, payload: Checkpoint) -> None:
-        """Record a valid ``checkpoint``."""
+        """Record a valid ``checkpoint``; of one number a log has STATEMENTS_MAX at most."""
+        query = "SELECT count(*) FROM signature WHERE number = ? AND log = ?"
+        if self._connection.execute(query, (payload.number, log)).fetchone()[0] >= STATEMENTS_MAX:
+            return
         self._connection.execute(
             "INSERT OR IGNORE INTO signature VALUES (?, ?, ?, ?, ?, ?, ?)",
             (payload.number, payload.proposal, log, event.seq, *payload[2:]),
@@ -182,8 +247,9 @@ class Checkpoints:
         self._certify(payload.number, payload.proposal)
 
     def proposals(self, number: int) -> list[bytes]:
-        """Ids of the proposals of a number."""
-        return [key for (key,) in self._connection.execute("SELECT id FROM proposal WHERE number = ?", (number,))]
+        """Ids of the proposals of a number; of each log the first one comes last."""
+        query = "SELECT id FROM proposal WHERE number = ? ORDER BY log DESC, seq DESC"
+        return [key for (key,) in self._connection.execute(query, (number,))]
 
     def line_of(self, proposal: bytes) -> Line | None:
         """The line that a proposal draws; None where it is not held, or draws none."""
@@ -235,7 +301,9 @@ class Checkpoints:
     # -- certificates ------------------------------------------------------------------------------------------------
 
     def take(self, wire: bytes) -> None:
-        """Take a certificate, which is checked here; one with the number of the latest or a lower one changes nothing.
+        """Take a certificate, which is checked here but for whether it is trusted.
+
+        One with a number that is held already, or not above that in force, changes nothing.
 
         Args:
             wire: ``Certificate.encode``.
@@ -245,50 +313,66 @@ class Checkpoints:
         """
         taken = certified(self._network, wire)
         number = taken.line.number
-        if self.latest is not None and self.latest.line.number >= number:
+        if number <= self.line.number or number in self._known:
             return
         self._connection.execute("INSERT INTO certificate VALUES (?, ?, ?)", (number, Stage.KNOWN, wire))
-        self._connection.execute(
-            "DELETE FROM certificate WHERE number NOT IN (SELECT number FROM certificate ORDER BY number DESC LIMIT ?)",
-            (CERTIFICATES_KEPT,),
+        self._connection.execute(  # never the one in force: without it nobody knows what is cut
+            "DELETE FROM certificate WHERE number <> ?"
+            " AND number NOT IN (SELECT number FROM certificate ORDER BY number DESC LIMIT ?)",
+            (self.line.number, CERTIFICATES_KEPT),
         )
-        self.latest = taken
+        numbers = sorted((*self._known, number))[-CERTIFICATES_KEPT:]
+        self._known = {each: taken if each == number else self._known[each] for each in numbers}
+
+    def begin(self, wire: bytes) -> None:
+        """Take a certificate with a number above that in force, and put it in force though its live set is not here.
+
+        It takes the place of another one of its number.
+
+        Raises:
+            MalformedError: It proves nothing.
+        """
+        taken = certified(self._network, wire)
+        self._connection.execute(
+            "INSERT OR REPLACE INTO certificate VALUES (?, ?, ?)", (taken.line.number, Stage.KNOWN, wire)
+        )
+        self.enforce(taken, Stage.LOADING)
 
     def certificate(self, number: int) -> bytes | None:
         """A certificate that is held, as peers and ``take`` have it."""
         return read_certificate(self._connection, number)
 
-    def enforce(self, stage: Stage) -> None:
-        """Put the latest certificate in force, or note how far this daemon is with the one that is.
+    def enforce(self, said: Certified, stage: Stage) -> None:
+        """Put a certificate in force that was taken, ``loading`` or ``cutting``; ``reach`` further stages then."""
+        number = said.line.number
+        self._connection.execute("UPDATE certificate SET stage = ? WHERE stage <> ?", (Stage.DONE, Stage.KNOWN))
+        self._connection.execute("DELETE FROM certificate WHERE number < ? AND stage = ?", (number, Stage.KNOWN))
+        self._known = {other: each for other, each in self._known.items() if other > number}
+        self.line, self.current, self._slices = said.line, said, None
+        self._note_logs()
+        self.reach(stage)
 
-        Args:
-            stage: ``loading`` or ``cutting`` for the latest; ``done`` for the one in force.
-        """
-        if stage is not Stage.DONE:
-            assert self.latest is not None
-            self._connection.execute(
-                "UPDATE certificate SET stage = ? WHERE number < ? AND stage <> ?",
-                (Stage.DONE, self.latest.line.number, Stage.KNOWN),
-            )
-            self.line, self._slices = self.latest.line, None
-            self._note_logs()
+    def reach(self, stage: Stage) -> None:
+        """Note how far this daemon is with the certificate in force."""
         self._connection.execute("UPDATE certificate SET stage = ? WHERE number = ?", (stage, self.line.number))
         self.stage = stage
 
     def _certify(self, number: int, proposal: bytes) -> None:
-        """Make a certificate as soon as the signatures suffice."""
-        if self.latest is not None and self.latest.line.number >= number:
+        """Make a certificate as soon as the signatures suffice, if it is to be trusted."""
+        if number <= self.line.number or number in self._known:
+            return
+        rows = self._connection.execute(
+            "SELECT hotkey, log, seq, s.number, proposal, leaves, slices, root FROM signature s JOIN logs USING (log)"
+            " WHERE s.number = ? AND proposal = ? ORDER BY log, seq",
+            (number, proposal),
+        ).fetchall()
+        if not self._weighty({hotkey for hotkey, *_ in rows}):
             return
         line = self.line_of(proposal)
         if line is None:
             return
         stakes = stakes_of(line)
         found: dict[Checkpoint, dict[bytes, tuple[int, int]]] = {}
-        rows = self._connection.execute(
-            "SELECT hotkey, log, seq, s.number, proposal, leaves, slices, root FROM signature s JOIN logs USING (log)"
-            " WHERE s.number = ? AND proposal = ? ORDER BY log, seq",
-            (number, proposal),
-        )
         for hotkey, log, seq, *said in rows:
             if hotkey in stakes:
                 found.setdefault(Checkpoint(*said), {}).setdefault(hotkey, (log, seq))
@@ -298,9 +382,15 @@ class Checkpoints:
                 event = self._proposal(proposal)
                 assert event is not None
                 signatures = [self._signature(*place) for place in places]
-                certificate = Certificate(event, tuple(sorted(signatures, key=lambda each: each.checkpoint.log)))
-                self.take(certificate.encode())
+                made = Certificate(event, tuple(sorted(signatures, key=lambda each: each.checkpoint.log))).encode()
+                if self.trusts(certified(self._network, made)):
+                    self.take(made)
                 return
+
+    def _weighty(self, signers: AbstractSet[bytes]) -> bool:
+        """Whether enough of the stake of today has signed to look any further."""
+        stakes = {} if self._electorate is None else self._electorate.stakes
+        return SHARE_LOOKED_AT * sum(stakes.get(hotkey, 0) for hotkey in signers) > sum(stakes.values())
 
     def _hotkey(self, log: int) -> bytes:
         (hotkey,) = self._connection.execute("SELECT hotkey FROM logs WHERE log = ?", (log,)).fetchone()

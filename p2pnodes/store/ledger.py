@@ -926,9 +926,11 @@ class Ledger:
         return self._live_set is not None and self._live_set.line.proposal == proposal
 
     def enforce(self) -> None:
-        """Put the latest certificate in force, whose live set is held; call inside a transaction, ``cut`` after it."""
+        """Put the pending certificate in force, whose live set is held; call inside a transaction, ``cut`` after it."""
+        pending = self.checkpoints.pending
+        assert pending is not None
         self._wrote = True
-        self.checkpoints.enforce(Stage.CUTTING)
+        self.checkpoints.enforce(pending, Stage.CUTTING)
         self._live_set = self._cutting = None
 
     def cut(self) -> bool:
@@ -948,7 +950,7 @@ class Ledger:
         self._events -= touched.events
         if self._cutting.done:
             self._cutting = None
-            self.checkpoints.enforce(Stage.DONE)
+            self.checkpoints.reach(Stage.DONE)
             return True
         return False
 
@@ -969,8 +971,7 @@ class Ledger:
         self._wrote = True
         self._live_set = self._cutting = None
         before = self.checkpoints.line.logs
-        self.checkpoints.take(certificate)
-        self.checkpoints.enforce(Stage.LOADING)
+        self.checkpoints.begin(certificate)
         self.checkpoints.forget_live_set()
         for log, entry in self.checkpoints.line.logs.items():
             state = self._logs[log] if log in self._logs else self._open(log, entry.hotkey)
@@ -1030,7 +1031,7 @@ class Ledger:
         self.checkpoints.keep_slice(index, self._logs[found[0].log].key, found[0].seq, hashed)
         if len(self.checkpoints.slices_held()) < statement.slices:
             return False
-        self.checkpoints.enforce(Stage.CUTTING)
+        self.checkpoints.reach(Stage.CUTTING)
         self._reload = True
         return True
 
@@ -1084,6 +1085,7 @@ class Ledger:
         self._wrote = True
         pins.save(self._connection, electorate)
         self.weights = Weights(self.network, electorate, self.facts.mandates())
+        self.checkpoints.weigh(electorate)
         self._mandates_dirty = False
         self._reweighed = self._reweighed or electorate.digest != held.digest  # addresses weigh nothing
 
@@ -1126,6 +1128,7 @@ class Ledger:
         self._wrote = True
         pins.save(self._connection, self.recount.weights.electorate)
         self.weights = self.recount.weights
+        self.checkpoints.weigh(self.weights.electorate)
         applied = self.recount.apply(self.facts, self._changes)
         self._nodes += applied.grown
         self._rehash(applied.buckets)
@@ -1460,6 +1463,7 @@ class Ledger:
             self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
         self.own_log = self._stored_own_log()
         self.weights = Weights(self.network, pins.load(self._connection), self.facts.mandates())
+        self.checkpoints.weigh(self.weights.electorate)
         if self.recount is not None:  # it may have been told of delegations that were undone
             self.recount.weigh(Weights(self.network, self.recount.weights.electorate, self.facts.mandates()))
         self._settled_weights = self.weights
@@ -1511,7 +1515,7 @@ class Ledger:
             self.own_log,
             self._slices.digests,
             self.checkpoints.line.number,
-            self.checkpoints.latest.line.number if self.checkpoints.latest else 0,
+            self.checkpoints.highest,
             self.checkpoints.loading is not None,
             self.checkpoints.stage is Stage.CUTTING,
         )

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from p2pnodes.model.checkpoint import Certified
 from p2pnodes.model.codec import MalformedError
 from p2pnodes.store.checkpoints import certified
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.proposing import objection
+from p2pnodes.store.proposing import hindrance, objection
 
 
 class Found(StrEnum):
@@ -75,20 +76,30 @@ def consider(ledger: Ledger, number: int, wire: bytes) -> Answer:
     found, held = said.line.number, ledger.checkpoints
     if found != number:
         return Answer(Found.FORGED, f"certificate: expected that of checkpoint {number}, found that of {found}")
-    if number <= held.line.number or (held.latest is not None and number < held.latest.line.number):
+    if number <= held.line.number or number < held.highest:
         return Answer(Found.TAKEN)
-    if not said.trusted(ledger.weights.electorate, ledger.network.quorum_ppm):
+    if not held.trusts(said):
         return Answer(Found.DISTRUSTED, "its signers have no quorum of the stake in the electorate that is known here")
     # While a live set is loaded, what lies below its cut only seems to be here.
     if held.loading is None:
-        why = objection(ledger, said.line)
-        if why is None:
+        why = hindrance(ledger, said)
+        if why is None or _may_find(ledger, said):
             held.take(wire)
             return Answer(Found.TAKEN)
     else:
         why = f"the live set of checkpoint {held.line.number} was not here yet"
     ledger.begin_loading(wire)
     return Answer(Found.LOADS, why)
+
+
+def _may_find(ledger: Ledger, said: Certified) -> bool:
+    """Whether checkpoints may lead up to one that does not follow the one in force here: its events are all here.
+
+    They are in force soon, or are made of events that are still to come.
+    """
+    held = ledger.checkpoints
+    leads = held.pending is not None and held.follows(held.pending)
+    return objection(ledger, said.line) is None and (leads or not held.is_signed_here(said))
 
 
 def lacking(ledger: Ledger) -> Lack:

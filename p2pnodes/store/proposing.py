@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from p2pnodes.model.checkpoint import Line, chosen, due_number, horizon_of
+from p2pnodes.model.checkpoint import Certified, Line, chosen, due_number, horizon_of
 from p2pnodes.model.clock import hlc_at
 from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate
@@ -68,6 +68,13 @@ def entry_at(ledger: Ledger, state: LogState, seq: int) -> CutLog | None:
     if event_id is None or window is None:
         return None
     return CutLog(state.id, state.hotkey, Head(seq, event_id), facts.highest_hlc(state.key, seq), *window)
+
+
+def hindrance(ledger: Ledger, said: Certified) -> str | None:
+    """Why a certificate's live set cannot be found here and must come from peers; None if it can."""
+    if not ledger.checkpoints.follows(said):
+        return f"it follows another checkpoint than {ledger.checkpoints.line.number or 'none'}, which is in force here"
+    return objection(ledger, said.line)
 
 
 def objection(ledger: Ledger, line: Line) -> str | None:

@@ -515,7 +515,7 @@ class TestLending:
         holder.open(1, peer_of(Author(NEWCOMER)))
         for stage, served in ((Stage.CUTTING, True), (Stage.LOADING, False)):
             with holder.ledger.transaction():
-                holder.ledger.checkpoints.enforce(stage)
+                holder.ledger.checkpoints.reach(stage)
             assert bool(self.wanted(holder, past.number).leaves) is served
 
     def test_a_certificate_that_is_not_here_is_answered_with_none(self, past: Past) -> None:

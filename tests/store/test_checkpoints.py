@@ -18,9 +18,10 @@ from p2pnodes.model.inventory import Row
 from p2pnodes.model.requests import request_id
 from p2pnodes.store import checkpoints
 from p2pnodes.store.audit import audit
-from p2pnodes.store.checkpoints import read_slice
+from p2pnodes.store.checkpoints import CERTIFICATES_KEPT, read_slice
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.proposing import objection, proposal
+from p2pnodes.store.loading import Answer, Found, consider
+from p2pnodes.store.proposing import hindrance, objection, proposal
 from p2pnodes.store.rebuild import differences, hold, rebuild
 from tests.model.world import ACTIONS, ENDS, STEPS_S, VALIDATORS, Script, World, electorates, proofs_in, worlds
 from tests.store.test_equivalence import Replica, histories, live
@@ -265,6 +266,121 @@ class TestWhatComesAfterACut:
             replica.check(early.shown())
             hold(replica.ledger.facts.connection)
             assert differences(replica.ledger) == []
+
+
+class Skipped(NamedTuple):
+    """Two checkpoints, one after the other.
+
+    Attributes:
+        ledger: A daemon that was away while the first one was made, and holds all that lies below both cuts.
+        ahead: One on which both are in force.
+        first: Certificate.
+        second: Certificate.
+        electorate: That of the second one.
+    """
+
+    ledger: Ledger
+    ahead: Ledger
+    first: bytes
+    second: bytes
+    electorate: Electorate
+
+
+@pytest.fixture
+def skipped() -> Skipped:
+    """Between the two a validator loses its permit that had recorded a deletion."""
+    who = (*VALIDATORS[:3], "//Eve")
+    writers = [Author(uri) for uri in who]
+    events = [writer.write(writer.delegation(not_after=NOW_S + 99 * 86_400)) for writer in writers]
+    events.append(writers[0].add(add("//Alice", ["gpu-1"])))
+    events.append(writers[3].delete(delete("//Alice", "nodes:gpu-1", NOW_S + 1), "gpu-1"))
+    behind, ahead = Replica(NOW_S * 1000 + 9_000), Replica(NOW_S * 1000 + 9_000)
+    for replica in (behind, ahead):
+        replica.weigh(world_electorate(stakes=dict.fromkeys(who, 100)))
+        replica.hear(events)
+    electorates = [
+        world_electorate(100 + days, NOW_S * 1000 + days * DAY_MS, stakes=dict.fromkeys(voters, 100))
+        for days, voters in ((8, who), (9, who[:3]))
+    ]
+    first, second = (_made_final(ahead, weighed) for weighed in electorates)
+    behind.weigh(electorates[-1])
+    return Skipped(behind.ledger, ahead.ledger, first, second, electorates[-1])
+
+
+def _made_final(replica: Replica, weighed: Electorate) -> bytes:
+    """Make a checkpoint under an electorate, by three validators, and put it in force; its certificate."""
+    replica.weigh(weighed)
+    made = proposed(replica.ledger)
+    assert made is not None
+    statement = found(replica.ledger, line_of(NETWORK, *made))
+    wire = certificate(made[0], statement, VALIDATORS[:3], weighed.time_ms)
+    with replica.ledger.transaction():
+        replica.ledger.checkpoints.take(wire)
+        replica.ledger.enforce()
+    cut(replica.ledger)
+    return wire
+
+
+class TestOneAfterTheOther:
+    """What is kept depends on what was kept before: a live set is found from where its signers found it."""
+
+    def test_of_several_that_come_at_once_the_next_one_is_pending_whatever_the_order(self, skipped: Skipped) -> None:
+        with skipped.ledger.transaction():
+            for wire in (skipped.second, skipped.first):
+                skipped.ledger.checkpoints.take(wire)
+        for _ in range(2):
+            pending = skipped.ledger.checkpoints.pending
+            assert pending is not None
+            assert hindrance(skipped.ledger, pending) is None
+            assert found(skipped.ledger, pending.line) == pending.statement
+            with skipped.ledger.transaction():
+                skipped.ledger.enforce()
+            cut(skipped.ledger)
+        assert skipped.ledger.checkpoints.pending is None
+        assert skipped.ledger.state.state_root == skipped.ahead.state.state_root
+
+    def test_one_that_skips_another_is_not_found_here(self, skipped: Skipped) -> None:
+        with skipped.ledger.transaction():
+            skipped.ledger.checkpoints.take(skipped.second)
+        pending = skipped.ledger.checkpoints.pending
+        assert pending is not None
+        assert objection(skipped.ledger, pending.line) is None
+        assert found(skipped.ledger, pending.line) != pending.statement
+        assert "it follows another checkpoint than none" in (hindrance(skipped.ledger, pending) or "")
+
+    def test_it_is_loaded_only_where_the_events_are_here_that_made_it_final(self, skipped: Skipped) -> None:
+        """Else those of the one before may still come."""
+        ledger, number = skipped.ledger, skipped.ahead.state.checkpoint
+        with ledger.transaction():
+            assert consider(ledger, number, skipped.second) == Answer(Found.TAKEN)
+        assert not ledger.state.loading
+        signers = Certificate.decode(skipped.second).signatures
+        with ledger.transaction():
+            ledger.receive([Certificate.decode(skipped.second).proposal], NOW_S * 1000 + 9 * DAY_MS)
+            for delegation, statement in signers:
+                outcomes = ledger.receive([delegation, statement], NOW_S * 1000 + 9 * DAY_MS)
+                assert {outcome.result for outcome in outcomes} == {"stored"}
+        with ledger.transaction():
+            assert consider(ledger, number, skipped.second).found is Found.LOADS
+
+    def test_the_one_in_force_outlives_any_number_of_later_ones(self, skipped: Skipped) -> None:
+        """Who finds something else than all others waits for its operator: days."""
+        ledger, last = skipped.ahead, skipped.electorate
+        number, heads = ledger.state.checkpoint, ledger.state.heads
+        for _ in range(CERTIFICATES_KEPT + 2):
+            last = later(last, DAY_MS)
+            with ledger.transaction():
+                ledger.set_electorate(last)
+            made = proposed(ledger)
+            assert made is not None
+            statement = Checkpoint(made[1].number, made[0].id, 1, 1, bytes(32))
+            with ledger.transaction():
+                ledger.checkpoints.take(certificate(made[0], statement, VALIDATORS[:3], last.time_ms))
+        anew = Ledger(ledger.facts.connection, NETWORK)
+        assert anew.state.checkpoint == number
+        assert anew.state.heads == heads
+        (rows,) = ledger.facts.connection.execute("SELECT count(*) FROM certificate").fetchone()
+        assert rows == CERTIFICATES_KEPT + 1
 
 
 @pytest.fixture
