@@ -980,6 +980,8 @@ class Ledger:
                 stored: bytes | None = closed.head.id
             else:
                 stored = self.facts.stored_id(state.key, entry.head.seq)
+            if log == self.own_log and stored != entry.head.id:  # it ends in an event that this daemon did not write
+                self._disown(log, FOREIGN_EVENT)
             if state.head.seq >= entry.head.seq and stored != entry.head.id:
                 self._drop(state.key, entry.head.seq, state.head.seq)  # a branch that the checkpoint closed
                 self._count_cut_away(1)

@@ -7,13 +7,13 @@ import pytest
 from p2pnodes.model import codec
 from p2pnodes.model.checkpoint import line_of
 from p2pnodes.model.errors import WritesRefusedError
-from p2pnodes.model.events import Verdict
+from p2pnodes.model.events import Delegation, Verdict
 from p2pnodes.store.checkpoints import Donor
 from p2pnodes.store.ledger import Ledger, Result
 from p2pnodes.store.loading import NOTHING, Answer, Found, Lack, consider, lacking, load
 from tests.gossip.past import Past
 from tests.store.test_checkpoints import cut, found, proposed
-from tests.support import NETWORK, Author, electorate, memory_ledger
+from tests.support import NETWORK, NOW_MS, Author, electorate, memory_ledger
 
 
 def considered(ledger: Ledger, past: Past, number: int | None = None, wire: bytes | None = None) -> Answer:
@@ -103,6 +103,54 @@ class TestACertificate:
         assert ledger.state.state_root == donor.state.state_root
         assert ledger.state.vector_digest == donor.state.vector_digest
         assert ledger.state.events == stored(ledger.facts.connection) == donor.state.events
+
+
+class TestTheOwnLog:
+    """Rule 4: whoever sees an event of its own log that it did not write opens another log."""
+
+    @staticmethod
+    def own(past: Past, events: int) -> Ledger:
+        """A daemon whose log others know; it holds that many events of it, the last one only here."""
+        author = Author("//validator0")
+        ledger = memory_ledger(author.node_key, past.electorate)
+        kept = [event for event in past.events if event.log == author.log]
+        delegation = Delegation.from_wire(codec.unpack(kept[0].payload))
+        with ledger.transaction():
+            ledger.set_electorate(electorate())
+            ledger.open_log(0, delegation, NOW_MS)
+        ledger.writes_refused = None
+        for _ in range(1, events):
+            with ledger.transaction():
+                ledger.append(lambda _: Verdict(bytes(32), "failed", "test", "", None), NOW_MS)
+        with ledger.transaction():
+            ledger.set_electorate(past.electorate)
+        return ledger
+
+    @pytest.mark.parametrize("events", [1, 3, 30])
+    def test_one_that_a_checkpoint_cuts_on_another_branch_or_beyond_what_is_here_is_left(
+        self, pasts: list[Past], events: int
+    ) -> None:
+        """A clone wrote on while this disk was away: peers hold more of the log than the checkpoint tells."""
+        ledger = self.own(pasts[0], events)
+        log = ledger.own_log
+        assert considered(ledger, pasts[0]).found is Found.LOADS
+        for place in range(pasts[0].slices):
+            brought(ledger, pasts[0], place)
+        cut(ledger)
+        assert (ledger.own_log, ledger.foreign_own) == (None, log)
+        with ledger.transaction(), pytest.raises(WritesRefusedError, match="two daemons write it"):
+            ledger.append(lambda _: Verdict(bytes(32), "failed", "test", "", None), pasts[0].now_ms)
+        assert Ledger(ledger.facts.connection, NETWORK, Author("//validator0").node_key).own_log is None
+
+    def test_one_that_is_here_up_to_the_cut_goes_on(self, pasts: list[Past]) -> None:
+        author = Author("//validator0")
+        ledger = memory_ledger(author.node_key, pasts[0].electorate)
+        with ledger.transaction():
+            ledger.receive([event for event in pasts[0].events if event.log == author.log], pasts[0].now_ms)
+            ledger.expect(author.log)
+            answer = consider(ledger, pasts[0].number, pasts[0].certificate)
+        assert answer.found is Found.LOADS
+        assert ledger.foreign_own is None
 
 
 class TestSlices:
