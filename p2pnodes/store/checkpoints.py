@@ -8,7 +8,7 @@ goes; ``done``.
 import heapq
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from functools import lru_cache
@@ -36,7 +36,7 @@ from p2pnodes.model.checkpoint import (
 )
 from p2pnodes.model.codec import INT_MAX, MalformedError
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.events import Checkpoint, CutLog, Event, LogId, Propose
+from p2pnodes.model.events import Checkpoint, CutLog, Event, LogId, Place, Propose
 from p2pnodes.model.network import Network
 
 CERTIFICATES_KEPT: Final = 8
@@ -71,6 +71,15 @@ class Stage(StrEnum):
 
 IN_FORCE: Final = frozenset({Stage.LOADING, Stage.CUTTING, Stage.DONE})
 """Stages from which on the cut holds; nobody is answered while it is ``loading``."""
+
+
+class Kept(NamedTuple):
+    """A place that a live set keeps, of some of the GPUs that it names."""
+
+    seq: int
+    hlc: int
+    word: Place
+    uuids: Sequence[str]
 
 
 class Checkpoints:
@@ -210,6 +219,17 @@ class Checkpoints:
     def keeps_word(self, log: int, seq: int, item: int, hlc: int) -> bool:
         """Whether a word counts as far as the checkpoint in force goes."""
         return self.lives(log, seq, item) if self.below(log, seq) else hlc >= self.line.horizon_hlc
+
+    def kept_places(self, log: int, after: int = -1, limit: int = -1) -> Iterator[Kept]:
+        """What the live set in force keeps of the places in a log, above a seq, in order; at most so many."""
+        rows = self._connection.execute(
+            "SELECT seq, hlc, mask, wire FROM live JOIN events USING (log, seq) WHERE live.number = ? AND log = ?"
+            " AND seq > ? AND kind = 'place' ORDER BY seq LIMIT ?",
+            (self.line.number, log, after, limit),
+        ).fetchall()
+        for seq, hlc, mask, wire in rows:
+            word = Place.from_wire(codec.unpack(Event.decode(wire).payload))
+            yield Kept(seq, hlc, word, [uuid for item, uuid in enumerate(word.uuids) if mask >> item & 1])
 
     def keeps_request(self, log: int, seq: int, item: int, nonce: int, *, held: bool) -> bool:
         """Whether an event that carries a request counts for it as far as the checkpoint in force goes.

@@ -51,7 +51,15 @@ class Cutting:
         self._connection = connection
         self._checkpoints = checkpoints
         self._steps = iter(
-            (self._claims, self._uncarried, self._deletions, self._placements, self._events, self._old_sets)
+            (
+                self._claims,
+                self._uncarried,
+                self._deletions,
+                self._late_words,
+                self._placements,
+                self._events,
+                self._old_sets,
+            )
         )
         self._step = next(self._steps)
         self._after: Cursor | None = None
@@ -149,6 +157,37 @@ class Cutting:
                 )
                 touched.uuids[uuid] = None
         return tuple(rows[-1][:5]) if rows else None
+
+    def _late_words(self, after: Cursor | None, touched: Touched) -> Cursor | None:
+        """Let places that are kept be the last words again where later ones, above the cut, came too late."""
+        log, seq = after or (0, -1)
+        if self._has_late_words(log):
+            kept = list(self._checkpoints.kept_places(log, seq, ROWS_PER_PART))
+            for each in kept:
+                back = [uuid for uuid in each.uuids if not self._is_said(log, uuid, each.word.claim_id)]
+                words.say_kept(self._connection, log, each, back)
+                touched.placed |= dict.fromkeys(back)
+            if kept:
+                return log, kept[-1].seq
+        following = min((key for key in self._checkpoints.cuts if key > log), default=None)
+        return None if following is None else (following, -1)
+
+    def _has_late_words(self, log: int) -> bool:
+        """Whether an event above the cut of a log is older than the horizon: HLCs of valid events rise along a log."""
+        row = self._connection.execute(
+            "SELECT hlc FROM events WHERE log = ? AND seq > ? AND judged AND void IS NULL ORDER BY seq LIMIT 1",
+            (log, self._checkpoints.cuts.get(log, -1)),
+        ).fetchone()
+        return row is not None and row[0] < self._checkpoints.line.horizon_hlc
+
+    def _is_said(self, log: int, uuid: str, claim_id: bytes) -> bool:
+        """Whether a log's last word on a GPU is one that counts."""
+        row = self._connection.execute(
+            "SELECT seq, hlc FROM placement WHERE uuid = ? AND claim_id = ? AND log = ?", (uuid, claim_id, log)
+        ).fetchone()
+        return row is not None and (
+            self._checkpoints.below(log, row[0]) or row[1] >= self._checkpoints.line.horizon_hlc
+        )
 
     def _placements(self, after: Cursor | None, touched: Touched) -> Cursor | None:
         rows = self._connection.execute(

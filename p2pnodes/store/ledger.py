@@ -846,13 +846,10 @@ class Ledger:
                 self._touch(said)
                 if isinstance(said.payload, words.Word) and self._is_above(log, seq, hlc):
                     taken.add(said.payload, before)
-            words.take_back(self._connection, log, taken, partial(self._lives, log))
+            kept = partial(self.checkpoints.kept_places, log)
+            words.take_back(self._connection, log, taken, partial(self.checkpoints.keeps_word, log), kept)
             self._bound_dirty()
             high = part[-1][0]
-
-    def _lives(self, log: int, seq: int, item: int) -> bool:
-        """Whether an item of an event at or below the cut of the checkpoint in force is kept; above it all are."""
-        return not self.checkpoints.below(log, seq) or self.checkpoints.lives(log, seq, item)
 
     def _say_again(self, log: int, low: int, high: int) -> None:
         """Let the events of a log from seq ``low`` below ``high`` count again."""

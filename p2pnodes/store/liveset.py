@@ -24,8 +24,8 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any, Final
 
-from p2pnodes.model import codec, inventory
-from p2pnodes.model.checkpoint import ITEMS_MAX, Leaf, Line, Slicer, believing, ending_requests
+from p2pnodes.model import inventory
+from p2pnodes.model.checkpoint import Leaf, Line, Slicer, believing, ending_requests
 from p2pnodes.model.events import Checkpoint, Event, LogId, Place, Release
 from p2pnodes.model.inventory import Chute, Placement
 from p2pnodes.model.validity import contents
@@ -66,7 +66,7 @@ class LiveSet:
         # Mostly the two are one: nobody has lost a permit.
         self._readings = (line.electorate, believing(line))
         self._facts = Facts(connection)
-        self._steps = iter((self._clear, self._delegations, self._claims, self._deletions, self._leaves))
+        self._steps = iter((self._clear, self._delegations, self._words, self._claims, self._deletions, self._leaves))
         self._step = next(self._steps)
         self._after: tuple[Any, ...] = ()
         """The last thing that was looked at in this step."""
@@ -106,8 +106,13 @@ class LiveSet:
     # -- steps: each does a part, and returns where to go on, or None at its end -------------------------------------
 
     def _clear(self) -> tuple[Any, ...] | None:
-        """Forget what was found of another proposal of this number, or before a restart."""
+        """Forget what was found of another proposal, or before a restart."""
         number = self.line.number
+        self._connection.execute(
+            "CREATE TEMP TABLE IF NOT EXISTS last_word (uuid TEXT, claim_id BLOB, log INTEGER, seq INTEGER,"
+            " PRIMARY KEY (uuid, claim_id, log)) WITHOUT ROWID"
+        )
+        self._connection.execute("DELETE FROM last_word")
         self._connection.execute("DELETE FROM live_slice WHERE number = ?", (number,))
         gone = self._connection.execute(
             "DELETE FROM live WHERE (number, log, seq) IN (SELECT number, log, seq FROM live WHERE number = ? LIMIT ?)",
@@ -119,6 +124,34 @@ class LiveSet:
         for _, log, last in self._ordered:
             seqs = self._connection.execute("SELECT seq FROM delegations WHERE log = ? AND seq <= ?", (log, last))
             self._mark([(log, seq, 0) for (seq,) in seqs.fetchall()])
+
+    def _words(self) -> tuple[Any, ...] | None:
+        """Learn each log's last word on each GPU: of what the checkpoint in force keeps, and what counts behind that.
+
+        They are read in order, once each: to go back from the latest would cost as many steps as a log has words.
+        """
+        at, after = self._after or (0, -1)
+        if at == len(self._ordered):
+            return None
+        _, log, last = self._ordered[at]
+        rows = self._connection.execute(
+            "SELECT seq, hlc, CASE WHEN kind IN ('place', 'release') AND judged AND void IS NULL THEN wire END"
+            " FROM events WHERE log = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+            (log, after, last, ROWS_PER_PART),
+        ).fetchall()
+        for seq, hlc, wire in rows:
+            if wire is None:
+                continue
+            word = _word(wire)
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO last_word VALUES (?, ?, ?, ?)",
+                [
+                    (uuid, word.claim_id, log, seq)
+                    for item, uuid in enumerate(word.uuids)
+                    if self._checkpoints.keeps_word(log, seq, item, hlc)
+                ],
+            )
+        return (at, rows[-1][0]) if rows else (at + 1, -1)
 
     def _claims(self) -> tuple[Any, ...] | None:
         (after,) = self._after or (0,)
@@ -170,39 +203,19 @@ class LiveSet:
     def _keep_words(self, standing: Mapping[str, Iterable[bytes]]) -> None:
         """Keep the last places on some GPUs under the claims that stand there."""
         query = (  # in an order that is the same everywhere: two logs of one author may say the same at one HLC
-            "SELECT log, seq FROM placement JOIN logs USING (log) WHERE uuid = ? AND claim_id = ?"
-            " ORDER BY node_key, number"
+            "SELECT log, seq, hlc, wire FROM last_word JOIN logs USING (log) JOIN events USING (log, seq)"
+            " WHERE uuid = ? AND claim_id = ? ORDER BY node_key, logs.number"
         )
         for uuid, claims in standing.items():
             for claim_id in claims:
                 said: dict[Placement, Item] = {}
-                for log, seq in self._connection.execute(query, (uuid, claim_id)).fetchall():
-                    found = self._word_below(log, seq, uuid, claim_id)
-                    if found is not None:
-                        said.setdefault(*found)
+                for log, seq, hlc, wire in self._connection.execute(query, (uuid, claim_id)).fetchall():
+                    word = _word(wire)
+                    chute = Chute(*word[2:]) if isinstance(word, Place) else None
+                    placement = Placement(self._facts.author(log), hlc, claim_id, chute)
+                    said.setdefault(placement, (log, seq, word.uuids.index(uuid)))
                 last = inventory.last_words(said).values()
                 self._mark([said[word] for word in last if word.chute is not None])
-
-    def _word_below(self, log: int, latest: int, uuid: str, claim_id: bytes) -> tuple[Placement, Item] | None:
-        """A log's last word on a GPU at or below the cut: the latest, or what that replaced, or what that did."""
-        seq: Any = latest
-        while seq is not None:
-            row = self._connection.execute(
-                "SELECT hlc, before, wire FROM events WHERE log = ? AND seq = ?", (log, seq)
-            ).fetchone()
-            if row is None:
-                return None
-            hlc, before, wire = row
-            word = contents(Event.decode(wire)).payload
-            assert isinstance(word, Place | Release)
-            item = word.uuids.index(uuid)
-            if not self._facts.is_void(log, seq):
-                if self._checkpoints.below(log, seq) and not self._checkpoints.lives(log, seq, item):
-                    return None
-                chute = Chute(*word[2:]) if isinstance(word, Place) else None
-                return Placement(self._facts.author(log), hlc, claim_id, chute), (log, seq, item)
-            seq = None if before is None else codec.array(codec.unpack(before), 1, ITEMS_MAX, "before")[item]
-        return None
 
     def _deletions(self) -> tuple[Any, ...] | None:
         after = self._after or ("", b"", 0, 0, 0)
@@ -233,3 +246,9 @@ class LiveSet:
                     "INSERT INTO live_slice VALUES (?, ?, ?, ?, x'')", (self.line.number, place, log, seq)
                 )
         return (at, rows[-1][0]) if rows else (at + 1, -1)
+
+
+def _word(wire: bytes) -> Place | Release:
+    word = contents(Event.decode(wire)).payload
+    assert isinstance(word, Place | Release)
+    return word

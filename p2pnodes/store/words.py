@@ -14,6 +14,7 @@ from p2pnodes.model import codec
 from p2pnodes.model.events import Event, Place, Release, Verdict
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.validity import Contents, contents
+from p2pnodes.store.checkpoints import Kept
 from p2pnodes.store.facts import chute_fields
 
 Word = Verdict | Place | Release
@@ -119,14 +120,22 @@ def drop(connection: sqlite3.Connection, log: int, seq: int, said: Contents) -> 
             pass
 
 
-def take_back(connection: sqlite3.Connection, log: int, taken: Taken, lives: Callable[[int, int], bool]) -> None:
+def take_back(
+    connection: sqlite3.Connection,
+    log: int,
+    taken: Taken,
+    counts: Callable[[int, int, int], bool],
+    kept: Callable[[], Iterable[Kept]],
+) -> None:
     """Let what words of a log replaced be the latest again.
 
     Args:
         connection: The writer's.
         log: Row key of the log.
         taken: Its words that count no more.
-        lives: Whether an item of one of its events, by seq, counts as far as checkpoints go.
+        counts: Whether an item of one of its events (seq, item, HLC) counts as far as checkpoints go.
+        kept: What the live set in force keeps of its places; asked where a word replaced one that does not count, or is
+            gone: what that replaced is to be found there alone.
     """
     connection.executemany(
         "DELETE FROM verdict WHERE claim = (SELECT claim FROM claim WHERE claim_id = ?) AND log = ?",
@@ -136,28 +145,39 @@ def take_back(connection: sqlite3.Connection, log: int, taken: Taken, lives: Cal
         "DELETE FROM placement WHERE uuid = ? AND claim_id = ? AND log = ?", [(*key, log) for key in taken.places]
     )
     verdicts = {seq for seq in taken.verdicts.values() if seq is not None}
-    places: dict[int, list[str]] = {}
-    for (uuid, _), before in taken.places.items():
+    places: dict[int, list[tuple[str, bytes]]] = {}
+    for key, before in taken.places.items():
         if before is not None:
-            places.setdefault(before, []).append(uuid)
+            places.setdefault(before, []).append(key)
+    lost: set[tuple[str, bytes]] = set()
     for seq in sorted(verdicts | places.keys()):
         row = connection.execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
         if row is None:  # a checkpoint left it out
+            lost.update(places.get(seq, ()))
             continue
         event = Event.decode(row[0])
         match contents(event).payload:
             case Verdict() as verdict:
-                if not lives(seq, 0):
+                if not counts(seq, 0, event.hlc):
                     continue
                 (claim,) = connection.execute(
                     "SELECT claim FROM claim WHERE claim_id = ?", (verdict.claim_id,)
                 ).fetchone()
                 say_verdict(connection, claim, log, seq, event.hlc, verdict)
             case Place() | Release() as word:
-                alive = [uuid for uuid in places[seq] if lives(seq, word.uuids.index(uuid))]
-                _place(connection, log, seq, event.hlc, word, alive)
+                alive = [key for key in places[seq] if counts(seq, word.uuids.index(key[0]), event.hlc)]
+                lost.update(set(places[seq]).difference(alive))
+                _place(connection, log, seq, event.hlc, word, [uuid for uuid, _ in alive])
             case _:
                 raise LookupError("BUG! what a word replaced is no word")
+    if lost:
+        for each in kept():
+            say_kept(connection, log, each, [uuid for uuid in each.uuids if (uuid, each.word.claim_id) in lost])
+
+
+def say_kept(connection: sqlite3.Connection, log: int, kept: Kept, uuids: Iterable[str]) -> None:
+    """Record of a kept place of a log what it says of some GPUs."""
+    _place(connection, log, kept.seq, kept.hlc, kept.word, uuids)
 
 
 def _place(  # noqa: PLR0917 - the columns of the table

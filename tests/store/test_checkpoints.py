@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from copy import copy
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,6 +24,7 @@ from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Answer, Found, consider
 from p2pnodes.store.proposing import hindrance, objection, proposal
 from p2pnodes.store.rebuild import differences, hold, rebuild
+from p2pnodes.store.schema import open_writer
 from tests.model.world import ACTIONS, ENDS, STEPS_S, VALIDATORS, Script, World, electorates, proofs_in, worlds
 from tests.store.test_equivalence import Replica, histories, live
 from tests.support import NETWORK, NOW_S, Author, add, delete, hotkey
@@ -381,6 +383,105 @@ class TestOneAfterTheOther:
         assert anew.state.heads == heads
         (rows,) = ledger.facts.connection.execute("SELECT count(*) FROM certificate").fetchone()
         assert rows == CERTIFICATES_KEPT + 1
+
+
+class Late:
+    """A validator that has placed a chute, and tells of a second one when that lies a week back, above a cut.
+
+    ``old`` hears of it before the checkpoint, ``newcomer`` loads what that keeps, and hears of it then.
+    """
+
+    def __init__(self, *, replaced: bool = False) -> None:
+        """Let a checkpoint be in force, behind which the second place came too late; a third one may replace it."""
+        self.writers = [Author(uri) for uri in VALIDATORS[:3]]
+        request = add("//Alice", ["gpu-1", "gpu-2"])
+        self.claim_id = request_id(NETWORK.id, request)
+        events = [writer.write(writer.delegation(not_after=NOW_S + 99 * 86_400)) for writer in self.writers]
+        events.append(self.writers[0].add(request))
+        self.old, self.newcomer = (Replica((NOW_S + 30 * 86_400) * 1000) for _ in range(2))
+        self.weighed = world_electorate()
+        self.old.weigh(self.weighed)
+        self.old.hear([*events, self.place("first", NOW_S * 1000)])
+        self.weigh(8)
+        made = proposed(self.old.ledger)
+        assert made is not None
+        above = [self.place("late", NOW_S * 1000 + HOUR_MS)]
+        self.twin = copy(self.writers[1])
+        if replaced:
+            above.append(self.place("new", self.weighed.time_ms))
+        self.old.hear(above)
+        self.put_in_force(made)
+        load(self.old.ledger, self.newcomer.ledger, self.wire, range(self.statement.slices))
+        self.newcomer.hear(above)
+
+    def weigh(self, days: int) -> None:
+        """Let time go on."""
+        self.weighed = later(self.weighed, days * DAY_MS)
+        for replica in (self.old, self.newcomer):
+            replica.weigh(self.weighed)
+
+    def place(self, chute: str, at_ms: int) -> Event:
+        """Let the second validator place a chute on one of the GPUs."""
+        word = Place(self.claim_id, ("gpu-1",), chute, "i", verified=True, public=False, name=None, username=None)
+        return self.writers[1].write(word, at_ms=at_ms)
+
+    def put_in_force(self, made: tuple[Event, Propose]) -> None:
+        """Let the old one put a checkpoint in force."""
+        self.statement = found(self.old.ledger, line_of(NETWORK, *made))
+        self.wire = certificate(made[0], self.statement, VALIDATORS[:3], self.weighed.time_ms)
+        with self.old.ledger.transaction():
+            self.old.ledger.checkpoints.take(self.wire)
+            self.old.ledger.enforce()
+        cut(self.old.ledger)
+
+    def fork(self) -> None:
+        """Let the validator's log fork behind the late word."""
+        rival = self.twin.verdict(self.claim_id, at_ms=self.weighed.time_ms)
+        for replica in (self.old, self.newcomer):
+            replica.hear([rival])
+
+    def says(self, chute: str | None) -> None:
+        """Require that both say that this chute runs, and nothing else when all is derived anew."""
+        for replica in (self.old, self.newcomer):
+            shown = replica.shown()["gpu-1"].chute
+            assert (None if shown is None else shown.chute_id) == chute
+            anew = open_writer(":memory:")
+            replica.ledger.facts.connection.backup(anew)
+            hold(anew)
+            assert differences(Ledger(anew, NETWORK)) == []
+        assert self.old.ledger.state.state_root == self.newcomer.ledger.state.state_root
+
+
+class TestWordsThatCameTooLate:
+    """A word that a checkpoint makes void did not replace what that keeps."""
+
+    def test_the_kept_place_counts_again(self) -> None:
+        Late().says("first")
+
+    def test_the_next_live_set_is_the_same_whether_the_late_word_was_heard_before_or_after_the_cut(self) -> None:
+        at = Late()
+        at.weigh(1)
+        made = proposed(at.old.ledger)
+        assert made is not None
+        line = line_of(NETWORK, *made)
+        assert found(at.old.ledger, line) == found(at.newcomer.ledger, line)
+
+    def test_it_is_no_word_to_go_back_to_where_a_later_one_is_void(self) -> None:
+        at = Late(replaced=True)
+        at.says("new")
+        at.fork()
+        at.says("first")
+
+    def test_nor_once_the_next_checkpoint_has_taken_it_away(self) -> None:
+        at = Late(replaced=True)
+        at.weigh(1)
+        made = proposed(at.old.ledger)
+        assert made is not None
+        at.put_in_force(made)
+        load(at.old.ledger, at.newcomer.ledger, at.wire, range(at.statement.slices))
+        at.says("new")
+        at.fork()
+        at.says("first")
 
 
 @pytest.fixture
