@@ -20,7 +20,7 @@ above a cut when its author forked or lost its permit is carried then, and a hor
 cut itself. For the same reason L also holds what stands if every author in the cut is believed, permitted or not.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Self, TypeVar
 
 from p2pnodes.model import codec
@@ -51,6 +51,12 @@ PER_HORIZON: Final = 7
 
 FLOOR_HORIZONS: Final = 2
 """How many horizons below h the floor of nonces lies."""
+
+LOGS_PER_HOTKEY_CUT: Final = LOGS_PER_CUT_MAX // 64
+"""Logs of one hotkey for which a cut has room as long as it has any: 7, for a subnet has 64 validators."""
+
+SURPLUS_LOGS_MAX: Final = LOGS_PER_CUT_MAX // 2
+"""Logs that a cut names of hotkeys which have more than these, the rest of them together."""
 
 ITEMS_MAX: Final = 64
 """Items of one event: requests of a ``carry``, GPUs of a ``place`` or ``release``."""
@@ -284,20 +290,39 @@ def rendezvous_key(network: Network, number: int) -> bytes:
     return digest(codec.pack(["p2pnodes checkpoint", network.id, number]))
 
 
-def chosen(logs: Iterable[CutLog], electorate: Electorate) -> tuple[CutLog, ...]:
-    """What a cut names of these logs, in ascending order: of the hotkeys with a permit and few logs first, as many fit.
+def chosen(logs: Iterable[CutLog], electorate: Electorate, named: Container[LogId] = ()) -> tuple[CutLog, ...]:
+    """What a cut names of these logs, in ascending order.
 
-    A validator that opens logs without end so loses its own, and nobody else's.
+    All that the cut in force names: what lies below that is gone, so that a log which was not cut any more would be one
+    with a hole, that nobody can follow. Of the others as many as fit: a hotkey's LOGS_PER_HOTKEY_CUT first, of hotkeys
+    with a permit before others, and of those with few logs; then the rest, of which SURPLUS_LOGS_MAX are named at most.
+    So a validator that opens logs without end takes no room from who has few.
+
+    Args:
+        logs: Each as far as it would be cut.
+        electorate: E_c.
+        named: Those that the cut in force names.
     """
     by_hotkey: dict[bytes, list[CutLog]] = {}
     for each in logs:
         by_hotkey.setdefault(each.hotkey, []).append(each)
     found: list[CutLog] = []
-    order = sorted(by_hotkey.items(), key=lambda item: (not electorate.permitted(item[0]), len(item[1]), item[0]))
-    for _, own in order:
-        if len(found) + len(own) > LOGS_PER_CUT_MAX:
-            break
-        found += own
+    waiting: list[tuple[tuple[bool, bool, int, bytes, int], CutLog]] = []
+    surplus = 0
+    for hotkey, own in by_hotkey.items():
+        # Those that are written now before those of long ago.
+        ordered = sorted(own, key=lambda each: (each.log not in named, -each.hlc, each.log))
+        for place, each in enumerate(ordered):
+            beyond = place >= LOGS_PER_HOTKEY_CUT
+            if each.log in named:
+                surplus += beyond
+                found.append(each)
+            else:
+                waiting.append(((beyond, not electorate.permitted(hotkey), len(own), hotkey, place), each))
+    for (beyond, *_), each in sorted(waiting):
+        if len(found) < LOGS_PER_CUT_MAX and not (beyond and surplus >= SURPLUS_LOGS_MAX):
+            surplus += beyond
+            found.append(each)
     return tuple(sorted(found, key=lambda each: each.log))
 
 

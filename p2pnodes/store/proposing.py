@@ -41,7 +41,7 @@ def cut_of(ledger: Ledger, electorate: Electorate) -> tuple[CutLog, ...]:
         entry = _entry(ledger, state, horizon_hlc, before) if electorate.permitted(state.hotkey) else before
         if entry is not None:
             found.append(entry)
-    return chosen(found, electorate)
+    return chosen(found, electorate, ledger.checkpoints.line.logs)
 
 
 def _entry(ledger: Ledger, state: LogState, horizon_hlc: int, before: CutLog | None) -> CutLog | None:

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from p2pnodes.model.checkpoint import (
     FLOOR_HORIZONS,
+    LOGS_PER_HOTKEY_CUT,
     PER_HORIZON,
     SIGNERS_MAX,
     SLICE_BYTES,
     SLICE_LEAVES_MAX,
+    SURPLUS_LOGS_MAX,
     Certificate,
     Leaf,
     Signature,
@@ -218,14 +220,30 @@ class TestChosen:
     def test_all_that_fit_are_named_in_order(self) -> None:
         assert chosen(reversed(ALL), E) == tuple(sorted(ALL, key=lambda each: each.log))
 
-    def test_who_opens_logs_without_end_loses_its_own_alone(self) -> None:
+    def test_who_opens_logs_without_end_takes_no_room_from_others(self) -> None:
         many = [entry(VALIDATORS[0], number=number) for number in range(LOGS_PER_CUT_MAX)]
-        assert set(chosen([*many, *ALL[1:]], E)) == set(ALL[1:])
+        found = set(chosen([*many, *ALL[1:]], E))
+        assert set(ALL[1:]) <= found
+        assert len(found) == len(ALL[1:]) + LOGS_PER_HOTKEY_CUT + SURPLUS_LOGS_MAX
+
+    def test_of_one_with_many_logs_those_are_named_that_are_written_now(self) -> None:
+        many = [entry(VALIDATORS[0], number=number) for number in range(LOGS_PER_CUT_MAX)]
+        latest = many[-1]._replace(hlc=many[-1].hlc + 1)
+        assert latest in chosen([*many[:-1], latest], E)
 
     def test_logs_without_a_permit_come_last(self) -> None:
-        strangers = [entry("//Alice", number=number) for number in range(LOGS_PER_CUT_MAX)]
-        assert set(chosen([*strangers, *ALL], E)) == set(ALL)
+        strangers = [entry(f"//Stranger{number}") for number in range(LOGS_PER_CUT_MAX)]
+        found = set(chosen([*strangers, *ALL], E))
+        assert set(ALL) <= found
+        assert len(found) == LOGS_PER_CUT_MAX
         assert set(chosen(strangers, E)) == set(strangers)
+
+    def test_what_the_cut_in_force_names_stays_whoever_else_comes(self) -> None:
+        many = [entry(VALIDATORS[0], number=number) for number in range(LOGS_PER_CUT_MAX)]
+        strangers = [entry(f"//Stranger{number}") for number in range(LOGS_PER_CUT_MAX)]
+        for before in (many, strangers):
+            named = {each.log for each in before}
+            assert set(chosen([*ALL[1:], *before], E, named)) == set(before)
 
 
 class TestSuffices:

@@ -385,6 +385,24 @@ class TestOneAfterTheOther:
         assert rows == CERTIFICATES_KEPT + 1
 
 
+def test_a_log_that_was_cut_once_is_cut_by_every_later_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies below is gone: a head that a restart finds lower, and that newcomers never see, parts them for ever."""
+    writers = [Author(uri) for uri in VALIDATORS[:3]]
+    replica, weighed = Replica((NOW_S + 30 * 86_400) * 1000), later(world_electorate(), 8 * DAY_MS)
+    replica.weigh(world_electorate())
+    replica.hear([writer.write(writer.delegation(not_after=NOW_S + 99 * 86_400)) for writer in writers])
+    replica.hear([writer.verdict(bytes(32)) for writer in writers])
+    _made_final(replica, weighed)
+    monkeypatch.setattr(checkpoint, "LOGS_PER_CUT_MAX", 4)
+    again = [Author(VALIDATORS[2], seed=seed) for seed in range(2, 5)]  # of all it has the most logs
+    replica.hear([writer.write(writer.delegation(not_after=NOW_S + 99 * 86_400)) for writer in again])
+    for _ in range(2):
+        weighed = later(weighed, DAY_MS)
+        _made_final(replica, weighed)
+    assert len(replica.ledger.checkpoints.line.logs) == 4
+    assert Ledger(replica.ledger.facts.connection, NETWORK).state.heads == replica.ledger.state.heads
+
+
 class Late:
     """A validator that has placed a chute, and tells of a second one when that lies a week back, above a cut.
 
