@@ -75,6 +75,9 @@ ANNOUNCED: Final = Drawn(("backdate",), peers=16, view=4, late_ms=7_000, turn=st
 TORN_TREE: Final = Drawn(("reset",), peers=16, view=4, pace_ms=600_000, begins_ms=15_000)
 """Sessions break, and nobody compares itself with others: what the tree loses by it, it must mend by itself."""
 
+ANY_WEIGHT: Final = Edit(Checkpoints, "_weighty", "> sum(stakes.values())", "> 0")
+"""Signatures are looked at whatever stake has signed: a liar has too little to be read otherwise."""
+
 _commit, _crash = SimPeer._commit, SimPeer.crash
 
 
@@ -828,6 +831,7 @@ _OWN: Final = (
                 "return 3 * signed > 2 * sum(stakes.values()) and signed > network.quorum_ppm * permitted // PPM",
                 "return True",
             ),
+            ANY_WEIGHT,
         ),
         Played("liars-at-a-cut"),
         20,
@@ -848,6 +852,7 @@ _OWN: Final = (
             Edit(checkpoint, "check", "set()).add(speaker.hotkey)", "[]).append(speaker.hotkey)"),
             Edit(Checkpoints, "_certify", ".setdefault(hotkey, (log, seq))", ".setdefault((hotkey, seq), (log, seq))"),
             Edit(Checkpoints, "_certify", "line, signers)", "line, [hotkey for hotkey, _ in signers])"),
+            ANY_WEIGHT,
         ),
         Played("liars-at-a-cut"),
         20,
