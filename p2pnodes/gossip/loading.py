@@ -10,7 +10,8 @@ nor who was away for longer than the horizon, nor who took another branch below 
 2. While it is, nothing else is fetched. Slices are wanted from every peer that names the same checkpoint, WANTS_MAX of
    each; PENDING_MAX in all are under way or wait for the store. Each proves itself by its path.
 3. Where peers name a higher checkpoint, and nobody has slices of this one any more, that one is loaded instead: who has
-   gone on to it has thrown away what lies below. So it is where no slice has come for CERTIFICATE_WAIT_MS.
+   gone on to it has thrown away what lies below. So it is where less than one of PACE_PARTS has come for
+   CERTIFICATE_WAIT_MS: whoever brings a slice now and then must not hold a newcomer at a checkpoint of long ago.
 
 What peers are blamed for goes by the patient time; see ``timeline``.
 """
@@ -29,8 +30,8 @@ from p2pnodes.store.ledger import State
 from p2pnodes.store.loading import Answer, Found, Lack
 
 CERTIFICATE_WAIT_MS: Final = 60_000
-"""How long a peer names a higher checkpoint, in patient time, until its certificate is asked for; and how long no slice
-may come until a higher one is loaded instead."""
+"""How long a peer names a higher checkpoint, in patient time, until its certificate is asked for; how long too few
+slices may come until a higher one is loaded instead; how long who holds nothing fetches nothing for a certificate."""
 
 CERTIFICATE_MS_MAX: Final = 10_000
 """After this long without an answer another peer is asked for a certificate."""
@@ -53,6 +54,10 @@ STALL_MS: Final = 30_000
 
 SILENT_MS_MAX: Final = 60_000
 """After this long without an answer to a want, the session is closed."""
+
+PACE_PARTS: Final = 60
+"""Of so many equal parts of a live set one must come in CERTIFICATE_WAIT_MS, all in an hour: else a higher one is
+loaded, where peers name one that is to be trusted."""
 
 PROGRESS_STEPS: Final = 10
 """How often operators hear how far it is."""
@@ -93,7 +98,11 @@ class Loading:
         self._number = 0
         """Of the checkpoint whose live set is loaded; 0 for none."""
         self._moved_ms = 0
-        """When a slice was stored last, or the loading began; in patient time."""
+        """When one of PACE_PARTS was whole last, or the loading began; in patient time."""
+        self._moved = 0
+        """Slices that were stored since."""
+        self._first_asked_ms: int | None = None
+        """When somebody was asked for a certificate for the first time, in patient time."""
         self._told = 0
         """How many of PROGRESS_STEPS the operator has heard of."""
 
@@ -101,7 +110,12 @@ class Loading:
 
     def holds_back(self, state: State) -> bool:
         """Whether nothing is to be fetched now: what stands before it is, or may be, a live set that is not here."""
-        return state.loading or (_is_fresh(state) and (self._asked is not None or self._considering))
+        if state.loading:
+            return True
+        # For once: who is silent, and there may be many, must not keep a newcomer from all others for ever.
+        asked_ms = self._first_asked_ms
+        waits = asked_ms is not None and self._time.patient_ms - asked_ms <= CERTIFICATE_WAIT_MS
+        return waits and _is_fresh(state) and (self._asked is not None or self._considering)
 
     def status(self) -> dict[str, Any] | None:
         """How far a live set is loaded, JSON-able; None while none is.
@@ -153,6 +167,8 @@ class Loading:
         assert session.digest is not None
         assert session.digest.checkpoint is not None
         self._asked = session.id
+        if self._first_asked_ms is None:
+            self._first_asked_ms = self._time.patient_ms
         session.certificate_wanted = session.digest.checkpoint, self._time.patient_ms
         self._outbox.send(session, CertificateWant(session.digest.checkpoint).encode())
 
@@ -230,7 +246,7 @@ class Loading:
         if ended:
             self._outbox.notice(None, "info", "checkpoint_loaded", number=self._number, code=Code.CHECKPOINT_LACKS)
         self._number, self._lack, self._told = number, None, 0
-        self._moved_ms = self._time.patient_ms
+        self._moved_ms, self._moved = self._time.patient_ms, 0
         self._missing, self._wanted, self._storing = {}, {}, {}
         for session in self._sessions.values():
             session.leaves_next_ms = 0  # it did not have what was loaded before
@@ -324,7 +340,7 @@ class Loading:
         """
         if number == self._number and self._storing.pop(place, place) is None:
             if answer.found is Found.TAKEN:
-                self._moved_ms = self._time.patient_ms
+                self._move()
                 self._tell()
             else:
                 self._missing[place] = None
@@ -332,6 +348,11 @@ class Loading:
             raise ForgedError(answer.detail)
         if answer.found is not Found.FAILED:  # else the next tick goes on
             self._want(state)
+
+    def _move(self) -> None:
+        self._moved += 1
+        if self._moved * PACE_PARTS >= (0 if self._lack is None else self._lack.of):
+            self._moved_ms, self._moved = self._time.patient_ms, 0
 
     def _step(self, lack: Lack) -> int:
         return PROGRESS_STEPS * self._held(lack) // max(1, lack.of)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from p2pnodes.gossip import loading
 from p2pnodes.gossip.bans import Offence
 from p2pnodes.gossip.engine import BAN_S, Consider, Load, ReadLeaves
 from p2pnodes.gossip.frames import (
@@ -274,6 +275,18 @@ class TestACertificate:
         wait(newcomer, SILENT_MS_MAX)
         assert silent in [close.session for close in newcomer.closes if not close.ban_s]
 
+    def test_peers_that_are_silent_one_after_the_other_keep_a_newcomer_from_all_others_once(self, past: Past) -> None:
+        newcomer = past.node(NEWCOMER)
+        held: list[bool] = []
+        for session in range(1, 16):
+            newcomer.open(session, peer_of(Author(f"//validator{session % 2}", seed=session)))
+            newcomer.hear(session, digest(newcomer, past.number))
+            held.append(newcomer.engine._loading.holds_back(newcomer.state))
+            wait(newcomer, CERTIFICATE_MS_MAX)
+            assert who_was_asked(newcomer)
+        assert held[0]
+        assert not any(held[-5:])
+
     def test_a_store_that_fails_is_left_in_peace_for_a_while(self, past: Past) -> None:
         newcomer = past.node(NEWCOMER)
         newcomer.disk_fails = True
@@ -490,6 +503,27 @@ class TestTheNextCheckpoint:
         wait(newcomer, CERTIFICATE_WAIT_MS - 1_000)
         assert wants(newcomer) == []
         wait(newcomer, 1_000)
+        assert wants(newcomer) == [CertificateWant(following.number)]
+
+    def test_a_peer_that_brings_a_slice_now_and_then_holds_nobody_at_it(
+        self, pasts: list[Past], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Certificates never end: anybody can bring an old one, and its live set as slowly as he likes."""
+        monkeypatch.setattr(loading, "PACE_PARTS", 1)
+        past, following = pasts
+        newcomer = past.node(NEWCOMER, who=following.electorate)
+        peers(newcomer, past, 1)
+        begin(newcomer, past)
+        newcomer.said.clear()
+        newcomer.open(2, peer_of(Author("//validator1")))
+        newcomer.hear(2, digest(newcomer, following.number))
+        for _ in range(6):
+            wait(newcomer, SLICE_MS_MAX - 1_000)
+            assert wants(newcomer) == []
+            give(newcomer, past, 1, asked(newcomer, 1)[0])
+            give(newcomer, past, 1, asked(newcomer, 1)[0])
+        assert newcomer.state.loading
+        wait(newcomer, SLICE_MS_MAX - 1_000)
         assert wants(newcomer) == [CertificateWant(following.number)]
 
 
