@@ -305,7 +305,8 @@ class Checkpoints:
     def signed_number(self, hotkey: bytes) -> int:
         """Highest number that a validator has signed; 0 for none."""
         (number,) = self._connection.execute(
-            "SELECT max(signature.number) FROM signature JOIN logs USING (log) WHERE hotkey = ?", (hotkey,)
+            "SELECT max((SELECT max(s.number) FROM signature s WHERE s.log = logs.log)) FROM logs WHERE hotkey = ?",
+            (hotkey,),
         ).fetchone()
         return max(number or 0, self.line.number)
 

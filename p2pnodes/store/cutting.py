@@ -109,11 +109,18 @@ class Cutting:
 
     def _uncarried(self, after: Cursor | None, _: Touched) -> Cursor | None:
         """Forget the claims that no event carries any more: not before their rows are gone, which name them."""
+        (low,) = after or (0,)
+        (high,) = self._connection.execute(
+            "SELECT max(claim) FROM (SELECT claim FROM claim WHERE claim > ? ORDER BY claim LIMIT ?)",
+            (low, ROWS_PER_PART),
+        ).fetchone()
+        if high is None:
+            return None
         keys = self._connection.execute(
             "SELECT claim, uuids, EXISTS (SELECT 1 FROM verdict WHERE verdict.claim = claim.claim) FROM claim"
-            " WHERE claim > ? AND NOT EXISTS (SELECT 1 FROM carriage WHERE carriage.claim = claim.claim)"
-            " ORDER BY claim LIMIT ?",
-            (*(after or (0,)), CLAIMS_PER_PART),
+            " WHERE claim > ? AND claim <= ?"
+            " AND NOT EXISTS (SELECT 1 FROM carriage WHERE carriage.claim = claim.claim)",
+            (low, high),
         ).fetchall()
         for key, uuids, voted in keys:
             self._connection.executemany(
@@ -125,7 +132,7 @@ class Cutting:
                 else "DELETE FROM claim WHERE claim = ?",
                 (key,),
             )
-        return (keys[-1][0],) if keys else None
+        return (high,)
 
     def _point(self, key: int) -> None:
         """Let a claim's body be read from an event that stays."""
@@ -224,6 +231,12 @@ class Cutting:
     def _old_sets(self, _: Cursor | None, __: Touched) -> Cursor | None:
         """Forget live sets, proposals and signatures of checkpoints before."""
         number = self._checkpoints.line.number
+        gone = self._connection.execute(
+            "DELETE FROM live WHERE (number, log, seq) IN (SELECT number, log, seq FROM live WHERE number < ? LIMIT ?)",
+            (number, ROWS_PER_PART),
+        ).rowcount
+        if gone:
+            return ()
         for table in ("live_slice", "proposal", "signature"):
             self._connection.execute(f"DELETE FROM {table} WHERE number < ?", (number,))  # noqa: S608 - from the line above
         for table in ("proposal", "signature"):  # of whatever number: their events are gone
@@ -231,11 +244,7 @@ class Cutting:
                 f"DELETE FROM {table} WHERE log = ? AND seq <= ?",  # noqa: S608 - from the line above
                 self._checkpoints.cuts.items(),
             )
-        gone = self._connection.execute(
-            "DELETE FROM live WHERE (number, log, seq) IN (SELECT number, log, seq FROM live WHERE number < ? LIMIT ?)",
-            (number, ROWS_PER_PART),
-        ).rowcount
-        return () if gone else None
+        return None
 
 
 def _named(uuids: bytes | None) -> list[str]:

@@ -33,6 +33,7 @@ CREATE TABLE proposal (
     seq    INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX proposal_number ON proposal (number);
+CREATE INDEX proposal_log ON proposal (log, number);
 
 CREATE TABLE signature (
     number   INTEGER NOT NULL,
@@ -44,5 +45,6 @@ CREATE TABLE signature (
     root     BLOB NOT NULL,
     PRIMARY KEY (number, proposal, log, seq)
 ) WITHOUT ROWID;
+CREATE INDEX signature_log ON signature (log, number);
 
 UPDATE events SET judged = 0 WHERE kind = 'carry';   -- item is now the place among all that it carries: derived anew
