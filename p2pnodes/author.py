@@ -186,6 +186,7 @@ class Author:
 
     async def start(self) -> None:
         """Speak for the own log that the database holds, or open one."""
+        await self._remember_contact()
         self._look_for_brought()
         self.take_up_log()
         if self.delegation is None:
@@ -499,6 +500,7 @@ class Author:
         if ledger.writes_refused is None:
             await self._renew()
             await self._tell_forks()
+            await self._note_contact()
 
     async def _renew(self) -> None:
         ledger = self._database.ledger
@@ -517,6 +519,23 @@ class Author:
             await self._database.write(lambda ledger: ledger.renew(renewed, self._now_ms()))
             self.delegation = own, renewed
             log.info("delegation_renewed", log=str(own), not_after=renewed.not_after)
+
+    async def _remember_contact(self) -> None:
+        """Go on from when a quorum was heard of before this start; the first start is such a time."""
+        now_ms = self._now_ms()
+        heard_ms = await self._database.write(lambda ledger: ledger.heard_ms)
+        if heard_ms is None:
+            await self._database.write(lambda ledger: ledger.note_heard(now_ms))
+        else:
+            self._contact = Contact(self._settings.network, _monotonic_ms() - max(0, now_ms - heard_ms))
+
+    async def _note_contact(self) -> None:
+        """Keep for the next start when a quorum was heard of."""
+        now_ms = _monotonic_ms()
+        since_ms = self._contact.news(self.hotkey, self._database.ledger.weights.enrolled, now_ms)
+        if since_ms is not None:
+            at_ms = self._now_ms() - (now_ms - since_ms)
+            await self._database.write(lambda ledger: ledger.note_heard(at_ms))
 
     async def _tell_forks(self) -> None:
         """Write ``evidence`` of the forks that this daemon has proved, each once."""

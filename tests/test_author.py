@@ -18,6 +18,7 @@ from p2pnodes.daemon import Daemon
 from p2pnodes.gossip.contact import Contact
 from p2pnodes.model.errors import ConfigError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Delegation, Head, LogId, closing, delegate
+from p2pnodes.model.network import Network
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
@@ -446,6 +447,25 @@ class TestContact:
                     await write(daemon)
             await author(daemon).tend()
             await write(daemon)
+
+    async def test_a_restart_does_not_forget_how_long_ago_that_was(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who hears nobody at a start opens a new log and writes on: a restart every day would make it endless."""
+        began: list[int] = []
+        begin = Contact.__init__
+
+        def noting(contact: Contact, network: Network, heard_ms: int) -> None:
+            began.append(heard_ms - author_module._monotonic_ms())
+            begin(contact, network, heard_ms)
+
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            days_ago_ms = int(time.time() * 1000) - 3 * 86_400_000
+            await daemon._database.write(lambda ledger: ledger.note_heard(days_ago_ms))
+        monkeypatch.setattr(Contact, "__init__", noting)
+        async with running(config):
+            assert began[-1] == pytest.approx(-3 * 86_400_000, abs=60_000)
 
 
 def test_a_reason_is_news_by_its_words_and_not_by_its_numbers() -> None:

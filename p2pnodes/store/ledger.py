@@ -96,10 +96,12 @@ DERIVED: Final = (
 
 NETWORK_ID: Final = "network_id"
 OWN_LOG: Final = "own_log"
+_HEARD_MS: Final = "heard_ms"
 _DERIVED_BY: Final = "derived_by"
 _CUT_AWAY: Final = "cut_away"
-"""Keys of the table ``meta``: the network, the log of own events, what all that follows from the events was derived by
-(a build's version, its kinds and its buckets), and how many events of the logs that are held checkpoints left out."""
+"""Keys of the table ``meta``: the network; the log of own events; when a quorum was heard of last (``gossip.contact``;
+wall clock, Unix milliseconds); what all that follows from the events was derived by (a build's version, its kinds and
+its buckets); and how many events of the logs that are held checkpoints left out."""
 
 _UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
 _COUNTED: Final = itemgetter(*map(COLUMNS.index, ("miner", "gpu_identifier", "chute")))
@@ -442,6 +444,17 @@ class Ledger:
         """
         self.own_log = log
         self.foreign_own = None
+
+    @property
+    def heard_ms(self) -> int | None:
+        """When validators with a quorum were heard of last, as ``note_heard`` kept it; None where it never did."""
+        held = self._meta(_HEARD_MS)
+        return None if held is None else codec.integer(codec.unpack(held), "when a quorum was heard of")
+
+    def note_heard(self, at_ms: int) -> None:
+        """Keep for the next start when a quorum was heard of, Unix milliseconds; call inside a transaction."""
+        self._wrote = True
+        self._set_meta(_HEARD_MS, codec.pack(at_ms))
 
     def renew(self, delegation: Delegation, now_ms: int) -> Event:
         """Write a later delegation into the current own log; call inside a transaction."""

@@ -4,7 +4,7 @@ from typing import Final
 
 import pytest
 
-from p2pnodes.gossip.contact import LIMIT_PARTS, Contact
+from p2pnodes.gossip.contact import LIMIT_PARTS, NOTED_PARTS, Contact
 from tests.support import NETWORK
 
 LIMIT_MS: Final = NETWORK.horizon_s * 1000 // LIMIT_PARTS
@@ -44,6 +44,22 @@ class TestContact:
         contact.note((SMALL, b"gone"), 5)
         contact.lost(OWN, STAKES, 6)
         assert vars(contact)["_heard"] == {SMALL: 5}
+
+    def test_what_a_start_goes_on_from_is_news_once_in_a_part_of_the_time(self) -> None:
+        part_ms = LIMIT_MS // NOTED_PARTS
+        contact = Contact(NETWORK, 0)
+        assert contact.news(OWN, STAKES, 2 * part_ms) is None  # nobody was heard of
+        contact.note((SMALL,), 2 * part_ms)
+        assert contact.news(OWN, STAKES, 2 * part_ms) == part_ms
+        contact.note((SMALL,), 3 * part_ms - 1)
+        assert contact.news(OWN, STAKES, 3 * part_ms - 1) is None
+        assert contact.news(OWN, STAKES, 3 * part_ms) == 2 * part_ms
+        assert contact.news(OWN, STAKES, LIMIT_MS) is None
+
+    def test_a_start_goes_on_from_it(self) -> None:
+        contact = Contact(NETWORK, -LIMIT_MS)
+        assert not contact.lost(OWN, STAKES, 0)
+        assert contact.lost(OWN, STAKES, 1)
 
     def test_it_is_good_again_as_soon_as_they_are_heard_of(self) -> None:
         contact = Contact(NETWORK, 0)
