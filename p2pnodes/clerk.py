@@ -106,8 +106,10 @@ class Clerk:
         if checkpoints.stage is Stage.CUTTING:
             fields = {"number": checkpoints.line.number}
             return Step(busy=False, event="checkpoint_cut", fields=fields) if ledger.cut() else BUSY
-        if checkpoints.pending is not None:
-            return self._enforce(ledger, checkpoints.pending)
+        if (pending := checkpoints.pending) is not None:
+            if self.mismatch is not None and self.mismatch.number == pending.line.number:
+                pending = checkpoints.newest or pending  # that may come out alike again
+            return self._enforce(ledger, pending)
         self.mismatch = self.lacks = None
         if own is None or own not in ledger.weights.enrolled or ledger.writes_refused is not None:
             return IDLE
@@ -134,7 +136,8 @@ class Clerk:
             first, self.mismatch = self.mismatch != statement, statement
             fields = {"number": number, "leaves": statement.leaves, "theirs": certified.statement.leaves}
             return Step(busy=False, event=DIFFERS, fields=fields) if first else IDLE
-        ledger.enforce()
+        ledger.enforce(certified)
+        self.mismatch = self.lacks = None
         return Step(busy=True, event="checkpoint_in_force", fields={"number": number, "leaves": statement.leaves})
 
     def _lacking(self, ledger: Ledger, certified: Certified) -> Step | None:

@@ -270,6 +270,20 @@ class TestEnforcing:
         assert at.ledger.state.checkpoint == 0
         assert at.events() == before
 
+    def test_a_later_one_that_is_found_alike_ends_it(self) -> None:
+        at = desk(0)
+        at.awake()
+        (own,) = at.signed
+        self._certify(at, own._replace(root=bytes(32)))
+        assert at.work() == ["checkpoint_differs"]
+        at.weigh(LATER_MS + 86_400_000)
+        key = at.hear(next(iter(at.others)), made(at)._replace(previous=own.proposal))
+        line = at.ledger.checkpoints.line_of(key)
+        assert line is not None
+        self._certify(at, found(at.ledger, line))
+        assert at.work() == ["checkpoint_in_force", "checkpoint_cut"]
+        assert (at.clerk.mismatch, at.ledger.state.checkpoint) == (None, line.number)
+
     def test_a_cut_that_is_not_held_here_is_noted_and_takes_nothing_away(self) -> None:
         at = desk(0)
         at.awake()

@@ -137,6 +137,8 @@ def _checkpoint(found: Mapping[str, Any]) -> str:
     said = f"{found['number']}, {duration(found['age_s'])} old" if found["number"] else "none yet"
     if found["differs"]:
         return f"{said}; DIFFERS from what validators agreed on: see `p2pnodes logs explain checkpoint-differs`"
+    if found["lacks"]:
+        return f"{said}; {found['lacks']} is final, and not all that it takes is here: it will be loaded from peers"
     return f"{said}; not signed: {found['problem']}" if found["problem"] else said
 
 

@@ -116,14 +116,14 @@ def diff(
     Lists every event of which only one of them keeps something, or each another part. Exit code 1 when there is one.
     """
     from p2pnodes.config import load_settings
-    from p2pnodes.store.checkpoints import kept_leaves, latest_live_set, live_difference
+    from p2pnodes.store.checkpoints import kept_leaves, live_difference, live_sets
     from p2pnodes.store.schema import open_reader
 
     path = load_settings(config).database_path
     with ExitStack() as stack:
         here, there = (stack.enter_context(closing(open_reader(each))) for each in (path, other))
         try:
-            number = min(latest_live_set(here), latest_live_set(there))
+            number = max(live_sets(here) & live_sets(there), default=0)
             found = [
                 {
                     "only": "here" if mine else "there",
@@ -140,7 +140,7 @@ def diff(
     if as_json:
         print_json({"number": number, "differences": found})
     elif not number:
-        note("no checkpoint has been made yet that both of them know")
+        note("there is no checkpoint whose live set both of them hold: of each daemon it is the latest one's")
     else:
         columns = ("only", "log", "seq", "kind", "items", "id")
         print_table(

@@ -187,20 +187,19 @@ class Checkpoints:
         """The certificate that comes next: the highest that follows the one in force, else the highest; None for none.
 
         What is kept of an event depends on what was kept before. So checkpoints are put in force one after the other,
-        also where several have come at once; the live set of one that follows another one comes from peers.
+        also where several have come at once. From another one than its signers came from, the same need not be found.
         """
         following = [said for said in self._known.values() if self.follows(said)]
-        return max(following or self._known.values(), key=lambda said: said.line.number, default=None)
+        return max(following, key=lambda said: said.line.number, default=self.newest)
+
+    @property
+    def newest(self) -> Certified | None:
+        """The certificate with the highest number of those that are not in force; None for none."""
+        return self._known[self.highest] if self._known else None
 
     def follows(self, said: Certified) -> bool:
         """Whether a certificate follows the one in force."""
         return said.previous == self.line.proposal
-
-    def is_signed_here(self, said: Certified) -> bool:
-        """Whether the events are here that make a certificate, so that those of earlier ones must be here, too."""
-        query = "SELECT DISTINCT hotkey FROM signature s JOIN logs USING (log) WHERE s.number = ? AND proposal = ?"
-        signers = {hotkey for (hotkey,) in self._connection.execute(query, (said.line.number, said.line.proposal))}
-        return suffices(self._network, said.line, signers & stakes_of(said.line).keys())
 
     def holds_claim(self, claim_id: bytes) -> bool:
         """Whether the live set in force holds a registration."""
@@ -530,10 +529,9 @@ class KeptLeaf(NamedTuple):
     items: tuple[int, ...]
 
 
-def latest_live_set(connection: sqlite3.Connection) -> int:
-    """Number of the latest checkpoint whose live set a database holds; 0 for none."""
-    (number,) = connection.execute("SELECT max(number) FROM live").fetchone()
-    return number or 0
+def live_sets(connection: sqlite3.Connection) -> set[int]:
+    """Numbers of the checkpoints whose live sets a database holds, or a part of them."""
+    return {number for (number,) in connection.execute("SELECT DISTINCT number FROM live")}
 
 
 def kept_leaves(connection: sqlite3.Connection, number: int) -> Iterator[KeptLeaf]:

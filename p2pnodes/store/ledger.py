@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.branches import NO_ENDS, Ends, ended_log, ends_by, proof_order, rivalry
-from p2pnodes.model.checkpoint import Leaf, Line, judge_kept, proves, slice_digest
+from p2pnodes.model.checkpoint import Certified, Leaf, Line, judge_kept, proves, slice_digest
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
 from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.electorate import Electorate
@@ -931,16 +931,23 @@ class Ledger:
             self._live_set.advance()
         return self._live_set.statement
 
+    def found(self, proposal: bytes) -> Checkpoint | None:
+        """The live set that was found last, if it lies below the cut of this proposal; None until it is found."""
+        return self._live_set.statement if self._live_set is not None and self.is_finding(proposal) else None
+
     def is_finding(self, proposal: bytes) -> bool:
         """Whether the live set below the cut of a proposal is being found, or is found."""
         return self._live_set is not None and self._live_set.line.proposal == proposal
 
-    def enforce(self) -> None:
-        """Put the pending certificate in force, whose live set is held; call inside a transaction, ``cut`` after it."""
-        pending = self.checkpoints.pending
-        assert pending is not None
+    def enforce(self, said: Certified | None = None) -> None:
+        """Put a certificate in force, the pending one, whose live set is held; ``cut`` after it.
+
+        Call it inside a transaction.
+        """
+        said = said or self.checkpoints.pending
+        assert said is not None
         self._wrote = True
-        self.checkpoints.enforce(pending, Stage.CUTTING)
+        self.checkpoints.enforce(said, Stage.CUTTING)
         self._live_set = self._cutting = None
 
     def cut(self) -> bool:

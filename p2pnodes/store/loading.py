@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from p2pnodes.model.checkpoint import Certified
 from p2pnodes.model.codec import MalformedError
 from p2pnodes.store.checkpoints import certified
 from p2pnodes.store.ledger import Ledger
@@ -82,24 +81,16 @@ def consider(ledger: Ledger, number: int, wire: bytes) -> Answer:
         return Answer(Found.DISTRUSTED, "its signers have no quorum of the stake in the electorate that is known here")
     # While a live set is loaded, what lies below its cut only seems to be here.
     if held.loading is None:
-        why = hindrance(ledger, said)
-        if why is None or _may_find(ledger, said):
+        why, pending = hindrance(ledger, said), held.pending
+        # Where one follows that in force, the others come after it, or it is the operator's turn: it differs.
+        leads = pending is not None and held.follows(pending)
+        if why is None or (leads and objection(ledger, said.line) is None):
             held.take(wire)
             return Answer(Found.TAKEN)
     else:
         why = f"the live set of checkpoint {held.line.number} was not here yet"
     ledger.begin_loading(wire)
     return Answer(Found.LOADS, why)
-
-
-def _may_find(ledger: Ledger, said: Certified) -> bool:
-    """Whether checkpoints may lead up to one that does not follow the one in force here: its events are all here.
-
-    They are in force soon, or are made of events that are still to come.
-    """
-    held = ledger.checkpoints
-    leads = held.pending is not None and held.follows(held.pending)
-    return objection(ledger, said.line) is None and (leads or not held.is_signed_here(said))
 
 
 def lacking(ledger: Ledger) -> Lack:

@@ -71,10 +71,16 @@ def entry_at(ledger: Ledger, state: LogState, seq: int) -> CutLog | None:
 
 
 def hindrance(ledger: Ledger, said: Certified) -> str | None:
-    """Why a certificate's live set cannot be found here and must come from peers; None if it can."""
-    if not ledger.checkpoints.follows(said):
-        return f"it follows another checkpoint than {ledger.checkpoints.line.number or 'none'}, which is in force here"
-    return objection(ledger, said.line)
+    """Why a certificate's live set cannot be found here and must come from peers; None if it can.
+
+    From another checkpoint than its signers came from something else may be found, and nobody be wrong.
+    """
+    if (why := objection(ledger, said.line)) is not None:
+        return why
+    held = ledger.checkpoints
+    if held.follows(said) or ledger.found(said.line.proposal) in {None, said.statement}:
+        return None
+    return f"it follows another checkpoint than {held.line.number or 'none'}, which is in force here"
 
 
 def objection(ledger: Ledger, line: Line) -> str | None:

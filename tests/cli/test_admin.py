@@ -119,6 +119,12 @@ class TestStatus:
         assert ended.json == daemon.peers()
 
 
+async def test_status_tells_of_a_checkpoint_that_is_not_found_here(ask: Ask, daemon: FakeDaemon) -> None:
+    daemon.snapshot["checkpoint"]["lacks"] = 20_001
+    (line,) = [line for line in (await ask("status")).out.splitlines() if line.startswith("checkpoint ")]
+    assert "20001 is final, and not all that it takes is here" in line
+
+
 @pytest.mark.parametrize(
     ("held", "of", "shown"),
     [

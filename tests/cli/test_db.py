@@ -207,9 +207,20 @@ class TestDiff:
         assert {"seq": 1, "kind": "add", "items": [0], "only": "here"}.items() <= found[0].items()
         assert [each["items"] for each in found[1:]] == ([[0, 1]] if "mask" in change else [])
 
+    def test_who_has_gone_on_to_the_next_checkpoint_has_nothing_to_compare(
+        self, cli: Cli, config: Path, cut_databases: tuple[Path, Path]
+    ) -> None:
+        """That it keeps nothing of this one any more does not mean that it lacks all of it."""
+        with closing(sqlite3.connect(cut_databases[1])) as connection:
+            connection.execute("UPDATE live SET number = 8")
+            connection.commit()
+        ended = cli("db", "diff", cut_databases[1], "--config", config)
+        assert (ended.code, ended.out) == (0, "")
+        assert "there is no checkpoint whose live set both of them hold" in ended.err
+
     def test_before_the_first_checkpoint_there_is_nothing_to_compare(
         self, cli: Cli, config: Path, database: Path
     ) -> None:
         ended = cli("db", "diff", database, "--config", config)
         assert ended.code == 0
-        assert "no checkpoint has been made yet" in ended.err
+        assert "there is no checkpoint whose live set both of them hold" in ended.err

@@ -341,29 +341,28 @@ class TestOneAfterTheOther:
         assert skipped.ledger.checkpoints.pending is None
         assert skipped.ledger.state.state_root == skipped.ahead.state.state_root
 
-    def test_one_that_skips_another_is_not_found_here(self, skipped: Skipped) -> None:
-        with skipped.ledger.transaction():
-            skipped.ledger.checkpoints.take(skipped.second)
-        pending = skipped.ledger.checkpoints.pending
-        assert pending is not None
-        assert objection(skipped.ledger, pending.line) is None
-        assert found(skipped.ledger, pending.line) != pending.statement
-        assert "it follows another checkpoint than none" in (hindrance(skipped.ledger, pending) or "")
-
-    def test_it_is_loaded_only_where_the_events_are_here_that_made_it_final(self, skipped: Skipped) -> None:
-        """Else those of the one before may still come."""
+    def test_one_that_skips_another_may_be_found_otherwise_and_then_comes_from_peers(self, skipped: Skipped) -> None:
         ledger, number = skipped.ledger, skipped.ahead.state.checkpoint
         with ledger.transaction():
             assert consider(ledger, number, skipped.second) == Answer(Found.TAKEN)
-        assert not ledger.state.loading
-        signers = Certificate.decode(skipped.second).signatures
-        with ledger.transaction():
-            ledger.receive([Certificate.decode(skipped.second).proposal], NOW_S * 1000 + 9 * DAY_MS)
-            for delegation, statement in signers:
-                outcomes = ledger.receive([delegation, statement], NOW_S * 1000 + 9 * DAY_MS)
-                assert {outcome.result for outcome in outcomes} == {"stored"}
+        pending = ledger.checkpoints.pending
+        assert pending is not None
+        assert hindrance(ledger, pending) is None
+        assert found(ledger, pending.line) != pending.statement
+        assert "it follows another checkpoint than none" in (hindrance(ledger, pending) or "")
         with ledger.transaction():
             assert consider(ledger, number, skipped.second).found is Found.LOADS
+
+    def test_it_is_not_loaded_while_another_one_leads_up_to_it(self, skipped: Skipped) -> None:
+        ledger, number = skipped.ledger, skipped.ahead.state.checkpoint
+        with ledger.transaction():
+            ledger.checkpoints.take(skipped.first)
+            ledger.checkpoints.take(skipped.second)
+        assert ledger.checkpoints.newest is not None
+        assert found(ledger, ledger.checkpoints.newest.line) != ledger.checkpoints.newest.statement
+        with ledger.transaction():
+            assert consider(ledger, number, skipped.second) == Answer(Found.TAKEN)
+        assert not ledger.state.loading
 
     def test_the_one_in_force_outlives_any_number_of_later_ones(self, skipped: Skipped) -> None:
         """Who finds something else than all others waits for its operator: days."""
