@@ -31,7 +31,8 @@ ADDRESSES_KEPT: Final = 4_096
 """SS58 addresses that are kept: base58 is slow, and the same few hotkeys sign everything."""
 
 VERIFICATIONS_KEPT: Final = 4_096
-"""sr25519 answers that are kept: a daemon meets a signature at its HTTP interface and again in its own event."""
+"""Answers kept of each kind of signature, 2 MB: a daemon meets a miner's at its HTTP interface and again in its own
+event, and has those of a peer's events checked before its writer asks (``store.signatures``)."""
 
 URI_CHARS_MAX: Final = 1_024
 """Length of a key URI: a phrase of 24 words with its derivations takes a few hundred."""
@@ -92,6 +93,7 @@ def verify_hotkey(public_key: bytes, message: bytes, signature: bytes) -> bool:
         return False
 
 
+@lru_cache(VERIFICATIONS_KEPT)
 def verify_node(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether ``signature`` is ``public_key``'s ed25519 signature over ``message``."""
     if len(signature) != SIGNATURE_BYTES or len(public_key) != KEY_BYTES:

@@ -43,6 +43,7 @@ from p2pnodes.store.ledger import EVENTS_PER_READ, Ledger, Outcome, State, read_
 from p2pnodes.store.loading import Answer, Lack, consider, lacking, load
 from p2pnodes.store.placing import Placed
 from p2pnodes.store.schema import BUSY_TIMEOUT_MS, open_reader, open_writer
+from p2pnodes.store.signatures import SharedCheck
 from p2pnodes.store.snapshots import NodeRow, Part
 
 log = structlog.get_logger("p2pnodes.store")
@@ -155,6 +156,7 @@ class Database:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
         self._closed = asyncio.Event()
+        self._check = SharedCheck()  # the writer's
         self._facts_pool = ThreadPoolExecutor(1, thread_name_prefix="p2pnodes-reader")
         self._facts: Facts | None = None
         self._donor = Donor()  # the readers' thread's
@@ -203,6 +205,7 @@ class Database:
             self._jobs.put(None)
             await self._closed.wait()
             self._thread.join()
+        self._check.close()
         if self._reader is not None:
             await self._reader.close()
         if self._facts is not None:
@@ -301,7 +304,7 @@ class Database:
 
     async def receive(self, events: Sequence[Event], now_ms: int) -> list[Outcome]:
         """Store events that a peer sent."""
-        return await self.write(lambda ledger: ledger.receive(events, now_ms))
+        return await self.write(lambda ledger: ledger.receive(events, now_ms, self._check))
 
     async def receive_proofs(self, proofs: Sequence[Evidence | Close], now_ms: int) -> None:
         """Take proofs of the ends of logs, which a peer sent; see ``Ledger.receive_proofs``."""

@@ -342,18 +342,23 @@ class Ledger:
         """Consecutive events of a log from ``first_seq``, as received: at least one if it exists, else up to bounds."""
         return read_log(self._connection, log, first_seq, size_bytes_max, count_max)
 
-    def receive(self, events: Sequence[Event], now_ms: int) -> list[Outcome]:
+    def receive(
+        self, events: Sequence[Event], now_ms: int, check: Callable[[Sequence[Event]], None] | None = None
+    ) -> list[Outcome]:
         """Store what peers sent; call inside a transaction.
 
         Args:
             events: Decoded, signatures unchecked, any order, at most a few hundred.
             now_ms: Wall clock, for the bound on skew.
+            check: Told whose signatures will be asked for, one after the other (``store.signatures``).
 
         Returns:
             An outcome for each event, in order.
         """
         if self._loads:  # what stood before them is on its way
             return [Outcome(event, Result.GAP, "a live set is being loaded") for event in events]
+        if check is not None:
+            check(self._following(events))
         return [self._receive(event, now_ms) for event in events]
 
     def receive_proofs(self, proofs: Sequence[Evidence | Close], now_ms: int) -> None:
@@ -501,6 +506,18 @@ class Ledger:
             self._disown(event.log, FOREIGN_EVENT)
         self._store(event, state, judgement)
         return Outcome(event, Result.STORED, judgement.void or "")
+
+    def _following(self, events: Iterable[Event]) -> list[Event]:
+        """Those of events that follow on what is stored, or on others of them."""
+        following: list[Event] = []
+        nexts: dict[LogId, int] = {}
+        for event in events:
+            log, seq = event.log, event.seq
+            state = self._logs.get(log)
+            if seq == nexts.get(log, state.head.seq + 1 if state else 0):
+                nexts[log] = seq + 1
+                following.append(event)
+        return following
 
     def _refusal(self, judgement: Judgement, state: LogState | None) -> str | None:
         """Why nobody must store this event; None when it is to be stored."""

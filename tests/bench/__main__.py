@@ -1,6 +1,7 @@
 """``python -m tests.bench``: each suite against its limit; exit 1 when a wanted ratio is not reached."""
 
 import argparse
+import asyncio
 import json
 import random
 import sys
@@ -16,9 +17,8 @@ from nacl.signing import VerifyKey
 from p2pnodes.model import codec
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.events import AddPayload, Event
-from p2pnodes.model.keys import verify_hotkey
-from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.schema import open_writer
+from p2pnodes.model.keys import verify_hotkey, verify_node
+from p2pnodes.store.database import Database
 from tests.bench import catchup, etcd, gossip, loopback, world, year
 from tests.bench.chain import chain
 from tests.bench.floor import GPUS_PER_POST
@@ -31,7 +31,7 @@ from tests.bench.size import size
 from tests.bench.start import start
 from tests.bench.tally import CLAIMS as CLAIMS_TALLIED
 from tests.bench.tally import tally
-from tests.bench.world import EVENTS_PER_COMMIT, MINERS, stream, take_in
+from tests.bench.world import EVENTS_PER_COMMIT, MINERS, bring, now_ms, stream
 from tests.bench.writes import verify_once, writes
 from tests.support import NETWORK, electorate
 
@@ -76,22 +76,22 @@ def apply(directory: Path) -> Iterator[Ratio]:
 def _apply(  # noqa: PLR0917 - what a round is made of
     directory: Path, name: str, validators: int, before: Sequence[Event], events: Sequence[Event], number: int
 ) -> float:
-    """Events that a ledger takes in per second, one that has those before."""
-    ledger = Ledger(open_writer(directory / f"{name}-{number}.db"), NETWORK)
-    who = electorate(
-        time_ms=time.time_ns() // 1_000_000,
-        stakes={f"//validator{index}": 100 for index in range(validators)},
-        miners=MINERS,
-    )
-    with ledger.transaction():
-        ledger.set_electorate(who)
-    take_in(ledger, [event.wire for event in before])
+    """Events that a database takes in per second, one that has those before."""
+    return asyncio.run(_brought(directory / f"{name}-{number}.db", validators, before, events))
+
+
+async def _brought(path: Path, validators: int, before: Sequence[Event], events: Sequence[Event]) -> float:
+    database = await Database.open(path, NETWORK, None, now_ms=now_ms)
+    stakes = {f"//validator{index}": 100 for index in range(validators)}
+    await database.set_electorate(electorate(time_ms=now_ms(), stakes=stakes, miners=MINERS))
+    await bring(database, [event.wire for event in before])
     verify_hotkey.cache_clear()
+    verify_node.cache_clear()
     parse_body.cache_clear()
     begin = time.perf_counter()
-    take_in(ledger, [event.wire for event in events])
+    await bring(database, [event.wire for event in events])
     seconds = time.perf_counter() - begin
-    ledger.facts.close()
+    await database.close()
     return len(events) / seconds
 
 

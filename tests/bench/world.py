@@ -1,6 +1,7 @@
 """The inventories and event streams that the benchmarks run on."""
 
 import argparse
+import asyncio
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,8 @@ from p2pnodes.model import codec
 from p2pnodes.model.events import AddPayload, Event, LogId, Payload, Place, Release, Verdict, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import request_id, sign_add
-from p2pnodes.store.ledger import Ledger, Result, batched
+from p2pnodes.store.database import Database
+from p2pnodes.store.ledger import Ledger, Outcome, Result, batched
 from p2pnodes.store.schema import open_writer
 from tests.support import NETWORK, Author, body, electorate, hotkey
 
@@ -110,9 +112,26 @@ def take_in(ledger: Ledger, wires: Sequence[bytes]) -> None:
     """Store what peers send, in commits of EVENTS_PER_COMMIT; all of it must be new and valid."""
     for batch in batched(wires, EVENTS_PER_COMMIT):
         with ledger.transaction():
-            outcomes = ledger.receive([Event.decode(wire) for wire in batch], time.time_ns() // 1_000_000)
-        assert {outcome.result for outcome in outcomes} == {Result.STORED}
-        assert not any(outcome.detail for outcome in outcomes)
+            outcomes = ledger.receive([Event.decode(wire) for wire in batch], now_ms())
+        _require_stored(outcomes)
+
+
+async def bring(database: Database, wires: Sequence[bytes]) -> None:
+    """The same as a session's peer has it done: the daemon decodes what is next while the writer stores a batch."""
+    storing: list[asyncio.Task[list[Outcome]]] = []
+    for batch in batched(wires, EVENTS_PER_COMMIT):
+        events = [Event.decode(wire) for wire in batch]
+        for task in storing:
+            _require_stored(await task)
+        storing = [asyncio.create_task(database.receive(events, now_ms()))]
+        await asyncio.sleep(0)  # it begins
+    for task in storing:
+        _require_stored(await task)
+
+
+def _require_stored(outcomes: Sequence[Outcome]) -> None:
+    assert {outcome.result for outcome in outcomes} == {Result.STORED}
+    assert not any(outcome.detail for outcome in outcomes)
 
 
 def stream(claims: int, gpus: int, validators: int, *, apart: bool = False) -> Iterator[Event]:

@@ -3,13 +3,14 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.errors import StoreError, WritesRefusedError
+from p2pnodes.model.events import Event
 from p2pnodes.model.inventory import Weights
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import Add, request_id
@@ -19,6 +20,7 @@ from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.facts import Facts, StoredClaim
 from p2pnodes.store.ledger import Ledger, Result
 from p2pnodes.store.schema import BUSY_TIMEOUT_MS
+from p2pnodes.store.signatures import SharedCheck
 from tests.support import NETWORK, NOW_MS, Author, add, electorate
 
 
@@ -290,6 +292,16 @@ class TestLifeCycle:
         assert await database.read_log(author.log, 0, 1 << 20) == [event.wire for event in author.events]
         assert await database.read_log(author.log, 1, 1) == [author.events[1].wire]
         assert await database.read_log(author.log, 2, 1 << 20) == []
+
+    async def test_the_signatures_of_a_batch_are_checked_in_two_threads(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[Sequence[Event]] = []
+        monkeypatch.setattr(SharedCheck, "__call__", lambda _, events: told.append(events))
+        author = Author("//validator1")
+        author.delegate()
+        await database.receive(author.events, NOW_MS)
+        assert told == [author.events]
 
     async def test_conflicts_name_their_gpus(self, database: Database) -> None:
         await submit(database, add("//Alice", ["gpu-1"]))
