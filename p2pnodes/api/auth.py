@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from p2pnodes.api.errors import ApiError, echo
 from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.keys import ss58_decode, ss58_encode, verify_hotkey
+from p2pnodes.model.keys import ss58_decode, ss58_encode, which_signed
 from p2pnodes.model.requests import NONCE_WINDOW_S, parse_nonce, signing_message
 
 HOTKEY: Final = "X-Chutes-Hotkey"
@@ -71,10 +71,10 @@ def authenticate(
             401, f"Invalid signature: {echo(signature)}, with error: {error}", code=Code.API_SIGNATURE
         ) from error
     hotkey = _public_key(address)
-    tail = next(
-        (t for t in tails if hotkey and verify_hotkey(hotkey, signing_message(address, nonce, t), decoded)), None
-    )
-    if hotkey is None or tail is None:
+    index = None
+    if hotkey is not None:
+        index = which_signed(hotkey, [signing_message(address, nonce, tail) for tail in tails], decoded)
+    if hotkey is None or index is None:
         claimed = echo(address)
         raise ApiError(
             401,
@@ -83,7 +83,7 @@ def authenticate(
         )
     if electorate.registration_block(hotkey) is None:
         raise ApiError(401, f"Hotkey is not registered on netuid {netuid}", code=Code.API_UNREGISTERED)
-    return Signed(hotkey, address, nonce, decoded, tail)
+    return Signed(hotkey, address, nonce, decoded, tails[index])
 
 
 def require_fresh(nonce: str, now_s: float) -> None:

@@ -5,6 +5,7 @@ message wrapped in ``<Bytes>``; like substrate-interface, ``verify_hotkey`` acce
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple, Self
 
@@ -79,16 +80,30 @@ def ss58_decode(address: str) -> bytes:
     return data[1:-2]
 
 
-@lru_cache(VERIFICATIONS_KEPT)
 def verify_hotkey(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether ``signature`` is ``public_key``'s sr25519 signature over ``message`` (or its ``<Bytes>`` wrapping)."""
+    return which_signed(public_key, [message], signature) is not None
+
+
+def which_signed(public_key: bytes, messages: Sequence[bytes], signature: bytes) -> int | None:
+    """Index of the message over which ``verify_hotkey`` holds; None when it holds over none of them.
+
+    Each form that was not signed costs a check: the wrapped ones, which few wallets make, come behind all others.
+    """
+    wrapped = [b"<Bytes>" + message + b"</Bytes>" for message in messages]
+    for index, form in enumerate((*messages, *wrapped)):
+        if verify_sr25519(public_key, form, signature):
+            return index % len(messages)
+    return None
+
+
+@lru_cache(VERIFICATIONS_KEPT)
+def verify_sr25519(public_key: bytes, message: bytes, signature: bytes) -> bool:
+    """Whether ``signature`` is ``public_key``'s sr25519 signature over just these bytes."""
     if len(signature) != SIGNATURE_BYTES or len(public_key) != KEY_BYTES or public_key == IDENTITY:
         return False
     try:
-        return bool(
-            sr25519.verify(signature, message, public_key)
-            or sr25519.verify(signature, b"<Bytes>" + message + b"</Bytes>", public_key)
-        )
+        return bool(sr25519.verify(signature, message, public_key))
     except (ValueError, TypeError):  # the binding raises on bytes that are no point or no signature
         return False
 

@@ -114,7 +114,7 @@ class TestRoutes:
         def verify(*_: Any) -> bool:
             raise AssertionError("a signature was checked")
 
-        monkeypatch.setattr(auth, "verify_hotkey", verify)
+        monkeypatch.setattr(auth, "which_signed", verify)
         alice = Miner(await make_client(ApiSettings(address_rate=0.1, address_burst=2)), clock)
         statuses = [await alice.send(method, path, body=b"{") for _ in range(3)]
         assert [answer.status == 429 for answer in statuses] == [False, False, True]
@@ -129,7 +129,7 @@ class TestRoutes:
         alice = Miner(await make_client(ApiSettings(hotkey_rate=0.5, hotkey_burst=2)), clock)
         for _ in range(2):
             assert (await alice.status(f"{ALICE.address}::0")).status == 200
-        monkeypatch.setattr(auth, "verify_hotkey", None)  # to call it would be a 500
+        monkeypatch.setattr(auth, "which_signed", None)  # to call it would be a 500
         answer = await alice.status(f"{ALICE.address}::0")
         assert (answer.status, answer.headers["Retry-After"]) == (429, "2")
         assert answer.detail == "Too many requests from this hotkey: try again in 2 s"

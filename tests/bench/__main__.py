@@ -17,7 +17,7 @@ from nacl.signing import VerifyKey
 from p2pnodes.model import codec
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.events import AddPayload, Event
-from p2pnodes.model.keys import verify_hotkey, verify_node
+from p2pnodes.model.keys import verify_node, verify_sr25519
 from p2pnodes.store.database import Database
 from tests.bench import catchup, etcd, gossip, loopback, world, year
 from tests.bench.chain import chain
@@ -85,7 +85,7 @@ async def _brought(path: Path, validators: int, before: Sequence[Event], events:
     stakes = {f"//validator{index}": 100 for index in range(validators)}
     await database.set_electorate(electorate(time_ms=now_ms(), stakes=stakes, miners=MINERS))
     await bring(database, [event.wire for event in before])
-    verify_hotkey.cache_clear()
+    verify_sr25519.cache_clear()
     verify_node.cache_clear()
     parse_body.cache_clear()
     begin = time.perf_counter()

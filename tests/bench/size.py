@@ -14,7 +14,7 @@ from typing import Final
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Event
-from p2pnodes.model.keys import verify_hotkey
+from p2pnodes.model.keys import verify_sr25519
 from p2pnodes.model.validity import EMPTY, judge
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_reader, open_writer
@@ -117,5 +117,5 @@ def _judge(ledger: Ledger) -> float:
 
 def _forget() -> None:
     """Spare nobody a signature or a body that was looked at just now: of a large inventory they are long forgotten."""
-    verify_hotkey.cache_clear()
+    verify_sr25519.cache_clear()
     parse_body.cache_clear()

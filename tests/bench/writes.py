@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from p2pnodes.model.keys import NodeKey, ss58_encode, verify_hotkey
+from p2pnodes.model.keys import NodeKey, ss58_encode, verify_sr25519
 from p2pnodes.model.requests import (
     Add,
     Delete,
@@ -60,7 +60,7 @@ class Signed(NamedTuple):
 def verify_once(request: Request) -> bool:
     """The sr25519 verification of a request, with no cache before it."""
     message = signing_message(ss58_encode(request.hotkey), request.nonce, tail_of(request))
-    return verify_hotkey.__wrapped__(request.hotkey, message, request.signature)
+    return verify_sr25519.__wrapped__(request.hotkey, message, request.signature)
 
 
 class GroupFloor(Floor):

@@ -13,6 +13,8 @@ from p2pnodes.model.keys import (
     ss58_encode,
     verify_hotkey,
     verify_node,
+    verify_sr25519,
+    which_signed,
 )
 from tests.support import hotkey
 
@@ -72,6 +74,18 @@ class TestHotkeys:
         """Wallets of the polkadot-js family sign ``<Bytes>message</Bytes>``."""
         alice = hotkey("//Alice")
         assert verify_hotkey(alice.public_key, b"message", alice.sign(b"<Bytes>message</Bytes>"))
+
+    def test_of_several_messages_the_signed_one_is_told(self) -> None:
+        alice, messages = hotkey("//Alice"), [b"nodes", b"nodes:gpu"]
+        for index, message in enumerate(messages):
+            assert which_signed(alice.public_key, messages, alice.sign(message)) == index
+            assert which_signed(alice.public_key, messages, alice.sign(b"<Bytes>" + message + b"</Bytes>")) == index
+        assert which_signed(alice.public_key, messages, alice.sign(b"nodes:another")) is None
+
+    def test_wrapped_messages_are_checked_behind_all_others(self) -> None:
+        alice, before = hotkey("//Alice"), verify_sr25519.cache_info().misses
+        assert which_signed(alice.public_key, [b"nodes", b"nodes:gpu"], alice.sign(b"nodes:gpu")) == 1
+        assert verify_sr25519.cache_info().misses == before + 2
 
     def test_signatures_are_randomised(self) -> None:
         alice = hotkey("//Alice")
