@@ -151,6 +151,7 @@ class Database:
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._waiting = 0
+        self._submitted: list[_Job] = []  # in this turn of the event loop
         self._changing: list[_Job] = []  # the writer's: those who wait for the recount
         self._thread = threading.Thread(target=self._write_loop, name="p2pnodes-writer", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -202,6 +203,7 @@ class Database:
         """Finish what waits, checkpoint, and close every connection."""
         self._closing = True
         if self._thread.is_alive():
+            self._hand_over()
             self._jobs.put(None)
             await self._closed.wait()
             self._thread.join()
@@ -299,8 +301,19 @@ class Database:
             )
         self._waiting += 1
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Job(job, future, electorate))
+        if not self._submitted:
+            self._loop.call_soon(self._hand_over)
+        self._submitted.append(_Job(job, future, electorate))
         return await future  # a caller that goes away takes no job out of the queue, nor out of its bound
+
+    def _hand_over(self) -> None:
+        """Hand the writer what was submitted in one turn of the event loop.
+
+        Were it woken by the first, it would take the interpreter from those that come behind it.
+        """
+        for job in self._submitted:
+            self._jobs.put(job)
+        self._submitted.clear()
 
     async def receive(self, events: Sequence[Event], now_ms: int) -> list[Outcome]:
         """Store events that a peer sent."""

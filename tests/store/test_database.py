@@ -2,7 +2,9 @@
 
 import asyncio
 import sqlite3
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import Add, request_id
 from p2pnodes.store import database as database_module
 from p2pnodes.store.admission import ConflictError
-from p2pnodes.store.database import Commit, Database
+from p2pnodes.store.database import Commit, Database, Written
 from p2pnodes.store.facts import Facts, StoredClaim
 from p2pnodes.store.ledger import Ledger, Result
 from p2pnodes.store.schema import BUSY_TIMEOUT_MS
@@ -55,6 +57,22 @@ class TestWriting:
         assert len({claim.claim_id for claim in claims}) == 64
         assert sum(len(commit.new_claims) for commit in commits) == 64
         assert len(commits) < 64
+
+    async def test_what_is_submitted_in_one_turn_of_the_event_loop_shares_a_commit(self, database: Database) -> None:
+        commits: list[Written] = []
+        database.on_written = commits.append
+
+        async def write(number: int) -> None:
+            time.sleep(0)  # lets go of the interpreter, as the sending of an answer does
+            await submit(database, add("//Alice", [f"gpu-{number}"]))
+
+        interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(60)  # the writer takes it only when nobody holds it
+        try:
+            await asyncio.gather(*(write(number) for number in range(16)))
+        finally:
+            sys.setswitchinterval(interval_s)
+        assert [written.jobs for written in commits] == [16]
 
     async def test_an_answered_write_is_in_the_file_of_a_process_that_reads_it(self, database: Database) -> None:
         claim = await submit(database, add("//Alice", ["gpu-1"]))
