@@ -21,6 +21,7 @@ from p2pnodes.model.events import (
     Head,
     LogId,
     Payload,
+    Renew,
     Verdict,
     delegate,
 )
@@ -138,6 +139,12 @@ class Author:
         begin = (hlc if since is None else since) if finding == "verified" else None
         detail = "" if finding == "verified" else f"{finding} by test"
         return self.write(Verdict(claim_id, finding, "test", detail, begin), hlc=hlc)
+
+    def renew(self, *claim_ids: bytes, at_ms: int = NOW_MS, since: int | None = None) -> Event:
+        """Append verdicts that claims are verified, in one event; ``since`` is its own HLC unless given."""
+        hlc = self.clock.tick(at_ms)
+        begin = hlc if since is None else since
+        return self.write(Renew("test", tuple((claim_id, begin) for claim_id in sorted(claim_ids))), hlc=hlc)
 
 
 def forks(ledger: Ledger) -> dict[LogId, int]:

@@ -52,6 +52,9 @@ URL_CHARS_MAX: Final = 256
 GPUS_PER_EVENT_MAX: Final = 64
 CLAIMS_PER_DELETE_MAX: Final = 64
 CARRIED_MAX: Final = 64
+RENEWED_MAX: Final = 64
+"""Claims in one ``renew``: each takes 47 bytes then, of which 44 are its own; a verdict takes 270."""
+
 DETAIL_CHARS_MAX: Final = 512
 LABEL_CHARS_MAX: Final = 256
 LOGS_PER_CUT_MAX: Final = 450
@@ -418,6 +421,47 @@ class Verdict(NamedTuple):
             None if since is None else codec.integer(since, "since", 0, HLC_MAX),
         )
 
+    @property
+    def verdicts(self) -> tuple["Verdict", ...]:
+        """The verdict itself, as ``Renew.verdicts``."""
+        return (self,)
+
+
+class Renew(NamedTuple):
+    """Payload of ``renew``: its author's verdicts that claims are verified, under one signature.
+
+    It says what a ``verdict`` for each of them would say, and counts as that.
+
+    Attributes:
+        method: The verifier that found it.
+        claims: Claim id and ``since`` of each, in ascending order of the ids, each once.
+    """
+
+    method: str
+    claims: tuple[tuple[bytes, int], ...]
+
+    def to_wire(self) -> list[codec.Value]:
+        """Wire fields."""
+        return [self.method, [list(each) for each in self.claims]]
+
+    @classmethod
+    def from_wire(cls, value: codec.Value) -> Self:
+        """Read wire fields; raises MalformedError."""
+        method, claims = codec.fields(value, 2, "renew")
+        pairs = [codec.fields(each, 2, "claim") for each in codec.array(claims, 1, RENEWED_MAX, "claims")]
+        renewed = tuple(
+            (codec.binary(claim_id, "claim id", DIGEST_BYTES), codec.integer(since, "since", 0, HLC_MAX))
+            for claim_id, since in pairs
+        )
+        if any(before[0] >= after[0] for before, after in pairwise(renewed)):
+            raise MalformedError("claims: not in ascending order of their ids, each once")
+        return cls(codec.text(method, "method", 32, 1), renewed)
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdicts that it stands for, in its order."""
+        return tuple(Verdict(claim_id, VERIFIED, self.method, "", since) for claim_id, since in self.claims)
+
 
 class Place(NamedTuple):
     """Payload of ``place``: GPUs of a claim run a chute. A private chute carries neither name nor username."""
@@ -597,6 +641,7 @@ Payload = (
     | DeletePayload
     | Carry
     | Verdict
+    | Renew
     | Place
     | Release
     | Evidence
@@ -611,6 +656,7 @@ PAYLOADS: Final[dict[str, type[Payload]]] = {
     "delete": DeletePayload,
     "carry": Carry,
     "verdict": Verdict,
+    "renew": Renew,
     "place": Place,
     "release": Release,
     "evidence": Evidence,

@@ -36,7 +36,7 @@ from p2pnodes.model.codec import INT_MAX, MalformedError
 from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.errors import P2PNodesError
-from p2pnodes.model.events import FAILED, VERIFIED, AddPayload, Carry, Delegation, Event, LogId, Verdict
+from p2pnodes.model.events import FAILED, VERIFIED, AddPayload, Carry, Delegation, Event, LogId, Renew, Verdict
 from p2pnodes.model.inventory import Carriage, Claim, Mandate, Scales, Vote, Weights
 from p2pnodes.model.keys import KEY_BYTES, ss58_encode
 from p2pnodes.model.network import PPM, HorizonS, Network
@@ -48,7 +48,7 @@ FORMAT: Final = "p2pnodes-proof"
 VERSION: Final = 1
 
 PROOF_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Bound of the file. An electorate of 256 hotkeys takes 30 KB of it, a vote about 1 KB."""
+"""Bound of the file. An electorate of 256 hotkeys takes 30 KB of it, a vote 1 to 4 KB."""
 
 EVENTS_MAX: Final = 1_024
 """Bound of the events: a vote takes two, or up to five where delegations were renewed or moved to another log."""
@@ -132,11 +132,13 @@ class Proof(NamedTuple):
     Attributes:
         network: Parameters.
         electorate: What the electorate's digest is the hash of.
+        claim_id: The claim that it proves something about; an event may say something about others, too.
         events: Signed events as received, in ascending order of log and seq.
     """
 
     network: Network
     electorate: bytes
+    claim_id: bytes
     events: tuple[bytes, ...]
 
     def document(self) -> dict[str, Any]:
@@ -155,6 +157,7 @@ class Proof(NamedTuple):
                 "horizon_s": network.horizon_s,
             },
             "electorate": base64.b64encode(self.electorate).decode(),
+            "claim": self.claim_id.hex(),
             "events": [base64.b64encode(event).decode() for event in self.events],
         }
 
@@ -193,7 +196,7 @@ class Proof(NamedTuple):
             horizon_s=said.horizon_s,
         )
         events = tuple(_bytes(event, f"events.{index}") for index, event in enumerate(file.events))
-        return cls(network, _bytes(file.electorate, "electorate"), events)
+        return cls(network, _bytes(file.electorate, "electorate"), bytes.fromhex(file.claim), events)
 
 
 class _Strict(BaseModel):
@@ -217,17 +220,18 @@ class _File(_Strict):
     version: Annotated[int, Field(ge=VERSION, le=VERSION)]
     network: _Network
     electorate: str
+    claim: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
     events: Annotated[list[str], Field(max_length=EVENTS_MAX)]
 
 
-def build(network: Network, electorate: Electorate, events: Iterable[Event]) -> Proof:
-    """Make a proof of events in any order, and check it.
+def build(network: Network, electorate: Electorate, claim_id: bytes, events: Iterable[Event]) -> Proof:
+    """Make a proof about a claim of events in any order, and check it.
 
     Raises:
         ProofError: They prove nothing; the message says what is missing.
     """
     ordered = sorted(events, key=lambda event: (event.log, event.seq))
-    proof = Proof(network, _electorate_bytes(electorate), tuple(event.wire for event in ordered))
+    proof = Proof(network, _electorate_bytes(electorate), claim_id, tuple(event.wire for event in ordered))
     check(proof)
     size = len(json.dumps(proof.document(), indent=2))
     if size > PROOF_BYTES_MAX:
@@ -248,8 +252,8 @@ def check(proof: Proof) -> Statement:
         raise ProofError(f"{len(proof.events)} events: at most {EVENTS_MAX} are allowed")
     electorate = _electorate(proof.electorate)
     said = list(_said(proof))
-    carrier, claim, add = _registration(said, electorate)
-    votes = _votes(said, proof.network, electorate)
+    votes = _votes(said, proof, electorate)
+    carrier, claim, add = _registration(said, proof.claim_id, electorate)
     _no_more(said, votes.keys() | {carrier})
     # Who else is enrolled, and since when, cannot be shown: all that are permitted weigh, as if they had been for long.
     old_hlc = hlc_at(electorate.time_ms - proof.network.verdict_ttl_s * 1000)
@@ -322,27 +326,21 @@ def _said(proof: Proof) -> Iterator[_Said]:
         if judgement.payload is None or judgement.prefix.delegation is None:
             reason = judgement.void or "of a version or kind that this build does not know; install a newer one"
             raise ProofError(f"{name}: {reason}")
-        if not isinstance(judgement.payload, Delegation | AddPayload | Carry | Verdict):
-            raise ProofError(f"{name}: proves nothing; expected only delegate, add, carry and verdict")
+        if not isinstance(judgement.payload, Delegation | AddPayload | Carry | Verdict | Renew):
+            raise ProofError(f"{name}: proves nothing; expected only delegate, add, carry, verdict and renew")
         before, prefix = event, judgement.prefix
         yield _Said(judgement.prefix.delegation.hotkey, event, judgement)
 
 
-def _registration(said: list[_Said], electorate: Electorate) -> tuple[bytes, Claim, CarriedAdd]:
-    """The claim that the verdicts are about: who carries it, the claim, and the add that brings it."""
-    claim_ids = {one.judgement.payload.claim_id for one in said if isinstance(one.judgement.payload, Verdict)}
-    if not claim_ids:
-        raise ProofError("there is no verdict that verifies the claim")
-    if len(claim_ids) > 1:
-        raise ProofError(f"there are verdicts on {len(claim_ids)} claims; expected them on one")
-    (claim_id,) = claim_ids
+def _registration(said: list[_Said], claim_id: bytes, electorate: Electorate) -> tuple[bytes, Claim, CarriedAdd]:
+    """The claim: who carries it, the claim itself, and the add that brings it."""
     carriers = [one for one in said if isinstance(one.judgement.payload, AddPayload | Carry)]
     if len(carriers) != 1:
         raise ProofError(f"there are {len(carriers)} registrations (add or carry); expected one")
     carrier, _, judgement = carriers[0]
     adds = [add for add in judgement.adds if add.claim_id == claim_id]
     if not adds:
-        raise ProofError(f"the verdicts are about claim {claim_id.hex()}, which the registration does not bring")
+        raise ProofError(f"the proof is about claim {claim_id.hex()}, which the registration does not bring")
     request = adds[0].payload.request
     carriages = tuple(Carriage(carrier, add.payload.electorate_block, add.hlc) for add in adds)
     uuids = tuple(node.uuid for node in adds[0].body.nodes)
@@ -358,20 +356,26 @@ def _registration(said: list[_Said], electorate: Electorate) -> tuple[bytes, Cla
     return carrier, claim, adds[0]
 
 
-def _votes(said: list[_Said], network: Network, electorate: Electorate) -> dict[bytes, tuple[Vote, bytes]]:
-    """The verdicts by their validators, each with the id of its event: all of them must count."""
+def _votes(said: list[_Said], proof: Proof, electorate: Electorate) -> dict[bytes, tuple[Vote, bytes]]:
+    """The verdicts on the claim by their validators, each with the id of its event: all of them must count."""
     votes: dict[bytes, tuple[Vote, bytes]] = {}
     for author, event, judgement in said:
-        verdict = judgement.payload
-        if not isinstance(verdict, Verdict):
+        if not isinstance(judgement.payload, Verdict | Renew):
             continue
+        verdict = next((each for each in judgement.payload.verdicts if each.claim_id == proof.claim_id), None)
+        if verdict is None:
+            raise ProofError(
+                f"the {event.kind} of validator {ss58_encode(author)} is about other claims than {proof.claim_id.hex()}"
+            )
         if author in votes:
             raise ProofError(f"there are two verdicts of validator {ss58_encode(author)}; expected one of each")
         if verdict.finding == FAILED:
             raise ProofError(f"a verdict of validator {ss58_encode(author)} is failed; expected verified or abstain")
         vote = Vote(author, event.hlc, verdict.finding, verdict.since, verdict.method, verdict.detail)
         votes[author] = vote, event.id
-    weights = Weights(network, electorate, _mandates(said))
+    if not votes:
+        raise ProofError("there is no verdict that verifies the claim")
+    weights = Weights(proof.network, electorate, _mandates(said))
     live = inventory.live_votes((vote for vote, _ in votes.values()), weights)
     if idle := sorted(votes.keys() - live.keys()):
         why = (

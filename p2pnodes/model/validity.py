@@ -24,6 +24,7 @@ from p2pnodes.model.events import (
     Evidence,
     Header,
     Payload,
+    Renew,
     Verdict,
     known,
 )
@@ -169,6 +170,9 @@ def _content(
         case Verdict():
             if payload.since is not None and payload.since > event.hlc:
                 raise _Void("since lies above the verdict's own HLC", Code.VOID_FORM)
+        case Renew():
+            if any(since > event.hlc for _, since in payload.claims):
+                raise _Void("a since lies above the HLC of the event that renews it", Code.VOID_FORM)
         case Close():
             if not check_close(event.network_id, payload):
                 raise _Void("the close does not carry its hotkey's signature", Code.VOID_SIGNATURE)

@@ -38,6 +38,7 @@ from p2pnodes.model.events import (
     Place,
     Propose,
     Release,
+    Renew,
     Verdict,
 )
 from p2pnodes.model.inventory import Row, Tally, Weights
@@ -665,7 +666,7 @@ class Ledger:
     def _heard(self, word: words.Word, log: int, seq: int, hlc: int) -> words.Word | None:
         """What of a word counts as far as the checkpoint in force goes; None for nothing."""
         keeps = self.checkpoints.keeps_word
-        if isinstance(word, Verdict) or not self.checkpoints.below(log, seq):
+        if isinstance(word, words.Saying) or not self.checkpoints.below(log, seq):
             return word if keeps(log, seq, 0, hlc) else None
         uuids = tuple(uuid for item, uuid in enumerate(word.uuids) if keeps(log, seq, item, hlc))
         return word._replace(uuids=uuids) if uuids else None
@@ -691,7 +692,7 @@ class Ledger:
                 self.checkpoints.proposed(event, log, payload)
             case Checkpoint() as payload if payload.number >= self.checkpoints.line.number:
                 self.checkpoints.signed(event, log, payload)
-            case (Verdict() | Place() | Release()) as word:
+            case (Verdict() | Renew() | Place() | Release()) as word:
                 heard = self._heard(word, log, event.seq, event.hlc)
                 if heard is not None:
                     self._state_word(heard, log, event, counted=counted)
@@ -707,12 +708,13 @@ class Ledger:
                 pass
 
     def _state_word(self, word: words.Word, log: int, event: Event, *, counted: bool) -> None:
-        if isinstance(word, Verdict):
-            key = self._claim_key(word.claim_id)
-            if counted:
-                words.say_verdict(self._connection, key, log, event.seq, event.hlc, word)
-                self._voted.append(word.claim_id)
-                self._dirty_claims.add(key)
+        if isinstance(word, words.Saying):
+            for verdict in word.verdicts:
+                key = self._claim_key(verdict.claim_id)
+                if counted:
+                    words.say_verdict(self._connection, key, log, event.seq, event.hlc, verdict)
+                    self._voted.append(verdict.claim_id)
+                    self._dirty_claims.add(key)
         elif counted:
             older = self.checkpoints.below(log, event.seq)  # a live set may be loaded behind later words
             words.say_placement(self._connection, log, event.seq, event.hlc, word, older=older)
@@ -896,8 +898,9 @@ class Ledger:
                     continue
                 before = words.replaced(self._connection, log, word)
                 self._connection.execute("UPDATE events SET before = ? WHERE position = ?", (before, position))
-                if isinstance(word, Verdict):
-                    words.say_verdict(self._connection, self._claim_key(word.claim_id), log, seq, hlc, word)
+                if isinstance(word, words.Saying):
+                    for verdict in word.verdicts:
+                        words.say_verdict(self._connection, self._claim_key(verdict.claim_id), log, seq, hlc, verdict)
                 else:
                     words.say_placement(self._connection, log, seq, hlc, word)
             self._bound_dirty()
@@ -916,8 +919,9 @@ class Ledger:
                 siblings = self._connection.execute("SELECT uuid FROM deletion WHERE request_id = ?", (request,))
                 self._dirty_uuids |= dict.fromkeys(uuid for (uuid,) in siblings)
         match said.payload:
-            case Verdict() as verdict if (key := self.facts.claim_key(verdict.claim_id)) is not None:
-                self._dirty_claims.add(key)
+            case (Verdict() | Renew()) as word:
+                keys = (self.facts.claim_key(verdict.claim_id) for verdict in word.verdicts)
+                self._dirty_claims.update(key for key in keys if key is not None)
             case (Place() | Release()) as word:
                 self._placed_uuids |= dict.fromkeys(word.uuids)
             case Delegation():

@@ -44,7 +44,7 @@ def gather(facts: Facts, uuid: str, weights: Weights) -> Proof | None:
         logs.choose(log, seq)
         logs.enroll(vote.author, log)
     try:
-        return proof.build(weights.network, weights.electorate, logs.events())
+        return proof.build(weights.network, weights.electorate, claim.id, logs.events())
     except ProofError as error:
         raise ProofError(
             f"no proof for GPU {uuid}: {error}; it is {status} in the inventory, which weighs enrolled stake alone"

@@ -1,4 +1,4 @@
-"""The latest word of each log on a claim (verdict) or on a GPU under a claim (place, release), below the log's cut.
+"""The latest word of each log on a claim (verdict, renew) or on a GPU under a claim (place, release), below its cut.
 
 Where a word replaces another, its event says which (``events.before``): a cut that falls finds the words that are
 latest again without reading the log.
@@ -11,13 +11,16 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from p2pnodes.model import codec
-from p2pnodes.model.events import Event, Place, Release, Verdict
+from p2pnodes.model.events import Event, Place, Release, Renew, Verdict
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.validity import Contents, contents
 from p2pnodes.store.checkpoints import Kept
 from p2pnodes.store.facts import chute_fields
 
-Word = Verdict | Place | Release
+Saying = Verdict | Renew
+"""One verdict, or several."""
+
+Word = Saying | Place | Release
 
 
 class Taken(NamedTuple):
@@ -33,10 +36,10 @@ class Taken(NamedTuple):
 
     def add(self, word: Word, before: bytes | None) -> None:
         """Take one more; from the highest seq down, so that what the lowest one replaced is what counts again."""
-        named = 1 if isinstance(word, Verdict) else len(word.uuids)
+        named = len(word.verdicts if isinstance(word, Saying) else word.uuids)
         seqs: Sequence[Any] = [None] * named if before is None else codec.fields(codec.unpack(before), named, "before")
-        if isinstance(word, Verdict):
-            self.verdicts[word.claim_id] = seqs[0]
+        if isinstance(word, Saying):
+            self.verdicts.update({said.claim_id: seq for said, seq in zip(word.verdicts, seqs, strict=True)})
         else:
             self.places.update({(uuid, word.claim_id): seq for uuid, seq in zip(word.uuids, seqs, strict=True)})
 
@@ -46,12 +49,10 @@ _PLACEMENT: Final = "INSERT OR REPLACE INTO placement VALUES (?, ?, ?, ?, ?, ?)"
 
 def replaced(connection: sqlite3.Connection, log: int, word: Word) -> bytes | None:
     """What a word of a log will replace, as ``events.before`` holds it."""
-    if isinstance(word, Verdict):
-        row = connection.execute(
-            "SELECT v.seq FROM claim c JOIN verdict v USING (claim) WHERE c.claim_id = ? AND v.log = ?",
-            (word.claim_id, log),
-        ).fetchone()
-        return None if row is None else codec.pack(list(row))
+    if isinstance(word, Saying):
+        query = "SELECT v.seq FROM claim c JOIN verdict v USING (claim) WHERE c.claim_id = ? AND v.log = ?"
+        found = [connection.execute(query, (verdict.claim_id, log)).fetchone() for verdict in word.verdicts]
+        return codec.pack([None if row is None else row[0] for row in found]) if any(found) else None
     rows = connection.execute(
         "SELECT uuid, seq FROM placement WHERE uuid IN (SELECT value FROM json_each(?)) AND claim_id = ? AND log = ?",
         (orjson.dumps(word.uuids).decode(), word.claim_id, log),
@@ -68,12 +69,12 @@ def item_of(wire: bytes, uuid: str) -> int:
 
 
 def say_verdict(  # noqa: PLR0917 - the columns of the table
-    connection: sqlite3.Connection, claim: int, log: int, seq: int, hlc: int, word: Verdict
+    connection: sqlite3.Connection, claim: int, log: int, seq: int, hlc: int, said: Verdict
 ) -> None:
     """Record a verdict on the claim of a row key."""
     connection.execute(
         "INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (claim, log, seq, hlc, word.finding, word.since, word.method, word.detail),
+        (claim, log, seq, hlc, said.finding, said.since, said.method, said.detail),
     )
 
 
@@ -106,10 +107,10 @@ def drop(connection: sqlite3.Connection, log: int, seq: int, said: Contents) -> 
     for table in ("delegations", "proposal", "signature"):
         connection.execute(f"DELETE FROM {table} WHERE {where}", (log, seq))  # noqa: S608 - from the line above
     match said.payload:
-        case Verdict() as verdict:
-            connection.execute(
+        case (Verdict() | Renew()) as word:
+            connection.executemany(
                 f"DELETE FROM verdict WHERE claim = (SELECT claim FROM claim WHERE claim_id = ?) AND {where}",  # noqa: S608
-                (verdict.claim_id, log, seq),
+                [(verdict.claim_id, log, seq) for verdict in word.verdicts],
             )
         case Place() | Release() as word:
             connection.executemany(
@@ -144,26 +145,30 @@ def take_back(
     connection.executemany(
         "DELETE FROM placement WHERE uuid = ? AND claim_id = ? AND log = ?", [(*key, log) for key in taken.places]
     )
-    verdicts = {seq for seq in taken.verdicts.values() if seq is not None}
+    verdicts: dict[int, set[bytes]] = {}
+    for claim_id, before in taken.verdicts.items():
+        if before is not None:
+            verdicts.setdefault(before, set()).add(claim_id)
     places: dict[int, list[tuple[str, bytes]]] = {}
     for key, before in taken.places.items():
         if before is not None:
             places.setdefault(before, []).append(key)
     lost: set[tuple[str, bytes]] = set()
-    for seq in sorted(verdicts | places.keys()):
+    for seq in sorted(verdicts.keys() | places.keys()):
         row = connection.execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
         if row is None:  # a checkpoint left it out
             lost.update(places.get(seq, ()))
             continue
         event = Event.decode(row[0])
         match contents(event).payload:
-            case Verdict() as verdict:
+            case (Verdict() | Renew()) as word:
                 if not counts(seq, 0, event.hlc):
                     continue
-                (claim,) = connection.execute(
-                    "SELECT claim FROM claim WHERE claim_id = ?", (verdict.claim_id,)
-                ).fetchone()
-                say_verdict(connection, claim, log, seq, event.hlc, verdict)
+                for verdict in word.verdicts:
+                    if verdict.claim_id in verdicts[seq]:
+                        query = "SELECT claim FROM claim WHERE claim_id = ?"
+                        (claim,) = connection.execute(query, (verdict.claim_id,)).fetchone()
+                        say_verdict(connection, claim, log, seq, event.hlc, verdict)
             case Place() | Release() as word:
                 alive = [key for key in places[seq] if counts(seq, word.uuids.index(key[0]), event.hlc)]
                 lost.update(set(places[seq]).difference(alive))

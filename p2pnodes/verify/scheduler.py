@@ -3,7 +3,8 @@
 A claim is looked at when it comes, when a vote on it comes, when the book says so (``store.checks``), and by a scan
 that finds what a restart or a full queue left over, and walks slowly through all decided claims: an electorate that
 changes names none. Looking decides (``verdicts.begins_ms``): not at all, later, or now. At most ``checks_at_once``
-checks run, of claims whose hosts no other check loads, and of one miner half as many (rule 6).
+checks run, of claims whose hosts no other check loads, and of one miner half as many (rule 6). Verdicts that only renew
+what was said before wait for each other (``verify.renewals``).
 """
 
 import asyncio
@@ -26,8 +27,9 @@ from p2pnodes.store.database import Database
 from p2pnodes.store.facts import Facts, StoredClaim
 from p2pnodes.verify.finding import Finding, VerifierUnavailableError
 from p2pnodes.verify.loads import Loads
+from p2pnodes.verify.renewals import Renewals
 from p2pnodes.verify.turns import OVERDUE, Turns, turns
-from p2pnodes.verify.verdicts import begins_ms, record_fault, record_verdict
+from p2pnodes.verify.verdicts import begins_ms, record_fault, record_renewals, record_verdict
 from p2pnodes.verify.verifier import Verifier
 
 log = structlog.get_logger("p2pnodes.verify")
@@ -128,6 +130,7 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._running: dict[bytes, asyncio.Task[Finding]] = {}
         self._loads = Loads()
+        self._renewals = Renewals(database.ledger.network.verdict_ttl_s * 1000)
         self._resting: dict[bytes, int] = {}
         """Claims that cannot be checked, and until when the scan passes them over."""
         self._walked = 0
@@ -149,13 +152,17 @@ class Scheduler:
         return self._verifier.method
 
     def status(self) -> dict[str, Any]:
-        """For ``p2pnodes status``: the verifier, its problem, and how many claims are where."""
+        """For ``p2pnodes status``: the verifier, its problem, and how many claims are where.
+
+        Of those, ``renewed`` were found verified again, which is not published yet.
+        """
         return {
             "method": self.method,
             "problem": self.problem,
             "running": len(self._running),
             "queued": len(self._waiting - self._running.keys()),
             "later": len(self._later) + len(self._loads),
+            "renewed": len(self._renewals),
             "passed_over": self._passed_over,
         }
 
@@ -166,10 +173,14 @@ class Scheduler:
         self._tasks = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:
-        """Stop; checks under way are dropped and found again at the next start."""
+        """Stop; checks under way are dropped and found again at the next start, and so is what cannot be published."""
         for task in (*self._tasks, *self._running.values()):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._running.values(), return_exceptions=True)
+        try:
+            await self._publish()
+        except P2PNodesError as error:
+            log.warning("renewals_not_written", error=str(error), code=Code.VERIFIER_NOT_WRITTEN)
 
     def offer(self, claim_id: bytes, *, again: bool = False) -> None:
         """Look at a claim soon; one that waits already, or does not fit, is passed over.
@@ -178,7 +189,7 @@ class Scheduler:
             claim_id: 32 bytes.
             again: Its vote is decided, so that it must not hold up those that are open.
         """
-        if claim_id in self._waiting or claim_id in self._running or claim_id in self._loads:
+        if any(claim_id in busy for busy in (self._waiting, self._running, self._loads, self._renewals)):
             return
         if self._queued[again] >= QUEUED_CLAIMS_MAX // 2:
             self._passed_over += 1
@@ -265,6 +276,8 @@ class Scheduler:
             try:
                 ledger = self._database.ledger
                 if ledger.writes_refused is None and self._hotkey in ledger.committed_weights.enrolled:
+                    if self._renewals.due(self._now_ms()):
+                        await self._publish()
                     await self._offer_due()
                 self.scans += 1
             except P2PNodesError as error:
@@ -373,11 +386,12 @@ class Scheduler:
                 # A check of seconds or minutes: the book keeps that it was begun, so that a restart makes it anew.
                 begun = Check(now_ms)
                 await self._database.write(lambda ledger: checks.write_check(ledger.facts, claim_id, begun))
-            await self._check(found.claim)
+            await self._check(found)
         finally:
             self._unload(needs)
 
-    async def _check(self, claim: StoredClaim) -> None:
+    async def _check(self, prospect: Prospect) -> None:
+        claim = prospect.claim
         try:
             finding = await self._run(claim)
         except VerifierUnavailableError as error:
@@ -387,7 +401,26 @@ class Scheduler:
                 raise  # the daemon stops; otherwise the check alone was stopped
         else:
             self.problem = None
-            await self._record(claim, finding)
+            now_ms = self._now_ms()
+            if not self._renewals.take(claim.claim_id, finding, prospect.own, self._slot_ms(claim), now_ms):
+                await self._record(claim, finding)
+            elif self._renewals.due(now_ms):
+                await self._publish()
+
+    async def _publish(self) -> None:
+        """Write the verdicts that wait for each other, but of claims that are gone meanwhile."""
+        for claim_id in self._renewals.slots_ms():
+            if await self._prospect(claim_id) is None:
+                self._renewals.forget(claim_id)
+        told, method, hotkey = self._renewals.slots_ms(), self._verifier.method, self._hotkey
+        if not told:
+            return
+        written = await self._database.write(
+            lambda ledger: record_renewals(ledger, told, method, hotkey, self._now_ms())
+        )
+        for claim_id in told:
+            self._renewals.forget(claim_id)
+        log.debug("verdicts_renewed", claims=len(told), written=written)
 
     async def _run(self, claim: StoredClaim) -> Finding:
         task = asyncio.create_task(self._verify(claim))
@@ -427,6 +460,7 @@ class Scheduler:
         written = await self._database.write(
             lambda ledger: record_verdict(ledger, claim_id, finding, method, hotkey, slot_ms, now_ms(), anew=anew)
         )
+        self._renewals.forget(claim_id)  # what waits was found before
         log.debug("verdict", claim=claim_id.hex(), finding=finding.finding, detail=finding.detail, written=written)
         return written
 

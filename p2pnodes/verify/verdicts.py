@@ -1,9 +1,10 @@
 """When this validator checks a claim, and how what it found becomes its verdict. No I/O but the ledger's own."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from p2pnodes.model.clock import hlc_ms
-from p2pnodes.model.events import DETAIL_CHARS_MAX, VERIFIED, Verdict
+from p2pnodes.model.events import DETAIL_CHARS_MAX, VERIFIED, Renew, Verdict
 from p2pnodes.model.inventory import Vote, Weights
 from p2pnodes.model.rendezvous import place_of, ranking
 from p2pnodes.store.checks import Check, Prospect, read_check, write_check
@@ -79,33 +80,88 @@ def record_verdict(  # noqa: PLR0917 - what was found by whom, when
     """
     ttl_ms = ledger.network.verdict_ttl_s * 1000
     previous = ledger.facts.own_verdict(claim_id, validator)
-    repeated = (
-        previous is not None
-        and previous.finding == finding.finding
-        and hlc_ms(previous.hlc) >= now_ms - int(ttl_ms * RENEW_EARLIEST)
-    )
+    repeated = previous is not None and previous.finding == finding.finding and _fresh(previous, ttl_ms, now_ms)
     if not repeated or anew:
-        unbroken = previous is not None and previous.finding == VERIFIED and hlc_ms(previous.hlc) >= now_ms - ttl_ms
+        since_before = _unbroken_since(previous, ttl_ms, now_ms)
 
         def build(hlc: int) -> Verdict:
             since = None
             if finding.finding == VERIFIED:
-                since = previous.since if unbroken and previous else hlc
+                since = hlc if since_before is None else since_before
             return Verdict(claim_id, finding.finding, method, finding.detail[:DETAIL_CHARS_MAX], since)
 
         ledger.append(build, now_ms)
     said_ms = hlc_ms(previous.hlc) if repeated and previous and not anew else now_ms
-    place = place_of(ranking(claim_id, ledger.weights.enrolled), validator)
     if finding.finding == VERIFIED:
-        check = Check(renew_ms(claim_id, said_ms, place, slot_ms, ttl_ms))
+        _book_renewal(ledger, claim_id, validator, slot_ms, said_ms)
     else:
+        place = place_of(ranking(claim_id, ledger.weights.enrolled), validator)
         held = read_check(ledger.facts, claim_id)
         failures = (held.failures if held else 0) + 1
         due_ms = retry_ms(now_ms, failures, place, slot_ms, ttl_ms)
         # What is said by silence alone lapses with the verdict that said it last.
-        check = Check(min(due_ms, said_ms + int(ttl_ms * OVERDUE)), failures)
-    write_check(ledger.facts, claim_id, check)
+        write_check(ledger.facts, claim_id, Check(min(due_ms, said_ms + int(ttl_ms * OVERDUE)), failures))
     return not repeated or anew
+
+
+def renewed_since(vote: Vote | None, ttl_ms: int, now_ms: int) -> int | None:
+    """The ``since`` with which a verdict that the claim is verified is renewed; None where there is none to renew yet.
+
+    Args:
+        vote: The validator's latest verdict on the claim, if any.
+        ttl_ms: A verdict's life.
+        now_ms: Wall clock, Unix milliseconds.
+    """
+    return None if vote is None or _fresh(vote, ttl_ms, now_ms) else _unbroken_since(vote, ttl_ms, now_ms)
+
+
+def _unbroken_since(vote: Vote | None, ttl_ms: int, now_ms: int) -> int | None:
+    """Since when a run of verified goes on that is not broken before now."""
+    return vote.since if vote is not None and hlc_ms(vote.hlc) >= now_ms - ttl_ms else None
+
+
+def _fresh(vote: Vote, ttl_ms: int, now_ms: int) -> bool:
+    """Whether a verdict is so young that saying it again says nothing."""
+    return hlc_ms(vote.hlc) >= now_ms - int(ttl_ms * RENEW_EARLIEST)
+
+
+def record_renewals(ledger: Ledger, slots_ms: Mapping[bytes, int], method: str, validator: bytes, now_ms: int) -> int:
+    """Write into the own log that claims were found verified again, and into the book when to look again.
+
+    Call it inside a transaction. A claim of which the own log says something else by now, or the same a short while
+    ago, is left out; the book then says what to do with it.
+
+    Args:
+        ledger: The own one.
+        slots_ms: The claims, at most RENEWED_MAX, each with the length of a turn at it.
+        method: The verifier's name.
+        validator: The own hotkey.
+        now_ms: Wall clock, Unix milliseconds.
+
+    Returns:
+        How many verdicts were written, all in one event.
+
+    Raises:
+        WritesRefusedError: This daemon may not write now; the book is not touched.
+    """
+    ttl_ms = ledger.network.verdict_ttl_s * 1000
+    renewed: list[tuple[bytes, int]] = []
+    for claim_id in sorted(slots_ms):
+        since = renewed_since(ledger.facts.own_verdict(claim_id, validator), ttl_ms, now_ms)
+        if since is not None:
+            renewed.append((claim_id, since))
+    if renewed:
+        ledger.append(lambda _: Renew(method, tuple(renewed)), now_ms)
+    for claim_id, _ in renewed:
+        _book_renewal(ledger, claim_id, validator, slots_ms[claim_id], now_ms)
+    return len(renewed)
+
+
+def _book_renewal(ledger: Ledger, claim_id: bytes, validator: bytes, slot_ms: int, said_ms: int) -> None:
+    """Enter when a claim that was said to be verified is checked again."""
+    place = place_of(ranking(claim_id, ledger.weights.enrolled), validator)
+    ttl_ms = ledger.network.verdict_ttl_s * 1000
+    write_check(ledger.facts, claim_id, Check(renew_ms(claim_id, said_ms, place, slot_ms, ttl_ms)))
 
 
 def record_fault(ledger: Ledger, claim_id: bytes, reason: str, now_ms: int) -> Check:

@@ -2,37 +2,61 @@
 
 One database lives through the days by a clock of its own, with the clerk and the ledger of a daemon and nothing else:
 it writes the log of one validator, and takes in those of the others, which sign every checkpoint that it signs. The
-inventory is as large on each day: claims come, others are deleted, chutes come and go, every validator renews its
-verdict on every claim twice a day, as ``verify.turns`` does. A checkpoint is made once a day.
+inventory is as large on each day: claims come, others are deleted, chutes come and go. A checkpoint is made once a day.
+
+Verdicts are those of the daemon: every validator votes on a new claim, as with the verifier ``none``; then the first
+ones in the claim's order check it again at the moments of ``verify.turns.renew_ms``, and what they find waits in
+``verify.renewals``. Time moves on in steps, and what would be told within one is told at its beginning, so that nothing
+gathers for longer than it does in a daemon. Nothing fails and nobody is offline.
 
 - *Live set*: the bytes of the events that the last checkpoint kept. It is what a year must not make larger.
 - *Log*: the bytes of all events that are held, that is the live set and what is younger than the horizon.
 - *Log without checkpoints*: the bytes of all events that were ever taken in, counted as they came.
 
 Verdicts of the last eight days are in the log and none is in the live set, so the ratio follows the number of
-validators; the age of a ledger must not show in it. That the log stops growing is shown by the same ratio on the first
+validators. It falls with the number of claims, as long as fewer come in a time than one ``renew`` holds. The age of a
+ledger must not show in it. That the log stops growing is shown by the same ratio on the first
 day on which one horizon has passed.
 """
 
 import argparse
+import heapq
 import json
 import random
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from p2pnodes.clerk import Clerk
-from p2pnodes.model.events import AddPayload, DeletePayload, Event, LogId, Payload, Place, Release, Verdict, delegate
-from p2pnodes.model.inventory import Chute
+from p2pnodes.model.clock import hlc_at, hlc_ms
+from p2pnodes.model.events import (
+    RENEWED_MAX,
+    VERIFIED,
+    AddPayload,
+    DeletePayload,
+    Event,
+    LogId,
+    Payload,
+    Place,
+    Release,
+    Renew,
+    Verdict,
+    delegate,
+)
+from p2pnodes.model.inventory import Chute, Vote
 from p2pnodes.model.keys import NodeKey
+from p2pnodes.model.rendezvous import ranking
 from p2pnodes.model.requests import PURPOSE_DELETE, request_id, sign_add, sign_delete
 from p2pnodes.store.checkpoints import Stage
 from p2pnodes.store.ledger import Ledger, Result, batched
 from p2pnodes.store.schema import open_writer
+from p2pnodes.verify.finding import Finding
+from p2pnodes.verify.renewals import Renewals
+from p2pnodes.verify.turns import first_ones, renew_ms
 from tests.bench.measure import progress, share
 from tests.bench.world import EVENTS_PER_COMMIT, MINERS, NODE_SEED, OWN, given, uuids
 from tests.support import NETWORK, NOW_S, Author, body, electorate, hotkey
@@ -49,20 +73,24 @@ DAYS_MIN: Final = 9
 RATIO_MAX: Final = 3.0
 """Wanted of the log, in live sets."""
 
-ROUNDS_PER_DAY: Final = 4
-"""How often time moves on; in each round every second claim is renewed by everybody."""
+STEP_S: Final = 600
+"""How time moves on. In each step every validator tells what is due."""
 
-RENEWED: Final = 2
+CHANGES_PER_DAY: Final = 4
+"""How often the inventory changes, and the electorate."""
+
 TURNOVER: Final = 0.02
 """Share of the claims that is replaced on a day; as many chutes end and others begin."""
 
 DAY_S: Final = 86_400
+TTL_MS: Final = NETWORK.verdict_ttl_s * 1000
 DELEGATED_S: Final = 40 * DAY_S
 DELEGATION_DAYS: Final = 30
 PAUSE_S: Final = 1_800
-"""From one look of the clerk to the next within a round: every validator's turn comes up."""
+"""From one look of the clerk to the next: every validator's turn comes up."""
 
-LOOKS: Final = 4
+METHOD: Final = "none"
+AGAIN: Final = Finding(VERIFIED)
 CHUTE: Final = Chute("chute", "instance", verified=True, public=True, name="llama", username="alice")
 
 
@@ -82,6 +110,50 @@ class Day(NamedTuple):
     ever: int
 
 
+class Checks:
+    """The book of one validator: when it checks which claim again, and what of it waits to be told."""
+
+    def __init__(self) -> None:
+        """Begin with an empty book."""
+        self._due: list[tuple[int, bytes]] = []
+        self._votes: dict[bytes, Vote] = {}
+        self._renewals = Renewals(TTL_MS)
+        self.told = 0
+        """Verdicts that were renewed."""
+        self.events = 0
+        """Events that they took."""
+
+    def enter(self, claim_id: bytes, vote: Vote) -> None:
+        """Enter a claim for which the validator is one of the first ones, after its vote."""
+        self._votes[claim_id] = vote
+        heapq.heappush(self._due, (renew_ms(claim_id, hlc_ms(vote.hlc), 0, 0, TTL_MS), claim_id))
+
+    def strike(self, claim_id: bytes) -> None:
+        """Forget a claim that is deleted."""
+        self._votes.pop(claim_id, None)
+        self._renewals.forget(claim_id)
+
+    def step(self, now_ms: int) -> Iterator[Renew]:
+        """Check what is due in this step, and tell what has waited long enough at its end."""
+        while self._due and self._due[0][0] <= now_ms:
+            _, claim_id = heapq.heappop(self._due)
+            if (vote := self._votes.get(claim_id)) is not None:
+                assert self._renewals.take(claim_id, AGAIN, vote, 0, now_ms)
+                if len(self._renewals) == RENEWED_MAX:
+                    yield self._tell(now_ms)
+        if len(self._renewals) and self._renewals.due(now_ms + STEP_S * 1000):
+            yield self._tell(now_ms)
+
+    def _tell(self, now_ms: int) -> Renew:
+        claims = [(claim_id, self._votes[claim_id].since or 0) for claim_id in sorted(self._renewals.slots_ms())]
+        for claim_id, since in claims:
+            self._renewals.forget(claim_id)
+            self.enter(claim_id, self._votes[claim_id]._replace(hlc=hlc_at(now_ms), since=since))
+        self.told += len(claims)
+        self.events += 1
+        return Renew(METHOD, tuple(claims))
+
+
 class Year:
     """One ledger and those whom it hears."""
 
@@ -90,6 +162,7 @@ class Year:
         self.now_s = NOW_S
         self._random = random.Random(claims)
         self._stakes = {OWN: 100} | {f"//validator{index}": 100 for index in range(1, validators)}
+        self._keys = [hotkey(uri).public_key for uri in self._stakes]
         connection = open_writer(path)
         connection.execute("PRAGMA synchronous = OFF")
         self.ledger = Ledger(connection, NETWORK, NodeKey.from_seed(NODE_SEED))
@@ -98,6 +171,7 @@ class Year:
         self._waiting: list[Event] = []
         self._servers = 0
         self._claims: deque[tuple[str, bytes, list[str]]] = deque()
+        self.checks = [Checks() for _ in self._stakes]
         self._block = 0
         self.ever = 0
         """Bytes of all events."""
@@ -107,7 +181,7 @@ class Year:
         """What the steps of each checkpoint took together."""
         self._weigh()
         self._delegate(first=True)
-        self._say([(0, self._claim()) for _ in range(claims)])
+        self._say([said for _ in range(claims) for said in self._claim()])
 
     # -- days --------------------------------------------------------------------------------------------------------
 
@@ -115,26 +189,25 @@ class Year:
         """Let a day pass."""
         if day % DELEGATION_DAYS == 0 and day:
             self._delegate()
-        for part in range(ROUNDS_PER_DAY):
-            self.now_s += DAY_S // ROUNDS_PER_DAY - LOOKS * PAUSE_S
-            self._weigh()
-            self._say(self._round(part))
-            for _ in range(LOOKS):
-                self.now_s += PAUSE_S
+        for second in range(0, DAY_S, STEP_S):
+            self.now_s += STEP_S
+            if second % (DAY_S // CHANGES_PER_DAY) == 0:
+                self._weigh()
+                self._say(self._changes())
+            self._say([(who, said) for who in self._everybody for said in self.checks[who].step(self._now_ms)])
+            if second % PAUSE_S == 0:
                 self._attend()
         return self._day()
 
-    def _round(self, part: int) -> list[tuple[int, Payload]]:
-        """What everybody says in a round: who, what."""
+    def _changes(self) -> list[tuple[int, Payload]]:
+        """What changes in the inventory: who says what."""
         said: list[tuple[int, Payload]] = []
-        for _ in range(max(1, int(len(self._claims) * TURNOVER / ROUNDS_PER_DAY))):
+        for _ in range(max(1, int(len(self._claims) * TURNOVER / CHANGES_PER_DAY))):
             said += self._end(*self._claims.popleft())
-            said.append((self._anyone(), self._claim()))
+            said += self._claim()
             _, claim_id, names = self._random.choice(self._claims)
             placed = self._random.choice((Place(claim_id, tuple(names), *CHUTE), Release(claim_id, tuple(names))))
             said.append((self._anyone(), placed))
-        for claim_id in [claim_id for _, claim_id, _ in self._claims][part % RENEWED :: RENEWED]:
-            said += [(who, Verdict(claim_id, "verified", "none", "", NOW_S * 1000 << 16)) for who in self._everybody]
         return said
 
     @property
@@ -144,17 +217,27 @@ class Year:
     def _anyone(self) -> int:
         return self._random.choice(self._everybody)
 
-    def _claim(self) -> Payload:
+    def _claim(self) -> list[tuple[int, Payload]]:
+        """A miner registers a server, and everybody verifies it."""
         miner = MINERS[self._servers % len(MINERS)]
         names = uuids(self._servers, GPUS)
         self._servers += 1
         request = sign_add(hotkey(miner), self.now_s, body(names))
-        self._claims.append((miner, request_id(NETWORK.id, request), names))
-        return AddPayload(request, self._block)
+        claim_id = request_id(NETWORK.id, request)
+        self._claims.append((miner, claim_id, names))
+        enrolled = self.ledger.weights.enrolled
+        order = ranking(claim_id, enrolled)
+        hlc = hlc_at(self._now_ms)
+        for validator in order[: first_ones(order, enrolled, NETWORK.quorum_ppm)]:
+            self.checks[self._keys.index(validator)].enter(claim_id, Vote(validator, hlc, VERIFIED, hlc, METHOD, ""))
+        verdict = Verdict(claim_id, VERIFIED, METHOD, "", hlc)
+        return [(self._anyone(), AddPayload(request, self._block)), *((who, verdict) for who in self._everybody)]
 
     def _end(self, miner: str, claim_id: bytes, names: Sequence[str]) -> list[tuple[int, Payload]]:
         """A miner deletes all GPUs of a claim, each with a signature of its own."""
         who = self._anyone()
+        for checks in self.checks:
+            checks.strike(claim_id)
         requests = [sign_delete(hotkey(miner), self.now_s, f"{PURPOSE_DELETE}:{uuid}") for uuid in names]
         return [(who, DeletePayload(request, uuid, (claim_id,))) for request, uuid in zip(requests, names, strict=True)]
 
@@ -251,6 +334,7 @@ def measure(directory: Path, days: int, claims: int, validators: int) -> dict[st
         found.append(year.live(day))
     first = next(day for day in found if day.live)
     last = found[-1]
+    told = sum(checks.told for checks in year.checks)
     steps_ms = sorted(each * 1000 for each in year.steps_s)
     return {
         "days": days,
@@ -262,6 +346,8 @@ def measure(directory: Path, days: int, claims: int, validators: int) -> dict[st
         "log_bytes": last.log,
         "disk_bytes": last.disk,
         "ever_bytes": last.ever,
+        "renewed": told,
+        "renewed_at_once": told / sum(checks.events for checks in year.checks),
         "ratio": last.log / last.live,
         "first_ratio": first.log / first.live,
         "ever_ratio": last.ever / last.live,
@@ -303,6 +389,7 @@ def _print(found: dict[str, float]) -> None:
     print(f"    live set {found['live_bytes'] / _MIB:.2f} MiB, log {found['log_bytes'] / _MIB:.2f} MiB:")
     print(f"    ratio {found['ratio']:.2f}, wanted at most {RATIO_MAX:g}: {verdict}")
     print(f"    the same ratio at the first checkpoint: {found['first_ratio']:.2f}")
+    print(f"    {found['renewed']:,} verdicts renewed, {found['renewed_at_once']:.1f} in an event on average")
     print(f"    without checkpoints: {found['ever_bytes'] / _MIB:.2f} MiB, ratio {found['ever_ratio']:.1f}")
     print(f"    database, its indexes and rows included: {found['disk_bytes'] / _MIB:.2f} MiB")
     print(

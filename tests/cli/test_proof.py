@@ -225,10 +225,10 @@ class TestExport:
         daemon.proofs["u"] = scene.proof().document()
         ended = await self.export(cli, config, "u")
         monkeypatch.setattr(proof, "PROOF_BYTES_MAX", len(ended.out.strip()))
-        proof.build(NETWORK, scene.who, scene.events())
+        proof.build(NETWORK, scene.who, scene.claim_id, scene.events())
         monkeypatch.setattr(proof, "PROOF_BYTES_MAX", len(ended.out.strip()) - 1)
         with pytest.raises(ProofError):
-            proof.build(NETWORK, scene.who, scene.events())
+            proof.build(NETWORK, scene.who, scene.claim_id, scene.events())
 
     async def test_a_refusal_is_one_line_with_the_numbers(self, cli: Cli, config: Path, daemon: FakeDaemon) -> None:
         daemon.proofs["u"] = ProofError("a stake of 30 verified the claim; needed is 51")

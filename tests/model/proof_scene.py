@@ -57,23 +57,24 @@ class Scene:
         return Proof(
             NETWORK,
             proof._electorate_bytes(self.who),
+            self.claim_id,
             tuple(event.wire for event in self.events(*more, without=without)),
         )
 
 
 @cache
 def served() -> Proof:
-    """A proof with everything in it: a carried registration, a renewed delegation, an abstention."""
+    """A proof with everything in it: a carried registration, a renewed delegation and verdict, an abstention."""
     scene = Scene()
     renewed = scene.logs["//validator0"]
     renewal = renewed.write(renewed.delegation(not_after=NOW_S + 60 * DAY_S), at_ms=NOW_MS + 1)
-    later = scene.vote("//validator0", at_ms=NOW_MS + 2)
+    later = renewed.renew(bytes(32), scene.claim_id, at_ms=NOW_MS + 2)
     carrier = scene.logs["//validator1"]
     carry = carrier.write(Carry((scene.registration.wire,)), at_ms=NOW_MS + 3)
     abstention = scene.vote("//validator2", ABSTAIN, at_ms=NOW_MS + 4)
     events = [renewed.events[0], renewal, later, carrier.events[0], scene.votes[1], carry]
     events += [scene.delegation("//validator2"), abstention]
-    return proof.build(NETWORK, scene.who, events)
+    return proof.build(NETWORK, scene.who, scene.claim_id, events)
 
 
 def refused(brought: Proof) -> str:

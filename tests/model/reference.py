@@ -21,6 +21,7 @@ from p2pnodes.model.events import (
     LogId,
     Place,
     Release,
+    Renew,
     Verdict,
 )
 from p2pnodes.model.inventory import Chute, Row
@@ -293,13 +294,17 @@ class Reference:
         cast: dict[bytes, list[tuple[int, Verdict]]] = {}
         for author, event, judgement in self.said:
             payload = judgement.payload
-            if isinstance(payload, Verdict) and payload.claim_id == claim_id and author in self.enrolled:
-                cast.setdefault(author, []).append((event.hlc, payload))
+            said = [payload] if isinstance(payload, Verdict) else []
+            if isinstance(payload, Renew):
+                said = [Verdict(named, "verified", payload.method, "", since) for named, since in payload.claims]
+            if author in self.enrolled:
+                cast.setdefault(author, []).extend((event.hlc, one) for one in said if one.claim_id == claim_id)
         latest = {
             author: max(
                 verdicts, key=lambda one: (one[0], one[1].finding, one[1].since or 0, one[1].method, one[1].detail)
             )
             for author, verdicts in cast.items()
+            if verdicts
         }
         lapsed_before = self.electorate.time_ms - self.network.verdict_ttl_s * 1000
         return {author: verdict for author, (hlc, verdict) in latest.items() if hlc >> 16 >= lapsed_before}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from p2pnodes.model.branches import ended_log
 from p2pnodes.model.clock import hlc_ms
-from p2pnodes.model.events import ABSTAIN, VERIFIED, Close, Event, Evidence, Header, Place, Release, Verdict
+from p2pnodes.model.events import ABSTAIN, VERIFIED, Close, Event, Evidence, Header, Place, Release, Renew, Verdict
 from p2pnodes.model.requests import request_id, seed_of, task_id_of
 from tests.model.reference import Reference
 from tests.model.world import VALIDATORS, Gatherer, Proof, World, arrivals, worlds
@@ -138,6 +138,7 @@ EXPECTED_ENDS = {
     "closing at an event that does not exist", "closing ahead of its log", "stranger's closing", "several closings",
     "two closings of one seq", "fork and closing", "proof in an event", "loose proof", "proof in a log that is cut",
     "proof by who holds no permit", "request that is known and not carried", "earlier verdict counts again",
+    "not renewed any more",
     "earlier place counts again", "rows change",
 }  # fmt: skip
 
@@ -169,12 +170,18 @@ def ended(world: World) -> set[str]:
             found |= set() if event.id in counted else {"proof in a log that is cut"}
             permits = [electorate.permitted(one.author(event.log)) for electorate in world.electorates]
             found |= set() if all(permits) else {"proof by who holds no permit"}
-        if isinstance(payload, Verdict | Place | Release):
-            key = (type(payload) is Verdict, payload.claim_id, event.log)
+        kind = "verdict" if isinstance(payload, Verdict | Renew) else "place"
+        words: tuple[Verdict | Place | Release, ...] = ()
+        if isinstance(payload, Verdict | Renew):
+            words = payload.verdicts
+        elif isinstance(payload, Place | Release):
+            words = (payload,)
+        for word in words:
+            key = (kind, word.claim_id, event.log)
             if event.id not in counted:
-                found |= {"thief's verdict"} if isinstance(payload, Verdict) else set()
-                kind = "verdict" if isinstance(payload, Verdict) else "place"
+                found |= {"thief's verdict"} if kind == "verdict" else set()
                 found |= {f"earlier {kind} counts again"} if said.get(key) else set()
+                found |= {"not renewed any more"} if event.kind == "renew" and said.get(key) else set()
             said[key] = event.id in counted
     for electorate in world.electorates:
         without = [event for event in world.events if event.kind not in {"close", "evidence"}]
@@ -206,8 +213,8 @@ EXPECTED = {
     "unbound signature twice for one GPU", "delete that ends a claim", "recorded twice", "only carried",
     "ahead of the electorate", "verdict that lapsed", "verdict without permit", "verdict without enrolment",
     "abstainer", "young validator without a verdict", "quorum without the minimum share", "renewed verdict",
-    "changed verdict", "permit in its grace", "permit regained", "miner left", "miner registered anew",
-    "late enrolment", "equal HLCs of one hotkey", "rows change with the electorate alone",
+    "renewed in one event", "changed verdict", "permit in its grace", "permit regained", "miner left",
+    "miner registered anew", "late enrolment", "equal HLCs of one hotkey", "rows change with the electorate alone",
     "verified before an earlier claim was", "deletes of one request that name different claims",
 }  # fmt: skip
 
@@ -237,6 +244,8 @@ def _said(world: World, daemon: Gatherer) -> set[str]:
         found |= {"void by its HLC"} if "HLC does not lie above" in (judgement.void or "") else set()
         found |= set() if judgement.judged else {"unknown kind"}
         found |= {"released"} if judgement.payload and event.kind == "release" else set()
+        renewed = judgement.payload.claims if isinstance(judgement.payload, Renew) else ()
+        found |= {"renewed in one event"} if len(renewed) > 1 else set()
     carried = {add.claim_id for event, judgement in daemon.judged if event.kind == "carry" for add in judgement.adds}
     direct = {add.claim_id for event, judgement in daemon.judged if event.kind == "add" for add in judgement.adds}
     found |= {"only carried"} if carried - direct else set()

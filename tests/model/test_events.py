@@ -24,6 +24,7 @@ from p2pnodes.model.events import (
     PAYLOAD_BYTES_MAX,
     PAYLOADS,
     PINS_BYTES_MAX,
+    RENEWED_MAX,
     AddPayload,
     Carry,
     Checkpoint,
@@ -40,6 +41,7 @@ from p2pnodes.model.events import (
     Place,
     Propose,
     Release,
+    Renew,
     Verdict,
     delegation_message,
     kind_of,
@@ -66,6 +68,8 @@ PAYLOAD_OF_EACH_KIND: tuple[Payload, ...] = (
     Verdict(ID, "verified", "graval", "", HLC_MAX),
     Verdict(ID, "failed", "graval", "no proof", None),
     Verdict(ID, "abstain", "none", "", None),
+    Renew("graval", ((ID, 0),)),
+    Renew("m" * 32, tuple((bytes([number]) * 32, HLC_MAX) for number in range(RENEWED_MAX))),
     Place(ID, ("gpu-1", "gpu-2"), "chute", "instance", True, True, "", "ann"),
     Place(ID, ("gpu-1",), "chute", "instance", False, False, None, None),
     Release(ID, ("gpu-1",)),
@@ -210,7 +214,7 @@ def _changed(payload: Payload, index: int, value: codec.Value) -> list[codec.Val
 
 
 _DELEGATION, _ROTATION, _, _CLOSE, _, _ADD, _DELETE, _BOUND, _CARRY, _VERIFIED, _FAILED = PAYLOAD_OF_EACH_KIND[:11]
-_PUBLIC, _PRIVATE, _RELEASE, _EVIDENCE, _FIRST, _PROPOSED, _NOTHING, _CHECKPOINT = PAYLOAD_OF_EACH_KIND[12:]
+_RENEW, _, _PUBLIC, _PRIVATE, _RELEASE, _EVIDENCE, _FIRST, _PROPOSED, _NOTHING, _CHECKPOINT = PAYLOAD_OF_EACH_KIND[12:]
 _OLDER: list[codec.Value] = [KEY, 7, KEY, 3, ID, HLC_MAX, 0, SECONDS_MAX]
 
 
@@ -253,6 +257,10 @@ class TestPayloads:
             (_VERIFIED, 0, b""), (_VERIFIED, 1, "maybe"), (_VERIFIED, 1, "failed"), (_VERIFIED, 2, ""),
             (_VERIFIED, 2, "x" * 33), (_VERIFIED, 3, "x" * 513), (_VERIFIED, 4, None), (_VERIFIED, 4, HLC_MAX + 1),
             (_FAILED, 1, "verified"), (_FAILED, 4, 0),
+            (_RENEW, 0, ""), (_RENEW, 0, "x" * 33), (_RENEW, 1, []), (_RENEW, 1, [[b"", 0]]), (_RENEW, 1, [[ID]]),
+            (_RENEW, 1, [[ID, None]]), (_RENEW, 1, [[ID, HLC_MAX + 1]]), (_RENEW, 1, [[ID, 0], [ID, 1]]),
+            (_RENEW, 1, [[ID, 0], [bytes(32), 0]]),
+            (_RENEW, 1, [[bytes([number]) * 32, 0] for number in range(RENEWED_MAX + 1)]),
             (_PUBLIC, 0, b""), (_PUBLIC, 1, []), (_PUBLIC, 1, ["a", "a"]), (_PUBLIC, 1, [""]), (_PUBLIC, 2, ""),
             (_PUBLIC, 3, "x" * 257), (_PUBLIC, 4, 1), (_PUBLIC, 5, False), (_PUBLIC, 5, None), (_PUBLIC, 6, None),
             (_PUBLIC, 7, None), (_PUBLIC, 6, "x" * 257),

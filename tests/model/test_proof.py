@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from p2pnodes.model import codec, inventory, proof
 from p2pnodes.model.clock import hlc_at, hlc_ms
 from p2pnodes.model.electorate import Electorate, Pin
-from p2pnodes.model.events import ABSTAIN, FAILED, VERIFIED, Carry, Delegation, Event, LogId, Release, Verdict
+from p2pnodes.model.events import ABSTAIN, FAILED, VERIFIED, Carry, Delegation, Event, LogId, Release, Renew, Verdict
 from p2pnodes.model.inventory import Mandate, Vote, Weights
 from p2pnodes.model.network import PPM, Network
 from p2pnodes.model.proof import EVENTS_MAX, PROOF_BYTES_MAX, MalformedProofError, Proof, ProofError
@@ -53,7 +53,7 @@ class TestStatement:
         assert b"192.0.2.10" in b"".join(scene.proof().events)
 
     def test_events_can_be_given_in_any_order(self, scene: Scene) -> None:
-        assert proof.build(NETWORK, scene.who, reversed(scene.events())) == scene.proof()
+        assert proof.build(NETWORK, scene.who, scene.claim_id, reversed(scene.events())) == scene.proof()
 
     def test_a_signed_abstention_leaves_its_stake_out(self, scene: Scene) -> None:
         found = scene.prove(scene.vote("//validator2", ABSTAIN))
@@ -156,7 +156,15 @@ class TestLies:
 
     def test_a_verdict_of_another_claim_is_refused(self, scene: Scene) -> None:
         other = scene.logs["//validator2"].verdict(bytes(32))
-        assert "verdicts on 2 claims" in refused(scene.proof(other))
+        assert "is about other claims" in refused(scene.proof(other))
+        other = scene.logs["//validator2"].renew(bytes(32), bytes([1]) * 32)
+        assert "is about other claims" in refused(scene.proof(other))
+
+    def test_a_verdict_may_stand_beside_others_in_its_event(self, scene: Scene) -> None:
+        scene.votes[0] = scene.logs["//validator0"].renew(bytes(32), scene.claim_id, bytes([255]) * 32)
+        statement = scene.prove()
+        assert statement.claim_id == scene.claim_id
+        assert scene.votes[0].id in {vote.event_id for vote in statement.votes}
 
     def test_verdicts_and_registration_are_of_one_claim(self, scene: Scene) -> None:
         """Also when the other claim is the same miner's, on the same GPUs, signed anew."""
@@ -170,7 +178,7 @@ class TestLies:
         assert "there are 0 registrations" in refused(scene.proof(without=gone))
 
     def test_a_proof_without_votes_is_none(self, scene: Scene) -> None:
-        assert "no verdict" in refused(Proof(NETWORK, proof._electorate_bytes(scene.who), ()))
+        assert "no verdict" in refused(Proof(NETWORK, proof._electorate_bytes(scene.who), scene.claim_id, ()))
 
     def test_a_miner_that_is_not_registered(self, scene: Scene) -> None:
         scene.who = electorate(stakes=STAKES, miners=["//Bob"])
@@ -274,9 +282,9 @@ class TestLies:
     def test_other_kinds_prove_nothing(self, scene: Scene) -> None:
         log = scene.logs["//validator0"]
         deletion = log.delete(delete("//Alice", "nodes"), "gpu-a", [scene.claim_id])
-        assert "expected only delegate, add, carry and verdict" in refused(scene.proof(deletion))
+        assert "expected only delegate, add, carry, verdict and renew" in refused(scene.proof(deletion))
         release = log.write(Release(scene.claim_id, ("gpu-a",)))
-        assert "expected only delegate, add, carry and verdict" in refused(scene.proof(release))
+        assert "expected only delegate, add, carry, verdict and renew" in refused(scene.proof(release))
 
     def test_an_event_that_this_build_cannot_judge(self, scene: Scene) -> None:
         strange = raw_event(scene.logs["//validator0"], "tomorrow", b"\xc0", hlc_at(NOW_MS + 5))
@@ -364,7 +372,7 @@ class TestFile:
 
     def test_its_layout_is_what_PROOF_md_says(self) -> None:  # noqa: N802 - the file's name
         found = document()
-        assert list(found) == ["format", "version", "network", "electorate", "events"]
+        assert list(found) == ["format", "version", "network", "electorate", "claim", "events"]
         assert found["network"] == {
             "genesis_hash": "0" * 64,
             "netuid": 64,
@@ -378,7 +386,7 @@ class TestFile:
     @given(quorum=st.integers(1, PPM - 1), share=st.integers(0, PPM))
     def test_every_share_is_one_number_of_millionths(self, quorum: int, share: int) -> None:
         network = Network(genesis_hash="0" * 64, netuid=64, quorum=quorum / PPM, min_share=share / PPM)
-        brought = Proof(network, b"", ())
+        brought = Proof(network, b"", bytes(32), ())
         assert (document(brought)["network"]["quorum_ppm"], document(brought)["network"]["min_share_ppm"]) == (
             quorum,
             share,
@@ -468,7 +476,7 @@ class TestFile:
     def test_a_proof_that_nobody_reads_is_not_made(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(proof, "PROOF_BYTES_MAX", 1000)
         with pytest.raises(ProofError, match="at most 1000 are read"):
-            proof.build(NETWORK, scene.who, scene.events())
+            proof.build(NETWORK, scene.who, scene.claim_id, scene.events())
 
     @given(st.binary(max_size=200))
     def test_any_bytes_are_a_proof_or_refused(self, text: bytes) -> None:
@@ -556,7 +564,7 @@ class TestTampering:
             events = honest.events[:number] + honest.events[number + 1 :]
             found = proven(lambda events=events: honest._replace(events=events))  # type: ignore[misc]
             kind = Event.decode(honest.events[number]).kind
-            assert found is None or kind in {"delegate", "verdict"}
+            assert found is None or kind in {"delegate", "verdict", "renew"}
 
 
 class TestWhatAnybodyCanProve:
@@ -581,9 +589,9 @@ class TestWhatAnybodyCanProve:
         carrier, adds = data.draw(st.sampled_from(carriers))
         cast: dict[bytes, list[tuple[Event, Verdict]]] = {}
         for event, judgement in valid:
-            said = judgement.payload
-            if isinstance(said, Verdict) and said.claim_id == claim_id and said.finding != FAILED:
-                cast.setdefault(whole.author(event.log), []).append((event, said))
+            for said in judgement.payload.verdicts if isinstance(judgement.payload, Verdict | Renew) else ():
+                if said.claim_id == claim_id and said.finding != FAILED:
+                    cast.setdefault(whole.author(event.log), []).append((event, said))
         votes = {author: data.draw(st.sampled_from([*own, own[-1], None])) for author, own in sorted(cast.items())}
         chosen = {author: vote for author, vote in votes.items() if vote is not None}
         logs = {carrier.log, *(event.log for event, _ in chosen.values())}
@@ -614,7 +622,7 @@ class TestWhatAnybodyCanProve:
         )
         event_of = {event.id: event for event in (carrier, *delegations, *(event for event, _ in chosen.values()))}
         try:
-            found = proof.check(proof.build(NETWORK, who, event_of.values()))
+            found = proof.check(proof.build(NETWORK, who, claim_id, event_of.values()))
         except ProofError:
             assert not holds
             return

@@ -36,6 +36,7 @@ class Reader:
         self.stakes = {bytes(key): stake for pin in (before, [0, 0, permits, []]) if pin for key, stake in pin[2]}
         self.registered = {bytes(key): block for key, block in registered}
         self.quorum, self.min_share, self.ttl_ms = shares[0], shares[1], shares[2] * 1000
+        self.claim_id = bytes.fromhex(file["claim"])
         self.events = [base64.b64decode(event) for event in file["events"]]
 
     def statement(self) -> tuple[Any, ...]:
@@ -44,7 +45,7 @@ class Reader:
         windows: dict[tuple[bytes, int], tuple[int, int]] = {}
         last: dict[tuple[bytes, int], tuple[int, bytes, int]] = {}
         adds: list[tuple[bytes, list[Any]]] = []
-        votes: dict[bytes, tuple[str, int, bytes, bytes]] = {}
+        votes: dict[bytes, tuple[str, int, bytes]] = {}
         for wire in self.events:
             header, signature, packed = msgpack.unpackb(wire)
             version, network, node_key, number, seq, previous, hlc, kind, payload_hash = msgpack.unpackb(header)
@@ -79,22 +80,23 @@ class Reader:
                     (msgpack.unpackb(body), fields[6] >> 16) for (*_, body), fields in zip(inner, heads, strict=True)
                 ]
                 adds.append((authors[log], carried))
-            elif kind == "verdict":
-                claim_id, finding, *_ = payload
+            elif kind in {"verdict", "renew"}:
+                renewed = dict.fromkeys(dict(payload[1]), "verified") if kind == "renew" else {}
+                finding = {payload[0]: payload[1], **renewed}[self.claim_id]
                 assert finding in {"verified", "abstain"}
                 assert authors[log] not in votes
-                votes[authors[log]] = finding, ms, claim_id, event_id
+                votes[authors[log]] = finding, ms, event_id
         ((carrier, brought),) = adds
-        (claim_id,) = {vote[2] for vote in votes.values()}
+        assert votes
         counted = []
         for (miner, nonce, signature, body, block), ms in brought:
-            if text_of.request_id(self.network_id, miner, nonce, signature, body) == claim_id:
+            if text_of.request_id(self.network_id, miner, nonce, signature, body) == self.claim_id:
                 assert text_of.signed(miner, text_of.request_message(miner, nonce, body), signature)
                 assert abs(ms - int(nonce) * 1000) <= 600_000
                 counted.append((miner, block))
         assert carrier in self.stakes
         assert any(self.registered[miner] <= block <= self.block for miner, block in counted)
-        for author, (_, ms, _, _) in votes.items():
+        for author, (_, ms, _) in votes.items():
             mine = [windows[log] for log, hotkey_ in authors.items() if hotkey_ == author]
             assert any(low * 1000 <= self.time <= high * 1000 for low, high in mine)
             assert ms >= self.time - self.ttl_ms
@@ -108,7 +110,7 @@ class Reader:
         assert 10**6 * stake["verified"] >= self.min_share * total
         cast = {(author, finding, self.stakes[author], event_id) for author, (finding, *_, event_id) in votes.items()}
         numbers = stake["verified"], weighed, total
-        return self.network_id, self.electorate_digest, claim_id, counted[0][0], carrier, numbers, cast
+        return self.network_id, self.electorate_digest, self.claim_id, counted[0][0], carrier, numbers, cast
 
 
 def as_reader(found: Statement) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ from p2pnodes.model.events import (
     Place,
     Propose,
     Release,
+    Renew,
     Verdict,
     kind_of,
 )
@@ -155,6 +156,7 @@ class TestPayload:
             "delete",
             "carry",
             "verdict",
+            "renew",
             "place",
             "release",
             "evidence",
@@ -320,6 +322,13 @@ class TestVerdict:
     def test_other_findings_have_no_since(self, finding: str) -> None:
         author, prefix = writer()
         valid(author.write(Verdict(CLAIM, finding, "test", "why", None)), prefix)
+
+    def test_each_since_of_renewed_ones_lies_at_or_below_their_event(self) -> None:
+        author, prefix = writer()
+        valid(event := author.renew(CLAIM, bytes(32)), prefix)
+        hlc = event.hlc + 1
+        late = author.write(Renew("test", tuple(sorted([(CLAIM, hlc + 1), (bytes(32), hlc)]))), hlc=hlc)
+        assert "since" in void(late, prefix)
 
 
 class TestClose:

@@ -34,6 +34,7 @@ from p2pnodes.model.events import (
     Payload,
     Place,
     Release,
+    Renew,
     Verdict,
     closing,
     delegate,
@@ -203,8 +204,11 @@ class Script:
         self.write(author, AddPayload(request, block))
         return request_id(NETWORK.id, request)
 
-    def vote(self, uri: str, claim_id: bytes, finding: str, *, renew: bool) -> None:
-        """Append a verdict to a validator's last log; a renewal keeps the ``since`` of its author's last one."""
+    def vote(self, uri: str, claim_id: bytes, finding: str, *, renew: bool, together: bool = False) -> None:
+        """Append a verdict to a validator's last log; a renewal keeps the ``since`` of its author's last one.
+
+        With ``together`` it stands in one event with the author's last verified one on another claim, if any.
+        """
         if not self.logs[uri]:
             return
         author = self.logs[uri][-1]
@@ -212,6 +216,12 @@ class Script:
         since = self.since.get((uri, claim_id), hlc) if renew else hlc
         if finding == VERIFIED:
             self.since[uri, claim_id] = since
+        if finding == VERIFIED and together:
+            own = {named: began for (voter, named), began in self.since.items() if voter == uri}
+            last = [(named, began) for named, began in own.items() if named != claim_id][-1:]
+            said = Renew("test", tuple(sorted([(claim_id, since), *last])))
+            self.events.append(author.write(said, hlc=hlc))
+            return
         detail = f"no proof at {hlc}" if finding == FAILED else ""
         verdict = Verdict(claim_id, finding, "test", detail, since if finding == VERIFIED else None)
         self.events.append(author.write(verdict, hlc=hlc))
@@ -236,12 +246,14 @@ class Script:
         twin.clock.latest = twin.events[-1].hlc if seq else 0
         said: Payload = Release(bytes(32), GPUS[:1])
         for event in twin.events:  # take back what the log said last
-            if event.kind in {"place", "verdict"}:
+            if event.kind in {"place", "verdict", "renew"}:
                 word = PAYLOADS[event.kind].from_wire(codec.unpack(event.payload))
                 if isinstance(word, Place):
                     said = Release(word.claim_id, word.uuids)
                 elif isinstance(word, Verdict):
                     said = Verdict(word.claim_id, FAILED, "test", "stolen", None)
+                elif isinstance(word, Renew):
+                    said = Renew("stolen", word.claims[:1])
         if not seq:
             said = signed_delegation(uri, author.log, NOW_S - 9 * DAY_S, NOW_S + 98 * DAY_S)
         rival = twin.write(said, at_ms=self.now_ms)
@@ -312,9 +324,10 @@ class Script:
                 claim_id = request_id(NETWORK.id, draw(st.sampled_from(self.adds))[0])
                 finding = draw(st.sampled_from((VERIFIED, VERIFIED, VERIFIED, VERIFIED, FAILED, FAILED, ABSTAIN)))
                 renew = draw(st.booleans())
+                together = draw(st.booleans())
                 voters = draw(st.sampled_from(((0, 1, 2, 3), (0, 1, 2), (0, 1, 2), (2, 3), (1, 2), (0,), (1,), (3,))))
                 for voter in voters:
-                    self.vote(VALIDATORS[voter], claim_id, finding, renew=renew)
+                    self.vote(VALIDATORS[voter], claim_id, finding, renew=renew, together=together)
             case "place" if self.adds:
                 placed, uuids = draw(st.sampled_from(self.adds))
                 chute = draw(st.sampled_from((*CHUTES, CHUTES[0], None)))
@@ -531,10 +544,10 @@ class Gatherer:
         """Every valid verdict that counts, by claim id."""
         found: dict[bytes, list[Vote]] = {}
         for event, judgement in self.counted():
-            if isinstance(judgement.payload, Verdict):
-                said = judgement.payload
-                vote = Vote(self.author(event.log), event.hlc, said.finding, said.since, said.method, said.detail)
-                found.setdefault(said.claim_id, []).append(vote)
+            if isinstance(judgement.payload, Verdict | Renew):
+                for said in judgement.payload.verdicts:
+                    vote = Vote(self.author(event.log), event.hlc, said.finding, said.since, said.method, said.detail)
+                    found.setdefault(said.claim_id, []).append(vote)
         return found
 
     def placements(self) -> dict[str, list[Placement]]:

@@ -19,6 +19,7 @@ from p2pnodes.model.events import (
     Evidence,
     Header,
     Payload,
+    Renew,
     Verdict,
 )
 from p2pnodes.model.keys import verify_hotkey, verify_node
@@ -74,6 +75,9 @@ def _wrong(event: Event, payload: Payload, delegation: Delegation | None, highes
                     yield f"it carries a {inner.kind}"
                 else:
                     yield from _wrong_request(said, inner.hlc >> 16)
+        case Renew():
+            if any(since > event.hlc for _, since in payload.claims):
+                yield "one began after it was said"
         case Verdict():
             if payload.since is not None and payload.since > event.hlc:
                 yield "it began after it was said"

@@ -36,6 +36,7 @@ from p2pnodes.model.events import (
     Payload,
     Place,
     Release,
+    Renew,
     Verdict,
 )
 from p2pnodes.model.keys import SIGNATURE_BYTES, Hotkey, NodeKey
@@ -112,13 +113,15 @@ def verdict(claim_id: bytes, finding: str, since: int) -> Verdict:
 
 
 def word(hand: Hand, hlc: int) -> Payload:
-    """Something that is valid at a timestamp, and may be true or not: a verdict, a chute, or its end."""
+    """Something that is valid at a timestamp, and may be true or not: a verdict or two, a chute, or its end."""
     rng, claim_id = hand.rng, hand.claim()
-    match rng.choice(("verdict", "verdict", "place", "release")):
+    match rng.choice(("verdict", "verdict", "renew", "place", "release")):
         case "place":
             return Place(claim_id, (rng.choice(GPUS),), "chute", f"{rng.randrange(9)}", True, True, "name", "liar")
         case "release":
             return Release(claim_id, (rng.choice(GPUS),))
+        case "renew":
+            return Renew(METHOD, tuple((each, rng.choice((0, hlc))) for each in sorted({claim_id, hand.claim()})))
         case _:
             return verdict(claim_id, rng.choice((VERIFIED, FAILED, ABSTAIN)), rng.choice((0, hlc)))
 

@@ -50,9 +50,10 @@ from p2pnodes.store.database import GROUP_JOBS_MAX
 from p2pnodes.store.ledger import Ledger, Outcome, Result
 from p2pnodes.store.loading import Answer, Found, Lack, consider, lacking
 from p2pnodes.store.schema import open_writer
+from p2pnodes.verify.renewals import Renewals
 from p2pnodes.verify.scheduler import PAUSE_MS, QUEUED_CLAIMS_MAX, WALK
 from p2pnodes.verify.turns import OVERDUE
-from p2pnodes.verify.verdicts import begins_ms, record_fault, record_verdict
+from p2pnodes.verify.verdicts import begins_ms, record_fault, record_renewals, record_verdict
 from tests.sim.network import End
 from tests.sim.verifiers import Behaviour, honest
 from tests.support import hotkey
@@ -164,6 +165,7 @@ class SimPeer:
         self._voted: set[bytes] = set()
         self._aside: dict[bytes, int] = {}
         self._walked = 0
+        self._renewals = Renewals(world.parameters.verdict_ttl_s * 1000)
         self.rounds = Rounds()
         self.clerk = Clerk()
         self.contact: Contact
@@ -201,6 +203,7 @@ class SimPeer:
         self._voted = set()
         self._aside = {}
         self._walked = 0
+        self._renewals = Renewals(self.world.parameters.verdict_ttl_s * 1000)
         self.rounds = Rounds()
         self.clerk = Clerk()
         self.contact = Contact(self.world.parameters, int(self.world.clock.now_ms))
@@ -884,7 +887,8 @@ class SimPeer:
         facts, own, ttl_s = self.ledger.facts, self.hotkey.public_key, self.world.parameters.verdict_ttl_s
         found = checks.waiting(facts, own, now_ms, ttl_s, QUEUED_CLAIMS_MAX)
         found += checks.entered(facts, now_ms, ttl_s, QUEUED_CLAIMS_MAX)
-        return sorted(set(found))  # in an order that the seed decides, not the database
+        waiting = self._renewals.slots_ms().keys()
+        return sorted(set(found) - waiting)  # in an order that the seed decides, not the database
 
     def _decided(self) -> list[bytes]:
         """The next part of the walk through the decided claims."""
@@ -901,6 +905,7 @@ class SimPeer:
     def _scan(self) -> None:
         if self.ledger.writes_refused is None:
             now_ms = self.now_ms()
+            self._publish(now_ms)
             self._aside = {claim_id: until_ms for claim_id, until_ms in self._aside.items() if until_ms > now_ms}
             for claim_id in [*self._due(now_ms), *self._decided()]:
                 if claim_id not in self._aside and self._waiting.get(claim_id, 0) <= now_ms:
@@ -909,7 +914,7 @@ class SimPeer:
     def _look(self, claim_id: bytes) -> None:
         """Check a claim, or note when to look at it again."""
         self._waiting.pop(claim_id, None)
-        if claim_id in self._running or self.ledger.writes_refused is not None:
+        if claim_id in self._running or claim_id in self._renewals or self.ledger.writes_refused is not None:
             return
         own, weights = self.hotkey.public_key, self.ledger.weights
         found = checks.prospect(self.ledger.facts, claim_id, own, weights)
@@ -962,10 +967,22 @@ class SimPeer:
         self.world.trace(self.name, "checked", f"{claim_id.hex()[:8]}: {finding.finding if finding else 'no finding'}")
         if finding is None:
             self._fault(claim_id, "simulated")
-        else:
+        elif not self._renewals.take(claim_id, finding, facts.own_verdict(claim_id, own), slot_ms, self.now_ms()):
             self.write(
                 lambda ledger: record_verdict(ledger, claim_id, finding, METHOD, own, slot_ms, self.now_ms()), _done
             )
+
+    def _publish(self, now_ms: int) -> None:
+        """Write the verdicts that wait for each other, when it is time."""
+        if not self._renewals.due(now_ms):
+            return
+        own, told = self.hotkey.public_key, self._renewals.slots_ms()
+
+        def written(result: int | P2PNodesError) -> None:
+            for claim_id in () if isinstance(result, P2PNodesError) else told:
+                self._renewals.forget(claim_id)
+
+        self.write(lambda ledger: record_renewals(ledger, told, METHOD, own, self.now_ms()), written)
 
 
 def _done(result: Any) -> None:

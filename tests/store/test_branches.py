@@ -204,6 +204,33 @@ class TestCut:
         prove(ledger, evidence_of(author, 3))
         assert words_of(ledger) == [("verified", 2)]
 
+    def test_verdicts_of_one_event_come_back_claim_by_claim(self, ledger: Ledger) -> None:
+        """A renewal of three claims, of which one was renewed again and one has failed since, is what counts again."""
+        author = Author("//validator0")
+        author.delegate()
+        claims = [bytes([number]) * 32 for number in range(3)]
+        author.verdict(claims[0], "failed")
+        author.renew(*claims, since=5)
+        author.renew(*claims[:2], since=6)
+        author.verdict(claims[1], "failed")
+        author.renew(*claims, since=7)
+        query = "SELECT claim_id, finding, v.since, seq FROM verdict v JOIN claim USING (claim)"
+
+        def said() -> list[tuple[object, ...]]:
+            found = {claim_id: rest for claim_id, *rest in ledger.facts.connection.execute(query)}
+            return [tuple(found[claim_id]) if claim_id in found else () for claim_id in claims]
+
+        receive(ledger, *author.events)
+        assert said() == [("verified", 7, 5)] * 3
+        prove(ledger, evidence_of(author, 5))
+        assert said() == [("verified", 6, 3), ("failed", None, 4), ("verified", 5, 2)]
+        prove(ledger, evidence_of(author, 4))
+        assert said() == [("verified", 6, 3), ("verified", 6, 3), ("verified", 5, 2)]
+        prove(ledger, evidence_of(author, 3))
+        assert said() == [("verified", 5, 2)] * 3
+        prove(ledger, evidence_of(author, 2))
+        assert said() == [("failed", None, 1), (), ()]
+
     def test_a_place_of_several_gpus_comes_back_gpu_by_gpu(self, ledger: Ledger) -> None:
         author = Author("//validator0")
         author.delegate()

@@ -228,7 +228,7 @@ class TestWhatComesAfterACut:
     def test_whoever_heard_it_earlier_later_or_as_a_newcomer_shows_the_same(
         self, drawn: Lives, data: st.DataObject
     ) -> None:
-        end_ms = drawn.after.end_ms if drawn.after.events else drawn.before.end_ms
+        end_ms = max(world.end_ms for world in (drawn.before, drawn.after) if world.events)
         early, late, newcomer = (Replica(end_ms) for _ in range(3))
         for replica in (early, late):
             replica.weigh(drawn.before.electorates[-1])
@@ -516,6 +516,7 @@ def cut_file(tmp_path: Path) -> Path:
     writers[1].write(Release(claim_id, ("gpu-2",)))
     writers[2].delete(delete("//Alice", "nodes:gpu-2", NOW_S + 1), "gpu-2", [claim_id])
     writers[2].verdict(claim_id)
+    writers[1].renew(claim_id, bytes(32))
     replica = Replica(NOW_S * 1000 + 9)
     who = world_electorate()
     replica.weigh(who)
@@ -543,7 +544,7 @@ class TestAudit:
         report = audit(cut_file, NETWORK)
         assert report.problems == []
         assert report.rows == 1
-        assert report.events == 6  # delegations, the add, the place and the deletion: neither release nor verdict
+        assert report.events == 6  # delegations, the add, the place and the deletion: neither release nor verdicts
 
     @pytest.mark.parametrize(
         ("damage", "problem"),

@@ -66,6 +66,7 @@ from p2pnodes.model.events import (
     Place,
     Propose,
     Release,
+    Renew,
     Verdict,
     closing,
     delegation_message,
@@ -251,6 +252,7 @@ def _log() -> list[Event]:
     author.write(Checkpoint(20_416, first.id, 130, 3, digest(b"root")))
     following = author.write(Propose(20_417, first.id, _electorate(NOW_MS).canonical, _older()[:1]))
     author.write(Checkpoint(20_417, following.id, 0, 0, digest(b"")))
+    author.write(Renew("test", ((bytes(32), 0), (claim_id, hlc_at(NOW_MS - 5_000)))))
     successor = Author("//validator0", number=1)
     said = successor.delegation()._replace(predecessor=(author.log, author.head))
     signed = said._replace(signature=author.hotkey.sign(delegation_message(NETWORK.id, successor.log, said)))
@@ -411,6 +413,7 @@ def _registered() -> list[Author]:
     authors[0].write(
         Place(first, ("gpu-1",), "chute-1", "instance-1", True, True, "llama", "ann"), at_ms=NOW_MS + 3_000
     )
+    authors[0].renew(first, third, at_ms=NOW_MS + 3_500)
     authors[1].delete(delete("//Alice", "nodes:gpu-2", NOW_S + 4), "gpu-2", [first], at_ms=NOW_MS + 4_000)
     assert second != third
     return authors

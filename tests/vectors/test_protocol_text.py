@@ -97,6 +97,7 @@ PAYLOADS: Final[dict[str, Callable[..., list[Any]]]] = {
     "delete": lambda key, nonce, sig, why, uuid, ids: [x(key), nonce, x(sig), why, uuid, [x(one) for one in ids]],
     "carry": lambda events: [[x(event) for event in events]],
     "verdict": lambda claim, *rest: [x(claim), *rest],
+    "renew": lambda method, claims: [method, [[x(claim), since] for claim, since in claims]],
     "place": lambda claim, *rest: [x(claim), *rest],
     "release": lambda claim, *rest: [x(claim), *rest],
     "evidence": lambda *four: [x(one) for one in four],
@@ -271,7 +272,10 @@ class Inventory:
 
     def vote(self, claim: bytes) -> tuple[str, int | None, str]:
         cast: dict[bytes, tuple[Any, ...]] = {}
-        for author, _, hlc, _, (about, finding, method, detail, since) in self.of("verdict"):
+        verdicts = [(author, hlc, payload) for author, _, hlc, _, payload in self.of("verdict")]
+        for author, _, hlc, _, (by, claims) in self.of("renew"):
+            verdicts += [(author, hlc, [named, "verified", by, "", began]) for named, began in claims]
+        for author, hlc, (about, finding, method, detail, since) in verdicts:
             if about == claim and author in self.enrolled:
                 said = hlc, finding, since or 0, method, detail
                 cast[author] = max(said, cast.get(author, said))
@@ -562,7 +566,7 @@ class TestEvent:
                 logs = [part[:2] for part in payload[3]]
                 assert logs == sorted(logs)
             case kind:
-                assert kind in {"verdict", "place", "release", "checkpoint"}
+                assert kind in {"verdict", "renew", "place", "release", "checkpoint"}
 
 
 def test_every_kind_of_the_table_occurs() -> None:

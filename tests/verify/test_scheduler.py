@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from p2pnodes.model.claims import parse_body
+from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.errors import WritesRefusedError
 from p2pnodes.model.events import ABSTAIN, FAILED, VERIFIED, Head, closing
 from p2pnodes.model.keys import NodeKey
@@ -17,8 +18,10 @@ from p2pnodes.store.checks import Check
 from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.facts import StoredClaim
 from p2pnodes.store.ledger import Ledger
+from p2pnodes.verify import renewals as renewals_module
 from p2pnodes.verify import scheduler as scheduler_module
 from p2pnodes.verify.finding import Finding, VerifierUnavailableError
+from p2pnodes.verify.renewals import GATHER
 from p2pnodes.verify.scheduler import UNAVAILABLE, NotCheckableError, Scheduler
 from p2pnodes.verify.turns import OVERDUE, RETRY_FIRST_MS
 from p2pnodes.verify.verdicts import FAULT_FIRST_MS, FAULT_MAX_MS, record_verdict
@@ -122,6 +125,20 @@ def say(count: int, database: Database) -> Callable[[], Awaitable[bool]]:
         return await own_verdicts(database) >= count
 
     return said
+
+
+def say_again(count: int, database: Database) -> Callable[[], Awaitable[bool]]:
+    async def said() -> bool:
+        return len(await database.query("event_log", {"kind": "renew"}, 100)) >= count
+
+    return said
+
+
+def renewed(scheduler: Scheduler, count: int) -> Callable[[], Awaitable[bool]]:
+    async def waits() -> bool:
+        return bool(scheduler.status()["renewed"] == count)
+
+    return waits
 
 
 async def entry(database: Database, claim: StoredClaim) -> Check | None:
@@ -630,17 +647,23 @@ class TestAgain:
         self, database: Database, running: Running, clock: Clock
     ) -> None:
         claim = await submit(database, "gpu-1")
-        running(Scripted())
+        scheduler = running(Scripted())
         await eventually(say(1, database))
         (first,) = await database.query("verdicts", {}, 10)
         held = await entry(database, claim)
         assert held is not None
         assert TTL_MS * 0.25 <= held.due_ms - NOW_MS <= TTL_MS * 0.75
         clock.ms = held.due_ms
-        await eventually(say(2, database))
+        await eventually(renewed(scheduler, 1))
+        assert await database.query("verdicts", {}, 10) == [first]
+        clock.ms += int(TTL_MS * GATHER)
+        await eventually(say_again(1, database))
         (second,) = await database.query("verdicts", {}, 10)
         assert second["at"] > first["at"]
         assert second["since"] == first["since"]
+        after = await entry(database, claim)
+        assert after is not None
+        assert TTL_MS * 0.25 <= after.due_ms - clock.ms <= TTL_MS * 0.75
 
     async def test_a_verdict_after_a_lapse_begins_a_new_run(
         self, database: Database, running: Running, clock: Clock
@@ -716,6 +739,115 @@ class TestAgain:
         assert len(verifier.checked) == 1
         clock.ms += SECOND_MS
         await eventually(say(2, database))
+
+
+class TestTogether:
+    """Renewals wait for each other and are told in one event; what changes a vote is told at once."""
+
+    @pytest.fixture
+    async def claims(self, database: Database, running: Running, clock: Clock) -> list[StoredClaim]:
+        """Three verified claims; by now all are due to be checked again."""
+        first = running(Scripted())
+        claims = [await submit(database, f"gpu-{number}", host=f"192.0.2.{number + 1}") for number in range(3)]
+        await eventually(say(3, database))
+        await first.stop()
+        clock.ms += int(TTL_MS * 0.76)
+        return claims
+
+    async def test_those_that_come_in_one_time_are_one_event(
+        self, database: Database, running: Running, clock: Clock, claims: list[StoredClaim]
+    ) -> None:
+        before = {row["claim_id"]: row for row in await database.query("verdicts", {}, 10)}
+        verifier = Scripted()
+        scheduler = running(verifier)
+        await eventually(renewed(scheduler, 3))
+        clock.ms += int(TTL_MS * 0.041)  # by 0.8 of its life a verdict is renewed
+        await eventually(say_again(1, database))
+        await eventually(renewed(scheduler, 0))
+        after = {row["claim_id"]: row for row in await database.query("verdicts", {}, 10)}
+        assert len({row["at"] for row in after.values()}) == 1
+        assert {claim_id: row["since"] for claim_id, row in after.items()} == {
+            claim_id: row["since"] for claim_id, row in before.items()
+        }
+        assert sorted(verifier.checked) == sorted(claim.claim_id for claim in claims)
+        assert await own_verdicts(database) == 3
+
+    async def test_as_many_as_one_event_holds_are_told_at_once(
+        self, database: Database, running: Running, monkeypatch: pytest.MonkeyPatch, claims: list[StoredClaim]
+    ) -> None:
+        monkeypatch.setattr(renewals_module, "RENEWED_MAX", len(claims))
+        running(Scripted())
+        await eventually(say_again(1, database))
+
+    async def test_a_finding_that_is_none_of_them_is_told_at_once(
+        self, database: Database, running: Running, claims: list[StoredClaim]
+    ) -> None:
+        scheduler = running(Scripted(Finding(FAILED, "gone")))
+        await eventually(say(4, database))
+        await eventually(renewed(scheduler, 2))
+        assert (FAILED, "gone") in await verdicts(database)
+
+    async def test_what_is_found_by_hand_meanwhile_is_what_counts(
+        self, database: Database, running: Running, claims: list[StoredClaim]
+    ) -> None:
+        scheduler = running(Scripted(*[Finding(VERIFIED)] * 3, Finding(FAILED, "gone")))
+        await eventually(renewed(scheduler, 3))
+        await scheduler.check_now(claims[0].claim_id)
+        assert scheduler.status()["renewed"] == 2
+        await scheduler.stop()
+        assert sorted(await verdicts(database)) == [(FAILED, "gone"), (VERIFIED, ""), (VERIFIED, "")]
+
+    async def test_a_claim_that_is_gone_is_not_renewed(
+        self, database: Database, running: Running, clock: Clock, claims: list[StoredClaim]
+    ) -> None:
+        scheduler = running(Scripted())
+        await eventually(renewed(scheduler, 3))
+        request = delete("//Alice", "nodes:gpu-0", clock.ms // SECOND_MS)
+        await database.submit_delete(request, "gpu-0")
+        await scheduler.stop()
+        rows = await database.query("verdicts", {"claim_id": claims[0].claim_id.hex()}, 10)
+        others = await database.query("verdicts", {"claim_id": claims[1].claim_id.hex()}, 10)
+        assert rows[0]["at"] < others[0]["at"]
+
+    async def test_a_daemon_that_stops_tells_what_it_found(
+        self, database: Database, running: Running, claims: list[StoredClaim]
+    ) -> None:
+        scheduler = running(Scripted())
+        await eventually(renewed(scheduler, 3))
+        await scheduler.stop()
+        assert await say_again(1, database)()
+
+    async def test_one_that_is_killed_checks_them_again(
+        self, database: Database, running: Running, claims: list[StoredClaim]
+    ) -> None:
+        """What nobody was told was not said; the book still has it as due."""
+        killed, verifier = running(Scripted()), Scripted()
+        await eventually(renewed(killed, 3))
+        running(verifier)
+
+        async def checked() -> bool:
+            return len(verifier.checked) == 3
+
+        await eventually(checked)
+
+    async def test_they_wait_while_nothing_can_be_written(
+        self, database: Database, running: Running, clock: Clock, claims: list[StoredClaim]
+    ) -> None:
+        scheduler = running(Scripted())
+        await eventually(renewed(scheduler, 3))
+        database.ledger.writes_refused = Reason("the clock is off", Code.WRITES_CLOCK)
+        clock.ms += int(TTL_MS * 0.1)
+        scans = scheduler.scans
+
+        async def scanned() -> bool:
+            return scheduler.scans >= scans + 2
+
+        await eventually(scanned)
+        assert scheduler.status()["renewed"] == 3
+        await scheduler.stop()  # says that it could not, and is no error
+        database.ledger.writes_refused = None
+        running(Scripted())
+        await eventually(say(6, database))
 
 
 class TestCut:
