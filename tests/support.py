@@ -11,10 +11,12 @@ from typing import Any, Final
 import pytest
 
 from p2pnodes.miner.example import example_gpu
+from p2pnodes.model.checkpoint import Line
 from p2pnodes.model.clock import HybridClock
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import (
     AddPayload,
+    Checkpoint,
     Delegation,
     DeletePayload,
     Event,
@@ -145,6 +147,22 @@ class Author:
         hlc = self.clock.tick(at_ms)
         begin = hlc if since is None else since
         return self.write(Renew("test", tuple((claim_id, begin) for claim_id in sorted(claim_ids))), hlc=hlc)
+
+
+def signatures(ledger: Ledger, number: int) -> list[tuple[bytes, Checkpoint]]:
+    """Hotkeys that have signed the checkpoint of a number, each with what it found, as a ledger holds it."""
+    rows = ledger.facts.connection.execute(
+        "SELECT hotkey, s.number, proposal, leaves, slices, root FROM signature s JOIN logs USING (log)"
+        " WHERE s.number = ? ORDER BY hotkey, seq",
+        (number,),
+    )
+    return [(hotkey, Checkpoint(*said)) for hotkey, *said in rows]
+
+
+def covers(line: Line, log: LogId, seq: int) -> bool:
+    """Whether an event lies at or below the cut of a line."""
+    cut = line.logs.get(log)
+    return cut is not None and seq <= cut.head.seq
 
 
 def forks(ledger: Ledger) -> dict[LogId, int]:

@@ -12,7 +12,7 @@ from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import cut_of, entry_at, proposal
 from p2pnodes.store.schema import open_writer
 from tests.store.test_checkpoints import found
-from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, electorate, hotkey
+from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, electorate, hotkey, signatures
 
 HORIZON_MS: Final = NETWORK.horizon_s * 1000
 MARGIN_MS: Final = HORIZON_MS // MARGINS_PER_HORIZON
@@ -88,7 +88,7 @@ class Desk:
     @property
     def signed(self) -> list[Checkpoint]:
         """What the own validator has signed of it."""
-        return [said for who, said in self.ledger.checkpoints.signatures(self.number) if who == self.own]
+        return [said for who, said in signatures(self.ledger, self.number) if who == self.own]
 
     def order(self) -> list[str]:
         """Who proposes, one after the other."""
@@ -217,7 +217,7 @@ class TestSigning:
         assert sorted(at.ledger.checkpoints.proposals(at.number)) == sorted(keys[:STATEMENTS_MAX])
         for at_place in range(STATEMENTS_MAX + 1):
             at.hear(first, Checkpoint(at.number, keys[0], 1, 1, bytes([at_place]) * 32))
-        assert len(at.ledger.checkpoints.signatures(at.number)) == STATEMENTS_MAX
+        assert len(signatures(at.ledger, at.number)) == STATEMENTS_MAX
 
     def test_of_several_proposals_of_one_author_the_first_is_signed(self) -> None:
         """Else it could have others begin anew for ever."""

@@ -219,11 +219,6 @@ class Line(NamedTuple):
     horizon_hlc: int
     floor_s: int
 
-    def covers(self, log: LogId, seq: int) -> bool:
-        """Whether an event lies at or below the cut."""
-        cut = self.logs.get(log)
-        return cut is not None and seq <= cut.head.seq
-
 
 NO_LINE: Final = Line(0, b"", None, {}, 0, 0)
 """Before the first checkpoint."""

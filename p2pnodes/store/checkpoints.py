@@ -309,15 +309,6 @@ class Checkpoints:
         ).fetchone()
         return max(number or 0, self.line.number)
 
-    def signatures(self, number: int) -> list[tuple[bytes, Checkpoint]]:
-        """Hotkeys that have signed a number, each with what it found."""
-        rows = self._connection.execute(
-            "SELECT hotkey, s.number, proposal, leaves, slices, root FROM signature s JOIN logs USING (log)"
-            " WHERE s.number = ? ORDER BY hotkey, seq",
-            (number,),
-        )
-        return [(hotkey, Checkpoint(*said)) for hotkey, *said in rows]
-
     # -- certificates ------------------------------------------------------------------------------------------------
 
     def take(self, wire: bytes) -> None:
@@ -478,13 +469,19 @@ def certified(network: Network, wire: bytes) -> Certified:
 
 def cut_logs(connection: sqlite3.Connection) -> dict[LogId, CutLog]:
     """How far the cut in force goes in each log, for whoever has no ``Checkpoints``; nothing is checked again."""
-    row = connection.execute(
-        "SELECT wire FROM certificate WHERE stage <> ? ORDER BY number DESC LIMIT 1", (Stage.KNOWN,)
-    ).fetchone()
+    row = _in_force(connection)
     if row is None:
         return {}
-    payload = Propose.from_wire(codec.unpack(Certificate.decode(row[0]).proposal.payload))
+    payload = Propose.from_wire(codec.unpack(Certificate.decode(row[2]).proposal.payload))
     return {entry.log: entry for entry in payload.logs}
+
+
+def _in_force(connection: sqlite3.Connection) -> tuple[int, Stage, bytes] | None:
+    """Number, stage and bytes of the certificate in force."""
+    row = connection.execute(
+        "SELECT number, stage, wire FROM certificate WHERE stage <> ? ORDER BY number DESC LIMIT 1", (Stage.KNOWN,)
+    ).fetchone()
+    return None if row is None else (row[0], Stage(row[1]), row[2])
 
 
 def read_slice(connection: sqlite3.Connection, number: int, index: int) -> list[tuple[Leaf, bytes]]:
@@ -567,10 +564,8 @@ class Donor:
         self, connection: sqlite3.Connection, number: int, index: int
     ) -> tuple[list[tuple[int, bytes]], list[bytes]]:
         """Mask and event of each leaf of a slice, and its path; none unless its live set is in force, and all here."""
-        row = connection.execute(
-            "SELECT number, stage FROM certificate WHERE stage <> ? ORDER BY number DESC LIMIT 1", (Stage.KNOWN,)
-        ).fetchone()
-        if row not in {(number, Stage.CUTTING), (number, Stage.DONE)}:  # of older ones, parts may be gone
+        row = _in_force(connection)
+        if row is None or row[0] != number or row[1] is Stage.LOADING:  # of older ones, parts may be gone
             return [], []
         if self._number != number:
             self._number, self._tree = number, tree_of(connection, number)

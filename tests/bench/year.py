@@ -59,7 +59,7 @@ from p2pnodes.verify.renewals import Renewals
 from p2pnodes.verify.turns import first_ones, renew_ms
 from tests.bench.measure import progress, share
 from tests.bench.world import EVENTS_PER_COMMIT, MINERS, NODE_SEED, OWN, given, uuids
-from tests.support import NETWORK, NOW_S, Author, body, electorate, hotkey
+from tests.support import NETWORK, NOW_S, Author, body, electorate, hotkey, signatures
 
 DAYS: Final = 365
 CLAIMS: Final = 100
@@ -302,7 +302,7 @@ class Year:
                 break
             took_s.append(time.perf_counter() - begin)
             if step.event == "checkpoint_signed":
-                ((_, statement),) = self.ledger.checkpoints.signatures(step.fields["number"])
+                ((_, statement),) = signatures(self.ledger, step.fields["number"])
                 for author in self._others:
                     self._hear(author, statement)
                 self._take_in()

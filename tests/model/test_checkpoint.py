@@ -50,7 +50,7 @@ from p2pnodes.model.events import (
 from p2pnodes.model.inventory import Carriage, Claim, DeleteCarriage, Deletion, standing
 from p2pnodes.model.network import Network
 from p2pnodes.model.requests import NONCE_WINDOW_S
-from tests.support import BLOCK, NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, electorate, hotkey
+from tests.support import BLOCK, NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, covers, electorate, hotkey
 
 SLICES_MAX: Final = 70
 HASHES: Final = [digest(bytes([index])) for index in range(SLICES_MAX + 1)]
@@ -180,9 +180,9 @@ class TestLine:
         assert (line.number, line.proposal) == (NUMBER, PROPOSAL.id)
         assert line.horizon_hlc == hlc_at(NOW_MS - NETWORK.horizon_s * 1000)
         assert line.floor_s == NOW_S - (1 + FLOOR_HORIZONS) * NETWORK.horizon_s - NONCE_WINDOW_S
-        assert line.covers(ALL[0].log, 0)
-        assert not line.covers(ALL[0].log, 1)
-        assert not line.covers(LogId(bytes(32), 0), 0)
+        assert covers(line, ALL[0].log, 0)
+        assert not covers(line, ALL[0].log, 1)
+        assert not covers(line, LogId(bytes(32), 0), 0)
 
     @pytest.mark.parametrize("number", [NUMBER - 1, NUMBER + 1])
     def test_another_number_is_refused(self, number: int) -> None:

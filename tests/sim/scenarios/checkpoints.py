@@ -24,6 +24,7 @@ from tests.sim.peer import CheckFailedError, SimPeer
 from tests.sim.rogue import Rogue
 from tests.sim.scenarios.cast import ALICE, BOB, CHARLIE, DAVE, GPU, OTHER, anywhere, stakes, verified_everywhere
 from tests.sim.stage import EPOCH_MS, TTL_S, Posted, Stage
+from tests.support import covers, signatures
 
 HORIZON_S: Final = TTL_S + 30
 """A little longer than a verdict lives."""
@@ -187,9 +188,9 @@ def _say_while_one_is_made(stage: Stage, rogue: Rogue, posted: Posted) -> Chute 
     rogue.write(Place(posted.claim_id, posted.uuids, *CHUTE), max(rogue.last_hlc + 1, early_hlc))
     stage.until(lambda: first.ledger.state.checkpoint > number, IN_FORCE_MS, "it is in force")
     line = first.ledger.checkpoints.line
-    if claim is not None and not line.covers(rogue.log, claim.seq) and nonce_s < line.floor_s:
+    if claim is not None and not covers(line, rogue.log, claim.seq) and nonce_s < line.floor_s:
         stage.late.add(claim.id)
-    if line.covers(rogue.log, rogue.last.seq) or rogue.last_hlc >= line.horizon_hlc:
+    if covers(line, rogue.log, rogue.last.seq) or rogue.last_hlc >= line.horizon_hlc:
         return CHUTE
     stage.late.add(rogue.last.id)
     return None
@@ -336,7 +337,7 @@ def _cut_all(stage: Stage) -> None:
 
     def below() -> bool:
         lines = [peer.ledger.checkpoints.line for peer in stage.up]
-        return all(line.covers(log, head.seq) for line in lines for log, head in said.items()) and agree(stage.up)
+        return all(covers(line, log, head.seq) for line in lines for log, head in said.items()) and agree(stage.up)
 
     stage.until(below, HORIZON_S * 1000 + IN_FORCE_MS, "all that has been said is cut")
 
@@ -391,7 +392,7 @@ def _lie(stage: Stage, rogue: Rogue) -> None:
         for said in [stage.rng.randbytes(32)] * 4 + [stage.rng.randbytes(32)]:
             rogue.write(Checkpoint(honest.number, key, 1, 1, said))
     stage.run(TURN_S / 2)
-    fooled = {said for peer in stage.up for _, said in peer.ledger.checkpoints.signatures(honest.number)}
+    fooled = {said for peer in stage.up for _, said in signatures(peer.ledger, honest.number)}
     for statement in fooled:  # whoever signed it gets its stake, too
         if statement.proposal == own and statement.leaves > 1:
             rogue.write(statement, rogue.next_hlc)
@@ -469,7 +470,7 @@ def two_sides_of_a_cut(stage: Stage) -> None:
     for _ in range(stage.rng.randint(60, 90)):
         for peer in stage.up:
             due = due_number(stage.parameters, peer.ledger.weights.electorate)
-            for _, said in peer.ledger.checkpoints.signatures(due):
+            for _, said in signatures(peer.ledger, due):
                 if said not in signed:
                     signed.add(said)
                     rogue.write(said, rogue.next_hlc, through=peer.index)
