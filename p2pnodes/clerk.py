@@ -101,9 +101,9 @@ class Clerk:
         """
         self._remember(ledger, now_ms)
         checkpoints = ledger.checkpoints
-        if checkpoints.stage is Stage.LOADING:
+        if checkpoints.stage is Stage.LOADING and not checkpoints.loaded:
             return IDLE
-        if checkpoints.stage is Stage.CUTTING:
+        if checkpoints.stage in {Stage.LOADING, Stage.CUTTING}:
             fields = {"number": checkpoints.line.number}
             return Step(busy=False, event="checkpoint_cut", fields=fields) if ledger.cut() else BUSY
         if (pending := checkpoints.pending) is not None:

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, NoReturn
 
 from p2pnodes.model.codec import INT_MAX
@@ -57,6 +58,11 @@ class Node(NamedTuple):
     gpu_identifier: str
     verification_host: str
     verification_port: int
+
+
+_FIELDS: Final = itemgetter(*Node._fields)
+_PLAIN: Final = (str, str, int, int, int, int, bool, float, int, bool, bool, int, str, str, int)
+"""Types of a node's fields as the real client sends them."""
 
 
 class Body(NamedTuple):
@@ -145,6 +151,8 @@ def _node(value: Any, index: int) -> Node:
     loc: tuple[str | int, ...] = ("nodes", index)
     if not isinstance(value, dict):
         raise InvalidBodyError(loc, "expected an object")
+    if (plain := _plain(value)) is not None:
+        return plain
     uuid = _text(value, "uuid", loc, UUID_CHARS_MAX)
     if not valid_uuid(uuid):
         raise InvalidBodyError((*loc, "uuid"), "expected 1 to 64 printable ASCII characters without spaces")
@@ -165,6 +173,38 @@ def _node(value: Any, index: int) -> Node:
         verification_host=_text(value, "verification_host", loc, HOST_CHARS_MAX),
         verification_port=_int(value, "verification_port", loc, INT32_MAX),
     )
+
+
+def _plain(value: dict[str, Any]) -> Node | None:
+    """A node all of whose fields are of the types of ``_PLAIN``, ASCII and within bounds; None for any other.
+
+    The same as field by field, in half the time; most nodes are such.
+    """
+    try:
+        found = _FIELDS(value)
+    except KeyError:
+        return None
+    if tuple(map(type, found)) != _PLAIN:
+        return None
+    uuid, name, memory, major, minor, processors, _, clock_rate, threads, _, _, index, model, host, port = found
+    if (
+        0 <= memory <= INT_MAX
+        and 0 <= major <= INT32_MAX
+        and 0 <= minor <= INT32_MAX
+        and 0 <= processors <= INT32_MAX
+        and 0 <= threads <= INT32_MAX
+        and 0 <= index <= DEVICE_INDEX_MAX
+        and 0 <= port <= INT32_MAX
+        and math.isfinite(clock_rate)
+        and valid_uuid(uuid)
+        and len(name) <= NAME_CHARS_MAX
+        and len(model) <= IDENTIFIER_CHARS_MAX
+        and len(host) <= HOST_CHARS_MAX
+        and (name + model + host).isascii()
+        and "\0" not in name + model + host
+    ):
+        return Node._make(found)
+    return None
 
 
 Loc = tuple[str | int, ...]

@@ -159,6 +159,10 @@ class Chute(NamedTuple):
     username: str | None
 
 
+_EIGHT_FIELDS: Final = b"\x98"
+"""How msgpack begins an array of so many, as those of a row are."""
+
+
 class Row(NamedTuple):
     """One GPU of the inventory.
 
@@ -182,10 +186,18 @@ class Row(NamedTuple):
     detail: str
     chute: Chute | None
 
-    def digest(self) -> bytes:
-        """BLAKE2b-256 of the row, for the state root."""
-        fields: list[codec.Value] = [*self[:-1], None if self.chute is None else list(self.chute)]
-        return codec.digest(codec.pack(fields))
+    def tail(self) -> bytes:
+        """All but the uuid, encoded as in ``digest``: of one server's GPUs mostly the same."""
+        fields: list[codec.Value] = [*self[1:-1], None if self.chute is None else list(self.chute)]
+        return codec.pack(fields)[1:]
+
+    def digest(self, tail: bytes | None = None) -> bytes:
+        """BLAKE2b-256 of the row, for the state root: of its fields in canonical msgpack.
+
+        Args:
+            tail: Its ``tail``, where that is known already.
+        """
+        return codec.digest(_EIGHT_FIELDS + codec.pack(self.uuid) + (self.tail() if tail is None else tail))
 
 
 class Sums(NamedTuple):

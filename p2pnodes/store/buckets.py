@@ -43,6 +43,25 @@ def _digests(rows: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[byte
         yield bucket, [digest for _, digest in members]
 
 
+def renew(connection: sqlite3.Connection, root: StateRoot, span: range) -> int:
+    """Take consecutive buckets into a state root and keep them, by the digests that their rows bear.
+
+    Args:
+        connection: The writer's, inside the transaction that changes the rows.
+        root: It follows; of these buckets it knows nothing yet.
+        span: The buckets.
+
+    Returns:
+        How many rows they have.
+    """
+    bounds = span[0], span[-1]
+    connection.execute("DELETE FROM bucket WHERE bucket BETWEEN ? AND ?", bounds)
+    query = "SELECT bucket, digest FROM node WHERE bucket BETWEEN ? AND ? ORDER BY bucket, uuid"
+    found = dict(_digests(connection.execute(query, bounds)))
+    save(connection, root, found)
+    return sum(map(len, found.values()))
+
+
 def save(connection: sqlite3.Connection, root: StateRoot, changed: Mapping[int, Sequence[bytes]]) -> None:
     """Take buckets into a state root and keep them.
 

@@ -8,7 +8,7 @@ goes; ``done``.
 import heapq
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from functools import lru_cache
@@ -102,6 +102,8 @@ class Checkpoints:
         self._electorate: Electorate | None = None
         self.lately: deque[bytes] = deque(maxlen=ELECTORATES_KEPT)
         """Digests of the electorates that were in force here since the start, the latest last."""
+        self._kept: dict[tuple[int, int], int] = {}
+        """Masks of the leaves that were recorded last, by log and seq: what they say is asked for next."""
         self.line = NO_LINE
         """The cut in force."""
         self.stage = Stage.DONE
@@ -118,6 +120,7 @@ class Checkpoints:
         self._known.clear()
         self._lines.clear()
         self._slices = None
+        self._kept = {}
         for number, stage, wire in self._connection.execute(
             "SELECT number, stage, wire FROM certificate ORDER BY number"
         ).fetchall():
@@ -146,10 +149,13 @@ class Checkpoints:
 
     def lives(self, log: int, seq: int, item: int) -> bool:
         """Whether an item of an event at or below the cut in force is in its live set."""
-        row = self._connection.execute(
-            "SELECT mask FROM live WHERE number = ? AND log = ? AND seq = ?", (self.line.number, log, seq)
-        ).fetchone()
-        return row is not None and bool(row[0] >> item & 1)
+        kept = self._kept.get((log, seq))
+        if kept is None:
+            row = self._connection.execute(
+                "SELECT mask FROM live WHERE number = ? AND log = ? AND seq = ?", (self.line.number, log, seq)
+            ).fetchone()
+            kept = 0 if row is None else row[0]
+        return bool(kept >> item & 1)
 
     def is_kept(self, log: int, seq: int) -> bool:
         """Whether the live set in force holds something of an event."""
@@ -181,6 +187,12 @@ class Checkpoints:
     def highest(self) -> int:
         """The highest number of which a certificate is held; 0 for none."""
         return max(self._known, default=self.line.number)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether all of that live set is here, but the rows do not follow from it yet."""
+        loading = self.loading
+        return loading is not None and len(self.slices_held()) == loading.slices
 
     @property
     def pending(self) -> Certified | None:
@@ -230,7 +242,7 @@ class Checkpoints:
             word = Place.from_wire(codec.unpack(Event.decode(wire).payload))
             yield Kept(seq, hlc, word, [uuid for item, uuid in enumerate(word.uuids) if mask >> item & 1])
 
-    def keeps_request(self, log: int, seq: int, item: int, nonce: int, *, held: bool) -> bool:
+    def keeps_request(self, log: int, seq: int, item: int, nonce: int, held: Callable[[], bool]) -> bool:
         """Whether an event that carries a request counts for it as far as the checkpoint in force goes.
 
         Args:
@@ -238,9 +250,9 @@ class Checkpoints:
             seq: Its seq.
             item: Of the request.
             nonce: Of the request, Unix seconds.
-            held: Whether the live set holds the request, in whatever event.
+            held: Whether the live set holds the request, in whatever event; asked for where that matters.
         """
-        return self.lives(log, seq, item) if self.below(log, seq) else held or nonce >= self.line.floor_s
+        return self.lives(log, seq, item) if self.below(log, seq) else nonce >= self.line.floor_s or held()
 
     # -- what events state -------------------------------------------------------------------------------------------
 
@@ -359,7 +371,7 @@ class Checkpoints:
         self._connection.execute("UPDATE certificate SET stage = ? WHERE stage <> ?", (Stage.DONE, Stage.KNOWN))
         self._connection.execute("DELETE FROM certificate WHERE number < ? AND stage = ?", (number, Stage.KNOWN))
         self._known = {other: each for other, each in self._known.items() if other > number}
-        self.line, self.current, self._slices = said.line, said, None
+        self.line, self.current, self._slices, self._kept = said.line, said, None, {}
         self._note_logs()
         self.reach(stage)
 
@@ -424,12 +436,15 @@ class Checkpoints:
         """
         for table in ("live", "live_slice"):
             self._connection.execute(f"DELETE FROM {table} WHERE number = ?", (self.line.number,))  # noqa: S608
-        self._slices = None
+        self._slices, self._kept = None, {}
 
-    def keep_leaf(self, log: int, seq: int, mask: int) -> None:
-        """Record an event of the live set that is being loaded."""
-        values = (self.line.number, log, seq, signed_mask(mask))
-        self._connection.execute("INSERT OR REPLACE INTO live VALUES (?, ?, ?, ?)", values)
+    def keep_leaves(self, masks: Mapping[tuple[int, int], int]) -> None:
+        """Record events of the live set that is being loaded: row key of the log and seq -> mask."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO live VALUES (?, ?, ?, ?)",
+            [(self.line.number, *place, signed_mask(mask)) for place, mask in masks.items()],
+        )
+        self._kept = dict(masks)
 
     def keep_slice(self, index: int, log: int, seq: int, hashed: bytes) -> None:
         """Record that a slice of it is here, which begins with the event at a seq of a log."""

@@ -6,6 +6,7 @@ behind the facts; then the events themselves. It begins anew after a restart and
 """
 
 import sqlite3
+from functools import partial
 from typing import Any, Final
 
 from p2pnodes.model import codec
@@ -92,11 +93,11 @@ class Cutting:
         gone = [(key, log) for log, seq, hlc in words if not checkpoints.keeps_word(log, seq, 0, hlc)]
         self._connection.executemany("DELETE FROM verdict WHERE claim = ? AND log = ?", gone)
         carriages = execute("SELECT log, seq, item FROM carriage WHERE claim = ?", (key,)).fetchall()
-        held = checkpoints.any_lives(carriages)
+        held = partial(checkpoints.any_lives, carriages)
         dead = [
             (key, log, seq, item)
             for log, seq, item in carriages
-            if not checkpoints.keeps_request(log, seq, item, nonce or 0, held=held)
+            if not checkpoints.keeps_request(log, seq, item, nonce or 0, held)
         ]
         if dead:
             self._connection.executemany(
@@ -153,8 +154,8 @@ class Cutting:
             carriages = self._connection.execute(
                 "SELECT log, seq, item FROM deletion WHERE request_id = ?", (request,)
             ).fetchall()
-            held = self._checkpoints.any_lives(carriages)
-            if not self._checkpoints.keeps_request(log, seq, item, nonce, held=held):
+            held = partial(self._checkpoints.any_lives, carriages)
+            if not self._checkpoints.keeps_request(log, seq, item, nonce, held):
                 if not bound:  # what it named elsewhere may count from now on
                     others = self._connection.execute("SELECT uuid FROM deletion WHERE request_id = ?", (request,))
                     touched.uuids |= dict.fromkeys(other for (other,) in others.fetchall())

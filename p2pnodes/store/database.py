@@ -329,11 +329,20 @@ class Database:
 
     async def lacking(self) -> Lack:
         """What is still missing of a live set; see ``loading.lacking``."""
-        return await self.write(lacking)
+        lack = await self.write(lacking)
+        await self._settle_loaded()
+        return lack
 
     async def load(self, number: int, index: int, leaves: Sequence[tuple[int, bytes]], path: Sequence[bytes]) -> Answer:
         """Take a slice of a live set that a peer sent; see ``loading.load``."""
-        return await self.write(lambda ledger: load(ledger, number, index, leaves, path))
+        answer = await self.write(lambda ledger: load(ledger, number, index, leaves, path))
+        await self._settle_loaded()
+        return answer
+
+    async def _settle_loaded(self) -> None:
+        """Have the rows follow from a live set that is whole: before that, nothing is served."""
+        while self.state.loaded:
+            await self.write(Ledger.cut)
 
     async def submit_add(
         self, request: Add, body: Body, refusal: Exception | None, *, denial: Exception | None = None
@@ -454,7 +463,8 @@ class Database:
         if pending and (electorate.current, electorate.previous) == (pending.current, pending.previous):
             return
         try:
-            if electorate.digest == ledger.weights.electorate.digest:  # only addresses can differ: nothing to recount
+            # Nothing to recount: only addresses can differ, or rows do not follow yet from a live set that is loaded.
+            if electorate.digest == ledger.weights.electorate.digest or ledger.state.loading:
                 self._change_at_once(ledger)
             else:
                 ledger.begin_recount(electorate)

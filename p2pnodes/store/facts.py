@@ -4,10 +4,10 @@ Works on any connection: the writer's inside its transaction, or a reader's snap
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgpack
 import orjson
@@ -70,6 +70,13 @@ class StoredClaim(NamedTuple):
     body: Body
     created_hlc: int
     tally: Tally
+
+
+class Server(NamedTuple):
+    """What rows show of a claim's body: the server's id, and of each GPU, by uuid, gpu_identifier and name."""
+
+    id: str | None
+    gpus: dict[str, tuple[str, str]]
 
 
 class Task(NamedTuple):
@@ -288,8 +295,13 @@ class Facts:
         """The latest place or release of every log, for each of some GPUs."""
         found: dict[str, list[Placement]] = {uuid: [] for uuid in uuids}
         query = "SELECT uuid, log, hlc, claim_id, chute FROM placement WHERE uuid IN (SELECT value FROM json_each(?))"
-        for uuid, log, hlc, claim_id, chute in self._select(query, uuids):
-            found[uuid].append(Placement(self.author(log), hlc, claim_id, chute_from(chute)))
+        said: dict[tuple[Any, ...], Placement] = {}  # one event mostly names all GPUs of a server
+        for uuid, *word in self._select(query, uuids):
+            key = tuple(word)
+            if key not in said:
+                log, hlc, claim_id, chute = word
+                said[key] = Placement(self.author(log), hlc, claim_id, chute_from(chute))
+            found[uuid].append(said[key])
         return found
 
     def standing(self, uuids: Collection[str], weights: Weights) -> dict[str, dict[int, Claim]]:
@@ -318,6 +330,24 @@ class Facts:
             self.keep_body(claim_id, body)
         return body
 
+    def servers(self, claims: Mapping[int, bytes]) -> dict[int, Server]:
+        """What rows show of the bodies of some claims: row key -> claim id.
+
+        Raises:
+            StoreError: The event that carries one is missing.
+        """
+        bodies = {key: body for key, claim_id in claims.items() if (body := self._bodies.get(claim_id)) is not None}
+        found = {key: _server(body) for key, body in bodies.items()}
+        query = (
+            "SELECT claim, claim_id, wire FROM claim JOIN events USING (position)"
+            " WHERE claim IN (SELECT value FROM json_each(?))"
+        )
+        for key, claim_id, wire in self._select(query, claims.keys() - bodies.keys()):
+            found[key] = _shown(_find_add(Event.decode(wire), claim_id).body)
+        for claim_id in (claims[key] for key in claims.keys() - found.keys()):
+            raise _lost(claim_id)
+        return found
+
     def keep_body(self, claim_id: bytes, body: Body) -> None:
         """Spare the next ``body`` of a claim its way to the log; a claim's id fixes its body, so none grows stale."""
         self._bodies[claim_id] = body
@@ -334,11 +364,7 @@ class Facts:
             "SELECT wire FROM claim JOIN events USING (position) WHERE claim_id = ?", (claim_id,)
         ).fetchone()
         if row is None:
-            raise StoreError(
-                f"the database is damaged: the event that carries claim {claim_id.hex()} is not in it; restore a "
-                "backup, or start empty and let peers refill it",
-                code=Code.DATA_DAMAGED,
-            )
+            raise _lost(claim_id)
         return _find_add(Event.decode(row[0]), claim_id).body
 
     def stored(self, key: int, weights: Weights) -> StoredClaim | None:
@@ -552,6 +578,29 @@ def chute_from(data: bytes | None) -> Chute | None:
 def unpack_chute(data: bytes) -> Chute:
     """The same where there is one."""
     return Chute(*msgpack.unpackb(data))  # our own bytes: the codec's checks would take six times as long
+
+
+def _lost(claim_id: bytes) -> StoreError:
+    return StoreError(
+        f"the database is damaged: the event that carries claim {claim_id.hex()} is not in it; restore a "
+        "backup, or start empty and let peers refill it",
+        code=Code.DATA_DAMAGED,
+    )
+
+
+def _server(body: Body) -> Server:
+    return Server(body.server_id, {node.uuid: (node.gpu_identifier, node.name) for node in body.nodes})
+
+
+def _shown(data: bytes) -> Server:
+    """The same of a body that the pinned parser has found good, in a fraction of its time."""
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError:  # in what is not shown the pinned parser lets more pass
+        return _server(parse_body(data))
+    return Server(
+        body.get("server_id"), {node["uuid"]: (node["gpu_identifier"], node["name"]) for node in body["nodes"]}
+    )
 
 
 def _find_add(event: Event, claim_id: bytes) -> Add:

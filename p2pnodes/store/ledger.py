@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from functools import partial
 from itertools import chain, islice
-from operator import itemgetter
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
@@ -45,7 +44,7 @@ from p2pnodes.model.inventory import Row, Tally, Weights
 from p2pnodes.model.keys import KEY_BYTES, NodeKey, ss58_encode
 from p2pnodes.model.network import PROTOCOL_VERSION, Network
 from p2pnodes.model.requests import parse_nonce
-from p2pnodes.model.stateroot import BUCKETS, Root, StateRoot, bucket_of
+from p2pnodes.model.stateroot import BUCKETS, Root, bucket_of
 from p2pnodes.model.validity import (
     EMPTY,
     CarriedAdd,
@@ -58,7 +57,7 @@ from p2pnodes.model.validity import (
     contents,
     judge,
 )
-from p2pnodes.store import buckets, pins, supply, words
+from p2pnodes.store import buckets, pins, words
 from p2pnodes.store.changes import CHANGES_MAX, ChangeCollector, Changes
 from p2pnodes.store.checkpoints import Checkpoints, Stage
 from p2pnodes.store.cutting import Cutting
@@ -68,7 +67,8 @@ from p2pnodes.store.facts import Facts
 from p2pnodes.store.liveset import LiveSet
 from p2pnodes.store.recount import Recount
 from p2pnodes.store.reweighed import UUID_LAST, Reweighed, windows
-from p2pnodes.store.rows import COLUMNS, VARYING, Decision, Difference, compare, decide, lost, turned, values, varying
+from p2pnodes.store.rows import VARYING, Decision, Difference, compare, decide, insert, lost, turned, values, varying
+from p2pnodes.store.settling import Settling
 from p2pnodes.store.vector import NO_LOGS, Slices, digest_over
 
 T = TypeVar("T")
@@ -91,9 +91,9 @@ EVENTS_PER_READ: Final = 1_024
 
 DERIVED: Final = (
     "delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "proposal", "signature",
-    "node", "bucket", "supply", "tenancy",
+    "supply", "tenancy", "node", "bucket",
 )  # fmt: skip
-"""Every table that ``Ledger.rebuild`` fills from the log."""
+"""Every table that ``Ledger.rebuild`` fills from the log; rows go when nothing counts them any more."""
 
 NETWORK_ID: Final = "network_id"
 OWN_LOG: Final = "own_log"
@@ -105,8 +105,6 @@ wall clock, Unix milliseconds); what all that follows from the events was derive
 its buckets); and how many events of the logs that are held checkpoints left out."""
 
 _UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
-_COUNTED: Final = itemgetter(*map(COLUMNS.index, ("miner", "gpu_identifier", "chute")))
-_INSERT_ROW: Final = f"INSERT INTO node ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
 
 LOGS_PER_HOTKEY_MAX: Final = 256
 """Bound of logs that one validator may open (rule 6)."""
@@ -187,6 +185,7 @@ class State(NamedTuple):
         checkpoint: Number of the checkpoint in force, 0 for none; state roots compare only where it is equal.
         certificate: Number of the latest that is final, 0 for none.
         loading: Whether the live set of the one in force comes from peers just now: nothing else can be said.
+        loaded: Whether all of that is here, and only rows have to follow from it.
         cutting: Whether what it leaves out is still being taken away, by which rows may change.
     """
 
@@ -203,6 +202,7 @@ class State(NamedTuple):
     checkpoint: int = 0
     certificate: int = 0
     loading: bool = False
+    loaded: bool = False
     cutting: bool = False
 
     @property
@@ -282,6 +282,8 @@ class Ledger:
         self._stale = False
         self._live_set: LiveSet | None = None
         self._cutting: Cutting | None = None
+        self._settling: Settling | None = None
+        """Of the live set that was loaded."""
         self._cut_away = 0
         self._reload = False
         """Whether heads and prefixes are to be read anew behind the open transaction."""
@@ -679,13 +681,13 @@ class Ledger:
         keeps = self.checkpoints.keeps_request
         for add in judgement.adds:
             nonce = parse_nonce(add.payload.request.nonce) or 0
-            held = self.checkpoints.holds_claim(add.claim_id)
-            if keeps(log, event.seq, add.item, nonce, held=held):
+            held = partial(self.checkpoints.holds_claim, add.claim_id)
+            if keeps(log, event.seq, add.item, nonce, held):
                 self._state_add(add, log, event.seq, position, nonce, counted=counted)
         for delete in judgement.deletes:
             nonce = parse_nonce(delete.payload.request.nonce) or 0
-            held = self.checkpoints.holds_deletion(delete.request_id)
-            if keeps(log, event.seq, delete.item, nonce, held=held):
+            held = partial(self.checkpoints.holds_deletion, delete.request_id)
+            if keeps(log, event.seq, delete.item, nonce, held):
                 self._state_delete(delete, log, event.seq, nonce, counted=counted)
         match judgement.payload:
             case Propose() as payload if payload.number >= self.checkpoints.line.number:
@@ -716,8 +718,7 @@ class Ledger:
                     self._voted.append(verdict.claim_id)
                     self._dirty_claims.add(key)
         elif counted:
-            older = self.checkpoints.below(log, event.seq)  # a live set may be loaded behind later words
-            words.say_placement(self._connection, log, event.seq, event.hlc, word, older=older)
+            words.say_placement(self._connection, log, event.seq, event.hlc, word)
             self._placed_uuids |= dict.fromkeys(word.uuids)
 
     def _state_add(self, add: CarriedAdd, log: int, seq: int, position: int, nonce: int, *, counted: bool) -> None:
@@ -974,10 +975,14 @@ class Ledger:
     def cut(self) -> bool:
         """Take away the next part of what the checkpoint in force leaves out; call inside a transaction.
 
+        Where its live set was loaded, the rows that follow from it come first.
+
         Returns:
             Whether all of it is gone.
         """
         self._wrote = True
+        if self.checkpoints.loaded:
+            return self._settle_loaded()
         if self._cutting is None:
             self._cutting = Cutting(self._connection, self.checkpoints)
         touched = self._cutting.advance()
@@ -991,6 +996,21 @@ class Ledger:
             self.checkpoints.reach(Stage.DONE)
             return True
         return False
+
+    def _settle_loaded(self) -> bool:
+        """Have the next rows follow from a live set that is whole; whether nothing is left to be taken away, either."""
+        if self._settling is None or self._settling.weights is not self.weights:
+            self._settling = Settling(self.facts, self.weights)
+        self._settling.advance()
+        if not self._settling.done:
+            return False
+        statement = self.checkpoints.loading
+        assert statement is not None
+        alone = self._held_events() == statement.leaves  # nothing was here before: there is nothing else
+        self.checkpoints.reach(Stage.DONE if alone else Stage.CUTTING)
+        self._changes.give_up()
+        self._reload = True
+        return alone
 
     def _count_cut_away(self, events: int) -> None:
         if events:
@@ -1051,7 +1071,7 @@ class Ledger:
             path: From the slice to the root, see ``model.checkpoint.Tree``.
 
         Returns:
-            Whether the live set is whole now, and in force; ``cut`` after it.
+            Whether the live set is whole now; ``cut`` after it: before that no row follows from it.
 
         Raises:
             MalformedError: It is forged: it does not lie under the root that the certificate names.
@@ -1066,35 +1086,46 @@ class Ledger:
             raise codec.MalformedError(f"slice {index}: it is not in the live set of checkpoint {statement.number}")
         judged = [_judge_kept(event) for _, event in events]  # before anything is written: ids do not cover signatures
         self._wrote = True
-        for (mask, event), judgement in zip(events, judged, strict=True):
-            self._load_event(event, mask, judgement)
+        self.checkpoints.keep_leaves({(self._logs[leaf.log].key, leaf.seq): leaf.mask for leaf in found})
+        known = self._known(event for _, event in events)
+        for (_, event), judgement in zip(events, judged, strict=True):
+            self._load_event(event, judgement, known.get((event.log, event.seq)))
+        self._count_cut_away(len(known) - len(events))
         self.checkpoints.keep_slice(index, self._logs[found[0].log].key, found[0].seq, hashed)
-        if len(self.checkpoints.slices_held()) < statement.slices:
-            return False
-        self.checkpoints.reach(Stage.CUTTING)
-        self._reload = True
-        return True
+        return self.checkpoints.loaded
 
-    def _load_event(self, event: Event, mask: int, judgement: Judgement) -> None:
-        """Store an event of a live set that a certificate vouches for, and what it says of it."""
+    def _known(self, events: Iterable[Event]) -> dict[tuple[LogId, int], tuple[int, bytes]]:
+        """Position and id of what is stored at the places of some events, by log and seq."""
+        seqs: dict[LogId, list[int]] = {}
+        for event in events:
+            seqs.setdefault(event.log, []).append(event.seq)
+        query = "SELECT seq, position, id FROM events WHERE log = ? AND seq IN (SELECT value FROM json_each(?))"
+        return {
+            (log, seq): (position, event_id)
+            for log, named in seqs.items()
+            for seq, position, event_id in self._connection.execute(query, (self._logs[log].key, f"{named}"))
+        }
+
+    def _load_event(self, event: Event, judgement: Judgement, held: tuple[int, bytes] | None) -> None:
+        """Store an event of a live set that a certificate vouches for, and what it says of it.
+
+        Args:
+            event: The event.
+            judgement: What it says.
+            held: Position and id of what is stored in its place.
+        """
         state = self._logs[event.log]
-        self.checkpoints.keep_leaf(state.key, event.seq, mask)
-        held = self._connection.execute(
-            "SELECT position, id FROM events WHERE log = ? AND seq = ?", (state.key, event.seq)
-        ).fetchone()
         if held is not None and held[1] == event.id:  # what was made of it here need not be what a checkpoint keeps
             self._unsay(event, state.key)
             self._state_facts(event, state.key, held[0], judgement, counted=True)
             return
         if held is not None:
             self._drop(state.key, event.seq, event.seq)
-            self._count_cut_away(1)
         cursor = self._connection.execute(
             "INSERT INTO events (log, seq, id, hlc, hlc_max, kind, judged, void, wire)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?)",
             (state.key, event.seq, event.id, event.hlc, event.hlc, event.kind, judgement.judged, event.wire),
         )
-        self._count_cut_away(-1)
         self._state_facts(event, state.key, cursor.lastrowid or 0, judgement, counted=True)
 
     def _unsay(self, event: Event, log: int) -> None:
@@ -1192,8 +1223,6 @@ class Ledger:
         self._connection.execute("UPDATE events SET before = NULL WHERE before NOTNULL")
         for table in DERIVED:
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the line above
-        self._root = StateRoot()
-        self._nodes = 0
         told = _Told(progress, self._events)
         # What the checkpoint in force keeps comes first: what lies above it may carry the same requests again.
         for state in list(self._logs.values()):
@@ -1247,6 +1276,11 @@ class Ledger:
             yield from ((position, Event.decode(wire)) for _, position, wire in part)
             above = part[-1][0]
 
+    def settle(self) -> None:
+        """Have every row decided anew before the open transaction commits, though a live set is being loaded."""
+        self._wrote = True
+        self._all_dirty = True
+
     def rows(self) -> Iterator[Row]:
         """Every current row as f decides it now, in order of uuids, computed anew and not read."""
         uuids = [uuid for (uuid,) in self._connection.execute("SELECT DISTINCT uuid FROM claim_gpu ORDER BY uuid")]
@@ -1268,8 +1302,9 @@ class Ledger:
         # A daemon's event loop waits for as long as one call holds the interpreter: what concerns everything is done in
         # parts and remembered by numbers, so that neither a large set nor the garbage collector takes long.
         if self._all_dirty:
-            recounted = self._settle_tallies(self._every_claim())
-            self._settle_rows(self._named(chain.from_iterable(self._every_claim())), recounted)
+            self._settle_all()
+        elif self.checkpoints.stage is Stage.LOADING:
+            pass  # rows follow when all of the live set is here (``cut``), and nobody reads them before
         elif self._reweighed:
             self._settle_reweighed()
         else:
@@ -1288,6 +1323,14 @@ class Ledger:
         self._first_claims.clear()
         self._settled_weights = self.weights
 
+    def _settle_all(self) -> None:
+        """Settle everything; followers read it anew."""
+        settling = Settling(self.facts, self.weights)
+        while not settling.done:
+            settling.advance()
+        self._root, self._nodes = settling.root, settling.rows
+        self._changes.give_up()
+
     def _settle_reweighed(self) -> None:
         """Settle what was touched, and what other weights can change."""
         reweighed = Reweighed(self.facts, self._settled_weights, self.weights)
@@ -1304,14 +1347,6 @@ class Ledger:
         for part in batched(keys, GPUS_PER_READ):
             for _, _, uuids in self.facts.held_tallies(part):
                 yield from uuids
-
-    def _every_claim(self) -> Iterator[list[int]]:
-        """Row keys of all claims, in parts, read while the caller writes."""
-        last = 0
-        query = "SELECT claim FROM claim WHERE claim > ? ORDER BY claim LIMIT ?"
-        while part := [key for (key,) in self._connection.execute(query, (last, GPUS_PER_READ))]:
-            yield part
-            last = part[-1]
 
     def _settle_tallies(self, parts: Iterable[Collection[int]]) -> set[int]:
         """Recount claims and record the tallies that differ; the claims whose tallies did."""
@@ -1363,9 +1398,7 @@ class Ledger:
         self._connection.executemany(
             _UPDATE_ROW, [(*varying(each), bucket_of(each.row.uuid), each.row.uuid) for each in found.changed]
         )
-        new = list(values(self.facts, found.new))
-        self._connection.executemany(_INSERT_ROW, new)
-        supply.add(self._connection, map(_COUNTED, new))
+        insert(self._connection, list(values(self.facts, found.new)))
 
     def _note_changes(self, decided: Mapping[str, Decision], found: Difference, recounted: AbstractSet[int]) -> None:
         """Note for the followers what became of some GPUs.
@@ -1479,7 +1512,7 @@ class Ledger:
         self.facts = Facts(self._connection)
         self.checkpoints.load()
         self._reload = False
-        self._cutting = self._live_set = None
+        self._cutting = self._live_set = self._settling = None
         ends = of_all(self._connection)
         for key, *log_id, hotkey, cut in execute("SELECT log, node_key, number, hotkey, cut FROM logs").fetchall():
             log = LogId(*log_id)
@@ -1508,11 +1541,14 @@ class Ledger:
             self.recount.weigh(Weights(self.network, self.recount.weights.electorate, self.facts.mandates()))
         self._settled_weights = self.weights
         self._root, self._nodes = buckets.load(self._connection)
-        # A log is held from its beginning but for what checkpoints left out.
         self._cut_away = codec.integer(codec.unpack(self._meta(_CUT_AWAY) or b"\0"), "events that are cut away")
-        self._events = sum(state.head.seq + 1 for state in self._logs.values()) - self._cut_away
+        self._events = self._held_events()
         self._refresh_state()
         self._stale = False  # last: a load that failed half way is done again
+
+    def _held_events(self) -> int:
+        """Events that are stored: a log is held from its beginning but for what checkpoints left out."""
+        return sum(state.head.seq + 1 for state in self._logs.values()) - self._cut_away
 
     def _latest_delegation(self, key: int, last: int = codec.INT_MAX) -> Delegation | None:
         """The latest valid delegation of a log, above its cut or below, up to a seq."""
@@ -1557,6 +1593,7 @@ class Ledger:
             self.checkpoints.line.number,
             self.checkpoints.highest,
             self.checkpoints.loading is not None,
+            self.checkpoints.loaded,
             self.checkpoints.stage is Stage.CUTTING,
         )
 

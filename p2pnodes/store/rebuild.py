@@ -97,7 +97,16 @@ def hold(connection: sqlite3.Connection) -> None:
 
 
 def finish_cut(ledger: Ledger) -> None:
-    """Take away what a checkpoint leaves out, where a daemon that stopped had not come to the end of it."""
+    """Bring rows in step with a checkpoint, where a daemon that stopped had not come to the end of it.
+
+    What it leaves out is taken away. Of a live set that is not whole, rows follow from what is here.
+    """
+    while ledger.checkpoints.loaded:
+        with ledger.transaction():
+            ledger.cut()
+    if ledger.checkpoints.stage is Stage.LOADING:
+        with ledger.transaction():
+            ledger.settle()
     while ledger.checkpoints.stage is Stage.CUTTING:
         with ledger.transaction():
             ledger.cut()

@@ -4,14 +4,17 @@ Whoever changes rows asks here what they must be: the ledger, which writes the d
 (``p2pnodes.store.recount``), which keeps it until all of it is known.
 """
 
+import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from p2pnodes.model import inventory
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.inventory import Claim, Deletion, Row, Tally, Weights
 from p2pnodes.model.stateroot import bucket_of
+from p2pnodes.store import supply
 from p2pnodes.store.changes import Gone
 from p2pnodes.store.facts import Facts, chute_fields
 
@@ -25,10 +28,18 @@ COLUMNS: Final = (*VARYING, "bucket", "uuid", "claim", "miner", "gpu_identifier"
 """All columns of ``node``; those that are not VARYING stay as long as one claim owns the GPU."""
 
 
+_INSERT: Final = f"INSERT INTO node ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+_COUNTED: Final = itemgetter(*map(COLUMNS.index, ("miner", "gpu_identifier", "chute")))
+
+
 class Decision(NamedTuple):
-    """What f says of one GPU: its row or None, the row key of the owner, and what that was decided from."""
+    """What f says of one GPU: its row with that's digest, the row key of the owner, and what that was decided from.
+
+    The first three are None where it has no row.
+    """
 
     row: Row | None
+    digest: bytes | None
     owner: int | None
     claims: Mapping[int, Claim]
     deletions: Sequence[Deletion]
@@ -73,21 +84,22 @@ def decide(facts: Facts, uuids: Collection[str], tallies_of: TalliesOf, weights:
     claims, deletions, placements = facts.claims_on(uuids), facts.deletions(uuids), facts.placements(uuids)
     tallies = tallies_of({key for on in claims.values() for key in on})
     # Without deletions f asks for the uuid only to name it, and of one server's GPUs mostly the same is said.
-    alike: dict[tuple[object, ...], tuple[Row | None, int | None]] = {}
+    alike: dict[tuple[int, ...], tuple[Row | None, bytes, int | None]] = {}
     decided: dict[str, Decision] = {}
     for uuid, on in claims.items():
-        said = (*on, *placements[uuid])
+        said = (*on, *map(id, placements[uuid]))  # one and the same where one event said it
         found = None if deletions[uuid] else alike.get(said)
         if found is None:
             by_id = {claim.id: tallies[key] for key, claim in on.items()}
             row = inventory.decide(uuid, on.values(), deletions[uuid], by_id, placements[uuid], weights)
             owner = None if row is None else next(key for key, claim in on.items() if claim.id == row.claim_id)
+            tail = b"" if row is None else row.tail()
             if not deletions[uuid]:
-                alike[said] = row, owner
+                alike[said] = row, tail, owner
         else:
-            row, owner = found
+            row, tail, owner = found
             row = row and Row(uuid, *row[1:])
-        decided[uuid] = Decision(row, owner, on, deletions[uuid])
+        decided[uuid] = Decision(row, row and row.digest(tail), owner, on, deletions[uuid])
     return decided
 
 
@@ -99,14 +111,13 @@ def compare(decided: Mapping[str, Decision], held: Mapping[str, tuple[int, bytes
         held: GPU -> row key of its claim and digest of its row, of those that have one.
     """
     found = Difference([], [], [], {})
-    for uuid, (row, key, *_) in decided.items():
+    for uuid, (row, digest, key, *_) in decided.items():
         claim, before = held.get(uuid, (None, None))
-        if row is None or key is None:
+        if row is None or digest is None or key is None:
             if claim is not None:
                 found.gone.append(uuid)
                 found.left[uuid] = claim
             continue
-        digest = row.digest()
         if claim != key:
             found.new.append(Written(row, key, digest))
             if claim is not None:
@@ -167,12 +178,18 @@ def varying(written: Written) -> tuple[Any, ...]:
 
 def values(facts: Facts, written: Collection[Written]) -> Iterator[tuple[Any, ...]]:
     """Values of COLUMNS, with what the bodies of the claims say."""
-    bodies = {key: facts.body(claim_id) for key, claim_id in {(each.claim, each.row.claim_id) for each in written}}
-    nodes = {key: {node.uuid: node for node in body.nodes} for key, body in bodies.items()}
+    servers = facts.servers({each.claim: each.row.claim_id for each in written})
     for each in written:
-        row, key = each.row, each.claim
-        node = nodes[key][row.uuid]
-        yield (
-            *varying(each), bucket_of(row.uuid), row.uuid,
-            key, row.miner, node.gpu_identifier, node.name, bodies[key].server_id,
-        )  # fmt: skip
+        row, server = each.row, servers[each.claim]
+        yield (*varying(each), bucket_of(row.uuid), row.uuid, each.claim, row.miner, *server.gpus[row.uuid], server.id)
+
+
+def insert(connection: sqlite3.Connection, rows: Collection[tuple[Any, ...]]) -> None:
+    """Write rows of GPUs that have none, and count them.
+
+    Args:
+        connection: The writer's, inside a transaction.
+        rows: COLUMNS of each.
+    """
+    connection.executemany(_INSERT, rows)
+    supply.add(connection, map(_COUNTED, rows))

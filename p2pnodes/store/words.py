@@ -44,7 +44,11 @@ class Taken(NamedTuple):
             self.places.update({(uuid, word.claim_id): seq for uuid, seq in zip(word.uuids, seqs, strict=True)})
 
 
-_PLACEMENT: Final = "INSERT OR REPLACE INTO placement VALUES (?, ?, ?, ?, ?, ?)"
+_PLACEMENT: Final = (
+    "INSERT INTO placement VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (uuid, claim_id, log)"
+    " DO UPDATE SET seq = excluded.seq, hlc = excluded.hlc, chute = excluded.chute WHERE excluded.seq > seq"
+)
+"""The later word stays: a live set may be loaded behind what came after it."""
 
 
 def replaced(connection: sqlite3.Connection, log: int, word: Word) -> bytes | None:
@@ -78,17 +82,9 @@ def say_verdict(  # noqa: PLR0917 - the columns of the table
     )
 
 
-def say_placement(
-    connection: sqlite3.Connection, log: int, seq: int, hlc: int, word: Place | Release, *, older: bool = False
-) -> None:
-    """Record a place or release; with ``older`` only where no later one of the log is recorded."""
-    uuids = word.uuids
-    if older:
-        query = "SELECT 1 FROM placement WHERE uuid = ? AND claim_id = ? AND log = ? AND seq > ?"
-        uuids = tuple(
-            uuid for uuid in uuids if not connection.execute(query, (uuid, word.claim_id, log, seq)).fetchone()
-        )
-    _place(connection, log, seq, hlc, word, uuids)
+def say_placement(connection: sqlite3.Connection, log: int, seq: int, hlc: int, word: Place | Release) -> None:
+    """Record a place or release, on each GPU where no later one of the log is recorded."""
+    _place(connection, log, seq, hlc, word, word.uuids)
 
 
 def drop(connection: sqlite3.Connection, log: int, seq: int, said: Contents) -> None:

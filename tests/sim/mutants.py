@@ -923,7 +923,7 @@ _OWN: Final = (
         "late-claims-count",
         "cut",
         "A registration counts though deletions of its time are gone",
-        (Edit(Checkpoints, "keeps_request", "held or nonce >= self.line.floor_s", "True"),),
+        (Edit(Checkpoints, "keeps_request", "nonce >= self.line.floor_s or held()", "True"),),
         Played("what-comes-late"),
         20,
     ),

@@ -1,6 +1,8 @@
 """Jobs of the writer by which a live set comes over: what becomes of a certificate, and of slices."""
 
 import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -8,9 +10,13 @@ from p2pnodes.model import codec
 from p2pnodes.model.checkpoint import line_of
 from p2pnodes.model.errors import WritesRefusedError
 from p2pnodes.model.events import Delegation, Verdict
+from p2pnodes.store import settling
+from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import Donor
 from p2pnodes.store.ledger import Ledger, Result
 from p2pnodes.store.loading import NOTHING, Answer, Found, Lack, consider, lacking, load
+from p2pnodes.store.rebuild import rebuild
+from p2pnodes.store.schema import open_writer
 from tests.gossip.past import Past
 from tests.store.test_checkpoints import cut, found, proposed
 from tests.support import NETWORK, NOW_MS, Author, electorate, memory_ledger
@@ -193,23 +199,29 @@ class TestSlices:
         assert 3 not in missing(ledger).missing
         assert len(missing(ledger).missing) == pasts[0].slices - 1
 
-    def test_in_the_transaction_of_the_last_one_nothing_follows_on_what_is_read_anew_behind_it(
+    def test_nothing_follows_on_it_before_its_rows_are_there_nor_in_their_last_transaction(
         self, pasts: list[Past]
     ) -> None:
         ledger = memory_ledger(Author("//validator0").node_key, pasts[0].electorate)
         ledger.writes_refused = None
         considered(ledger, pasts[0])
-        for place in range(1, pasts[0].slices):
+        for place in range(pasts[0].slices):
+            assert not ledger.state.loaded
             brought(ledger, pasts[0], place)
-        donor = Donor().slice(pasts[0].disk, pasts[0].number, 0)
-        with ledger.transaction():
-            load(ledger, pasts[0].number, 0, *donor)
-            outcomes = ledger.receive(pasts[0].above, pasts[0].now_ms)
-            with pytest.raises(WritesRefusedError, match="loaded from peers"):
-                ledger.append(lambda _: Verdict(bytes(32), "failed", "test", "", None), pasts[0].now_ms)
-        assert {outcome.result for outcome in outcomes} == {Result.GAP}
-        assert not ledger.state.loading
-        assert ledger.state.cutting
+        assert ledger.state.loaded
+        assert ledger.state.nodes == 0
+        parts = 0
+        while ledger.state.loading:
+            parts += 1
+            with ledger.transaction():
+                ledger.cut()
+                outcomes = ledger.receive(pasts[0].above, pasts[0].now_ms)
+                with pytest.raises(WritesRefusedError, match="loaded from peers"):
+                    ledger.append(lambda _: Verdict(bytes(32), "failed", "test", "", None), pasts[0].now_ms)
+            assert {outcome.result for outcome in outcomes} == {Result.GAP}
+        assert parts > 1
+        assert not ledger.state.loaded
+        assert not ledger.state.cutting  # nothing was here before: nothing else is to be taken away
         with ledger.transaction():
             outcomes = ledger.receive(pasts[0].above, pasts[0].now_ms)
         assert [(outcome.result, outcome.detail) for outcome in outcomes] == [(Result.STORED, "")] * 3
@@ -223,3 +235,109 @@ class TestSlices:
         assert ledger.state.settled is None
         cut(ledger)
         assert ledger.state.settled == pasts[0].number
+
+
+class TestRows:
+    """They follow once all of a live set is here, part by part."""
+
+    @pytest.fixture(autouse=True)
+    def small_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(settling, "CLAIMS_PER_PART", 2)
+        monkeypatch.setattr(settling, "ROWS_PER_PART", 2)
+        monkeypatch.setattr(settling, "ROWS_WAITING", 1)
+
+    def loaded(self, ledger: Ledger, past: Past) -> Ledger:
+        """A ledger to which all slices have come."""
+        considered(ledger, past)
+        for place in range(past.slices):
+            brought(ledger, past, place)
+        return ledger
+
+    def test_none_is_there_before_it_is_whole_though_the_electorate_changes(self, pasts: list[Past]) -> None:
+        ledger = memory_ledger(None, pasts[0].electorate)
+        considered(ledger, pasts[0])
+        for place in range(pasts[0].slices - 1):
+            brought(ledger, pasts[0], place)
+        with ledger.transaction():
+            ledger.set_electorate(pasts[1].electorate)
+        assert ledger.facts.connection.execute("SELECT count(*) FROM node").fetchone() == (0,)
+        brought(ledger, pasts[0], pasts[0].slices - 1)
+        cut(ledger)
+        donor = Ledger(pasts[0].copy(), NETWORK)
+        with donor.transaction():
+            donor.set_electorate(pasts[1].electorate)
+        assert ledger.state.nodes == donor.state.nodes > 0
+        assert ledger.state.state_root == donor.state.state_root
+
+    def test_a_daemon_killed_between_two_parts_goes_on(self, pasts: list[Past]) -> None:
+        ledger = self.loaded(memory_ledger(None, pasts[0].electorate), pasts[0])
+        parts = 0
+        while ledger.state.loading:
+            parts += 1
+            with ledger.transaction():
+                ledger.cut()
+            for begun in range(2):  # one that is killed again after a part
+                disk = open_writer(":memory:")
+                ledger.facts.connection.backup(disk)
+                again = Ledger(disk, NETWORK)
+                assert again.state.loaded == ledger.state.loading
+                for _ in range(begun * again.state.loaded):
+                    with again.transaction():
+                        again.cut()
+                if again.state.loading:
+                    again = Ledger(disk, NETWORK)
+                if again.state.settled is None:
+                    cut(again)
+                assert again.state.state_root == Ledger(pasts[0].copy(), NETWORK).state.state_root
+                disk.close()
+        assert parts > pasts[0].slices
+
+    def test_an_electorate_that_changes_between_two_parts_begins_them_anew(self, pasts: list[Past]) -> None:
+        ledger = self.loaded(memory_ledger(None, pasts[0].electorate), pasts[0])
+        written = "SELECT EXISTS (SELECT 1 FROM node)"
+        while ledger.facts.connection.execute(written).fetchone() == (0,):
+            with ledger.transaction():
+                ledger.cut()
+        assert ledger.state.loading
+        other = electorate(stakes={}, time_ms=pasts[1].electorate.time_ms)  # nobody is permitted: nothing counts
+        with ledger.transaction():
+            ledger.set_electorate(other)
+        cut(ledger)
+        assert ledger.state.nodes == 0
+        assert ledger.facts.connection.execute("SELECT count(*) FROM node").fetchone() == (0,)
+        assert ledger.facts.connection.execute("SELECT count(*) FROM supply").fetchone() == (0,)
+        with ledger.transaction():
+            ledger.set_electorate(pasts[0].electorate)
+        assert ledger.state.state_root == Ledger(pasts[0].copy(), NETWORK).state.state_root
+
+    def test_rows_that_were_there_stay_where_they_are_right(self, pasts: list[Past]) -> None:
+        """Of a daemon that was away for longer than the horizon."""
+        ledger = memory_ledger(None, pasts[1].electorate)
+        with ledger.transaction():
+            ledger.receive(pasts[0].events[: len(pasts[0].events) // 2], pasts[1].now_ms)
+        before = set(ledger.facts.connection.execute("SELECT uuid, digest FROM node").fetchall())
+        self.loaded(ledger, pasts[1])
+        cut(ledger)
+        donor = Ledger(pasts[1].copy(), NETWORK)
+        with ledger.transaction():
+            ledger.receive([*pasts[0].above, *pasts[1].above], pasts[1].now_ms)
+        assert ledger.state.state_root == donor.state.state_root
+        assert before & set(ledger.facts.connection.execute("SELECT uuid, digest FROM node").fetchall())
+        for query in ("SELECT * FROM supply ORDER BY 1, 2", "SELECT * FROM tenancy ORDER BY 1, 2, 3"):
+            assert ledger.facts.connection.execute(query).fetchall() == donor.facts.connection.execute(query).fetchall()
+
+    @pytest.mark.parametrize("lacks", [0, 1])
+    def test_a_database_whose_rows_do_not_follow_yet_is_no_problem(
+        self, pasts: list[Past], tmp_path: Path, lacks: int
+    ) -> None:
+        """What is checked is what they are to be."""
+        ledger = memory_ledger(None, pasts[0].electorate)
+        considered(ledger, pasts[0])
+        for place in range(lacks, pasts[0].slices):
+            brought(ledger, pasts[0], place)
+        with closing(sqlite3.connect(tmp_path / "loading.db")) as disk:
+            ledger.facts.connection.backup(disk)
+        report = audit(tmp_path / "loading.db", NETWORK)
+        assert report.problems == []
+        assert report.rows > 0
+        assert rebuild(tmp_path / "loading.db", NETWORK).differences == []

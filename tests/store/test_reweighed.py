@@ -70,7 +70,7 @@ class TestNothingThatChangesIsMissed:
         for uuid, decision in decided.items():
             if uuid in named.gpus or not (named.tallies | named.stirred).isdisjoint(decision.claims):
                 continue
-            row = None if decision.row is None else (decision.owner, decision.row.digest())
+            row = None if decision.row is None else (decision.owner, decision.digest)
             assert row == held.get(uuid)
             claims = decision.claims.values()
             one, other = (standing(uuid, claims, decision.deletions, who) for who in (before, now))

@@ -1,0 +1,149 @@
+"""Deciding every tally and row anew, part by part: where a live set was loaded, and where everything is derived anew.
+
+First each claim is counted and its GPUs are decided, in the order of the claims: each claim and each body is read once.
+The rows wait in a temporary table, which SQLite keeps beside the database. Then they take the place of those that are
+held, a range of buckets at a time and in the order of their keys, and so do the buckets' hashes: a page is written once
+and not once for each of its rows. Rows that are right already stay.
+"""
+
+import sqlite3
+from collections.abc import Collection
+from itertools import count
+from operator import itemgetter
+from typing import Any, Final
+
+import msgpack
+
+from p2pnodes.model.inventory import Tally, Weights
+from p2pnodes.model.stateroot import BUCKETS, StateRoot
+from p2pnodes.store import buckets
+from p2pnodes.store.facts import Facts
+from p2pnodes.store.rows import COLUMNS, compare, decide, insert, values
+
+CLAIMS_PER_PART: Final = 128
+"""Claims that are counted, and whose GPUs are decided, at once: some 15 ms where each names ten."""
+
+RANGES: Final = 128
+"""Ranges of buckets; of 1,000,000 rows each has 8,000, which take some 50 ms."""
+
+ROWS_PER_PART: Final = 4_096
+"""Rows in their place after which no further range is begun at once."""
+
+ROWS_WAITING: Final = 64
+"""Rows of a range that wait in memory, 6 MB in all; so many go to the temporary table as one."""
+
+_BUCKETS_PER_RANGE: Final = BUCKETS // RANGES
+_PLACES: Final = 1 << 40
+"""Places of a range in the temporary table, more than there are rows."""
+
+_KEY: Final = itemgetter(COLUMNS.index("bucket"), COLUMNS.index("uuid"))
+_CONTENT: Final = itemgetter(COLUMNS.index("claim"), COLUMNS.index("digest"))
+
+
+class Settling:
+    """Decides everything anew; call ``advance`` until ``done``. Begin anew where a transaction was undone."""
+
+    def __init__(self, facts: Facts, weights: Weights) -> None:
+        """Begin; call inside a transaction.
+
+        Args:
+            facts: What is stored, on the writer's connection.
+            weights: Who counts; with others it has to be begun anew.
+        """
+        self.weights = weights
+        self.root = StateRoot()
+        """Of the rows that are in their place."""
+        self.rows = 0
+        """How many these are."""
+        self.done = False
+        self._facts = facts
+        self._connection: sqlite3.Connection = facts.connection
+        self._claim: int | None = 0
+        """The last claim that was counted; None when all are."""
+        self._range = 0
+        """The first one whose rows are not in their place."""
+        self._waiting: dict[int, list[tuple[Any, ...]]] = {}
+        """By range: what was decided and is not in the temporary table."""
+        self._numbers = count()
+        self._connection.execute("DROP TABLE IF EXISTS temp.decided")
+        self._connection.execute("CREATE TEMP TABLE decided (place INTEGER PRIMARY KEY, rows BLOB NOT NULL)")
+
+    def advance(self) -> None:
+        """Do the next part; call inside a transaction."""
+        if self._claim is not None:
+            self._claim = self._decide(self._claim)
+            return
+        enough = self.rows + ROWS_PER_PART
+        while not self.done and self.rows < enough:
+            self._replace_next()
+
+    def _decide(self, after: int) -> int | None:
+        """Count some claims and decide their GPUs; the last one, None where there is none any more."""
+        query = "SELECT claim FROM claim WHERE claim > ? ORDER BY claim LIMIT ?"
+        keys: list[int] = [key for (key,) in self._connection.execute(query, (after, CLAIMS_PER_PART))]
+        if not keys:
+            return None
+        counted = self._facts.tallies(keys, self.weights)
+        held = list(self._facts.held_tallies(keys))
+        self._connection.executemany(
+            "UPDATE claim SET status = ?, since = ?, detail = ? WHERE claim = ?",
+            [(*counted[key], key) for key, tally, _ in held if tally != counted[key]],
+        )
+
+        def tallies_of(claims: Collection[int]) -> dict[int, Tally]:
+            others = [key for key in claims if key not in counted]
+            return counted | self._facts.tallies(others, self.weights)
+
+        named = dict.fromkeys(uuid for *_, uuids in held for uuid in uuids)
+        decided = decide(self._facts, named, tallies_of, self.weights)
+        # One that several claims name is decided with the first of these.
+        first = {uuid: found for uuid, found in decided.items() if min(found.claims) > after}
+        for row in values(self._facts, compare(first, {}).new):
+            self._wait(row)
+        return keys[-1]
+
+    def _wait(self, row: tuple[Any, ...]) -> None:
+        """Let a row wait for its turn."""
+        bucket, _ = _KEY(row)
+        number = bucket // _BUCKETS_PER_RANGE
+        waiting = self._waiting.setdefault(number, [])
+        waiting.append(row)
+        if len(waiting) == ROWS_WAITING:
+            place = number * _PLACES + next(self._numbers)
+            self._connection.execute("INSERT INTO decided VALUES (?, ?)", (place, msgpack.packb(waiting)))
+            waiting.clear()
+
+    def _replace_next(self) -> None:
+        """Put the rows of the next range that has any in their place."""
+        (held,) = self._connection.execute(
+            "SELECT min(bucket) FROM (SELECT min(bucket) AS bucket FROM node WHERE bucket >= ?1"
+            " UNION ALL SELECT min(bucket) FROM bucket WHERE bucket >= ?1)",
+            (self._range * _BUCKETS_PER_RANGE,),
+        ).fetchone()
+        numbers = [number for number in self._waiting if number >= self._range]
+        if held is not None:
+            numbers.append(held // _BUCKETS_PER_RANGE)
+        if not numbers:
+            self._connection.execute("DROP TABLE temp.decided")
+            self.done = True
+            return
+        number = min(numbers)
+        self._range = number + 1
+        self._replace(number)
+
+    def _replace(self, number: int) -> None:
+        """Put the rows of a range in the place of those that are held, and rehash its buckets."""
+        span = range(number * _BUCKETS_PER_RANGE, (number + 1) * _BUCKETS_PER_RANGE)
+        query = "SELECT rows FROM decided WHERE place BETWEEN ? AND ?"
+        blobs = self._connection.execute(query, (number * _PLACES, (number + 1) * _PLACES - 1))
+        rows = [row for (blob,) in blobs for row in msgpack.unpackb(blob, use_list=False)]
+        rows += self._waiting.pop(number, ())
+        query = "SELECT bucket, uuid, claim, digest FROM node WHERE bucket BETWEEN ? AND ?"
+        held = {(bucket, uuid): rest for bucket, uuid, *rest in self._connection.execute(query, (span[0], span[-1]))}
+        if held:
+            right = {_KEY(row) for row in rows if held.get(_KEY(row)) == [*_CONTENT(row)]}
+            gone = held.keys() - right
+            self._connection.executemany("DELETE FROM node WHERE bucket = ? AND uuid = ?", sorted(gone))
+            rows = [row for row in rows if _KEY(row) not in right]
+        insert(self._connection, sorted(rows, key=_KEY))
+        self.rows += buckets.renew(self._connection, self.root, span)
