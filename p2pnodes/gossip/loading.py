@@ -145,6 +145,8 @@ class Loading:
         """Ask somebody for a certificate, if it is time to."""
         if self._asked is not None or self._considering or self._time.ms < self._next_ms:
             return
+        if state.loaded:  # only rows have to follow, however long that takes
+            return
         limit_ms = self._time.patient_ms - CERTIFICATE_WAIT_MS
         if state.loading and self._moved_ms > limit_ms and any(map(self._may_lend, self._sessions.values())):
             return

@@ -25,6 +25,8 @@ from tests.bench.floor import GPUS_PER_POST
 from tests.bench.growth import LARGE, growth
 from tests.bench.measure import Ratio, compare, progress
 from tests.bench.network import decide, travel
+from tests.bench.newcomer import GPUS as GPUS_LOADED
+from tests.bench.newcomer import newcomer
 from tests.bench.reads import NODES, reads
 from tests.bench.size import GPUS as GPUS_HELD
 from tests.bench.size import size
@@ -121,6 +123,7 @@ SUITES: Final[dict[str, Callable[[Path], Iterator[Ratio]]]] = {
     "decide": decide,
     "growth": growth,
     "tally": tally,
+    "newcomer": newcomer,
     "size": size,
     "chain": chain,
 }
@@ -150,15 +153,14 @@ def main() -> int:
         "--gpus-per-claim",
         type=int,
         choices=range(1, 11),
-        default=1,
         metavar="GPUS",
-        help="of each of them, 1 to 10 (%(default)s)",
+        help="of each of them (1), or of those that newcomer loads (1, then 10): 1 to 10",
     )
     parser.add_argument(
         "--gpus",
         type=int,
-        help=f"of the inventory of reads and start ({NODES}), and of the large one of growth ({LARGE}) and size"
-        f" ({GPUS_HELD})",
+        help=f"of the inventory of reads and start ({NODES}), of what newcomer loads ({GPUS_LOADED}), and of the large"
+        f" inventory of growth ({LARGE}) and size ({GPUS_HELD})",
     )
     parser.add_argument(
         "--database", type=Path, metavar="FILE", help="for reads, start and size: copy this one, which fill has written"
@@ -167,7 +169,8 @@ def main() -> int:
     suites: dict[str, Callable[[Path], Iterator[Ratio]]]
     suites = {
         **SUITES,
-        "tally": partial(tally, claims=arguments.claims, gpus=arguments.gpus_per_claim),
+        "tally": partial(tally, claims=arguments.claims, gpus=arguments.gpus_per_claim or 1),
+        "newcomer": partial(newcomer, gpus=arguments.gpus or GPUS_LOADED, per_claim=arguments.gpus_per_claim),
         "growth": partial(growth, gpus=arguments.gpus),
         "size": partial(size, gpus=arguments.gpus or GPUS_HELD, database=arguments.database),
         "reads": partial(reads, nodes=arguments.gpus or NODES, database=arguments.database),

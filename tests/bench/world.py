@@ -19,6 +19,9 @@ from p2pnodes.store.schema import open_writer
 from tests.support import NETWORK, Author, body, electorate, hotkey
 
 DAY_S: Final = 86_400
+DAYS: Final = 30
+"""For which the only validator of an inventory is delegated."""
+
 NODE_SEED: Final = bytes(range(32))
 OWN: Final = "//validator0"
 MINERS: Final = tuple(f"//miner{number}" for number in range(64))
@@ -48,7 +51,9 @@ def open_ledger(path: Path, miners: Sequence[str] = MINERS) -> Ledger:
     now_s = int(time.time())
     ledger = Ledger(open_writer(path), NETWORK, NodeKey.from_seed(NODE_SEED))
     log = LogId(NodeKey.from_seed(NODE_SEED).public_key, 0)
-    delegation = delegate(hotkey(OWN), NETWORK.id, log, url="", not_before=now_s - 86_400, not_after=now_s + 86_400)
+    delegation = delegate(
+        hotkey(OWN), NETWORK.id, log, url="", not_before=now_s - DAY_S, not_after=now_s + DAYS * DAY_S
+    )
     with ledger.transaction():
         ledger.set_electorate(electorate(time_ms=now_s * 1000, stakes={OWN: 100}, miners=miners))
         ledger.open_log(0, delegation, now_s * 1000)
@@ -56,21 +61,21 @@ def open_ledger(path: Path, miners: Sequence[str] = MINERS) -> Ledger:
     return ledger
 
 
-def fill(path: Path, gpus: int) -> None:
-    """Write an inventory: verified GPUs of four miners, every second server with a chute on it."""
+def fill(path: Path, gpus: int, per_server: int = GPUS_PER_SERVER) -> None:
+    """Write an inventory: verified GPUs of all MINERS, so many to a server, every second one with a chute on it."""
     ledger = open_ledger(path)
     now_ms = time.time_ns() // 1_000_000
-    for servers in batched(range(gpus // GPUS_PER_SERVER), SERVERS_PER_COMMIT):
+    for servers in batched(range(gpus // per_server), SERVERS_PER_COMMIT):
         with ledger.transaction():
             for server in servers:
-                _fill(ledger, server, now_ms)
+                _fill(ledger, server, per_server, now_ms)
     assert ledger.state.nodes == gpus
     ledger.facts.close()
 
 
-def _fill(ledger: Ledger, server: int, now_ms: int) -> None:
+def _fill(ledger: Ledger, server: int, gpus: int, now_ms: int) -> None:
     """Write one server's events."""
-    names = uuids(server, GPUS_PER_SERVER)
+    names = uuids(server, gpus)
     request = sign_add(hotkey(MINERS[server % len(MINERS)]), now_ms // 1000, body(names))
     claim_id = request_id(NETWORK.id, request)
     place = Place(claim_id, tuple(names), f"chute-{server}", f"instance-{server}", True, True, "llama", "alice")
