@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -47,6 +48,8 @@ _FROM_LATEST_DELEGATIONS: Final = (
     " FROM delegations d WHERE d.log = logs.log AND d.seq < ifnull(logs.cut, 9223372036854775807))"
 )
 """The logs, each with its latest delegation that counts; those without any are left out. No other one is read."""
+
+_NO_CLAIMS: Final[Mapping[int, Claim]] = MappingProxyType({})
 
 BODIES_KEPT: Final = 256
 """Parsed bodies that are kept, the oldest is dropped: rows of a new claim are written right behind its event."""
@@ -225,15 +228,16 @@ class Facts:
         ).fetchone()
         return bool(found)
 
-    def claims_on(self, uuids: Collection[str], *, cut: bool = False) -> dict[str, dict[int, Claim]]:
+    def claims_on(self, uuids: Collection[str], *, cut: bool = False) -> dict[str, Mapping[int, Claim]]:
         """Every claim that names a GPU, by row key, for each of some GPUs."""
         naming = self._select(
             "SELECT uuid, claim FROM claim_gpu WHERE uuid IN (SELECT value FROM json_each(?))", uuids
         ).fetchall()
         claims = self._claims({key for _, key in naming}, cut=cut) if naming else {}
-        found: dict[str, dict[int, Claim]] = {uuid: {} for uuid in uuids}
+        alone = {key: {key: claim} for key, claim in claims.items()}  # mostly, all that names a server's GPUs
+        found: dict[str, Mapping[int, Claim]] = dict.fromkeys(uuids, _NO_CLAIMS)
         for uuid, key in naming:
-            found[uuid][key] = claims[key]
+            found[uuid] = {**found[uuid], **alone[key]} if found[uuid] else alone[key]
         return found
 
     def votes(self, keys: Collection[int]) -> dict[int, list[Vote]]:
@@ -253,7 +257,7 @@ class Facts:
         """Tally of each of some claims."""
         return {key: inventory.tally(votes, weights) for key, votes in self.votes(keys).items()}
 
-    def deletions(self, uuids: Collection[str], *, cut: bool = False) -> dict[str, list[Deletion]]:
+    def deletions(self, uuids: Collection[str], *, cut: bool = False) -> dict[str, tuple[Deletion, ...]]:
         """Every delete request that names a GPU, for each of some GPUs, with its carriages below the cuts of the logs.
 
         Those of an unbound request are all that there are, also for other GPUs (design.md, "How one GPU's row is
@@ -284,16 +288,16 @@ class Facts:
             carriages.setdefault(request, []).append(
                 DeleteCarriage(self.author(log), named, frozenset(codec.unpack(ids)), void)  # type: ignore[arg-type]
             )
-        found: dict[str, list[Deletion]] = {uuid: [] for uuid in uuids}
+        found: dict[str, tuple[Deletion, ...]] = dict.fromkeys(uuids, ())
         for request, fields in requests.items():
             deletion = Deletion(request, *fields, tuple(carriages[request]))
             for uuid in {carriage.uuid for carriage in deletion.carriages} & found.keys():
-                found[uuid].append(deletion)
+                found[uuid] += (deletion,)
         return found
 
-    def placements(self, uuids: Collection[str]) -> dict[str, list[Placement]]:
+    def placements(self, uuids: Collection[str]) -> dict[str, tuple[Placement, ...]]:
         """The latest place or release of every log, for each of some GPUs."""
-        found: dict[str, list[Placement]] = {uuid: [] for uuid in uuids}
+        found: dict[str, tuple[Placement, ...]] = dict.fromkeys(uuids, ())
         query = "SELECT uuid, log, hlc, claim_id, chute FROM placement WHERE uuid IN (SELECT value FROM json_each(?))"
         said: dict[tuple[Any, ...], Placement] = {}  # one event mostly names all GPUs of a server
         for uuid, *word in self._select(query, uuids):
@@ -301,7 +305,7 @@ class Facts:
             if key not in said:
                 log, hlc, claim_id, chute = word
                 said[key] = Placement(self.author(log), hlc, claim_id, chute_from(chute))
-            found[uuid].append(said[key])
+            found[uuid] += (said[key],)
         return found
 
     def standing(self, uuids: Collection[str], weights: Weights) -> dict[str, dict[int, Claim]]:

@@ -57,7 +57,7 @@ from p2pnodes.model.validity import (
     contents,
     judge,
 )
-from p2pnodes.store import buckets, pins, words
+from p2pnodes.store import buckets, pins, supply, words
 from p2pnodes.store.changes import CHANGES_MAX, ChangeCollector, Changes
 from p2pnodes.store.checkpoints import Checkpoints, Stage
 from p2pnodes.store.cutting import Cutting
@@ -67,7 +67,19 @@ from p2pnodes.store.facts import Facts
 from p2pnodes.store.liveset import LiveSet
 from p2pnodes.store.recount import Recount
 from p2pnodes.store.reweighed import UUID_LAST, Reweighed, windows
-from p2pnodes.store.rows import VARYING, Decision, Difference, compare, decide, insert, lost, turned, values, varying
+from p2pnodes.store.rows import (
+    COUNTED,
+    INSERT,
+    VARYING,
+    Decision,
+    Difference,
+    compare,
+    decide,
+    lost,
+    turned,
+    values,
+    varying,
+)
 from p2pnodes.store.settling import Settling
 from p2pnodes.store.vector import NO_LOGS, Slices, digest_over
 
@@ -91,9 +103,9 @@ EVENTS_PER_READ: Final = 1_024
 
 DERIVED: Final = (
     "delegations", "claim", "claim_gpu", "carriage", "deletion", "verdict", "placement", "proposal", "signature",
-    "supply", "tenancy", "node", "bucket",
+    "node", "bucket", "supply", "tenancy",
 )  # fmt: skip
-"""Every table that ``Ledger.rebuild`` fills from the log; rows go when nothing counts them any more."""
+"""Every table that ``Ledger.rebuild`` fills from the log."""
 
 NETWORK_ID: Final = "network_id"
 OWN_LOG: Final = "own_log"
@@ -1221,7 +1233,7 @@ class Ledger:
         """
         self._wrote = True
         self._connection.execute("UPDATE events SET before = NULL WHERE before NOTNULL")
-        for table in DERIVED:
+        for table in reversed(DERIVED):  # rows go when nothing counts them any more
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the line above
         told = _Told(progress, self._events)
         # What the checkpoint in force keeps comes first: what lies above it may carry the same requests again.
@@ -1398,7 +1410,9 @@ class Ledger:
         self._connection.executemany(
             _UPDATE_ROW, [(*varying(each), bucket_of(each.row.uuid), each.row.uuid) for each in found.changed]
         )
-        insert(self._connection, list(values(self.facts, found.new)))
+        new = list(values(self.facts, found.new))
+        self._connection.executemany(INSERT, new)
+        supply.add(self._connection, map(COUNTED, new))
 
     def _note_changes(self, decided: Mapping[str, Decision], found: Difference, recounted: AbstractSet[int]) -> None:
         """Note for the followers what became of some GPUs.

@@ -4,7 +4,6 @@ Whoever changes rows asks here what they must be: the ledger, which writes the d
 (``p2pnodes.store.recount``), which keeps it until all of it is known.
 """
 
-import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from operator import itemgetter
@@ -14,7 +13,6 @@ from p2pnodes.model import inventory
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.inventory import Claim, Deletion, Row, Tally, Weights
 from p2pnodes.model.stateroot import bucket_of
-from p2pnodes.store import supply
 from p2pnodes.store.changes import Gone
 from p2pnodes.store.facts import Facts, chute_fields
 
@@ -28,8 +26,10 @@ COLUMNS: Final = (*VARYING, "bucket", "uuid", "claim", "miner", "gpu_identifier"
 """All columns of ``node``; those that are not VARYING stay as long as one claim owns the GPU."""
 
 
-_INSERT: Final = f"INSERT INTO node ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
-_COUNTED: Final = itemgetter(*map(COLUMNS.index, ("miner", "gpu_identifier", "chute")))
+INSERT: Final = f"INSERT INTO node ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+"""Writes the row of a GPU that has none; whoever does has it counted (``supply.add``), by COUNTED of it."""
+
+COUNTED: Final = itemgetter(*map(COLUMNS.index, ("miner", "gpu_identifier", "chute")))
 
 
 class Decision(NamedTuple):
@@ -87,7 +87,7 @@ def decide(facts: Facts, uuids: Collection[str], tallies_of: TalliesOf, weights:
     alike: dict[tuple[int, ...], tuple[Row | None, bytes, int | None]] = {}
     decided: dict[str, Decision] = {}
     for uuid, on in claims.items():
-        said = (*on, *map(id, placements[uuid]))  # one and the same where one event said it
+        said = (id(on), *map(id, placements[uuid]))  # what is said of several is one and the same
         found = None if deletions[uuid] else alike.get(said)
         if found is None:
             by_id = {claim.id: tallies[key] for key, claim in on.items()}
@@ -182,14 +182,3 @@ def values(facts: Facts, written: Collection[Written]) -> Iterator[tuple[Any, ..
     for each in written:
         row, server = each.row, servers[each.claim]
         yield (*varying(each), bucket_of(row.uuid), row.uuid, each.claim, row.miner, *server.gpus[row.uuid], server.id)
-
-
-def insert(connection: sqlite3.Connection, rows: Collection[tuple[Any, ...]]) -> None:
-    """Write rows of GPUs that have none, and count them.
-
-    Args:
-        connection: The writer's, inside a transaction.
-        rows: COLUMNS of each.
-    """
-    connection.executemany(_INSERT, rows)
-    supply.add(connection, map(_COUNTED, rows))

@@ -16,20 +16,20 @@ import msgpack
 
 from p2pnodes.model.inventory import Tally, Weights
 from p2pnodes.model.stateroot import BUCKETS, StateRoot
-from p2pnodes.store import buckets
+from p2pnodes.store import buckets, supply
 from p2pnodes.store.facts import Facts
-from p2pnodes.store.rows import COLUMNS, compare, decide, insert, values
+from p2pnodes.store.rows import COLUMNS, COUNTED, INSERT, compare, decide, values
 
 CLAIMS_PER_PART: Final = 128
 """Claims that are counted, and whose GPUs are decided, at once: some 15 ms where each names ten."""
 
-RANGES: Final = 128
-"""Ranges of buckets; of 1,000,000 rows each has 8,000, which take some 50 ms."""
+RANGES: Final = 256
+"""Ranges of buckets; of 1,000,000 rows each has 4,000, which take some 50 ms."""
 
-ROWS_PER_PART: Final = 4_096
+ROWS_PER_PART: Final = 2_048
 """Rows in their place after which no further range is begun at once."""
 
-ROWS_WAITING: Final = 64
+ROWS_WAITING: Final = 32
 """Rows of a range that wait in memory, 6 MB in all; so many go to the temporary table as one."""
 
 _BUCKETS_PER_RANGE: Final = BUCKETS // RANGES
@@ -37,7 +37,7 @@ _PLACES: Final = 1 << 40
 """Places of a range in the temporary table, more than there are rows."""
 
 _KEY: Final = itemgetter(COLUMNS.index("bucket"), COLUMNS.index("uuid"))
-_CONTENT: Final = itemgetter(COLUMNS.index("claim"), COLUMNS.index("digest"))
+_SAME: Final = itemgetter(COLUMNS.index("claim"), COLUMNS.index("digest"))
 
 
 class Settling:
@@ -65,6 +65,8 @@ class Settling:
         self._waiting: dict[int, list[tuple[Any, ...]]] = {}
         """By range: what was decided and is not in the temporary table."""
         self._numbers = count()
+        for table in ("supply", "tenancy"):  # GPUs are counted as they are decided: those of a server at once
+            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - from the line above
         self._connection.execute("DROP TABLE IF EXISTS temp.decided")
         self._connection.execute("CREATE TEMP TABLE decided (place INTEGER PRIMARY KEY, rows BLOB NOT NULL)")
 
@@ -98,7 +100,9 @@ class Settling:
         decided = decide(self._facts, named, tallies_of, self.weights)
         # One that several claims name is decided with the first of these.
         first = {uuid: found for uuid, found in decided.items() if min(found.claims) > after}
-        for row in values(self._facts, compare(first, {}).new):
+        rows = list(values(self._facts, compare(first, {}).new))
+        supply.add(self._connection, map(COUNTED, rows))
+        for row in rows:
             self._wait(row)
         return keys[-1]
 
@@ -134,16 +138,18 @@ class Settling:
     def _replace(self, number: int) -> None:
         """Put the rows of a range in the place of those that are held, and rehash its buckets."""
         span = range(number * _BUCKETS_PER_RANGE, (number + 1) * _BUCKETS_PER_RANGE)
-        query = "SELECT rows FROM decided WHERE place BETWEEN ? AND ?"
-        blobs = self._connection.execute(query, (number * _PLACES, (number + 1) * _PLACES - 1))
+        places = number * _PLACES, (number + 1) * _PLACES - 1
+        blobs = self._connection.execute("SELECT rows FROM decided WHERE place BETWEEN ? AND ?", places)
         rows = [row for (blob,) in blobs for row in msgpack.unpackb(blob, use_list=False)]
         rows += self._waiting.pop(number, ())
-        query = "SELECT bucket, uuid, claim, digest FROM node WHERE bucket BETWEEN ? AND ?"
-        held = {(bucket, uuid): rest for bucket, uuid, *rest in self._connection.execute(query, (span[0], span[-1]))}
+        self._connection.execute("DELETE FROM decided WHERE place BETWEEN ? AND ?", places)
+        query = f"SELECT {', '.join(COLUMNS)} FROM node WHERE bucket BETWEEN ? AND ?"  # noqa: S608 - no values
+        held = {_KEY(row): row for row in self._connection.execute(query, (span[0], span[-1]))}
         if held:
-            right = {_KEY(row) for row in rows if held.get(_KEY(row)) == [*_CONTENT(row)]}
-            gone = held.keys() - right
-            self._connection.executemany("DELETE FROM node WHERE bucket = ? AND uuid = ?", sorted(gone))
+            right = {_KEY(row) for row in rows if _KEY(row) in held and _SAME(held[_KEY(row)]) == _SAME(row)}
+            gone = sorted(held.keys() - right)
+            supply.add(self._connection, [COUNTED(held[key]) for key in gone])  # they are taken off as they go
+            self._connection.executemany("DELETE FROM node WHERE bucket = ? AND uuid = ?", gone)
             rows = [row for row in rows if _KEY(row) not in right]
-        insert(self._connection, sorted(rows, key=_KEY))
+        self._connection.executemany(INSERT, sorted(rows, key=_KEY))
         self.rows += buckets.renew(self._connection, self.root, span)

@@ -175,15 +175,15 @@ class Node:
             case Survey():
                 with self.ledger.transaction():
                     lack = None if self.disk_fails else lacking(self.ledger)
-                self._settle_loaded()
+                self.settle_loaded()
                 self.do(self.engine.lacking(lack, self.now_ms))
             case Load(session, number, place, leaves, path):
                 with self.ledger.transaction():
                     answer = failed if self.disk_fails else load(self.ledger, number, place, leaves, path)
-                self._settle_loaded()
+                self.settle_loaded()
                 self.do(self.engine.loaded(session, number, place, answer, self.now_ms))
 
-    def _settle_loaded(self) -> None:
+    def settle_loaded(self) -> None:
         """Have the rows follow from a live set that is whole, as the database does."""
         while self.ledger.state.loaded:
             with self.ledger.transaction():

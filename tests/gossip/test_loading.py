@@ -451,6 +451,23 @@ class TestSlices:
         while newcomer.state.loading:
             give(newcomer, past, 2, asked(newcomer, 2)[0])
 
+    def test_while_only_rows_have_to_follow_no_other_checkpoint_is_asked_for(
+        self, pasts: list[Past], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        past, following = pasts
+        newcomer = past.node(NEWCOMER, who=following.electorate)
+        peers(newcomer, past, 1)
+        begin(newcomer, past)
+        monkeypatch.setattr(newcomer, "settle_loaded", lambda: None)
+        while not newcomer.state.loaded:
+            give(newcomer, past, 1, asked(newcomer, 1)[0])
+        newcomer.hear(1, digest(newcomer, following.number))
+        wait(newcomer, 2 * CERTIFICATE_WAIT_MS)
+        assert [want.number for want in wants(newcomer)] == [past.number]
+        monkeypatch.undo()
+        newcomer.settle_loaded()
+        assert newcomer.state.settled == past.number
+
 
 class TestTheNextCheckpoint:
     """Comes before all of the one before is here, and then nobody can have that any more."""

@@ -260,7 +260,7 @@ class TestCut:
         assert sorted(shown(ledger)) == ["gpu-1", "gpu-2"]
         prove(ledger, close_of(thief, head_at(thief, 0)))
         assert sorted(shown(ledger)) == ["gpu-2"]
-        assert ledger.facts.deletions(["gpu-2"]) == {"gpu-2": []}
+        assert ledger.facts.deletions(["gpu-2"]) == {"gpu-2": ()}
 
     def test_a_validator_whose_delegation_is_void_is_not_enrolled(self, ledger: Ledger, author: Author) -> None:
         late = author.write(author.delegation(not_after=NOW_S + 60))
