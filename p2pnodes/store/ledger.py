@@ -281,6 +281,7 @@ class Ledger:
         self._first_claims: set[int] = set()
         """Row keys of the claims that the open transaction brought."""
         self._changes = ChangeCollector()
+        self._rebuilding = False
         self._all_dirty = False
         """Whether every tally and row is to be computed anew."""
         self._reweighed = False
@@ -746,7 +747,8 @@ class Ledger:
             (key,) = new
             self._first_claims.add(key)
             self._name(request.hotkey)
-            self._connection.executemany("INSERT INTO claim_gpu VALUES (?, ?)", [(uuid, key) for uuid in uuids])
+            if not self._names_later:
+                self._connection.executemany("INSERT INTO claim_gpu VALUES (?, ?)", [(uuid, key) for uuid in uuids])
             self.facts.keep_body(add.claim_id, add.body)
         else:
             key = self._claim_key(add.claim_id)
@@ -759,6 +761,11 @@ class Ledger:
         if counted:
             self._dirty_claims.add(key)
             self._dirty_uuids |= dict.fromkeys(uuids)
+
+    @property
+    def _names_later(self) -> bool:
+        """Whether it is recorded behind all events, in order, which claims name which GPUs (``store.settling``)."""
+        return self._rebuilding or self.checkpoints.stage is Stage.LOADING
 
     def _state_delete(self, delete: CarriedDelete, log: int, seq: int, nonce: int, *, counted: bool) -> None:
         payload: DeletePayload = delete.payload
@@ -1236,11 +1243,13 @@ class Ledger:
         for table in reversed(DERIVED):  # rows go when nothing counts them any more
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the line above
         told = _Told(progress, self._events)
+        self._rebuilding = True
         # What the checkpoint in force keeps comes first: what lies above it may carry the same requests again.
         for state in list(self._logs.values()):
             self._rebuild_kept(state, told)
         for state in list(self._logs.values()):
             self._rebuild_above(state, told)
+        self._rebuilding = False
         self._new_claims.clear()
         self._voted.clear()
         self._all_dirty = self._mandates_dirty = True
@@ -1514,7 +1523,7 @@ class Ledger:
         self._recounted.clear()
         self._first_claims.clear()
         self._changes.clear()
-        self._all_dirty = self._reweighed = self._mandates_dirty = self._wrote = False
+        self._rebuilding = self._all_dirty = self._reweighed = self._mandates_dirty = self._wrote = False
         self._new_claims.clear()
         self._voted.clear()
         self._appended.clear()

@@ -1,9 +1,10 @@
 """Deciding every tally and row anew, part by part: where a live set was loaded, and where everything is derived anew.
 
-First each claim is counted and its GPUs are decided, in the order of the claims: each claim and each body is read once.
-The rows wait in a temporary table, which SQLite keeps beside the database. Then they take the place of those that are
-held, a range of buckets at a time and in the order of their keys, and so do the buckets' hashes: a page is written once
-and not once for each of its rows. Rows that are right already stay.
+First it is recorded which claims name which GPUs, in the order of the GPUs. Then each claim is counted and its GPUs are
+decided, in the order of the claims: each claim and each body is read once. The rows wait in a temporary table, which
+SQLite keeps beside the database. Then they take the place of those that are held, a range of buckets at a time and in
+the order of their keys, and so do the buckets' hashes. So a page is written once, and not once for each of its rows.
+Rows that are right already stay.
 """
 
 import sqlite3
@@ -19,6 +20,13 @@ from p2pnodes.model.stateroot import BUCKETS, StateRoot
 from p2pnodes.store import buckets, supply
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.rows import COLUMNS, COUNTED, INSERT, compare, decide, values
+
+CLAIMS_COLLECTED: Final = 1_024
+"""Claims whose GPUs are noted at once."""
+
+NAMED_PER_PART: Final = 8_192
+"""GPUs that are recorded at once with the claims that name them: some 10 ms. The sorting before that is one step, of a
+second for a million, in which SQLite holds the interpreter no more than the disk."""
 
 CLAIMS_PER_PART: Final = 128
 """Claims that are counted, and whose GPUs are decided, at once: some 15 ms where each names ten."""
@@ -58,8 +66,12 @@ class Settling:
         self.done = False
         self._facts = facts
         self._connection: sqlite3.Connection = facts.connection
-        self._claim: int | None = 0
-        """The last claim that was counted; None when all are."""
+        self._steps = iter((self._collect, self._name, self._decide, self._replace))
+        self._step = next(self._steps)
+        self._claim = 0
+        """The last claim that was looked at in this step."""
+        self._named: tuple[str, int] = "", 0
+        """The last GPU and claim that were recorded together."""
         self._range = 0
         """The first one whose rows are not in their place."""
         self._waiting: dict[int, list[tuple[Any, ...]]] = {}
@@ -69,22 +81,59 @@ class Settling:
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - from the line above
         self._connection.execute("DROP TABLE IF EXISTS temp.decided")
         self._connection.execute("CREATE TEMP TABLE decided (place INTEGER PRIMARY KEY, rows BLOB NOT NULL)")
+        self._connection.execute("DROP TABLE IF EXISTS temp.named")
+        self._connection.execute("CREATE TEMP TABLE named (uuid TEXT NOT NULL, claim INTEGER NOT NULL)")
 
     def advance(self) -> None:
         """Do the next part; call inside a transaction."""
-        if self._claim is not None:
-            self._claim = self._decide(self._claim)
+        if self._step():
             return
-        enough = self.rows + ROWS_PER_PART
-        while not self.done and self.rows < enough:
-            self._replace_next()
+        following = next(self._steps, None)
+        self.done = following is None
+        self._step = following or self._step
 
-    def _decide(self, after: int) -> int | None:
-        """Count some claims and decide their GPUs; the last one, None where there is none any more."""
+    # -- steps: each does a part, and says whether there is more -----------------------------------------------------
+
+    def _collect(self) -> bool:
+        """Note what some claims name."""
+        rows = self._connection.execute(
+            "SELECT claim, uuids FROM claim WHERE claim > ? AND uuids NOTNULL ORDER BY claim LIMIT ?",
+            (self._claim, CLAIMS_COLLECTED),
+        ).fetchall()
+        self._connection.executemany(
+            "INSERT INTO named VALUES (?, ?)", [(uuid, key) for key, uuids in rows for uuid in msgpack.unpackb(uuids)]
+        )
+        if rows:
+            self._claim = rows[-1][0]
+            return True
+        self._connection.execute("CREATE INDEX temp.named_order ON named (uuid, claim)")
+        self._claim = 0
+        return False
+
+    def _name(self) -> bool:
+        """Record which claims name some GPUs."""
+        behind = "FROM named WHERE (uuid, claim) > (?, ?) ORDER BY uuid, claim LIMIT"
+        self._connection.execute(
+            f"INSERT OR IGNORE INTO claim_gpu SELECT uuid, claim {behind} ?",
+            (*self._named, NAMED_PER_PART),
+        )
+        last = self._connection.execute(
+            f"SELECT uuid, claim {behind} 1 OFFSET ?",
+            (*self._named, NAMED_PER_PART - 1),
+        ).fetchone()
+        if last is not None:
+            self._named = last
+            return True
+        self._connection.execute("DROP TABLE temp.named")
+        return False
+
+    def _decide(self) -> bool:
+        """Count some claims and decide their GPUs."""
+        after = self._claim
         query = "SELECT claim FROM claim WHERE claim > ? ORDER BY claim LIMIT ?"
         keys: list[int] = [key for (key,) in self._connection.execute(query, (after, CLAIMS_PER_PART))]
         if not keys:
-            return None
+            return False
         counted = self._facts.tallies(keys, self.weights)
         held = list(self._facts.held_tallies(keys))
         self._connection.executemany(
@@ -104,7 +153,22 @@ class Settling:
         supply.add(self._connection, map(COUNTED, rows))
         for row in rows:
             self._wait(row)
-        return keys[-1]
+        self._claim = keys[-1]
+        return True
+
+    def _replace(self) -> bool:
+        """Put the rows of some ranges in their place."""
+        enough = self.rows + ROWS_PER_PART
+        while self.rows < enough:
+            number = self._next_range()
+            if number is None:
+                self._connection.execute("DROP TABLE temp.decided")
+                return False
+            self._replace_range(number)
+            self._range = number + 1
+        return True
+
+    # -- rows --------------------------------------------------------------------------------------------------------
 
     def _wait(self, row: tuple[Any, ...]) -> None:
         """Let a row wait for its turn."""
@@ -117,8 +181,8 @@ class Settling:
             self._connection.execute("INSERT INTO decided VALUES (?, ?)", (place, msgpack.packb(waiting)))
             waiting.clear()
 
-    def _replace_next(self) -> None:
-        """Put the rows of the next range that has any in their place."""
+    def _next_range(self) -> int | None:
+        """The next range that has rows, or is to have; None when there is none any more."""
         (held,) = self._connection.execute(
             "SELECT min(bucket) FROM (SELECT min(bucket) AS bucket FROM node WHERE bucket >= ?1"
             " UNION ALL SELECT min(bucket) FROM bucket WHERE bucket >= ?1)",
@@ -127,15 +191,9 @@ class Settling:
         numbers = [number for number in self._waiting if number >= self._range]
         if held is not None:
             numbers.append(held // _BUCKETS_PER_RANGE)
-        if not numbers:
-            self._connection.execute("DROP TABLE temp.decided")
-            self.done = True
-            return
-        number = min(numbers)
-        self._range = number + 1
-        self._replace(number)
+        return min(numbers, default=None)
 
-    def _replace(self, number: int) -> None:
+    def _replace_range(self, number: int) -> None:
         """Put the rows of a range in the place of those that are held, and rehash its buckets."""
         span = range(number * _BUCKETS_PER_RANGE, (number + 1) * _BUCKETS_PER_RANGE)
         places = number * _PLACES, (number + 1) * _PLACES - 1
