@@ -44,11 +44,12 @@ class Taken(NamedTuple):
             self.places.update({(uuid, word.claim_id): seq for uuid, seq in zip(word.uuids, seqs, strict=True)})
 
 
-_PLACEMENT: Final = (
+_PLACEMENT: Final = "INSERT OR REPLACE INTO placement VALUES (?, ?, ?, ?, ?, ?)"
+_UNLESS_LATER: Final = (
     "INSERT INTO placement VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (uuid, claim_id, log)"
     " DO UPDATE SET seq = excluded.seq, hlc = excluded.hlc, chute = excluded.chute WHERE excluded.seq > seq"
 )
-"""The later word stays: a live set may be loaded behind what came after it."""
+"""A later word stays: a live set may be loaded behind what came after it."""
 
 
 def replaced(connection: sqlite3.Connection, log: int, word: Word) -> bytes | None:
@@ -84,7 +85,7 @@ def say_verdict(  # noqa: PLR0917 - the columns of the table
 
 def say_placement(connection: sqlite3.Connection, log: int, seq: int, hlc: int, word: Place | Release) -> None:
     """Record a place or release, on each GPU where no later one of the log is recorded."""
-    _place(connection, log, seq, hlc, word, word.uuids)
+    _place(connection, log, seq, hlc, word, word.uuids, _UNLESS_LATER)
 
 
 def drop(connection: sqlite3.Connection, log: int, seq: int, said: Contents) -> None:
@@ -182,7 +183,13 @@ def say_kept(connection: sqlite3.Connection, log: int, kept: Kept, uuids: Iterab
 
 
 def _place(  # noqa: PLR0917 - the columns of the table
-    connection: sqlite3.Connection, log: int, seq: int, hlc: int, word: Place | Release, uuids: Iterable[str]
+    connection: sqlite3.Connection,
+    log: int,
+    seq: int,
+    hlc: int,
+    word: Place | Release,
+    uuids: Iterable[str],
+    query: str = _PLACEMENT,
 ) -> None:
     chute = chute_fields(Chute(*word[2:])) if isinstance(word, Place) else None
-    connection.executemany(_PLACEMENT, [(uuid, word.claim_id, log, seq, hlc, chute) for uuid in uuids])
+    connection.executemany(query, [(uuid, word.claim_id, log, seq, hlc, chute) for uuid in uuids])
