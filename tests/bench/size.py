@@ -46,7 +46,7 @@ def size(directory: Path, gpus: int = GPUS, database: Path | None = None) -> Ite
     yield of_pairs(
         f"rebuilding everything with {gpus:,} GPUs",
         "judging each event again, and nothing else",
-        0.12,
+        0.19,
         [(gpus / _rebuild(ledger), gpus / _judge(ledger)) for _ in range(ROUNDS if gpus <= GPUS else 1)],
     )
     ledger.facts.close()
