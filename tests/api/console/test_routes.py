@@ -162,12 +162,12 @@ class TestOverview:
         looking = asyncio.create_task(db.browse(lambda _: go_on.wait(20)))
         kept = Browser(db, lambda: 0.0)
         assert await kept.totals() is None
-        go_on.set()
-        await looking
         counting = kept._counting
         assert counting is not None
         assert await kept.totals() is None
         assert kept._counting is counting, "the one under way goes on"
+        go_on.set()
+        await looking
         assert (await counting).models == []
         assert kept._last == counting.result()
 
