@@ -8,7 +8,8 @@ inventory is f of L and of the events above the cut, and whatever else lies at o
 
 The unit of L is what an event says about one request or one GPU, an *item*: a kept ``carry`` must not bring back a
 request that was deleted, nor a kept ``place`` the other GPU, which was released. A leaf of L names an event and, by a
-mask, its items that are kept.
+mask, its items that are kept. Of what one author says of one request again and again L holds no more than f can ever
+ask for, whoever has a permit then: else one validator could make it as large as it likes.
 
 What could undo a cut from above it counts for nothing either, whenever it arrives: words (verdict, place, release) with
 an HLC below h, and requests with a nonce below the *floor*; but for requests that L holds, which must be carried when
@@ -41,7 +42,7 @@ from p2pnodes.model.events import (
     LogId,
     Propose,
 )
-from p2pnodes.model.inventory import Claim, Deletion, Ending, ending
+from p2pnodes.model.inventory import Carriage, Claim, Deletion, Ending, ending
 from p2pnodes.model.network import PPM, Network
 from p2pnodes.model.requests import NONCE_WINDOW_S
 from p2pnodes.model.validity import EMPTY, Judgement, Prefix, judge
@@ -466,6 +467,29 @@ def judge_kept(event: Event) -> Judgement:
 
 
 _ANY_TIME: Final = Delegation(b"", "", 0, SECONDS_MAX, None, b"")
+
+
+K = TypeVar("K")
+
+
+def needed_carriages(said: Iterable[tuple[K, Carriage]], block: int) -> set[K]:
+    """Of the events that carry a claim those that f can ask for from E_c on, at most two of each author.
+
+    Of the events that count f takes the highest electorate block and the lowest HLC. An author's count together: its
+    permit decides, and at or below a cut no log ends any more. So of each the two extremes do, whoever has a permit.
+    That holds at any later block, as E_c has reached all that are looked at. One that it has not reached is none that
+    an honest author wrote, a horizon before E_c: it goes, for which of them a registration will ask nobody can know.
+
+    Args:
+        said: Events below a cut, by whatever names them, in ascending order of (log, seq, item); ties go to the first.
+        block: Of E_c.
+    """
+    by_author: dict[bytes, list[tuple[K, Carriage]]] = {}
+    for each in said:
+        if each[1].electorate_block <= block:
+            by_author.setdefault(each[1].author, []).append(each)
+    earliest = {min(own, key=lambda each: each[1].hlc)[0] for own in by_author.values()}
+    return earliest | {max(own, key=lambda each: each[1].electorate_block)[0] for own in by_author.values()}
 
 
 def ending_requests(

@@ -7,8 +7,9 @@ certificate says the same.
 What is in it, of the events at or below the cut:
 
 - every valid delegation: by them events are judged and proved;
-- of each claim that stands on a GPU, all that carry it. It stands under E_c, or would if every author in the cut had a
-  permit: who has lost his may have been replaced by a carrier whose event lies above the cut;
+- of each claim that stands on a GPU, what decides of each author's events that carry it (``needed_carriages``). It
+  stands under E_c, or would if every author in the cut had a permit: who has lost his may have been replaced by a
+  carrier whose event lies above the cut;
 - of each deletion with a nonce at or above the floor, and of each that ends such a claim on another of its GPUs, in
   either reading, all that carry it: an unbound one counts for a single GPU only;
 - on each GPU on which such a claim stands, the last word of each author about it, where that is a place.
@@ -25,9 +26,9 @@ from itertools import product
 from typing import Any, Final
 
 from p2pnodes.model import inventory
-from p2pnodes.model.checkpoint import Leaf, Line, Slicer, believing, ending_requests
+from p2pnodes.model.checkpoint import Leaf, Line, Slicer, believing, ending_requests, needed_carriages
 from p2pnodes.model.events import Checkpoint, Event, LogId, Place, Release
-from p2pnodes.model.inventory import Chute, Placement
+from p2pnodes.model.inventory import Carriage, Chute, Placement
 from p2pnodes.model.validity import contents
 from p2pnodes.store.checkpoints import Checkpoints, plain_mask, signed_mask
 from p2pnodes.store.facts import Facts
@@ -188,9 +189,18 @@ class LiveSet:
         return (keys[-1],)
 
     def _keep_carriages(self, keys: Iterable[int]) -> None:
-        query = "SELECT log, seq, item FROM carriage WHERE claim = ?"
+        assert self.line.electorate is not None
+        query = (
+            "SELECT log, seq, item, electorate_block, hlc FROM carriage CROSS JOIN logs USING (log) WHERE claim = ?"
+            " ORDER BY node_key, logs.number, seq, item"
+        )
         for key in keys:
-            self._mark(self._below(self._connection.execute(query, (key,)).fetchall()))
+            said = [
+                ((log, seq, item), Carriage(self._facts.author(log), block, hlc))
+                for log, seq, item, block, hlc in self._connection.execute(query, (key,))
+                if not self._facts.is_void(log, seq)
+            ]
+            self._mark(needed_carriages(said, self.line.electorate.block))
 
     def _keep_requests(self, requests: Iterable[bytes]) -> None:
         query = "SELECT log, seq, item FROM deletion WHERE request_id = ?"

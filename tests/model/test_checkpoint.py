@@ -29,6 +29,7 @@ from p2pnodes.model.checkpoint import (
     horizon_of,
     judge_kept,
     line_of,
+    needed_carriages,
     proves,
     slice_digest,
     stakes_of,
@@ -47,7 +48,7 @@ from p2pnodes.model.events import (
     Propose,
     Verdict,
 )
-from p2pnodes.model.inventory import Carriage, Claim, DeleteCarriage, Deletion, standing
+from p2pnodes.model.inventory import Carriage, Claim, DeleteCarriage, Deletion, counted_carriages, counts, standing
 from p2pnodes.model.network import Network
 from p2pnodes.model.requests import NONCE_WINDOW_S
 from tests.support import BLOCK, NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, covers, electorate, hotkey
@@ -366,6 +367,68 @@ class TestKept:
         assert judge_kept(author.write(Verdict(bytes(32), "verified", "t", "", hlc + 1), hlc=hlc)).void is not None
         stranger = Author(VALIDATORS[1])
         assert judge_kept(author.write(stranger.delegation())).void is not None
+
+
+AUTHORS: Final = [hotkey(uri).public_key for uri in VALIDATORS]
+
+
+@st.composite
+def carriages(draw: st.DrawFn) -> list[Carriage]:
+    """Draw who carries a claim, with blocks around that of E."""
+    blocks = st.integers(BLOCK - 3, BLOCK + 3)
+    return draw(st.lists(st.builds(Carriage, st.sampled_from(AUTHORS), blocks, st.integers(1, 4)), max_size=12))
+
+
+class TestNeededCarriages:
+    """Whoever carries a claim again and again is heard as if it had done so twice."""
+
+    MINER: Final = hotkey("//Alice").public_key
+
+    def _shown(self, carried: list[Carriage], who: Electorate) -> tuple[bool, int]:
+        claim = Claim(bytes(32), self.MINER, NOW_S, ("gpu-0",), tuple(carried))
+        counted = counted_carriages(claim, who)
+        return counts(claim, who), min((carriage.hlc for carriage in counted), default=0)
+
+    @given(
+        below=carriages(),
+        above=carriages(),
+        permitted=st.sets(st.sampled_from(AUTHORS)),
+        registered=st.integers(BLOCK - 4, BLOCK + 4),
+        block=st.integers(BLOCK, BLOCK + 4),
+    )
+    def test_the_others_change_nothing_whoever_counts_from_then_on(
+        self, below: list[Carriage], above: list[Carriage], permitted: set[bytes], registered: int, block: int
+    ) -> None:
+        pin = E.current._replace(
+            block=block, validators=dict.fromkeys(permitted, 1), registered={self.MINER: registered}
+        )
+        known = [carriage for carriage in below if carriage.electorate_block <= BLOCK]
+        needed = needed_carriages(enumerate(below), BLOCK)
+        kept = [below[place] for place in sorted(needed)]
+        assert self._shown([*kept, *above], Electorate(pin)) == self._shown([*known, *above], Electorate(pin))
+
+    @given(below=carriages())
+    def test_they_are_two_of_each_author_at_most(self, below: list[Carriage]) -> None:
+        kept = [below[place].author for place in needed_carriages(enumerate(below), BLOCK)]
+        assert all(kept.count(author) <= 2 for author in AUTHORS)
+        assert set(kept) == {carriage.author for carriage in below if carriage.electorate_block <= BLOCK}
+
+    def test_of_those_that_say_the_same_it_is_the_first(self) -> None:
+        same = Carriage(AUTHORS[0], BLOCK, 1)
+        assert needed_carriages([("a", same), ("b", same)], BLOCK) == {"a"}
+
+    def test_one_that_names_a_later_electorate_is_left_out(self) -> None:
+        assert needed_carriages([("a", Carriage(AUTHORS[0], BLOCK + 1, 1))], BLOCK) == set()
+
+    @given(below=carriages(), above=carriages(), block=st.integers(BLOCK, BLOCK + 3))
+    def test_one_checkpoint_after_another_leaves_what_the_last_one_alone_does(
+        self, below: list[Carriage], above: list[Carriage], block: int
+    ) -> None:
+        ordered = list(enumerate([*(each for each in below if each.electorate_block <= BLOCK), *above]))
+        older = ordered[: len(ordered) - len(above)]
+        first = needed_carriages(older, BLOCK)
+        left = [each for each in ordered if each not in older or each[0] in first]
+        assert needed_carriages(left, block) == needed_carriages(ordered, block)
 
 
 class TestEndingRequests:

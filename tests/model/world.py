@@ -293,6 +293,14 @@ class Script:
                 self.add(author, signed_add(miner, uuids, nonce_s, variant), uuids, block)
             case "add again" if self.adds:  # void when its nonce has become too old
                 self.write(author, AddPayload(draw(st.sampled_from(self.adds))[0], block))
+            case "carry often" if self.adds:  # one validator carries a claim in several ways, in whatever log
+                registration, _ = draw(st.sampled_from(self.adds))
+                own = next(logs for logs in self.logs.values() if author in logs)
+                for epochs in draw(st.lists(st.integers(0, 2), min_size=2, max_size=4)):
+                    said: Payload = AddPayload(registration, FIRST_BLOCK + EPOCH * epochs)
+                    if draw(st.booleans()):
+                        said = Carry((Author("//Dave").write(said, at_ms=self.now_ms).wire,))
+                    self.write(draw(st.sampled_from(own)), said)
             case "contest":  # two miners on one GPU, both of them verified, in either order
                 claim_ids = [
                     self.add(author, signed_add(miner, GPUS[:1], nonce_s, 0), GPUS[:1], FIRST_BLOCK)
@@ -375,15 +383,18 @@ CLOSED_IDS: Final = (bytes(32), b"\xff" * 32)
 
 ENDS: Final = ("fork", "fork", "close", "close", "evidence")
 
+REPEATS: Final = ("carry often", "carry often")
+"""One validator says one thing again and again, a little differently."""
+
 ACTIONS_MIN: Final = 12
 ACTIONS_MAX: Final = 30
 
 
 @st.composite
-def worlds(draw: st.DrawFn, *, ends: bool = False) -> World:
-    """Draw a world; with ``ends`` logs fork and are closed in it."""
+def worlds(draw: st.DrawFn, *, ends: bool = False, repeats: bool = False) -> World:
+    """Draw a world; with ``ends`` logs fork and are closed in it, with ``repeats`` there is more of REPEATS."""
     script = Script()
-    actions = (*ACTIONS, *ENDS) if ends else ACTIONS
+    actions = (*ACTIONS, *(ENDS if ends else ()), *(REPEATS if repeats else ()))
     for kind in draw(st.lists(st.sampled_from(actions), min_size=ACTIONS_MIN, max_size=ACTIONS_MAX)):
         script.now_ms += draw(st.sampled_from(STEPS_S)) * 1000
         script.act(draw, kind)

@@ -14,20 +14,20 @@ from hypothesis import strategies as st
 from p2pnodes.model import checkpoint
 from p2pnodes.model.checkpoint import Certificate, Line, Signature, line_of, stakes_of, suffices
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.events import Checkpoint, Event, Place, Propose, Release
+from p2pnodes.model.events import Carry, Checkpoint, Event, LogId, Place, Propose, Release
 from p2pnodes.model.inventory import Row
 from p2pnodes.model.requests import request_id
 from p2pnodes.store import checkpoints
 from p2pnodes.store.audit import audit
-from p2pnodes.store.checkpoints import CERTIFICATES_KEPT, read_slice
+from p2pnodes.store.checkpoints import CERTIFICATES_KEPT, kept_leaves, read_slice
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Answer, Found, consider
 from p2pnodes.store.proposing import hindrance, objection, proposal
 from p2pnodes.store.rebuild import differences, hold, rebuild
 from p2pnodes.store.schema import open_writer
-from tests.model.world import ACTIONS, ENDS, STEPS_S, VALIDATORS, Script, World, electorates, proofs_in, worlds
+from tests.model.world import ACTIONS, ENDS, REPEATS, STEPS_S, VALIDATORS, Script, World, electorates, proofs_in, worlds
 from tests.store.test_equivalence import Replica, histories, live
-from tests.support import NETWORK, NOW_S, Author, add, delete, hotkey
+from tests.support import BLOCK, NETWORK, NOW_S, Author, add, delete, hotkey
 from tests.support import electorate as world_electorate
 
 pytestmark = pytest.mark.timeout(400)
@@ -145,7 +145,7 @@ class TestWhatACutLeaves:
     """Rule 1 goes on: rows are those of all events, though most of them are gone."""
 
     @settings(max_examples=60)
-    @given(world=worlds(ends=True), data=st.data())
+    @given(world=worlds(ends=True, repeats=True), data=st.data())
     def test_rows_stay_as_they_were_and_a_rebuild_finds_nothing_else(self, world: World, data: st.DataObject) -> None:
         at = moment(data, world)
         at.enforce()
@@ -158,7 +158,7 @@ class TestWhatACutLeaves:
         at.replica.check(at.rows)
 
     @settings(max_examples=40)
-    @given(world=worlds(), data=st.data())
+    @given(world=worlds(repeats=True), data=st.data())
     def test_everybody_finds_the_same_live_set(self, world: World, data: st.DataObject) -> None:
         at = moment(data, world)
         other = live(data.draw(histories(world)), world.end_ms)
@@ -167,7 +167,7 @@ class TestWhatACutLeaves:
         assert found(other.ledger, at.line) == at.statement
 
     @settings(max_examples=40)
-    @given(world=worlds(), data=st.data())
+    @given(world=worlds(repeats=True), data=st.data())
     def test_a_newcomer_shows_the_same(self, world: World, data: st.DataObject) -> None:
         at = moment(data, world)
         at.enforce()
@@ -180,6 +180,58 @@ class TestWhatACutLeaves:
         newcomer.check(at.rows)
         ours, theirs = newcomer.ledger.state, at.replica.ledger.state
         assert (ours.vector_digest, ours.state_root) == (theirs.vector_digest, theirs.state_root)
+
+
+TIMES: Final = 20
+
+
+class TestWhatIsSaidAgain:
+    """One validator that says the same without end does not make the live set larger than one that says it twice."""
+
+    def _leaves(self, events: Sequence[Event]) -> dict[LogId, list[int]]:
+        """The seqs that a live set keeps of each log, eight days after these events; rows stay as they were."""
+        replica = Replica(NOW_S * 1000 + HOUR_MS)
+        replica.weigh(world_electorate())
+        replica.hear(events)
+        weighed = later(world_electorate(), 8 * DAY_MS)
+        replica.weigh(weighed)
+        rows = replica.shown()
+        assert rows
+        wire = _made_final(replica, weighed)
+        replica.check(rows)
+        hold(replica.ledger.facts.connection)
+        assert differences(replica.ledger) == []
+        number = checkpoints.certified(NETWORK, wire).line.number
+        seqs: dict[LogId, list[int]] = {}
+        for leaf in kept_leaves(replica.ledger.facts.connection, number):
+            seqs.setdefault(leaf.log, []).append(leaf.seq)
+        return seqs
+
+    @pytest.fixture
+    def writers(self) -> list[Author]:
+        """Three validators, each with its delegation."""
+        writers = [Author(uri) for uri in VALIDATORS[:3]]
+        for writer in writers:
+            writer.write(writer.delegation(not_after=NOW_S + 99 * 86_400))
+        return writers
+
+    def test_carrying_a_claim_again_and_again_leaves_one(self, writers: list[Author]) -> None:
+        first = writers[0].add(add("//Alice", ["gpu-1"]))
+        for _ in range(TIMES):
+            writers[1].write(Carry((first.wire,)))
+        kept = self._leaves([event for writer in writers for event in writer.events])
+        assert kept == {writers[0].log: [0, 1], writers[1].log: [0, 1], writers[2].log: [0]}
+
+    def test_naming_other_electorates_for_it_in_several_logs_leaves_two(self, writers: list[Author]) -> None:
+        request = add("//Alice", ["gpu-1"])
+        again = Author(VALIDATORS[1], number=1)
+        again.write(again.delegation(not_after=NOW_S + 99 * 86_400))
+        for block in range(BLOCK, BLOCK - TIMES, -1):
+            writers[1].add(request, block=block - 1)
+            again.add(request, block=block)
+        kept = self._leaves([event for writer in (*writers, again) for event in writer.events])
+        assert kept[writers[1].log] == [0, 1]  # the earliest
+        assert kept[again.log] == [0, 1]  # that with the highest block
 
 
 class Lives(NamedTuple):
@@ -202,7 +254,8 @@ class Lives(NamedTuple):
 def lives(draw: st.DrawFn, *, ends: bool = False) -> Lives:
     """Draw such a world."""
     script = Script()
-    actions = st.lists(st.sampled_from((*ACTIONS, *ENDS) if ends else ACTIONS), min_size=4, max_size=16)
+    kinds = (*ACTIONS, *REPEATS, *(ENDS if ends else ()))
+    actions = st.lists(st.sampled_from(kinds), min_size=4, max_size=16)
     for kind in draw(actions):
         script.now_ms += draw(st.sampled_from(STEPS_S)) * 1000
         script.act(draw, kind)

@@ -639,11 +639,16 @@ def _older_logs() -> tuple[list[Author], Add, Add]:
     _place(second, claim_id, ("gpu-1",), "d", lately_ms + 1_000)
     second.write(Release(claim_id, ("gpu-1",)), at_ms=lately_ms + 2_000)
     fourth.add(unpermitted, at_ms=lately_ms)
+    said_again = _older_author(1, number=1)
+    for block, after_s in ((50, 20), (100, 21), (60, 22), (100, 23), (101, 24)):  # the second is kept
+        said_again.add(kept, block=block, at_ms=at_ms + after_s * 1000)
+    said_again.write(Carry((first.events[1].wire,)), at_ms=at_ms + 25_000)  # kept, too: for its HLC
+    said_again.write(Carry((first.events[1].wire,)), at_ms=at_ms + 26_000)
     for author in authors:  # above the cut
         author.verdict(claim_id, at_ms=NOW_MS - DAY_S * 1000)
     first.delete(delete("//Alice", "nodes", NOW_S - DAY_S), "gpu-2", [claim_id], at_ms=NOW_MS - DAY_S * 1000)
     _place(first, claim_id, ("gpu-1",), "e", NOW_MS - DAY_S * 1000 + 1_000)
-    return authors, kept, rival
+    return [*authors, said_again], kept, rival
 
 
 def _late_log(kept: Add, rival: Add) -> Author:

@@ -373,8 +373,8 @@ class LiveSet:
         for wire in wires:
             _, self.network, node_key, number, seq, _, hlc, kind, _ = msgpack.unpackb(split(wire)[0])
             if seq <= last.get((node_key, number), -1):
-                for at, (inner, payload) in enumerate(self._items(wire, kind)):
-                    self.said.append((((node_key, number), seq, at), inner, hlc, payload))
+                for at, (inner, inner_hlc, payload) in enumerate(self._items(wire, kind, hlc)):
+                    self.said.append((((node_key, number), seq, at), inner, inner_hlc, payload))
         if before is not None:
             below = [said for said in self.said if said[0] in before.items]
             held = {request_id(self.network, *said[3][:4]) for said in below if said[1] in {"add", "delete"}}
@@ -392,15 +392,17 @@ class LiveSet:
         return True
 
     @staticmethod
-    def _items(wire: bytes, kind: str) -> list[tuple[str, list[Any]]]:
+    def _items(wire: bytes, kind: str, hlc: int) -> list[tuple[str, int, list[Any]]]:
         payload = msgpack.unpackb(split(wire)[1])
         match kind:
             case "carry":
-                parts = map(split, payload[0])
-                return [(msgpack.unpackb(header)[7], msgpack.unpackb(packed)) for header, packed in parts]
+                parts = [
+                    (msgpack.unpackb(header), msgpack.unpackb(packed)) for header, packed in map(split, payload[0])
+                ]
+                return [(header[7], header[6], packed) for header, packed in parts]
             case "place" | "release":
-                return [(kind, [uuid, *payload]) for uuid in payload[1]]
-        return [(kind, payload)]
+                return [(kind, hlc, [uuid, *payload]) for uuid in payload[1]]
+        return [(kind, hlc, payload)]
 
     def of(self, kind: str, permits: set[bytes]) -> list[list[Any]]:
         return [
@@ -426,19 +428,32 @@ class LiveSet:
                 on = [uuid for uuid in uuids if not endings(self.network, deletes, uuid, claim)]
                 standing |= {(uuid, claim[0]) for uuid in on}
                 kept |= {claim: uuids} if on else {}
-        requests = {claim for claim, _, _ in kept}
+        requests: set[bytes] = set()
         for permits, (claim, uuids) in product(self.readings, kept.items()):
             for uuid in uuids:
                 ends = endings(self.network, self.of("delete", permits), uuid, claim)
                 requests |= {request for request, nonce in ends.items() if nonce == max(ends.values())}
         lasting = {item for item, kind, _, payload in self.said if self._lasts(kind, payload, requests)}
-        return lasting | self._words(standing)
+        return lasting | self._carried({claim for claim, _, _ in kept}) | self._words(standing)
 
     def _lasts(self, kind: str, payload: list[Any], requests: set[bytes]) -> bool:
-        if kind not in {"add", "delete"}:
+        if kind != "delete":
             return kind == "delegate"
-        late = kind == "delete" and int(payload[1]) >= self.floor
-        return late or request_id(self.network, *payload[:4]) in requests
+        return int(payload[1]) >= self.floor or request_id(self.network, *payload[:4]) in requests
+
+    def _carried(self, claims: set[bytes]) -> set[Item]:
+        """Of each author and claim the carriage with the lowest HLC, and the one with the highest block."""
+        earliest: dict[tuple[bytes, bytes], tuple[int, Item]] = {}
+        latest: dict[tuple[bytes, bytes], tuple[int, Item]] = {}
+        for item, kind, hlc, payload in sorted(self.said, reverse=True):
+            if kind != "add" or payload[4] > self.block:
+                continue
+            about = request_id(self.network, *payload[:4]), self.authors[item[0]]
+            if about[0] in claims:
+                earliest[about] = min((hlc, item), earliest.get(about, (hlc, item)))
+                if payload[4] >= latest.get(about, (0, item))[0]:
+                    latest[about] = payload[4], item
+        return {item for _, item in (*earliest.values(), *latest.values())}
 
     def _words(self, standing: set[tuple[str, bytes]]) -> set[Item]:
         words: dict[tuple[str, bytes, bytes], tuple[int, bytes, Item]] = {}
