@@ -42,7 +42,7 @@ from p2pnodes.model.events import (
     LogId,
     Propose,
 )
-from p2pnodes.model.inventory import Carriage, Claim, Deletion, Ending, ending
+from p2pnodes.model.inventory import Carriage, Claim, DeleteCarriage, Deletion, Ending, ending
 from p2pnodes.model.network import PPM, Network
 from p2pnodes.model.requests import NONCE_WINDOW_S
 from p2pnodes.model.validity import EMPTY, Judgement, Prefix, judge
@@ -490,6 +490,30 @@ def needed_carriages(said: Iterable[tuple[K, Carriage]], block: int) -> set[K]:
             by_author.setdefault(each[1].author, []).append(each)
     earliest = {min(own, key=lambda each: each[1].hlc)[0] for own in by_author.values()}
     return earliest | {max(own, key=lambda each: each[1].electorate_block)[0] for own in by_author.values()}
+
+
+def needed_deletions(said: Iterable[tuple[K, DeleteCarriage]]) -> set[K]:
+    """Of the events of one log that carry a delete request those that f can ask for, whoever has a permit.
+
+    They all count or none does. As long as they name one GPU, f takes the claims that all of them name: needed are
+    those by which these become fewer. With a second GPU an unbound request ends nothing anywhere, and no further event
+    changes that; a bound one names no second. So there are CLAIMS_PER_DELETE_MAX and two of them at most.
+
+    Args:
+        said: Events of one log below a cut, by whatever names them, in ascending order of (seq, item).
+    """
+    needed: set[K] = set()
+    before: DeleteCarriage | None = None
+    for key, carriage in said:
+        if before is None:
+            before = carriage
+        elif carriage.uuid != before.uuid:
+            return needed | {key}
+        elif before.claim_ids <= carriage.claim_ids:
+            continue
+        before = before._replace(claim_ids=before.claim_ids & carriage.claim_ids)
+        needed.add(key)
+    return needed
 
 
 def ending_requests(

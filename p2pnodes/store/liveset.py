@@ -11,7 +11,8 @@ What is in it, of the events at or below the cut:
   stands under E_c, or would if every author in the cut had a permit: who has lost his may have been replaced by a
   carrier whose event lies above the cut;
 - of each deletion with a nonce at or above the floor, and of each that ends such a claim on another of its GPUs, in
-  either reading, all that carry it: an unbound one counts for a single GPU only;
+  either reading, what decides of each log's events that carry it (``needed_deletions``), also for other GPUs: an
+  unbound one counts for a single GPU only;
 - on each GPU on which such a claim stands, the last word of each author about it, where that is a place.
 
 No verdict is: all of them have lapsed, because the horizon is no shorter than a verdict lives.
@@ -22,13 +23,22 @@ find the same, and anybody could keep all others from agreeing. An upgrade has t
 
 import sqlite3
 from collections.abc import Iterable, Mapping
-from itertools import product
+from itertools import groupby, product
+from operator import itemgetter
 from typing import Any, Final
 
-from p2pnodes.model import inventory
-from p2pnodes.model.checkpoint import Leaf, Line, Slicer, believing, ending_requests, needed_carriages
+from p2pnodes.model import codec, inventory
+from p2pnodes.model.checkpoint import (
+    Leaf,
+    Line,
+    Slicer,
+    believing,
+    ending_requests,
+    needed_carriages,
+    needed_deletions,
+)
 from p2pnodes.model.events import Checkpoint, Event, LogId, Place, Release
-from p2pnodes.model.inventory import Carriage, Chute, Placement
+from p2pnodes.model.inventory import Carriage, Chute, DeleteCarriage, Placement
 from p2pnodes.model.validity import contents
 from p2pnodes.store.checkpoints import Checkpoints, plain_mask, signed_mask
 from p2pnodes.store.facts import Facts
@@ -203,12 +213,17 @@ class LiveSet:
             self._mark(needed_carriages(said, self.line.electorate.block))
 
     def _keep_requests(self, requests: Iterable[bytes]) -> None:
-        query = "SELECT log, seq, item FROM deletion WHERE request_id = ?"
+        query = "SELECT log, seq, item, uuid, claim_ids FROM deletion WHERE request_id = ? ORDER BY log, seq, item"
         for request in requests:
-            self._mark(self._below(self._connection.execute(query, (request,)).fetchall()))
-
-    def _below(self, items: Iterable[Item]) -> list[Item]:
-        return [item for item in items if not self._facts.is_void(item[0], item[1])]
+            rows = self._connection.execute(query, (request,)).fetchall()
+            for log, own in groupby(rows, itemgetter(0)):
+                author = self._facts.author(log)
+                said = [
+                    ((log, seq, item), DeleteCarriage(author, uuid, frozenset(codec.unpack(ids))))  # type: ignore[arg-type]
+                    for _, seq, item, uuid, ids in own
+                    if not self._facts.is_void(log, seq)
+                ]
+                self._mark(needed_deletions(said))
 
     def _keep_words(self, standing: Mapping[str, Iterable[bytes]]) -> None:
         """Keep the last places on some GPUs under the claims that stand there."""
@@ -228,15 +243,14 @@ class LiveSet:
                 self._mark([said[word] for word in last if word.chute is not None])
 
     def _deletions(self) -> tuple[Any, ...] | None:
-        after = self._after or ("", b"", 0, 0, 0)
+        """Keep the deletions that are not below the floor; each comes once for each GPU, and is looked at whole."""
         rows = self._connection.execute(
-            "SELECT uuid, request_id, log, seq, item, nonce FROM deletion"
-            " WHERE (uuid, request_id, log, seq, item) > (?, ?, ?, ?, ?)"
-            " ORDER BY uuid, request_id, log, seq, item LIMIT ?",
-            (*after, ROWS_PER_PART),
+            "SELECT uuid, request_id, nonce FROM deletion WHERE (uuid, request_id) > (?, ?)"
+            " ORDER BY uuid, request_id LIMIT ?",
+            (*(self._after or ("", b"")), ROWS_PER_PART),
         ).fetchall()
-        self._mark(self._below([tuple(row[2:5]) for row in rows if row[5] >= self.line.floor_s]))
-        return tuple(rows[-1][:5]) if rows else None
+        self._keep_requests({request for _, request, nonce in rows if nonce >= self.line.floor_s})
+        return tuple(rows[-1][:2]) if rows else None
 
     def _leaves(self) -> tuple[Any, ...] | None:
         """Hash what was kept, in order."""

@@ -30,6 +30,7 @@ from p2pnodes.model.checkpoint import (
     judge_kept,
     line_of,
     needed_carriages,
+    needed_deletions,
     proves,
     slice_digest,
     stakes_of,
@@ -39,6 +40,7 @@ from p2pnodes.model.clock import hlc_at
 from p2pnodes.model.codec import MalformedError, digest
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import (
+    CLAIMS_PER_DELETE_MAX,
     LOGS_PER_CUT_MAX,
     Checkpoint,
     CutLog,
@@ -48,7 +50,17 @@ from p2pnodes.model.events import (
     Propose,
     Verdict,
 )
-from p2pnodes.model.inventory import Carriage, Claim, DeleteCarriage, Deletion, counted_carriages, counts, standing
+from p2pnodes.model.inventory import (
+    Carriage,
+    Claim,
+    DeleteCarriage,
+    Deletion,
+    Ending,
+    counted_carriages,
+    counts,
+    ending,
+    standing,
+)
 from p2pnodes.model.network import Network
 from p2pnodes.model.requests import NONCE_WINDOW_S
 from tests.support import BLOCK, NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, covers, electorate, hotkey
@@ -429,6 +441,63 @@ class TestNeededCarriages:
         first = needed_carriages(older, BLOCK)
         left = [each for each in ordered if each not in older or each[0] in first]
         assert needed_carriages(left, block) == needed_carriages(ordered, block)
+
+
+GPUS: Final = ("gpu-0", "gpu-1", "gpu-2")
+
+
+@st.composite
+def deletions(draw: st.DrawFn, gpus: tuple[str, ...]) -> dict[tuple[int, int], DeleteCarriage]:
+    """Draw what logs, the i-th of author i modulo 3, say of one delete request: (log, seq) -> event, in order."""
+    named = st.frozensets(st.sampled_from([bytes([name]) for name in range(3)]))
+    said = draw(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(gpus), named), max_size=12))
+    found = {
+        (log, seq): DeleteCarriage(AUTHORS[log % 3], uuid, claim_ids) for seq, (log, uuid, claim_ids) in enumerate(said)
+    }
+    return dict(sorted(found.items()))
+
+
+def needed_of_each_log(said: dict[tuple[int, int], DeleteCarriage]) -> dict[tuple[int, int], DeleteCarriage]:
+    """What is needed of the events of all logs."""
+    keys: set[tuple[int, int]] = set()
+    for log in {log for log, _ in said}:
+        keys |= needed_deletions((key, carriage) for key, carriage in said.items() if key[0] == log)
+    return {key: carriage for key, carriage in said.items() if key in keys}
+
+
+class TestNeededDeletions:
+    """Whoever records a deletion again and again is heard as far as that says something new."""
+
+    @given(data=st.data(), bound=st.booleans(), permitted=st.sets(st.sampled_from(AUTHORS)))
+    def test_the_others_change_nothing_whoever_counts_from_then_on(
+        self, data: st.DataObject, permitted: set[bytes], *, bound: bool
+    ) -> None:
+        gpus = GPUS[:1] if bound else GPUS
+        below, above = data.draw(deletions(gpus)), data.draw(deletions(gpus))
+        who = Electorate(E.current._replace(validators=dict.fromkeys(permitted, 1)))
+        kept = needed_of_each_log(below)
+        for uuid in gpus:
+            all_, left = (
+                ending(Deletion(bytes(32), bytes(32), 1, bound, (*said.values(), *above.values())), uuid, who)
+                for said in (below, kept)
+            )
+            assert type(all_) is type(left)
+            assert all_ == left or not isinstance(all_, Ending)  # why it ends nothing may be told otherwise
+
+    @given(said=deletions(GPUS))
+    def test_a_log_whose_gpus_are_left_out_has_two_others(self, said: dict[tuple[int, int], DeleteCarriage]) -> None:
+        kept = needed_of_each_log(said)
+        for log in range(4):
+            named = list(dict.fromkeys(each.uuid for (of, _), each in said.items() if of == log))
+            assert list(dict.fromkeys(each.uuid for (of, _), each in kept.items() if of == log)) == named[:2]
+
+    def test_they_are_no_more_than_claims_in_one_and_two(self) -> None:
+        ids = [bytes([name]) for name in range(CLAIMS_PER_DELETE_MAX)]
+        fewer = [DeleteCarriage(AUTHORS[0], "gpu-0", frozenset(ids[:end])) for end in range(len(ids), -1, -1)]
+        said = [each for each in fewer for _ in range(3)]
+        said += [DeleteCarriage(AUTHORS[0], uuid, frozenset()) for uuid in ("gpu-1", "gpu-2", "gpu-1", "gpu-0")]
+        assert needed_deletions(enumerate(said)) == {*range(0, 3 * len(fewer), 3), 3 * len(fewer)}
+        assert len(needed_deletions(enumerate(said))) == CLAIMS_PER_DELETE_MAX + 2
 
 
 class TestEndingRequests:

@@ -301,6 +301,16 @@ class Script:
                     if draw(st.booleans()):
                         said = Carry((Author("//Dave").write(said, at_ms=self.now_ms).wire,))
                     self.write(draw(st.sampled_from(own)), said)
+            case "delete often":  # one validator records a deletion in several ways, in whatever log
+                miner, uuid = draw(st.sampled_from(MINERS[:2])), draw(st.sampled_from(GPUS[:2]))
+                purpose = draw(st.sampled_from((PURPOSE_DELETE, bound_purpose(uuid))))
+                request = signed_delete(miner, purpose, nonce_s)
+                for variant in draw(st.sampled_from(((), (0,), (0, 1)))):
+                    self.add(author, signed_add(miner, (uuid,), nonce_s, variant), (uuid,), FIRST_BLOCK)
+                own = next(logs for logs in self.logs.values() if author in logs)
+                for _ in range(draw(st.integers(2, 4))):
+                    named = uuid if draw(st.booleans()) else draw(st.sampled_from(GPUS))
+                    self.delete(draw, draw(st.sampled_from(own)), request, named)
             case "contest":  # two miners on one GPU, both of them verified, in either order
                 claim_ids = [
                     self.add(author, signed_add(miner, GPUS[:1], nonce_s, 0), GPUS[:1], FIRST_BLOCK)
@@ -383,7 +393,7 @@ CLOSED_IDS: Final = (bytes(32), b"\xff" * 32)
 
 ENDS: Final = ("fork", "fork", "close", "close", "evidence")
 
-REPEATS: Final = ("carry often", "carry often")
+REPEATS: Final = ("carry often", "carry often", "delete often", "delete often")
 """One validator says one thing again and again, a little differently."""
 
 ACTIONS_MIN: Final = 12

@@ -904,9 +904,10 @@ _OWN: Final = (
             Edit(
                 LiveSet,
                 "_deletions",
-                "if row[5] >= self.line.floor_s",
-                "if self._facts.highest_hlc(row[2], row[3]) >= self.line.horizon_hlc",
+                "request_id, nonce FROM deletion",
+                "request_id, (SELECT hlc FROM events e WHERE e.log = d.log AND e.seq = d.seq) FROM deletion d",
             ),
+            Edit(LiveSet, "_deletions", "nonce >= self.line.floor_s", "nonce >= self.line.horizon_hlc"),
         ),
         Played("what-comes-late"),
         20,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from p2pnodes.model import checkpoint
 from p2pnodes.model.checkpoint import Certificate, Line, Signature, line_of, stakes_of, suffices
+from p2pnodes.model.codec import digest
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Carry, Checkpoint, Event, LogId, Place, Propose, Release
 from p2pnodes.model.inventory import Row
@@ -232,6 +233,26 @@ class TestWhatIsSaidAgain:
         kept = self._leaves([event for writer in (*writers, again) for event in writer.events])
         assert kept[writers[1].log] == [0, 1]  # the earliest
         assert kept[again.log] == [0, 1]  # that with the highest block
+
+    def test_recording_a_deletion_again_leaves_one_event_of_each_log(self, writers: list[Author]) -> None:
+        writers[0].add(add("//Alice", ["gpu-1", "gpu-2"]))
+        request = delete("//Alice", "nodes:gpu-2", NOW_S + 1)
+        for _ in range(TIMES):
+            for writer in writers[:2]:
+                writer.delete(request, "gpu-2", [bytes(32)])
+        kept = self._leaves([event for writer in writers for event in writer.events])
+        assert kept == {writers[0].log: [0, 1, 2], writers[1].log: [0, 1], writers[2].log: [0]}
+
+    def test_a_deletion_that_names_fewer_claims_or_another_gpu_is_kept_beside_it(self, writers: list[Author]) -> None:
+        writers[0].add(add("//Alice", ["gpu-1", "gpu-2"]))
+        request = delete("//Alice", "nodes", NOW_S + 1)
+        names = [digest(bytes([name])) for name in range(3)]
+        for end in (2, 3, 2, 1, 3):  # fewer at the first, and at the fourth
+            writers[1].delete(request, "gpu-2", names[:end])
+        for uuid in ("gpu-1", "gpu-2", "gpu-3"):
+            writers[1].delete(request, uuid)
+        kept = self._leaves([event for writer in writers for event in writer.events])
+        assert kept == {writers[0].log: [0, 1], writers[1].log: [0, 1, 4, 6], writers[2].log: [0]}
 
 
 class Lives(NamedTuple):

@@ -648,6 +648,11 @@ def _older_logs() -> tuple[list[Author], Add, Add]:
         author.verdict(claim_id, at_ms=NOW_MS - DAY_S * 1000)
     first.delete(delete("//Alice", "nodes", NOW_S - DAY_S), "gpu-2", [claim_id], at_ms=NOW_MS - DAY_S * 1000)
     _place(first, claim_id, ("gpu-1",), "e", NOW_MS - DAY_S * 1000 + 1_000)
+    for claim_ids in ([claim_id], [claim_id, gone_id], [gone_id], []):  # kept: the first and the third
+        said_again.delete(highest, "gpu-2", claim_ids, at_ms=at_ms + 27_000)
+    unbound = delete("//Bob", "nodes", LATELY_S + 1)
+    for uuid in ("gpu-8", "gpu-8", "gpu-9", "gpu-8", "gpu-7"):  # kept: the first and the third
+        said_again.delete(unbound, uuid, at_ms=lately_ms + 1_000)
     return [*authors, said_again], kept, rival
 
 

@@ -433,13 +433,21 @@ class LiveSet:
             for uuid in uuids:
                 ends = endings(self.network, self.of("delete", permits), uuid, claim)
                 requests |= {request for request, nonce in ends.items() if nonce == max(ends.values())}
-        lasting = {item for item, kind, _, payload in self.said if self._lasts(kind, payload, requests)}
+        lasting = {item for item, kind, _, _ in self.said if kind == "delegate"} | self._deleted(requests)
         return lasting | self._carried({claim for claim, _, _ in kept}) | self._words(standing)
 
-    def _lasts(self, kind: str, payload: list[Any], requests: set[bytes]) -> bool:
-        if kind != "delete":
-            return kind == "delegate"
-        return int(payload[1]) >= self.floor or request_id(self.network, *payload[:4]) in requests
+    def _deleted(self, requests: set[bytes]) -> set[Item]:
+        """Of each log what it says of a delete request: one GPU and fewer and fewer claims, or two GPUs."""
+        kept: dict[tuple[bytes, Log], dict[Item, tuple[str, set[bytes]]]] = {}
+        for item, kind, _, payload in sorted(self.said):
+            request = request_id(self.network, *payload[:4]) if kind == "delete" else b""
+            if kind != "delete" or (int(payload[1]) < self.floor and request not in requests):
+                continue
+            before = kept.setdefault((request, item[0]), {})
+            uuids, listed = {uuid for uuid, _ in before.values()}, [claims for _, claims in before.values()]
+            if len(uuids) < 2 and (payload[4] not in uuids or set.intersection(*listed) - set(payload[5])):
+                before[item] = payload[4], set(payload[5])
+        return {item for items in kept.values() for item in items}
 
     def _carried(self, claims: set[bytes]) -> set[Item]:
         """Of each author and claim the carriage with the lowest HLC, and the one with the highest block."""
