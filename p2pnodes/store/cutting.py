@@ -216,13 +216,15 @@ class Cutting:
         log, seq = after or (0, -1)
         last = self._checkpoints.cuts.get(log, -1)
         rows = self._connection.execute(
-            "SELECT e.seq, e.position, l.mask FROM events e LEFT JOIN live l"
+            "SELECT e.seq, e.position, l.mask, e.kind FROM events e LEFT JOIN live l"
             " ON l.number = ? AND l.log = e.log AND l.seq = e.seq"
             " WHERE e.log = ? AND e.seq > ? AND e.seq <= ? ORDER BY e.seq LIMIT ?",
             (self._checkpoints.line.number, log, seq, last, ROWS_PER_PART),
         ).fetchall()
-        dead = [(position,) for _, position, mask in rows if mask is None]
+        dead = [(position,) for _, position, mask, _ in rows if mask is None]
         self._connection.executemany("DELETE FROM events WHERE position = ?", dead)
+        replaced = [(log, at) for at, _, mask, kind in rows if mask is None and kind == "delegate"]
+        self._connection.executemany("DELETE FROM delegations WHERE log = ? AND seq = ?", replaced)
         touched.events = len(dead)
         if rows:
             return log, rows[-1][0]

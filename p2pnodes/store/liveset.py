@@ -6,7 +6,8 @@ certificate says the same.
 
 What is in it, of the events at or below the cut:
 
-- every valid delegation: by them events are judged and proved;
+- of each log the first valid delegation, which says since when its author is known, and the last one, by which what
+  follows is judged; and those under which what is kept was written, for proofs;
 - of each claim that stands on a GPU, what decides of each author's events that carry it (``needed_carriages``). It
   stands under E_c, or would if every author in the cut had a permit: who has lost his may have been replaced by a
   carrier whose event lies above the cut;
@@ -77,7 +78,7 @@ class LiveSet:
         # Mostly the two are one: nobody has lost a permit.
         self._readings = (line.electorate, believing(line))
         self._facts = Facts(connection)
-        self._steps = iter((self._clear, self._delegations, self._words, self._claims, self._deletions, self._leaves))
+        self._steps = iter((self._clear, self._words, self._claims, self._deletions, self._delegations, self._leaves))
         self._step = next(self._steps)
         self._after: tuple[Any, ...] = ()
         """The last thing that was looked at in this step."""
@@ -130,11 +131,6 @@ class LiveSet:
             (number, ROWS_PER_PART),
         ).rowcount
         return () if gone else None
-
-    def _delegations(self) -> None:
-        for _, log, last in self._ordered:
-            seqs = self._connection.execute("SELECT seq FROM delegations WHERE log = ? AND seq <= ?", (log, last))
-            self._mark([(log, seq, 0) for (seq,) in seqs.fetchall()])
 
     def _words(self) -> tuple[Any, ...] | None:
         """Learn each log's last word on each GPU: of what the checkpoint in force keeps, and what counts behind that.
@@ -251,6 +247,26 @@ class LiveSet:
         ).fetchall()
         self._keep_requests({request for _, request, nonce in rows if nonce >= self.line.floor_s})
         return tuple(rows[-1][:2]) if rows else None
+
+    def _delegations(self) -> tuple[Any, ...] | None:
+        """Keep the delegations that f, or a proof of something that is kept, can ask for; these are known by now."""
+        at, after = self._after or (0, -1)
+        if at == len(self._ordered):
+            return None
+        _, log, last = self._ordered[at]
+        rows = self._connection.execute(
+            "SELECT seq, (SELECT max(seq) FROM delegations d WHERE d.log = live.log AND d.seq < live.seq) FROM live"
+            " WHERE number = ? AND log = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (self.line.number, log, after, ROWS_PER_PART),
+        ).fetchall()
+        if rows:
+            self._mark({(log, before, 0) for _, before in rows})
+            return at, rows[-1][0]
+        ends = self._connection.execute(  # not before: they were taken for something that is kept
+            "SELECT min(seq), max(seq) FROM delegations WHERE log = ? AND seq <= ?", (log, last)
+        ).fetchone()
+        self._mark((log, seq, 0) for seq in ends if seq is not None)
+        return at + 1, -1
 
     def _leaves(self) -> tuple[Any, ...] | None:
         """Hash what was kept, in order."""

@@ -393,7 +393,7 @@ CLOSED_IDS: Final = (bytes(32), b"\xff" * 32)
 
 ENDS: Final = ("fork", "fork", "close", "close", "evidence")
 
-REPEATS: Final = ("carry often", "carry often", "delete often", "delete often")
+REPEATS: Final = ("carry often", "carry often", "delete often", "delete often", "renew")
 """One validator says one thing again and again, a little differently."""
 
 ACTIONS_MIN: Final = 12

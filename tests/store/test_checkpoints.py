@@ -17,12 +17,14 @@ from p2pnodes.model.codec import digest
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Carry, Checkpoint, Event, LogId, Place, Propose, Release
 from p2pnodes.model.inventory import Row
+from p2pnodes.model.proof import check
 from p2pnodes.model.requests import request_id
-from p2pnodes.store import checkpoints
+from p2pnodes.store import checkpoints, liveset
 from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import CERTIFICATES_KEPT, kept_leaves, read_slice
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Answer, Found, consider
+from p2pnodes.store.proofs import gather
 from p2pnodes.store.proposing import hindrance, objection, proposal
 from p2pnodes.store.rebuild import differences, hold, rebuild
 from p2pnodes.store.schema import open_writer
@@ -137,9 +139,11 @@ def load(donor: Ledger, ledger: Ledger, wire: bytes, order: Sequence[int]) -> No
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slices of few events, so that small worlds have several."""
+    """Slices of few events, and few things in each part of the search for them, so that small worlds have several."""
     for module in (checkpoint, checkpoints):
         monkeypatch.setattr(module, "SLICE_LEAVES_MAX", 3)
+    for name in ("CLAIMS_PER_PART", "ROWS_PER_PART"):
+        monkeypatch.setattr(liveset, name, 2)
 
 
 class TestWhatACutLeaves:
@@ -254,6 +258,43 @@ class TestWhatIsSaidAgain:
         kept = self._leaves([event for writer in writers for event in writer.events])
         assert kept == {writers[0].log: [0, 1], writers[1].log: [0, 1, 4, 6], writers[2].log: [0]}
 
+    def test_of_delegations_the_first_the_last_and_those_under_which_something_is_kept_stay(
+        self, writers: list[Author]
+    ) -> None:
+        def renew() -> None:
+            for _ in range(TIMES):
+                writers[0].write(writers[0].delegation(not_after=NOW_S + 99 * 86_400))
+
+        renew()
+        writers[0].add(add("//Alice", ["gpu-1"]))
+        renew()
+        writers[0].verdict(bytes(32))  # which is not kept
+        renew()
+        kept = self._leaves([event for writer in writers for event in writer.events])
+        assert kept == {
+            writers[0].log: [0, TIMES, TIMES + 1, 3 * TIMES + 2],
+            writers[1].log: [0],
+            writers[2].log: [0],
+        }
+
+    def test_a_claim_is_proved_under_the_delegation_of_then(self, writers: list[Author]) -> None:
+        """Its author's first delegation had ended when it wrote that, and its last one had not begun."""
+        then_s = NOW_S + 60 * 86_400
+        writer = Author(VALIDATORS[0], number=1)
+        for window in ((NOW_S, NOW_S + 60), (then_s, then_s + 60), (then_s + 60, then_s + 20 * 86_400)):
+            writer.write(writer.delegation(not_before=window[0], not_after=window[1]), at_ms=window[0] * 1000 + 1)
+            if window[0] == then_s:
+                writer.add(add("//Alice", ["gpu-1"], then_s), at_ms=then_s * 1000 + 2)
+        replica, weighed = Replica((then_s + 9 * 86_400) * 1000), later(world_electorate(), 69 * DAY_MS)
+        replica.weigh(world_electorate())
+        replica.hear([event for each in (*writers, writer) for event in each.events])
+        _made_final(replica, weighed)
+        (claim_id,) = replica.ledger.facts.connection.execute("SELECT claim_id FROM claim").fetchone()
+        replica.hear([each.verdict(claim_id, at_ms=weighed.time_ms) for each in writers])
+        proof = gather(replica.ledger.facts, "gpu-1", replica.ledger.weights)
+        assert proof is not None
+        assert check(proof).claim_id == claim_id
+
 
 class Lives(NamedTuple):
     """A world with a checkpoint in it.
@@ -295,7 +336,7 @@ def lives(draw: st.DrawFn, *, ends: bool = False) -> Lives:
 
 
 class TestWhatComesAfterACut:
-    """What counts above a cut does not depend on whether it came before the certificate or after it."""
+    """What counts above a cut, and what the next one keeps, does not depend on when it came."""
 
     @settings(max_examples=60)
     @given(drawn=st.one_of(lives(), lives(ends=True)), data=st.data())
@@ -342,6 +383,13 @@ class TestWhatComesAfterACut:
             replica.check(early.shown())
             hold(replica.ledger.facts.connection)
             assert differences(replica.ledger) == []
+        for replica in (early, late, newcomer):
+            replica.weigh(later(drawn.last, 9 * DAY_MS))
+        following = proposed(early.ledger)
+        if following is not None:
+            line = line_of(NETWORK, *following)
+            assert len({found(replica.ledger, line) for replica in (early, late, newcomer)}) == 1
+            event("there is a second checkpoint")
 
 
 class Skipped(NamedTuple):

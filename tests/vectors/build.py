@@ -640,6 +640,9 @@ def _older_logs() -> tuple[list[Author], Add, Add]:
     second.write(Release(claim_id, ("gpu-1",)), at_ms=lately_ms + 2_000)
     fourth.add(unpermitted, at_ms=lately_ms)
     said_again = _older_author(1, number=1)
+    delegation = said_again.delegation(not_before=LONG_AGO_S - DAY_S, not_after=NOW_S + 60 * DAY_S)
+    for _ in range(3):  # kept: the last
+        said_again.write(delegation, at_ms=at_ms + 19_000)
     for block, after_s in ((50, 20), (100, 21), (60, 22), (100, 23), (101, 24)):  # the second is kept
         said_again.add(kept, block=block, at_ms=at_ms + after_s * 1000)
     said_again.write(Carry((first.events[1].wire,)), at_ms=at_ms + 25_000)  # kept, too: for its HLC
@@ -653,6 +656,8 @@ def _older_logs() -> tuple[list[Author], Add, Add]:
     unbound = delete("//Bob", "nodes", LATELY_S + 1)
     for uuid in ("gpu-8", "gpu-8", "gpu-9", "gpu-8", "gpu-7"):  # kept: the first and the third
         said_again.delete(unbound, uuid, at_ms=lately_ms + 1_000)
+    for _ in range(3):  # kept: the last
+        said_again.write(delegation, at_ms=lately_ms + 2_000)
     return [*authors, said_again], kept, rival
 
 

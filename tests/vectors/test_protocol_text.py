@@ -433,8 +433,17 @@ class LiveSet:
             for uuid in uuids:
                 ends = endings(self.network, self.of("delete", permits), uuid, claim)
                 requests |= {request for request, nonce in ends.items() if nonce == max(ends.values())}
-        lasting = {item for item, kind, _, _ in self.said if kind == "delegate"} | self._deleted(requests)
-        return lasting | self._carried({claim for claim, _, _ in kept}) | self._words(standing)
+        lasting = self._deleted(requests) | self._carried({claim for claim, _, _ in kept}) | self._words(standing)
+        return lasting | self._delegations(lasting)
+
+    def _delegations(self, lasting: set[Item]) -> set[Item]:
+        """Of each log the first, the last, and the latest at each thing that is kept."""
+        found: set[Item] = set()
+        for log in self.authors:
+            own = sorted(item for item, kind, _, _ in self.said if kind == "delegate" and item[0] == log)
+            at = [own[-1], *(max(each for each in own if each < item) for item in lasting if item[0] == log)]
+            found |= {own[0], *at}
+        return found
 
     def _deleted(self, requests: set[bytes]) -> set[Item]:
         """Of each log what it says of a delete request: one GPU and fewer and fewer claims, or two GPUs."""
