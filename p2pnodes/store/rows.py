@@ -22,8 +22,8 @@ TalliesOf = Callable[[Collection[int]], Mapping[int, Tally]]
 VARYING: Final = ("status", "created_hlc", "verified_since", "detail", "chute", "chute_id", "instance_id", "digest")
 """Columns of ``node`` that votes and places change."""
 
-COLUMNS: Final = (*VARYING, "bucket", "uuid", "claim", "miner", "gpu_identifier", "name", "server_id")
-"""All columns of ``node``; those that are not VARYING stay as long as one claim owns the GPU."""
+COLUMNS: Final = ("bucket", "uuid", *VARYING, "claim", "miner", "gpu_identifier", "name", "server_id")
+"""All columns of ``node``, its key first; those that are not VARYING stay as long as one claim owns the GPU."""
 
 
 INSERT: Final = f"INSERT INTO node ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
@@ -181,4 +181,4 @@ def values(facts: Facts, written: Collection[Written]) -> Iterator[tuple[Any, ..
     servers = facts.servers({each.claim: each.row.claim_id for each in written})
     for each in written:
         row, server = each.row, servers[each.claim]
-        yield (*varying(each), bucket_of(row.uuid), row.uuid, each.claim, row.miner, *server.gpus[row.uuid], server.id)
+        yield (bucket_of(row.uuid), row.uuid, *varying(each), each.claim, row.miner, *server.gpus[row.uuid], server.id)

@@ -1,15 +1,14 @@
 """Deciding every tally and row anew, part by part: where a live set was loaded, and where everything is derived anew.
 
 First it is recorded which claims name which GPUs, in the order of the GPUs. Then each claim is counted and its GPUs are
-decided, in the order of the claims: each claim and each body is read once. The rows wait in a temporary table, which
-SQLite keeps beside the database. Then they take the place of those that are held, a range of buckets at a time and in
-the order of their keys, and so do the buckets' hashes. So a page is written once, and not once for each of its rows.
-Rows that are right already stay.
+decided, in the order of the claims: each claim and each body is read once. The rows are sorted (``store.sorter``) and
+take the place of those that are held, some buckets at a time, and so do the buckets' hashes. So a page is written once,
+and not once for each of its rows. Rows that are right already stay.
 """
 
 import sqlite3
-from collections.abc import Collection
-from itertools import count
+from collections.abc import Collection, Iterator
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, Final
 
@@ -20,29 +19,23 @@ from p2pnodes.model.stateroot import BUCKETS, StateRoot
 from p2pnodes.store import buckets, supply
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.rows import COLUMNS, COUNTED, INSERT, compare, decide, values
-
-CLAIMS_COLLECTED: Final = 1_024
-"""Claims whose GPUs are noted at once."""
+from p2pnodes.store.sorter import Sorter
 
 NAMED_PER_PART: Final = 8_192
-"""GPUs that are recorded at once with the claims that name them: some 10 ms. The sorting before that is one step, of a
-second for a million, in which SQLite holds the interpreter no more than the disk."""
+"""GPUs that are noted or recorded at once with the claims that name them: some 20 ms."""
 
 CLAIMS_PER_PART: Final = 128
 """Claims that are counted, and whose GPUs are decided, at once: some 15 ms where each names ten."""
 
-RANGES: Final = 256
-"""Ranges of buckets; of 1,000,000 rows each has 4,000, which take some 50 ms."""
+ROWS_SORTED: Final = 4_096
+"""Rows that wait in memory, 4 MB, before they are sorted and wait elsewhere."""
 
 ROWS_PER_PART: Final = 2_048
-"""Rows in their place after which no further range is begun at once."""
+"""Rows that are put in their place at once, and rows that are looked at there: some 50 ms. The last bucket of these is
+done with them; of 1,000,000 rows it has 15."""
 
-ROWS_WAITING: Final = 32
-"""Rows of a range that wait in memory, 6 MB in all; so many go to the temporary table as one."""
-
-_BUCKETS_PER_RANGE: Final = BUCKETS // RANGES
-_PLACES: Final = 1 << 40
-"""Places of a range in the temporary table, more than there are rows."""
+_COUNTED: Final = {"supply": "miner, gpu_identifier", "tenancy": "miner, gpu_identifier, chute"}
+"""Tables in which GPUs are counted -> their keys."""
 
 _KEY: Final = itemgetter(COLUMNS.index("bucket"), COLUMNS.index("uuid"))
 _SAME: Final = itemgetter(COLUMNS.index("claim"), COLUMNS.index("digest"))
@@ -66,23 +59,17 @@ class Settling:
         self.done = False
         self._facts = facts
         self._connection: sqlite3.Connection = facts.connection
-        self._steps = iter((self._collect, self._name, self._decide, self._replace))
+        self._sorter = Sorter(self._connection)
+        self._steps = iter((self._clear, self._collect, self._name, self._decide, self._replace))
         self._step = next(self._steps)
         self._claim = 0
         """The last claim that was looked at in this step."""
-        self._named: tuple[str, int] = "", 0
-        """The last GPU and claim that were recorded together."""
-        self._range = 0
+        self._sorted: Iterator[tuple[Any, ...]] = iter(())
+        """What was sorted in the step before."""
+        self._rows: list[tuple[Any, ...]] = []
+        """Decided, and neither sorted nor in their place."""
+        self._bucket = 0
         """The first one whose rows are not in their place."""
-        self._waiting: dict[int, list[tuple[Any, ...]]] = {}
-        """By range: what was decided and is not in the temporary table."""
-        self._numbers = count()
-        for table in ("supply", "tenancy"):  # GPUs are counted as they are decided: those of a server at once
-            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - from the line above
-        self._connection.execute("DROP TABLE IF EXISTS temp.decided")
-        self._connection.execute("CREATE TEMP TABLE decided (place INTEGER PRIMARY KEY, rows BLOB NOT NULL)")
-        self._connection.execute("DROP TABLE IF EXISTS temp.named")
-        self._connection.execute("CREATE TEMP TABLE named (uuid TEXT NOT NULL, claim INTEGER NOT NULL)")
 
     def advance(self) -> None:
         """Do the next part; call inside a transaction."""
@@ -94,45 +81,51 @@ class Settling:
 
     # -- steps: each does a part, and says whether there is more -----------------------------------------------------
 
+    def _clear(self) -> bool:
+        """Forget some of what was counted, and of what one that was given up left."""
+        cleared = self._sorter.clear()
+        for table, key in _COUNTED.items():  # GPUs are counted as they are decided: those of a server at once
+            cursor = self._connection.execute(
+                f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} LIMIT ?)",  # noqa: S608 - our own names
+                (ROWS_PER_PART,),
+            )
+            cleared |= cursor.rowcount > 0
+        return cleared
+
     def _collect(self) -> bool:
         """Note what some claims name."""
-        rows = self._connection.execute(
-            "SELECT claim, uuids FROM claim WHERE claim > ? AND uuids NOTNULL ORDER BY claim LIMIT ?",
-            (self._claim, CLAIMS_COLLECTED),
-        ).fetchall()
-        self._connection.executemany(
-            "INSERT INTO named VALUES (?, ?)", [(uuid, key) for key, uuids in rows for uuid in msgpack.unpackb(uuids)]
-        )
-        if rows:
-            self._claim = rows[-1][0]
+        after = self._claim
+        named: list[tuple[str, int]] = []
+        query = "SELECT claim, uuids FROM claim WHERE claim > ? ORDER BY claim LIMIT ?"
+        for key, uuids in self._connection.execute(query, (after, NAMED_PER_PART)):
+            self._claim = key
+            if uuids is not None:
+                named += [(uuid, key) for uuid in msgpack.unpackb(uuids)]
+            if len(named) >= NAMED_PER_PART:
+                break
+        if self._claim > after:
+            self._sorter.add(named)
             return True
-        self._connection.execute("CREATE INDEX temp.named_order ON named (uuid, claim)")
+        self._sorted = self._sorter.merged()
         self._claim = 0
         return False
 
     def _name(self) -> bool:
         """Record which claims name some GPUs."""
-        behind = "FROM named WHERE (uuid, claim) > (?, ?) ORDER BY uuid, claim LIMIT"
-        self._connection.execute(
-            f"INSERT OR IGNORE INTO claim_gpu SELECT uuid, claim {behind} ?",
-            (*self._named, NAMED_PER_PART),
-        )
-        last = self._connection.execute(
-            f"SELECT uuid, claim {behind} 1 OFFSET ?",
-            (*self._named, NAMED_PER_PART - 1),
-        ).fetchone()
-        if last is not None:
-            self._named = last
-            return True
-        self._connection.execute("DROP TABLE temp.named")
-        return False
+        named = list(islice(self._sorted, NAMED_PER_PART))
+        self._connection.executemany("INSERT OR IGNORE INTO claim_gpu VALUES (?, ?)", named)
+        return bool(named)
 
     def _decide(self) -> bool:
         """Count some claims and decide their GPUs."""
         after = self._claim
         query = "SELECT claim FROM claim WHERE claim > ? ORDER BY claim LIMIT ?"
         keys: list[int] = [key for (key,) in self._connection.execute(query, (after, CLAIMS_PER_PART))]
+        if not keys or len(self._rows) >= ROWS_SORTED:
+            self._sorter.add(self._rows)
+            self._rows = []
         if not keys:
+            self._sorted = self._sorter.merged()
             return False
         counted = self._facts.tallies(keys, self.weights)
         held = list(self._facts.held_tallies(keys))
@@ -151,56 +144,14 @@ class Settling:
         first = {uuid: found for uuid, found in decided.items() if min(found.claims) > after}
         rows = list(values(self._facts, compare(first, {}).new))
         supply.add(self._connection, map(COUNTED, rows))
-        for row in rows:
-            self._wait(row)
+        self._rows += rows
         self._claim = keys[-1]
         return True
 
     def _replace(self) -> bool:
-        """Put the rows of some ranges in their place."""
-        enough = self.rows + ROWS_PER_PART
-        while self.rows < enough:
-            number = self._next_range()
-            if number is None:
-                self._connection.execute("DROP TABLE temp.decided")
-                return False
-            self._replace_range(number)
-            self._range = number + 1
-        return True
-
-    # -- rows --------------------------------------------------------------------------------------------------------
-
-    def _wait(self, row: tuple[Any, ...]) -> None:
-        """Let a row wait for its turn."""
-        bucket, _ = _KEY(row)
-        number = bucket // _BUCKETS_PER_RANGE
-        waiting = self._waiting.setdefault(number, [])
-        waiting.append(row)
-        if len(waiting) == ROWS_WAITING:
-            place = number * _PLACES + next(self._numbers)
-            self._connection.execute("INSERT INTO decided VALUES (?, ?)", (place, msgpack.packb(waiting)))
-            waiting.clear()
-
-    def _next_range(self) -> int | None:
-        """The next range that has rows, or is to have; None when there is none any more."""
-        (held,) = self._connection.execute(
-            "SELECT min(bucket) FROM (SELECT min(bucket) AS bucket FROM node WHERE bucket >= ?1"
-            " UNION ALL SELECT min(bucket) FROM bucket WHERE bucket >= ?1)",
-            (self._range * _BUCKETS_PER_RANGE,),
-        ).fetchone()
-        numbers = [number for number in self._waiting if number >= self._range]
-        if held is not None:
-            numbers.append(held // _BUCKETS_PER_RANGE)
-        return min(numbers, default=None)
-
-    def _replace_range(self, number: int) -> None:
-        """Put the rows of a range in the place of those that are held, and rehash its buckets."""
-        span = range(number * _BUCKETS_PER_RANGE, (number + 1) * _BUCKETS_PER_RANGE)
-        places = number * _PLACES, (number + 1) * _PLACES - 1
-        blobs = self._connection.execute("SELECT rows FROM decided WHERE place BETWEEN ? AND ?", places)
-        rows = [row for (blob,) in blobs for row in msgpack.unpackb(blob, use_list=False)]
-        rows += self._waiting.pop(number, ())
-        self._connection.execute("DELETE FROM decided WHERE place BETWEEN ? AND ?", places)
+        """Put the rows of some buckets in the place of those that are held, and rehash these buckets."""
+        last, rows = self._next_rows()
+        span = range(self._bucket, last + 1)
         query = f"SELECT {', '.join(COLUMNS)} FROM node WHERE bucket BETWEEN ? AND ?"  # noqa: S608 - no values
         held = {_KEY(row): row for row in self._connection.execute(query, (span[0], span[-1]))}
         if held:
@@ -209,5 +160,27 @@ class Settling:
             supply.add(self._connection, [COUNTED(held[key]) for key in gone])  # they are taken off as they go
             self._connection.executemany("DELETE FROM node WHERE bucket = ? AND uuid = ?", gone)
             rows = [row for row in rows if _KEY(row) not in right]
-        self._connection.executemany(INSERT, sorted(rows, key=_KEY))
+        self._connection.executemany(INSERT, rows)
         self.rows += buckets.renew(self._connection, self.root, span)
+        self._bucket = last + 1
+        return self._bucket < BUCKETS
+
+    def _next_rows(self) -> tuple[int, list[tuple[Any, ...]]]:
+        """The last bucket of the next part, and all rows that its buckets are to have, in order."""
+        enough = self._connection.execute(
+            "SELECT bucket FROM node WHERE bucket >= ? ORDER BY bucket, uuid LIMIT 1 OFFSET ?",
+            (self._bucket, ROWS_PER_PART - 1),
+        ).fetchone()
+        last = BUCKETS - 1 if enough is None else enough[0]
+        rows: list[tuple[Any, ...]] = []
+        for row in chain(self._rows, self._sorted):
+            bucket, _ = _KEY(row)
+            if bucket > last:
+                self._rows = [row]  # of the next part
+                break
+            rows.append(row)
+            if len(rows) == ROWS_PER_PART:
+                last = bucket
+        else:
+            self._rows = []
+        return last, rows

@@ -41,6 +41,7 @@ from p2pnodes.store.ledger import FOREIGN_EVENT, OWN_LOG_CLOSED, Ledger, LogStat
 from p2pnodes.store.schema import open_writer
 from p2pnodes.store.vector import digest_over, slice_of, vector_digest
 from tests.model.world import World, worlds
+from tests.store.steps import steps
 from tests.store.test_equivalence import Replica, histories, live
 from tests.support import (
     NETWORK,
@@ -298,20 +299,6 @@ class TestCost:
 
     EVENTS = 400
 
-    def steps(self, ledger: Ledger, job: Callable[[], object]) -> int:
-        """How many hundred instructions of SQLite a job takes."""
-        counted = 0
-
-        def count() -> int:
-            nonlocal counted
-            counted += 1
-            return 0
-
-        ledger.facts.connection.set_progress_handler(count, 100)
-        job()
-        ledger.facts.connection.set_progress_handler(None, 0)
-        return counted
-
     def test_a_cut_that_moves_does_not_read_the_void_events_below_it(self, ledger: Ledger) -> None:
         author = Author("//validator0")
         author.delegate()
@@ -324,7 +311,7 @@ class TestCost:
             for proof in lower:
                 prove(ledger, proof)
 
-        assert self.steps(ledger, one_by_one) < self.EVENTS // 8
+        assert steps(ledger.facts.connection, one_by_one, 100) < self.EVENTS // 8
         assert state_of(ledger, author).hlc == author.events[0].hlc
         assert reloaded(ledger).state == ledger.state
 
@@ -361,7 +348,7 @@ class TestCost:
         receive(ledger, *author.events)
         prove(ledger, close_of(author, head_at(author, last.seq)))
         facts, key = ledger.facts, author.hotkey.public_key
-        assert self.steps(ledger, lambda: (facts.mandates(), facts.urls())) < self.EVENTS // 50
+        assert steps(ledger.facts.connection, lambda: (facts.mandates(), facts.urls()), 100) < self.EVENTS // 50
         assert facts.mandates() == {key: Mandate(((NOW_S - 86_400, NOW_S + 60),), author.events[0].hlc)}
         assert facts.urls() == {key: "http://192.0.2.9"}
 

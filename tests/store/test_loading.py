@@ -244,7 +244,8 @@ class TestRows:
     def small_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(settling, "CLAIMS_PER_PART", 2)
         monkeypatch.setattr(settling, "ROWS_PER_PART", 2)
-        monkeypatch.setattr(settling, "ROWS_WAITING", 1)
+        monkeypatch.setattr(settling, "NAMED_PER_PART", 2)
+        monkeypatch.setattr(settling, "ROWS_SORTED", 2)
 
     def loaded(self, ledger: Ledger, past: Past) -> Ledger:
         """A ledger to which all slices have come."""
