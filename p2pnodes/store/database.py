@@ -335,7 +335,7 @@ class Database:
 
     async def load(self, number: int, index: int, leaves: Sequence[tuple[int, bytes]], path: Sequence[bytes]) -> Answer:
         """Take a slice of a live set that a peer sent; see ``loading.load``."""
-        answer = await self.write(lambda ledger: load(ledger, number, index, leaves, path))
+        answer = await self.write(lambda ledger: load(ledger, number, index, leaves, path, self._check))
         await self._settle_loaded()
         return answer
 

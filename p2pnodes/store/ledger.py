@@ -1081,13 +1081,20 @@ class Ledger:
         held = self.checkpoints.slices_held()
         return [index for index in range(loading.slices) if index not in held]
 
-    def load(self, index: int, leaves: Sequence[tuple[int, bytes]], path: Sequence[bytes]) -> bool:
+    def load(
+        self,
+        index: int,
+        leaves: Sequence[tuple[int, bytes]],
+        path: Sequence[bytes],
+        check: Callable[[Sequence[Event]], None] | None = None,
+    ) -> bool:
         """Take one slice of the live set that is being loaded; call inside a transaction.
 
         Args:
             index: Of the slice; one that is here already changes nothing.
             leaves: Mask and event of each leaf.
             path: From the slice to the root, see ``model.checkpoint.Tree``.
+            check: See ``receive``.
 
         Returns:
             Whether the live set is whole now; ``cut`` after it: before that no row follows from it.
@@ -1103,6 +1110,8 @@ class Ledger:
         hashed = slice_digest(leaf.digest() for leaf in found)
         if not found or not proves(path, hashed, index, statement.slices, statement.root):
             raise codec.MalformedError(f"slice {index}: it is not in the live set of checkpoint {statement.number}")
+        if check is not None:
+            check([event for _, event in events])
         judged = [_judge_kept(event) for _, event in events]  # before anything is written: ids do not cover signatures
         self._wrote = True
         self.checkpoints.keep_leaves({(self._logs[leaf.log].key, leaf.seq): leaf.mask for leaf in found})

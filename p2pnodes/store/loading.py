@@ -3,11 +3,12 @@
 Each function is one job of the writer's, and says what became of what it was given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from p2pnodes.model.codec import MalformedError
+from p2pnodes.model.events import Event
 from p2pnodes.store.checkpoints import certified
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import hindrance, objection
@@ -99,7 +100,14 @@ def lacking(ledger: Ledger) -> Lack:
     return NOTHING if loading is None else Lack(loading.number, loading.slices, ledger.missing_slices())
 
 
-def load(ledger: Ledger, number: int, index: int, leaves: Sequence[tuple[int, bytes]], path: Sequence[bytes]) -> Answer:
+def load(  # noqa: PLR0917 - what a slice is made of
+    ledger: Ledger,
+    number: int,
+    index: int,
+    leaves: Sequence[tuple[int, bytes]],
+    path: Sequence[bytes],
+    check: Callable[[Sequence[Event]], None] | None = None,
+) -> Answer:
     """Take a slice; call inside a transaction.
 
     Args:
@@ -108,12 +116,13 @@ def load(ledger: Ledger, number: int, index: int, leaves: Sequence[tuple[int, by
         index: See ``Ledger.load``, and so for the rest.
         leaves: See there.
         path: See there.
+        check: See there.
     """
     loading = ledger.checkpoints.loading
     if loading is None or loading.number != number:
         return Answer(Found.TAKEN)
     try:
-        ledger.load(index, leaves, path)
+        ledger.load(index, leaves, path, check)
     except MalformedError as error:
         return Answer(Found.FORGED, str(error))
     return Answer(Found.TAKEN)

@@ -18,11 +18,14 @@ from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import Add, request_id
 from p2pnodes.store import database as database_module
 from p2pnodes.store.admission import ConflictError
+from p2pnodes.store.checkpoints import Donor
 from p2pnodes.store.database import Commit, Database, Written
 from p2pnodes.store.facts import Facts, StoredClaim
 from p2pnodes.store.ledger import Ledger, Result
+from p2pnodes.store.loading import Found
 from p2pnodes.store.schema import BUSY_TIMEOUT_MS
 from p2pnodes.store.signatures import SharedCheck
+from tests.gossip.past import Past
 from tests.support import NETWORK, NOW_MS, Author, add, electorate
 
 
@@ -320,6 +323,20 @@ class TestLifeCycle:
         author.delegate()
         await database.receive(author.events, NOW_MS)
         assert told == [author.events]
+
+    async def test_and_so_are_those_of_a_slice(
+        self, database: Database, pasts: list[Past], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[list[bytes]] = []
+        monkeypatch.setattr(SharedCheck, "__call__", lambda _, events: told.append([event.wire for event in events]))
+        await database.set_electorate(pasts[0].electorate)
+        await database.consider(pasts[0].number, pasts[0].certificate)
+        leaves, path = Donor().slice(pasts[0].disk, pasts[0].number, 0)
+        other, _ = Donor().slice(pasts[0].disk, pasts[0].number, 1)
+        assert (await database.load(pasts[0].number, 0, other, path)).found is Found.FORGED
+        assert told == []  # what does not lie under the root costs no check
+        assert (await database.load(pasts[0].number, 0, leaves, path)).found is Found.TAKEN
+        assert told == [[wire for _, wire in leaves]]
 
     async def test_conflicts_name_their_gpus(self, database: Database) -> None:
         await submit(database, add("//Alice", ["gpu-1"]))
