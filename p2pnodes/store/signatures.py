@@ -1,9 +1,9 @@
 """The signatures of what a peer sent, checked by two threads at once: the writer's and one of its own.
 
-The writer has them checked before it looks at the first event (``Ledger.receive``, ``load``), and finds the answers remembered
-then (``keys.verify_node``). libsodium lets go of the interpreter, so that two checks take hardly longer than one. To
-check ahead while the writer is at its statements gains nothing: each of these lets go of the interpreter for a moment,
-and two threads that keep waking each other took longer than one that does everything.
+The writer has them checked before it looks at the first event (``Ledger.receive``, ``Ledger.load``), and finds the
+answers remembered then (``keys.verify_node``). libsodium lets go of the interpreter, so that two checks take hardly
+longer than one. To check ahead while the writer is at its statements gains nothing: each of these lets go of the
+interpreter for a moment, and two threads that keep waking each other took longer than one that does everything.
 """
 
 from collections.abc import Iterator, Sequence
