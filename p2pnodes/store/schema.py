@@ -72,6 +72,7 @@ def open_writer(path: Path | str, *, as_it_is: bool = False) -> sqlite3.Connecti
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = OFF")  # facts may name logs and claims that come later
         connection.execute("PRAGMA cache_size = -65536")
+        connection.execute("PRAGMA temp_store = FILE")  # what waits to be sorted may be larger than memory should hold
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
         if not as_it_is:
             migrate(connection)

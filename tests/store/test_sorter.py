@@ -2,12 +2,15 @@
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnodes.store import sorter as sorter_module
+from p2pnodes.store.schema import open_writer
 from p2pnodes.store.sorter import BLOCK_ROWS, BLOCKS_CLEARED, Row, Sorter
 
 
@@ -72,3 +75,8 @@ def test_what_another_one_left_goes_part_by_part() -> None:
     sorter.add([(1,)])
     assert list(sorter.merged()) == [(1,)]
     connection.close()
+
+
+def test_what_waits_is_kept_in_a_file(tmp_path: Path) -> None:
+    with closing(open_writer(tmp_path / "p2pnodes.db")) as connection:
+        assert connection.execute("PRAGMA temp_store").fetchone() == (1,)
