@@ -121,7 +121,7 @@ def admit_add(
         return _found(ledger, key)
     uuids = [node.uuid for node in body.nodes]
     standings = facts.standing(uuids, weights) if facts.named(uuids) else {}
-    if retried := _retried(ledger, request, standings, now_ms):
+    if retried := _retried(ledger, request, uuids, standings, now_ms):
         return retried
     if denial is not None:
         raise denial
@@ -144,12 +144,13 @@ def admit_add(
     return StoredClaim(claim_id, request.hotkey, parse_nonce(request.nonce) or 0, body, event.hlc, tally)
 
 
-def _retried(ledger: Ledger, request: Add, standings: Standings, now_ms: int) -> StoredClaim | None:
-    """The miner's standing claim, if the request is the same body signed anew soon after."""
-    own = {
-        key: claim for claims in standings.values() for key, claim in claims.items() if claim.miner == request.hotkey
-    }
-    for key, claim in own.items():
+def _retried(
+    ledger: Ledger, request: Add, uuids: Sequence[str], standings: Standings, now_ms: int
+) -> StoredClaim | None:
+    """The miner's claim, if the request is the same body signed anew soon after and it stands on all of its GPUs."""
+    for key, claim in standings.get(uuids[0], {}).items():
+        if claim.miner != request.hotkey or any(key not in standings.get(uuid, {}) for uuid in uuids):
+            continue
         created_ms = hlc_ms(min(carriage.hlc for carriage in claim.carriages))
         if now_ms - created_ms < RETRY_WINDOW_MS and ledger.facts.raw_body(claim.id) == request.body:
             return _found(ledger, key)

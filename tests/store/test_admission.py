@@ -102,6 +102,13 @@ class TestAdd:
         later_ms = NOW_MS + RETRY_WINDOW_MS - 1
         assert admit(writer, add("//Alice", ["gpu-1"], later_ms // 1000), now_ms=later_ms) == first
 
+    def test_the_same_body_signed_anew_is_a_conflict_once_one_of_its_gpus_was_deleted(self, writer: Ledger) -> None:
+        admit(writer, add("//Alice", ["gpu-1", "gpu-2"]))
+        remove(writer, delete("//Alice", "nodes:gpu-2", NOW_S + 1), "gpu-2")
+        with pytest.raises(ConflictError) as found:
+            admit(writer, add("//Alice", ["gpu-1", "gpu-2"], NOW_S + 2))
+        assert found.value.uuids == ["gpu-1"]
+
     def test_the_same_body_signed_anew_later_is_a_conflict(self, writer: Ledger) -> None:
         admit(writer, add("//Alice", ["gpu-1"]))
         later_ms = NOW_MS + RETRY_WINDOW_MS
