@@ -68,7 +68,7 @@ ROUTES: Final = (
         "/nodes/",
         "Register the GPUs of one server",
         "The same signed request again, on any peer, is the same registration. The same body signed anew finds it too, "
-        "for 600 seconds.",
+        "for 600 seconds, while it stands on all of these GPUs.",
         "the sha256 of the body, hex",
         (),
         schemas.MultiNodeArgs,
