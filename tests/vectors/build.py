@@ -80,6 +80,7 @@ from p2pnodes.model.validity import EMPTY, judge
 from p2pnodes.store.checkpoints import kept_leaves
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import proposal
+from p2pnodes.store.rebuild import finish_cut
 from p2pnodes.store.schema import open_writer
 from p2pnodes.store.vector import slice_of, vector_digest
 from tests.model.reference import Reference
@@ -545,10 +546,7 @@ def _cuts() -> list[Case]:
     with ledger.transaction():
         ledger.checkpoints.take(wire)
         ledger.enforce()
-    done = False
-    while not done:
-        with ledger.transaction():
-            done = ledger.cut()
+    finish_cut(ledger)
     events += _late_log(kept, rival).events
     second, _, _ = _cut_at(NOW_MS + 8 * DAY_S * 1000, events, ledger, proposal_.id)
     return [{"before": None, **first}, {"before": wire.hex(), **second}]
