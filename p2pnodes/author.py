@@ -45,6 +45,9 @@ from p2pnodes.store.ledger import Ledger
 
 log = structlog.get_logger("p2pnodes.author")
 
+NUMBER_WAIT_MS_MAX: Final = 1_000
+"""How long a new log waits for the second of its number: one that the next second brings, and no later one."""
+
 REOPEN_BACKOFF_S: Final = 30.0
 """Pause after a new log could not be opened."""
 
@@ -79,6 +82,7 @@ class Author:
         hotkey: Hotkey | None,
         known: bytes | None,
         node_key: NodeKey,
+        new_key: bool,
         heard: Heard,
         now_ms: Callable[[], int],
     ) -> None:
@@ -90,6 +94,7 @@ class Author:
             hotkey: Signs delegations and closings; None when it is elsewhere.
             known: Its public key, where that is known; its logs alone are continued.
             node_key: Signs events; ``rotate`` replaces it.
+            new_key: Whether it was made in this start, so that no process before can have opened a log with it.
             heard: What peers say.
             now_ms: Wall clock, Unix milliseconds.
         """
@@ -102,6 +107,8 @@ class Author:
         self._known = known
         self._heard_from = heard
         self._now_ms = now_ms
+        self._numbers_from = 0 if new_key else self._now_s + 1
+        """A process before may have opened logs up to the second in which this one began, and its disk lost them."""
         self._watch = Watch(settings.delegation_file) if settings.delegation_file else None
         self._brought: SignedDelegation | None = None
         self._brought_error: str | None = None
@@ -270,9 +277,25 @@ class Author:
         return self._hotkey is None and own not in self._database.state.logs and own != self._named_log()
 
     def _fresh_log(self, node_key: NodeKey) -> LogId:
-        """The next own log by the time: its number never meets one that a lost disk held."""
+        """The next own log by the time: its number never meets one that a lost disk held (rule 4)."""
+        number = max(self._now_s, self._number_min(node_key))
+        return LogId(node_key.public_key, min(number, LOG_NUMBER_MAX))
+
+    def _number_min(self, node_key: NodeKey) -> int:
+        """The least number of a log that can't have been opened before, as far as the clock and this disk tell."""
+        before = self._numbers_from if node_key is self.node_key else 0
         held = [log_id.number for log_id in self._database.state.logs if log_id.node_key == node_key.public_key]
-        return LogId(node_key.public_key, min(max([self._now_s, *(number + 1 for number in held)]), LOG_NUMBER_MAX))
+        return max([before, *(number + 1 for number in held)])
+
+    async def _reach_number(self) -> None:
+        """Wait for the second of the next log's number, where that is the next one.
+
+        No log so has a number that lies ahead of the clock, and a process that comes after a crash, maybe within the
+        same second, begins above all that this one opened. A clock that was set back is not waited for.
+        """
+        wait_ms = self._number_min(self.node_key) * 1000 - self._now_ms()
+        if 0 < wait_ms <= NUMBER_WAIT_MS_MAX:
+            await asyncio.sleep(wait_ms / 1000)
 
     def _before(self) -> LogId | None:
         """The log of the own node key that was opened last."""
@@ -341,6 +364,8 @@ class Author:
         pending = pending_key_path(path)
         if fresh_key:
             pending.unlink(missing_ok=True)
+        else:
+            await self._reach_number()
         node_key = create_node_key(pending) if fresh_key else self.node_key
         own, before, network_id = (
             self._named_log() or self._fresh_log(node_key),

@@ -201,7 +201,8 @@ class Daemon:
         self._stack.callback(directory.hold(settings.data_dir).close)
         path = settings.node_key_path
         finish_rotation(path, written_by(settings.database_path))
-        self._node_key = load_node_key(path) if path.exists() else create_node_key(path)
+        new_key = not path.exists()
+        self._node_key = create_node_key(path) if new_key else load_node_key(path)
         self._hotkey, known = _read_hotkey(settings)
         self._supervisor.status("opening the database")
         self._database = await Database.open(settings.database_path, settings.network, self._node_key, now_ms=now_ms)
@@ -230,6 +231,7 @@ class Daemon:
                 hotkey=self._hotkey,
                 known=known,
                 node_key=self._node_key,
+                new_key=new_key,
                 heard=self,
                 now_ms=now_ms,
             )

@@ -141,6 +141,41 @@ class TestDelegation:
         assert attempts == 3
 
 
+class TestItsNumber:
+    """No two logs of one node key have one number, whatever a disk lost, and no number lies ahead of the clock."""
+
+    async def test_a_log_that_a_crash_lost_is_not_begun_again_within_its_second(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        second_ms = daemon_module.now_ms() // 1000 * 1000
+        monkeypatch.setattr(daemon_module, "now_ms", lambda: second_ms)
+        async with running(config) as daemon:
+            lost = own(daemon)
+        for path in daemon.settings.database_path.parent.glob(f"{daemon.settings.database_path.name}*"):
+            path.unlink()
+        async with running(config) as daemon:
+            assert own(daemon).node_key == lost.node_key
+            assert own(daemon).number > lost.number
+
+    async def test_the_second_of_the_next_number_is_waited_for(self, config: Path) -> None:
+        """Else a process that lost the later log, and comes within that second, would begin it again."""
+        async with running(config) as daemon:
+            numbers = [own(daemon).number]
+            for _ in range(2):
+                await author(daemon)._open_log("a test")
+                assert own(daemon).number * 1000 <= daemon_module.now_ms() + 1
+                numbers.append(own(daemon).number)
+        assert numbers[0] < numbers[1] < numbers[2]
+
+    async def test_a_number_that_a_clock_ahead_gave_is_not_waited_for(self, config: Path, clock: Clock) -> None:
+        clock.ahead_s = 3_600
+        async with running(config) as daemon:
+            ahead = own(daemon).number
+            clock.ahead_s = 0
+            await author(daemon)._open_log("a test")
+            assert own(daemon).number == ahead + 1
+
+
 class TestAHotkeyElsewhere:
     """Its signatures come in a file; until one does, nothing is written, and the operator is told what to do."""
 
