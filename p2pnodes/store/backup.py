@@ -201,7 +201,7 @@ def _examined(draft: Path, network: Network, failed: str, *, verify: bool, progr
         logs, events = connection.execute(
             "SELECT (SELECT count(*) FROM logs), (SELECT count(*) FROM events)"
         ).fetchone()
-        root, rows = buckets.of_rows(connection)
+        root, rows, _ = buckets.of_rows(connection)
         (schema,) = connection.execute("PRAGMA user_version").fetchone()
         shown = root.root().hex() if schema >= SCHEMA else ""  # an older one's rows lie in other buckets
         return Copied(size_bytes, logs, events, rows, shown, verified=False)

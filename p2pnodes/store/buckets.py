@@ -1,32 +1,50 @@
 """The state root's buckets as the database keeps them, so that a start reads 65,536 hashes and not every row.
 
-They are written with the rows that they cover, in the same transaction. ``of_rows`` computes them anew, for whoever
-checks.
+Rows change at random, and so would these hashes: a page of the database would be written for each bucket. A transaction
+therefore only notes which buckets changed, in one place, and their hashes are written when thousands of them did, some
+to each page. A start computes those anew that are not written. ``of_rows`` computes all, for whoever checks.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import groupby, islice
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from p2pnodes.model.stateroot import StateRoot
 
+BUCKETS_PER_READ: Final = 64
+"""Buckets that are rehashed at once."""
+
+UNWRITTEN_MAX: Final = 4_096
+"""Buckets that changed since their hashes were written: five to a page of the database then. At 1,000,000 rows a start
+computes so many anew in some 0.1 s."""
+
 
 class Held(NamedTuple):
-    """What the rows of a database come to: their state root and how many they are."""
+    """What the rows of a database come to.
+
+    Attributes:
+        root: Their state root.
+        rows: How many they are.
+        unwritten: How many of them each bucket has whose hash is not written.
+    """
 
     root: StateRoot
     rows: int
+    unwritten: dict[int, int]
 
 
 def load(connection: sqlite3.Connection) -> Held:
-    """What is kept."""
+    """What is kept, and what it lacks by the digests that the rows bear."""
     root, total = StateRoot(), 0
+    changed = {bucket for (bucket,) in connection.execute("SELECT bucket FROM bucket_changed")}
     for bucket, rows, hashed in connection.execute("SELECT bucket, rows, hash FROM bucket"):
-        root.load(bucket, hashed)
-        total += rows
-    return Held(root, total)
+        if bucket not in changed:
+            root.load(bucket, hashed)
+            total += rows
+    unwritten = dict(_take(connection, root, changed))
+    return Held(root, total + sum(unwritten.values()), unwritten)
 
 
 def of_rows(connection: sqlite3.Connection) -> Held:
@@ -35,16 +53,11 @@ def of_rows(connection: sqlite3.Connection) -> Held:
     for bucket, digests in _digests(connection.execute("SELECT bucket, digest FROM node ORDER BY bucket, uuid")):
         root.set_bucket(bucket, digests)
         total += len(digests)
-    return Held(root, total)
-
-
-def _digests(rows: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[bytes]]]:
-    for bucket, members in groupby(rows, itemgetter(0)):
-        yield bucket, [digest for _, digest in members]
+    return Held(root, total, {})
 
 
 def renew(connection: sqlite3.Connection, root: StateRoot, span: range) -> int:
-    """Take consecutive buckets into a state root and keep them, by the digests that their rows bear.
+    """Take consecutive buckets into a state root and write their hashes, by the digests that their rows bear.
 
     Args:
         connection: The writer's, inside the transaction that changes the rows.
@@ -57,25 +70,62 @@ def renew(connection: sqlite3.Connection, root: StateRoot, span: range) -> int:
     bounds = span[0], span[-1]
     connection.execute("DELETE FROM bucket WHERE bucket BETWEEN ? AND ?", bounds)
     query = "SELECT bucket, digest FROM node WHERE bucket BETWEEN ? AND ? ORDER BY bucket, uuid"
-    found = dict(_digests(connection.execute(query, bounds)))
-    save(connection, root, found)
-    return sum(map(len, found.values()))
+    rows: dict[int, int] = {}
+    for bucket, digests in _digests(connection.execute(query, bounds)):
+        root.set_bucket(bucket, digests)
+        rows[bucket] = len(digests)
+    _insert(connection, root, rows)
+    return sum(rows.values())
 
 
-def save(connection: sqlite3.Connection, root: StateRoot, changed: Mapping[int, Sequence[bytes]]) -> None:
-    """Take buckets into a state root and keep them.
+def change(connection: sqlite3.Connection, held: Held, changed: Collection[int]) -> None:
+    """Take buckets into the state root whose rows changed, and note that they did.
 
     Args:
         connection: The writer's, inside the transaction that changes the rows.
-        root: It follows.
-        changed: Bucket -> the digests of its rows, in order of their uuids.
+        held: It follows, but for ``rows``, which whoever changes them counts.
+        changed: The buckets.
     """
-    for bucket, digests in changed.items():
-        root.set_bucket(bucket, digests)
+    unwritten = held.unwritten
+    noted = [(bucket,) for bucket in changed if bucket not in unwritten]
+    connection.executemany("INSERT INTO bucket_changed VALUES (?)", noted)
+    unwritten.update(_take(connection, held.root, changed))
+    if len(unwritten) >= UNWRITTEN_MAX:
+        write(connection, held)
+        written(connection)
+        unwritten.clear()
+
+
+def write(connection: sqlite3.Connection, held: Held, table: str = "bucket") -> None:
+    """Write the hashes that are not written into their table or a copy of it; an empty bucket has no row."""
+    connection.execute(f"DELETE FROM {table} WHERE bucket IN (SELECT bucket FROM bucket_changed)")  # noqa: S608 - ours
+    _insert(connection, held.root, held.unwritten, table)
+
+
+def written(connection: sqlite3.Connection) -> None:
+    """Note that all hashes are."""
+    connection.execute("DELETE FROM bucket_changed")
+
+
+def _insert(connection: sqlite3.Connection, root: StateRoot, rows: Mapping[int, int], table: str = "bucket") -> None:
     connection.executemany(
-        "INSERT OR REPLACE INTO bucket VALUES (?, ?, ?)",
-        [(bucket, len(digests), root.hash_of(bucket)) for bucket, digests in changed.items() if digests],
+        f"INSERT INTO {table} VALUES (?, ?, ?)",  # noqa: S608 - ours
+        [(bucket, rows[bucket], root.hash_of(bucket)) for bucket in sorted(rows) if rows[bucket]],
     )
-    connection.executemany(
-        "DELETE FROM bucket WHERE bucket = ?", [(bucket,) for bucket, digests in changed.items() if not digests]
-    )
+
+
+def _take(connection: sqlite3.Connection, root: StateRoot, changed: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Take buckets into a state root by the digests that their rows bear; how many rows each of them has."""
+    query = "SELECT bucket, digest FROM node WHERE bucket IN (SELECT value FROM json_each(?)) ORDER BY bucket, uuid"
+    buckets = iter(sorted(changed))
+    while part := list(islice(buckets, BUCKETS_PER_READ)):
+        found = dict(_digests(connection.execute(query, (f"{part}",))))
+        for bucket in part:
+            digests = found.get(bucket, ())
+            root.set_bucket(bucket, digests)
+            yield bucket, len(digests)
+
+
+def _digests(rows: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[bytes]]]:
+    for bucket, members in groupby(rows, itemgetter(0)):
+        yield bucket, [digest for _, digest in members]

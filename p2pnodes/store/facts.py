@@ -545,14 +545,6 @@ class Facts:
         query = f"SELECT n.uuid, n.claim, n.digest {FROM_NODE}"
         return {uuid: (claim, digest) for uuid, claim, digest in self.connection.execute(query, (row_keys(uuids),))}
 
-    def digests_in(self, buckets: Collection[int]) -> dict[int, list[bytes]]:
-        """The digests of the rows in some buckets of the state root, in order of the uuids."""
-        found: dict[int, list[bytes]] = {bucket: [] for bucket in buckets}
-        query = "SELECT bucket, digest FROM node WHERE bucket IN (SELECT value FROM json_each(?)) ORDER BY bucket, uuid"
-        for bucket, digest in self._select(query, buckets):
-            found[bucket].append(digest)
-        return found
-
     def own_verdict(self, claim_id: bytes, hotkey: bytes) -> Vote | None:
         """The latest verdict of a validator on a claim."""
         key = self.claim_key(claim_id)

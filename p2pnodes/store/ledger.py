@@ -95,9 +95,6 @@ OWN_LOG_FORKED: Final = Reason("this daemon's log has a fork: two daemons wrote 
 GPUS_PER_READ: Final = 512
 """GPUs whose facts are read at once when rows are settled: few statements, bounded memory."""
 
-BUCKETS_PER_READ: Final = 64
-"""Buckets of the state root that are rehashed at once."""
-
 EVENTS_PER_READ: Final = 1_024
 """Events that a rebuild reads at once."""
 
@@ -1230,7 +1227,7 @@ class Ledger:
         self.checkpoints.weigh(self.weights.electorate)
         applied = self.recount.apply(self.facts, self._changes)
         self._nodes += applied.grown
-        self._rehash(applied.buckets)
+        buckets.change(self._connection, self._buckets, applied.buckets)
         self._dirty_claims |= applied.claims
         self._placed_uuids |= dict.fromkeys(applied.uuids)
         self._recounted = applied.recounted
@@ -1358,7 +1355,7 @@ class Ledger:
         settling = Settling(self.facts, self.weights)
         while not settling.done:
             settling.advance()
-        self._root, self._nodes = settling.root, settling.rows
+        self._buckets, self._nodes = buckets.Held(settling.root, settling.rows, {}), settling.rows
         self._changes.give_up()
 
     def _settle_reweighed(self) -> None:
@@ -1414,12 +1411,7 @@ class Ledger:
             self._nodes += found.grown
             changed.update(map(bucket_of, found.gone), map(bucket_of, found.written))
             self._note_changes(decided, found, recounted)
-        self._rehash(sorted(changed))
-
-    def _rehash(self, changed: Iterable[int]) -> None:
-        """Take the buckets in which rows changed into the state root."""
-        for part in batched(changed, BUCKETS_PER_READ):
-            buckets.save(self._connection, self._root, self.facts.digests_in(part))
+        buckets.change(self._connection, self._buckets, sorted(changed))
 
     def _write_rows(self, found: Difference) -> None:
         self._connection.executemany(
@@ -1572,7 +1564,8 @@ class Ledger:
         if self.recount is not None:  # it may have been told of delegations that were undone
             self.recount.weigh(Weights(self.network, self.recount.weights.electorate, self.facts.mandates()))
         self._settled_weights = self.weights
-        self._root, self._nodes = buckets.load(self._connection)
+        self._buckets = buckets.load(self._connection)
+        self._nodes = self._buckets.rows
         self._cut_away = codec.integer(codec.unpack(self._meta(_CUT_AWAY) or b"\0"), "events that are cut away")
         self._events = self._held_events()
         self._refresh_state()
@@ -1614,7 +1607,7 @@ class Ledger:
         self.state = State(
             dict(self._logs),
             dict(self._heads),
-            self._root.now(),
+            self._buckets.root.now(),
             self.weights.electorate.digest,
             digest_over(self._slices.digests),
             self._events,

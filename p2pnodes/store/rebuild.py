@@ -94,6 +94,7 @@ def hold(connection: sqlite3.Connection) -> None:
     """
     for table in _COMPARED:
         connection.execute(f"CREATE TEMP TABLE held_{table} AS {_content(connection, table)}")
+    buckets.write(connection, buckets.load(connection), "held_bucket")  # a rebuild writes all hashes
 
 
 def finish_cut(ledger: Ledger) -> None:

@@ -29,7 +29,7 @@ from typing import Final
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 """Schema that this build writes.
 
 Changes:
@@ -37,9 +37,10 @@ Changes:
     2: 65,536 buckets in the state root, whose hashes are kept; a row's key begins with its bucket.
     3: GPUs are counted by miner, model and chute (supply, tenancy).
     4: checkpoints; places within a carry are counted over both kinds of requests.
+    5: which buckets of the state root changed since their hashes were written; open rows are found by their claims.
 """
 
-LOWEST_SCHEMA_COMPATIBLE: Final = 4
+LOWEST_SCHEMA_COMPATIBLE: Final = 5
 """Lowest schema number a build must know to open a database of this schema; written into it as a table of its own."""
 
 BUSY_TIMEOUT_MS: Final = 5_000

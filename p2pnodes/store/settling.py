@@ -163,7 +163,10 @@ class Settling:
         self._connection.executemany(INSERT, rows)
         self.rows += buckets.renew(self._connection, self.root, span)
         self._bucket = last + 1
-        return self._bucket < BUCKETS
+        if self._bucket < BUCKETS:
+            return True
+        buckets.written(self._connection)
+        return False
 
     def _next_rows(self) -> tuple[int, list[tuple[Any, ...]]]:
         """The last bucket of the next part, and all rows that its buckets are to have, in order."""

@@ -9,6 +9,7 @@ import pytest
 from p2pnodes.model.errors import StoreError
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
+from p2pnodes.store import buckets
 from p2pnodes.store.audit import audit
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.ledger import Ledger
@@ -71,11 +72,26 @@ def test_the_check_changes_nothing(path: Path) -> None:
         ("UPDATE events SET seq = 9 WHERE log = 2 AND seq = 3", "the row names another event than its bytes"),
         ("UPDATE events SET wire = x'00' WHERE log = 2 AND seq = 3", "does not decode"),
         ("UPDATE node SET digest = zeroblob(32)", "node: a rebuild lacks"),
+        ("DELETE FROM bucket_changed", "the state root is"),
+    ],
+)
+def test_damage_is_named(path: Path, statement: str, problem: str) -> None:
+    change(path, statement)
+    assert any(problem in found for found in audit(path, NETWORK).problems)
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
         ("UPDATE bucket SET hash = zeroblob(32)", "the state root is"),
         ("UPDATE bucket SET rows = rows + 1", "bucket: a rebuild lacks"),
     ],
 )
-def test_damage_is_named(path: Path, statement: str, problem: str) -> None:
+def test_damage_to_a_written_hash_is_named(path: Path, statement: str, problem: str) -> None:
+    with closing(open_writer(path)) as connection:
+        buckets.write(connection, buckets.load(connection))
+        buckets.written(connection)
+    assert audit(path, NETWORK).problems == []
     change(path, statement)
     assert any(problem in found for found in audit(path, NETWORK).problems)
 
