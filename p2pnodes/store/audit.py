@@ -16,7 +16,7 @@ from p2pnodes.store.checkpoints import Checkpoints, Stage, certified, read_slice
 from p2pnodes.store.copying import copy_database
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.rebuild import PROBLEMS_MAX, Progress, differences, finish_cut, hold
-from p2pnodes.store.schema import migrate, open_writer
+from p2pnodes.store.schema import migrate, open_writer, require_types
 
 
 class AuditReport(NamedTuple):
@@ -57,12 +57,13 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
         copy.close()
         raise
     problems: list[str] = []
-    (integrity,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
-    if integrity != "ok":
-        problems.append(f"SQLite finds the file damaged: {integrity}")
-    events = 0
+    logs, events, rows, root = 0, 0, 0, ""
     try:
+        (integrity,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
+        if integrity != "ok":
+            problems.append(f"SQLite finds the file damaged: {integrity}")
         migrate(copy)
+        require_types(copy)
         with suppress(sqlite3.Error, P2PNodesError):  # what keeps it from that is told below
             finish_cut(Ledger(copy, network))
         events = _check_logs(copy, network, problems, progress)
@@ -71,7 +72,6 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
         logs, rows, root = _check_rows(copy, network, problems, progress)
     except (sqlite3.Error, P2PNodesError) as error:
         problems.append(f"the check could not go on: {error}")
-        logs, rows, root = 0, 0, ""
     finally:
         copy.close()
     return AuditReport(logs, events, rows, root, problems[:PROBLEMS_MAX])

@@ -15,7 +15,7 @@ from p2pnodes.store import buckets
 from p2pnodes.store.checkpoints import Stage
 from p2pnodes.store.copying import REFILL
 from p2pnodes.store.ledger import DERIVED, Ledger
-from p2pnodes.store.schema import open_writer
+from p2pnodes.store.schema import open_writer, require_types
 
 Progress = Callable[[str, int, int], None]
 """Called now and then with what is being done, how much of it is done, and of how much."""
@@ -66,6 +66,7 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
         raise StoreError(f"{path}: no such database; give the daemon's data directory", code=Code.DATA_MISSING)
     connection = open_writer(path)
     try:
+        require_types(connection)
         ledger = Ledger(connection, network)
         finish_cut(ledger)
         hold(connection)

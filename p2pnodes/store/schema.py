@@ -20,8 +20,8 @@ kind that a build does not know are stored and forwarded, and count for nothing 
 """
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -93,19 +93,24 @@ def open_reader(path: Path, *, still: bool = False) -> sqlite3.Connection:
         opened.append(connection)
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA query_only = ON")
+        with suppress(sqlite3.Error):  # whoever reads first says what it is
+            connection.execute("SELECT 1 FROM sqlite_master")
     return connection
 
 
 @contextmanager
 def _opening(what: str, advice: str = "") -> Iterator[list[sqlite3.Connection]]:
-    """Close what was opened when the rest of the opening fails; SQLite's errors become a StoreError."""
+    """Close what was opened when the rest of the opening fails; SQLite's errors become a StoreError.
+
+    Its words about a damaged schema quote that, and where it is no text any more Python has only its own error.
+    """
     opened: list[sqlite3.Connection] = []
     try:
         yield opened
     except BaseException as error:
         for connection in opened:
             connection.close()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
             raise StoreError(f"{what}: {error}{advice}", code=Code.DATA_UNREADABLE) from error
         raise
 
@@ -132,6 +137,33 @@ def migrate(connection: sqlite3.Connection) -> None:
         )
     views = resources.files(_PACKAGE).joinpath("views.sql").read_text()
     connection.executescript(f"BEGIN IMMEDIATE; {views} COMMIT;")
+
+
+def require_types(connection: sqlite3.Connection) -> None:
+    """Require that each value is of its column's type: whoever reads it relies on that, and SQLite does not see to it.
+
+    Raises:
+        StoreError: One is not, as where a bit flipped.
+    """
+    tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
+    for (table,) in connection.execute(tables).fetchall():
+        columns = 'SELECT name, lower(type), "notnull" OR pk FROM pragma_table_info(?)'
+        allowed = {
+            column: ([declared] if declared else ["integer", "real", "text", "blob"]) + ([] if required else ["null"])
+            for column, declared, required in connection.execute(columns, (table,)).fetchall()
+        }
+        others = (f"total(typeof({name}) NOT IN {_listed(types)})" for name, types in allowed.items())
+        counts = connection.execute(f"SELECT {', '.join(others)} FROM {table}").fetchone()  # noqa: S608 - our schema
+        for (column, types), count in zip(allowed.items(), counts, strict=True):
+            if count:
+                raise StoreError(
+                    f"table {table}: {count:.0f} rows have another type in {column} than {' or '.join(types)}",
+                    code=Code.DATA_DAMAGED,
+                )
+
+
+def _listed(types: Sequence[str]) -> str:
+    return "(" + ", ".join(f"'{name}'" for name in types) + ")"
 
 
 def _lowest_compatible(connection: sqlite3.Connection) -> int:

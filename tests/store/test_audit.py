@@ -1,8 +1,10 @@
 """``db verify`` finds what is wrong with a database and nothing else."""
 
+import random
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -13,6 +15,7 @@ from p2pnodes.store import buckets
 from p2pnodes.store.audit import audit
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.rebuild import rebuild
 from p2pnodes.store.schema import open_writer
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate
 
@@ -94,6 +97,60 @@ def test_damage_to_a_written_hash_is_named(path: Path, statement: str, problem: 
     assert audit(path, NETWORK).problems == []
     change(path, statement)
     assert any(problem in found for found in audit(path, NETWORK).problems)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("wire", None, "table events: 1 rows have another type in wire than blob"),
+        ("id", "text", "table events: 1 rows have another type in id than blob"),
+        ("hlc", b"", "table events: 1 rows have another type in hlc than integer"),
+        ("void", b"", "table events: 1 rows have another type in void than text or null"),
+    ],
+)
+def test_a_value_of_another_type_is_named(path: Path, column: str, value: object, expected: str) -> None:
+    """As a bit that flips in the head of a row makes one, which no constraint of SQLite's sees."""
+    where = "WHERE name = 'events'"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        (schema,) = connection.execute(f"SELECT sql FROM sqlite_master {where}").fetchone()
+        connection.execute(f"UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '') {where}")
+    connection.close()
+    change(path, f"UPDATE events SET {column} = ? WHERE log = 2 AND seq = 2", value)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(f"UPDATE sqlite_master SET sql = ? {where}", (schema,))
+    connection.close()
+    assert any(expected in found for found in audit(path, NETWORK).problems)
+    with pytest.raises(StoreError, match=expected):
+        rebuild(path, NETWORK)
+
+
+FLIPS: Final = 150
+
+
+def test_a_bit_that_flips_anywhere_is_told_of_in_words_or_hit_nothing(path: Path, tmp_path: Path) -> None:
+    sound, rng, damaged = path.read_bytes(), random.Random(1), tmp_path / "damaged.db"
+    found = 0
+    for _ in range(FLIPS):
+        content = bytearray(sound)
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        damaged.write_bytes(content)
+        try:
+            found += bool(audit(damaged, NETWORK).problems)
+        except StoreError:
+            found += 1
+    assert found, "else all hit what is not in use"
+
+
+def test_a_schema_that_is_no_text_any_more_is_one_clear_error(path: Path) -> None:
+    content = path.read_bytes()
+    assert content.count(b"CREATE TABLE events (") == 1
+    path.write_bytes(content.replace(b"CREATE TABLE events (", b"CREATE TABLE events \xef"))
+    with pytest.raises(StoreError, match="cannot read the database"):
+        audit(path, NETWORK)
+    with pytest.raises(StoreError, match="cannot open the database"):
+        rebuild(path, NETWORK)
 
 
 def test_a_signature_that_does_not_hold_is_found(path: Path) -> None:
