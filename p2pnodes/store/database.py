@@ -57,6 +57,21 @@ GATHER_S: Final = 0.0005
 SLICE_S: Final = 0.02
 """How long the writer recounts for another electorate before it looks whether jobs wait: what these wait for it."""
 
+TRIED_S: Final = 5.0
+"""How long after a transaction failed it is tried whether the disk takes writes again, and then again and again."""
+
+_EVERYBODYS: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+"""What SQLite says of the disk, or of another process that holds it, and of no job that was to be written."""
+
 QUEUED_JOBS_MAX: Final = 4_096
 """Jobs that may wait for the writer; beyond it a write is refused with 503."""
 
@@ -167,7 +182,8 @@ class Database:
         self._reader: aiosqlite.Connection | None = None
         self._ledger: Ledger | None = None
         self.failure: str | None = None
-        """Why the last transaction failed as a whole (disk full, I/O error), until one succeeds."""
+        """Why the last transaction failed as a whole (disk full, I/O error), until something was written again."""
+        self._tried_s = 0.0  # when the disk was tried last, on the clock that never goes back
         self.on_commit: Callable[[Commit], None] = _ignore
         """Called in the event loop after each commit that appended events, brought claims, votes or proofs of ends, or
         changed rows."""
@@ -409,6 +425,8 @@ class Database:
                     self._begin_change(self._ledger, job, job.electorate)
             if self._changing and running:
                 self._go_on_changing(self._ledger)
+            if self.failure is not None and running:
+                self._try_disk(self._ledger)
         self._give_up_change(self._ledger, StoreError(_STOPPING, code=Code.DATA_STOPPING))
         try:
             connection.execute("PRAGMA busy_timeout = 0")  # a reader may hold the file for as long as it likes
@@ -423,11 +441,15 @@ class Database:
         """Wait for jobs that will share a commit; false when no more will come. None are waited for beside a recount.
 
         A lone writer never waits for company. Where the last commit had several jobs, the next one waits a little.
+        While the disk fails nobody is waited for longer than until it is to be tried.
         """
         jobs: list[_Job] = []
         if self._changing and self._jobs.empty():
             return jobs, True
-        job = self._jobs.get()
+        try:
+            job = self._jobs.get(timeout=None if self.failure is None else TRIED_S)
+        except Empty:
+            return jobs, True
         deadline = time.monotonic() + GATHER_S
         while job is not None:
             jobs.append(job)
@@ -447,7 +469,9 @@ class Database:
             with ledger.transaction():
                 results.extend(ledger.attempt(job.run) for job in jobs)
         except BaseException as error:  # noqa: BLE001 - every job of the group is told
-            if len(jobs) > 1:  # one bad job must not take its neighbours with it
+            # One bad job must not take its neighbours with it. But what the disk did to all it would do to each,
+            # and each would wait for that, and for everything to be read anew.
+            if len(jobs) > 1 and not _is_everybodys(error):
                 for job in jobs:
                     self._run_group(ledger, [job])
                 return
@@ -516,6 +540,7 @@ class Database:
     def _why_failed(self, error: BaseException) -> BaseException:
         """Note why a transaction failed, and say what whoever waits for it is told."""
         self.failure = f"{type(error).__name__}: {error}"
+        self._tried_s = time.monotonic()
         log.error("transaction_failed", error=self.failure, code=Code.DATA_NOT_WRITTEN)
         if isinstance(error, sqlite3.Error):
             return StoreError(
@@ -523,10 +548,26 @@ class Database:
             )
         return error
 
+    def _try_disk(self, ledger: Ledger) -> None:
+        """See whether the disk takes writes again, some time after it did not.
+
+        Most jobs write nothing: they succeed on a full disk, too, and nobody may write anything for hours.
+        """
+        if time.monotonic() < self._tried_s + TRIED_S:
+            return
+        try:
+            with ledger.transaction():
+                ledger.try_disk(self._now_ms())
+        except BaseException as error:  # noqa: BLE001 - told, and tried again
+            self._why_failed(error)
+        else:
+            self.failure = None
+
     def _tell_commit(
         self, ledger: Ledger, jobs: list[_Job], results: list[Any], written: Written | None = None
     ) -> None:
-        self.failure = None
+        if ledger.written:
+            self.failure = None
         commit = Commit(
             tuple(ledger.take_appended()),
             tuple(ledger.take_new_claims()),
@@ -768,6 +809,11 @@ class Database:
                 return function(self._facts)
         except sqlite3.Error as error:
             raise _unreadable(error) from error
+
+
+def _is_everybodys(error: BaseException) -> bool:
+    """Whether an error says nothing of the job that met it: any other one would have met it as well."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _EVERYBODYS  # the rest says more exactly what it is
 
 
 def _unreadable(error: sqlite3.Error) -> StoreError:

@@ -107,11 +107,13 @@ DERIVED: Final = (
 NETWORK_ID: Final = "network_id"
 OWN_LOG: Final = "own_log"
 _HEARD_MS: Final = "heard_ms"
+_TRIED_MS: Final = "tried_ms"
 _DERIVED_BY: Final = "derived_by"
 _CUT_AWAY: Final = "cut_away"
 """Keys of the table ``meta``: the network; the log of own events; when a quorum was heard of last (``gossip.contact``;
-wall clock, Unix milliseconds); what all that follows from the events was derived by (a build's version, its kinds and
-its buckets); and how many events of the logs that are held checkpoints left out."""
+wall clock, Unix milliseconds); when it was tried last whether the disk takes writes again (the same); what all that
+follows from the events was derived by (a build's version, its kinds and its buckets); and how many events of the logs
+that are held checkpoints left out."""
 
 _UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
 
@@ -257,6 +259,8 @@ class Ledger:
         """Those that the rows of ``state`` were computed with."""
         self.commit_s = 0.0
         """How long the last COMMIT took, seconds: with it the disk has what the transaction wrote."""
+        self.written = False
+        """Whether the last transaction wrote anything; one that did not says nothing of the disk."""
         self.recount: Recount | None = None
         """What is known so far under the weights of an electorate that is not in force yet."""
         self._connection = connection
@@ -313,6 +317,7 @@ class Ledger:
         self._connection.execute("BEGIN IMMEDIATE")
         self._stale = True
         before = self._node_key, self.foreign_own
+        changes = self._connection.total_changes
         try:
             yield
             self._settle()
@@ -327,12 +332,13 @@ class Ledger:
             self._load()
             self.settled = True
             raise
-        self._stale = False
+        self.written = self._connection.total_changes != changes
         self._wrote = False
         if self._reload:
             self._load()
         else:
             self._refresh_state()
+        self._stale = False  # last: a load that failed half way is done again
         self.settled = True
 
     def attempt(self, job: "Callable[[Ledger], T]") -> T | P2PNodesError:
@@ -473,6 +479,11 @@ class Ledger:
         """Keep for the next start when a quorum was heard of, Unix milliseconds; call inside a transaction."""
         self._wrote = True
         self._set_meta(_HEARD_MS, codec.pack(at_ms))
+
+    def try_disk(self, now_ms: int) -> None:
+        """Write the wall clock, Unix milliseconds, for nobody to read; call inside a transaction."""
+        self._wrote = True
+        self._set_meta(_TRIED_MS, codec.pack(now_ms))
 
     def renew(self, delegation: Delegation, now_ms: int) -> Event:
         """Write a later delegation into the current own log; call inside a transaction."""

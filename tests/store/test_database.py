@@ -1,18 +1,20 @@
 """The database writes in groups from one thread, answers after the fsync, and reads beside the writer."""
 
 import asyncio
+import resource
 import sqlite3
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.errors import StoreError, WritesRefusedError
-from p2pnodes.model.events import Event
+from p2pnodes.model.events import Event, LogId
 from p2pnodes.model.inventory import Weights
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import Add, request_id
@@ -138,6 +140,99 @@ class TestWriting:
 
 def first_nonce(request: Add) -> int:
     return int(request.nonce)
+
+
+@contextmanager
+def failing_disk(database: Database) -> Iterator[None]:
+    """No file grows any more, as on a full disk: what does not fit into the write-ahead log as it is fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size_bytes = database.status()["wal_bytes"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class TestAFailingDisk:
+    """Whoever writes is told, and told soon; that it fails is known for as long as it does."""
+
+    async def test_nothing_of_a_write_that_failed_happened_and_it_can_be_tried_again(self, database: Database) -> None:
+        request, before = add("//Alice", ["gpu-1"]), database.state
+        with failing_disk(database), pytest.raises(StoreError, match="cannot write"):
+            await submit(database, request)
+        assert database.state == before
+        claim = await submit(database, request)
+        assert (database.state.nodes, claim.claim_id) == (1, request_id(NETWORK.id, request))
+        assert database.state.logs[database.ledger.own_log or LogId(b"", 0)].head.seq == 1
+
+    async def test_what_the_disk_did_to_all_is_not_tried_again_with_each(self, database: Database) -> None:
+        runs = 0
+
+        def job(ledger: Ledger) -> None:
+            nonlocal runs
+            runs += 1
+            ledger.append(lambda _: Author("//validator0").delegation(), NOW_MS)
+
+        with failing_disk(database):
+            outcomes = await asyncio.gather(*(database.write(job) for _ in range(64)), return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {StoreError}
+        assert runs == 64
+
+    async def test_all_wait_for_another_process_once_and_not_each_for_itself(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await database.write(lambda ledger: ledger.facts.connection.execute("PRAGMA busy_timeout = 10"))
+        waits = 0
+        transaction = Ledger.transaction
+
+        def counted(ledger: Ledger) -> AbstractContextManager[None]:
+            nonlocal waits
+            waits += 1
+            return transaction(ledger)
+
+        monkeypatch.setattr(Ledger, "transaction", counted)
+        with closing(sqlite3.connect(database.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writes = [submit(database, add("//Alice", [f"gpu-{number}"])) for number in range(64)]
+            outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {StoreError}
+        assert waits == 1
+
+    async def test_a_job_that_writes_nothing_does_not_say_that_it_is_well(self, database: Database) -> None:
+        with failing_disk(database):
+            with pytest.raises(StoreError):
+                await submit(database, add("//Alice", ["gpu-1"]))
+            await database.write(lambda _: None)
+            assert database.failure is not None
+        await submit(database, add("//Alice", ["gpu-1"]))
+        assert database.failure is None
+
+    async def test_that_it_is_well_again_is_found_though_nobody_writes(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(database_module, "TRIED_S", 0.01)
+        tries = 0
+        try_disk = Ledger.try_disk
+
+        def counted(ledger: Ledger, now_ms: int) -> None:
+            nonlocal tries
+            tries += 1
+            try_disk(ledger, now_ms)
+
+        monkeypatch.setattr(Ledger, "try_disk", counted)
+        with failing_disk(database):
+            with pytest.raises(StoreError):
+                await submit(database, add("//Alice", ["gpu-1"]))
+            await eventually(lambda: tries > 2)
+            assert database.failure is not None
+        await eventually(lambda: database.failure is None)
 
 
 class TestReading:

@@ -285,6 +285,29 @@ class TestBounds:
             pass
         assert ledger.state == before
 
+    def test_and_so_is_one_that_failed_behind_a_commit(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else the next transaction would know half of the logs, and tell peers so."""
+        author = Author("//validator1")
+        author.delegate()
+        receive(ledger, *author.events)
+        before = ledger.state
+
+        def failing(_: sqlite3.Connection) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        def loaded() -> None:
+            with ledger.transaction():
+                ledger._reload = True  # as when a live set has come
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger_module, "of_all", failing)
+            with pytest.raises(sqlite3.OperationalError):
+                loaded()
+        author.add(add("//Alice", ["gpu-1"]))
+        assert results(ledger, author.events[-1]) == [Result.STORED]
+        assert ledger.state.events == before.events + 1
+        assert ledger.settled
+
 
 class TestAppend:
     """An own event is valid by the peers' own function, or it is not written."""
