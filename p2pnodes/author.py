@@ -10,6 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -363,7 +364,7 @@ class Author:
         path = self._settings.node_key_path
         pending = pending_key_path(path)
         if fresh_key:
-            pending.unlink(missing_ok=True)
+            finish_rotation(path, self.node_key.public_key)  # the one before may not have come to its end
         else:
             await self._reach_number()
         node_key = create_node_key(pending) if fresh_key else self.node_key
@@ -387,11 +388,15 @@ class Author:
             delegation, closed = await self._database.write(job)
         except P2PNodesError:
             if fresh_key:  # whatever else ends this: it may be committed, and ``finish_rotation`` decides
-                pending.unlink(missing_ok=True)
+                with suppress(OSError):  # that, too, decides about one that stays
+                    pending.unlink(missing_ok=True)
             raise
-        if fresh_key:  # a crash before this line is made good in the same way
-            pending.replace(path)
+        if fresh_key:
             self.node_key = node_key
+            try:
+                _replace_key(path)
+            except ConfigError as error:  # the log is open: the file is made good as after a crash
+                log.error("node_key_not_replaced", error=str(error), code=error.code)
         self.delegation = own, delegation
         self._heard = True
         log.info("log_opened", log=str(own), reason=reason, closes=[str(log_id) for log_id in closed])
@@ -754,13 +759,36 @@ def finish_rotation(path: Path, written_by: bytes | None) -> None:
         written_by: Node key of the log that the database wrote last; None when there is none.
 
     Raises:
-        ConfigError: The next key's file cannot be read.
+        ConfigError: The next key's file cannot be read, or take the place of the one before.
     """
     pending = pending_key_path(path)
     if not pending.exists():
         return
     if written_by is not None and load_node_key(pending).public_key == written_by:
-        pending.replace(path)
+        _replace_key(path)
         log.warning("rotation_finished", file=str(path), code=Code.KEY_ROTATION_FINISHED)
-    else:
+        return
+    try:
         pending.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{pending}: cannot be removed ({error.strerror}): remove it, it is a node key that was never used",
+            code=Code.KEY_NOT_WRITTEN,
+        ) from error
+
+
+def _replace_key(path: Path) -> None:
+    """Put the next node key in the place of the one before.
+
+    Raises:
+        ConfigError: The disk refuses.
+    """
+    pending = pending_key_path(path)
+    try:
+        pending.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be replaced by {pending.name}, the node key from now on ({error.strerror}): set it right "
+            "before the next start, or put that file in its place by hand",
+            code=Code.KEY_NOT_WRITTEN,
+        ) from error

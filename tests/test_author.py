@@ -1,6 +1,8 @@
 """The own log of a running daemon: who may write it, under which key, and how it ends and begins anew."""
 
 import asyncio
+import errno
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -344,6 +346,54 @@ class TestRotation:
         async with running(config) as daemon:
             assert own(daemon) == after
             assert key_file(daemon) == after.node_key
+
+    async def test_a_key_file_that_cannot_be_replaced_is_made_good_at_the_next_rotation_or_start(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def mounted(*_: Any) -> Any:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+        async with running(config) as daemon:
+            old, path = key_file(daemon), daemon.settings.node_key_path
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "replace", mounted)
+                with structlog.testing.capture_logs() as told:
+                    await daemon.rotate_key()
+                (line,) = (line for line in told if line["event"] == "node_key_not_replaced")
+                assert line["code"] == "key-not-written"
+                used = own(daemon)
+                assert author(daemon).node_key.public_key == used.node_key != old == key_file(daemon)
+                await until(lambda: not daemon.readiness())
+                await write(daemon)
+                with pytest.raises(ConfigError, match="busy"):  # else the only copy of the key in use would go
+                    await daemon.rotate_key()
+                assert own(daemon) == used
+                assert load_node_key(pending_key_path(path)).public_key == used.node_key
+            await daemon.rotate_key()
+            assert key_file(daemon) == own(daemon).node_key not in {old, used.node_key}
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "replace", mounted)
+                await daemon.rotate_key()
+            last = own(daemon)
+        async with running(config) as daemon:
+            assert own(daemon) == last
+            assert key_file(daemon) == last.node_key
+
+    async def test_a_disk_that_turned_read_only_is_told_in_words(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running(config) as daemon:
+            before, path = own(daemon), daemon.settings.node_key_path
+            create_node_key(pending_key_path(path))  # of a rotation that was cut short
+
+            def read_only(*_: Any, **__: Any) -> Any:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "unlink", read_only)
+                with pytest.raises(ConfigError, match="Read-only"):
+                    await daemon.rotate_key()
+            assert own(daemon) == before
 
     def test_a_crash_before_the_commit_leaves_nothing(self, tmp_path: Path) -> None:
         path = tmp_path / "node.key"
