@@ -67,6 +67,14 @@ def drop_check(facts: Facts, claim_id: bytes, check: Check | None = None) -> Non
         facts.connection.execute("DELETE FROM checks WHERE claim_id = ?", (claim_id,))
 
 
+def drop_faults(facts: Facts, after_ms: int) -> None:
+    """Strike out claims that could not be checked and are due after a time, Unix milliseconds; in a transaction.
+
+    The clock ran ahead then. Other entries are of verdicts, and go when their log is cut for it (``drop_unsaid``).
+    """
+    facts.connection.execute("DELETE FROM checks WHERE faults > 0 AND due_ms > ?", (after_ms,))
+
+
 def drop_unsaid(facts: Facts, validator: bytes, life_ms: int) -> None:
     """Strike out what was entered for verdicts that do not count any more, as their log was cut; they are due again.
 

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from p2pnodes.model.clock import hlc_ms
+from p2pnodes.model.clock import MS_MAX, hlc_ms
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import LogId
@@ -29,7 +29,7 @@ from p2pnodes.verify.finding import Finding, VerifierUnavailableError
 from p2pnodes.verify.loads import Loads
 from p2pnodes.verify.renewals import Renewals
 from p2pnodes.verify.turns import OVERDUE, Turns, turns
-from p2pnodes.verify.verdicts import begins_ms, record_fault, record_renewals, record_verdict
+from p2pnodes.verify.verdicts import FAULT_MAX_MS, begins_ms, record_fault, record_renewals, record_verdict
 from p2pnodes.verify.verifier import Verifier
 
 log = structlog.get_logger("p2pnodes.verify")
@@ -51,6 +51,9 @@ WALKED_CLAIMS_MAX: Final = 65_536
 PAUSE_MS: Final = 60_000
 """Pause after a claim could not be checked, because it does not stand or is in conflict with a verified one, or after
 its check came to an unexpected end: what the scan finds each time must not cost a look, or a challenge, each time."""
+
+WENT_BACK_MS_MIN: Final = 10_000
+"""A wall clock that lies so far behind where it was has been set back: whatever was put off by it is looked at anew."""
 
 CHECK_S_MIN: Final = 60.0
 """Seconds that a check may take beyond its slot: a verifier that hangs must not hold a worker for ever."""
@@ -133,6 +136,8 @@ class Scheduler:
         self._renewals = Renewals(database.ledger.network.verdict_ttl_s * 1000)
         self._resting: dict[bytes, int] = {}
         """Claims that cannot be checked, and until when the scan passes them over."""
+        self._latest_ms = MS_MAX
+        """The wall clock as it was when something was put off, the highest; a process before may have had any."""
         self._walked = 0
         self._ended = False
         """Whether an own log has ended since the last scan, and verdicts with it."""
@@ -289,6 +294,12 @@ class Scheduler:
     async def _offer_due(self) -> None:
         now_ms, ttl_s = self._now_ms(), self._database.ledger.network.verdict_ttl_s
         hotkey, walked = self._hotkey, self._walked
+        if now_ms < self._latest_ms - WENT_BACK_MS_MIN:  # the scans find all of it again
+            await self._database.write(lambda ledger: checks.drop_faults(ledger.facts, now_ms + FAULT_MAX_MS))
+            self._latest_ms = now_ms
+            self._later.clear()
+            self._wakes.clear()
+            self._resting.clear()
         if self._ended:
             self._ended = False
             life_ms = int(ttl_s * 1000 * OVERDUE)
@@ -482,6 +493,7 @@ class Scheduler:
         if entry is not None:
             await self._strike(claim_id, entry)
         if len(self._resting) < LATER_CLAIMS_MAX:
+            self._note_clock()
             self._resting[claim_id] = self._now_ms() + PAUSE_MS
 
     async def _strike(self, claim_id: bytes, entry: Check) -> None:
@@ -500,6 +512,7 @@ class Scheduler:
     def _remind(self, claim_id: bytes, moment_ms: int) -> None:
         if len(self._later) >= LATER_CLAIMS_MAX:
             return
+        self._note_clock()
         self._later[claim_id] = moment_ms
         if len(self._wakes) < 2 * LATER_CLAIMS_MAX:
             heapq.heappush(self._wakes, (moment_ms, claim_id))
@@ -507,6 +520,9 @@ class Scheduler:
             self._wakes = [(moment, claim) for claim, moment in self._later.items()]
             heapq.heapify(self._wakes)
         self._wake.set()
+
+    def _note_clock(self) -> None:
+        self._latest_ms = max(self._latest_ms, self._now_ms())
 
     def _needs(self, claim: StoredClaim) -> dict[Hashable, int]:
         """What a check of a claim loads: the claim, its hosts, and, where it loads hosts, its miner's share."""

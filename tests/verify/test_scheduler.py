@@ -24,7 +24,7 @@ from p2pnodes.verify.finding import Finding, VerifierUnavailableError
 from p2pnodes.verify.renewals import GATHER
 from p2pnodes.verify.scheduler import UNAVAILABLE, NotCheckableError, Scheduler
 from p2pnodes.verify.turns import OVERDUE, RETRY_FIRST_MS
-from p2pnodes.verify.verdicts import FAULT_FIRST_MS, FAULT_MAX_MS, record_verdict
+from p2pnodes.verify.verdicts import FAULT_FIRST_MS, FAULT_MAX_MS, record_fault, record_verdict
 from p2pnodes.verify.verifier import Verifier
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, hotkey
 
@@ -104,6 +104,10 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(10):
         while not await condition():
             await asyncio.sleep(0.005)
+
+
+async def waits_for(condition: Callable[[], bool]) -> bool:
+    return condition()
 
 
 async def submit(database: Database, *uuids: str, host: str = "192.0.2.10") -> StoredClaim:
@@ -1091,6 +1095,69 @@ class TestByHand:
         found = await scheduler.check_now(claim.claim_id)
         assert (found.finding, found.published) == (None, False)
         assert "a bug" in found.reason
+
+
+class TestAClockThatWentBack:
+    """What was put off under a clock that ran ahead is not put off until that time comes."""
+
+    async def test_a_verdict_that_was_refused_meanwhile_is_made_soon(
+        self, database: Database, running: Running, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    ) -> None:
+        ahead_ms = 10 * 3_600 * SECOND_MS
+        refuse = True
+
+        def record(*args: Any, **named: Any) -> bool:
+            if refuse:
+                raise WritesRefusedError("the system clock is off")
+            return record_verdict(*args, **named)
+
+        monkeypatch.setattr(scheduler_module, "record_verdict", record)
+        verifier = Scripted(hold=True)
+        scheduler = running(verifier)
+        claim = await submit(database, "gpu-1")
+        await eventually(lambda: waits_for(lambda: verifier.checked == [claim.claim_id]))
+        clock.ms += ahead_ms
+        verifier.let_go.set()
+        await eventually(lambda: waits_for(lambda: scheduler.status()["later"] == 1))
+        clock.ms -= ahead_ms
+        refuse = False
+        clock.ms += scheduler_module.PAUSE_MS
+        await eventually(say(1, database))
+
+    async def test_a_claim_that_could_not_be_checked_meanwhile_is_looked_at_again(
+        self, database: Database, running: Running, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ahead_ms = 10 * 3_600 * SECOND_MS
+        scheduler = running(Scripted())
+        claim = await submit(database, "gpu-1")
+        await eventually(say(1, database))
+        clock.ms += ahead_ms
+        await scheduler._set_aside(claim.claim_id)
+        assert scheduler._resting
+        clock.ms -= ahead_ms
+        await eventually(lambda: waits_for(lambda: not scheduler._resting))
+
+    async def test_a_fault_of_that_time_does_not_hold_though_the_daemon_was_restarted(
+        self, database: Database, running: Running, clock: Clock
+    ) -> None:
+        ahead_ms = 10 * 3_600 * SECOND_MS
+        claim = await submit(database, "gpu-1")
+        clock.ms += ahead_ms
+        await database.write(lambda ledger: record_fault(ledger, claim.claim_id, "its certificate is over", clock.ms))
+        clock.ms -= ahead_ms
+        running(Scripted())
+        await eventually(say(1, database))
+
+    async def test_one_that_went_back_by_little_changes_nothing(
+        self, database: Database, running: Running, clock: Clock
+    ) -> None:
+        scheduler = running(Scripted())
+        await eventually(lambda: waits_for(lambda: scheduler.scans > 0))
+        scheduler._remind(bytes(32), clock.ms + 3_600 * SECOND_MS)
+        clock.ms -= SECOND_MS
+        scans = scheduler.scans
+        await eventually(lambda: waits_for(lambda: scheduler.scans > scans + 3))
+        assert scheduler.status()["later"] == 1
 
 
 class TestBounds:
