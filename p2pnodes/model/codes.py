@@ -257,6 +257,11 @@ class Code(StrEnum):
         "A transaction failed, so that nothing of it was recorded; writes answer 503 meanwhile.",
         "Check free space and the disk's health (`df`, `dmesg`); the daemon goes on by itself once it can write.",
     )
+    DATA_TEMPORARY = (
+        "data-temporary",
+        "A transaction is recorded, but what belongs to it in SQLite's temporary files is not, and is begun anew.",
+        "Check free space of SQLite's temporary directory ($SQLITE_TMPDIR, else $TMPDIR, /var/tmp or /tmp).",
+    )
     DATA_STOPPING = (
         "data-stopping",
         "The database is being closed, because the daemon stops.",

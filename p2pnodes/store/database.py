@@ -568,6 +568,8 @@ class Database:
     ) -> None:
         if ledger.written:
             self.failure = None
+        if ledger.temporary_failure is not None:
+            log.warning("temporary_file_failed", error=ledger.temporary_failure, code=Code.DATA_TEMPORARY)
         commit = Commit(
             tuple(ledger.take_appended()),
             tuple(ledger.take_new_claims()),

@@ -261,6 +261,8 @@ class Ledger:
         """How long the last COMMIT took, seconds: with it the disk has what the transaction wrote."""
         self.written = False
         """Whether the last transaction wrote anything; one that did not says nothing of the disk."""
+        self.temporary_failure: str | None = None
+        """What SQLite said of the last transaction, which is committed all the same: see ``_is_committed``."""
         self.recount: Recount | None = None
         """What is known so far under the weights of an electorate that is not in force yet."""
         self._connection = connection
@@ -325,19 +327,25 @@ class Ledger:
             begun_s = time.perf_counter()
             self._connection.execute("COMMIT")
             self.commit_s = time.perf_counter() - begun_s
-        except BaseException:
+        except BaseException as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            self._node_key, self.foreign_own = before
-            self._load()
-            self.settled = True
-            raise
+            after, (self._node_key, self.foreign_own) = (self._node_key, self.foreign_own), before
+            if self.settled or not isinstance(error, sqlite3.Error) or not self._is_committed():
+                self._load()
+                self.settled = True
+                raise
+            self._node_key, self.foreign_own = after
+            self._load_committed()
+            self.temporary_failure = f"{error}"
+        else:
+            self.temporary_failure = None
+            if self._reload:
+                self._load()
+            else:
+                self._refresh_state()
         self.written = self._connection.total_changes != changes
         self._wrote = False
-        if self._reload:
-            self._load()
-        else:
-            self._refresh_state()
         self._stale = False  # last: a load that failed half way is done again
         self.settled = True
 
@@ -1581,6 +1589,31 @@ class Ledger:
         self._events = self._held_events()
         self._refresh_state()
         self._stale = False  # last: a load that failed half way is done again
+
+    def _is_committed(self) -> bool:
+        """Whether a transaction whose COMMIT failed is committed all the same, if somebody is to hear of it.
+
+        SQLite commits file by file, this database first. What is changed in temporary ones, as while a live set is
+        found or an electorate is recounted, may fail behind it; where it does, that work begins anew.
+
+        Source: sqlite.org/lang_attach.html: with a write-ahead log, transactions are atomic within each file alone.
+        """
+        execute = self._connection.execute
+        if self._appended:
+            event = self._appended[-1]
+            query = "SELECT id FROM events JOIN logs USING (log) WHERE node_key = ? AND number = ? AND seq = ?"
+            return bool(execute(query, (*event.log, event.seq)).fetchone() == (event.id,))
+        electorate, before = self.weights.electorate, self.committed_weights.electorate
+        held = pins.load(self._connection)
+        return electorate is not before and (held.current, held.previous) == (electorate.current, electorate.previous)
+
+    def _load_committed(self) -> None:
+        """Read the in-memory state from the database, and keep what is to be told of the transaction that it is in."""
+        told = [*self._new_claims], [*self._voted], [*self._appended], {**self._ended}
+        changes, self._changes = self._changes, ChangeCollector()
+        self._load()
+        self._new_claims, self._voted, self._appended, self._ended = told
+        self._changes = changes
 
     def _held_events(self) -> int:
         """Events that are stored: a log is held from its beginning but for what checkpoints left out."""

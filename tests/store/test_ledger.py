@@ -1,6 +1,10 @@
 """The ledger stores what is signed and linked, counts what is valid, and never loses step with its own log."""
 
+import resource
 import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -8,7 +12,7 @@ from p2pnodes.model import codec
 from p2pnodes.model import events as events_module
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import StoreError, WritesRefusedError
-from p2pnodes.model.events import Carry, Event, Head, LogId, Verdict, delegate
+from p2pnodes.model.events import AddPayload, Carry, Event, Head, LogId, Verdict, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
 from p2pnodes.model.requests import request_id
@@ -17,7 +21,10 @@ from p2pnodes.store import buckets
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.ledger import Ledger, Outcome, Result
 from p2pnodes.store.schema import open_writer
-from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, forks, hotkey, memory_ledger
+from tests.support import BLOCK, NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, forks, hotkey, memory_ledger
+
+TEMPORARY_BYTES: Final = 16_000_000
+"""More than SQLite keeps of a temporary table in memory."""
 
 
 def receive(ledger: Ledger, *events: Event, now_ms: int = NOW_MS) -> list[Outcome]:
@@ -375,6 +382,61 @@ class TestTransaction:
             interrupted()
         assert ledger.state == before
         assert results(ledger, *author.events) == [Result.STORED, Result.STORED]
+
+    @staticmethod
+    def at_a_full_temporary_directory(ledger: Ledger, job: Callable[[Ledger], object]) -> None:
+        """Do a job in a transaction that cannot write what it has in a temporary table, but all else."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        connection = ledger.facts.connection
+        connection.execute("CREATE TEMP TABLE IF NOT EXISTS large (content BLOB)")
+        try:
+            with ledger.transaction():
+                job(ledger)
+                rows = [(bytes(TEMPORARY_BYTES // 1_000),)] * 1_000
+                connection.executemany("INSERT INTO large VALUES (?)", rows)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (TEMPORARY_BYTES // 2, hard))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    def test_one_that_sqlite_commits_and_calls_failed_is_taken_for_committed(self, tmp_path: Path) -> None:
+        """SQLite commits the database first, and then what lies in temporary files: these fail too late."""
+        author = Author("//validator0")
+        ledger = Ledger(open_writer(tmp_path / "p2pnodes.db"), NETWORK, NodeKey.from_seed(author.node_key.seed))
+        with ledger.transaction():
+            ledger.set_electorate(electorate())
+            ledger.open_log(0, author.delegation(), NOW_MS)
+        ledger.writes_refused = None
+        ledger.take_appended()
+        ledger.take_changes()
+        payload = AddPayload(add("//Alice", ["gpu-1"]), BLOCK)
+        self.at_a_full_temporary_directory(ledger, lambda ledger: ledger.append(lambda _: payload, NOW_MS))
+        (event,) = ledger.take_appended()
+        assert ledger.state.logs[event.log].head == (1, event.id)
+        assert ledger.take_new_claims() == [request_id(NETWORK.id, payload.request)]
+        changes = ledger.take_changes()
+        assert changes is not None
+        assert changes.nodes == ("gpu-1",)
+        assert "disk I/O" in (ledger.temporary_failure or "")
+        assert Ledger(ledger.facts.connection, NETWORK, NodeKey.from_seed(author.node_key.seed)).state == ledger.state
+        with ledger.transaction():
+            ledger.renew(author.delegation(), NOW_MS)
+        assert ledger.temporary_failure is None
+
+    def test_and_so_is_a_change_of_the_electorate(self, tmp_path: Path) -> None:
+        ledger = Ledger(open_writer(tmp_path / "p2pnodes.db"), NETWORK)
+        author = Author("//validator0")
+        author.delegate()
+        author.add(add("//Alice", ["gpu-1"]))
+        with ledger.transaction():
+            ledger.set_electorate(electorate())
+            ledger.receive(author.events, NOW_MS)
+        ledger.take_changes()
+        turned = electorate(BLOCK + 100, stakes={"//validator1": 1})
+        self.at_a_full_temporary_directory(ledger, lambda ledger: ledger.set_electorate(turned))
+        assert (ledger.state.electorate_digest, ledger.state.nodes) == (turned.digest, 0)
+        changes = ledger.take_changes()
+        assert changes is not None
+        assert [gone.uuid for gone in changes.gone] == ["gpu-1"]
 
     def test_a_reopened_database_has_the_same_state(self) -> None:
         connection = open_writer(":memory:")
