@@ -249,17 +249,20 @@ class Office:
     async def _run(self) -> None:
         rest_s = min(REST_MS_MAX, self._network.horizon_s * 1000 // STEPS_PER_HORIZON) / 1000
         while True:
+            alarms = self.clerk.mismatch, self.clerk.lacks  # those of a transaction that fails are told to nobody
             try:
                 step = await self._database.write(
                     lambda ledger: self.clerk.step(ledger, self._hotkey(), _monotonic_ms(), self._now_ms())
                 )
             except P2PNodesError as error:
+                self.clerk.mismatch, self.clerk.lacks = alarms
                 if str(error) != self._trouble:
                     log.warning("checkpoint_delayed", error=str(error), code=Code.CHECKPOINT_DELAYED)
                 self._trouble = str(error)
                 await asyncio.sleep(FAILED_PAUSE_S)
                 continue
             except Exception:  # one that fails must not be the last one: the disk would fill
+                self.clerk.mismatch, self.clerk.lacks = alarms
                 log.exception("clerk_failed", code=Code.SYSTEM_BUG)
                 await asyncio.sleep(FAILED_PAUSE_S)
                 continue

@@ -1,13 +1,23 @@
 """The clerk: when it proposes, what it signs, and that a difference takes nothing away."""
 
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
-from p2pnodes.clerk import MARGINS_PER_HORIZON, TURN_MS_MIN, Clerk, Step
+import pytest
+import structlog
+
+from p2pnodes import clerk as clerk_module
+from p2pnodes.clerk import MARGINS_PER_HORIZON, TURN_MS_MIN, Clerk, Office, Step
 from p2pnodes.model.checkpoint import Certificate, Signature, due_number, rendezvous_key, suffices
+from p2pnodes.model.errors import StoreError
 from p2pnodes.model.events import Checkpoint, Head, LogId, Propose, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.rendezvous import ranking
 from p2pnodes.store.checkpoints import STATEMENTS_MAX
+from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import cut_of, entry_at, proposal
 from p2pnodes.store.schema import open_writer
@@ -269,6 +279,42 @@ class TestEnforcing:
         assert at.work(HORIZON_MS) == []
         assert at.ledger.state.checkpoint == 0
         assert at.events() == before
+
+    async def test_an_alarm_whose_transaction_failed_is_told_when_one_succeeds(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A disk that is full at that moment must not be why nobody hears of it."""
+        monkeypatch.setattr(clerk_module, "FAILED_PAUSE_S", 0.001)
+        at = desk(0)
+        at.awake()
+        (own,) = at.signed
+        self._certify(at, own._replace(root=bytes(32)))
+        database = await Database.open(tmp_path / "p2pnodes.db", NETWORK, None, now_ms=lambda: NOW_MS)
+        full = True
+
+        async def write(job: Callable[[Ledger], Step]) -> Step:
+            nonlocal full
+            with suppress(ZeroDivisionError), at.ledger.transaction():
+                step = job(at.ledger)
+                if step.event and full:
+                    raise ZeroDivisionError
+                return step
+            full = False
+            raise StoreError("the disk is full")
+
+        monkeypatch.setattr(database, "write", write)
+        office = Office(database, NETWORK, lambda: at.own, lambda: at.wall_ms)
+        with structlog.testing.capture_logs() as told:
+            office.start()
+            try:
+                async with asyncio.timeout(10):
+                    while not any(line["event"] == "checkpoint_differs" for line in told):
+                        await asyncio.sleep(0.005)
+            finally:
+                await office.stop()
+                await database.close()
+        assert not full
+        assert office.clerk.mismatch == own
 
     def test_a_later_one_that_is_found_alike_ends_it(self) -> None:
         at = desk(0)
