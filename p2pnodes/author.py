@@ -50,7 +50,7 @@ NUMBER_WAIT_MS_MAX: Final = 1_000
 """How long a new log waits for the second of its number: one that the next second brings, and no later one."""
 
 REOPEN_BACKOFF_S: Final = 30.0
-"""Pause after a new log could not be opened."""
+"""Pause after a new log could not be opened, or what was due in the own one could not be written."""
 
 FORKS_TOLD_MAX: Final = 4_096
 """Logs of which it is remembered that their forks were told."""
@@ -118,6 +118,8 @@ class Author:
         self._cleared: LogId | None = None
         """A log that a delegation names, and of which peers with enough stake hold nothing: it may be opened."""
         self._retry_at = 0.0
+        self._write_at = 0.0
+        """When what is due in the own log is written at the earliest."""
         self._note: str = Reason("starting", Code.WRITES_STARTING)
         self._unused = "there is no own log that goes on"
         """Why the log before is not written on in, where there is none to take up."""
@@ -527,10 +529,12 @@ class Author:
         elif self._hotkey is not None and self._ahead_by_itself():
             await self._leave_bad_events()
         self._refuse_writes(self._why_no_writes())
-        if ledger.writes_refused is None:
+        if ledger.writes_refused is None and time.monotonic() >= self._write_at:
+            self._write_at = time.monotonic() + REOPEN_BACKOFF_S  # if it fails
             await self._renew()
             await self._tell_forks()
             await self._note_contact()
+            self._write_at = 0.0
 
     async def _renew(self) -> None:
         ledger = self._database.ledger

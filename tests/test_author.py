@@ -143,6 +143,33 @@ class TestDelegation:
         assert attempts == 3
 
 
+class TestAFullDisk:
+    """What is due in the own log is not tried four times a second."""
+
+    async def test_a_renewal_that_cannot_be_written_is_tried_again_after_a_pause(
+        self, config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running(config) as daemon:
+            writing, tries = author(daemon), 0
+            await until(lambda: not daemon.readiness())
+
+            def full(*_: Any) -> Any:
+                nonlocal tries
+                tries += 1
+                raise StoreError("the disk is full")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Ledger, "renew", full)
+                patch.setattr(author_module.Author, "stale", lambda *_: True)
+                await until(lambda: tries > 0 and not writing._busy.locked())
+                before = tries
+                for _ in range(3):
+                    await writing.tend()
+                assert tries == before
+                writing._write_at = 0.0  # the pause is over
+                await until(lambda: tries > before)
+
+
 class TestItsNumber:
     """No two logs of one node key have one number, whatever a disk lost, and no number lies ahead of the clock."""
 
