@@ -4,6 +4,7 @@ A claim without an entry is due while it waits for this validator's verdict. An 
 that a check was begun: a daemon that is killed in the middle of one makes it anew.
 """
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from p2pnodes.model.clock import hlc_at
@@ -11,6 +12,13 @@ from p2pnodes.model.inventory import Vote, Weights
 from p2pnodes.store.facts import Facts, StoredClaim
 
 NOTE_CHARS_MAX: Final = 512
+
+_UNSAID: Final = (
+    "NOT EXISTS (SELECT 1 FROM claim c JOIN verdict v USING (claim) JOIN logs l USING (log)"
+    " WHERE c.claim_id = checks.claim_id AND l.hotkey = ? AND v.hlc >= ? * (due_ms - ?))"
+)
+"""That no verdict of a validator counts for which an entry was made: its public key, HLCs in a millisecond, and within
+how many milliseconds after a verdict its entry is due."""
 
 
 class Check(NamedTuple):
@@ -67,12 +75,10 @@ def drop_check(facts: Facts, claim_id: bytes, check: Check | None = None) -> Non
         facts.connection.execute("DELETE FROM checks WHERE claim_id = ?", (claim_id,))
 
 
-def drop_faults(facts: Facts, after_ms: int) -> None:
-    """Strike out claims that could not be checked and are due after a time, Unix milliseconds; in a transaction.
-
-    The clock ran ahead then. Other entries are of verdicts, and go when their log is cut for it (``drop_unsaid``).
-    """
-    facts.connection.execute("DELETE FROM checks WHERE faults > 0 AND due_ms > ?", (after_ms,))
+def drop_checks(facts: Facts, claim_ids: Iterable[bytes]) -> None:
+    """Strike claims out, whatever their entries are; in the writer's transaction."""
+    for claim_id in claim_ids:
+        drop_check(facts, claim_id)
 
 
 def drop_unsaid(facts: Facts, validator: bytes, life_ms: int) -> None:
@@ -86,8 +92,7 @@ def drop_unsaid(facts: Facts, validator: bytes, life_ms: int) -> None:
         life_ms: An entry is due within this time after the verdict that it was made for.
     """
     facts.connection.execute(
-        "DELETE FROM checks WHERE faults = 0 AND NOT EXISTS (SELECT 1 FROM claim c JOIN verdict v USING (claim)"
-        " JOIN logs l USING (log) WHERE c.claim_id = checks.claim_id AND l.hotkey = ? AND v.hlc >= ? * (due_ms - ?))",
+        f"DELETE FROM checks WHERE faults = 0 AND {_UNSAID}",  # noqa: S608 - a constant
         (validator, hlc_at(1), life_ms),
     )
 
@@ -104,6 +109,23 @@ def prospect(facts: Facts, claim_id: bytes, validator: bytes, weights: Weights) 
     votes = tuple(facts.votes([key])[key])
     own = max((vote for vote in votes if vote.author == validator), key=lambda vote: vote.hlc, default=None)
     return Prospect(stored, votes, own, read_check(facts, claim_id))
+
+
+def put_off(facts: Facts, validator: bytes, after_ms: int, life_ms: int, limit: int) -> list[bytes]:
+    """Claims whose entry is due after a time though no verdict counts for which it was made: the clock ran ahead then.
+
+    Args:
+        facts: To read from.
+        validator: Whose checks.
+        after_ms: Unix milliseconds: as late as an entry may be due that was made by no verdict.
+        life_ms: An entry is due within this time after the verdict that it was made for.
+        limit: Claims at most.
+    """
+    rows = facts.connection.execute(
+        f"SELECT claim_id FROM checks WHERE due_ms > ? AND (faults > 0 OR {_UNSAID}) LIMIT ?",  # noqa: S608 - a constant
+        (after_ms, validator, hlc_at(1), life_ms, limit),
+    )
+    return [claim_id for (claim_id,) in rows]
 
 
 def entered(facts: Facts, now_ms: int, ttl_s: int, limit: int) -> list[bytes]:

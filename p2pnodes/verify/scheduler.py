@@ -294,15 +294,20 @@ class Scheduler:
     async def _offer_due(self) -> None:
         now_ms, ttl_s = self._now_ms(), self._database.ledger.network.verdict_ttl_s
         hotkey, walked = self._hotkey, self._walked
+        life_ms = int(ttl_s * 1000 * OVERDUE)
         if now_ms < self._latest_ms - WENT_BACK_MS_MIN:  # the scans find all of it again
-            await self._database.write(lambda ledger: checks.drop_faults(ledger.facts, now_ms + FAULT_MAX_MS))
+            after_ms = now_ms + FAULT_MAX_MS
+            put_off = await self._database.browse(
+                lambda facts: checks.put_off(facts, hotkey, after_ms, life_ms, QUEUED_CLAIMS_MAX)
+            )
+            if put_off:
+                await self._database.write(lambda ledger: checks.drop_checks(ledger.facts, put_off))
             self._latest_ms = now_ms
             self._later.clear()
             self._wakes.clear()
             self._resting.clear()
         if self._ended:
             self._ended = False
-            life_ms = int(ttl_s * 1000 * OVERDUE)
             await self._database.write(lambda ledger: checks.drop_unsaid(ledger.facts, hotkey, life_ms))
 
         def find(facts: Facts) -> tuple[list[bytes], list[bytes], tuple[list[bytes], int]]:

@@ -1137,16 +1137,40 @@ class TestAClockThatWentBack:
         clock.ms -= ahead_ms
         await eventually(lambda: waits_for(lambda: not scheduler._resting))
 
-    async def test_a_fault_of_that_time_does_not_hold_though_the_daemon_was_restarted(
+    async def test_an_entry_of_that_time_does_not_hold_though_the_daemon_was_restarted(
         self, database: Database, running: Running, clock: Clock
     ) -> None:
         ahead_ms = 10 * 3_600 * SECOND_MS
         claim = await submit(database, "gpu-1")
+        begun = await submit(database, "gpu-2", host="192.0.2.11")
         clock.ms += ahead_ms
         await database.write(lambda ledger: record_fault(ledger, claim.claim_id, "its certificate is over", clock.ms))
+        await database.write(lambda ledger: checks.write_check(ledger.facts, begun.claim_id, Check(clock.ms)))
         clock.ms -= ahead_ms
         running(Scripted())
-        await eventually(say(1, database))
+        await eventually(say(2, database))
+
+    async def test_what_was_put_off_for_good_reason_stays_so(
+        self, database: Database, running: Running, clock: Clock
+    ) -> None:
+        """A renewal, a claim that did not pass, and one that could not be checked just now."""
+        verifier = Scripted(Finding(VERIFIED), Finding(FAILED, "wrong GPU"), VerifierUnavailableError("down"))
+        claims = [await submit(database, f"gpu-{number}", host=f"192.0.2.{number}") for number in range(3)]
+        first = running(verifier, checks_at_once=1)
+
+        async def entries() -> list[Check | None]:
+            return [await entry(database, claim) for claim in claims]
+
+        async def entered() -> bool:
+            return None not in await entries()
+
+        await eventually(entered)
+        await first.stop()
+        before = await entries()
+        assert all(held is not None and held.due_ms > clock.ms for held in before)
+        second = running(Scripted())
+        await eventually(lambda: waits_for(lambda: second.scans > 2))
+        assert await entries() == before
 
     async def test_one_that_went_back_by_little_changes_nothing(
         self, database: Database, running: Running, clock: Clock
