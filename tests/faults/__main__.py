@@ -90,7 +90,10 @@ async def _run(name: str, directory: Path, seed: int, strikes: int, *, quiet: bo
 
     try:
         scene = SUITES[name](directory / "net", random.Random(seed))
-        return await play(scene, book, seed=seed, strikes=strikes, say=say)
+        try:
+            return await play(scene, book, seed=seed, strikes=strikes, say=say)
+        finally:
+            scene.leave()
     finally:
         book.close()
         if not quiet and sys.stderr.isatty():

@@ -109,6 +109,9 @@ class Scene:
         """Stop everything."""
         await self.net.stop()
 
+    def leave(self) -> None:
+        """Take away what is in the way of removing its directory, once nobody looks at that any more."""
+
     def apis(self) -> dict[str, str]:
         """Where miners reach each daemon, by its name."""
         return {peer.name: peer.url for peer in self.net.peers}

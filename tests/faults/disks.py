@@ -39,6 +39,11 @@ class SmallDisk(Scene):
         mount("-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700", "tmpfs", self.disk)
         await super().begin()
 
+    def leave(self) -> None:
+        """Unmount the disk, unless it never was."""
+        if self.disk.is_mount():
+            subprocess.run(["umount", self.disk], check=True, capture_output=True, timeout=30)
+
     def died(self, name: str, how: str) -> None:
         """A daemon without a disk may end, but with a line that says why."""
         if name != self.peer.name or "exit code 1: " not in how:
