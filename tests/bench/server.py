@@ -9,7 +9,6 @@ itself all the time. It ends when its standard input does, so that it never outl
 """
 
 import asyncio
-import gc
 import json
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from aiohttp import web
 from p2pnodes.api.app import create_app, make_runner
 from p2pnodes.api.settings import ApiSettings
 from p2pnodes.api.stream import EVENTS_KEY
+from p2pnodes.daemon import settle_memory
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.store.database import Database, Written
 from tests.bench.world import NODE_SEED, changes, given, now_ms, renew
@@ -147,8 +147,7 @@ async def serve(kind: str, path: Path, option: float | None) -> None:
         runner = web.AppRunner(bare(path, 200 if option is None else int(option)), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    gc.collect()
-    gc.freeze()  # as the daemon does: what lives from the start on is not looked at again and again
+    settle_memory()
     print(runner.addresses[0][1], flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         if inventory is None or (changing is not None and changing.done()):
