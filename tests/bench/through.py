@@ -23,6 +23,7 @@ from aiohttp import web
 
 from p2pnodes.api.app import create_app, make_runner
 from p2pnodes.api.settings import ApiSettings
+from p2pnodes.daemon import settle_memory
 from p2pnodes.devnet import MINERS
 from p2pnodes.model import codec
 from p2pnodes.model.claims import Body, parse_body
@@ -142,6 +143,7 @@ async def serve(port: int, path: Path, record: Path) -> None:
         await watching.wait()
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
+        settle_memory()
         print(runner.addresses[0][1], flush=True)
         await asyncio.to_thread(sys.stdin.read)
         task.cancel()
