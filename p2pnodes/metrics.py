@@ -10,6 +10,7 @@ strangers choose never becomes one, and of peers only validators have a series e
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import prometheus_client
@@ -601,8 +602,9 @@ class Instruments:
         self._received = self._counter("p2pnodes_received_events_total")
         self._apply = self._histogram("p2pnodes_apply_seconds")
         self._checks = self._histogram("p2pnodes_check_seconds")
-        self._requests = self._counter("p2pnodes_http_requests_total")
-        self._request = self._histogram("p2pnodes_http_request_seconds")
+        # Found by their labels once: prometheus-client's own look-up takes as long as what is counted then.
+        self._requests = cache(self._counter("p2pnodes_http_requests_total").labels)
+        self._request = cache(self._histogram("p2pnodes_http_request_seconds").labels)
         self._commit = self._histogram("p2pnodes_commit_seconds")
         self._commit_work = self._histogram("p2pnodes_commit_work_seconds")
         self._commit_jobs = self._histogram("p2pnodes_commit_jobs")
@@ -642,9 +644,9 @@ class Instruments:
 
     def answered(self, route: str, method: str, code: str, seconds: float | None) -> None:
         """Take an answer of the public listener; see ``api.measure.Answered``."""
-        self._requests.labels(route, method, code).inc()
+        self._requests(route, method, code).inc()
         if seconds is not None:
-            self._request.labels(route, method).observe(seconds)
+            self._request(route, method).observe(seconds)
 
     def written(self, written: Written) -> None:
         """Take a transaction that was committed; see ``Database.on_written``."""

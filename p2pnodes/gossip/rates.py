@@ -112,8 +112,9 @@ class Allowance:
 
     def has(self, time_ms: int, amount: int = 1) -> bool:
         """Whether ``amount`` more is allowed now, in steady time; nothing is used up."""
-        self._left = min(self._burst, self._left + max(0, time_ms - self._at_ms) * self._per_ms)
-        self._at_ms = max(self._at_ms, time_ms)
+        if time_ms > self._at_ms:
+            self._left = min(self._burst, self._left + (time_ms - self._at_ms) * self._per_ms)
+            self._at_ms = time_ms
         return self._left >= amount
 
     def take(self, time_ms: int, amount: int = 1) -> bool:

@@ -194,6 +194,11 @@ class TestJson:
         with pytest.raises(ValueError, match="641 digits"):
             parse_json(b"9" * 641)
 
+    def test_longer_ones_are_found_wherever_they_begin(self) -> None:
+        for before in range(32):
+            with pytest.raises(ValueError, match="641 digits"):
+                parse_json(b"[" + b" " * before + b"1" * 641 + b"]")
+
 
 class TestClaim:
     """1 to 10 GPUs, each once."""
