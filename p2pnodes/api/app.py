@@ -113,6 +113,10 @@ OWN_CLAIMS_PER_PART: Final = 32
 SIGNATURES_KEPT: Final = 65_536
 """Signatures that are remembered as paid for, the oldest is forgotten; at the default limits, for a good while."""
 
+BINDERS_MAX: Final = 4_096
+"""Hotkeys that are remembered as binding the signatures of their deletions to the GPU; the oldest is forgotten, and its
+next deletion takes one check of a signature more."""
+
 _NODE_ID: Final = "{node_id:[^/]+}"
 """aiohttp's own pattern leaves out braces, which a uuid may hold."""
 
@@ -148,6 +152,7 @@ class NodesApi:
         self._per_hotkey = TokenBuckets(settings.hotkey_rate, settings.hotkey_burst)
         self._per_address = TokenBuckets(settings.address_rate, settings.address_burst)
         self._paid: dict[bytes, None] = {}
+        self._binders: dict[str, None] = {}
         self._cache = RootedCache(db)
         self._lists = Places()
         self._table = supported_gpus()
@@ -207,8 +212,15 @@ class NodesApi:
         self._limit(request)
         uuid = request.match_info["node_id"]
         valid = valid_uuid(uuid)
-        purposes = [PURPOSE_DELETE, bound_purpose(uuid)] if valid else [PURPOSE_DELETE]
-        signed = self._authenticate(request, purposes)
+        bound = bound_purpose(uuid)
+        purposes = [PURPOSE_DELETE, bound] if valid else [PURPOSE_DELETE]
+        likely = bound if request.headers.get(auth.HOTKEY) in self._binders else None
+        signed = self._authenticate(request, purposes, likely)
+        self._binders.pop(signed.address, None)
+        if signed.tail == bound:
+            self._binders[signed.address] = None
+            if len(self._binders) > BINDERS_MAX:
+                del self._binders[next(iter(self._binders))]
         self._require_writes()
         try:
             if not valid:
@@ -386,10 +398,15 @@ class NodesApi:
         if self._never is not None:
             raise WritesRefusedError(self._never)
 
-    def _authenticate(self, request: web.Request, tails: Sequence[str]) -> auth.Signed:
+    def _authenticate(self, request: web.Request, tails: Sequence[str], likely: str | None = None) -> auth.Signed:
         now_s = self._now()
         signed = auth.authenticate(
-            request.headers, tails, now_s=now_s, electorate=self._db.electorate, netuid=self._network.netuid
+            request.headers,
+            tails,
+            now_s=now_s,
+            electorate=self._db.electorate,
+            netuid=self._network.netuid,
+            likely=likely,
         )
         if signed.signature not in self._paid:
             if wait_s := self._per_hotkey.take(signed.address, now_s):

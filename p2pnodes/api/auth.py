@@ -43,7 +43,13 @@ class Signed(NamedTuple):
 
 
 def authenticate(
-    headers: Mapping[str, str], tails: Sequence[str], *, now_s: float, electorate: Electorate, netuid: int
+    headers: Mapping[str, str],
+    tails: Sequence[str],
+    *,
+    now_s: float,
+    electorate: Electorate,
+    netuid: int,
+    likely: str | None = None,
 ) -> Signed:
     """Check nonce, hex, signature and registration, in this order.
 
@@ -53,6 +59,7 @@ def authenticate(
         now_s: Unix seconds.
         electorate: Who is registered.
         netuid: For the error text.
+        likely: Which of the tails to try first, for each that was not signed costs a check; None for the first.
 
     Raises:
         ApiError: 401 with upstream's text.
@@ -71,9 +78,10 @@ def authenticate(
             401, f"Invalid signature: {echo(signature)}, with error: {error}", code=Code.API_SIGNATURE
         ) from error
     hotkey = _public_key(address)
+    order = tails if likely is None else sorted(tails, key=lambda tail: tail != likely)
     index = None
     if hotkey is not None:
-        index = which_signed(hotkey, [signing_message(address, nonce, tail) for tail in tails], decoded)
+        index = which_signed(hotkey, [signing_message(address, nonce, tail) for tail in order], decoded)
     if hotkey is None or index is None:
         claimed = echo(address)
         raise ApiError(
@@ -83,7 +91,7 @@ def authenticate(
         )
     if electorate.registration_block(hotkey) is None:
         raise ApiError(401, f"Hotkey is not registered on netuid {netuid}", code=Code.API_UNREGISTERED)
-    return Signed(hotkey, address, nonce, decoded, tails[index])
+    return Signed(hotkey, address, nonce, decoded, order[index])
 
 
 def require_fresh(nonce: str, now_s: float) -> None:

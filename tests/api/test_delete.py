@@ -4,6 +4,8 @@ from urllib.parse import quote
 
 import pytest
 
+from p2pnodes.api import app
+from p2pnodes.model.keys import verify_sr25519
 from p2pnodes.store.database import Database
 from tests.api.support import MALLORY, Clock, Miner, fingerprint, gpu, server
 
@@ -27,6 +29,30 @@ async def test_a_signature_that_is_bound_to_the_gpu_is_good(alice: Miner) -> Non
     assert (await alice.delete(FIRST, alice.headers(f"nodes:{FIRST}"))).status == 200
 
 
+async def test_the_form_that_a_miner_signed_last_is_tried_first(alice: Miner) -> None:
+    """Each form that was not signed costs a check; a miner's client signs one and the same."""
+
+    async def checks(uuid: str, tail: str) -> int:
+        before = verify_sr25519.cache_info().misses
+        await alice.delete(uuid, alice.headers(tail))
+        return verify_sr25519.cache_info().misses - before
+
+    bound = [await checks(uuid, f"nodes:{uuid}") for uuid in (FIRST, SECOND)]
+    unbound = [await checks(uuid, "nodes") for uuid in ("some", "other")]
+    assert (bound, unbound) == ([2, 1], [2, 1])
+
+
+async def test_a_forgotten_miners_deletions_are_good_all_the_same(
+    alice: Miner, bob: Miner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "BINDERS_MAX", 1)
+    assert (await alice.delete(FIRST, alice.headers(f"nodes:{FIRST}"))).status == 200
+    assert (await bob.delete(FIRST, bob.headers(f"nodes:{FIRST}"))).status == 404  # alice is forgotten
+    before = verify_sr25519.cache_info().misses
+    assert (await alice.delete(SECOND, alice.headers(f"nodes:{SECOND}"))).status == 200
+    assert verify_sr25519.cache_info().misses == before + 2
+
+
 async def test_a_signature_that_is_bound_to_another_gpu_is_401(alice: Miner, db: Database, clock: Clock) -> None:
     before = await fingerprint(db)
     answer = await alice.delete(FIRST, alice.headers(f"nodes:{SECOND}"))
@@ -34,6 +60,9 @@ async def test_a_signature_that_is_bound_to_another_gpu_is_401(alice: Miner, db:
     assert answer.status == 401
     assert answer.detail == f"Invalid request signature for hotkey {alice.hotkey.address}. Message: {message}"
     assert await fingerprint(db) == before
+    await alice.delete(FIRST, alice.headers(f"nodes:{FIRST}"))
+    answer = await alice.delete(SECOND, alice.headers(f"nodes:{FIRST}"))
+    assert answer.detail.endswith(message), "whichever form is tried first"
 
 
 async def test_the_same_signed_request_again_is_200_and_writes_nothing(alice: Miner, db: Database) -> None:
