@@ -208,17 +208,29 @@ def _examined(draft: Path, network: Network, failed: str, *, verify: bool, progr
 
 
 def _publish(draft: Path, file: Path, *, replace: bool) -> None:
-    """Make a draft durable and give it its name."""
+    """Make a draft durable and give it its name, all at once: nobody ever finds half a backup there."""
     _sync_file(draft)
-    if not replace:
-        try:  # a rename alone would replace what came meanwhile
-            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, BACKUP_MODE))
-        except FileExistsError as error:
-            raise StoreError(
-                f"{file}: exists now; choose another name, or replace it with --force", code=Code.DATA_BACKUP_PLACE
-            ) from error
-    draft.replace(file)
+    if replace:
+        draft.replace(file)
+    else:
+        _give_name(draft, file)
     sync(file.parent)
+
+
+def _give_name(draft: Path, file: Path) -> None:
+    """Give a draft a name that nothing has, too; a rename would replace what came meanwhile."""
+    try:
+        try:
+            os.link(draft, file)
+        except FileExistsError:
+            raise
+        except OSError:  # as on FAT and some network disks, which know no second name
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, BACKUP_MODE))
+            draft.replace(file)
+    except FileExistsError as error:
+        raise StoreError(
+            f"{file}: exists now; choose another name, or replace it with --force", code=Code.DATA_BACKUP_PLACE
+        ) from error
 
 
 class Draft(NamedTuple):

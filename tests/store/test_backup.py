@@ -1,5 +1,6 @@
 """A backup is a whole and checked copy; a restored one never goes on with its old log."""
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -152,6 +153,36 @@ class TestBackUp:
         with pytest.raises(StoreError, match="exists now"):
             back_up(database, file, NETWORK, progress=come)
         assert files(file.parent) == {"backup.db": b"precious"}
+
+    @pytest.mark.parametrize("came", [False, True])
+    def test_where_a_file_can_have_one_name_only_it_is_the_same(
+        self, database: Path, file: Path, monkeypatch: pytest.MonkeyPatch, *, came: bool
+    ) -> None:
+        def refuse(*_: object) -> None:
+            if came:
+                file.write_text("precious")
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+        if not came:
+            back_up(database, file, NETWORK)
+            assert audit(file, NETWORK).events == 4
+            return
+        with pytest.raises(StoreError, match="exists now"):
+            back_up(database, file, NETWORK)
+        assert files(file.parent) == {"backup.db": b"precious"}
+
+    def test_a_kill_before_it_has_its_name_leaves_nothing_there(
+        self, database: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "link", killed)
+        monkeypatch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            back_up(database, file, NETWORK)
+        assert not file.exists(), "else the next one finds an empty file that looks like a backup"
 
     def test_a_problem_leaves_the_backup_before_and_nothing_else(self, database: Path, file: Path) -> None:
         back_up(database, file, NETWORK)
