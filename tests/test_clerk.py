@@ -347,11 +347,16 @@ class TestEnforcing:
         assert at.work(HORIZON_MS) == []
         assert at.ledger.state.checkpoint == 0
 
-    def test_stakes_that_the_chain_never_named_make_nothing_final(self) -> None:
+    @pytest.mark.parametrize("stake", [100, 140, 199])  # a third, more, and almost a quorum
+    def test_stakes_that_the_chain_never_named_make_nothing_final(self, stake: int) -> None:
         """A proposal says itself who has stake: in an electorate of its own one liar has all of it, in ten years."""
         at = desk(0)
         at.awake()
         liar = at.order()[1]
+        with at.ledger.transaction():
+            at.ledger.set_electorate(
+                electorate(time_ms=LATER_MS, stakes={**dict.fromkeys(VALIDATORS, 100), liar: stake})
+            )
         ahead_ms = LATER_MS + 3_650 * 86_400_000
         forged = electorate(time_ms=ahead_ms, stakes={liar: 1}, miners=())
         self._renew(at, liar, ahead_ms)

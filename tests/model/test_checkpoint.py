@@ -491,6 +491,11 @@ class TestNeededDeletions:
             named = list(dict.fromkeys(each.uuid for (of, _), each in said.items() if of == log))
             assert list(dict.fromkeys(each.uuid for (of, _), each in kept.items() if of == log)) == named[:2]
 
+    def test_two_lists_that_take_turns_are_kept_once_each(self) -> None:
+        lists = [frozenset((bytes([name]),)) for name in range(2)]
+        said = [DeleteCarriage(AUTHORS[0], "gpu-0", lists[turn % 2]) for turn in range(9)]
+        assert needed_deletions(enumerate(said)) == {0, 1}
+
     def test_they_are_no_more_than_claims_in_one_and_two(self) -> None:
         ids = [bytes([name]) for name in range(CLAIMS_PER_DELETE_MAX)]
         fewer = [DeleteCarriage(AUTHORS[0], "gpu-0", frozenset(ids[:end])) for end in range(len(ids), -1, -1)]

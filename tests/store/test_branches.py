@@ -215,11 +215,9 @@ class TestCut:
         author.renew(*claims[:2], since=6)
         author.verdict(claims[1], "failed")
         author.renew(*claims, since=7)
-        query = "SELECT claim_id, finding, v.since, seq FROM verdict v JOIN claim USING (claim)"
 
         def said() -> list[tuple[object, ...]]:
-            found = {claim_id: rest for claim_id, *rest in ledger.facts.connection.execute(query)}
-            return [tuple(found[claim_id]) if claim_id in found else () for claim_id in claims]
+            return self._said(ledger, claims)
 
         receive(ledger, *author.events)
         assert said() == [("verified", 7, 5)] * 3
@@ -231,6 +229,24 @@ class TestCut:
         assert said() == [("verified", 5, 2)] * 3
         prove(ledger, evidence_of(author, 2))
         assert said() == [("failed", None, 1), (), ()]
+
+    def test_a_renewal_that_comes_back_leaves_later_words_on_its_other_claims(self, ledger: Ledger) -> None:
+        author = Author("//validator0")
+        author.delegate()
+        claims = [bytes([number]) * 32 for number in range(2)]
+        author.renew(*claims, since=5)
+        author.verdict(claims[1], "failed")
+        author.verdict(claims[0], "failed")
+        receive(ledger, *author.events)
+        prove(ledger, evidence_of(author, 3))
+        assert self._said(ledger, claims) == [("verified", 5, 1), ("failed", None, 2)]
+
+    @staticmethod
+    def _said(ledger: Ledger, claims: list[bytes]) -> list[tuple[object, ...]]:
+        """Of each claim the verdict that counts: finding, since, seq; nothing without one."""
+        query = "SELECT claim_id, finding, v.since, seq FROM verdict v JOIN claim USING (claim)"
+        found = {claim_id: rest for claim_id, *rest in ledger.facts.connection.execute(query)}
+        return [tuple(found.get(claim_id, ())) for claim_id in claims]
 
     def test_a_place_of_several_gpus_comes_back_gpu_by_gpu(self, ledger: Ledger) -> None:
         author = Author("//validator0")

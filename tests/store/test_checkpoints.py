@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from p2pnodes.model import checkpoint
 from p2pnodes.model.checkpoint import Certificate, Line, Signature, line_of, stakes_of, suffices
+from p2pnodes.model.clock import hlc_at
 from p2pnodes.model.codec import digest
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.events import Carry, Checkpoint, Event, LogId, Place, Propose, Release
-from p2pnodes.model.inventory import Row
+from p2pnodes.model.events import AddPayload, Carry, Checkpoint, Event, LogId, Place, Propose, Release
+from p2pnodes.model.inventory import Chute, Row
 from p2pnodes.model.proof import check
 from p2pnodes.model.requests import request_id
 from p2pnodes.store import checkpoints, liveset
@@ -25,7 +26,7 @@ from p2pnodes.store.checkpoints import CERTIFICATES_KEPT, kept_leaves, read_slic
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Answer, Found, consider
 from p2pnodes.store.proofs import gather
-from p2pnodes.store.proposing import hindrance, objection, proposal
+from p2pnodes.store.proposing import entry_at, hindrance, objection, proposal
 from p2pnodes.store.rebuild import differences, hold, rebuild
 from p2pnodes.store.schema import open_writer
 from tests.model.world import ACTIONS, ENDS, REPEATS, STEPS_S, VALIDATORS, Script, World, electorates, proofs_in, worlds
@@ -38,6 +39,7 @@ pytestmark = pytest.mark.timeout(400)
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 PARTS_MAX: Final = 10_000
+CHUTE: Final = Chute("c", "i", verified=True, public=False, name=None, username=None)
 
 
 def later(electorate: Electorate, ms: int) -> Electorate:
@@ -49,11 +51,14 @@ def later(electorate: Electorate, ms: int) -> Electorate:
 def proposed(ledger: Ledger, uri: str = VALIDATORS[0]) -> tuple[Event, Propose] | None:
     """What a ledger would propose, as an event of a log that nobody holds."""
     payload = proposal(ledger)
-    if payload is None:
-        return None
+    return None if payload is None else (in_an_event(ledger, payload, uri), payload)
+
+
+def in_an_event(ledger: Ledger, payload: Propose, uri: str = VALIDATORS[0]) -> Event:
+    """A proposal of now, in a log that nobody holds."""
     author = Author(uri, number=999)
     author.delegate()
-    return author.write(payload, at_ms=ledger.weights.electorate.time_ms), payload
+    return author.write(payload, at_ms=ledger.weights.electorate.time_ms)
 
 
 def found(ledger: Ledger, line: Line) -> Checkpoint:
@@ -146,6 +151,15 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(liveset, name, 2)
 
 
+@pytest.fixture
+def writers() -> list[Author]:
+    """Three validators, each with its delegation."""
+    writers = [Author(uri) for uri in VALIDATORS[:3]]
+    for writer in writers:
+        writer.write(writer.delegation(not_after=NOW_S + 99 * 86_400))
+    return writers
+
+
 class TestWhatACutLeaves:
     """Rule 1 goes on: rows are those of all events, though most of them are gone."""
 
@@ -193,12 +207,12 @@ TIMES: Final = 20
 class TestWhatIsSaidAgain:
     """One validator that says the same without end does not make the live set larger than one that says it twice."""
 
-    def _leaves(self, events: Sequence[Event]) -> dict[LogId, list[int]]:
-        """The seqs that a live set keeps of each log, eight days after these events; rows stay as they were."""
+    def _leaves(self, events: Sequence[Event], days: int = 8) -> dict[LogId, list[int]]:
+        """The seqs that a live set keeps of each log, so long after these events; rows stay as they were."""
         replica = Replica(NOW_S * 1000 + HOUR_MS)
         replica.weigh(world_electorate())
         replica.hear(events)
-        weighed = later(world_electorate(), 8 * DAY_MS)
+        weighed = later(world_electorate(), days * DAY_MS)
         replica.weigh(weighed)
         rows = replica.shown()
         assert rows
@@ -211,14 +225,6 @@ class TestWhatIsSaidAgain:
         for leaf in kept_leaves(replica.ledger.facts.connection, number):
             seqs.setdefault(leaf.log, []).append(leaf.seq)
         return seqs
-
-    @pytest.fixture
-    def writers(self) -> list[Author]:
-        """Three validators, each with its delegation."""
-        writers = [Author(uri) for uri in VALIDATORS[:3]]
-        for writer in writers:
-            writer.write(writer.delegation(not_after=NOW_S + 99 * 86_400))
-        return writers
 
     def test_carrying_a_claim_again_and_again_leaves_one(self, writers: list[Author]) -> None:
         first = writers[0].add(add("//Alice", ["gpu-1"]))
@@ -257,6 +263,68 @@ class TestWhatIsSaidAgain:
             writers[1].delete(request, uuid)
         kept = self._leaves([event for writer in writers for event in writer.events])
         assert kept == {writers[0].log: [0, 1], writers[1].log: [0, 1, 4, 6], writers[2].log: [0]}
+
+    def test_of_two_logs_that_say_the_same_the_lower_one_is_kept_whichever_was_heard_first(
+        self, writers: list[Author]
+    ) -> None:
+        request, hlc = add("//Alice", ["gpu-1"]), hlc_at(NOW_S * 1000)
+        chute = Place(request_id(NETWORK.id, request), ("gpu-1",), *CHUTE)
+        logs = [Author(VALIDATORS[1], number=number) for number in (1, 2)]
+        for log in logs:
+            log.write(log.delegation(not_after=NOW_S + 99 * 86_400), hlc=hlc)
+            log.write(AddPayload(request, BLOCK), hlc=hlc + 1)
+            log.write(chute, hlc=hlc + 2)
+        for heard in (logs, logs[::-1]):
+            kept = self._leaves([event for author in (*heard, *writers) for event in author.events])
+            assert kept == {logs[0].log: [0, 1, 2], logs[1].log: [0], **{writer.log: [0] for writer in writers}}
+
+    def test_a_deletion_below_the_floor_is_kept_as_long_as_its_claim_stands_on_another_gpu(
+        self, writers: list[Author]
+    ) -> None:
+        for miner, uuids in (("//Alice", ["gpu-1", "gpu-2"]), ("//Bob", ["gpu-3"])):
+            writers[0].add(add(miner, uuids))
+            writers[0].delete(delete(miner, f"nodes:{uuids[-1]}", NOW_S + 1), uuids[-1])
+        kept = self._leaves([event for writer in writers for event in writer.events], days=30)
+        assert kept == {writers[0].log: [0, 1, 2], writers[1].log: [0], writers[2].log: [0]}
+
+    def test_of_a_place_that_was_released_nothing_is_kept(self, writers: list[Author]) -> None:
+        request = add("//Alice", ["gpu-1", "gpu-2"])
+        claim_id = request_id(NETWORK.id, request)
+        writers[0].add(request)
+        for writer, placed in ((writers[1], ("gpu-1", "gpu-2")), (writers[2], ("gpu-2",))):
+            writer.write(Place(claim_id, placed, *CHUTE))
+            writer.write(Release(claim_id, ("gpu-2",)))
+        kept = self._leaves([event for writer in writers for event in writer.events])
+        assert kept == {writers[0].log: [0, 1], writers[1].log: [0, 1], writers[2].log: [0]}
+
+    def test_what_was_found_below_another_cut_or_lies_above_this_one_is_no_part_of_it(
+        self, writers: list[Author]
+    ) -> None:
+        request, ends = add("//Alice", ["gpu-0"]), delete("//Bob", "nodes:gpu-4", NOW_S)
+        writers[0].add(request, block=BLOCK - 1)
+        for number in range(1, 4):
+            writers[0].add(add("//Alice", [f"gpu-{number}"]))
+        writers[0].add(request)
+        for named in ([bytes(32)], []):
+            writers[1].delete(ends, "gpu-4", named)
+        meanwhile = Author(VALIDATORS[2], number=1)
+        meanwhile.write(meanwhile.delegation(not_after=NOW_S + 99 * 86_400))
+        meanwhile.delete(delete("//Alice", "nodes:gpu-0", NOW_S + 1), "gpu-0")
+        first, second = Replica(NOW_S * 1000 + HOUR_MS), Replica(NOW_S * 1000 + HOUR_MS)
+        for replica in (first, second):
+            replica.weigh(world_electorate())
+            replica.hear([event for author in (*writers, meanwhile) for event in author.events])
+            replica.weigh(later(world_electorate(), 8 * DAY_MS))
+        made = proposed(first.ledger)
+        assert made is not None
+        whole = found(first.ledger, line_of(NETWORK, *made))
+        assert whole.leaves == 4 + 3 + 2 + 1  # delegations, claims, of two deletions what was recorded
+        held = [first.ledger.logs[writer.log] for writer in sorted(writers, key=lambda writer: writer.log)]
+        lower = [entry_at(first.ledger, state, min(state.head.seq, 1)) for state in held]
+        payload = made[1]._replace(logs=tuple(entry for entry in lower if entry is not None))
+        line = line_of(NETWORK, in_an_event(first.ledger, payload), payload)
+        assert found(second.ledger, line).leaves == 3 + 1 + 1
+        assert found(first.ledger, line) == found(second.ledger, line)
 
     def test_of_delegations_the_first_the_last_and_those_under_which_something_is_kept_stay(
         self, writers: list[Author]
@@ -486,6 +554,18 @@ class TestOneAfterTheOther:
             assert consider(ledger, number, skipped.second) == Answer(Found.TAKEN)
         assert not ledger.state.loading
 
+    def test_of_two_that_follow_the_one_in_force_the_later_one_is_pending(self, skipped: Skipped) -> None:
+        ledger = skipped.ledger
+        made = proposed(ledger)
+        assert made is not None
+        statement = found(ledger, line_of(NETWORK, *made))
+        with ledger.transaction():
+            ledger.checkpoints.take(skipped.first)
+            ledger.checkpoints.take(certificate(made[0], statement, VALIDATORS[:3], skipped.electorate.time_ms))
+        assert len({number for (number,) in ledger.facts.connection.execute("SELECT number FROM certificate")}) == 2
+        assert ledger.checkpoints.pending is not None
+        assert ledger.checkpoints.pending.statement == statement
+
     def test_the_one_in_force_outlives_any_number_of_later_ones(self, skipped: Skipped) -> None:
         """Who finds something else than all others waits for its operator: days."""
         ledger, last = skipped.ahead, skipped.electorate
@@ -522,6 +602,30 @@ def test_a_log_that_was_cut_once_is_cut_by_every_later_checkpoint(monkeypatch: p
         _made_final(replica, weighed)
     assert len(replica.ledger.checkpoints.line.logs) == 4
     assert Ledger(replica.ledger.facts.connection, NETWORK).state.heads == replica.ledger.state.heads
+
+
+def test_verdicts_of_a_branch_that_a_checkpoint_closed_are_gone(writers: list[Author]) -> None:
+    """A validator's disk was cloned: whoever heard the other branch loads what everybody else has."""
+    requests = [add("//Alice", [uuid]) for uuid in ("gpu-1", "gpu-2")]
+    shared = [event for writer in writers for event in writer.events]
+    shared += [writers[0].add(request) for request in requests]
+    clone, weighed = copy(writers[1]), later(world_electorate(), 8 * DAY_MS)
+    replica, astray = (Replica(weighed.time_ms) for _ in range(2))
+    for each in (replica, astray):
+        each.weigh(world_electorate())
+        each.hear(shared)
+        each.weigh(weighed)
+    replica.hear([writers[1].verdict(bytes(32))])
+    astray.hear([clone.renew(*(request_id(NETWORK.id, request) for request in requests), at_ms=weighed.time_ms)])
+    count = "SELECT count(*) FROM verdict"
+    assert astray.ledger.facts.connection.execute(count).fetchone() == (2,)
+    wire = _made_final(replica, weighed)
+    statement = checkpoints.certified(NETWORK, wire).statement
+    load(replica.ledger, astray.ledger, wire, range(statement.slices))
+    assert astray.ledger.facts.connection.execute(count).fetchone() == (0,)
+    assert astray.shown() == replica.shown()
+    hold(astray.ledger.facts.connection)
+    assert differences(astray.ledger) == []
 
 
 class Late:
@@ -561,7 +665,7 @@ class Late:
 
     def place(self, chute: str, at_ms: int) -> Event:
         """Let the second validator place a chute on one of the GPUs."""
-        word = Place(self.claim_id, ("gpu-1",), chute, "i", verified=True, public=False, name=None, username=None)
+        word = Place(self.claim_id, ("gpu-1",), *CHUTE._replace(chute_id=chute))
         return self.writers[1].write(word, at_ms=at_ms)
 
     def put_in_force(self, made: tuple[Event, Propose]) -> None:
@@ -632,9 +736,7 @@ def cut_file(tmp_path: Path) -> Path:
     request = add("//Alice", ["gpu-1", "gpu-2"])
     claim_id = request_id(NETWORK.id, request)
     writers[0].add(request)
-    writers[1].write(
-        Place(claim_id, ("gpu-1", "gpu-2"), "c", "i", verified=True, public=False, name=None, username=None)
-    )
+    writers[1].write(Place(claim_id, ("gpu-1", "gpu-2"), *CHUTE))
     writers[1].write(Release(claim_id, ("gpu-2",)))
     writers[2].delete(delete("//Alice", "nodes:gpu-2", NOW_S + 1), "gpu-2", [claim_id])
     writers[2].verdict(claim_id)

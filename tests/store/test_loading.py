@@ -12,14 +12,14 @@ from p2pnodes.model.errors import WritesRefusedError
 from p2pnodes.model.events import Delegation, Verdict
 from p2pnodes.store import settling
 from p2pnodes.store.audit import audit
-from p2pnodes.store.checkpoints import Donor
+from p2pnodes.store.checkpoints import ELECTORATES_KEPT, Donor, certified
 from p2pnodes.store.ledger import Ledger, Result
 from p2pnodes.store.loading import NOTHING, Answer, Found, Lack, consider, lacking, load
 from p2pnodes.store.rebuild import rebuild
 from p2pnodes.store.schema import open_writer
 from tests.gossip.past import Past
 from tests.store.test_checkpoints import cut, found, proposed
-from tests.support import NETWORK, NOW_MS, Author, electorate, memory_ledger
+from tests.support import BLOCK, NETWORK, NOW_MS, Author, electorate, memory_ledger
 
 
 def considered(ledger: Ledger, past: Past, number: int | None = None, wire: bytes | None = None) -> Answer:
@@ -82,6 +82,16 @@ class TestACertificate:
         ledger = memory_ledger(None, electorate(stakes={"//validator0": 50, "//Alice": 51}))
         assert considered(ledger, pasts[0]).found is Found.DISTRUSTED
         assert not ledger.state.loading
+
+    def test_signers_are_trusted_for_the_stake_of_then_where_that_was_in_force_here_lately(
+        self, pasts: list[Past]
+    ) -> None:
+        ledger, said = memory_ledger(None, pasts[0].electorate), certified(NETWORK, pasts[0].certificate)
+        for number in range(ELECTORATES_KEPT):
+            assert ledger.checkpoints.trusts(said)
+            with ledger.transaction():
+                ledger.set_electorate(electorate(BLOCK + number, stakes={"//Alice": 100}))
+        assert not ledger.checkpoints.trusts(said)
 
     def test_what_proves_nothing_is_forged(self, pasts: list[Past]) -> None:
         ledger = memory_ledger(None, pasts[0].electorate)
