@@ -182,7 +182,9 @@ def backdated(hand: Hand) -> Pen:
             case "ahead":  # void if the window is over by then
                 pen.write(verdict(claim_id, VERIFIED, 0), max(following, high))
             case "since":  # void: it began after it was said
-                pen.write(verdict(claim_id, VERIFIED, now + rng.choice((1, hlc_at(DAY_MS)))), now)
+                begun = now + rng.choice((1, hlc_at(DAY_MS)))
+                renews = claim_id[0] % 2  # not drawn: seeds go on to tell what they told
+                pen.write(Renew(METHOD, ((claim_id, begun),)) if renews else verdict(claim_id, VERIFIED, begun), now)
             case "renewal":  # shortens the window of all that follows, or is void itself
                 now_s = hlc_ms(now) // 1000
                 after_s = rng.choice((-2, 1, 86_400))

@@ -4,7 +4,8 @@
 table; with ``--write`` it becomes MUTANTS.md. A mutant that no checker notices is a hole in the checkers.
 
 ``mutation`` has the tool. Mutants that bend the inventory function are listed with the scenarios in
-``test_scenarios``; they are hunted here, too.
+``test_scenarios``, those of parts that a simulated network hardly ever comes to need in ``parts``; they are hunted
+here, too.
 """
 
 import argparse
@@ -36,7 +37,8 @@ from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.liveset import LiveSet
 from tests.sim import stories
-from tests.sim.mutation import Drawn, Edit, Found, Mutant, Played, Swap, hunt
+from tests.sim.mutation import Drawn, Edit, Found, Mutant, Played, Swap, UnitTests, hunt
+from tests.sim.parts import MUTANTS as PARTS
 from tests.sim.peer import SimPeer
 from tests.sim.test_scenarios import MUTANTS as BENT
 
@@ -355,7 +357,7 @@ _OWN: Final = (
             Edit(
                 Ledger,
                 "_settle_rows",
-                "self._rehash(sorted(changed))",
+                "buckets.change(self._connection, self._buckets, sorted(changed))",
                 "pass",
             ),
         ),
@@ -1048,7 +1050,7 @@ def _bent() -> Iterator[Mutant]:
         )
 
 
-MUTANTS: Final[dict[str, Mutant]] = {mutant.name: mutant for mutant in (*_OWN, *_bent())}
+MUTANTS: Final[dict[str, Mutant]] = {mutant.name: mutant for mutant in (*_OWN, *PARTS, *_bent())}
 """By name, in order of the rules."""
 
 
@@ -1059,7 +1061,7 @@ def hunted(name: str, seeds: int | None = None) -> Found:
         return hunt(mutant.hunt, seeds or mutant.seeds)
 
 
-def unbroken(runs: Drawn | Played, seeds: int) -> Found:
+def unbroken(runs: Drawn | Played | UnitTests, seeds: int) -> Found:
     """Run what finds mutants where nothing is broken: nothing may be found."""
     return hunt(runs, seeds)
 
@@ -1068,9 +1070,10 @@ def unbroken(runs: Drawn | Played, seeds: int) -> Found:
 
 _HEAD: Final = f"""# Mutants
 
-Every rule of `design.md`, broken on purpose, one line at a time, and the checker of the simulator that noticed.
-Written by `python -m tests.sim.mutants --write`; `mutants.py` has the lines. *Seed* is the first one, from 1 on, with
-which a checker failed, of so many that it may take; CPU seconds are those of all runs up to it.
+Every rule of `design.md`, broken on purpose, one line at a time, and what noticed: a checker of the simulator, or a
+unit test. Written by `python -m tests.sim.mutants --write`; `mutants.py` and `parts.py` have the lines. *Seed* is the
+first one, from 1 on, with which a checker failed, of so many that it may take; unit tests have one. CPU seconds are
+those of all runs up to it.
 
 | rule | |
 | --- | --- |
@@ -1147,7 +1150,7 @@ def main() -> int:
     with ProcessPoolExecutor(arguments.jobs) as pool:
         found = dict(_progress(pool, {name: partial(hunted, name, arguments.seeds) for name in names}))
         table = Table.read(TABLE.read_text()) if TABLE.exists() else Table({}, {})
-        seeds: dict[Drawn | Played, int] = {}
+        seeds: dict[Drawn | Played | UnitTests, int] = {}
         for name, verdict in found.items():
             table.add(name, verdict)
             runs = MUTANTS[name].hunt

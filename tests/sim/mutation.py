@@ -1,22 +1,30 @@
 """Rules broken on purpose: one line of the code is exchanged while a run lasts, and the run's checkers must notice.
 
 A mutant is some *edits* and the *hunt* that finds it: runs of ``World``, or plays of a scenario, seed after seed, until
-a checker fails. An edit gives the text that it replaces, which must stand in its function exactly once; so a mutant
-whose line is gone, or moved, fails at once and by name, and never becomes a run in which nothing is broken.
+a checker fails; or unit tests, for what a simulated network hardly ever comes to need. An edit gives the text that it
+replaces, which must stand in its function exactly once; so a mutant whose line is gone, or moved, fails at once and by
+name, and never becomes a run in which nothing is broken.
 
 A function gets another code object, not another name: whoever imported it has the broken one as well.
 """
 
 import ast
 import inspect
+import io
+import multiprocessing
+import os
 import signal
 import textwrap
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from multiprocessing.connection import Connection
+from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any, Final, NamedTuple, Protocol, cast
 from unittest.mock import patch
+
+import pytest
+from hypothesis import Phase, settings
 
 from p2pnodes.gossip import pace, rates
 from p2pnodes.gossip.engine import Engine
@@ -34,6 +42,8 @@ CPU_S_MAX: Final = 60.0
 
 MESSAGE_CHARS_MAX: Final = 160
 """Of a checker's message in the table."""
+
+_TESTS: Final = Path(__file__).parents[1]
 
 
 class Edit(NamedTuple):
@@ -188,6 +198,63 @@ class Played(NamedTuple):
         return f"scenario {self.scenario}"
 
 
+class UnitTests(NamedTuple):
+    """Unit tests, the same whatever the seed: their examples are.
+
+    Attributes:
+        where: A test module below ``tests/``, and what of it, as pytest names it.
+    """
+
+    where: str
+
+    def run(self, seed: int) -> None:
+        """See ``Hunt``; raises LookupError where pytest does not come to an answer, which finds nothing."""
+        del seed
+        reader, writer = multiprocessing.Pipe(duplex=False)
+        # Of this process, which has the mutant; and another one each time, for pytest leaves much behind in its own.
+        process = multiprocessing.get_context("fork").Process(target=_test, args=(self.where, writer))
+        process.start()
+        writer.close()
+        try:
+            code, failed, said = reader.recv()
+        except EOFError:
+            code, failed, said = None, "", ""
+        process.join()
+        if code == pytest.ExitCode.TESTS_FAILED:
+            raise SimulationError(f"{failed} fails")
+        if code != pytest.ExitCode.OK:
+            raise LookupError(f"pytest ends with {code!r} on {self}:\n{said}")
+
+    def __str__(self) -> str:
+        return f"tests {self.where}"
+
+
+def _test(where: str, writer: Connection) -> None:
+    """Run tests; send pytest's exit code, the name of the first test that failed, and what was printed."""
+    witness = _Witness()
+    arguments = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", f"{_TESTS / where}"]
+    with redirect_stdout(said := io.StringIO()):  # plain: what is imported already cannot be rewritten
+        code = pytest.main(arguments, [witness])
+    writer.send((code, witness.failed, said.getvalue()))
+
+
+class _Witness:
+    """A plugin of pytest that remembers which test failed."""
+
+    def __init__(self) -> None:
+        self.failed = ""
+
+    def pytest_sessionstart(self) -> None:
+        """Look for no smaller example: one is enough."""
+        settings.register_profile("one", settings(), phases=(Phase.explicit, Phase.generate))
+        settings.load_profile("one")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Called by pytest with what became of each test."""
+        if report.failed:
+            self.failed = report.nodeid.rpartition("::")[2]
+
+
 class Mutant(NamedTuple):
     """One rule broken.
 
@@ -204,7 +271,7 @@ class Mutant(NamedTuple):
     rule: str
     breaks: str
     edits: tuple[Edit | Swap, ...]
-    hunt: Drawn | Played
+    hunt: Drawn | Played | UnitTests
     seeds: int = 5
 
     @contextmanager
@@ -236,11 +303,16 @@ class EndlessError(Exception):
 
 def hunt(hunted: Hunt, seeds: int) -> Found:
     """Run seed after seed until a checker fails."""
-    began_s = time.process_time()
+    began_s = _cpu_s()
     for seed in range(1, seeds + 1):
         if (said := failure(hunted, seed)) is not None:
-            return Found(seed, said, time.process_time() - began_s)
-    return Found(None, "", time.process_time() - began_s)
+            return Found(seed, said, _cpu_s() - began_s)
+    return Found(None, "", _cpu_s() - began_s)
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def failure(hunted: Hunt, seed: int) -> str | None:
@@ -280,7 +352,7 @@ _broken: Final[dict[FunctionType, str]] = {}
 def _compiled(function: FunctionType, source: str) -> CodeType:
     """The code object of a function with other source, without its decorators and annotations."""
     (definition,) = ast.parse(source).body
-    assert isinstance(definition, ast.FunctionDef)
+    assert isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef)
     definition.decorator_list = []
     definition.returns = None
     for argument in ast.walk(definition.args):

@@ -11,7 +11,7 @@ from p2pnodes.model.clock import HybridClock
 from p2pnodes.model.events import Head
 from tests.sim import mutation
 from tests.sim.mutants import CALM, MUTANTS, RULES, TABLE, Table, hunted
-from tests.sim.mutation import Drawn, Edit, EndlessError, Found, Swap, failure, hunt
+from tests.sim.mutation import Drawn, Edit, EndlessError, Found, Swap, UnitTests, failure, hunt
 from tests.sim.simulation import SimulationError
 
 FAST = (
@@ -88,6 +88,21 @@ class TestTheList:
         assert table.found["no-search"].endswith("| 3 of 5 | 1.2 | p1 / lacks it |")
         assert "| none of 5 |" in table.found["never-pruned"]
         assert table.controls[str(CALM)] == f"| {CALM} | 3 | 9.0 | nothing |"
+
+
+class TestJudgedByTests:
+    """Unit tests that find a mutant: whichever fails is told, and none that runs is an error of the tool."""
+
+    def test_the_one_that_fails_is_named(self) -> None:
+        test = "test_one_that_changes_again_and_again_is_noted_once"
+        tested = UnitTests(f"store/test_buckets.py::{test}")
+        assert failure(tested, 1) is None
+        with MUTANTS["bucket-is-not-noted"].applied():
+            assert failure(tested, 1) == f"{test} fails"
+
+    def test_where_none_runs_nothing_is_found(self) -> None:
+        with pytest.raises(LookupError, match="no_such_test"):
+            failure(UnitTests("store/test_buckets.py::no_such_test"), 1)
 
 
 class TestEdits:
