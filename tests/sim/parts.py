@@ -13,6 +13,7 @@ from p2pnodes.store import buckets, words
 from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.liveset import LiveSet
+from p2pnodes.store.settling import Settling
 from p2pnodes.store.words import Taken
 from p2pnodes.verify import verdicts
 from p2pnodes.verify.renewals import Renewals
@@ -26,7 +27,7 @@ _WAITING: Final = UnitTests("verify/test_renewals.py")
 _AGAIN: Final = UnitTests("store/test_checkpoints.py::TestWhatIsSaidAgain")
 _IN_ORDER: Final = UnitTests("store/test_checkpoints.py::TestOneAfterTheOther")
 _LATE: Final = UnitTests("store/test_checkpoints.py::TestWordsThatCameTooLate")
-_CLOSED: Final = UnitTests("store/test_checkpoints.py::test_verdicts_of_a_branch_that_a_checkpoint_closed_are_gone")
+_CLOSED: Final = UnitTests("store/test_checkpoints.py::test_what_was_said_on_a_branch_that_a_checkpoint_closed_is_gone")
 _CARRIAGES: Final = UnitTests("model/test_checkpoint.py::TestNeededCarriages")
 _DELETIONS: Final = UnitTests("model/test_checkpoint.py::TestNeededDeletions")
 _LOADING: Final = UnitTests("store/test_loading.py")
@@ -206,6 +207,22 @@ MUTANTS: Final = (
         "A renewal that counts again takes the place of later words on others of its claims",
         (Edit(words, "take_back", "if verdict.claim_id in verdicts[seq]:", "if True:"),),
         _BRANCHES,
+        1,
+    ),
+    Mutant(
+        "places-of-a-closed-branch-stay",
+        "cut",
+        "A place that a checkpoint left out goes on to count where its branch was heard",
+        (Edit(words, "drop", "[(uuid, word.claim_id, log, seq) for uuid in word.uuids]", "[]"),),
+        _CLOSED,
+        1,
+    ),
+    Mutant(
+        "deletions-of-a-closed-branch-stay",
+        "cut",
+        "A deletion that a checkpoint left out goes on to count where its branch was heard",
+        (Edit(words, "drop", "for request_id, payload in said.deletes:", "for request_id, payload in ():"),),
+        _CLOSED,
         1,
     ),
     Mutant(
@@ -432,6 +449,14 @@ MUTANTS: Final = (
         1,
     ),
     Mutant(
+        "stakes-of-then-come-and-go",
+        "cut",
+        "Electorates that take turns drive out all others that were in force here lately",
+        (Edit(Checkpoints, "weigh", "if electorate.digest not in self.lately:", "if True:"),),
+        _LOADING,
+        1,
+    ),
+    Mutant(
         "stakes-of-today-are-not-asked",
         "cut",
         "Signers are believed for the stake of an electorate that was in force here alone",
@@ -475,6 +500,21 @@ MUTANTS: Final = (
         "cut",
         "A certificate is taken for one that follows the one in force, whatever it names",
         (Edit(Checkpoints, "follows", "return said.previous == self.line.proposal", "return True"),),
+        _IN_ORDER,
+        1,
+    ),
+    Mutant(
+        "lower-ones-are-taken",
+        "cut",
+        "A certificate below the one in force is taken for one that comes next",
+        (
+            Edit(
+                Checkpoints,
+                "take",
+                "if number <= self.line.number or number in self._known:",
+                "if number in self._known:",
+            ),
+        ),
         _IN_ORDER,
         1,
     ),
@@ -578,6 +618,14 @@ MUTANTS: Final = (
         "Which buckets are noted is not forgotten when their hashes are written",
         (Edit(buckets, "change", "unwritten.clear()", "pass"),),
         _BUCKETS,
+        1,
+    ),
+    Mutant(
+        "settled-not-struck",
+        "7",
+        "When everything is decided anew, notes of before stay: the next change fails",
+        (Edit(Settling, "_replace", "buckets.written(self._connection)", "pass"),),
+        UnitTests("store/test_settling.py"),
         1,
     ),
     Mutant(

@@ -529,6 +529,9 @@ class TestOneAfterTheOther:
                 skipped.ledger.enforce()
             cut(skipped.ledger)
         assert skipped.ledger.checkpoints.pending is None
+        with skipped.ledger.transaction():
+            skipped.ledger.checkpoints.take(skipped.first)  # somebody brings it again
+        assert skipped.ledger.checkpoints.pending is None
         assert skipped.ledger.state.state_root == skipped.ahead.state.state_root
 
     def test_one_that_skips_another_may_be_found_otherwise_and_then_comes_from_peers(self, skipped: Skipped) -> None:
@@ -604,28 +607,43 @@ def test_a_log_that_was_cut_once_is_cut_by_every_later_checkpoint(monkeypatch: p
     assert Ledger(replica.ledger.facts.connection, NETWORK).state.heads == replica.ledger.state.heads
 
 
-def test_verdicts_of_a_branch_that_a_checkpoint_closed_are_gone(writers: list[Author]) -> None:
+def test_what_was_said_on_a_branch_that_a_checkpoint_closed_is_gone(writers: list[Author]) -> None:
     """A validator's disk was cloned: whoever heard the other branch loads what everybody else has."""
     requests = [add("//Alice", [uuid]) for uuid in ("gpu-1", "gpu-2")]
+    claims = [request_id(NETWORK.id, request) for request in requests]
     shared = [event for writer in writers for event in writer.events]
     shared += [writers[0].add(request) for request in requests]
     clone, weighed = copy(writers[1]), later(world_electorate(), 8 * DAY_MS)
-    replica, astray = (Replica(weighed.time_ms) for _ in range(2))
+    now_ms = weighed.time_ms
+    replica, astray = (Replica(now_ms) for _ in range(2))
     for each in (replica, astray):
         each.weigh(world_electorate())
         each.hear(shared)
         each.weigh(weighed)
     replica.hear([writers[1].verdict(bytes(32))])
-    astray.hear([clone.renew(*(request_id(NETWORK.id, request) for request in requests), at_ms=weighed.time_ms)])
-    count = "SELECT count(*) FROM verdict"
-    assert astray.ledger.facts.connection.execute(count).fetchone() == (2,)
+    astray.hear(
+        [
+            clone.renew(*claims, at_ms=now_ms),
+            clone.write(Place(claims[0], ("gpu-1",), *CHUTE), at_ms=now_ms),
+            clone.delete(delete("//Alice", "nodes:gpu-2", now_ms // 1000), "gpu-2", at_ms=now_ms),
+        ]
+    )
+    assert list(astray.shown()) == ["gpu-1"]
+    assert _said_so_far(astray) == [2, 1, 1]
     wire = _made_final(replica, weighed)
-    statement = checkpoints.certified(NETWORK, wire).statement
-    load(replica.ledger, astray.ledger, wire, range(statement.slices))
-    assert astray.ledger.facts.connection.execute(count).fetchone() == (0,)
+    load(replica.ledger, astray.ledger, wire, range(checkpoints.certified(NETWORK, wire).statement.slices))
+    assert _said_so_far(astray) == [0, 0, 0]
     assert astray.shown() == replica.shown()
+    assert sorted(astray.shown()) == ["gpu-1", "gpu-2"]
     hold(astray.ledger.facts.connection)
     assert differences(astray.ledger) == []
+
+
+def _said_so_far(replica: Replica) -> list[int]:
+    """How many verdicts, places or releases, and deletions are recorded."""
+    query = "SELECT count(*) FROM {}"
+    execute = replica.ledger.facts.connection.execute
+    return [execute(query.format(table)).fetchone()[0] for table in ("verdict", "placement", "deletion")]
 
 
 class Late:

@@ -87,7 +87,7 @@ class TestACertificate:
         self, pasts: list[Past]
     ) -> None:
         ledger, said = memory_ledger(None, pasts[0].electorate), certified(NETWORK, pasts[0].certificate)
-        for number in range(ELECTORATES_KEPT):
+        for number in (1, 2, *range(1, ELECTORATES_KEPT + 1)):  # one that comes again is still one
             assert ledger.checkpoints.trusts(said)
             with ledger.transaction():
                 ledger.set_electorate(electorate(BLOCK + number, stakes={"//Alice": 100}))

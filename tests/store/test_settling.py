@@ -6,7 +6,7 @@ from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Place
 from p2pnodes.model.inventory import Weights
 from p2pnodes.model.requests import request_id
-from p2pnodes.store import settling, sorter
+from p2pnodes.store import buckets, settling, sorter
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.settling import Settling
 from tests.store.steps import steps
@@ -59,6 +59,20 @@ def dearest(ledger: Ledger, who: Electorate) -> int:
 def ledgers() -> list[Ledger]:
     """One with few GPUs and one with many."""
     return [filled(64), filled(256)]
+
+
+def test_behind_it_all_hashes_are_written() -> None:
+    """Else the next change of a bucket that was noted before would note it a second time, and fail."""
+    ledger = filled(8)
+    execute = ledger.facts.connection.execute
+    assert buckets.load(ledger.facts.connection).unwritten
+    execute("BEGIN")
+    one = Settling(ledger.facts, ledger.weights)
+    while not one.done:
+        one.advance()
+    execute("COMMIT")
+    found = buckets.load(ledger.facts.connection)
+    assert (found.root.root(), found.rows, found.unwritten) == (ledger.state.state_root, ledger.state.nodes, {})
 
 
 class TestCost:
