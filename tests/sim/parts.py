@@ -11,6 +11,7 @@ from p2pnodes.model import checkpoint, proof, validity
 from p2pnodes.model.events import Renew
 from p2pnodes.store import buckets, words
 from p2pnodes.store.checkpoints import Checkpoints
+from p2pnodes.store.cutting import Cutting
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.liveset import LiveSet
 from p2pnodes.store.settling import Settling
@@ -28,6 +29,7 @@ _AGAIN: Final = UnitTests("store/test_checkpoints.py::TestWhatIsSaidAgain")
 _IN_ORDER: Final = UnitTests("store/test_checkpoints.py::TestOneAfterTheOther")
 _LATE: Final = UnitTests("store/test_checkpoints.py::TestWordsThatCameTooLate")
 _CLOSED: Final = UnitTests("store/test_checkpoints.py::test_what_was_said_on_a_branch_that_a_checkpoint_closed_is_gone")
+_BODY: Final = UnitTests("store/test_checkpoints.py::test_a_claims_body_is_read_from_an_event_that_is_kept")
 _CARRIAGES: Final = UnitTests("model/test_checkpoint.py::TestNeededCarriages")
 _DELETIONS: Final = UnitTests("model/test_checkpoint.py::TestNeededDeletions")
 _LOADING: Final = UnitTests("store/test_loading.py")
@@ -207,6 +209,14 @@ MUTANTS: Final = (
         "A renewal that counts again takes the place of later words on others of its claims",
         (Edit(words, "take_back", "if verdict.claim_id in verdicts[seq]:", "if True:"),),
         _BRANCHES,
+        1,
+    ),
+    Mutant(
+        "body-goes-with-its-event",
+        "cut",
+        "A claim's body is looked for in the event that was heard first, though others are kept",
+        (Edit(Cutting, "_cut_claim", "self._point(key)", "pass"),),
+        _BODY,
         1,
     ),
     Mutant(

@@ -607,6 +607,24 @@ def test_a_log_that_was_cut_once_is_cut_by_every_later_checkpoint(monkeypatch: p
     assert Ledger(replica.ledger.facts.connection, NETWORK).state.heads == replica.ledger.state.heads
 
 
+def test_a_claims_body_is_read_from_an_event_that_is_kept(writers: list[Author]) -> None:
+    """It was read from the one that was heard first, and that goes."""
+    request = add("//Alice", ["gpu-1"])
+    again = Author(VALIDATORS[1], number=1)
+    again.delegate()
+    writers[1].add(request, block=BLOCK - 1, at_ms=NOW_S * 1000 + 2)
+    kept = again.add(request, at_ms=NOW_S * 1000 + 1)
+    replica = Replica(NOW_S * 1000 + HOUR_MS)
+    replica.weigh(world_electorate())
+    replica.hear([event for author in (*writers, again) for event in author.events])
+    _made_final(replica, later(world_electorate(), 8 * DAY_MS))
+    connection = replica.ledger.facts.connection
+    (left,) = connection.execute("SELECT wire FROM events WHERE kind = 'add'").fetchall()
+    assert left == (kept.wire,)
+    body = Ledger(connection, NETWORK).facts.body(request_id(NETWORK.id, request))
+    assert [node.uuid for node in body.nodes] == ["gpu-1"]
+
+
 def test_what_was_said_on_a_branch_that_a_checkpoint_closed_is_gone(writers: list[Author]) -> None:
     """A validator's disk was cloned: whoever heard the other branch loads what everybody else has."""
     requests = [add("//Alice", [uuid]) for uuid in ("gpu-1", "gpu-2")]
