@@ -342,8 +342,8 @@ _OWN: Final = (
             Edit(
                 Ledger,
                 "transaction",
-                "self._load()\n        self.settled = True",
-                "self._stale = False\n        self.settled = True",
+                "self._load()\n            self.settled = True",
+                "self._stale = False\n            self.settled = True",
             ),
         ),
         Drawn(("disk-full",)),
