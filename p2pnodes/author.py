@@ -598,6 +598,7 @@ class Author:
             int((time.monotonic() - self._hearing_since) * 1000),
             ids=ids,
             ended=self._heard_from.own_end_reports() if own else (),
+            logs=sum(log.hotkey == own_hotkey for log in self._database.state.logs.values()),
             named=named,
             alone=not any(stake for hotkey, stake in self._database.electorate.stakes.items() if hotkey != own_hotkey),
         )

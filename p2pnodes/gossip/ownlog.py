@@ -14,6 +14,12 @@ from p2pnodes.model.events import Head
 HEARING_MS_MAX: Final = 30_000
 """How long a daemon waits to hear its own head before it opens a new log."""
 
+LOGS_MANY: Final = 64
+LOGS_PER_DOUBLING: Final = 16
+"""From so many logs of its hotkey on it waits twice as long for every so many more. Peers hold a bounded number of them
+for ever, and one that is restarted again and again while it reaches nobody must not use all up: 256 last for six
+weeks then, and not for two hours."""
+
 
 class Step(Enum):
     """What the daemon does next."""
@@ -38,6 +44,11 @@ class Hearing(NamedTuple):
     doubled: bool = False
 
 
+def patience_ms(logs: int) -> int:
+    """How long a daemon waits to hear its own head, whose hotkey has so many logs."""
+    return HEARING_MS_MAX << max(0, logs - LOGS_MANY + LOGS_PER_DOUBLING) // LOGS_PER_DOUBLING
+
+
 def hear(
     own: Head | None,
     reports: Mapping[bytes, Head | None],
@@ -48,6 +59,7 @@ def hear(
     alone: bool,
     named: bool = False,
     ended: Collection[bytes] = (),
+    logs: int = 1,
 ) -> Hearing:
     """Decide whether the own log can be written.
 
@@ -62,6 +74,7 @@ def hear(
         named: Whether a delegation that was signed elsewhere names the log, and none of it is here. It is to be opened,
             unless it was once already and this disk has lost it.
         ended: Hotkeys of connected peers that know of an end of our current log, a fork or a closing.
+        logs: How many logs the own hotkey has.
 
     Returns:
         OPEN_NEW when there is no log, or when too little stake was heard in time; GO_ON when enough was heard; else
@@ -72,25 +85,26 @@ def hear(
     if own is None and not named:
         return Hearing(Step.OPEN_NEW, "there is no own log yet")
     total = sum(others.values())
+    patience = patience_ms(logs)
     against = {hotkey: reason for hotkey, head in reports.items() if (reason := _contradiction(own, head, ids))}
     against |= dict.fromkeys(ended, "the own log forked, or was closed")
     if against:
         reason = next(iter(against.values()))
-        if waited_ms < HEARING_MS_MAX:
+        if waited_ms < patience:
             return Hearing(Step.WAIT, f"a peer says that {reason}: waiting for the proof")
         agreed = sum(stake for hotkey, stake in others.items() if hotkey in reports and hotkey not in against)
         if 2 * agreed <= total:
             return Hearing(Step.OPEN_NEW, f"peers say that {reason}", doubled=True)
         return Hearing(Step.GO_ON, f"heard from {agreed} of {total} other enrolled stake; not proved: {reason}")
-    if total == 0 and not alone and waited_ms < HEARING_MS_MAX:
+    if total == 0 and not alone and waited_ms < patience:
         return Hearing(Step.WAIT, "waiting to hear whether other validators of the electorate are enrolled")
     heard = sum(stake for hotkey, stake in others.items() if hotkey in reports)
     if 2 * heard > total or total == 0:
         return Hearing(Step.GO_ON, f"heard from {heard} of {total} other enrolled stake")
-    if waited_ms >= HEARING_MS_MAX:
+    if waited_ms >= patience:
         return Hearing(
             Step.OPEN_NEW,
-            f"heard only {heard} of {total} other enrolled stake in {HEARING_MS_MAX // 1000} s",
+            f"heard only {heard} of {total} other enrolled stake in {patience // 1000} s",
             doubled=True,  # perhaps because another daemon takes the peers' sessions with this key
         )
     return Hearing(Step.WAIT, f"waiting to hear the own head: {heard} of {total} other enrolled stake so far")

@@ -427,7 +427,7 @@ class Code(StrEnum):
     WRITES_UNHEARD = (
         "writes-unheard",
         "The daemon has not heard from enough stake yet how far its own log goes, and must not fork it.",
-        "Wait; check that peers can be reached (`p2pnodes peers`). After 30 s it opens a new log by itself if it can.",
+        "Wait; see whether peers are reached (`p2pnodes peers`). After 30 s, longer with 64 logs, it opens a new one.",
     )
     WRITES_FOREIGN = (
         "writes-foreign",

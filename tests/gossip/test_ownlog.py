@@ -5,8 +5,9 @@ from collections.abc import Collection, Mapping
 import pytest
 
 from p2pnodes.gossip import ownlog
-from p2pnodes.gossip.ownlog import HEARING_MS_MAX, Hearing, Step
+from p2pnodes.gossip.ownlog import HEARING_MS_MAX, LOGS_MANY, LOGS_PER_DOUBLING, Hearing, Step, patience_ms
 from p2pnodes.model.events import Head
+from p2pnodes.store.ledger import LOGS_PER_HOTKEY_MAX
 
 OWN = Head(5, b"a" * 32)
 A, B, C = b"A" * 32, b"B" * 32, b"C" * 32
@@ -23,8 +24,9 @@ def hear(
     alone: bool = False,
     named: bool = False,
     ended: Collection[bytes] = (),
+    logs: int = 1,
 ) -> Hearing:
-    return ownlog.hear(own, reports, others, waited_ms, ids=IDS, alone=alone, named=named, ended=ended)
+    return ownlog.hear(own, reports, others, waited_ms, ids=IDS, alone=alone, named=named, ended=ended, logs=logs)
 
 
 def test_without_a_log_one_is_opened_at_once() -> None:
@@ -122,3 +124,13 @@ def test_too_little_stake_in_time_opens_a_new_log() -> None:
 
 def test_enough_stake_is_enough_however_late() -> None:
     assert hear(OWN, {A: OWN, B: OWN}, OTHERS, 10 * HEARING_MS_MAX).step is Step.GO_ON
+
+
+def test_a_hotkey_with_many_logs_is_not_left_without_any_by_restarts_that_reach_nobody() -> None:
+    """Peers hold LOGS_PER_HOTKEY_MAX of a hotkey, for ever."""
+    assert [patience_ms(logs) for logs in (0, 1, LOGS_MANY - 1)] == [HEARING_MS_MAX] * 3
+    assert patience_ms(LOGS_MANY) == patience_ms(LOGS_MANY + LOGS_PER_DOUBLING - 1) == 2 * HEARING_MS_MAX
+    assert hear(OWN, {}, OTHERS, HEARING_MS_MAX, logs=LOGS_MANY).step is Step.WAIT
+    assert hear(OWN, {}, OTHERS, 2 * HEARING_MS_MAX, logs=LOGS_MANY).step is Step.OPEN_NEW
+    days = sum(map(patience_ms, range(LOGS_PER_HOTKEY_MAX))) / 86_400_000
+    assert 30 < days < 60
