@@ -15,8 +15,8 @@ from p2pnodes.model.validity import EMPTY, Prefix, check_close, check_evidence, 
 from p2pnodes.store.checkpoints import Checkpoints, Stage, certified, read_slice
 from p2pnodes.store.copying import copy_database
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.rebuild import PROBLEMS_MAX, Progress, differences, finish_cut, hold
-from p2pnodes.store.schema import migrate, open_writer, require_types
+from p2pnodes.store.rebuild import PROBLEMS_MAX, Progress, differences, drop_untyped, finish_cut, hold
+from p2pnodes.store.schema import migrate, open_writer
 
 
 class AuditReport(NamedTuple):
@@ -63,7 +63,7 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
         if integrity != "ok":
             problems.append(f"SQLite finds the file damaged: {integrity}")
         migrate(copy)
-        require_types(copy)
+        problems += drop_untyped(copy)
         with suppress(sqlite3.Error, P2PNodesError):  # what keeps it from that is told below
             finish_cut(Ledger(copy, network))
         events = _check_logs(copy, network, problems, progress)

@@ -15,7 +15,7 @@ from p2pnodes.store import buckets
 from p2pnodes.store.checkpoints import Stage
 from p2pnodes.store.copying import REFILL
 from p2pnodes.store.ledger import DERIVED, Ledger
-from p2pnodes.store.schema import open_writer, require_types
+from p2pnodes.store.schema import open_writer, untyped
 
 Progress = Callable[[str, int, int], None]
 """Called now and then with what is being done, how much of it is done, and of how much."""
@@ -28,6 +28,10 @@ _JUDGEMENTS: Final = "judgements"
 
 _COMPARED: Final = ("logs", "events", _JUDGEMENTS, "fork", "closing", *DERIVED)
 """Every table that ``Ledger.rebuild`` derives from the log, and those in which it may only find what they hold."""
+
+
+_MENDED: Final = frozenset({*DERIVED, "bucket_changed", "checks"})
+"""Tables that a rebuild fills, and the validator's own book of checks: what is struck out there is checked again."""
 
 
 class RebuildReport(NamedTuple):
@@ -66,12 +70,12 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
         raise StoreError(f"{path}: no such database; give the daemon's data directory", code=Code.DATA_MISSING)
     connection = open_writer(path)
     try:
-        require_types(connection)
+        mended = drop_untyped(connection)
         ledger = Ledger(connection, network)
         finish_cut(ledger)
         hold(connection)
         before = buckets.of_rows(connection).root.root()
-        found = differences(ledger, progress)
+        found = mended + differences(ledger, progress)
         state = ledger.state
         return RebuildReport(state.events, state.nodes, state.state_root.hex(), before.hex(), found[:PROBLEMS_MAX])
     except sqlite3.Error as error:
@@ -86,6 +90,24 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
         ) from error
     finally:
         connection.close()
+
+
+def drop_untyped(connection: sqlite3.Connection) -> list[str]:
+    """Forget rows with values of other types than their columns', where they can be derived again or be done without.
+
+    Returns:
+        What was wrong, a line each.
+
+    Raises:
+        StoreError: There are such values in what everything is derived from.
+    """
+    found = list(untyped(connection))
+    for table, _, wrong in found:
+        if table not in _MENDED:
+            raise StoreError(f"{wrong}; {REFILL}", code=Code.DATA_DAMAGED)
+    for table, condition, _ in found:
+        connection.execute(f"DELETE FROM {table} WHERE {condition}")  # noqa: S608 - of our schema
+    return [wrong for *_, wrong in found]
 
 
 def hold(connection: sqlite3.Connection) -> None:

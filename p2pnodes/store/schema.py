@@ -139,11 +139,13 @@ def migrate(connection: sqlite3.Connection) -> None:
     connection.executescript(f"BEGIN IMMEDIATE; {views} COMMIT;")
 
 
-def require_types(connection: sqlite3.Connection) -> None:
-    """Require that each value is of its column's type: whoever reads it relies on that, and SQLite does not see to it.
+def untyped(connection: sqlite3.Connection) -> Iterator[tuple[str, str, str]]:
+    """The tables that hold values of other types than their columns', as where a bit flipped.
 
-    Raises:
-        StoreError: One is not, as where a bit flipped.
+    Whoever reads a table relies on its types, and SQLite does not see to them.
+
+    Returns:
+        For each its name, a condition that its other rows do not meet, and what is wrong, in words.
     """
     tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
     for (table,) in connection.execute(tables).fetchall():
@@ -152,14 +154,16 @@ def require_types(connection: sqlite3.Connection) -> None:
             column: ([declared] if declared else ["integer", "real", "text", "blob"]) + ([] if required else ["null"])
             for column, declared, required in connection.execute(columns, (table,)).fetchall()
         }
-        others = (f"total(typeof({name}) NOT IN {_listed(types)})" for name, types in allowed.items())
-        counts = connection.execute(f"SELECT {', '.join(others)} FROM {table}").fetchone()  # noqa: S608 - our schema
-        for (column, types), count in zip(allowed.items(), counts, strict=True):
-            if count:
-                raise StoreError(
-                    f"table {table}: {count:.0f} rows have another type in {column} than {' or '.join(types)}",
-                    code=Code.DATA_DAMAGED,
-                )
+        others = [f"typeof({column}) NOT IN {_listed(types)}" for column, types in allowed.items()]
+        totals = ", ".join(f"total({other})" for other in others)
+        counts = connection.execute(f"SELECT {totals} FROM {table}").fetchone()  # noqa: S608 - of our schema
+        wrong = [
+            f"{count:.0f} rows have another type in {column} than {' or '.join(types)}"
+            for (column, types), count in zip(allowed.items(), counts, strict=True)
+            if count
+        ]
+        if wrong:
+            yield table, " OR ".join(others), f"table {table}: {', '.join(wrong)}"
 
 
 def _listed(types: Sequence[str]) -> str:

@@ -220,6 +220,8 @@ class TestRebuild:
         report = cli("db", "rebuild", "--config", config, "--json").json
         # The row, twice how many there are, and what its bucket hashes to.
         assert (report["events"], report["rows"], len(report["differences"])) == (2, 2, 4)
+        assert report["state_root"] == audit(database, NETWORK).state_root != report["state_root_before"]
+        assert report["seconds"] > 0
 
     def test_beside_a_running_daemon_it_is_refused(self, cli: Cli, config: Path, database: Path) -> None:
         with directory.hold(database.parent):
