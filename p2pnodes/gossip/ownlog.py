@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from p2pnodes.model.events import Head
 
 HEARING_MS_MAX: Final = 30_000
-"""How long a daemon waits to hear its own head before it opens a new log."""
+"""How long a daemon waits to hear its own head before it opens a new log; longer if it has many (``patience_ms``)."""
 
 LOGS_MANY: Final = 64
 LOGS_PER_DOUBLING: Final = 16
@@ -45,7 +45,7 @@ class Hearing(NamedTuple):
 
 
 def patience_ms(logs: int) -> int:
-    """How long a daemon waits to hear its own head, whose hotkey has so many logs."""
+    """How long a daemon whose hotkey has so many logs waits to hear its own head before it opens one more."""
     return HEARING_MS_MAX << max(0, logs - LOGS_MANY + LOGS_PER_DOUBLING) // LOGS_PER_DOUBLING
 
 
@@ -77,26 +77,29 @@ def hear(
         logs: How many logs the own hotkey has.
 
     Returns:
-        OPEN_NEW when there is no log, or when too little stake was heard in time; GO_ON when enough was heard; else
-        WAIT. A peer that holds more of the log than we do, or another event, or knows that it has ended, is waited for:
-        who is honest proves it within moments by what it sends, and the log ends by that. Nobody signs a vector, so one
-        that proves nothing in time ends no log that more than half of the other stake knows as we do.
+        OPEN_NEW when there is no log, or when too little stake was heard in ``patience_ms``; GO_ON when enough was
+        heard; else WAIT. A peer that holds more of the log than we do, or another event, or knows that it has ended, is
+        waited for: who is honest proves it within moments by what it sends, and the log ends by that. Nobody signs a
+        vector, so one that proves nothing in time ends no log that more than half of the other stake knows as we do.
     """
     if own is None and not named:
         return Hearing(Step.OPEN_NEW, "there is no own log yet")
     total = sum(others.values())
     patience = patience_ms(logs)
+    so_far = f"; a new log is opened after {patience // 1000} s" if patience > HEARING_MS_MAX else ""
     against = {hotkey: reason for hotkey, head in reports.items() if (reason := _contradiction(own, head, ids))}
     against |= dict.fromkeys(ended, "the own log forked, or was closed")
     if against:
         reason = next(iter(against.values()))
-        if waited_ms < patience:
+        if waited_ms < HEARING_MS_MAX:
             return Hearing(Step.WAIT, f"a peer says that {reason}: waiting for the proof")
         agreed = sum(stake for hotkey, stake in others.items() if hotkey in reports and hotkey not in against)
+        if 2 * agreed <= total and waited_ms < patience:
+            return Hearing(Step.WAIT, f"peers say that {reason}: waiting for the proof{so_far}")
         if 2 * agreed <= total:
             return Hearing(Step.OPEN_NEW, f"peers say that {reason}", doubled=True)
         return Hearing(Step.GO_ON, f"heard from {agreed} of {total} other enrolled stake; not proved: {reason}")
-    if total == 0 and not alone and waited_ms < patience:
+    if total == 0 and not alone and waited_ms < HEARING_MS_MAX:
         return Hearing(Step.WAIT, "waiting to hear whether other validators of the electorate are enrolled")
     heard = sum(stake for hotkey, stake in others.items() if hotkey in reports)
     if 2 * heard > total or total == 0:
@@ -107,7 +110,7 @@ def hear(
             f"heard only {heard} of {total} other enrolled stake in {patience // 1000} s",
             doubled=True,  # perhaps because another daemon takes the peers' sessions with this key
         )
-    return Hearing(Step.WAIT, f"waiting to hear the own head: {heard} of {total} other enrolled stake so far")
+    return Hearing(Step.WAIT, f"waiting to hear the own head: {heard} of {total} other enrolled stake so far{so_far}")
 
 
 def _contradiction(own: Head | None, head: Head | None, ids: Mapping[int, bytes]) -> str | None:

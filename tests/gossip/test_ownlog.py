@@ -11,6 +11,7 @@ from p2pnodes.store.ledger import LOGS_PER_HOTKEY_MAX
 
 OWN = Head(5, b"a" * 32)
 A, B, C = b"A" * 32, b"B" * 32, b"C" * 32
+AHEAD = Head(6, b"c" * 32)
 OTHERS = {A: 100, B: 100, C: 100}
 IDS = {2: b"b" * 32, 5: OWN.id}
 
@@ -126,11 +127,20 @@ def test_enough_stake_is_enough_however_late() -> None:
     assert hear(OWN, {A: OWN, B: OWN}, OTHERS, 10 * HEARING_MS_MAX).step is Step.GO_ON
 
 
+def test_whoever_has_many_logs_goes_on_with_one_as_soon_as_others_do() -> None:
+    """A peer that lies costs no more than it costs others, and so does an electorate of which nobody enrols."""
+    assert hear(OWN, dict.fromkeys((A, B), OWN), OTHERS, HEARING_MS_MAX, ended=[C], logs=200).step is Step.GO_ON
+    assert hear(OWN, {}, {}, HEARING_MS_MAX, logs=200).step is Step.GO_ON
+
+
 def test_a_hotkey_with_many_logs_is_not_left_without_any_by_restarts_that_reach_nobody() -> None:
     """Peers hold LOGS_PER_HOTKEY_MAX of a hotkey, for ever."""
     assert [patience_ms(logs) for logs in (0, 1, LOGS_MANY - 1)] == [HEARING_MS_MAX] * 3
     assert patience_ms(LOGS_MANY) == patience_ms(LOGS_MANY + LOGS_PER_DOUBLING - 1) == 2 * HEARING_MS_MAX
     assert hear(OWN, {}, OTHERS, HEARING_MS_MAX, logs=LOGS_MANY).step is Step.WAIT
     assert hear(OWN, {}, OTHERS, 2 * HEARING_MS_MAX, logs=LOGS_MANY).step is Step.OPEN_NEW
+    assert hear(OWN, {}, OTHERS, HEARING_MS_MAX, logs=LOGS_MANY).reason.endswith("a new log is opened after 60 s")
+    assert hear(OWN, dict.fromkeys(OTHERS, AHEAD), OTHERS, HEARING_MS_MAX, logs=LOGS_MANY).step is Step.WAIT
+    assert hear(OWN, dict.fromkeys(OTHERS, AHEAD), OTHERS, 2 * HEARING_MS_MAX, logs=LOGS_MANY).step is Step.OPEN_NEW
     days = sum(map(patience_ms, range(LOGS_PER_HOTKEY_MAX))) / 86_400_000
     assert 30 < days < 60
