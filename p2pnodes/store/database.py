@@ -469,9 +469,9 @@ class Database:
             with ledger.transaction():
                 results.extend(ledger.attempt(job.run) for job in jobs)
         except BaseException as error:  # noqa: BLE001 - every job of the group is told
-            # One bad job must not take its neighbours with it. But what the disk did to all it would do to each,
-            # and each would wait for that, and for everything to be read anew.
-            if len(jobs) > 1 and not _is_everybodys(error):
+            # One bad job must not take its neighbours with it, be it that its temporary files found no room. But what
+            # the disk did to all it would do to each, and each would wait for that, and for everything to be read anew.
+            if len(jobs) > 1 and not (_is_everybodys(error) and not self._takes_writes(ledger)):
                 for job in jobs:
                     self._run_group(ledger, [job])
                 return
@@ -539,8 +539,7 @@ class Database:
 
     def _why_failed(self, error: BaseException) -> BaseException:
         """Note why a transaction failed, and say what whoever waits for it is told."""
-        self.failure = f"{type(error).__name__}: {error}"
-        self._tried_s = time.monotonic()
+        self._note_failure(error)
         log.error("transaction_failed", error=self.failure, code=Code.DATA_NOT_WRITTEN)
         if isinstance(error, sqlite3.Error):
             return StoreError(
@@ -553,15 +552,23 @@ class Database:
 
         Most jobs write nothing: they succeed on a full disk, too, and nobody may write anything for hours.
         """
-        if time.monotonic() < self._tried_s + TRIED_S:
-            return
+        if time.monotonic() >= self._tried_s + TRIED_S:
+            self._takes_writes(ledger)
+
+    def _takes_writes(self, ledger: Ledger) -> bool:
+        """Whether the disk takes a write now; the log has been told that it did not."""
         try:
             with ledger.transaction():
                 ledger.try_disk(self._now_ms())
-        except BaseException as error:  # noqa: BLE001 - told, and tried again
-            self._why_failed(error)
-        else:
-            self.failure = None
+        except BaseException as error:  # noqa: BLE001 - noted, and tried again
+            self._note_failure(error)
+            return False
+        self.failure = None
+        return True
+
+    def _note_failure(self, error: BaseException) -> None:
+        self.failure = f"{type(error).__name__}: {error}"
+        self._tried_s = time.monotonic()
 
     def _tell_commit(
         self, ledger: Ledger, jobs: list[_Job], results: list[Any], written: Written | None = None

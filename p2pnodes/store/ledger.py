@@ -1599,13 +1599,19 @@ class Ledger:
         Source: sqlite.org/lang_attach.html: with a write-ahead log, transactions are atomic within each file alone.
         """
         execute = self._connection.execute
-        if self._appended:
-            event = self._appended[-1]
-            query = "SELECT id FROM events JOIN logs USING (log) WHERE node_key = ? AND number = ? AND seq = ?"
-            return bool(execute(query, (*event.log, event.seq)).fetchone() == (event.id,))
+        for log in self._logs if self._compared is None else self._compared:
+            now, held = self._logs[log], self.state.logs.get(log)
+            if held is None or now.head != held.head:
+                query = "SELECT id FROM events JOIN logs USING (log) WHERE node_key = ? AND number = ? AND seq = ?"
+                return bool(execute(query, (*log, now.head.seq)).fetchone() == (now.head.id,))
+            if now.ends != held.ends:
+                return of_log(self._connection, log, now.hotkey) == now.ends
         electorate, before = self.weights.electorate, self.committed_weights.electorate
-        held = pins.load(self._connection)
-        return electorate is not before and (held.current, held.previous) == (electorate.current, electorate.previous)
+        pinned = pins.load(self._connection)
+        return electorate is not before and (pinned.current, pinned.previous) == (
+            electorate.current,
+            electorate.previous,
+        )
 
     def _load_committed(self) -> None:
         """Read the in-memory state from the database, and keep what is to be told of the transaction that it is in."""

@@ -203,7 +203,24 @@ class TestAFailingDisk:
             writes = [submit(database, add("//Alice", [f"gpu-{number}"])) for number in range(64)]
             outcomes = await asyncio.gather(*writes, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {StoreError}
-        assert waits == 1
+        assert waits == 2, "theirs, and one to see whether it was the disk"
+
+    async def test_a_job_whose_temporary_files_find_no_room_takes_no_neighbour_with_it(
+        self, database: Database
+    ) -> None:
+        """SQLite says the same of them as of the database."""
+
+        def job(ledger: Ledger) -> None:
+            ledger.note_heard(NOW_MS)
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+        posts = [submit(database, add("//Alice", [f"gpu-{number}"])) for number in range(4)]
+        failed, *claims = await asyncio.gather(database.write(job), *posts, return_exceptions=True)
+        assert isinstance(failed, StoreError)
+        assert {type(claim) for claim in claims} == {StoredClaim}
+        assert database.state.nodes == 4
 
     async def test_a_job_that_writes_nothing_does_not_say_that_it_is_well(self, database: Database) -> None:
         with failing_disk(database):

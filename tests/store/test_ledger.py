@@ -12,7 +12,7 @@ from p2pnodes.model import codec
 from p2pnodes.model import events as events_module
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import StoreError, WritesRefusedError
-from p2pnodes.model.events import AddPayload, Carry, Event, Head, LogId, Verdict, delegate
+from p2pnodes.model.events import AddPayload, Carry, Event, Head, LogId, Verdict, closing, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
 from p2pnodes.model.requests import request_id
@@ -421,6 +421,26 @@ class TestTransaction:
         with ledger.transaction():
             ledger.renew(author.delegation(), NOW_MS)
         assert ledger.temporary_failure is None
+
+    def test_and_so_is_one_that_received_events(self, tmp_path: Path) -> None:
+        """Who follows the inventory must hear of them: they come but once."""
+        ledger, author = Ledger(open_writer(tmp_path / "p2pnodes.db"), NETWORK), Author("//validator1")
+        with ledger.transaction():
+            ledger.set_electorate(electorate())
+        ledger.take_changes()
+        author.delegate()
+        claim = add("//Alice", ["gpu-1"])
+        author.add(claim)
+        self.at_a_full_temporary_directory(ledger, lambda ledger: ledger.receive(author.events, NOW_MS))
+        assert ledger.state.heads == {author.log: author.head}
+        assert ledger.take_new_claims() == [request_id(NETWORK.id, claim)]
+        changes = ledger.take_changes()
+        assert changes is not None
+        assert changes.nodes == ("gpu-1",)
+        close = closing(author.hotkey, NETWORK.id, author.log, None)
+        self.at_a_full_temporary_directory(ledger, lambda ledger: ledger.receive_proofs([close], NOW_MS))
+        assert ledger.take_ended() == [author.log]
+        assert ledger.state.nodes == 0
 
     def test_and_so_is_a_change_of_the_electorate(self, tmp_path: Path) -> None:
         ledger = Ledger(open_writer(tmp_path / "p2pnodes.db"), NETWORK)
