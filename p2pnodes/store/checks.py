@@ -111,21 +111,30 @@ def prospect(facts: Facts, claim_id: bytes, validator: bytes, weights: Weights) 
     return Prospect(stored, votes, own, read_check(facts, claim_id))
 
 
-def put_off(facts: Facts, validator: bytes, after_ms: int, life_ms: int, limit: int) -> list[bytes]:
-    """Claims whose entry is due after a time though no verdict counts for which it was made: the clock ran ahead then.
+Entry = tuple[int, bytes]
+"""When an entry is due, Unix milliseconds, and its claim."""
+
+
+def put_off(facts: Facts, validator: bytes, after: Entry, life_ms: int, count: int) -> tuple[list[bytes], Entry | None]:
+    """Claims whose entry is due late though no verdict counts for which it was made: the clock ran ahead then.
 
     Args:
         facts: To read from.
         validator: Whose checks.
-        after_ms: Unix milliseconds: as late as an entry may be due that was made by no verdict.
+        after: As late as an entry may be due that was made by no verdict; then where the part before this one ended.
         life_ms: An entry is due within this time after the verdict that it was made for.
-        limit: Claims at most.
+        count: Entries that are looked at.
+
+    Returns:
+        The claims, and where this part ends: None when it was the last one.
     """
     rows = facts.connection.execute(
-        f"SELECT claim_id FROM checks WHERE due_ms > ? AND (faults > 0 OR {_UNSAID}) LIMIT ?",  # noqa: S608 - a constant
-        (after_ms, validator, hlc_at(1), life_ms, limit),
-    )
-    return [claim_id for (claim_id,) in rows]
+        f"SELECT due_ms, claim_id, faults > 0 OR {_UNSAID} FROM (SELECT * FROM checks"  # noqa: S608 - a constant
+        " WHERE (due_ms, claim_id) > (?, ?) ORDER BY due_ms, claim_id LIMIT ?) checks",
+        (validator, hlc_at(1), life_ms, *after, count),
+    ).fetchall()
+    last = (rows[-1][0], rows[-1][1]) if len(rows) == count else None
+    return [claim_id for _, claim_id, vain in rows if vain], last
 
 
 def entered(facts: Facts, now_ms: int, ttl_s: int, limit: int) -> list[bytes]:

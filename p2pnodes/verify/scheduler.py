@@ -34,6 +34,9 @@ from p2pnodes.verify.verifier import Verifier
 
 log = structlog.get_logger("p2pnodes.verify")
 
+ENTRIES_LOOKED_AT: Final = 2_048
+"""Entries of the book that a scan looks at after the clock went back: some 20 ms, and 100,000 in eight minutes."""
+
 QUEUED_CLAIMS_MAX: Final = 4_096
 """Claims that wait to be looked at, in two lines of half as many; what does not fit is found again by the scan."""
 
@@ -138,6 +141,8 @@ class Scheduler:
         """Claims that cannot be checked, and until when the scan passes them over."""
         self._latest_ms = MS_MAX
         """The wall clock as it was when something was put off, the highest; a process before may have had any."""
+        self._looked_at: checks.Entry | None = None
+        """How far it was looked, since the clock went back, for entries that it made while it ran ahead."""
         self._walked = 0
         self._ended = False
         """Whether an own log has ended since the last scan, and verdicts with it."""
@@ -296,16 +301,19 @@ class Scheduler:
         hotkey, walked = self._hotkey, self._walked
         life_ms = int(ttl_s * 1000 * OVERDUE)
         if now_ms < self._latest_ms - WENT_BACK_MS_MIN:  # the scans find all of it again
-            after_ms = now_ms + FAULT_MAX_MS
-            put_off = await self._database.browse(
-                lambda facts: checks.put_off(facts, hotkey, after_ms, life_ms, QUEUED_CLAIMS_MAX)
-            )
-            if put_off:
-                await self._database.write(lambda ledger: checks.drop_checks(ledger.facts, put_off))
+            self._looked_at = now_ms + FAULT_MAX_MS, b""
             self._latest_ms = now_ms
             self._later.clear()
             self._wakes.clear()
             self._resting.clear()
+        if self._looked_at is not None:
+            looked_at = self._looked_at
+            put_off, following = await self._database.read(
+                lambda facts: checks.put_off(facts, hotkey, looked_at, life_ms, ENTRIES_LOOKED_AT)
+            )
+            if put_off:
+                await self._database.write(lambda ledger: checks.drop_checks(ledger.facts, put_off))
+            self._looked_at = following
         if self._ended:
             self._ended = False
             await self._database.write(lambda ledger: checks.drop_unsaid(ledger.facts, hotkey, life_ms))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -1150,6 +1151,17 @@ class TestAClockThatWentBack:
         running(Scripted())
         await eventually(say(2, database))
 
+    async def test_all_of_them_are_found_however_many_there_are(
+        self, database: Database, running: Running, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(scheduler_module, "ENTRIES_LOOKED_AT", 2)
+        claims = [await submit(database, f"gpu-{number}", host=f"192.0.2.{number}") for number in range(5)]
+        for claim in claims:  # all at one moment
+            later_ms = clock.ms + 36_000 * SECOND_MS
+            await database.write(partial(_fault_at, claim.claim_id, later_ms))
+        running(Scripted())
+        await eventually(say(5, database))
+
     async def test_what_was_put_off_for_good_reason_stays_so(
         self, database: Database, running: Running, clock: Clock
     ) -> None:
@@ -1182,6 +1194,10 @@ class TestAClockThatWentBack:
         scans = scheduler.scans
         await eventually(lambda: waits_for(lambda: scheduler.scans > scans + 3))
         assert scheduler.status()["later"] == 1
+
+
+def _fault_at(claim_id: bytes, now_ms: int, ledger: Ledger) -> None:
+    record_fault(ledger, claim_id, "its certificate is over", now_ms)
 
 
 class TestBounds:
