@@ -764,12 +764,13 @@ def finish_rotation(path: Path, written_by: bytes | None) -> None:
         written_by: Node key of the log that the database wrote last; None when there is none.
 
     Raises:
-        ConfigError: The next key's file cannot be read, or take the place of the one before.
+        ConfigError: The next key's file is needed and cannot be read, or cannot take the place of the one before.
     """
     pending = pending_key_path(path)
     if not pending.exists():
         return
-    if written_by is not None and load_node_key(pending).public_key == written_by:
+    needed = written_by is not None and not _holds(path, written_by)
+    if needed and load_node_key(pending).public_key == written_by:
         _replace_key(path)
         log.warning("rotation_finished", file=str(path), code=Code.KEY_ROTATION_FINISHED)
         return
@@ -780,6 +781,14 @@ def finish_rotation(path: Path, written_by: bytes | None) -> None:
             f"{pending}: cannot be removed ({error.strerror}): remove it, it is a node key that was never used",
             code=Code.KEY_NOT_WRITTEN,
         ) from error
+
+
+def _holds(path: Path, public_key: bytes) -> bool:
+    """Whether a file holds the node key; one that cannot be read holds none."""
+    try:
+        return load_node_key(path).public_key == public_key
+    except ConfigError:
+        return False
 
 
 def _replace_key(path: Path) -> None:

@@ -13,11 +13,11 @@ _TOKEN: Final = re.compile(
     r"|(?P<sign>=~|!~|!=|==|>=|<=|[-+*/%<>=(){},]))"
 )
 _LISTS: Final = frozenset({"by", "without", "on", "ignoring"})
-_WORDS: Final = frozenset({"and", "or", "unless"})
+_WORDS: Final = frozenset({"and", "or", "unless", "offset"})
 _FUNCTIONS: Final = frozenset(
     {
-        "abs", "changes", "delta", "histogram_quantile", "increase", "label_values", "min_over_time", "predict_linear",
-        "rate", "sum", "time", "topk",
+        "abs", "changes", "delta", "histogram_quantile", "increase", "label_values", "last_over_time", "min_over_time",
+        "predict_linear", "rate", "sum", "time", "topk",
     }
 )  # fmt: skip
 _SUFFIXES: Final = ("_bucket", "_sum", "_count")

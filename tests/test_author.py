@@ -430,6 +430,16 @@ class TestRotation:
         assert load_node_key(path).public_key == key.public_key
         assert not pending_key_path(path).exists()
 
+    def test_one_that_is_torn_is_in_nobodys_way_while_the_key_in_use_is_there(self, tmp_path: Path) -> None:
+        path = tmp_path / "node.key"
+        key = create_node_key(path)
+        pending_key_path(path).write_bytes(b"torn")
+        finish_rotation(path, key.public_key)
+        assert not pending_key_path(path).exists()
+        pending_key_path(path).write_bytes(b"torn")
+        with pytest.raises(ConfigError, match=r"node\.key\.next"):
+            finish_rotation(path, bytes(32))
+
     def test_who_wrote_is_unknown_where_there_is_no_database(self, tmp_path: Path) -> None:
         assert written_by(tmp_path / "absent.db") is None
         (tmp_path / "none.db").write_bytes(b"no database at all, but as long as its header would be" * 9)

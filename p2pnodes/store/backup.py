@@ -208,7 +208,7 @@ def _examined(draft: Path, network: Network, failed: str, *, verify: bool, progr
 
 
 def _publish(draft: Path, file: Path, *, replace: bool) -> None:
-    """Make a draft durable and give it its name, all at once: nobody ever finds half a backup there."""
+    """Make a draft durable and give it its name."""
     _sync_file(draft)
     if replace:
         draft.replace(file)
@@ -218,7 +218,10 @@ def _publish(draft: Path, file: Path, *, replace: bool) -> None:
 
 
 def _give_name(draft: Path, file: Path) -> None:
-    """Give a draft a name that nothing has, too; a rename would replace what came meanwhile."""
+    """Give a draft a name that nothing has, too; a rename would replace what came meanwhile.
+
+    Whoever is killed leaves a whole backup there or none, but for disks on which a file has one name.
+    """
     try:
         try:
             os.link(draft, file)
@@ -226,7 +229,11 @@ def _give_name(draft: Path, file: Path) -> None:
             raise
         except OSError:  # as on FAT and some network disks, which know no second name
             os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, BACKUP_MODE))
-            draft.replace(file)
+            try:
+                draft.replace(file)
+            except BaseException:
+                file.unlink()
+                raise
     except FileExistsError as error:
         raise StoreError(
             f"{file}: exists now; choose another name, or replace it with --force", code=Code.DATA_BACKUP_PLACE

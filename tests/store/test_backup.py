@@ -154,6 +154,18 @@ class TestBackUp:
             back_up(database, file, NETWORK, progress=come)
         assert files(file.parent) == {"backup.db": b"precious"}
 
+    def test_where_it_can_have_one_name_only_a_failure_leaves_none(
+        self, database: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(Path, "replace", refuse)
+        with pytest.raises(StoreError, match="No space left"):
+            back_up(database, file, NETWORK)
+        assert files(file.parent) == {}
+
     @pytest.mark.parametrize("came", [False, True])
     def test_where_a_file_can_have_one_name_only_it_is_the_same(
         self, database: Path, file: Path, monkeypatch: pytest.MonkeyPatch, *, came: bool

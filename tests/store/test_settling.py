@@ -62,7 +62,7 @@ def ledgers() -> list[Ledger]:
 
 
 def test_behind_it_all_hashes_are_written() -> None:
-    """Else the next change of a bucket that was noted before would note it a second time, and fail."""
+    """Else the next change of a bucket that was noted before would note it a second time, and so without end."""
     ledger = filled(8)
     execute = ledger.facts.connection.execute
     assert buckets.load(ledger.facts.connection).unwritten
