@@ -76,12 +76,6 @@ STATUS_S: Final = 5.0
 FIRST_READ_S_MAX: Final = 60.0
 """How long a start waits for the electorate where none is stored, and a quarter of it where one is."""
 
-YOUNG_OBJECTS_MAX: Final = 5_000
-"""Containers that may come up before the garbage collector looks at them. Python's 700 come up with a few writes, and
-nearly all go by themselves: looking for cycles took 4% of a write's processor time, with this it takes 2%. But what is
-left of connections that broke off in the middle of a body waits longer: of 4,000 it is 12 MB, with 20,000 here 36 MB.
-"""
-
 OBSERVER: Final = Reason(
     "this daemon is an observer: it replicates and shows the inventory, and takes no writes", Code.WRITES_OBSERVER
 )
@@ -1099,12 +1093,10 @@ def settle_memory() -> None:
     """Take what the start made, which lives as long as the process, out of the garbage collector's sight.
 
     A full collection looks at everything and holds the interpreter meanwhile, the event loop with it: 50 ms and more
-    for what is imported alone, and a reader of the whole inventory starts several in a second. What is made from now on
-    is looked at whenever there is enough of it (YOUNG_OBJECTS_MAX).
+    for what is imported alone, and a reader of the whole inventory starts several in a second.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS_MAX)
 
 
 def _read_hotkey(settings: Settings) -> tuple[Hotkey | None, bytes | None]:
