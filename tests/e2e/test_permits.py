@@ -106,8 +106,14 @@ async def test_a_validator_that_loses_its_permit_takes_no_row_with_it(tmp_path: 
                 return all([(await peer.status())["electorate"]["block"] == block for peer in staying])
 
             async def carried() -> bool:
-                logs = {event["author"] for event in await staying[0].ask("/events?kind=carry&limit=1000")}
-                return bool(logs)
+                """All three are, and both have what carries them."""
+                states = [(await peer.status())["carrying"] for peer in staying]
+                known = [len(await peer.ask("/events?kind=carry&limit=1000")) for peer in staying]
+                return (
+                    not any(state["waiting"] for state in states)
+                    and sum(state["requests"] for state in states) >= 3
+                    and min(known) == sum(state["events"] for state in states)
+                )
 
             await eventually(reached)
             await eventually(carried)
