@@ -86,7 +86,7 @@ def hear(
         return Hearing(Step.OPEN_NEW, "there is no own log yet")
     total = sum(others.values())
     patience = patience_ms(logs)
-    so_far = f"; a new log is opened after {patience // 1000} s" if patience > HEARING_MS_MAX else ""
+    after = f"; a new log is opened after {patience // 1000} s" if patience > HEARING_MS_MAX else ""
     against = {hotkey: reason for hotkey, head in reports.items() if (reason := _contradiction(own, head, ids))}
     against |= dict.fromkeys(ended, "the own log forked, or was closed")
     if against:
@@ -94,11 +94,11 @@ def hear(
         if waited_ms < HEARING_MS_MAX:
             return Hearing(Step.WAIT, f"a peer says that {reason}: waiting for the proof")
         agreed = sum(stake for hotkey, stake in others.items() if hotkey in reports and hotkey not in against)
-        if 2 * agreed <= total and waited_ms < patience:
-            return Hearing(Step.WAIT, f"peers say that {reason}: waiting for the proof{so_far}")
-        if 2 * agreed <= total:
-            return Hearing(Step.OPEN_NEW, f"peers say that {reason}", doubled=True)
-        return Hearing(Step.GO_ON, f"heard from {agreed} of {total} other enrolled stake; not proved: {reason}")
+        if 2 * agreed > total:
+            return Hearing(Step.GO_ON, f"heard from {agreed} of {total} other enrolled stake; not proved: {reason}")
+        if waited_ms < patience:
+            return Hearing(Step.WAIT, f"peers say that {reason}: waiting for the proof{after}")
+        return Hearing(Step.OPEN_NEW, f"peers say that {reason}", doubled=True)
     if total == 0 and not alone and waited_ms < HEARING_MS_MAX:
         return Hearing(Step.WAIT, "waiting to hear whether other validators of the electorate are enrolled")
     heard = sum(stake for hotkey, stake in others.items() if hotkey in reports)
@@ -110,7 +110,7 @@ def hear(
             f"heard only {heard} of {total} other enrolled stake in {patience // 1000} s",
             doubled=True,  # perhaps because another daemon takes the peers' sessions with this key
         )
-    return Hearing(Step.WAIT, f"waiting to hear the own head: {heard} of {total} other enrolled stake so far{so_far}")
+    return Hearing(Step.WAIT, f"waiting to hear the own head: {heard} of {total} other enrolled stake so far{after}")
 
 
 def _contradiction(own: Head | None, head: Head | None, ids: Mapping[int, bytes]) -> str | None:

@@ -1598,20 +1598,14 @@ class Ledger:
 
         Source: sqlite.org/lang_attach.html: with a write-ahead log, transactions are atomic within each file alone.
         """
-        execute = self._connection.execute
         for log in self._logs if self._compared is None else self._compared:
-            now, held = self._logs[log], self.state.logs.get(log)
-            if held is None or now.head != held.head:
-                query = "SELECT id FROM events JOIN logs USING (log) WHERE node_key = ? AND number = ? AND seq = ?"
-                return bool(execute(query, (*log, now.head.seq)).fetchone() == (now.head.id,))
-            if now.ends != held.ends:
+            now, known = self._logs[log], self.state.logs.get(log)
+            if known is None or now.head != known.head:
+                return self.facts.stored_id(now.key, now.head.seq) == now.head.id
+            if now.ends != known.ends:
                 return of_log(self._connection, log, now.hotkey) == now.ends
-        electorate, before = self.weights.electorate, self.committed_weights.electorate
-        pinned = pins.load(self._connection)
-        return electorate is not before and (pinned.current, pinned.previous) == (
-            electorate.current,
-            electorate.previous,
-        )
+        ours, before, held = self.weights.electorate, self.committed_weights.electorate, pins.load(self._connection)
+        return ours is not before and (held.current, held.previous) == (ours.current, ours.previous)
 
     def _load_committed(self) -> None:
         """Read the in-memory state from the database, and keep what is to be told of the transaction that it is in."""

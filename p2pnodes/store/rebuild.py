@@ -29,7 +29,6 @@ _JUDGEMENTS: Final = "judgements"
 _COMPARED: Final = ("logs", "events", _JUDGEMENTS, "fork", "closing", *DERIVED)
 """Every table that ``Ledger.rebuild`` derives from the log, and those in which it may only find what they hold."""
 
-
 _MENDED: Final = frozenset({*DERIVED, "bucket_changed", "checks"})
 """Tables that a rebuild fills, and the validator's own book of checks: what is struck out there is checked again."""
 
