@@ -6,6 +6,7 @@ behind the facts; then the events themselves. It begins anew after a restart and
 """
 
 import sqlite3
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -106,7 +107,7 @@ class Cutting:
             touched.claims.add(key)
             touched.uuids |= dict.fromkeys(_named(uuids))
         if dead and len(dead) < len(carriages):
-            self._point(key)
+            _point(self._connection, key)
 
     def _uncarried(self, after: Cursor | None, _: Touched) -> Cursor | None:
         """Forget the claims that no event carries any more: not before their rows are gone, which name them."""
@@ -118,30 +119,13 @@ class Cutting:
         if high is None:
             return None
         keys = self._connection.execute(
-            "SELECT claim, uuids, EXISTS (SELECT 1 FROM verdict WHERE verdict.claim = claim.claim) FROM claim"
-            " WHERE claim > ? AND claim <= ?"
+            "SELECT claim FROM claim WHERE claim > ? AND claim <= ?"
             " AND NOT EXISTS (SELECT 1 FROM carriage WHERE carriage.claim = claim.claim)",
             (low, high),
         ).fetchall()
-        for key, uuids, voted in keys:
-            self._connection.executemany(
-                "DELETE FROM claim_gpu WHERE uuid = ? AND claim = ?", [(uuid, key) for uuid in _named(uuids)]
-            )
-            self._connection.execute(
-                "UPDATE claim SET miner = NULL, nonce = NULL, position = NULL, uuids = NULL WHERE claim = ?"
-                if voted
-                else "DELETE FROM claim WHERE claim = ?",
-                (key,),
-            )
+        for (key,) in keys:
+            _forget(self._connection, key)
         return (high,)
-
-    def _point(self, key: int) -> None:
-        """Let a claim's body be read from an event that stays."""
-        self._connection.execute(
-            "UPDATE claim SET position = (SELECT position FROM carriage JOIN events USING (log, seq)"
-            " WHERE carriage.claim = claim.claim LIMIT 1) WHERE claim = ?",
-            (key,),
-        )
 
     def _deletions(self, after: Cursor | None, touched: Touched) -> Cursor | None:
         rows = self._connection.execute(
@@ -248,6 +232,48 @@ class Cutting:
                 self._checkpoints.cuts.items(),
             )
         return None
+
+
+def read_elsewhere(connection: sqlite3.Connection, claim_ids: Iterable[bytes]) -> None:
+    """Have claims read from other events than one that is gone; forget those that no event carries any more.
+
+    Rows must follow: one may still name a claim that is forgotten.
+
+    Args:
+        connection: The writer's.
+        claim_ids: What the event carried.
+    """
+    for claim_id in claim_ids:
+        row = connection.execute("SELECT claim FROM claim WHERE claim_id = ?", (claim_id,)).fetchone()
+        if row is not None and not _point(connection, row[0]):
+            _forget(connection, row[0])
+
+
+def _point(connection: sqlite3.Connection, key: int) -> bool:
+    """Let a claim's body be read from an event that stays; whether there is one."""
+    ((position,),) = connection.execute(
+        "UPDATE claim SET position = (SELECT position FROM carriage JOIN events USING (log, seq)"
+        " WHERE carriage.claim = claim.claim LIMIT 1) WHERE claim = ? RETURNING position",
+        (key,),
+    ).fetchall()
+    return position is not None
+
+
+def _forget(connection: sqlite3.Connection, key: int) -> None:
+    """Forget a claim that no event carries; one that verdicts name is as if they had come before it."""
+    uuids, voted = connection.execute(
+        "SELECT uuids, EXISTS (SELECT 1 FROM verdict WHERE verdict.claim = claim.claim) FROM claim WHERE claim = ?",
+        (key,),
+    ).fetchone()
+    connection.executemany(
+        "DELETE FROM claim_gpu WHERE uuid = ? AND claim = ?", [(uuid, key) for uuid in _named(uuids)]
+    )
+    connection.execute(
+        "UPDATE claim SET miner = NULL, nonce = NULL, position = NULL, uuids = NULL WHERE claim = ?"
+        if voted
+        else "DELETE FROM claim WHERE claim = ?",
+        (key,),
+    )
 
 
 def _named(uuids: bytes | None) -> list[str]:

@@ -60,7 +60,7 @@ from p2pnodes.model.validity import (
 from p2pnodes.store import buckets, pins, supply, words
 from p2pnodes.store.changes import CHANGES_MAX, ChangeCollector, Changes
 from p2pnodes.store.checkpoints import Checkpoints, Stage
-from p2pnodes.store.cutting import Cutting
+from p2pnodes.store.cutting import Cutting, read_elsewhere
 from p2pnodes.store.ends import keep as keep_end
 from p2pnodes.store.ends import of_all, of_log
 from p2pnodes.store.facts import Facts
@@ -1172,11 +1172,12 @@ class Ledger:
         )
         self._state_facts(event, state.key, cursor.lastrowid or 0, judgement, counted=True)
 
-    def _unsay(self, event: Event, log: int) -> None:
-        """Forget what a valid event of a log says."""
+    def _unsay(self, event: Event, log: int) -> Contents:
+        """Forget what a valid event of a log says, which is returned."""
         said = contents(event)
         self._touch(said)
         words.drop(self._connection, log, event.seq, said)
+        return said
 
     def _drop(self, log: int, low: int, high: int) -> None:
         """Forget events of a log, from seq ``low`` to ``high``, and what they said."""
@@ -1185,10 +1186,12 @@ class Ledger:
             "SELECT judged AND void IS NULL, wire FROM events WHERE log = ? AND seq BETWEEN ? AND ?",
             (log, low, high),
         ).fetchall()
+        carried: dict[bytes, None] = {}
         for valid, wire in rows:
             if valid:
-                self._unsay(Event.decode(wire), log)
+                carried |= dict.fromkeys(self._unsay(Event.decode(wire), log).adds)
         execute("DELETE FROM events WHERE log = ? AND seq BETWEEN ? AND ?", (log, low, high))
+        read_elsewhere(self._connection, carried)
 
     # -- rows --------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ import pytest
 from p2pnodes.model import codec
 from p2pnodes.model.checkpoint import line_of
 from p2pnodes.model.errors import WritesRefusedError
-from p2pnodes.model.events import Delegation, Verdict
+from p2pnodes.model.events import AddPayload, Delegation, Head, Verdict
+from p2pnodes.model.requests import request_id
 from p2pnodes.store import settling
 from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import ELECTORATES_KEPT, Donor, certified
@@ -19,7 +20,7 @@ from p2pnodes.store.rebuild import rebuild
 from p2pnodes.store.schema import open_writer
 from tests.gossip.past import Past
 from tests.store.test_checkpoints import cut, found, proposed
-from tests.support import BLOCK, NETWORK, NOW_MS, Author, electorate, memory_ledger
+from tests.support import BLOCK, NETWORK, NOW_MS, VALIDATORS, Author, electorate, memory_ledger
 
 
 def considered(ledger: Ledger, past: Past, number: int | None = None, wire: bytes | None = None) -> Answer:
@@ -185,6 +186,29 @@ class TestSlices:
         assert {event.log: event.seq for event in pasts[0].above} == {
             log: head.seq for log, head in ledger.state.heads.items()
         }
+
+    @pytest.mark.parametrize("alone", [True, False])
+    def test_what_came_first_on_a_branch_that_was_closed_is_read_from_where_it_is_kept(
+        self, pasts: list[Past], *, alone: bool
+    ) -> None:
+        """A claim is read from the event that brought it; on another branch than the checkpoint's, that goes."""
+        first, other = (
+            next(event for event in pasts[0].events if event.log == Author(uri).log) for uri in VALIDATORS[:2]
+        )
+        carried = next(event for event in pasts[0].events if event.log == first.log and event.kind == "add")
+        payload = AddPayload.from_wire(codec.unpack(carried.payload))
+        rival = Author(VALIDATORS[1])
+        rival.head, rival.clock.latest = Head(0, other.id), other.hlc
+        ledger = memory_ledger(None, pasts[0].electorate)
+        with ledger.transaction():
+            ledger.receive([other, rival.write(payload), *(() if alone else [first, carried])], NOW_MS)
+        considered(ledger, pasts[0])
+        for place in range(pasts[0].slices):
+            assert brought(ledger, pasts[0], place) == Answer(Found.TAKEN)
+        cut(ledger)
+        claim = request_id(NETWORK.id, payload.request)
+        assert ledger.facts.raw_body(claim) == payload.request.body
+        assert ledger.state.state_root == Ledger(pasts[0].copy(), NETWORK).state.state_root
 
     def test_a_slice_whose_events_are_not_signed_leaves_nothing(self, pasts: list[Past]) -> None:
         """Ids do not cover signatures, so the path holds."""
