@@ -23,6 +23,7 @@ from p2pnodes.model.checkpoint import Certified, due_at, due_number, rendezvous_
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.events import Checkpoint, LogId
+from p2pnodes.model.keys import ss58_encode
 from p2pnodes.model.network import Network
 from p2pnodes.model.rendezvous import place_of, ranking
 from p2pnodes.store.checkpoints import Stage
@@ -45,6 +46,9 @@ REST_MS_MAX: Final = 60_000
 
 BUSY_PAUSE_S: Final = 0.01
 """Rest between two parts of a long piece of work, so that writes have their turn."""
+
+DISPLACED_MS: Final = 1_200_000
+"""How long a displaced log stays: others carry what it did within 16 minutes, 15 s for each of 64 validators."""
 
 FAILED_PAUSE_S: Final = 60.0
 """Rest after a step that could not be taken."""
@@ -69,6 +73,7 @@ BUSY: Final = Step(busy=True)
 
 DIFFERS: Final = "checkpoint_differs"
 LACKS: Final = "checkpoint_lacks"
+DISPLACED: Final = "log_displaced"
 """Names of what goes wrong."""
 
 
@@ -83,6 +88,8 @@ class Clerk:
         """What was found here below the cut of a certificate that says otherwise: an alarm."""
         self.lacks: int | None = None
         """Number of a certificate whose cut is not held here, so that its live set must come from peers."""
+        self._displaced: dict[LogId, int] = {}
+        """Logs that are to be forgotten, and since when."""
         self._held: deque[tuple[int, dict[LogId, int]]] = deque()
         self._due: tuple[int, int] = (0, 0)
         """The number that is due, and since when."""
@@ -106,6 +113,8 @@ class Clerk:
         if checkpoints.stage in {Stage.LOADING, Stage.CUTTING}:
             fields = {"number": checkpoints.line.number}
             return Step(busy=False, event="checkpoint_cut", fields=fields) if ledger.cut() else BUSY
+        if (forgot := self._forget(ledger, now_ms)) is not None:
+            return forgot
         if (pending := checkpoints.pending) is not None:
             if self.mismatch is not None and self.mismatch.number == pending.line.number:
                 pending = checkpoints.newest or pending  # that may come out alike again
@@ -114,6 +123,19 @@ class Clerk:
         if own is None or own not in ledger.weights.enrolled or ledger.writes_refused is not None:
             return IDLE
         return self._agree(ledger, own, now_ms, wall_ms)
+
+    def _forget(self, ledger: Ledger, now_ms: int) -> Step | None:
+        """Tell of the next log that is displaced, or take away a part of one that has been for long."""
+        held = {log_id: state.hotkey for log_id, state in ledger.logs.items() if state.displaced}
+        self._displaced = {log_id: since_ms for log_id, since_ms in self._displaced.items() if log_id in held}
+        for log_id, hotkey in held.items():
+            fields = {"log": str(log_id), "hotkey": ss58_encode(hotkey)}
+            if log_id not in self._displaced:
+                self._displaced[log_id] = now_ms
+                return Step(busy=True, event=DISPLACED, fields=fields)
+            if now_ms >= self._displaced[log_id] + DISPLACED_MS:
+                return Step(busy=True, event="log_forgotten", fields=fields) if ledger.forget(log_id) else BUSY
+        return None
 
     def _remember(self, ledger: Ledger, now_ms: int) -> None:
         margin_ms = ledger.network.horizon_s * 1000 // MARGINS_PER_HORIZON
@@ -274,6 +296,8 @@ class Office:
                     log.error(DIFFERS, code=Code.CHECKPOINT_DIFFERS, **step.fields)
                 case event if event == LACKS:
                     log.warning(LACKS, code=Code.CHECKPOINT_LACKS, **step.fields)
+                case event if event == DISPLACED:
+                    log.warning(DISPLACED, code=Code.LOG_DISPLACED, **step.fields)
                 case event:
                     log.info(event, **step.fields)
             await asyncio.sleep(BUSY_PAUSE_S if step.busy else rest_s)

@@ -146,6 +146,7 @@ class Push:
         self._time = time
         self._rng = rng
         self._logs: dict[bytes, LogId] = {}
+        self._newest_log: LogId | None = None
         self._missing: dict[bytes, _Missing] = {}
         self._stored: dict[LogId, tuple[int, int]] = {}
         """Seq of the latest event of a log, and when it was stored."""
@@ -340,8 +341,9 @@ class Push:
             self._say(session, eager=True)
 
     def _learn_tags(self, state: State) -> None:
-        if len(self._logs) != len(state.logs):  # logs are never forgotten
-            self._logs = {log_tag(log): log for log in state.logs}
+        newest = next(reversed(state.logs), None)  # where one was forgotten and another came, they are as many
+        if len(self._logs) != len(state.logs) or newest != self._newest_log:
+            self._logs, self._newest_log = {log_tag(log): log for log in state.logs}, newest
 
     def tick(self, state: State) -> None:
         """Announce what is due, and graft where something announced has not come."""

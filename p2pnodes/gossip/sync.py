@@ -116,7 +116,7 @@ class Sync:
             self._outbox.send(session, Slices(state.slices).encode())
         if session.vector_due and self._time.ms >= session.vector_next_ms:
             due, session.vector_due = session.vector_due, set()
-            listed = sorted(log for log in state.logs if slice_of(log) in due)
+            listed = sorted(log for log, held in state.logs.items() if slice_of(log) in due and not held.displaced)
             session.vector_next_ms = self._time.ms
             for part in vector_parts(scope_of(due), (_entry(log, state.logs[log]) for log in listed)):
                 self._outbox.send(session, part.encode())
@@ -250,7 +250,7 @@ def _contradicted(held: LogState, entry: Entry) -> int | None:
     is looked at: where both know the same ends, it can only lie on another branch.
     """
     head, counted = entry.head, held.counted
-    if head is None or head.seq > held.head.seq:
+    if head is None or head.seq > held.head.seq or held.displaced:
         return None
     if head.seq == held.head.seq:
         differs = head.id != held.head.id

@@ -5,7 +5,7 @@ did. Of each the lowest counts. What they do together is one number, the *cut*: 
 nothing. It never depends on which of two branches a peer has stored: from the fork on, neither counts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from typing import Final, NamedTuple
 
 from p2pnodes.model import codec
@@ -93,3 +93,18 @@ def rivalry(one: Event, other: Event) -> Evidence | None:
         return None
     first, second = sorted((one, other), key=lambda event: event.id)
     return Evidence(first.header, first.signature, second.header, second.signature)
+
+
+def displaced(logs: Iterable[LogId], named: Container[LogId], bound: int) -> list[LogId]:
+    """Those of one hotkey's logs that count for nothing because it has more than ``bound``.
+
+    The logs that the cut in force names stay, and of the others those whose ids hash lowest. Whichever logs a validator
+    shows to which peers, all end up with the same ones; and to displace others by new ones takes it more node keys each
+    time.
+
+    Args:
+        logs: All that are known of the hotkey's.
+        named: Those that the cut in force names; never more than ``bound``.
+        bound: How many may count.
+    """
+    return sorted(logs, key=lambda log: (log not in named, codec.digest(codec.pack([*log]))))[bound:]

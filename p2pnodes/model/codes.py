@@ -502,6 +502,11 @@ class Code(StrEnum):
         "A log of this validator was closed; what lies behind its last good event counts for nothing.",
         "Nothing, if it was rotated or revoked on purpose. Otherwise see `p2pnodes forks --all`.",
     )
+    LOG_DISPLACED = (
+        "log-displaced",
+        "A validator has more logs than may count; this one, which peers do not keep either, counts for nothing here.",
+        "Nothing, if it is another validator's: what only that log carried is carried by others. Tell its operator.",
+    )
     LOG_FORKED = (
         "log-forked",
         "The own log is proved to fork: another process wrote it, too.",

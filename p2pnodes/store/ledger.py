@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 from p2pnodes.model import codec, inventory
-from p2pnodes.model.branches import NO_ENDS, Ends, ended_log, ends_by, proof_order, rivalry
+from p2pnodes.model.branches import NO_ENDS, Ends, displaced, ended_log, ends_by, proof_order, rivalry
 from p2pnodes.model.checkpoint import Certified, Leaf, Line, judge_kept, proves, slice_digest
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
 from p2pnodes.model.codes import Code, Reason
@@ -90,7 +90,8 @@ FOREIGN_EVENT: Final = Reason(
 )
 OWN_LOG_CLOSED: Final = Reason("this daemon's log was closed by its hotkey", Code.WRITES_NO_LOG)
 OWN_LOG_FORKED: Final = Reason("this daemon's log has a fork: two daemons wrote it", Code.WRITES_FOREIGN)
-"""Why writes stop until a new log is open (rules 4 and 5)."""
+OWN_LOG_DISPLACED: Final = Reason("this daemon's hotkey has too many logs, and peers keep others", Code.LOG_DISPLACED)
+"""Why writes stop until a new log is open (rules 4 to 6)."""
 
 GPUS_PER_READ: Final = 512
 """GPUs whose facts are read at once when rows are settled: few statements, bounded memory."""
@@ -110,15 +111,22 @@ _HEARD_MS: Final = "heard_ms"
 _TRIED_MS: Final = "tried_ms"
 _DERIVED_BY: Final = "derived_by"
 _CUT_AWAY: Final = "cut_away"
+_FORGOTTEN_KEY: Final = "forgotten_key"
 """Keys of the table ``meta``: the network; the log of own events; when a quorum was heard of last (``gossip.contact``;
 wall clock, Unix milliseconds); when it was tried last whether the disk takes writes again (the same); what all that
-follows from the events was derived by (a build's version, its kinds and its buckets); and how many events of the logs
-that are held checkpoints left out."""
+follows from the events was derived by (a build's version, its kinds and its buckets); how many events of the logs that
+are held checkpoints left out; and the highest row key of a log that is not held any more."""
 
 _UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
 
 LOGS_PER_HOTKEY_MAX: Final = 256
-"""Bound of logs that one validator may open (rule 6)."""
+"""Bound of the logs of one validator that count (rule 6)."""
+
+DISPLACED_PER_HOTKEY_MAX: Final = 64
+"""Logs beyond these that are still here, see ``Ledger.forget``; while so many are, no further one is displaced."""
+
+EVENTS_PER_PART: Final = 256
+"""Events of a displaced log that are taken away in one transaction."""
 
 
 class Result(StrEnum):
@@ -163,6 +171,7 @@ class LogState(NamedTuple):
         cut: First seq that counts for nothing; None while all of it counts.
         counted: The last stored event below the cut; None when there is none.
         hlc: Highest HLC below the cut; -1 for none.
+        displaced: Whether it counts for nothing because its hotkey has too many logs: its cut is 0 then.
     """
 
     key: int
@@ -174,6 +183,7 @@ class LogState(NamedTuple):
     cut: int | None = None
     counted: Head | None = None
     hlc: int = -1
+    displaced: bool = False
 
 
 class State(NamedTuple):
@@ -200,7 +210,7 @@ class State(NamedTuple):
         cutting: Whether what it leaves out is still being taken away, by which rows may change.
     """
 
-    logs: Mapping[LogId, LogState]
+    logs: dict[LogId, LogState]
     heads: Mapping[LogId, Head]
     root: Root
     electorate_digest: bytes
@@ -521,6 +531,8 @@ class Ledger:
         if event.network_id != self.network.id:
             return Outcome(event, Result.REFUSED, "the event is of another network")
         state = self._logs.get(event.log)
+        if state is not None and state.displaced:
+            return Outcome(event, Result.REFUSED, _too_many(state.hotkey))
         if state is not None and event.seq <= state.head.seq:
             return self._known_or_fork(event, state, now_ms)
         if (state is None and event.seq) or (state is not None and event.seq > state.head.seq + 1):
@@ -532,7 +544,7 @@ class Ledger:
         if state is not None and event.previous != state.head.id:
             return self._fork(event, None, f"seq {event.seq} continues another event than the stored one", now_ms)
         judgement = judge(event, state.prefix if state else EMPTY)
-        if refusal := self._refusal(judgement, state):
+        if refusal := self._refusal(event.log, judgement, state):
             return Outcome(event, Result.REFUSED, refusal)
         if event.log == self.own_log:
             self._disown(event.log, FOREIGN_EVENT)
@@ -551,14 +563,14 @@ class Ledger:
                 following.append(event)
         return following
 
-    def _refusal(self, judgement: Judgement, state: LogState | None) -> str | None:
+    def _refusal(self, log: LogId, judgement: Judgement, state: LogState | None) -> str | None:
         """Why nobody must store this event; None when it is to be stored."""
         if state is not None:
             hotkey = state.hotkey
         elif isinstance(judgement.payload, Delegation):
             hotkey = judgement.payload.hotkey
-            if self._per_hotkey.get(hotkey, 0) >= LOGS_PER_HOTKEY_MAX:
-                return f"the hotkey {ss58_encode(hotkey)} has {LOGS_PER_HOTKEY_MAX} logs already"
+            if not self._has_room(log, hotkey):
+                return _too_many(hotkey)
         else:
             return f"a log must begin with a valid delegation: {judgement.void or 'found another kind'}"
         if not self.weights.electorate.permitted(hotkey):
@@ -566,6 +578,15 @@ class Ledger:
                 f"the hotkey {ss58_encode(hotkey)} holds no validator permit at block {self.weights.electorate.block}"
             )
         return None
+
+    def _has_room(self, log: LogId, hotkey: bytes) -> bool:
+        """Whether one more log of a hotkey is to be stored: it has few, or this one comes before one of them."""
+        held = self._per_hotkey.get(hotkey, 0)
+        if held < LOGS_PER_HOTKEY_MAX:
+            return True
+        if held >= LOGS_PER_HOTKEY_MAX + DISPLACED_PER_HOTKEY_MAX:
+            return False
+        return log not in displaced([*self._logs_of(hotkey), log], self.checkpoints.line.logs, LOGS_PER_HOTKEY_MAX)
 
     def _known_or_fork(self, event: Event, state: LogState, now_ms: int) -> Outcome:
         stored = self._stored_id(state, event.seq)
@@ -663,6 +684,8 @@ class Ledger:
         ))  # fmt: skip
         if cut is not None:
             self._record_cut(state.key, cut)
+        if event.seq == 0:
+            self._displace(state.hotkey)
         self._events += 1
         if counted:
             self.clock.observe(event.hlc)
@@ -682,10 +705,11 @@ class Ledger:
     def _open(self, log: LogId, hotkey: bytes) -> LogState:
         """Begin to hold a log that speaks for a hotkey."""
         self._name(hotkey)
-        cursor = self._connection.execute(
-            "INSERT INTO logs (node_key, number, hotkey) VALUES (?, ?, ?)", (*log, hotkey)
+        key = max((state.key for state in self._logs.values()), default=0)
+        key = max(key, self._forgotten_key()) + 1  # readers remember whose log has which
+        self._connection.execute(
+            "INSERT INTO logs (log, node_key, number, hotkey) VALUES (?, ?, ?, ?)", (key, *log, hotkey)
         )
-        key = cursor.lastrowid or 0
         self.checkpoints.note_log(key, log)
         self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
         ends = of_log(self._connection, log, hotkey)
@@ -851,6 +875,8 @@ class Ledger:
 
     def cut_of(self, state: LogState) -> int | None:
         """First seq of a log that counts for nothing; never at or below the cut of the checkpoint in force."""
+        if state.displaced:
+            return 0
         cut = state.ends.cut(lambda seq: self._stored_id(state, seq))
         return None if cut is None else max(cut, self.checkpoints.cuts.get(state.key, -1) + 1)
 
@@ -942,6 +968,68 @@ class Ledger:
             self._bound_dirty()
             low = part[-1][0] + 1
 
+    # -- bound of logs -----------------------------------------------------------------------------------------------
+
+    def _logs_of(self, hotkey: bytes) -> list[LogId]:
+        return [log for log, state in self._logs.items() if state.hotkey == hotkey]
+
+    def _displace_all(self) -> None:
+        """Decide anew which logs count, where another cut is in force."""
+        for hotkey in list(self._per_hotkey):
+            self._displace(hotkey)
+
+    def _displace(self, hotkey: bytes) -> None:
+        """Let the logs by which a hotkey has too many count no more; what only they carry, others carry then."""
+        for log, beyond in self._displaced(hotkey).items():
+            state = self._logs[log]
+            if beyond == state.displaced:
+                continue
+            if beyond and log == self.own_log:
+                self._disown(log, OWN_LOG_DISPLACED)
+            state = state._replace(displaced=beyond)
+            self._keep(state)
+            self._ended[log] = None
+            self._move_cut(state, self.cut_of(state))
+
+    def _displaced(self, hotkey: bytes) -> dict[LogId, bool]:
+        """Whether each log of a hotkey is displaced; empty where it has so few that none can be."""
+        if self._per_hotkey.get(hotkey, 0) <= LOGS_PER_HOTKEY_MAX:
+            return {}
+        logs = self._logs_of(hotkey)
+        beyond = set(displaced(logs, self.checkpoints.line.logs, LOGS_PER_HOTKEY_MAX))
+        return {log: log in beyond for log in logs}
+
+    def forget(self, log: LogId) -> bool:
+        """Take away the next part of a displaced log, from its end down; call inside a transaction.
+
+        Not at once: the requests that only it carries are to be carried by others first (``clerk.DISPLACED_MS``).
+
+        Returns:
+            Whether all of it is gone.
+        """
+        state = self._logs[log]
+        if not state.displaced:
+            raise LocalProtocolError(f"BUG! log {log} counts and is not to be forgotten", code=Code.SYSTEM_BUG)
+        self._wrote = True
+        low = max(0, state.head.seq + 1 - EVENTS_PER_PART)
+        self._drop(state.key, low, state.head.seq)
+        self._events -= state.head.seq + 1 - low
+        if low:
+            self._keep(state._replace(head=Head(low - 1, self._stored_id(state, low - 1) or b"")))
+            return False
+        self._connection.execute("DELETE FROM logs WHERE log = ?", (state.key,))
+        self._set_meta(_FORGOTTEN_KEY, codec.pack(max(state.key, self._forgotten_key())))
+        del self._logs[log]
+        self._per_hotkey[state.hotkey] -= 1
+        self.facts.read_cuts()
+        self._live_set = None  # it is in the order of the logs
+        self._compared = None
+        return True
+
+    def _forgotten_key(self) -> int:
+        """Highest row key of a log that was forgotten; 0 for none."""
+        return codec.integer(codec.unpack(self._meta(_FORGOTTEN_KEY) or b"\0"), "row key of a log")
+
     def _touch(self, said: Contents) -> None:
         """Mark what an event says something about as not settled."""
         for claim_id in said.adds:
@@ -1006,6 +1094,7 @@ class Ledger:
         self._wrote = True
         self.checkpoints.enforce(said, Stage.CUTTING)
         self._live_set = self._cutting = None
+        self._displace_all()
 
     def cut(self) -> bool:
         """Take away the next part of what the checkpoint in force leaves out; call inside a transaction.
@@ -1066,6 +1155,7 @@ class Ledger:
         before = self.checkpoints.line.logs
         self.checkpoints.begin(certificate)
         self.checkpoints.forget_live_set()
+        self._displace_all()
         for log, entry in self.checkpoints.line.logs.items():
             state = self._logs[log] if log in self._logs else self._open(log, entry.hotkey)
             closed = before.get(log)
@@ -1082,6 +1172,7 @@ class Ledger:
                 self._count_cut_away(max(0, entry.head.seq - state.head.seq))
             self._record_cut(state.key, self.cut_of(state))
             self._logs[log] = state
+        self._displace_all()
         self._reload = True
 
     @property
@@ -1580,6 +1671,9 @@ class Ledger:
             self._logs[log] = self._counted_to(state)
             self.clock.observe(self._logs[log].hlc)
             self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
+        for hotkey in self._per_hotkey:
+            for log, beyond in self._displaced(hotkey).items():
+                self._logs[log] = self._logs[log]._replace(displaced=beyond)
         self.own_log = self._stored_own_log()
         self.weights = Weights(self.network, pins.load(self._connection), self.facts.mandates())
         self.checkpoints.weigh(self.weights.electorate)
@@ -1727,6 +1821,10 @@ def _judge_kept(event: Event) -> Judgement:
     if judgement.void:
         raise codec.MalformedError(f"seq {event.seq} of log {event.log}: {judgement.void}")
     return judgement
+
+
+def _too_many(hotkey: bytes) -> str:
+    return f"the hotkey {ss58_encode(hotkey)} has {LOGS_PER_HOTKEY_MAX} other logs, and no more count"
 
 
 def stored_network(connection: sqlite3.Connection) -> bytes | None:

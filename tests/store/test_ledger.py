@@ -2,7 +2,8 @@
 
 import resource
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import count, permutations
 from pathlib import Path
 from typing import Final
 
@@ -10,8 +11,9 @@ import pytest
 
 from p2pnodes.model import codec
 from p2pnodes.model import events as events_module
+from p2pnodes.model.branches import displaced
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.errors import StoreError, WritesRefusedError
+from p2pnodes.model.errors import LocalProtocolError, StoreError, WritesRefusedError
 from p2pnodes.model.events import AddPayload, Carry, Event, Head, LogId, Verdict, closing, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
@@ -20,6 +22,7 @@ from p2pnodes.model.stateroot import state_root
 from p2pnodes.store import buckets
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.ledger import Ledger, Outcome, Result
+from p2pnodes.store.rebuild import differences, hold
 from p2pnodes.store.schema import open_writer
 from tests.support import BLOCK, NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, forks, hotkey, memory_ledger
 
@@ -93,11 +96,6 @@ class TestReceive:
         author = Author("//validator1")
         stolen = author.delegation()._replace(hotkey=Author("//validator2").hotkey.public_key)
         assert results(ledger, author.write(stolen)) == [Result.REFUSED]
-
-    def test_logs_per_hotkey_are_bounded(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 2)
-        logs = [Author("//validator1", number=number).delegate() for number in range(3)]
-        assert results(ledger, *logs) == [Result.STORED, Result.STORED, Result.REFUSED]
 
     def test_a_rival_of_a_stored_event_is_a_fork_and_remembered(self, ledger: Ledger) -> None:
         author, twin = Author("//validator1"), Author("//validator1")
@@ -362,6 +360,158 @@ class TestAppend:
         monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
         with pytest.raises(WritesRefusedError, match="logs"), writer.transaction():
             writer.open_log(9, Author("//validator0", number=9).delegation(), NOW_MS)
+
+
+class TestTooManyLogs:
+    """Rules 1 and 6: of a hotkey with more logs than may count the same ones count everywhere."""
+
+    BOUND: Final = 3
+
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let a hotkey have few logs, that are forgotten event by event."""
+        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", self.BOUND)
+        monkeypatch.setattr(ledger_module, "DISPLACED_PER_HOTKEY_MAX", 2)
+        monkeypatch.setattr(ledger_module, "EVENTS_PER_PART", 1)
+
+    @staticmethod
+    def authors(count: int = 5, uri: str = "//validator1") -> list[Author]:
+        """Logs of one hotkey, each of which registers a GPU; the first one is the last to be displaced."""
+        authors = [Author(uri, number=number) for number in range(count)]
+        for author in authors:
+            author.delegate()
+            author.add(add("//Alice", [f"gpu-{author.log.number}"]))
+            author.verdict(bytes(32))
+        order = displaced([author.log for author in authors], (), 0)
+        return sorted(authors, key=lambda author: order.index(author.log))
+
+    @staticmethod
+    def displaced(ledger: Ledger) -> list[LogId]:
+        return [log for log, state in ledger.state.logs.items() if state.displaced]
+
+    @staticmethod
+    def rebuilt_otherwise(ledger: Ledger) -> list[str]:
+        hold(ledger.facts.connection)
+        return differences(ledger)
+
+    @staticmethod
+    def forget(ledger: Ledger, log: LogId) -> int:
+        """Take a displaced log away; in how many parts."""
+        for part in count(1):
+            with ledger.transaction():
+                if ledger.forget(log):
+                    return part
+        raise AssertionError
+
+    @pytest.mark.parametrize("order", list(permutations(range(5)))[::7])
+    def test_the_same_ones_count_in_whatever_order_they_come(self, order: Sequence[int]) -> None:
+        authors = self.authors()
+        few, many = memory_ledger(), memory_ledger()
+        for author in authors[: self.BOUND]:
+            receive(few, *author.events)
+        for index in order:
+            receive(many, *authors[index].events)
+            for log in self.displaced(many):
+                self.forget(many, log)
+        assert many.state.heads == few.state.heads
+        assert many.state.vector_digest == few.state.vector_digest
+        assert many.state.state_root == few.state.state_root
+        assert many.state.nodes == self.BOUND
+
+    def test_one_that_comes_after_them_is_refused_and_so_is_what_a_displaced_one_goes_on_with(
+        self, ledger: Ledger
+    ) -> None:
+        *others, last = self.authors(self.BOUND + 1)
+        for author in [*others[1:], last]:
+            assert set(results(ledger, *author.events)) == {Result.STORED}
+        assert set(results(ledger, *others[0].events)) == {Result.STORED}
+        assert self.displaced(ledger) == [last.log]
+        last.verdict(bytes(32))
+        assert set(results(ledger, *last.events)) == {Result.REFUSED}
+        assert "3 other logs" in receive(ledger, last.events[0])[0].detail
+        self.forget(ledger, last.log)
+        assert results(ledger, last.events[0]) == [Result.REFUSED]
+
+    def test_no_more_are_displaced_while_many_wait_to_be_forgotten(self, ledger: Ledger) -> None:
+        authors = self.authors(6)
+        for author in reversed(authors[1:]):
+            receive(ledger, *author.events)
+        assert len(self.displaced(ledger)) == 2
+        assert set(results(ledger, authors[0].events[0])) == {Result.REFUSED}
+        self.forget(ledger, self.displaced(ledger)[0])
+        assert set(results(ledger, authors[0].events[0])) == {Result.STORED}
+        assert len(ledger.state.logs) == 5
+
+    def test_what_it_says_counts_no_more_and_is_forgotten_in_parts(self, ledger: Ledger) -> None:
+        authors = self.authors(self.BOUND + 1)
+        shared = AddPayload.from_wire(codec.unpack(authors[-1].events[1].payload))
+        for author in reversed(authors[1:]):
+            receive(ledger, *author.events)
+        receive(ledger, Author("//validator2").delegate())
+        assert ledger.state.nodes == 3
+        authors[0].write(shared)  # one of the others carries the same request
+        receive(ledger, *authors[0].events)
+        assert self.displaced(ledger) == [authors[-1].log]
+        assert authors[-1].log not in ledger.state.heads
+        assert ledger.state.nodes == 4
+        before = ledger.state
+        assert Ledger(ledger.facts.connection, NETWORK).state == before
+        assert self.forget(ledger, authors[-1].log) == 3
+        assert ledger.state.state_root == before.state_root
+        assert ledger.state.vector_digest == before.vector_digest
+        assert ledger.state.events == before.events - 3
+        assert ledger.state.logs.keys() == before.logs.keys() - {authors[-1].log}
+        assert Ledger(ledger.facts.connection, NETWORK).state == ledger.state
+        assert self.rebuilt_otherwise(ledger) == []
+        assert ledger.facts.raw_body(request_id(NETWORK.id, shared.request)) == shared.request.body
+
+    def test_a_request_that_nothing_carries_any_more_is_as_new(self, writer: Ledger) -> None:
+        """Its claim is forgotten with the log, so that it can be carried or posted again."""
+        authors = self.authors(self.BOUND + 1)
+        for author in reversed(authors):
+            receive(writer, *author.events)
+        self.forget(writer, authors[-1].log)
+        payload = AddPayload.from_wire(codec.unpack(authors[-1].events[1].payload))
+        claim_id = request_id(NETWORK.id, payload.request)
+        assert writer.facts.claim_key(claim_id) is None
+        with writer.transaction():
+            writer.append(lambda _: payload, NOW_MS)
+        assert writer.facts.raw_body(claim_id) == payload.request.body
+        assert writer.state.nodes == self.BOUND + 1
+        assert self.rebuilt_otherwise(writer) == []
+
+    def test_no_other_log_takes_the_row_key_of_one_that_is_gone(self, ledger: Ledger) -> None:
+        """Readers remember by it whose log it is."""
+        authors = self.authors(self.BOUND + 1)
+        for author in [*authors[1:-1], authors[-1]]:
+            receive(ledger, *author.events)
+        key = ledger.state.logs[authors[-1].log].key
+        receive(ledger, *authors[0].events)
+        last = ledger.state.logs[authors[0].log].key
+        self.forget(ledger, authors[-1].log)
+        again = Ledger(ledger.facts.connection, NETWORK)
+        receive(again, Author("//validator2").delegate())
+        assert {state.key for state in again.state.logs.values()} == {1, 2, 3, 4, 5} - {key}
+        assert last == key + 1
+
+    def test_the_own_one_is_not_written_any_more(self, writer: Ledger) -> None:
+        """Who has the hotkey can open logs that come before it."""
+        own = writer.own_log
+        assert own is not None
+        others = [author for author in self.authors(99, "//validator0") if author.log != own]
+        before = [author for author in others if displaced([author.log, own], (), 1) == [own]]
+        for author in before[: self.BOUND]:
+            receive(writer, *author.events)
+        assert self.displaced(writer) == [own]
+        with pytest.raises(WritesRefusedError, match="too many logs"), writer.transaction():
+            writer.append(lambda hlc: Verdict(bytes(32), "verified", "none", "", hlc), NOW_MS)
+        assert Ledger(writer.facts.connection, NETWORK, Author("//validator0").node_key).own_log is None
+
+    def test_one_that_counts_cannot_be_forgotten(self, writer: Ledger) -> None:
+        own = writer.own_log
+        assert own is not None
+        with pytest.raises(LocalProtocolError, match="counts"), writer.transaction():
+            writer.forget(own)
 
 
 class TestTransaction:
