@@ -27,6 +27,7 @@ from p2pnodes.model.events import (
 from p2pnodes.model.inventory import Chute, Row
 from p2pnodes.model.network import Network
 from p2pnodes.model.validity import EMPTY, Judgement, judge
+from p2pnodes.store import ledger
 
 
 class Said(NamedTuple):
@@ -81,7 +82,23 @@ def counted_events(
     for event in events:
         logs.setdefault(event.log, {})[event.id] = event
     told = [*proofs, *(said for log in logs.values() for event in log.values() if (said := _told(event)))]
-    return [said for log, held in logs.items() for said in _counted(log, held, told, (closed or {}).get(log, -1))]
+    closed = closed or {}
+    by_author: dict[bytes, list[LogId]] = {}
+    for log, held in logs.items():
+        by_author.setdefault(_hotkey(held.values()), []).append(log)
+    for author, own in by_author.items():  # those of a checkpoint first, then those whose ids hash lowest
+        if author:
+            own.sort(key=lambda log: codec.digest(codec.pack([log.node_key, log.number])))
+            own.sort(key=lambda log: log not in closed)
+            del own[ledger.LOGS_PER_HOTKEY_MAX :]
+    few = {log for own in by_author.values() for log in own}
+    return [said for log, held in logs.items() if log in few for said in _counted(log, held, told, closed.get(log, -1))]
+
+
+def _hotkey(events: Iterable[Event]) -> bytes:
+    """The validator that a log speaks for, by its first event; empty where that is none."""
+    first = judge(min(events, key=lambda event: event.seq), EMPTY).payload
+    return first.hotkey if isinstance(first, Delegation) else b""
 
 
 def _told(event: Event) -> Close | Evidence | None:
@@ -101,8 +118,7 @@ def _counted(log: LogId, held: Mapping[bytes, Event], told: Iterable[Close | Evi
     for event in ordered:  # each by what its own branch says before it
         before = judgements.get(event.previous)
         judgements[event.id] = judge(event, before.prefix if before else EMPTY)
-    first = judgements[ordered[0].id].payload
-    hotkey = first.hotkey if isinstance(first, Delegation) else b""
+    hotkey = _hotkey(held.values())
     forks = [one.seq for one in ordered for other in ordered if _rivals(one, other)]
     forks += [header.seq for header in _headers(told) if header.log == log]
     # The lowest fork counts: events at that seq and above are void on every branch, but for those of a checkpoint.

@@ -18,8 +18,8 @@ WINDOW_S: Final = 30 * 86_400
 class Rogue:
     """A log of a validator, written off any ledger; nothing but its signatures has to be right."""
 
-    def __init__(self, stage: "Stage", index: int, *, age_ms: int = 0) -> None:
-        """Open a log that claims to be that old. ``stage.open`` must have named the validator a rogue."""
+    def __init__(self, stage: "Stage", index: int, *, age_ms: int = 0, through: int | None = None) -> None:
+        """Open a log that claims to be that old. ``stage.open`` must have named the validator a rogue; see ``write``."""
         self._stage = stage
         self.hotkey = hotkey(f"//validator{index}")
         self.name = f"r{index}"
@@ -27,7 +27,7 @@ class Rogue:
         self._pen.hlc = hlc_at(int(stage.clock.now_ms) - age_ms)
         stage.untrusted.add(self.hotkey.public_key)
         self._pen.delegate(self.hotkey, stage.now_s - WINDOW_S, stage.now_s + WINDOW_S)
-        self._give()
+        self._give(through)
 
     @property
     def now_hlc(self) -> int:

@@ -34,6 +34,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         liars.forty_and_twenty_offline,
         liars.liar_that_flips,
         liars.verdicts_on_nothing,
+        liars.logs_without_end,
         chutes.places_while_the_owner_changes,
         keys.cloned_disk,
         keys.restored_backup,

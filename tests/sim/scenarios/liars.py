@@ -6,9 +6,13 @@ verified and true ones failed. No peer can tell such votes from honest ones; tha
 
 from typing import Final
 
+from p2pnodes import clerk
+from p2pnodes.model.branches import displaced
 from p2pnodes.model.clock import hlc_at
-from p2pnodes.model.events import ABSTAIN, FAILED, VERIFIED, Verdict
+from p2pnodes.model.events import ABSTAIN, FAILED, VERIFIED, AddPayload, Verdict
 from p2pnodes.model.inventory import PENDING
+from p2pnodes.store import ledger
+from tests.sim.bounds import patched
 from tests.sim.peer import CheckFailedError
 from tests.sim.rogue import Rogue
 from tests.sim.scenarios.cast import (
@@ -18,6 +22,7 @@ from tests.sim.scenarios.cast import (
     DECIDED_MS,
     GPU,
     OTHER,
+    accepted,
     anywhere,
     rivals,
     verified_everywhere,
@@ -26,6 +31,15 @@ from tests.sim.stage import FAILED_CHECK, TTL_S, Posted, Stage, taken
 from tests.sim.verifiers import contrary, favours, flipping
 
 FOUR: Final = (40, 30, 20, 10)
+
+LOGS_MAX: Final = 3
+FORGOTTEN_MS: Final = 90_000
+FEW: Final = (
+    (ledger, "LOGS_PER_HOTKEY_MAX", LOGS_MAX),
+    (ledger, "EVENTS_PER_PART", 1),
+    (clerk, "DISPLACED_MS", FORGOTTEN_MS),
+)
+"""Bounds of the logs of one validator that a short play reaches."""
 
 
 def _claims(stage: Stage) -> tuple[list[Posted], list[Posted]]:
@@ -197,3 +211,47 @@ def verdicts_on_nothing(stage: Stage) -> None:
     stage.task(false, FAILED)
     if stage.since(GPU) > rogue.now_hlc + hlc_at(60_000):
         raise CheckFailedError("verified since a time that has not come yet")
+
+
+def logs_without_end(stage: Stage) -> None:
+    """A validator opens more logs than may count, and shows other ones to each half, each with a registration.
+
+    An honest daemon answers for each of these, without writing anything itself. The same logs count everywhere then;
+    what only others carried is carried by somebody else, before these are forgotten.
+    """
+    with patched(FEW):
+        stage.open((100, 100, 100, 100, 100), rogue={4})
+        sides = stage.split()
+        if stage.rng.random() < 0.7:
+            stage.part(*sides)
+        claims: list[Posted] = []
+        logs: list[Rogue] = []
+        for number in range(stage.rng.randint(LOGS_MAX + 1, 3 * LOGS_MAX)):
+            miner = stage.rng.choice((ALICE, BOB, CHARLIE))
+            stage.truth.give(f"gpu-{number}", miner)
+            posted = stage.sign(miner, [f"gpu-{number}"])
+            at = stage.rng.choice(stage.rng.choice(sides))
+            rogue = Rogue(stage, 4, through=at)
+            rogue.write(AddPayload(posted.request, stage.block), rogue.next_hlc, through=at)
+            rogue.vote(posted.claim_id, stage.rng.choice((VERIFIED, FAILED)))
+            stage.run(stage.rng.choice((0, 1, 20)))
+            stage.repost(posted, at)
+            claims.append(posted)
+            logs.append(rogue)
+        stage.run(stage.rng.uniform(0, 30))
+        stage.join()
+        accepted(stage, *claims)
+        for posted in claims:
+            verified_everywhere(stage, posted, posted.uuids[0])
+        order = displaced([rogue.log for rogue in logs], (), 0)
+
+        def forgotten() -> bool:
+            return all(each not in peer.ledger.state.logs for peer in stage.up for each in order[LOGS_MAX:])
+
+        stage.until(forgotten, FORGOTTEN_MS + DECIDED_MS, "all others are forgotten")
+        stage.settle()
+        for peer in stage.up:
+            if held := [log for log in order[LOGS_MAX:] if log in peer.ledger.state.logs]:
+                raise CheckFailedError(f"{peer.name} took up again what it forgot: {held}")
+        for posted in claims:
+            stage.owns(posted.uuids[0], posted, VERIFIED)
