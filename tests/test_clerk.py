@@ -10,12 +10,14 @@ import pytest
 import structlog
 
 from p2pnodes import clerk as clerk_module
-from p2pnodes.clerk import MARGINS_PER_HORIZON, TURN_MS_MIN, Clerk, Office, Step
+from p2pnodes.clerk import DISPLACED_MS, MARGINS_PER_HORIZON, TURN_MS_MIN, Clerk, Office, Step
+from p2pnodes.model.branches import displaced
 from p2pnodes.model.checkpoint import Certificate, Signature, due_number, rendezvous_key, suffices
 from p2pnodes.model.errors import StoreError
 from p2pnodes.model.events import Checkpoint, Head, LogId, Propose, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.rendezvous import ranking
+from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.checkpoints import STATEMENTS_MAX
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
@@ -410,3 +412,28 @@ class TestEnforcing:
         with at.ledger.transaction():
             wire = Certificate(event, tuple(sorted(signatures, key=lambda each: each.checkpoint.log))).encode()
             at.ledger.checkpoints.take(wire)
+
+
+class TestTooManyLogs:
+    """A log that counts for nothing is told of, stays for as long as others may carry from it, and goes."""
+
+    def test_a_displaced_log_goes_when_its_time_is_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 2)
+        monkeypatch.setattr(ledger_module, "EVENTS_PER_PART", 1)
+        at = desk(0)
+        at.work()
+        *_, uri = at.others
+        order = displaced([Author(uri, number=number).log for number in range(4)], (), 0)
+        with at.ledger.transaction():
+            for log in reversed(order):
+                author = Author(uri, number=log.number)
+                if log.number:  # that one is there
+                    at.ledger.receive([author.delegate(), author.verdict(bytes(32))], at.wall_ms)
+        beyond = {log for log, state in at.ledger.state.logs.items() if state.displaced}
+        assert beyond <= set(order[2:])
+        assert beyond
+        assert at.work() == ["log_displaced"] * len(beyond)
+        assert at.work(DISPLACED_MS - 1) == []
+        assert at.work(1) == ["log_forgotten"] * len(beyond)
+        assert not beyond & at.ledger.state.logs.keys()
+        assert at.work() == []

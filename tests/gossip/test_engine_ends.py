@@ -9,20 +9,25 @@ from p2pnodes.gossip.frames import (
     Digest,
     Entry,
     Events,
+    Have,
     Link,
     Mark,
     Mode,
+    News,
     Proofs,
     Range,
     Slices,
     Vector,
     Want,
+    log_tag,
 )
 from p2pnodes.gossip.pace import DIGEST_INTERVAL_MS
+from p2pnodes.gossip.push import GRAFT_MS
 from p2pnodes.gossip.session import PROVING_MAX
-from p2pnodes.model.branches import rivalry
+from p2pnodes.model.branches import displaced, rivalry
 from p2pnodes.model.errors import LocalProtocolError
 from p2pnodes.model.events import Close, Evidence, Head, closing
+from p2pnodes.store import ledger
 from p2pnodes.store.vector import NO_LOGS, SLICES
 from tests.gossip.harness import Net, Node, clone, entry, peer_of
 from tests.support import NETWORK, NOW_MS, VALIDATORS, Author, hotkey
@@ -466,3 +471,63 @@ class TestTwoHotkeys:
             net.run(5_000)
         assert net.agree()
         assert [node.ledger.state.logs[one.log].cut for node in (a, b)] == [0, 0]
+
+
+class TestTooManyLogs:
+    """Of a hotkey with more logs than may count the same ones count everywhere, and nobody asks for others."""
+
+    BOUND = 3
+
+    def halves(self) -> tuple[Net, list[Node], list[Author]]:
+        """Two nodes that were shown other logs of C's, and all of these, the last to be displaced first."""
+        authors = [log_of(C, 3, number=number) for number in range(6)]
+        order = displaced([author.log for author in authors], (), 0)
+        authors.sort(key=lambda author: order.index(author.log))
+        nodes = [Node(A), Node(B)]
+        known = [node.author.delegate() for node in nodes]
+        for place, node in enumerate(nodes):
+            node.holds(*known, *(event for author in authors[place::2] for event in author.events))
+        net = Net(*nodes)
+        net.join_all()
+        return net, nodes, authors
+
+    @pytest.mark.parametrize("forgets", [0, 1, 2])
+    def test_peers_that_were_shown_others_agree_and_keep_quiet(
+        self, monkeypatch: pytest.MonkeyPatch, forgets: int
+    ) -> None:
+        monkeypatch.setattr(ledger, "LOGS_PER_HOTKEY_MAX", self.BOUND)
+        net, nodes, authors = self.halves()
+        net.run(30_000)
+        assert net.agree()
+        for node in nodes:
+            assert {log for log in node.ledger.state.heads if log.node_key == authors[0].log.node_key} == {
+                author.log for author in authors[: self.BOUND]
+            }
+        for node in nodes[:forgets]:
+            for log in [log for log, held in node.ledger.state.logs.items() if held.displaced]:
+                with node.ledger.transaction():
+                    assert node.ledger.forget(log)
+        for node in nodes:
+            node.said.clear()
+        net.run(2 * DIGEST_INTERVAL_MS)
+        assert net.agree()
+        assert not any(isinstance(frame, Want) for node in nodes for frame in node.said)
+        assert not any(node.noticed("heads_differ") for node in nodes)
+
+    def test_a_log_that_comes_when_another_is_forgotten_is_known_by_its_tag(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """There are as many as before."""
+        monkeypatch.setattr(ledger, "LOGS_PER_HOTKEY_MAX", self.BOUND)
+        net, (a, _), _ = self.halves()
+        net.run(30_000)
+        a.hear(1, Have([News(log_tag(a.author.log), 0, 0)]).encode())
+        gone = next(log for log, held in a.ledger.state.logs.items() if held.displaced)
+        fresh = Author(B, number=77).delegate()
+        with a.ledger.transaction():
+            a.ledger.forget(gone)
+            a.ledger.receive([fresh], a.now_ms)
+        a.said.clear()
+        a.hear(1, Have([News(log_tag(fresh.log), 0, 0)]).encode())
+        a.tick(GRAFT_MS)
+        assert Link(Mode.EVENTS) not in a.said

@@ -1,13 +1,15 @@
 """Parts broken on purpose that a simulated network hardly ever comes to need: mostly their own unit tests notice.
 
 Renewals of several claims in one event, what a live set keeps of what was said again and again, whom a daemon believes
-a certificate, the numbers of its logs, and hashes that are written late. ``mutants`` hunts them with all others.
+a certificate, the numbers of its logs, how many of these count, and hashes that are written late. ``mutants`` hunts
+them with all others.
 """
 
 from typing import Final
 
+from p2pnodes import clerk
 from p2pnodes.author import Author
-from p2pnodes.model import checkpoint, proof, validity
+from p2pnodes.model import branches, checkpoint, proof, validity
 from p2pnodes.model.events import Renew
 from p2pnodes.store import buckets, words
 from p2pnodes.store.checkpoints import Checkpoints
@@ -35,6 +37,9 @@ _DELETIONS: Final = UnitTests("model/test_checkpoint.py::TestNeededDeletions")
 _LOADING: Final = UnitTests("store/test_loading.py")
 _CLERK: Final = UnitTests("test_clerk.py")
 _NUMBERS: Final = UnitTests("test_author.py::TestItsNumber")
+_MANY: Final = UnitTests("store/test_ledger.py::TestTooManyLogs")
+_NAMED: Final = UnitTests("store/test_loading.py::TestTooManyLogs")
+_ENDLESS: Final = Played("logs-without-end")
 _BUCKETS: Final = UnitTests("store/test_buckets.py")
 """Unit tests by what they are about."""
 
@@ -644,6 +649,94 @@ MUTANTS: Final = (
         "A bucket without rows is written",
         (Edit(buckets, "_insert", " if rows[bucket]]", "]"),),
         _BUCKETS,
+        1,
+    ),
+    # -- bound of logs -------------------------------------------------------------------------------------------------
+    Mutant(
+        "first-come-stay",
+        "1",
+        "Of a hotkey with too many logs those count that came first: other ones on other peers",
+        (Edit(Ledger, "_has_room", "return log not in displaced(", "return log in ()  # displaced("),),
+        _ENDLESS,
+        20,
+    ),
+    Mutant(
+        "last-come-goes",
+        "1",
+        "Of too many logs the last one is displaced, whichever that is",
+        (Edit(branches, "displaced", "(log not in named, codec.digest(codec.pack([*log])))", "log not in named"),),
+        _ENDLESS,
+        20,
+    ),
+    Mutant(
+        "named-is-displaced",
+        "1",
+        "A log that the cut in force names can be displaced",
+        (
+            Edit(
+                branches,
+                "displaced",
+                "(log not in named, codec.digest(codec.pack([*log])))",
+                "codec.digest(codec.pack([*log]))",
+            ),
+        ),
+        _NAMED,
+        1,
+    ),
+    Mutant(
+        "displaced-counts",
+        "1",
+        "What a displaced log says counts for as long as it is here",
+        (Edit(Ledger, "_displace", "self._move_cut(state, self.cut_of(state))", "pass"),),
+        _ENDLESS,
+        20,
+    ),
+    Mutant(
+        "displaced-goes-on",
+        "6",
+        "A displaced log is stored further, as far as its peers have it",
+        (Edit(Ledger, "_receive", "state is not None and state.displaced", "False"),),
+        _MANY,
+        1,
+    ),
+    Mutant(
+        "displaced-for-ever-more",
+        "6",
+        "As many logs may wait to be forgotten as somebody opens",
+        (Edit(Ledger, "_has_room", "held >= LOGS_PER_HOTKEY_MAX + DISPLACED_PER_HOTKEY_MAX", "False"),),
+        _MANY,
+        1,
+    ),
+    Mutant(
+        "forgotten-at-once",
+        "7",
+        "A displaced log goes before others have carried what it did",
+        (Edit(clerk.Clerk, "_forget", "self._displaced[log_id] + DISPLACED_MS", "0"),),
+        UnitTests("test_clerk.py::TestTooManyLogs"),
+        1,
+    ),
+    Mutant(
+        "forgotten-body",
+        "7",
+        "A claim is read from an event that is gone with its log",
+        (Edit(Ledger, "_drop", "read_elsewhere(self._connection, carried)", "pass"),),
+        _MANY,
+        1,
+    ),
+    Mutant(
+        "row-key-of-another",
+        "1",
+        "A new log takes the row key of one that was forgotten, and readers take its hotkey for its author",
+        (Edit(Ledger, "_open", "max(key, self._forgotten_key()) + 1", "key + 1"),),
+        _NAMED,
+        1,
+    ),
+    Mutant(
+        "own-displaced-goes-on",
+        "3",
+        "A daemon writes on in its own log though nobody keeps it",
+        (Edit(Ledger, "_displace", "if beyond and log == self.own_log:", "if False:"),),
+        _MANY,
         1,
     ),
 )

@@ -19,7 +19,7 @@ class Rogue:
     """A log of a validator, written off any ledger; nothing but its signatures has to be right."""
 
     def __init__(self, stage: "Stage", index: int, *, age_ms: int = 0, through: int | None = None) -> None:
-        """Open a log that claims to be that old. ``stage.open`` must have named the validator a rogue; see ``write``."""
+        """Open a log that claims to be that old. ``stage.open`` must have named it a rogue; see ``write``."""
         self._stage = stage
         self.hotkey = hotkey(f"//validator{index}")
         self.name = f"r{index}"

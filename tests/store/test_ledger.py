@@ -480,20 +480,6 @@ class TestTooManyLogs:
         assert writer.state.nodes == self.BOUND + 1
         assert self.rebuilt_otherwise(writer) == []
 
-    def test_no_other_log_takes_the_row_key_of_one_that_is_gone(self, ledger: Ledger) -> None:
-        """Readers remember by it whose log it is."""
-        authors = self.authors(self.BOUND + 1)
-        for author in [*authors[1:-1], authors[-1]]:
-            receive(ledger, *author.events)
-        key = ledger.state.logs[authors[-1].log].key
-        receive(ledger, *authors[0].events)
-        last = ledger.state.logs[authors[0].log].key
-        self.forget(ledger, authors[-1].log)
-        again = Ledger(ledger.facts.connection, NETWORK)
-        receive(again, Author("//validator2").delegate())
-        assert {state.key for state in again.state.logs.values()} == {1, 2, 3, 4, 5} - {key}
-        assert last == key + 1
-
     def test_the_own_one_is_not_written_any_more(self, writer: Ledger) -> None:
         """Who has the hotkey can open logs that come before it."""
         own = writer.own_log

@@ -2,15 +2,18 @@
 
 import sqlite3
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from p2pnodes.model import codec
+from p2pnodes.model.branches import displaced
 from p2pnodes.model.checkpoint import line_of
 from p2pnodes.model.errors import WritesRefusedError
 from p2pnodes.model.events import AddPayload, Delegation, Head, Verdict
 from p2pnodes.model.requests import request_id
+from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store import settling
 from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import ELECTORATES_KEPT, Donor, certified
@@ -20,7 +23,7 @@ from p2pnodes.store.rebuild import rebuild
 from p2pnodes.store.schema import open_writer
 from tests.gossip.past import Past
 from tests.store.test_checkpoints import cut, found, proposed
-from tests.support import BLOCK, NETWORK, NOW_MS, VALIDATORS, Author, electorate, memory_ledger
+from tests.support import BLOCK, MINERS, NETWORK, NOW_MS, VALIDATORS, Author, add, electorate, memory_ledger
 
 
 def considered(ledger: Ledger, past: Past, number: int | None = None, wire: bytes | None = None) -> Answer:
@@ -376,3 +379,55 @@ class TestRows:
         assert report.problems == []
         assert report.rows > 0
         assert rebuild(tmp_path / "loading.db", NETWORK).differences == []
+
+
+class TestTooManyLogs:
+    """What the cut in force names stays, whatever else a hotkey has (``model.branches.displaced``)."""
+
+    @pytest.mark.parametrize("parts", [0, 1, 2])
+    def test_a_displaced_log_counts_when_a_checkpoint_names_it(
+        self, pasts: list[Past], monkeypatch: pytest.MonkeyPatch, parts: int
+    ) -> None:
+        """Here it was displaced by another one, and some parts of it are forgotten already."""
+        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+        monkeypatch.setattr(ledger_module, "EVENTS_PER_PART", 4)
+        log = Author(VALIDATORS[0]).log
+        numbers = (number for number in count(1) if displaced([log, log._replace(number=number)], (), 1) == [log])
+        other = Author(VALIDATORS[0], number=next(numbers))
+        other.write(other.delegation(not_after=pasts[0].now_ms // 1000 + 99))
+        other.add(add(MINERS[0], ["gpu-of-another-log"]))
+        ledger = memory_ledger(None, pasts[0].electorate)
+        with ledger.transaction():
+            ledger.receive([*pasts[0].events, *other.events], pasts[0].now_ms)
+        assert [held.id for held in ledger.state.logs.values() if held.displaced] == [log]
+        for _ in range(parts):
+            with ledger.transaction():
+                assert not ledger.forget(log)
+        assert considered(ledger, pasts[0]).found is Found.LOADS
+        for place in range(pasts[0].slices):
+            assert brought(ledger, pasts[0], place) == Answer(Found.TAKEN)
+        cut(ledger)
+        assert [held.id for held in ledger.state.logs.values() if held.displaced] == [other.log]
+        assert log in ledger.state.heads
+        assert ledger.state.state_root == Ledger(pasts[0].copy(), NETWORK).state.state_root
+        assert Ledger(ledger.facts.connection, NETWORK).state == ledger.state
+        with ledger.transaction():
+            assert ledger.forget(other.log)
+        assert ledger.state.events == stored(ledger.facts.connection)
+
+    def test_no_other_log_takes_the_row_key_of_one_that_is_gone(
+        self, pasts: list[Past], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Readers remember by it whose log it is."""
+        disk = pasts[0].copy()
+        for number, key in ((1, 4), (2, 5)):
+            author = Author(VALIDATORS[0], number=number)
+            monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 2)
+            ledger = Ledger(disk, NETWORK)
+            with ledger.transaction():
+                ledger.receive([author.delegate()], pasts[0].now_ms)
+            assert ledger.state.logs[author.log].key == key
+            monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+            ledger = Ledger(disk, NETWORK)
+            with ledger.transaction():
+                assert ledger.forget(author.log)
