@@ -180,6 +180,11 @@ class Slicer:
         self._open: list[bytes] = []
         self._size_bytes = 0
 
+    def __copy__(self) -> Self:
+        copied = object.__new__(type(self))
+        copied.__dict__ = self.__dict__ | {"digests": [*self.digests], "_open": [*self._open]}
+        return copied
+
     def add(self, leaf: Leaf, size_bytes: int) -> bool:
         """Add the next leaf, whose event has that size; whether it begins a slice."""
         begins = not self._open

@@ -2,7 +2,8 @@
 
 What goes: of the events at or below the cut all that is not in the live set; of those above it what came too late
 (``model.checkpoint``). Facts go first, each part with the rows of its GPUs in one transaction, so that rows are never
-behind the facts; then the events themselves. It begins anew after a restart and finds nothing twice.
+behind the facts; then the events themselves. It begins anew after a restart, and finds nothing twice; after a
+transaction that was undone it goes on (``store.parts``).
 """
 
 import sqlite3
@@ -13,6 +14,7 @@ from typing import Any, Final
 from p2pnodes.model import codec
 from p2pnodes.store import words
 from p2pnodes.store.checkpoints import Checkpoints
+from p2pnodes.store.parts import Parts
 
 CLAIMS_PER_PART: Final = 64
 """Claims whose carriages and verdicts are looked at in one transaction."""
@@ -39,8 +41,10 @@ class Touched:
 Cursor = tuple[Any, ...]
 
 
-class Cutting:
+class Cutting(Parts):
     """Takes away what the checkpoint in force leaves out; call ``advance`` until ``done``."""
+
+    MOVING = ("done", "_at", "_after")
 
     def __init__(self, connection: sqlite3.Connection, checkpoints: Checkpoints) -> None:
         """Begin.
@@ -52,29 +56,27 @@ class Cutting:
         self.done = False
         self._connection = connection
         self._checkpoints = checkpoints
-        self._steps = iter(
-            (
-                self._claims,
-                self._uncarried,
-                self._deletions,
-                self._late_words,
-                self._placements,
-                self._events,
-                self._old_sets,
-            )
+        self._steps = (
+            self._claims,
+            self._uncarried,
+            self._deletions,
+            self._late_words,
+            self._placements,
+            self._events,
+            self._old_sets,
         )
-        self._step = next(self._steps)
+        self._at = 0
+        """The step that it is at."""
         self._after: Cursor | None = None
         """The last thing that was looked at in this step."""
 
     def advance(self) -> Touched:
         """Do the next part; call inside a transaction of the writer's."""
         touched = Touched()
-        self._after = self._step(self._after, touched)
+        self._after = self._steps[self._at](self._after, touched)
         if self._after is None:
-            following = next(self._steps, None)
-            self.done = following is None
-            self._step = following or self._step
+            self._at += 1
+            self.done = self._at == len(self._steps)
         return touched
 
     # -- steps: each does a part, and returns where to go on, or None at its end -------------------------------------

@@ -112,10 +112,12 @@ _TRIED_MS: Final = "tried_ms"
 _DERIVED_BY: Final = "derived_by"
 _CUT_AWAY: Final = "cut_away"
 _FORGOTTEN_KEY: Final = "forgotten_key"
+_PART: Final = "part"
 """Keys of the table ``meta``: the network; the log of own events; when a quorum was heard of last (``gossip.contact``;
 wall clock, Unix milliseconds); when it was tried last whether the disk takes writes again (the same); what all that
 follows from the events was derived by (a build's version, its kinds and its buckets); how many events of the logs that
-are held checkpoints left out; and the highest row key of a log that is not held any more."""
+are held checkpoints left out; the highest row key of a log that is not held any more; and how many parts of long work
+were done (``Ledger._next_part``)."""
 
 _UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
 
@@ -310,6 +312,10 @@ class Ledger:
         self._cutting: Cutting | None = None
         self._settling: Settling | None = None
         """Of the live set that was loaded."""
+        self._part = 0
+        """How many parts of these three were done."""
+        self._kept: tuple[int, LiveSet | None, Cutting | None, Settling | None] = (0, None, None, None)
+        """What was there behind the last commit: ``_part``, and these three."""
         self._cut_away = 0
         self._reload = False
         """Whether heads and prefixes are to be read anew behind the open transaction."""
@@ -350,6 +356,7 @@ class Ledger:
             self.temporary_failure = f"{error}"
         else:
             self.temporary_failure = None
+            self._keep_parts()
             if self._reload:
                 self._load()
             else:
@@ -1072,7 +1079,7 @@ class Ledger:
         if self._live_set is None or self._live_set.line.proposal != line.proposal:
             self._live_set = LiveSet(self._connection, self.checkpoints, line)
         if self._live_set.statement is None:
-            self._wrote = True
+            self._next_part()
             self._live_set.advance()
         return self._live_set.statement
 
@@ -1080,9 +1087,19 @@ class Ledger:
         """The live set that was found last, if it lies below the cut of this proposal; None until it is found."""
         return self._live_set.statement if self._live_set is not None and self.is_finding(proposal) else None
 
+    @property
+    def finding(self) -> Line | None:
+        """The line below which a live set is being found, or was found last; None for none."""
+        return None if self._live_set is None else self._live_set.line
+
     def is_finding(self, proposal: bytes) -> bool:
         """Whether the live set below the cut of a proposal is being found, or is found."""
-        return self._live_set is not None and self._live_set.line.proposal == proposal
+        return self.finding is not None and self.finding.proposal == proposal
+
+    def forget_finding(self) -> None:
+        """Forget the live set that is being found, or was found last; call inside a transaction."""
+        self._next_part()
+        self._live_set = None
 
     def enforce(self, said: Certified | None = None) -> None:
         """Put a certificate in force, the pending one, whose live set is held; ``cut`` after it.
@@ -1091,7 +1108,7 @@ class Ledger:
         """
         said = said or self.checkpoints.pending
         assert said is not None
-        self._wrote = True
+        self._next_part()
         self.checkpoints.enforce(said, Stage.CUTTING)
         self._live_set = self._cutting = None
         self._displace_all()
@@ -1104,7 +1121,7 @@ class Ledger:
         Returns:
             Whether all of it is gone.
         """
-        self._wrote = True
+        self._next_part()
         if self.checkpoints.loaded:
             return self._settle_loaded()
         if self._cutting is None:
@@ -1123,11 +1140,12 @@ class Ledger:
 
     def _settle_loaded(self) -> bool:
         """Have the next rows follow from a live set that is whole; whether nothing is left to be taken away, either."""
-        if self._settling is None or self._settling.weights is not self.weights:
+        if self._settling is None or not self._settling.weights.same_votes(self.weights):
             self._settling = Settling(self.facts, self.weights)
         self._settling.advance()
         if not self._settling.done:
             return False
+        self._settling = None
         statement = self.checkpoints.loading
         assert statement is not None
         alone = self._held_events() == statement.leaves  # nothing was here before: there is nothing else
@@ -1150,8 +1168,8 @@ class Ledger:
         Raises:
             MalformedError: It proves nothing.
         """
-        self._wrote = True
-        self._live_set = self._cutting = None
+        self._next_part()
+        self._live_set = self._cutting = self._settling = None
         before = self.checkpoints.line.logs
         self.checkpoints.begin(certificate)
         self.checkpoints.forget_live_set()
@@ -1174,6 +1192,35 @@ class Ledger:
             self._logs[log] = state
         self._displace_all()
         self._reload = True
+
+    def _next_part(self) -> None:
+        """Count a part of long work: by that a commit that failed behind the database's own is told from one before."""
+        self._wrote = True
+        self._part += 1
+        self._set_meta(_PART, codec.pack(self._part))
+
+    def _keep_parts(self) -> None:
+        """Note how far long work is, behind a commit."""
+        if self._part == self._kept[0]:
+            return
+        self._kept = self._part, self._live_set, self._cutting, self._settling
+        for work in self._kept[1:]:
+            if work is not None:
+                work.keep()
+
+    def _take_up_parts(self) -> None:
+        """Let long work go on where the last committed part ended; or forget it, where its database went on without it.
+
+        That is so where SQLite committed a part and failed behind that: what belongs to it in temporary tables may be
+        lost (``_is_committed``).
+        """
+        self._part = codec.integer(codec.unpack(self._meta(_PART) or b"\0"), "parts of long work")
+        if self._part != self._kept[0]:
+            self._kept = self._part, None, None, None
+        _, self._live_set, self._cutting, self._settling = self._kept
+        for work in self._kept[1:]:
+            if work is not None:
+                work.back(self.facts)
 
     @property
     def _loads(self) -> bool:
@@ -1465,6 +1512,9 @@ class Ledger:
 
     def _settle_all(self) -> None:
         """Settle everything; followers read it anew."""
+        if self._settling is not None:  # what it has sorted goes
+            self._next_part()
+            self._settling = None
         settling = Settling(self.facts, self.weights)
         while not settling.done:
             settling.advance()
@@ -1649,7 +1699,7 @@ class Ledger:
         self.facts = Facts(self._connection)
         self.checkpoints.load()
         self._reload = False
-        self._cutting = self._live_set = self._settling = None
+        self._take_up_parts()
         ends = of_all(self._connection)
         for key, *log_id, hotkey, cut in execute("SELECT log, node_key, number, hotkey, cut FROM logs").fetchall():
             log = LogId(*log_id)

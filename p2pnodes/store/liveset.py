@@ -43,6 +43,7 @@ from p2pnodes.model.inventory import Carriage, Chute, DeleteCarriage, Placement
 from p2pnodes.model.validity import contents
 from p2pnodes.store.checkpoints import Checkpoints, plain_mask, signed_mask
 from p2pnodes.store.facts import Facts
+from p2pnodes.store.parts import Parts
 
 CLAIMS_PER_PART: Final = 64
 """Claims, each of up to 10 GPUs, that are decided at once."""
@@ -58,8 +59,10 @@ Item = tuple[int, int, int]
 """Row key of a log, seq, item."""
 
 
-class LiveSet:
+class LiveSet(Parts):
     """Finds one live set; call ``advance`` until ``statement`` is there."""
+
+    MOVING = ("statement", "_at", "_after", "_slicer")
 
     def __init__(self, connection: sqlite3.Connection, checkpoints: Checkpoints, line: Line) -> None:
         """Begin.
@@ -78,8 +81,9 @@ class LiveSet:
         # Mostly the two are one: nobody has lost a permit.
         self._readings = (line.electorate, believing(line))
         self._facts = Facts(connection)
-        self._steps = iter((self._clear, self._words, self._claims, self._deletions, self._delegations, self._leaves))
-        self._step = next(self._steps)
+        self._steps = (self._clear, self._words, self._claims, self._deletions, self._delegations, self._leaves)
+        self._at = 0
+        """The step that it is at."""
         self._after: tuple[Any, ...] = ()
         """The last thing that was looked at in this step."""
         self._slicer = Slicer()
@@ -88,14 +92,13 @@ class LiveSet:
     def advance(self) -> None:
         """Do the next part; call inside a transaction of the writer's."""
         self._renew_cuts()
-        after = self._step()
+        after = self._steps[self._at]()
         if after is not None:
             self._after = after
             return
         self._after = ()
-        following = next(self._steps, None)
-        if following is not None:
-            self._step = following
+        self._at += 1
+        if self._at < len(self._steps):
             return
         tree = self._slicer.tree()
         self.statement = Checkpoint(self.line.number, self.line.proposal, self._slicer.leaves, len(tree), tree.root)
@@ -103,6 +106,11 @@ class LiveSet:
             "UPDATE live_slice SET hash = ? WHERE number = ? AND slice = ?",
             [(hashed, self.line.number, place) for place, hashed in enumerate(self._slicer.digests)],
         )
+
+    def back(self, facts: Facts) -> None:
+        """Be again as far as was noted, see ``Parts``."""
+        super().back(facts)
+        self._facts = Facts(self._connection)
 
     def _renew_cuts(self) -> None:
         """Let facts end where the cut does, also in logs that came meanwhile."""

@@ -3,11 +3,12 @@
 First it is recorded which claims name which GPUs, in the order of the GPUs. Then each claim is counted and its GPUs are
 decided, in the order of the claims: each claim and each body is read once. The rows are sorted (``store.sorter``) and
 take the place of those that are held, some buckets at a time, and so do the buckets' hashes. So a page is written once,
-and not once for each of its rows. Rows that are right already stay.
+and not once for each of its rows. Rows that are right already stay. After a transaction that was undone it goes on
+(``store.parts``).
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, Final
@@ -18,8 +19,9 @@ from p2pnodes.model.inventory import Tally, Weights
 from p2pnodes.model.stateroot import BUCKETS, StateRoot
 from p2pnodes.store import buckets, supply
 from p2pnodes.store.facts import Facts
+from p2pnodes.store.parts import Parts
 from p2pnodes.store.rows import COLUMNS, COUNTED, INSERT, compare, decide, values
-from p2pnodes.store.sorter import Sorter
+from p2pnodes.store.sorter import Merged, Sorter
 
 NAMED_PER_PART: Final = 8_192
 """GPUs that are noted or recorded at once with the claims that name them: some 20 ms."""
@@ -41,8 +43,10 @@ _KEY: Final = itemgetter(COLUMNS.index("bucket"), COLUMNS.index("uuid"))
 _SAME: Final = itemgetter(COLUMNS.index("claim"), COLUMNS.index("digest"))
 
 
-class Settling:
-    """Decides everything anew; call ``advance`` until ``done``. Begin anew where a transaction was undone."""
+class Settling(Parts):
+    """Decides everything anew; call ``advance`` until ``done``."""
+
+    MOVING = ("done", "rows", "_at", "_claim", "_sorter", "_sorted", "_rows", "_bucket")  # ``root`` is written over
 
     def __init__(self, facts: Facts, weights: Weights) -> None:
         """Begin; call inside a transaction.
@@ -60,11 +64,12 @@ class Settling:
         self._facts = facts
         self._connection: sqlite3.Connection = facts.connection
         self._sorter = Sorter(self._connection)
-        self._steps = iter((self._clear, self._collect, self._name, self._decide, self._replace))
-        self._step = next(self._steps)
+        self._steps = (self._clear, self._collect, self._name, self._decide, self._replace)
+        self._at = 0
+        """The step that it is at."""
         self._claim = 0
         """The last claim that was looked at in this step."""
-        self._sorted: Iterator[tuple[Any, ...]] = iter(())
+        self._sorted = Merged(self._connection, 0)
         """What was sorted in the step before."""
         self._rows: list[tuple[Any, ...]] = []
         """Decided, and neither sorted nor in their place."""
@@ -73,11 +78,15 @@ class Settling:
 
     def advance(self) -> None:
         """Do the next part; call inside a transaction."""
-        if self._step():
+        if self._steps[self._at]():
             return
-        following = next(self._steps, None)
-        self.done = following is None
-        self._step = following or self._step
+        self._at += 1
+        self.done = self._at == len(self._steps)
+
+    def back(self, facts: Facts) -> None:
+        """Be again as far as was noted, see ``Parts``."""
+        super().back(facts)
+        self._facts = facts
 
     # -- steps: each does a part, and says whether there is more -----------------------------------------------------
 

@@ -8,9 +8,8 @@ takes seconds for a million.
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from heapq import merge
-from itertools import count
-from typing import Any, Final
+from heapq import heapify, heappop, heapreplace
+from typing import Any, Final, Self
 
 import msgpack
 
@@ -51,15 +50,63 @@ class Sorter:
         self._connection.executemany("INSERT INTO waiting VALUES (?, ?)", enumerate(blocks, self._runs * _PLACES))
         self._runs += 1
 
-    def merged(self) -> Iterator[Row]:
+    def merged(self) -> "Merged":
         """All rows in order; each block is forgotten as it is read. Others may be added when all have come."""
         runs, self._runs = self._runs, 0
-        return merge(*map(self._run, range(runs)))
+        return Merged(self._connection, runs)
 
-    def _run(self, number: int) -> Iterator[Row]:
-        for place in count(number * _PLACES):
+
+class Merged(Iterator[Row]):
+    """The rows of all runs in order. A copy goes on from the same row, as often as what it reads is there again."""
+
+    def __init__(self, connection: sqlite3.Connection, runs: int) -> None:
+        """Begin; the first blocks are read with the first row.
+
+        Args:
+            connection: With the temporary table that they wait in.
+            runs: How many there are.
+        """
+        self._connection = connection
+        self._begun = False
+        self._blocks: list[tuple[Row, ...]] = [()] * runs
+        """Of each run the block that is being read."""
+        self._places = [run * _PLACES for run in range(runs)]
+        """Of each run the place of the block behind that."""
+        self._heads: list[tuple[Row, int, int]] = []
+        """Of each run that has more its next row, the run, and the place behind that row in its block: a heap."""
+
+    def __copy__(self) -> Self:
+        copied = object.__new__(type(self))
+        copied.__dict__ = self.__dict__ | {
+            "_blocks": [*self._blocks], "_places": [*self._places], "_heads": [*self._heads]
+        }  # fmt: skip
+        return copied
+
+    def __next__(self) -> Row:
+        """The next row."""
+        if not self._begun:
+            self._begun = True
+            heads = (self._head(run, 0) for run in range(len(self._blocks)))
+            self._heads = [head for head in heads if head is not None]
+            heapify(self._heads)
+        elif self._heads:  # its first one was handed out
+            _, run, after = self._heads[0]
+            if (head := self._head(run, after)) is not None:
+                heapreplace(self._heads, head)
+            else:
+                heappop(self._heads)
+        if not self._heads:
+            raise StopIteration
+        return self._heads[0][0]
+
+    def _head(self, run: int, at: int) -> tuple[Row, int, int] | None:
+        """The row at a place of a run's block, or the first one of its next block; None where it has no more."""
+        if at == len(self._blocks[run]):
             query = "DELETE FROM waiting WHERE place = ? RETURNING rows"
-            blocks = self._connection.execute(query, (place,)).fetchall()
+            blocks = self._connection.execute(query, (self._places[run],)).fetchall()
             if not blocks:
-                return
-            yield from msgpack.unpackb(blocks[0][0], use_list=False)
+                return None
+            self._blocks[run] = msgpack.unpackb(blocks[0][0], use_list=False)
+            self._places[run] += 1
+            at = 0
+        return self._blocks[run][at], run, at + 1

@@ -32,8 +32,7 @@ FAILURES: Final = 2
 """How often a transaction that fails at its end fails once more, at a statement that is drawn."""
 
 SHARE: Final = 0.5
-SHARE_OF_LONG_WORK: Final = 0.02
-"""How many transactions fail; of those that are parts of a work which begins anew then, few, or it would not end."""
+"""How many transactions fail."""
 
 SWITCH_STATEMENTS: Final = 30
 """Of the switch to another electorate, the statements at which it may fail; it has some more."""
@@ -94,7 +93,7 @@ class ShakyLedger(Ledger):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         shaky = self._shaky
-        if shaky is None or self._rng.random() >= self._share:
+        if shaky is None or self._rng.random() >= SHARE:
             with super().transaction():
                 yield
             return
@@ -109,16 +108,11 @@ class ShakyLedger(Ledger):
             with self.failing(shaky):
                 shaky.left = self._rng.randrange(statements)
                 self._again()
-            if self.failed == failed:  # a part that began anew had less to do
+            if self.failed == failed:  # it had less to do than before
                 return
         with super().transaction():
             self._again()
         self.require_memory()
-
-    @property
-    def _share(self) -> float:
-        long = self._live_set is not None or self.checkpoints.stage is Stage.CUTTING or self.checkpoints.loaded
-        return SHARE_OF_LONG_WORK if long else SHARE
 
     @contextmanager
     def failing(self, shaky: ShakyConnection) -> Iterator[None]:
