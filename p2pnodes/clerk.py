@@ -2,8 +2,10 @@
 
 A number is due as the electorate's time reaches it, once a day by default. The validator that is first in the number's
 rendezvous order proposes a cut; each further one waits a step longer. Each validator signs one proposal of a number,
-the first in that order that it may sign, with what it finds below the cut. If their stakes are split over several, the
-number comes to nothing, and the next one does better: nothing waits for a checkpoint but room on the disk.
+the first in that order that it may sign, with what it finds below the cut. A search that has begun is ended, whatever
+is proposed or due meanwhile: else whoever proposes again and again, or a number that is due before it ends, would have
+it begin anew for ever. If their stakes are split over several, the number comes to nothing, and the next one does
+better: nothing waits for a checkpoint but room on the disk.
 
 ``Clerk`` takes one short step at a time on the ledger, so that neither writes nor the simulator's clock wait for it;
 ``Office`` has it do so on the daemon's database.
@@ -19,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from p2pnodes.model.checkpoint import Certified, due_at, due_number, rendezvous_key
+from p2pnodes.model.checkpoint import Certified, Line, due_at, due_number, rendezvous_key
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.events import Checkpoint, LogId
@@ -173,11 +175,14 @@ class Clerk:
     def _agree(self, ledger: Ledger, own: bytes, now_ms: int, wall_ms: int) -> Step:
         """Propose, or sign what is proposed."""
         number = due_number(ledger.network, ledger.weights.electorate)
-        if number <= ledger.checkpoints.signed_number(own):
-            self.problem = None
-            return IDLE
         if self._due[0] != number:
             self._due = number, now_ms
+        signed = ledger.checkpoints.signed_number(own)
+        if (line := ledger.finding) is not None and line.number > signed:
+            return self._sign(ledger, line, wall_ms)
+        if number <= signed:
+            self.problem = None
+            return IDLE
         turns = (now_ms - self._due[1]) // max(TURN_MS_MIN, ledger.network.horizon_s * 1000 // STEPS_PER_HORIZON)
         margin_ms = ledger.network.horizon_s * 1000 // MARGINS_PER_HORIZON
         if self._held[0][0] > now_ms - margin_ms:
@@ -188,8 +193,9 @@ class Clerk:
             place_of(order, ledger.checkpoints.author_of(key)): key for key in ledger.checkpoints.proposals(number)
         }
         for place, key in sorted(proposals.items()):
-            if place <= turns and (ledger.is_finding(key) or self._may_sign(ledger, key)):
-                return self._sign(ledger, key, wall_ms)
+            line = ledger.checkpoints.line_of(key) if place <= turns else None
+            if line is not None and self._may_sign(ledger, line):
+                return self._sign(ledger, line, wall_ms)
         mine = place_of(order, own)
         if mine in proposals or mine > turns:
             return IDLE
@@ -200,20 +206,19 @@ class Clerk:
         ledger.append(lambda _: payload, wall_ms)
         return Step(busy=True, event="checkpoint_proposed", fields={"number": number})
 
-    def _may_sign(self, ledger: Ledger, key: bytes) -> bool:
-        payload, line = ledger.checkpoints.proposed_by(key), ledger.checkpoints.line_of(key)
-        if payload is None or line is None:
+    def _may_sign(self, ledger: Ledger, line: Line) -> bool:
+        payload = ledger.checkpoints.proposed_by(line.proposal)
+        if payload is None:
             return False
         self.problem = refusal(ledger, payload, line, ledger.checkpoints.lately, self._held[0][1])
         return self.problem is None
 
-    def _sign(self, ledger: Ledger, key: bytes, wall_ms: int) -> Step:
-        line = ledger.checkpoints.line_of(key)
-        assert line is not None
+    def _sign(self, ledger: Ledger, line: Line, wall_ms: int) -> Step:
         statement = ledger.find_live_set(line)
         if statement is None:
             return BUSY
-        if not self._may_sign(ledger, key):  # something may have shown meanwhile
+        if not self._may_sign(ledger, line):  # something may have shown meanwhile
+            ledger.forget_finding()  # what others propose has its turn
             return IDLE
         ledger.append(lambda _: statement, wall_ms)
         fields = {"number": statement.number, "leaves": statement.leaves}

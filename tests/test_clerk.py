@@ -239,6 +239,57 @@ class TestSigning:
         at.awake()
         assert [said.proposal for said in at.signed] == keys[:1]
 
+    def test_a_search_that_has_begun_is_ended_whatever_is_proposed_meanwhile(self) -> None:
+        """An author with many logs could else have all others begin anew for ever."""
+        at = desk(2)
+        first, second, _ = at.order()
+        at.work()
+        expected = at.hear(second, made(at))
+        assert at.step(MARGIN_MS + len(VALIDATORS) * TURN_MS).busy
+        assert at.ledger.is_finding(expected)
+        at.hear(first, made(at))
+        assert at.work() == ["checkpoint_signed"]
+        assert [said.proposal for said in at.signed] == [expected]
+
+    def test_a_search_that_has_begun_is_ended_when_the_next_number_is_due(self) -> None:
+        """One that takes longer than from one number to the next would else never end."""
+        at = desk(1)
+        first, *_ = at.order()
+        at.work()
+        expected, number = at.hear(first, made(at)), at.number
+        assert at.step(MARGIN_MS).busy
+        at.weigh(LATER_MS + 86_400_000)
+        assert at.number == number + 1
+        while (step := at.step()).busy and not step.event:
+            pass
+        assert (step.event, step.fields["number"]) == ("checkpoint_signed", number)
+        assert [said.proposal for who, said in signatures(at.ledger, number) if who == at.own] == [expected]
+        assert "checkpoint_signed" in at.work(len(VALIDATORS) * TURN_MS)
+        assert [said.number for said in at.signed] == [number + 1]
+
+    def test_what_was_found_and_may_not_be_signed_any_more_keeps_nothing_else_from_being_signed(self) -> None:
+        """A log that its author forks while others search below it must not cost them the number."""
+        at = desk(2)
+        first, second, _ = at.order()
+        at.work()
+        author, twin = at.others[first], Author(first)
+        twin.head = author.head
+        written = author.add(add("//Alice", ["gpu-0"]), at_ms=NOW_MS)
+        rival = twin.add(add("//Alice", ["gpu-1"]), at_ms=NOW_MS)
+        with at.ledger.transaction():
+            at.ledger.receive([written], at.wall_ms)
+        bad = at.hear(first, made(at))
+        assert at.step(MARGIN_MS).busy
+        assert at.ledger.is_finding(bad)
+        with at.ledger.transaction():
+            at.ledger.receive([rival], at.wall_ms)
+        at.work()
+        assert at.signed == []
+        assert at.clerk.problem is not None
+        good = at.hear(second, made(at))
+        assert at.work(len(VALIDATORS) * TURN_MS) == ["checkpoint_signed"]
+        assert [said.proposal for said in at.signed] == [good]
+
     def test_a_proposal_behind_another_checkpoint_is_not_signed(self) -> None:
         at = desk(1)
         first, *_ = at.order()
