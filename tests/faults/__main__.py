@@ -1,7 +1,8 @@
 """``python -m tests.faults SUITE``: survival on real processes and real files; exit 1 when anything was lost.
 
 ``python -m tests.faults all`` runs each suite in its short form, ``--strikes`` or ``--long`` say how many faults.
-Everything happens in network and mount namespaces of its own, which need root.
+Everything happens in network and mount namespaces of its own, which need root. What a suite that failed has left stays
+where it says.
 """
 
 import argparse
@@ -9,9 +10,11 @@ import asyncio
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Final
 
@@ -55,14 +58,23 @@ def main() -> int:
     for name in SUITES if arguments.suite == "all" else [arguments.suite]:
         suite = SUITES[name]
         strikes = arguments.strikes or (suite.strikes if arguments.long else suite.short)
-        with tempfile.TemporaryDirectory(prefix="p2pnodes-faults-") as temporary:
-            directory = (arguments.keep or Path(temporary)) / name
-            try:
-                outcome = asyncio.run(_run(name, directory, arguments.seed, strikes, quiet=arguments.json))
-            except DevnetError as error:  # it has not begun
-                sys.exit(f"{name}: {error}")
-        failed = failed or bool(outcome.complaints)
+        directory = (arguments.keep or Path(tempfile.mkdtemp(prefix="p2pnodes-faults-"))) / name
+        again = f"again: python -m tests.faults {name} --seed {arguments.seed} --strikes {strikes}"
+        kept = f"  databases, logs and the book: {directory}\n  {again}"
+        try:
+            outcome = asyncio.run(_run(name, directory, arguments.seed, strikes, quiet=arguments.json))
+        except DevnetError as error:  # it has not begun
+            sys.exit(f"{name}: {error}\n{kept}")
+        except Exception:  # noqa: BLE001 - the suite itself is broken; the others have their turn
+            failed = True
+            print(f"{traceback.format_exc()}{name}: FAILED: it ended by the error above\n{kept}", file=sys.stderr)
+            continue
         print(json.dumps(outcome._asdict()) if arguments.json else told(outcome))
+        if outcome.complaints:
+            failed = True
+            print(kept, file=sys.stderr)
+        elif arguments.keep is None:
+            shutil.rmtree(directory.parent)
     return int(failed)
 
 

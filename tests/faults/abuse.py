@@ -18,7 +18,7 @@ from p2pnodes.miner.example import example_server
 from p2pnodes.model.keys import Hotkey
 from tests.bench.measure import share
 from tests.e2e.waiting import eventually
-from tests.faults.arena import Scene
+from tests.faults.arena import Scene, in_time
 from tests.faults.attacks import ATTACKS, CONNECTIONS, FILES
 from tests.faults.book import Fate
 from tests.faults.miners import ANSWER_S
@@ -123,7 +123,8 @@ class Abuse(Scene):
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
-            said, complained = await asyncio.wait_for(process.communicate(), ATTACK_S + START_S_MAX)
+            with in_time(f"the attacker of the kind {kind} ends", ATTACK_S + START_S_MAX):
+                said, complained = await asyncio.wait_for(process.communicate(), ATTACK_S + START_S_MAX)
         finally:
             if process.returncode is None:
                 process.kill()

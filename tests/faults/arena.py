@@ -7,7 +7,8 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -26,6 +27,19 @@ HEALED_S_MAX: Final = 180.0
 """Within this after the last fault all daemons must take writes, and agree on everything once the miners rest."""
 
 COMPLAINTS_MAX: Final = 50
+
+
+class OverdueError(Exception):
+    """Something did not come in the time that it may take; the text says what. A suite ends with it as a complaint."""
+
+
+@contextmanager
+def in_time(what: str, within_s: float) -> Iterator[None]:
+    """Say what a wait in the body is for, when it raises TimeoutError after so many seconds."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise OverdueError(f"waited {within_s:g} s in vain: {what}") from error
 
 
 class Outcome(NamedTuple):
@@ -123,7 +137,8 @@ class Scene:
         peer.wanted.clear()
         if peer.pid is not None:
             peer.kill()
-        await asyncio.wait_for(down.wait(), PROGRESS_S_MAX)
+        with in_time(f"{peer.name} is gone after kill -9", PROGRESS_S_MAX):
+            await asyncio.wait_for(down.wait(), PROGRESS_S_MAX)
 
     async def shut(self, peer: Peer) -> None:
         """Stop a daemon as its operator does."""
@@ -131,7 +146,8 @@ class Scene:
         down.clear()
         peer.wanted.clear()
         await peer.stop()
-        await asyncio.wait_for(down.wait(), PROGRESS_S_MAX)
+        with in_time(f"{peer.name} is gone after it was stopped", PROGRESS_S_MAX):
+            await asyncio.wait_for(down.wait(), PROGRESS_S_MAX)
 
     def revive(self, peer: Peer) -> None:
         """Start a daemon that ``kill`` or ``shut`` ended."""
@@ -157,7 +173,7 @@ class Scene:
 async def play(
     scene: Scene, book: Book, *, seed: int, strikes: int, say: Callable[[str], None] = lambda _: None
 ) -> Outcome:
-    """Run a suite.
+    """Run a suite. Where something does not come in time no further fault strikes, and the rest is checked as ever.
 
     Args:
         scene: Its daemons, which are not running yet.
@@ -174,12 +190,19 @@ async def play(
     await scene.begin()
     try:
         async with mining(scene.apis(), book, random.Random(seed), scene.rest_s):
-            for number in range(1, strikes + 1):
-                await _acknowledged_more(book, complaints)
-                await asyncio.sleep(scene.rng.uniform(0, scene.pause_s))
-                struck[await scene.strike()] += 1
-                say(f"{number} of {strikes} faults, {book.acknowledged} writes acknowledged")
-            await scene.heal()
+            number = 0
+            try:
+                for number in range(1, strikes + 1):
+                    await _acknowledged_more(book, complaints)
+                    await asyncio.sleep(scene.rng.uniform(0, scene.pause_s))
+                    struck[await scene.strike()] += 1
+                    say(f"{number} of {strikes} faults, {book.acknowledged} writes acknowledged")
+            except OverdueError as error:
+                complaints.append(f"fault {number} of {strikes}: {error}")
+            try:
+                await scene.heal()
+            except OverdueError as error:
+                complaints.append(f"after the last fault: {error}")
             await _acknowledged_more(book, complaints)
         say("the miners rest; waiting until all agree")
         events = await _agreement(scene, complaints)

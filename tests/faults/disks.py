@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.e2e.waiting import eventually
-from tests.faults.arena import HEALED_S_MAX, PROGRESS_S_MAX, Scene
+from tests.faults.arena import HEALED_S_MAX, PROGRESS_S_MAX, Scene, in_time
 
 DISK_BYTES: Final = 96 * 1024 * 1024
 BALLAST_BYTES: Final = 64 * 1024
@@ -147,7 +147,13 @@ class Damage(Scene):
             sys.executable, "-m", "p2pnodes", *arguments, "--config", str(self.peer.directory / "p2pnodes.toml"),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        out, _ = await asyncio.wait_for(process.communicate(), PROGRESS_S_MAX)
+        try:
+            with in_time(f"`p2pnodes {' '.join(arguments)}` ends", PROGRESS_S_MAX):
+                out, _ = await asyncio.wait_for(process.communicate(), PROGRESS_S_MAX)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         text = out.decode()
         if "Traceback (most recent call last)" in text:
             self.complaints.append(f"{' '.join(arguments)} ends in a traceback: {text[-300:]}")
@@ -158,13 +164,15 @@ class Damage(Scene):
             own = (await self.peer.status())["log"]["id"]
             return all([await other.ask(f"/events?id={own}") for other in self.net.peers[1:]])
 
-        await eventually(heard, HEARD_S_MAX)
+        with in_time(f"all others hold what {self.peer.name} wrote", HEARD_S_MAX):
+            await eventually(heard, HEARD_S_MAX)
 
     async def _is_back(self) -> None:
         async def back() -> bool:
             return not (await self.peer.status())["ready"]
 
-        await eventually(back, HEALED_S_MAX)
+        with in_time(f"{self.peer.name} takes writes again", HEALED_S_MAX):
+            await eventually(back, HEALED_S_MAX)
 
 
 class Page(Damage):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from p2pnodes.devnet import DevnetError
 from tests.e2e.waiting import eventually
-from tests.faults.arena import Scene
+from tests.faults.arena import Scene, in_time
 
 NEW_S_MAX: Final = 180.0
 """Within this time a checkpoint comes: the first one when something is older than the horizon of a minute."""
@@ -50,7 +50,8 @@ class Cut(Kill):
         async def new() -> bool:
             return max(await self._numbers(), default=0) > seen
 
-        await eventually(new, NEW_S_MAX)
+        with in_time(f"a checkpoint above number {seen} is in force", NEW_S_MAX):
+            await eventually(new, NEW_S_MAX)
         self.figures["checkpoints"] = self.figures.get("checkpoints", 0) + 1
         await asyncio.sleep(self.rng.uniform(0, 1))
         return await super().strike()

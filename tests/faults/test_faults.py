@@ -1,15 +1,20 @@
 """The survival suites in their short form, and that their book sees what is lost."""
 
+import asyncio
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.faults import arena
+from tests.faults.arena import Scene, in_time
 from tests.faults.book import Book, Fate
 from tests.faults.suites import SUITES
 
@@ -52,6 +57,44 @@ class TestBook:
         lines = [json.loads(line) for line in (tmp_path / "book").read_bytes().splitlines()]
         assert lines[-1] == {"uuids": ["b"], "fate": "gone", "peer": "peer1"}
         assert len(lines) == 4
+
+
+class NoNetwork(Scene):
+    """No daemon, and a fault that never ends."""
+
+    pause_s = 0.0
+
+    def __init__(self, directory: Path, rng: random.Random) -> None:
+        super().__init__(directory, rng)
+        self.net.peers.clear()
+
+    async def begin(self) -> None:
+        pass
+
+    async def end(self) -> None:
+        pass
+
+    async def strike(self) -> str:
+        with in_time("the sky falls", 0.0):
+            await asyncio.wait_for(asyncio.Event().wait(), 0.0)
+        raise AssertionError
+
+    async def heal(self) -> None:
+        self.figures["healed"] = True
+
+
+async def test_a_suite_that_waits_in_vain_ends_with_what_it_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with a traceback: what was broken is healed, and the rest is checked."""
+    for name in ("PROGRESS_S_MAX", "HEALED_S_MAX"):
+        monkeypatch.setattr(arena, name, 0.0)
+    monkeypatch.setattr(arena, "mining", lambda *_: nullcontext())
+    book = Book(tmp_path / "book")
+    outcome = await arena.play(NoNetwork(tmp_path, random.Random(1)), book, seed=1, strikes=2)
+    book.close()
+    assert "fault 1 of 2: waited 0 s in vain: the sky falls" in outcome.complaints
+    assert outcome.figures == {"healed": True}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="namespaces of its own need root")
