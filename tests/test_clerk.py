@@ -337,7 +337,7 @@ class TestEnforcing:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A disk that is full at that moment must not be why nobody hears of it."""
-        monkeypatch.setattr(clerk_module, "FAILED_PAUSE_S", 0.001)
+        monkeypatch.setattr(clerk_module, "REFUSED_PAUSE_S", 0.001)
         at = desk(0)
         at.awake()
         (own,) = at.signed
