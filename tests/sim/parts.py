@@ -7,8 +7,8 @@ them with all others.
 
 from typing import Final
 
-from p2pnodes import clerk
 from p2pnodes.author import Author
+from p2pnodes.clerk import Clerk
 from p2pnodes.model import branches, checkpoint, proof, validity
 from p2pnodes.model.events import Renew
 from p2pnodes.store import buckets, words
@@ -16,6 +16,7 @@ from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.cutting import Cutting
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.liveset import LiveSet
+from p2pnodes.store.parts import Parts
 from p2pnodes.store.settling import Settling
 from p2pnodes.store.words import Taken
 from p2pnodes.verify import verdicts
@@ -636,6 +637,38 @@ MUTANTS: Final = (
         1,
     ),
     Mutant(
+        "search-ends-with-its-number",
+        "cut",
+        "A search for a live set begins anew as soon as the next number is due",
+        (Edit(Clerk, "_agree", "line.number > signed:", "line.number > signed and line.number == number:"),),
+        _CLERK,
+        1,
+    ),
+    Mutant(
+        "found-in-vain-stays",
+        "cut",
+        "What was found and may not be signed keeps a validator from looking at anything else",
+        (Edit(Clerk, "_sign", "ledger.forget_finding()", "pass"),),
+        _CLERK,
+        1,
+    ),
+    Mutant(
+        "part-counted-twice",
+        "7",
+        "After a transaction that was undone long work goes on behind the part that was undone",
+        (Edit(Parts, "back", "setattr(self, name, copy(value))", "copy(value)"),),
+        UnitTests("store/test_parts.py"),
+        1,
+    ),
+    Mutant(
+        "part-done-twice",
+        "7",
+        "Long work whose last part was committed, but failed behind that, does this part again",
+        (Edit(Ledger, "_take_up_parts", "if self._part != self._kept[0]:", "if False:"),),
+        UnitTests("store/test_parts.py"),
+        1,
+    ),
+    Mutant(
         "settled-not-struck",
         "7",
         "When everything is decided anew, notes of before stay: the next change fails",
@@ -711,7 +744,7 @@ MUTANTS: Final = (
         "forgotten-at-once",
         "7",
         "A displaced log goes before others have carried what it did",
-        (Edit(clerk.Clerk, "_forget", "self._displaced[log_id] + DISPLACED_MS", "0"),),
+        (Edit(Clerk, "_forget", "self._displaced[log_id] + DISPLACED_MS", "0"),),
         UnitTests("test_clerk.py::TestTooManyLogs"),
         1,
     ),
