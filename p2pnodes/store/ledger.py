@@ -1029,7 +1029,8 @@ class Ledger:
         del self._logs[log]
         self._per_hotkey[state.hotkey] -= 1
         self.facts.read_cuts()
-        self._live_set = None  # it is in the order of the logs
+        if self._live_set is not None and log in self._live_set.line.logs:  # others are found in spite of it
+            self.forget_finding()
         self._compared = None
         return True
 

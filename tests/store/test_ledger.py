@@ -3,6 +3,7 @@
 import resource
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count, permutations
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ import pytest
 from p2pnodes.model import codec
 from p2pnodes.model import events as events_module
 from p2pnodes.model.branches import displaced
+from p2pnodes.model.checkpoint import line_of
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import LocalProtocolError, StoreError, WritesRefusedError
 from p2pnodes.model.events import AddPayload, Carry, Event, Head, LogId, Verdict, closing, delegate
@@ -22,6 +24,7 @@ from p2pnodes.model.stateroot import state_root
 from p2pnodes.store import buckets
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.ledger import Ledger, Outcome, Result
+from p2pnodes.store.proposing import proposal
 from p2pnodes.store.rebuild import differences, hold
 from p2pnodes.store.schema import open_writer
 from tests.support import BLOCK, NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, forks, hotkey, memory_ledger
@@ -441,6 +444,26 @@ class TestTooManyLogs:
         self.forget(ledger, self.displaced(ledger)[0])
         assert set(results(ledger, authors[0].events[0])) == {Result.STORED}
         assert len(ledger.state.logs) == 5
+
+    def test_a_search_for_a_live_set_goes_on_when_one_that_it_does_not_concern_is_forgotten(
+        self, ledger: Ledger
+    ) -> None:
+        """Whoever opens logs without end could else have it begin anew for ever."""
+        *others, last = self.authors(self.BOUND + 1)
+        for author in [*others[1:], last, others[0]]:
+            receive(ledger, *author.events)
+        with ledger.transaction():
+            ledger.set_electorate(electorate(time_ms=NOW_MS + 8 * 86_400_000))
+            payload = proposal(ledger)
+            assert payload is not None
+            line = line_of(NETWORK, Author("//validator0", number=99).write(payload), payload)
+            assert last.log not in line.logs
+            assert ledger.find_live_set(line) is None
+        self.forget(ledger, last.log)
+        assert ledger.finding == line
+        with suppress(ZeroDivisionError), ledger.transaction():
+            raise ZeroDivisionError
+        assert ledger.finding == line
 
     def test_what_it_says_counts_no_more_and_is_forgotten_in_parts(self, ledger: Ledger) -> None:
         authors = self.authors(self.BOUND + 1)
