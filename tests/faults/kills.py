@@ -9,6 +9,7 @@ from typing import Any, Final
 from p2pnodes.devnet import DevnetError
 from tests.e2e.waiting import eventually
 from tests.faults.arena import Scene, in_time
+from tests.faults.miners import PAUSE_S
 
 NEW_S_MAX: Final = 180.0
 """Within this time a checkpoint comes: the first one when something is older than the horizon of a minute."""
@@ -41,6 +42,10 @@ class Cut(Kill):
     strikes = 100
     short = 3
     epoch_s = 3.0
+    rest_s = 3 * PAUSE_S
+    """A live set is searched every ten seconds here, not once a day: thirty writes a second leave over ten thousand
+    events in it after a quarter of an hour, and on a busy machine the search alone would take longer than that."""
+
     parameters: Mapping[str, Any] = MappingProxyType({"horizon_s": 60, "verdict_ttl_s": 60})
 
     async def strike(self) -> str:
