@@ -59,6 +59,10 @@ LOGS_PER_HOTKEY_CUT: Final = LOGS_PER_CUT_MAX // 64
 SURPLUS_LOGS_MAX: Final = LOGS_PER_CUT_MAX // 2
 """Logs that a cut names of hotkeys which have more than these, the rest of them together."""
 
+DELEGATED_MS_MAX: Final = 400 * 86_400_000
+"""A delegation that is older than this has ended for cuts, whatever it says: no daemon delegates for longer than 366
+days (``chain.delegation.DAYS_MAX``), but who wants to fill cuts may do so for ever."""
+
 ITEMS_MAX: Final = 64
 """Items of one event: requests of a ``carry``, GPUs of a ``place`` or ``release``."""
 
@@ -276,6 +280,30 @@ def horizon_of(network: Network, electorate: Electorate) -> int:
 def floor_of(network: Network, horizon_ms: int) -> int:
     """Lowest nonce, Unix seconds, of requests above a cut that L need not hold."""
     return max(0, horizon_ms // 1000 - FLOOR_HORIZONS * network.horizon_s - NONCE_WINDOW_S)
+
+
+def ended_ms(hlc: int, not_after: int) -> int:
+    """When a delegation ends as far as cuts are concerned, Unix milliseconds: for no longer than DELEGATED_MS_MAX.
+
+    Args:
+        hlc: Of its event.
+        not_after: Unix seconds.
+    """
+    return min(not_after * 1000, hlc_ms(hlc) + DELEGATED_MS_MAX)
+
+
+def is_over(log: LogId, ended: int, line: Line) -> bool:
+    """Whether a log counts for nothing because a cut does not name it, though it ended before the horizon.
+
+    A cut names every log that has something older than the horizon, but for those of which nothing matters any more
+    (``store.proposing``), and what it has no room for. So what was let go does not come back.
+
+    Args:
+        log: The log.
+        ended: When its first delegation did, Unix milliseconds, see ``ended_ms``.
+        line: The cut in force.
+    """
+    return line.number > 0 and ended < hlc_ms(line.horizon_hlc) and log not in line.logs
 
 
 def believing(line: Line) -> Electorate:

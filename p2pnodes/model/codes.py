@@ -504,8 +504,8 @@ class Code(StrEnum):
     )
     LOG_DISPLACED = (
         "log-displaced",
-        "A validator has more logs than may count; this one, which peers do not keep either, counts for nothing here.",
-        "Nothing, if it is another validator's: what only that log carried is carried by others. Tell its operator.",
+        "A log counts for nothing any more and is forgotten: its validator has too many, or it ended long ago.",
+        "Nothing: what only it carried is carried by others. If there are many of one validator, tell its operator.",
     )
     LOG_FORKED = (
         "log-forked",

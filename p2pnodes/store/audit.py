@@ -81,7 +81,8 @@ def _check_logs(copy: sqlite3.Connection, network: Network, problems: list[str],
     (total,) = copy.execute("SELECT count(*) FROM events").fetchone()
     checkpoints = Checkpoints(copy, network)
     done = 0
-    for key, node_key, number, hotkey in copy.execute("SELECT log, node_key, number, hotkey FROM logs").fetchall():
+    logs = copy.execute("SELECT log, node_key, number, hotkey, cut IS 0 FROM logs").fetchall()
+    for key, node_key, number, hotkey, counts_nothing in logs:
         entry = checkpoints.line.logs.get(LogId(node_key, number))
         cut = -1 if entry is None else entry.head.seq
         head, prefix = None if entry is None else entry.head, EMPTY
@@ -101,6 +102,8 @@ def _check_logs(copy: sqlite3.Connection, network: Network, problems: list[str],
                 (event.network_id != network.id, "is of another network"),
                 (not event.signed(), "its signature does not hold"),
             ]
+            if counts_nothing and seq != (head.seq + 1 if head else 0):
+                continue  # of a log that was cut once and is over: what it stood behind is gone
             if seq <= cut:
                 kept = checkpoints.is_kept(key, seq)
                 judgement = judge_kept(event)

@@ -162,6 +162,14 @@ class Checkpoints:
         query = "SELECT 1 FROM live WHERE number = ? AND log = ? AND seq = ?"
         return self._connection.execute(query, (self.line.number, log, seq)).fetchone() is not None
 
+    def keeps_of(self, log: int) -> bool:
+        """Whether the live set in force holds anything of a log but its delegations."""
+        query = (
+            "SELECT 1 FROM live JOIN events USING (log, seq) WHERE live.number = ? AND log = ? AND kind <> 'delegate'"
+            " LIMIT 1"
+        )
+        return self._connection.execute(query, (self.line.number, log)).fetchone() is not None
+
     def weigh(self, electorate: Electorate) -> None:
         """Learn which electorate is in force: certificates are trusted by it."""
         self._electorate = electorate

@@ -14,6 +14,7 @@ import msgpack
 import orjson
 
 from p2pnodes.model import codec, explain, inventory
+from p2pnodes.model.checkpoint import ended_ms
 from p2pnodes.model.claims import Body, parse_body
 from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.codec import DIGEST_BYTES
@@ -482,6 +483,13 @@ class Facts:
             (log, seq),
         ).fetchone()
         return None if row is None else (row[0], row[1])
+
+    def delegations_ended(self, log: int) -> tuple[int, int]:
+        """When the first and the last valid delegation of a log that is held end, see ``checkpoint.ended_ms``."""
+        query = "SELECT hlc, not_after FROM delegations WHERE log = ? ORDER BY seq"
+        first = self.connection.execute(query, (log,)).fetchone()
+        last = self.connection.execute(f"{query} DESC", (log,)).fetchone()
+        return ended_ms(*first), ended_ms(*last)
 
     def event_ids(self, log: LogId, seqs: Collection[int]) -> dict[int, bytes]:
         """Ids of some events of a log, by seq."""

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.branches import NO_ENDS, Ends, displaced, ended_log, ends_by, proof_order, rivalry
-from p2pnodes.model.checkpoint import Certified, Leaf, Line, judge_kept, proves, slice_digest
+from p2pnodes.model.checkpoint import Certified, Leaf, Line, ended_ms, is_over, judge_kept, proves, slice_digest
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
 from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.electorate import Electorate
@@ -90,7 +90,9 @@ FOREIGN_EVENT: Final = Reason(
 )
 OWN_LOG_CLOSED: Final = Reason("this daemon's log was closed by its hotkey", Code.WRITES_NO_LOG)
 OWN_LOG_FORKED: Final = Reason("this daemon's log has a fork: two daemons wrote it", Code.WRITES_FOREIGN)
-OWN_LOG_DISPLACED: Final = Reason("this daemon's hotkey has too many logs, and peers keep others", Code.LOG_DISPLACED)
+OWN_LOG_DISPLACED: Final = Reason(
+    "no peer keeps this daemon's log any more: its hotkey has too many logs, or it ended long ago", Code.LOG_DISPLACED
+)
 """Why writes stop until a new log is open (rules 4 to 6)."""
 
 GPUS_PER_READ: Final = 512
@@ -173,7 +175,8 @@ class LogState(NamedTuple):
         cut: First seq that counts for nothing; None while all of it counts.
         counted: The last stored event below the cut; None when there is none.
         hlc: Highest HLC below the cut; -1 for none.
-        displaced: Whether it counts for nothing because its hotkey has too many logs: its cut is 0 then.
+        displaced: Whether it counts for nothing because its hotkey has too many logs, or because it is over and the cut
+            in force does not name it: its cut is 0 then.
     """
 
     key: int
@@ -288,6 +291,8 @@ class Ledger:
         self._vector_electorate = pins.EMPTY
         """Whose permits they are compared by."""
         self._per_hotkey: dict[bytes, int] = {}
+        self._over: set[LogId] = set()
+        """Logs that are held and ``is_over``."""
         self._addresses: set[bytes] = set()
         self._dirty_claims: set[int] = set()
         self._dirty_uuids: dict[str, None] = {}  # in order, so that the GPUs of one claim are settled together
@@ -469,7 +474,7 @@ class Ledger:
         log = LogId(node_key.public_key, number)
         if log in self._logs:
             raise LocalProtocolError(f"log {log} exists already", code=Code.SYSTEM_MISUSE)
-        if self._per_hotkey.get(delegation.hotkey, 0) >= LOGS_PER_HOTKEY_MAX:
+        if len(self._logs_of(delegation.hotkey)) >= LOGS_PER_HOTKEY_MAX:
             raise WritesRefusedError(
                 f"this hotkey has {LOGS_PER_HOTKEY_MAX} logs, the most that peers accept",
                 retry_after_s=600,
@@ -539,7 +544,7 @@ class Ledger:
             return Outcome(event, Result.REFUSED, "the event is of another network")
         state = self._logs.get(event.log)
         if state is not None and state.displaced:
-            return Outcome(event, Result.REFUSED, _too_many(state.hotkey))
+            return Outcome(event, Result.REFUSED, _OVER if event.log in self._over else _too_many(state.hotkey))
         if state is not None and event.seq <= state.head.seq:
             return self._known_or_fork(event, state, now_ms)
         if (state is None and event.seq) or (state is not None and event.seq > state.head.seq + 1):
@@ -576,6 +581,8 @@ class Ledger:
             hotkey = state.hotkey
         elif isinstance(judgement.payload, Delegation):
             hotkey = judgement.payload.hotkey
+            if is_over(log, ended_ms(judgement.prefix.hlc, judgement.payload.not_after), self.checkpoints.line):
+                return _OVER
             if not self._has_room(log, hotkey):
                 return _too_many(hotkey)
         else:
@@ -691,7 +698,7 @@ class Ledger:
         ))  # fmt: skip
         if cut is not None:
             self._record_cut(state.key, cut)
-        if event.seq == 0:
+        if event.seq == 0 and self._per_hotkey[state.hotkey] > LOGS_PER_HOTKEY_MAX:
             self._displace(state.hotkey)
         self._events += 1
         if counted:
@@ -975,36 +982,54 @@ class Ledger:
             self._bound_dirty()
             low = part[-1][0] + 1
 
-    # -- bound of logs -----------------------------------------------------------------------------------------------
+    # -- logs that count for nothing ---------------------------------------------------------------------------------
 
     def _logs_of(self, hotkey: bytes) -> list[LogId]:
-        return [log for log, state in self._logs.items() if state.hotkey == hotkey]
+        """The logs of a hotkey that are not over."""
+        return [log for log, state in self._logs.items() if state.hotkey == hotkey and log not in self._over]
+
+    def _beyond(self, hotkey: bytes) -> list[LogId]:
+        """Those by which a hotkey has too many."""
+        return displaced(self._logs_of(hotkey), self.checkpoints.line.logs, LOGS_PER_HOTKEY_MAX)
 
     def _displace_all(self) -> None:
         """Decide anew which logs count, where another cut is in force."""
+        self._find_over()
         for hotkey in list(self._per_hotkey):
             self._displace(hotkey)
+        for log in self._over:
+            self._set_displaced(log, beyond=True)
 
     def _displace(self, hotkey: bytes) -> None:
-        """Let the logs by which a hotkey has too many count no more; what only they carry, others carry then."""
-        for log, beyond in self._displaced(hotkey).items():
-            state = self._logs[log]
-            if beyond == state.displaced:
-                continue
-            if beyond and log == self.own_log:
-                self._disown(log, OWN_LOG_DISPLACED)
-            state = state._replace(displaced=beyond)
-            self._keep(state)
-            self._ended[log] = None
-            self._move_cut(state, self.cut_of(state))
+        """Let the logs by which a hotkey has too many count no more."""
+        beyond = set(self._beyond(hotkey))
+        for log in self._logs_of(hotkey):
+            self._set_displaced(log, beyond=log in beyond)
 
-    def _displaced(self, hotkey: bytes) -> dict[LogId, bool]:
-        """Whether each log of a hotkey is displaced; empty where it has so few that none can be."""
-        if self._per_hotkey.get(hotkey, 0) <= LOGS_PER_HOTKEY_MAX:
-            return {}
-        logs = self._logs_of(hotkey)
-        beyond = set(displaced(logs, self.checkpoints.line.logs, LOGS_PER_HOTKEY_MAX))
-        return {log: log in beyond for log in logs}
+    def _set_displaced(self, log: LogId, *, beyond: bool) -> None:
+        """Let a log count no more, or again; what only it carries, others carry then."""
+        state = self._logs[log]
+        if beyond == state.displaced:
+            return
+        if beyond and log == self.own_log:
+            self._disown(log, OWN_LOG_DISPLACED)
+        if beyond and (last := self._last_stored(state.key)) is not None:
+            self._count_cut_away(last[0].seq - state.head.seq)  # below a cut the last ones may be gone
+            state = state._replace(head=last[0], prefix=last[1])
+        state = state._replace(displaced=beyond)
+        self._keep(state)
+        self._ended[log] = None
+        self._move_cut(state, self.cut_of(state))
+
+    def _find_over(self) -> None:
+        """Learn which logs are over."""
+        line = self.checkpoints.line
+        self._over.clear()
+        if line.number:
+            query = "SELECT node_key, number, hlc, not_after FROM delegations JOIN logs USING (log) WHERE seq = 0"
+            for node_key, number, *ends in self._connection.execute(query):
+                if is_over(log := LogId(node_key, number), ended_ms(*ends), line):
+                    self._over.add(log)
 
     def forget(self, log: LogId) -> bool:
         """Take away the next part of a displaced log, from its end down; call inside a transaction.
@@ -1018,15 +1043,20 @@ class Ledger:
         if not state.displaced:
             raise LocalProtocolError(f"BUG! log {log} counts and is not to be forgotten", code=Code.SYSTEM_BUG)
         self._wrote = True
-        low = max(0, state.head.seq + 1 - EVENTS_PER_PART)
-        self._drop(state.key, low, state.head.seq)
-        self._events -= state.head.seq + 1 - low
-        if low:
-            self._keep(state._replace(head=Head(low - 1, self._stored_id(state, low - 1) or b"")))
+        query = "SELECT seq FROM events WHERE log = ? ORDER BY seq DESC LIMIT ?"
+        gone = [seq for (seq,) in self._connection.execute(query, (state.key, EVENTS_PER_PART))]
+        self._drop(state.key, gone[-1], gone[0])
+        last = self._last_stored(state.key)
+        self._events -= len(gone)
+        # Of one that was cut, some had been gone before.
+        self._count_cut_away((-1 if last is None else last[0].seq) + len(gone) - state.head.seq)
+        if last is not None:
+            self._keep(state._replace(head=last[0], prefix=last[1]))
             return False
         self._connection.execute("DELETE FROM logs WHERE log = ?", (state.key,))
         self._set_meta(_FORGOTTEN_KEY, codec.pack(max(state.key, self._forgotten_key())))
         del self._logs[log]
+        self._over.discard(log)
         self._per_hotkey[state.hotkey] -= 1
         self.facts.read_cuts()
         if self._live_set is not None and log in self._live_set.line.logs:  # others are found in spite of it
@@ -1704,27 +1734,23 @@ class Ledger:
         ends = of_all(self._connection)
         for key, *log_id, hotkey, cut in execute("SELECT log, node_key, number, hotkey, cut FROM logs").fetchall():
             log = LogId(*log_id)
-            last = execute(
-                "SELECT seq, id, hlc_max FROM events WHERE log = ? ORDER BY seq DESC LIMIT 1", (key,)
-            ).fetchone()
+            last = self._last_stored(key)
             entry = self.checkpoints.line.logs.get(log)
-            if entry is not None and (last is None or last[0] < entry.head.seq):
-                last = (*entry.head, entry.hlc)
+            if entry is not None and (last is None or last[0].seq < entry.head.seq):
+                last = entry.head, Prefix(self._latest_delegation(key), entry.hlc)
             if last is None:
                 raise StoreError(
                     f"the database is damaged: no event of log {log} is in it; restore a backup, or start empty and "
                     "let peers refill it",
                     code=Code.DATA_DAMAGED,
                 )
-            *head, hlc = last
-            prefix = Prefix(self._latest_delegation(key), hlc)
-            state = LogState(key, log, hotkey, Head(*head), prefix, ends.get(log, NO_ENDS), cut)
+            state = LogState(key, log, hotkey, *last, ends.get(log, NO_ENDS), cut)
             self._logs[log] = self._counted_to(state)
             self.clock.observe(self._logs[log].hlc)
             self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
-        for hotkey in self._per_hotkey:
-            for log, beyond in self._displaced(hotkey).items():
-                self._logs[log] = self._logs[log]._replace(displaced=beyond)
+        self._find_over()
+        for log in {*self._over, *chain.from_iterable(map(self._beyond, self._per_hotkey))}:
+            self._logs[log] = self._logs[log]._replace(displaced=True)
         self.own_log = self._stored_own_log()
         self.weights = Weights(self.network, pins.load(self._connection), self.facts.mandates())
         self.checkpoints.weigh(self.weights.electorate)
@@ -1737,6 +1763,12 @@ class Ledger:
         self._events = self._held_events()
         self._refresh_state()
         self._stale = False  # last: a load that failed half way is done again
+
+    def _last_stored(self, key: int) -> tuple[Head, Prefix] | None:
+        """The last event of a log that is here, and what stands behind it; None where there is none."""
+        query = "SELECT seq, id, hlc_max FROM events WHERE log = ? ORDER BY seq DESC LIMIT 1"
+        row = self._connection.execute(query, (key,)).fetchone()
+        return None if row is None else (Head(*row[:2]), Prefix(self._latest_delegation(key), row[2]))
 
     def _is_committed(self) -> bool:
         """Whether a transaction whose COMMIT failed is committed all the same, if somebody is to hear of it.
@@ -1872,6 +1904,9 @@ def _judge_kept(event: Event) -> Judgement:
     if judgement.void:
         raise codec.MalformedError(f"seq {event.seq} of log {event.log}: {judgement.void}")
     return judgement
+
+
+_OVER: Final = "its first delegation ended before the horizon, and the cut in force does not name it: it is over"
 
 
 def _too_many(hotkey: bytes) -> str:

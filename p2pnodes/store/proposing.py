@@ -39,9 +39,30 @@ def cut_of(ledger: Ledger, electorate: Electorate) -> tuple[CutLog, ...]:
         before = ledger.checkpoints.line.logs.get(state.id)
         # What a hotkey without a permit said does not count, but whoever joins later must be able to go on from there.
         entry = _entry(ledger, state, horizon_hlc, before) if electorate.permitted(state.hotkey) else before
-        if entry is not None:
+        if entry is not None and not _is_over(ledger, state, electorate):
             found.append(entry)
     return chosen(found, electorate, ledger.checkpoints.line.logs)
+
+
+def _is_over(ledger: Ledger, state: LogState, electorate: Electorate) -> bool:
+    """Whether a cut need not name a log any more that the one in force names.
+
+    Its first delegation has ended before the horizon, so that it counts for nothing then (``checkpoint.is_over``), and
+    so has its last one; of what it said nothing is in the live set; and its hotkey has no permit, or another log there
+    of which this is not so, by which it stays known. Else the list of logs would grow for ever.
+    """
+    named, horizon_ms = ledger.checkpoints.line.logs, horizon_of(ledger.network, electorate)
+    if state.id not in named or not _has_ended(ledger, state, horizon_ms):
+        return False
+    known = not electorate.permitted(state.hotkey) or any(
+        entry.hotkey == state.hotkey and not _has_ended(ledger, ledger.logs[entry.log], horizon_ms)
+        for entry in named.values()
+    )
+    return known and not ledger.checkpoints.keeps_of(state.key)
+
+
+def _has_ended(ledger: Ledger, state: LogState, horizon_ms: int) -> bool:
+    return max(ledger.facts.delegations_ended(state.key)) < horizon_ms
 
 
 def _entry(ledger: Ledger, state: LogState, horizon_hlc: int, before: CutLog | None) -> CutLog | None:

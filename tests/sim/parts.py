@@ -11,9 +11,10 @@ from p2pnodes.author import Author
 from p2pnodes.clerk import Clerk
 from p2pnodes.model import branches, checkpoint, proof, validity
 from p2pnodes.model.events import Renew
-from p2pnodes.store import buckets, words
+from p2pnodes.store import buckets, proposing, words
 from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.cutting import Cutting
+from p2pnodes.store.facts import Facts
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.liveset import LiveSet
 from p2pnodes.store.parts import Parts
@@ -40,6 +41,7 @@ _CLERK: Final = UnitTests("test_clerk.py")
 _NUMBERS: Final = UnitTests("test_author.py::TestItsNumber")
 _MANY: Final = UnitTests("store/test_ledger.py::TestTooManyLogs")
 _NAMED: Final = UnitTests("store/test_loading.py::TestTooManyLogs")
+_OVER: Final = UnitTests("store/test_checkpoints.py::TestLogsThatAreOver")
 _ENDLESS: Final = Played("logs-without-end")
 _BUCKETS: Final = UnitTests("store/test_buckets.py")
 """Unit tests by what they are about."""
@@ -770,6 +772,71 @@ MUTANTS: Final = (
         "A daemon writes on in its own log though nobody keeps it",
         (Edit(Ledger, "_displace", "if beyond and log == self.own_log:", "if False:"),),
         _MANY,
+        1,
+    ),
+    # -- logs that are over --------------------------------------------------------------------------------------------
+    Mutant(
+        "named-for-ever",
+        "6",
+        "A cut names for ever what one named once",
+        (Edit(proposing, "_is_over", "return known and not ledger.checkpoints.keeps_of(state.key)", "return False"),),
+        Played("logs-that-are-over"),
+        5,
+    ),
+    Mutant(
+        "left-out-though-needed",
+        "7",
+        "A cut leaves out a log that has ended though its live set holds something of it",
+        (Edit(proposing, "_is_over", "known and not ledger.checkpoints.keeps_of(state.key)", "known"),),
+        Played("logs-that-are-over"),
+        5,
+    ),
+    Mutant(
+        "left-out-though-delegated",
+        "cut",
+        "A cut leaves out a log whose last delegation has not ended",
+        (Edit(Facts, "delegations_ended", "ended_ms(*last)", "ended_ms(*first)"),),
+        _OVER,
+        1,
+    ),
+    Mutant(
+        "left-out-and-not-over",
+        "cut",
+        "A cut leaves out a log that counts on because its first delegation has not ended",
+        (Edit(Facts, "delegations_ended", "return ended_ms(*first)", "return ended_ms(*last)"),),
+        _OVER,
+        1,
+    ),
+    Mutant(
+        "only-log-left-out",
+        "row",
+        "A cut leaves out the only log of a validator, whose silence counts no more then",
+        (Edit(proposing, "_is_over", "return known and", "return"),),
+        _OVER,
+        1,
+    ),
+    Mutant(
+        "over-and-back",
+        "cut",
+        "A log that is over is stored again, whoever sends it",
+        (Edit(Ledger, "_refusal", "if is_over(", "if False and is_over("),),
+        Played("logs-that-are-over"),
+        20,
+    ),
+    Mutant(
+        "over-and-counts",
+        "cut",
+        "A log that no cut names any more goes on to count where it is still held",
+        (Edit(Ledger, "_displace_all", "self._set_displaced(log, beyond=True)", "pass"),),
+        _OVER,
+        1,
+    ),
+    Mutant(
+        "delegated-for-ever",
+        "6",
+        "A log stays in every cut for as long as its delegation says",
+        (Edit(checkpoint, "ended_ms", "min(not_after * 1000, hlc_ms(hlc) + DELEGATED_MS_MAX)", "not_after * 1000"),),
+        _OVER,
         1,
     ),
 )

@@ -18,7 +18,9 @@ WINDOW_S: Final = 30 * 86_400
 class Rogue:
     """A log of a validator, written off any ledger; nothing but its signatures has to be right."""
 
-    def __init__(self, stage: "Stage", index: int, *, age_ms: int = 0, through: int | None = None) -> None:
+    def __init__(
+        self, stage: "Stage", index: int, *, age_ms: int = 0, through: int | None = None, lasts_s: int = WINDOW_S
+    ) -> None:
         """Open a log that claims to be that old. ``stage.open`` must have named it a rogue; see ``write``."""
         self._stage = stage
         self.hotkey = hotkey(f"//validator{index}")
@@ -26,7 +28,7 @@ class Rogue:
         self._pen = Pen(NodeKey.from_seed(stage.rng.randbytes(32)), stage.parameters.id, 0)
         self._pen.hlc = hlc_at(int(stage.clock.now_ms) - age_ms)
         stage.untrusted.add(self.hotkey.public_key)
-        self._pen.delegate(self.hotkey, stage.now_s - WINDOW_S, stage.now_s + WINDOW_S)
+        self._pen.delegate(self.hotkey, stage.now_s - WINDOW_S, stage.now_s + lasts_s)
         self._give(through)
 
     @property
@@ -55,8 +57,12 @@ class Rogue:
         self._pen.write(payload, hlc)
         self._give(through)
 
-    def _give(self, through: int | None = None) -> None:
-        events = list(self._pen.events)
+    def replay(self, events: int, *, through: int) -> None:
+        """Give a peer the first events of the log, which it may have let go."""
+        self._give(through, events)
+
+    def _give(self, through: int | None = None, count: int | None = None) -> None:
+        events = list(self._pen.events)[:count]
         self._stage.history.update(dict.fromkeys(event.wire for event in events))
         peer = self._stage.rng.choice(self._stage.up) if through is None else self._stage.peer(through)
         self._stage.trace(self.name, "writes", f"{events[-1].kind} through {peer.name}")

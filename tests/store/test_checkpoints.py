@@ -19,19 +19,19 @@ from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import AddPayload, Carry, Checkpoint, Event, LogId, Place, Propose, Release
 from p2pnodes.model.inventory import Chute, Row
 from p2pnodes.model.proof import check
-from p2pnodes.model.requests import request_id
+from p2pnodes.model.requests import bound_purpose, request_id
 from p2pnodes.store import checkpoints, liveset
 from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import CERTIFICATES_KEPT, kept_leaves, read_slice
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Answer, Found, consider
 from p2pnodes.store.proofs import gather
-from p2pnodes.store.proposing import entry_at, hindrance, objection, proposal
+from p2pnodes.store.proposing import entry_at, hindrance, objection, proposal, refusal
 from p2pnodes.store.rebuild import differences, hold, rebuild
 from p2pnodes.store.schema import open_writer
 from tests.model.world import ACTIONS, ENDS, REPEATS, STEPS_S, VALIDATORS, Script, World, electorates, proofs_in, worlds
 from tests.store.test_equivalence import Replica, histories, live
-from tests.support import BLOCK, NETWORK, NOW_S, Author, add, delete, hotkey
+from tests.support import BLOCK, NETWORK, NOW_S, Author, add, delete, hotkey, memory_ledger
 from tests.support import electorate as world_electorate
 
 pytestmark = pytest.mark.timeout(400)
@@ -827,3 +827,168 @@ class TestAudit:
             copy.execute("UPDATE deletion SET seq = 2 WHERE uuid = 'gpu-9'")
         assert audit(cut_file, NETWORK).problems == []
         assert rebuild(cut_file, NETWORK).differences == []
+
+
+class TestLogsThatAreOver:
+    """A cut need not name for ever what it named once: else a network could make no checkpoints after some years."""
+
+    DAYS: Final = 2
+    """How long the delegation of the log lasts."""
+
+    def ledger(
+        self, *, first_days: int = DAYS, last_days: int | None = None, others_days: int = 90, alone: bool = False
+    ) -> tuple[Ledger, Author]:
+        """Three validators and another log of one, or its only one, which registers a GPU; a checkpoint names all."""
+        over = Author(VALIDATORS[1], number=7)
+        authors = [Author(uri) for uri in VALIDATORS[:3] if not (alone and uri == VALIDATORS[1])]
+        for author, days in (*((each, others_days) for each in authors), (over, first_days)):
+            author.write(author.delegation(not_after=NOW_S + days * 86_400), at_ms=NOW_S * 1000)
+        over.add(add("//Alice", ["gpu-1"]), at_ms=NOW_S * 1000)
+        over.verdict(bytes(32), at_ms=NOW_S * 1000)
+        if last_days is not None:
+            over.write(over.delegation(not_after=NOW_S + last_days * 86_400), at_ms=NOW_S * 1000)
+        authors[0].add(add("//Bob", ["gpu-2"]), at_ms=NOW_S * 1000)
+        ledger = memory_ledger()
+        self.hear(ledger, *authors, over)
+        self.make(ledger, 8)
+        assert over.log in ledger.checkpoints.line.logs
+        return ledger, over
+
+    @staticmethod
+    def hear(ledger: Ledger, *authors: Author, days: int = 1) -> list[str]:
+        with ledger.transaction():
+            outcomes = ledger.receive(
+                [each for author in authors for each in author.events], NOW_S * 1000 + days * DAY_MS
+            )
+        return [outcome.detail for outcome in outcomes if outcome.result == "refused"]
+
+    @staticmethod
+    def make(ledger: Ledger, days: int) -> None:
+        """Put a checkpoint in force, so many days after the beginning."""
+        with ledger.transaction():
+            ledger.set_electorate(later(world_electorate(), days * DAY_MS))
+        made = proposed(ledger)
+        assert made is not None
+        line = line_of(NETWORK, *made)
+        wire = certificate(made[0], found(ledger, line), VALIDATORS, ledger.weights.electorate.time_ms)
+        with ledger.transaction():
+            ledger.checkpoints.take(wire)
+            ledger.enforce()
+        cut(ledger)
+
+    @staticmethod
+    def delete(ledger: Ledger) -> None:
+        """Let the GPU be deleted, so that nothing of the log is needed."""
+        author = Author(VALIDATORS[2], number=9)
+        author.write(author.delegation(not_after=NOW_S + 90 * 86_400), at_ms=NOW_S * 1000)
+        request = delete("//Alice", bound_purpose("gpu-1"), nonce_s=NOW_S + 1)
+        author.delete(request, "gpu-1", at_ms=NOW_S * 1000)
+        TestLogsThatAreOver.hear(ledger, author)
+
+    def test_one_of_which_nothing_is_needed_is_named_no_more_and_forgotten(self, tmp_path: Path) -> None:
+        ledger, over = self.ledger()
+        self.delete(ledger)
+        self.make(ledger, 9)  # it has not ended before the horizon yet
+        assert over.log in ledger.checkpoints.line.logs
+        self.make(ledger, 10)
+        before = ledger.state
+        assert over.log not in ledger.checkpoints.line.logs
+        assert over.log not in before.heads
+        assert before.logs[over.log].displaced
+        assert Ledger(ledger.facts.connection, NETWORK).state == before
+        with closing(sqlite3.connect(tmp_path / "copy.db")) as copied:
+            ledger.facts.connection.backup(copied)
+        assert audit(tmp_path / "copy.db", NETWORK).problems == []
+        assert before.events == self.stored(ledger)
+        with ledger.transaction():
+            assert ledger.forget(over.log)
+        assert over.log not in ledger.state.logs
+        assert ledger.state.events == self.stored(ledger) < before.events
+        assert (ledger.state.state_root, ledger.state.vector_digest) == (before.state_root, before.vector_digest)
+        assert Ledger(ledger.facts.connection, NETWORK).state == ledger.state
+        self.make(ledger, 11)
+
+    @staticmethod
+    def stored(ledger: Ledger) -> int:
+        (count,) = ledger.facts.connection.execute("SELECT count(*) FROM events").fetchone()
+        return int(count)
+
+    def test_what_is_sent_of_it_again_is_refused(self) -> None:
+        ledger, over = self.ledger()
+        self.delete(ledger)
+        for days in (9, 10):
+            self.make(ledger, days)
+        before = ledger.state
+        why = "its first delegation ended before the horizon, and the cut in force does not name it: it is over"
+        assert set(self.hear(ledger, over)) == {why}
+        with ledger.transaction():
+            ledger.forget(over.log)
+        assert self.hear(ledger, over) == [why]  # others are behind a gap
+        assert over.log not in ledger.state.logs
+        assert ledger.state.state_root == before.state_root
+
+    def test_one_of_which_something_is_needed_stays(self) -> None:
+        ledger, over = self.ledger()
+        self.make(ledger, 10)
+        self.make(ledger, 30)
+        assert over.log in ledger.checkpoints.line.logs
+        assert ledger.state.nodes == 2
+
+    @pytest.mark.parametrize(("first_days", "last_days"), [(DAYS, 60), (60, DAYS)])
+    def test_one_stays_as_long_as_any_of_its_delegations(self, first_days: int, last_days: int) -> None:
+        ledger, over = self.ledger(first_days=first_days, last_days=last_days)
+        self.delete(ledger)
+        for days in (20, 30, 66):
+            self.make(ledger, days)
+            assert over.log in ledger.checkpoints.line.logs
+        self.make(ledger, 69)
+        assert over.log not in ledger.checkpoints.line.logs
+
+    def test_one_that_is_delegated_for_ever_ends_all_the_same(self) -> None:
+        """No daemon delegates for longer than a year: who does so wants to fill the cuts of others."""
+        ledger, over = self.ledger(first_days=100_000, others_days=1_000)
+        self.delete(ledger)
+        for days in (300, 407, 408):
+            self.make(ledger, days)
+            assert over.log in ledger.checkpoints.line.logs
+        self.make(ledger, 409)  # now the other log of its hotkey has ended as well
+        assert over.log in ledger.checkpoints.line.logs
+        another = Author(VALIDATORS[1], number=8)
+        another.write(another.delegation(not_after=NOW_S + 999 * 86_400), at_ms=(NOW_S + 390 * 86_400) * 1000)
+        self.hear(ledger, another, days=390)
+        for days in (410, 411):
+            assert over.log in ledger.checkpoints.line.logs
+            self.make(ledger, days)
+        assert over.log not in ledger.checkpoints.line.logs
+        assert ledger.state.logs[over.log].displaced
+
+    def test_the_only_one_of_a_validator_stays(self) -> None:
+        """By it others know since when its silence counts; but for one without a permit, whose does not."""
+        ledger, over = self.ledger(alone=True)
+        self.delete(ledger)
+        for days in (10, 20, 30):
+            self.make(ledger, days)
+            assert over.log in ledger.checkpoints.line.logs
+
+    def test_a_proposal_that_leaves_out_what_is_needed_is_not_signed(self) -> None:
+        ledger, over = self.ledger()
+        with ledger.transaction():
+            ledger.set_electorate(later(world_electorate(), 10 * DAY_MS))
+        payload = proposal(ledger)
+        assert payload is not None
+        short = payload._replace(logs=tuple(entry for entry in payload.logs if entry.log != over.log))
+        line = line_of(NETWORK, in_an_event(ledger, short), short)
+        electorates, held = (
+            [ledger.weights.electorate.digest],
+            {log: each.head.seq for log, each in ledger.logs.items()},
+        )
+        assert "leaves out" in (refusal(ledger, short, line, electorates, held) or "")
+        self.delete(ledger)
+        self.make(ledger, 9)
+        with ledger.transaction():
+            ledger.set_electorate(later(world_electorate(), 10 * DAY_MS))
+        payload = proposal(ledger)
+        assert payload is not None
+        assert over.log not in {entry.log for entry in payload.logs}
+        line = line_of(NETWORK, in_an_event(ledger, payload), payload)
+        assert refusal(ledger, payload, line, [ledger.weights.electorate.digest], held) is None

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 from unittest import mock
 
+from p2pnodes import clerk
 from p2pnodes.model import checkpoint
 from p2pnodes.model.checkpoint import FLOOR_HORIZONS, PER_HORIZON, due_number, rendezvous_key
 from p2pnodes.model.clock import hlc_at, hlc_ms
@@ -17,6 +18,7 @@ from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import proposal
 from p2pnodes.store.schema import open_writer
 from tests.sim import outcome
+from tests.sim.bounds import patched
 from tests.sim.check import agree
 from tests.sim.forger import Forger
 from tests.sim.liar import Liar
@@ -481,3 +483,44 @@ def two_sides_of_a_cut(stage: Stage) -> None:
     in_force(stage, number)
     stage.settle()
     stage.owns(GPU, posted)
+
+
+def logs_that_are_over(stage: Stage) -> None:
+    """Two logs end. The one of which nothing is needed any more is named by no cut, is forgotten, and stays away."""
+    with patched(((clerk, "DISPLACED_MS", 60_000),)):
+        stage.shorten(HORIZON_S)
+        stage.open((40, 30, 20, 40, 10), rogue={3}, absent={4})
+        rogue = Rogue(stage, 3)  # by which its validator stays known
+        stage.truth.give(GPU, ALICE)
+        stage.truth.give(OTHER, BOB)
+        kept, gone = stage.sign(ALICE, [GPU]), stage.sign(BOB, [OTHER])
+        stays, over = (Rogue(stage, 3, lasts_s=int(TURN_S)) for _ in range(2))
+        for log, posted, uuid in ((stays, kept, GPU), (over, gone, OTHER)):
+            log.write(AddPayload(posted.request, stage.block), log.next_hlc)
+            stage.repost(posted, anywhere(stage))
+            verified_everywhere(stage, posted, uuid)
+        stage.delete(BOB, OTHER, anywhere(stage))
+        stage.until(lambda: agree(stage.up), HEARD_MS_MAX, "everybody has heard")
+        stage.hold(GPU, kept)
+        number = old(stage)
+
+        def forgotten() -> bool:
+            return not any(over.log in peer.ledger.state.logs for peer in stage.up)
+
+        stage.until(forgotten, 4 * HORIZON_S * 1000, "the log that is over is forgotten")
+        if stage.rng.random() < 0.5:
+            stage.enter(4)
+        for _ in range(stage.rng.randint(1, 4)):
+            over.replay(stage.rng.randint(1, over.last_seq + 1), through=stage.rng.choice(stage.up).index)
+            stage.run(stage.rng.uniform(1, 30))
+        rogue.vote(kept.claim_id, hlc=rogue.next_hlc)
+        in_force(stage, number)
+        stage.until(forgotten, HORIZON_S * 1000, "a newcomer that took it for new forgets it, too")
+        stage.settle()
+        for peer in stage.up:
+            if over.log in peer.ledger.checkpoints.line.logs:
+                raise CheckFailedError(f"{peer.name} has a log in its cut that is over")
+            if stays.log not in peer.ledger.checkpoints.line.logs:
+                raise CheckFailedError(f"{peer.name} let go a log of which something is needed")
+        stage.owns(GPU, kept)
+        stage.owns(OTHER, None)
