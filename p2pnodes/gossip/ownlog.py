@@ -17,8 +17,8 @@ HEARING_MS_MAX: Final = 30_000
 LOGS_MANY: Final = 64
 LOGS_PER_DOUBLING: Final = 16
 """From so many logs of its hotkey on it waits twice as long for every so many more. Peers hold a bounded number of them
-for ever, and one that is restarted again and again while it reaches nobody must not use all up: 256 last for six
-weeks then, and not for two hours."""
+until they have ended, and one that is restarted again and again while it reaches nobody must not use all up: 256 last
+for six weeks then, and not for two hours."""
 
 
 class Step(Enum):

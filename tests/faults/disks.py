@@ -21,8 +21,14 @@ HEARD_S_MAX: Final = 60.0
 
 
 def mount(*arguments: object) -> None:
-    """``mount``; the suite has a mount namespace of its own."""
-    subprocess.run(["mount", *map(str, arguments)], check=True, capture_output=True, timeout=30)
+    """``mount``; the suite has a mount namespace of its own.
+
+    Raises:
+        OSError: It failed; with what it says.
+    """
+    done = subprocess.run(["mount", *map(str, arguments)], check=False, capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        raise OSError(f"mount {' '.join(map(str, arguments))}: exit code {done.returncode}: {done.stderr.strip()}")
 
 
 class SmallDisk(Scene):

@@ -134,7 +134,7 @@ def test_whoever_has_many_logs_goes_on_with_one_as_soon_as_others_do() -> None:
 
 
 def test_a_hotkey_with_many_logs_is_not_left_without_any_by_restarts_that_reach_nobody() -> None:
-    """Peers hold LOGS_PER_HOTKEY_MAX of a hotkey, for ever."""
+    """Peers hold LOGS_PER_HOTKEY_MAX of a hotkey until they have ended."""
     assert [patience_ms(logs) for logs in (0, 1, LOGS_MANY - 1)] == [HEARING_MS_MAX] * 3
     assert patience_ms(LOGS_MANY) == patience_ms(LOGS_MANY + LOGS_PER_DOUBLING - 1) == 2 * HEARING_MS_MAX
     assert hear(OWN, {}, OTHERS, HEARING_MS_MAX, logs=LOGS_MANY).step is Step.WAIT
