@@ -51,6 +51,9 @@ CLAIMS_PER_PART: Final = 64
 ROWS_PER_PART: Final = 256
 """Deletions or leaves that are looked at at once: some milliseconds, for which writes wait."""
 
+WORDS_PER_PART: Final = 2_048
+"""Last words of the search before that are forgotten at once: some 10 ms."""
+
 _MARK: Final = (
     "INSERT INTO live VALUES (?, ?, ?, ?) ON CONFLICT (number, log, seq) DO UPDATE SET mask = mask | excluded.mask"
 )
@@ -100,12 +103,10 @@ class LiveSet(Parts):
         self._at += 1
         if self._at < len(self._steps):
             return
+        full = len(self._slicer.digests)
         tree = self._slicer.tree()
+        self._keep_hashes(full)
         self.statement = Checkpoint(self.line.number, self.line.proposal, self._slicer.leaves, len(tree), tree.root)
-        self._connection.executemany(
-            "UPDATE live_slice SET hash = ? WHERE number = ? AND slice = ?",
-            [(hashed, self.line.number, place) for place, hashed in enumerate(self._slicer.digests)],
-        )
 
     def back(self, facts: Facts) -> None:
         """Be again as far as was noted, see ``Parts``."""
@@ -132,11 +133,14 @@ class LiveSet(Parts):
             "CREATE TEMP TABLE IF NOT EXISTS last_word (uuid TEXT, claim_id BLOB, log INTEGER, seq INTEGER,"
             " PRIMARY KEY (uuid, claim_id, log)) WITHOUT ROWID"
         )
-        self._connection.execute("DELETE FROM last_word")
         self._connection.execute("DELETE FROM live_slice WHERE number = ?", (number,))
         gone = self._connection.execute(
             "DELETE FROM live WHERE (number, log, seq) IN (SELECT number, log, seq FROM live WHERE number = ? LIMIT ?)",
             (number, ROWS_PER_PART),
+        ).rowcount
+        gone += self._connection.execute(
+            "DELETE FROM last_word WHERE (uuid, claim_id, log) IN (SELECT uuid, claim_id, log FROM last_word LIMIT ?)",
+            (WORDS_PER_PART,),
         ).rowcount
         return () if gone else None
 
@@ -282,6 +286,7 @@ class LiveSet(Parts):
         if at == len(self._ordered):
             return None
         log_id, log, _ = self._ordered[at]
+        full = len(self._slicer.digests)
         rows = self._connection.execute(
             "SELECT seq, id, mask, length(wire) FROM live JOIN events USING (log, seq)"
             " WHERE live.number = ? AND log = ? AND seq > ? ORDER BY seq LIMIT ?",
@@ -293,7 +298,16 @@ class LiveSet(Parts):
                 self._connection.execute(
                     "INSERT INTO live_slice VALUES (?, ?, ?, ?, x'')", (self.line.number, place, log, seq)
                 )
+        self._keep_hashes(full)
         return (at, rows[-1][0]) if rows else (at + 1, -1)
+
+    def _keep_hashes(self, first: int) -> None:
+        """Record the hashes of the slices that are full, from one on."""
+        digests = self._slicer.digests
+        self._connection.executemany(
+            "UPDATE live_slice SET hash = ? WHERE number = ? AND slice = ?",
+            [(digests[place], self.line.number, place) for place in range(first, len(digests))],
+        )
 
 
 def _word(wire: bytes) -> Place | Release:

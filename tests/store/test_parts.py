@@ -20,6 +20,9 @@ from tests.store.test_undone import memory
 from tests.support import NETWORK, memory_ledger
 
 PARTS_MAX = 1_000
+WRITTEN_MAX = 8
+"""Rows that a part of a search writes where it looks at two."""
+
 EVERY = 3
 """Of so many transactions the last one fails, after it has done its part."""
 
@@ -48,6 +51,7 @@ def small_parts() -> Iterator[None]:
         for module in (liveset, cutting, settling):
             for name in ("CLAIMS_PER_PART", "ROWS_PER_PART"):
                 patch.setattr(module, name, 2)
+        patch.setattr(liveset, "WORDS_PER_PART", 2)
         for name in ("NAMED_PER_PART", "ROWS_SORTED"):
             patch.setattr(settling, name, 4)
         patch.setattr(sorter, "BLOCK_ROWS", 2)
@@ -160,6 +164,24 @@ class TestALiveSet:
             parts(ledger, partial(ledger.find_live_set, line), None)
             assert ledger.found(line.proposal) == self._said(past)
             assert leaves(ledger, line) == leaves(steady, line)
+
+    def test_no_part_of_it_writes_more_the_more_there_is(self, past: Past) -> None:
+        """What the search before has left is forgotten in parts, and each slice's hash is written as it is full."""
+        ledger, line = holder(past), certified(NETWORK, past.certificate).line
+        connection = ledger.facts.connection
+        with ledger.transaction():
+            ledger.find_live_set(line)
+            ledger.forget_finding()
+            words = [(f"gpu-{number}", bytes(32), 1, number) for number in range(100)]
+            connection.executemany("INSERT INTO last_word VALUES (?, ?, ?, ?)", words)
+        assert past.slices > WRITTEN_MAX
+        statement = None
+        while statement is None:
+            with ledger.transaction():
+                before = connection.total_changes
+                statement = ledger.find_live_set(line)
+                assert connection.total_changes - before <= WRITTEN_MAX
+        assert statement == self._said(past)
 
     @staticmethod
     def _said(past: Past) -> Checkpoint:
