@@ -5,13 +5,12 @@ another.
 """
 
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+from p2pnodes import children
 from p2pnodes.chain.reading import (
     ANSWER_BYTES_MAX,
     LENGTH_BYTES,
@@ -43,14 +42,6 @@ END_S_MAX: Final = 2.0
 
 COMMAND: Final = (sys.executable, "-P", "-m", "p2pnodes.chain.reader")
 """-P: the directory that the daemon was started in names no modules."""
-
-_ENVIRONMENT: Final = frozenset(
-    {
-        "PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
-        "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
-    }
-)  # fmt: skip
-"""Variables that the process is given: what Python, TLS and a proxy need, and nothing of the daemon's own."""
 
 
 class ChainReader(Protocol):
@@ -129,7 +120,7 @@ class ReaderProcess:
     async def close(self) -> None:
         """End the process if there is one; a request that is under way ends with it."""
         if self._process is not None and self._turn.locked():
-            _kill(self._process)
+            children.kill(self._process)
         async with self._turn:
             await self._end()
         if self._ending is not None:
@@ -185,15 +176,7 @@ class ReaderProcess:
             OSError: No process can be started.
         """
         if self._process is None or self._process.returncode is not None:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,  # each failure is an answer; what libraries print is nobody's
-                env={name: value for name, value in os.environ.items() if name in _ENVIRONMENT},
-                start_new_session=True,  # a Ctrl-C in the terminal is for the daemon to act upon
-                limit=ANSWER_BYTES_MAX,
-            )
+            self._process = await children.start(self._command, limit=ANSWER_BYTES_MAX)
         writer, reader = self._process.stdin, self._process.stdout
         assert writer is not None
         assert reader is not None
@@ -212,8 +195,7 @@ class ReaderProcess:
         process, self._process = self._process, None
         if process is None:
             return "not started"
-        status = await _ended(process, END_S_MAX if dying else 0)
-        return f"signal {-status}" if status < 0 else f"exit status {status}"
+        return children.told(await children.ended(process, END_S_MAX if dying else 0))
 
     async def _end(self) -> None:
         """Let the process end by itself, or else kill it."""
@@ -223,7 +205,7 @@ class ReaderProcess:
             return
         assert process.stdin is not None
         process.stdin.close()
-        await _ended(process, END_S_MAX)
+        await children.ended(process, END_S_MAX)
         self._process = None
 
     def _retire(self) -> None:
@@ -233,18 +215,3 @@ class ReaderProcess:
         if not self._turn.locked():
             async with self._turn:
                 await self._end()
-
-
-async def _ended(process: asyncio.subprocess.Process, seconds: float) -> int:
-    """Wait so long for a process to end by itself, then kill it; returns its status."""
-    if seconds:  # a process that is dying anyhow is not killed: asyncio would lose its status
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                return await process.wait()
-    _kill(process)
-    return await process.wait()
-
-
-def _kill(process: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        process.kill()
