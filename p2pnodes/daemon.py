@@ -54,6 +54,7 @@ from p2pnodes.model.inventory import Chute
 from p2pnodes.model.keys import Hotkey, NodeKey, ss58_encode
 from p2pnodes.notify import Supervisor
 from p2pnodes.store import directory
+from p2pnodes.store.checking import CheckerProcess
 from p2pnodes.store.checks import read_check
 from p2pnodes.store.database import Commit, Database, Written
 from p2pnodes.store.elsewhere import written_elsewhere
@@ -206,7 +207,9 @@ class Daemon:
         self._node_key = create_node_key(path) if new_key else load_node_key(path)
         self._hotkey, known = _read_hotkey(settings)
         self._supervisor.status("opening the database")
-        self._database = await Database.open(settings.database_path, settings.network, self._node_key, now_ms=now_ms)
+        self._database = await Database.open(
+            settings.database_path, settings.network, self._node_key, now_ms=now_ms, checker=CheckerProcess()
+        )
         self._stack.push_async_callback(self._database.close)
         self._browser = Browser(self._database, time.monotonic)
         self._database.on_commit = self._committed

@@ -116,7 +116,7 @@ RestrictNamespaces=yes
 SystemCallErrorNumber=EPERM
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
-# It lowers its own limits (no core dumps), and the process that reads the chain its priority and its memory.
+# It lowers its own limits (no core dumps); the processes that it starts their memory, one of them its priority.
 SystemCallFilter=setpriority setrlimit
 """
 

@@ -44,8 +44,8 @@ from p2pnodes.model.events import (
     delegate,
 )
 from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, Hotkey, ss58_decode, ss58_encode
-from p2pnodes.model.network import NETWORK_ID_BYTES
 from p2pnodes.model.problems import Address, found_and_expected
+from p2pnodes.model.protocol import NETWORK_ID_BYTES
 from p2pnodes.model.validity import check_close
 
 FILE_BYTES_MAX: Final = 16 * 1024

@@ -243,7 +243,7 @@ def delegate(
     from p2pnodes.chain.delegation import DelegationRequest, read_delegation, window, write_signed
     from p2pnodes.model.events import LogId
     from p2pnodes.model.keys import KEY_BYTES
-    from p2pnodes.model.network import NETWORK_ID_BYTES
+    from p2pnodes.model.protocol import NETWORK_ID_BYTES
 
     explicit = {"--network-id": network_id, "--node-key": node_key, "--log": log, "--url": url, "--days": days}
     now_s = int(time.time())
@@ -305,7 +305,7 @@ def close(
     from p2pnodes.chain.delegation import sign_closing, write_signed
     from p2pnodes.model.codec import DIGEST_BYTES
     from p2pnodes.model.events import Head
-    from p2pnodes.model.network import NETWORK_ID_BYTES
+    from p2pnodes.model.protocol import NETWORK_ID_BYTES
 
     if (good == 0) is not (last_id is None):
         raise typer.BadParameter("--last-id is the id of the last good event: give it unless --good is 0")

@@ -38,6 +38,7 @@ from p2pnodes.gossip.engine import (
     Consider,
     Effect,
     Engine,
+    Foresee,
     Load,
     Member,
     Notice,
@@ -991,6 +992,9 @@ class Driver:
                 return
             case Load():
                 self._spawn(self._load(effect))
+                return
+            case Foresee(events=events):
+                self._store.foresee(events)
                 return
         link = self._links.get(effect.session)
         if link is None:  # it has ended meanwhile

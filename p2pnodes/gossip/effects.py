@@ -45,6 +45,12 @@ class Store(NamedTuple):
     events: tuple[Event, ...]
 
 
+class Foresee(NamedTuple):
+    """Events that will be stored: their signatures may be checked while others are. There is no answer."""
+
+    events: tuple[Event, ...]
+
+
 class Prove(NamedTuple):
     """Have proofs of logs' ends checked and kept; answer with ``Engine.proved``."""
 
@@ -114,7 +120,7 @@ class Notice(NamedTuple):
 Loadings = Consider | Survey | Load
 """What goes to the store whoever is still there."""
 
-Effect = Send | Close | Store | Prove | Read | ReadCertificate | ReadLeaves | Loadings | Notice
+Effect = Send | Close | Store | Foresee | Prove | Read | ReadCertificate | ReadLeaves | Loadings | Notice
 
 
 class Outbox:
@@ -142,7 +148,7 @@ class Outbox:
             session.behind, session.behind_ms = True, self._time.patient_ms
             self.notice(session, "warning", "peer_behind", queue_bytes=session.queue_bytes, code=Code.EVENT_PEER_BEHIND)
 
-    def add(self, effect: Close | Store | Prove | Read | ReadCertificate | ReadLeaves | Loadings) -> None:
+    def add(self, effect: Close | Store | Foresee | Prove | Read | ReadCertificate | ReadLeaves | Loadings) -> None:
         """Any other effect."""
         self._effects.append(effect)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from p2pnodes.gossip.backoff import Backoffs
-from p2pnodes.gossip.effects import Close, Outbox, Store
+from p2pnodes.gossip.effects import Close, Foresee, Outbox, Store
 from p2pnodes.gossip.frames import WANT_BYTES_MAX, Range, Want
 from p2pnodes.gossip.gaps import WAITING_MS_MAX, Gaps
 from p2pnodes.gossip.intake import BLOCK, FETCH_AHEAD, Intake, Sifted
@@ -319,6 +319,8 @@ class Fetch:
             self._lacks(session, log, seq, state)
             if next(self._gaps.missing(log, self._intake.next_seq(log, state), seq), None) is not None:
                 self._trouble()
+        if len(sifted.foreseen) > 1:  # a live event comes alone
+            self._outbox.add(Foresee(sifted.foreseen))
         self.submit(session, sifted.fresh)
         self._turns.update(dict.fromkeys(sifted.waiting))
         self.go_on(state)

@@ -25,7 +25,8 @@ from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import REASON_CHARS_MAX, LocalProtocolError, RemoteProtocolError, printable
 from p2pnodes.model.events import LOG_NUMBER_MAX, Delegation, LogId
 from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, NodeKey, ss58_encode, verify_node
-from p2pnodes.model.network import PROTOCOL_VERSION, Difference, Network
+from p2pnodes.model.network import Difference, Network
+from p2pnodes.model.protocol import PROTOCOL_VERSION
 
 LOWEST_VERSION: Final = 1
 """Lowest protocol version that this build speaks: N speaks N-1, and 1 is the first."""

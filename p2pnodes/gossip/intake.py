@@ -48,11 +48,14 @@ class Sifted(NamedTuple):
         gaps: Logs of which a pushed event is not stored now, because one before it is missing or is on its way, or its
             author writes more than may be pushed -> seq of the highest such.
         waiting: Logs of which events were put into ``gaps.Gaps``.
+        foreseen: What will be stored, now or when its turn comes. What was pushed before its turn is left out: nobody
+            has asked for it, and it may never have one.
     """
 
     fresh: Pending
     gaps: dict[LogId, int]
     waiting: Collection[LogId]
+    foreseen: tuple[Event, ...]
 
 
 class Intake:
@@ -154,6 +157,7 @@ class Intake:
         gaps: dict[LogId, int] = {}
         waiting: set[LogId] = set()
         over: set[LogId] = set()
+        foreseen: list[Event] = []
         size = 0
         for key, event in fresh:
             log, seq = event.log, event.seq
@@ -166,6 +170,7 @@ class Intake:
             elif not pushed:
                 if not self._gaps.has(log, seq):
                     self._wait(session, key, event, waiting, pushed=False)
+                    foreseen.append(event)
                 continue
             elif log in over or not self._is_live(session, event, state):
                 over.add(log)  # what follows on it in this frame does not follow on what is here
@@ -179,10 +184,11 @@ class Intake:
             else:
                 self._flying[log] = seq, session.id
             self._remember(key, event)
+            foreseen.append(event)
             events.append(event)
             keys.append(key)
             size += len(event.wire)
-        return Sifted(Pending(tuple(events), tuple(keys), size), gaps, waiting)
+        return Sifted(Pending(tuple(events), tuple(keys), size), gaps, waiting, tuple(foreseen))
 
     def _wait(self, session: Session, key: bytes, event: Event, waiting: set[LogId], *, pushed: bool) -> None:
         self._gaps.put(session.id, key, event, self._time.ms, fetched=not pushed)

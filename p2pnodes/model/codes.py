@@ -262,6 +262,11 @@ class Code(StrEnum):
         "A transaction is recorded, but what belongs to it in SQLite's temporary files is not, and is begun anew.",
         "Check free space of SQLite's temporary directory ($SQLITE_TMPDIR, else $TMPDIR, /var/tmp or /tmp).",
     )
+    DATA_CHECKER = (
+        "data-checker",
+        "The process that checks signatures ahead failed, hung or could not be started; the daemon checks them itself.",
+        "Nothing if it happens once: it is started anew later. Otherwise see the log for the reason, and the memory.",
+    )
     DATA_STOPPING = (
         "data-stopping",
         "The database is being closed, because the daemon stops.",

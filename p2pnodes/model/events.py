@@ -11,7 +11,7 @@ every protocol version: version and kind say only how to read the payload.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple, Self
 
@@ -20,8 +20,8 @@ from p2pnodes.model.clock import HLC_MAX, SECONDS_MAX
 from p2pnodes.model.codec import DIGEST_BYTES, MalformedError
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import LocalProtocolError
-from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, Hotkey, NodeKey, verify_hotkey, verify_node
-from p2pnodes.model.network import NETWORK_ID_BYTES, PROTOCOL_VERSION
+from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, Check, Hotkey, NodeKey, verify_hotkey, verify_node
+from p2pnodes.model.protocol import NETWORK_ID_BYTES, PROTOCOL_VERSION
 from p2pnodes.model.requests import (
     UUID_CHARS_MAX,
     Add,
@@ -30,6 +30,7 @@ from p2pnodes.model.requests import (
     add_from_fields,
     delete_fields,
     delete_from_fields,
+    request_check,
 )
 
 PAYLOAD_BYTES_MAX: Final = 96 * 1024
@@ -176,6 +177,27 @@ class Event(NamedTuple):
     def signed(self) -> bool:
         """Whether the log's node key signed the header; about 60 microseconds."""
         return verify_node(self.log.node_key, self.header, self.signature)
+
+    def checks(self) -> Iterator[Check]:
+        """The signatures that are asked for when it is stored and judged: its log's, and those of its requests.
+
+        They can be checked ahead; nothing else follows from this. Of what cannot be read there are none, and what is
+        rare (delegations, closings, evidence), or signed in the wrapped form, is left to whoever judges.
+        """
+        yield Check(False, self.log.node_key, self.header, self.signature)
+        if self.kind not in _REQUESTING or not known(self):
+            return
+        try:
+            payload = PAYLOADS[self.kind].from_wire(codec.unpack(self.payload))
+            if isinstance(payload, AddPayload | DeletePayload):
+                yield request_check(payload.request)
+            elif isinstance(payload, Carry):
+                for wire in payload.events:
+                    inner = Event.decode(wire)
+                    if inner.kind != self.kind:  # a carry in a carry is void
+                        yield from inner.checks()
+        except MalformedError:
+            return
 
 
 class Header(NamedTuple):
@@ -664,6 +686,9 @@ PAYLOADS: Final[dict[str, type[Payload]]] = {
     "checkpoint": Checkpoint,
 }
 """Every kind of event that this build can judge, by name."""
+
+_REQUESTING: Final = frozenset({"add", "delete", "carry"})
+"""Kinds whose events hold requests."""
 
 _KINDS: Final = {payload: kind for kind, payload in PAYLOADS.items()}
 

@@ -5,7 +5,7 @@ message wrapped in ``<Bytes>``; like substrate-interface, ``verify_hotkey`` acce
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple, Self
 
@@ -33,7 +33,7 @@ ADDRESSES_KEPT: Final = 4_096
 
 VERIFICATIONS_KEPT: Final = 4_096
 """Answers kept of each kind of signature, 2 MB: a daemon meets a miner's at its HTTP interface and again in its own
-event, and has those of a peer's events checked before its writer asks (``store.signatures``)."""
+event, and has those of a peer's events checked before its writer asks (``store.ahead``, ``store.signatures``)."""
 
 URI_CHARS_MAX: Final = 1_024
 """Length of a key URI: a phrase of 24 words with its derivations takes a few hundred."""
@@ -102,6 +102,8 @@ def verify_sr25519(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether ``signature`` is ``public_key``'s sr25519 signature over just these bytes."""
     if len(signature) != SIGNATURE_BYTES or len(public_key) != KEY_BYTES or public_key == IDENTITY:
         return False
+    if _vouched and _vouched.pop(Check(True, public_key, message, signature).id, False):
+        return True
     try:
         return bool(sr25519.verify(signature, message, public_key))
     except (ValueError, TypeError):  # the binding raises on bytes that are no point or no signature
@@ -113,11 +115,57 @@ def verify_node(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether ``signature`` is ``public_key``'s ed25519 signature over ``message``."""
     if len(signature) != SIGNATURE_BYTES or len(public_key) != KEY_BYTES:
         return False
+    if _vouched and _vouched.pop(Check(False, public_key, message, signature).id, False):
+        return True
     try:
         crypto_sign_open(signature + message, public_key)
     except (BadSignatureError, ValueError):
         return False
     return True
+
+
+class Check(NamedTuple):
+    """A signature that somebody will ask for.
+
+    Attributes:
+        by_hotkey: Whether it is a hotkey's (``verify_sr25519``); else a node key's (``verify_node``).
+        public_key: Whose.
+        message: Over just these bytes.
+        signature: The signature.
+    """
+
+    by_hotkey: bool
+    public_key: bytes
+    message: bytes
+    signature: bytes
+
+    @property
+    def id(self) -> bytes:
+        """32 bytes that stand for it; of key and signature of the only lengths with which one can hold."""
+        return digest(b"%c%b%b%b" % (self.by_hotkey, self.public_key, self.signature, self.message))
+
+    def make(self) -> bool:
+        """Whether it holds, checked here and now; no answer is kept."""
+        verify = verify_sr25519 if self.by_hotkey else verify_node
+        return verify.__wrapped__(self.public_key, self.message, self.signature)
+
+
+_vouched: Final[dict[bytes, bool]] = {}
+"""Ids of checks that hold and that nobody has asked for since."""
+
+
+def vouch(ids: Iterable[bytes]) -> None:
+    """Have whoever asks for these checks next find that they hold: a process of our own has made them.
+
+    Whoever says so must bound how many there are, and take back (``forget``) what nobody has asked for.
+    """
+    _vouched.update(dict.fromkeys(ids, True))
+
+
+def forget(ids: Iterable[bytes]) -> None:
+    """Have these checks made again when somebody asks for them, if nobody has yet."""
+    for each in ids:
+        _vouched.pop(each, None)
 
 
 class Hotkey(NamedTuple):

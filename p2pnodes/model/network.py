@@ -7,11 +7,8 @@ from typing import Annotated, Any, Final, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from p2pnodes.model import codec
+from p2pnodes.model.protocol import NETWORK_ID_BYTES
 
-PROTOCOL_VERSION: Final = 1
-"""Highest protocol version that this build speaks."""
-
-NETWORK_ID_BYTES: Final = 16
 GENESIS_BYTES: Final = 32
 PPM: Final = 1_000_000
 

@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 
 from p2pnodes.model import codec
-from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, Hotkey, ss58_encode, verify_hotkey
+from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, Check, Hotkey, ss58_encode, verify_hotkey
 
 BODY_BYTES_MAX: Final = 64 * 1024
 TAILS_KEPT: Final = 128
@@ -79,10 +79,15 @@ def signing_message(address: str, nonce: str, tail: str) -> bytes:
     return f"{address}:{nonce}:{tail}".encode()
 
 
+def request_check(request: Request) -> Check:
+    """What ``verify_request`` asks for first."""
+    message = signing_message(ss58_encode(request.hotkey), request.nonce, tail_of(request))
+    return Check(True, request.hotkey, message, request.signature)
+
+
 def verify_request(request: Request) -> bool:
     """Whether the request carries its hotkey's signature; about 40 microseconds."""
-    message = signing_message(ss58_encode(request.hotkey), request.nonce, tail_of(request))
-    return verify_hotkey(request.hotkey, message, request.signature)
+    return verify_hotkey(*request_check(request)[1:])
 
 
 def sign_add(hotkey: Hotkey, nonce_s: int, body: bytes) -> Add:

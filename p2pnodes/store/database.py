@@ -12,8 +12,9 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TypeVar
@@ -23,6 +24,7 @@ import orjson
 import structlog
 
 from p2pnodes.model.claims import Body
+from p2pnodes.model.codec import MalformedError
 from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
@@ -35,6 +37,7 @@ from p2pnodes.model.proof import Proof
 from p2pnodes.model.requests import Add, Delete
 from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store import admission, placing, proofs, snapshots
+from p2pnodes.store.ahead import Ahead, Checker
 from p2pnodes.store.browse import BROWSE_S_MAX, BROWSE_STEPS
 from p2pnodes.store.changes import Changes
 from p2pnodes.store.checkpoints import Donor, read_certificate
@@ -157,7 +160,14 @@ class _Job(NamedTuple):
 class Database:
     """Asynchronous front of the ledger. Make one with ``await Database.open(...)``."""
 
-    def __init__(self, path: Path, network: Network, node_key: NodeKey | None, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        network: Network,
+        node_key: NodeKey | None,
+        now_ms: Callable[[], int],
+        checker: Checker | None = None,
+    ) -> None:
         """Use ``open`` instead."""
         self.path = path
         self._network = network
@@ -173,6 +183,7 @@ class Database:
         self._closing = False
         self._closed = asyncio.Event()
         self._check = SharedCheck()  # the writer's
+        self._ahead = None if checker is None else Ahead(checker)
         self._facts_pool = ThreadPoolExecutor(1, thread_name_prefix="p2pnodes-reader")
         self._facts: Facts | None = None
         self._donor = Donor()  # the readers' thread's
@@ -194,14 +205,28 @@ class Database:
 
     @classmethod
     async def open(
-        cls, path: Path, network: Network, node_key: NodeKey | None, *, now_ms: Callable[[], int]
+        cls,
+        path: Path,
+        network: Network,
+        node_key: NodeKey | None,
+        *,
+        now_ms: Callable[[], int],
+        checker: Checker | None = None,
     ) -> "Database":
         """Open or create the database and start its writer.
+
+        Args:
+            path: Of the file.
+            network: What it must belong to.
+            node_key: Whose logs are this daemon's own; None to read alone.
+            now_ms: Wall clock, Unix milliseconds.
+            checker: Checks the signatures of much that peers send ahead of the writer (``store.ahead``); None for the
+                writer alone.
 
         Raises:
             StoreError: The file cannot be opened, is of a newer schema, or belongs to another network.
         """
-        database = cls(path, network, node_key, now_ms)
+        database = cls(path, network, node_key, now_ms, checker)
         database._thread.start()
         try:
             await database._opened
@@ -223,6 +248,8 @@ class Database:
             self._jobs.put(None)
             await self._closed.wait()
             self._thread.join()
+        if self._ahead is not None:
+            await self._ahead.close()
         self._check.close()
         if self._reader is not None:
             await self._reader.close()
@@ -331,9 +358,15 @@ class Database:
             self._jobs.put(job)
         self._submitted.clear()
 
+    def foresee(self, events: Sequence[Event]) -> None:
+        """Have the signatures checked of events that a peer sent and that will be stored, if there are many."""
+        if self._ahead is not None and self._ahead.wants(len(events)):
+            self._ahead.offer(events)
+
     async def receive(self, events: Sequence[Event], now_ms: int) -> list[Outcome]:
         """Store events that a peer sent."""
-        return await self.write(lambda ledger: ledger.receive(events, now_ms, self._check))
+        async with self._checked_ahead(events) as check:
+            return await self.write(lambda ledger: ledger.receive(events, now_ms, check))
 
     async def receive_proofs(self, proofs: Sequence[Evidence | Close], now_ms: int) -> None:
         """Take proofs of the ends of logs, which a peer sent; see ``Ledger.receive_proofs``."""
@@ -351,9 +384,24 @@ class Database:
 
     async def load(self, number: int, index: int, leaves: Sequence[tuple[int, bytes]], path: Sequence[bytes]) -> Answer:
         """Take a slice of a live set that a peer sent; see ``loading.load``."""
-        answer = await self.write(lambda ledger: load(ledger, number, index, leaves, path, self._check))
+        decoded: list[tuple[int, Event]] = []
+        if self._ahead is not None and self._ahead.wants(len(leaves)):
+            with suppress(MalformedError):  # whoever loads it says so
+                decoded = [(mask, Event.decode(wire)) for mask, wire in leaves]
+                self._ahead.offer([event for _, event in decoded])
+        async with self._checked_ahead([event for _, event in decoded]) as check:
+            answer = await self.write(lambda ledger: load(ledger, number, index, decoded or leaves, path, check))
         await self._settle_loaded()
         return answer
+
+    @asynccontextmanager
+    async def _checked_ahead(self, events: Sequence[Event]) -> AsyncIterator[Callable[[Sequence[Event]], None] | None]:
+        """Wait for the checks of what was foreseen of some events; what the writer has to check the rest, if any."""
+        if self._ahead is None or not events:
+            yield self._check
+            return
+        async with self._ahead.settled(events) as whole:
+            yield None if whole else self._check
 
     async def _settle_loaded(self) -> None:
         """Have the rows follow from a live set that is whole: before that, nothing is served."""

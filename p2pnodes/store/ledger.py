@@ -42,7 +42,8 @@ from p2pnodes.model.events import (
 )
 from p2pnodes.model.inventory import Row, Tally, Weights
 from p2pnodes.model.keys import KEY_BYTES, NodeKey, ss58_encode
-from p2pnodes.model.network import PROTOCOL_VERSION, Network
+from p2pnodes.model.network import Network
+from p2pnodes.model.protocol import PROTOCOL_VERSION
 from p2pnodes.model.requests import parse_nonce
 from p2pnodes.model.stateroot import BUCKETS, Root, bucket_of
 from p2pnodes.model.validity import (
@@ -1269,7 +1270,7 @@ class Ledger:
     def load(
         self,
         index: int,
-        leaves: Sequence[tuple[int, bytes]],
+        leaves: Sequence[tuple[int, bytes | Event]],
         path: Sequence[bytes],
         check: Callable[[Sequence[Event]], None] | None = None,
     ) -> bool:
@@ -1277,7 +1278,7 @@ class Ledger:
 
         Args:
             index: Of the slice; one that is here already changes nothing.
-            leaves: Mask and event of each leaf.
+            leaves: Mask and event of each leaf; events that are decoded already are not decoded again.
             path: From the slice to the root, see ``model.checkpoint.Tree``.
             check: See ``receive``.
 
@@ -1290,7 +1291,7 @@ class Ledger:
         statement = self.checkpoints.loading
         if statement is None or index in self.checkpoints.slices_held():
             return False
-        events = [(mask, Event.decode(wire)) for mask, wire in leaves]
+        events = [(mask, Event.decode(each) if isinstance(each, bytes) else each) for mask, each in leaves]
         found = [Leaf(event.log, event.seq, event.id, mask) for mask, event in events]
         hashed = slice_digest(leaf.digest() for leaf in found)
         if not found or not proves(path, hashed, index, statement.slices, statement.root):

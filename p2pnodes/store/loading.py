@@ -104,7 +104,7 @@ def load(  # noqa: PLR0917 - what a slice is made of
     ledger: Ledger,
     number: int,
     index: int,
-    leaves: Sequence[tuple[int, bytes]],
+    leaves: Sequence[tuple[int, bytes | Event]],
     path: Sequence[bytes],
     check: Callable[[Sequence[Event]], None] | None = None,
 ) -> Answer:

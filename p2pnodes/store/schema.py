@@ -14,7 +14,7 @@ with defaults that hold for what it writes. Whoever knows less refuses it in one
 install the newer build again, or ``restore`` a backup from before the upgrade: that opens a new log, and peers send
 what the backup lacks.
 
-**Mixed networks.** The protocol has a version of its own (``model.network.PROTOCOL_VERSION``): two peers speak the
+**Mixed networks.** The protocol has a version of its own (``model.protocol.PROTOCOL_VERSION``): two peers speak the
 highest that both know, and N speaks N-1, so validators upgrade one by one and skip no version. Events of a version or
 kind that a build does not know are stored and forwarded, and count for nothing there until a build judges them.
 """

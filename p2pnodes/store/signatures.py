@@ -2,8 +2,9 @@
 
 The writer has them checked before it looks at the first event (``Ledger.receive``, ``Ledger.load``), and finds the
 answers remembered then (``keys.verify_node``). libsodium lets go of the interpreter, so that two checks take hardly
-longer than one. To check ahead while the writer is at its statements gains nothing: each of these lets go of the
-interpreter for a moment, and two threads that keep waking each other took longer than one that does everything.
+longer than one. To check ahead in a thread while the writer is at its statements gains nothing: each of these lets go
+of the interpreter for a moment, and two threads that keep waking each other took longer than one that does everything.
+Another process gains something, where much is to be checked: see ``store.ahead``, which leaves the rest to this.
 """
 
 from collections.abc import Iterator, Sequence

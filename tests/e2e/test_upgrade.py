@@ -18,7 +18,7 @@ import tomli_w
 
 from p2pnodes.cli.demo import free_ports
 from p2pnodes.model import codec
-from p2pnodes.model.network import PROTOCOL_VERSION
+from p2pnodes.model.protocol import PROTOCOL_VERSION
 from p2pnodes.model.requests import sign_add
 from p2pnodes.store.audit import audit
 from p2pnodes.store.schema import SCHEMA

@@ -11,7 +11,7 @@ import pytest
 
 from p2pnodes.devnet import DevnetError
 from p2pnodes.gossip.handshake import LOWEST_VERSION
-from p2pnodes.model.network import PROTOCOL_VERSION
+from p2pnodes.model.protocol import PROTOCOL_VERSION
 from p2pnodes.store.audit import audit
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import SCHEMA, open_writer

@@ -21,6 +21,7 @@ from p2pnodes.model.claims import parse_body
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Delegation, LogId
 from p2pnodes.model.network import Network
+from p2pnodes.store.ahead import Checker
 from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.ledger import Outcome
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, electorate
@@ -64,7 +65,9 @@ class Node:
         observers: bool = False,
         view_size: int = VIEW_SIZE,
         who: Electorate | None = None,
+        checker: Checker | None = None,
     ) -> None:
+        self.checker = checker
         self.author = Author(uri, number=number)
         self.observers = observers
         self.view_size = view_size
@@ -93,7 +96,9 @@ class Node:
 
     async def start(self) -> None:
         """Open the database, listen (on the port of before, if there was one) and dial."""
-        self.database = await Database.open(self.path, self.network, self.author.node_key, now_ms=now_ms)
+        self.database = await Database.open(
+            self.path, self.network, self.author.node_key, now_ms=now_ms, checker=self.checker
+        )
         if self.database.ledger.own_log is None:
             await self.database.set_electorate(self.who)
             await self.database.write(

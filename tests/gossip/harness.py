@@ -11,6 +11,7 @@ from p2pnodes.gossip.engine import (
     Consider,
     Effect,
     Engine,
+    Foresee,
     Load,
     Notice,
     Peer,
@@ -27,7 +28,7 @@ from p2pnodes.model.clock import HybridClock
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Close as Closing
 from p2pnodes.model.events import Event, Evidence, Head, LogId
-from p2pnodes.model.network import PROTOCOL_VERSION
+from p2pnodes.model.protocol import PROTOCOL_VERSION
 from p2pnodes.store.checkpoints import Donor, read_certificate
 from p2pnodes.store.ledger import Ledger, State
 from p2pnodes.store.loading import Answer, Found, consider, lacking, load
@@ -69,6 +70,7 @@ class Node:
         self.stores: deque[Store] = deque()
         self.proves: deque[Prove] = deque()
         self.reads: deque[Read | ReadCertificate | ReadLeaves] = deque()
+        self.foreseen: list[Foresee] = []
         self.parts: deque[Consider | Survey | Load] = deque()
         self.donor = Donor()
         self.closes: list[Close] = []
@@ -97,6 +99,8 @@ class Node:
                     self.outgoing[effect.session].append(effect.frame)
                 case Store():
                     self.stores.append(effect)
+                case Foresee():
+                    self.foreseen.append(effect)
                 case Prove():
                     self.proves.append(effect)
                 case Read() | ReadCertificate() | ReadLeaves():

@@ -10,7 +10,7 @@ from p2pnodes.gossip.engine import BAN_S, BOOK_INTERVAL_MS, BOOK_RENEW_MS, Peer
 from p2pnodes.gossip.frames import BOOK_PER_FRAME_MAX, Book, Digest
 from p2pnodes.gossip.rates import BOOKS
 from p2pnodes.model.events import Delegation, LogId, closing, delegate
-from p2pnodes.model.network import PROTOCOL_VERSION
+from p2pnodes.model.protocol import PROTOCOL_VERSION
 from tests.gossip.harness import Node
 from tests.support import NETWORK, NOW_S, VALIDATORS, Author, electorate, hotkey
 

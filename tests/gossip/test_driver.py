@@ -1,6 +1,8 @@
 """Drivers keep sessions over real sockets; a hostile or slow peer costs its own session and nobody else's."""
 
 import asyncio
+import os
+import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -23,7 +25,10 @@ from p2pnodes.model.codec import DIGEST_BYTES
 from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.errors import StoreError
 from p2pnodes.model.events import Event, Evidence, Head, LogId, closing, delegate
+from p2pnodes.model.keys import verify_node
 from p2pnodes.model.network import Network
+from p2pnodes.store import ahead
+from p2pnodes.store.checking import CheckerProcess
 from p2pnodes.store.ledger import Outcome
 from tests.gossip.daemons import Node, Stranger, now_ms, stranger, until
 from tests.gossip.harness import clone
@@ -954,3 +959,38 @@ class TestStop:
         await until(lambda: not second.sessions)
         released.set()
         await until(lambda: second.database.state.nodes == 1)
+
+
+class TestCheckedAhead:
+    """A daemon that much comes to has a process check signatures beside it (``store.ahead``)."""
+
+    @pytest.mark.parametrize("dies", [False, True])
+    async def test_a_newcomer_has_everything_whatever_becomes_of_the_process(
+        self, dies: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ahead, "cores", lambda: 2)
+        process = CheckerProcess()
+        old, new = Node(tmp_path, VALIDATORS[0]), Node(tmp_path, VALIDATORS[1], checker=process)
+        await old.start()
+        await new.start()
+        author = Author(VALIDATORS[2])
+        author.delegate()
+        for number in range(6_000):
+            author.verdict(number.to_bytes(32, "big"), "failed")
+        for first in range(0, len(author.events), 512):
+            await old.database.receive(author.events[first : first + 512], now_ms())
+        verify_node.cache_clear()
+        with capture_logs() as logs:
+            new.dial(old)
+            await until(lambda: process.pid is not None, 60)
+            if dies and process.pid is not None:
+                os.kill(process.pid, signal.SIGKILL)
+            await until(lambda: new.sees_all_of(old), 60)
+        assert new.events == old.events
+        failures = [line for line in logs if line["event"] == "signature_checker_failed"]
+        assert len(failures) == (1 if dies else 0)
+        assert (process.pid is None) is dies
+        assert (new.database._ahead is not None and new.database._ahead._checked > 2_000) is not dies
+        await new.stop()
+        await old.stop()
+        assert process.pid is None

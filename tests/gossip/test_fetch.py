@@ -125,6 +125,50 @@ class Crowd:
         return all(self.node.head(log) == author.events[-1].seq for log, author in self.authors.items())
 
 
+class TestForeseen:
+    """The signatures of what will be stored may be checked before its turn; live events come one by one."""
+
+    def foreseen(self, crowd: Crowd) -> list[Event]:
+        """What was foreseen since the last call."""
+        found = [event for effect in crowd.node.foreseen for event in effect.events]
+        crowd.node.foreseen.clear()
+        return found
+
+    def test_a_range_is_foreseen_when_it_comes_once(self) -> None:
+        author = long_log(0, 16)
+        crowd = Crowd(author, sessions=2)
+        with small_bounds():
+            first, second = crowd.halves()
+            crowd.serve(2, second)
+            assert self.foreseen(crowd) == author.events[8:]
+            crowd.serve(1, first)
+            assert self.foreseen(crowd) == author.events[:8]
+            while crowd.node.stores:
+                crowd.node.settle()
+        assert not self.foreseen(crowd)
+
+    def test_pushed_events_whose_turn_it_is_are_foreseen_together(self) -> None:
+        author = long_log(0, 12)
+        crowd = Crowd(author, sessions=1)
+        crowd.node.holds(*author.events[:2])
+        crowd.node.hear(1, Events([event.wire for event in author.events[2:7]]).encode())
+        assert self.foreseen(crowd) == author.events[2:7]
+
+    def test_a_single_one_is_not(self) -> None:
+        author = long_log(0, 12)
+        crowd = Crowd(author, sessions=1)
+        crowd.node.holds(*author.events[:2])
+        crowd.node.hear(1, Events([author.events[2].wire]).encode())
+        assert not self.foreseen(crowd)
+
+    def test_pushed_events_behind_a_gap_are_not_for_nobody_has_asked_for_them(self) -> None:
+        author = long_log(0, 12)
+        crowd = Crowd(author, sessions=1)
+        crowd.node.holds(*author.events[:2])
+        crowd.node.hear(1, Events([event.wire for event in author.events[5:]]).encode())
+        assert not self.foreseen(crowd)
+
+
 class TestOnce:
     """A block is wanted from one peer at a time, and what is here, under way or waiting is not wanted."""
 

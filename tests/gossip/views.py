@@ -14,7 +14,7 @@ from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.gossip.view import Member, View
 from p2pnodes.model import codec
 from p2pnodes.model.events import Delegation, LogId
-from p2pnodes.model.network import PROTOCOL_VERSION
+from p2pnodes.model.protocol import PROTOCOL_VERSION
 
 TICK_MS: Final = 500
 """Pause between ticks: half as many as a daemon has, for the tests' sake."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pnodes.model import codec
+from p2pnodes.model import codec, events, keys
 from p2pnodes.model.clock import HLC_MAX, SECONDS_MAX
 from p2pnodes.model.codec import MalformedError
 from p2pnodes.model.errors import LocalProtocolError
@@ -47,9 +47,11 @@ from p2pnodes.model.events import (
     kind_of,
     known,
 )
-from p2pnodes.model.keys import verify_node
+from p2pnodes.model.keys import Check, verify_node
+from p2pnodes.model.protocol import PROTOCOL_VERSION
 from p2pnodes.model.requests import BODY_BYTES_MAX, Add, Delete
-from tests.support import NETWORK, NOW_MS, Author
+from p2pnodes.model.validity import Prefix, judge
+from tests.support import NETWORK, NOW_MS, Author, add, delete
 
 KEY, SIGNATURE, ID = b"k" * 32, b"s" * 64, b"i" * 32
 LOG = LogId(KEY, 7)
@@ -344,3 +346,55 @@ class TestDelegationMessage:
         assert said.signed_for(NETWORK.id, author.log)
         assert not said.signed_for(bytes(16), author.log)
         assert not said.signed_for(NETWORK.id, author.log._replace(number=1))
+
+
+class TestChecks:
+    """The signatures that an event names are those that are asked for when it is stored and judged."""
+
+    @staticmethod
+    def asked(event: Event, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, tuple[bytes, ...]]]:
+        """Each signature of a hotkey (true) or a node key that is asked for, in order."""
+        found: list[tuple[bool, tuple[bytes, ...]]] = []
+
+        def asking(by_hotkey: bool) -> Callable[..., bool]:
+            def asked(*check: bytes) -> bool:
+                found.append((by_hotkey, check))
+                return True
+
+            return asked
+
+        with monkeypatch.context() as patched:
+            patched.setattr(keys, "verify_sr25519", asking(True))
+            patched.setattr(events, "verify_node", asking(False))
+            assert event.signed()
+            author = Author("//validator1")
+            judgement = judge(event, Prefix(author.delegation(), -1))
+        assert judgement.void is None
+        return found
+
+    def test_of_each_kind_that_holds_requests(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        author = Author("//validator1")
+        added = author.add(add("//miner0", ["a" * 32]))
+        deleted = author.delete(delete("//miner0", "nodes"), "a" * 32)
+        carried = author.write(Carry((added.wire, deleted.wire)))
+        verdict = author.verdict(bytes(32))
+        for event, count in ((added, 2), (deleted, 2), (carried, 5), (verdict, 1)):
+            named = [(check.by_hotkey, check[1:]) for check in event.checks()]
+            assert named == self.asked(event, monkeypatch)
+            assert len(named) == count
+
+    def test_of_what_cannot_be_read_there_is_the_logs_alone(self) -> None:
+        author = Author("//validator1")
+        added = author.add(add("//miner0", ["a" * 32]))
+        verdict = author.verdict(bytes(32))
+        later = verdict._replace(version=PROTOCOL_VERSION + 1, kind="add")
+        for event in (added._replace(payload=b"\x90"), verdict._replace(kind="add"), later, verdict):
+            (check,) = event.checks()
+            assert check == Check(False, event.log.node_key, event.header, event.signature)
+
+    def test_carries_within_carries_are_not_looked_into(self) -> None:
+        author = Author("//validator1")
+        event = author.add(add("//miner0", ["a" * 32]))
+        for _ in range(3):
+            event = author.write(Carry((event.wire,)))
+        assert len(list(event.checks())) == 1

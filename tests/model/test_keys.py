@@ -1,5 +1,7 @@
 """Hotkeys and node keys are Substrate's and RFC 8032's, and no odd bytes make a signature hold."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from p2pnodes.model.errors import ConfigError
@@ -7,13 +9,16 @@ from p2pnodes.model.keys import (
     DEV_PHRASE,
     IDENTITY,
     URI_CHARS_MAX,
+    Check,
     Hotkey,
     NodeKey,
+    forget,
     ss58_decode,
     ss58_encode,
     verify_hotkey,
     verify_node,
     verify_sr25519,
+    vouch,
     which_signed,
 )
 from tests.support import hotkey
@@ -183,3 +188,57 @@ class TestNodeKeys:
     @pytest.mark.parametrize(("key", "signature"), [(b"short", bytes(64)), (bytes(32), b""), (bytes(33), bytes(64))])
     def test_odd_bytes_are_false_and_no_error(self, key: bytes, signature: bytes) -> None:
         assert verify_node(key, b"message", signature) is False
+
+
+class TestVouching:
+    """What was checked elsewhere is found by whoever asks for just that, and not for ever."""
+
+    UNSIGNED = Check(False, NodeKey.from_seed(bytes(32)).public_key, b"message", bytes(64))
+    """A signature that does not hold, so that it shows who was believed."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_known(self) -> Iterator[None]:
+        """No answer is remembered, before and after."""
+        for known in (verify_node, verify_sr25519):
+            known.cache_clear()
+        yield
+        forget([self.UNSIGNED.id])
+        for known in (verify_node, verify_sr25519):
+            known.cache_clear()
+
+    def test_who_asks_finds_it_and_so_does_who_asks_again(self) -> None:
+        vouch([self.UNSIGNED.id])
+        assert verify_node(*self.UNSIGNED[1:])
+        assert verify_node(*self.UNSIGNED[1:])
+
+    def test_what_is_forgotten_is_checked(self) -> None:
+        vouch([self.UNSIGNED.id])
+        forget([self.UNSIGNED.id])
+        assert not verify_node(*self.UNSIGNED[1:])
+
+    def test_nobody_else_is_believed(self) -> None:
+        _, key, message, signature = self.UNSIGNED
+        vouch([self.UNSIGNED.id])
+        assert not verify_sr25519(key, message, signature)
+        assert not verify_node(key[1:] + key[:1], message, signature)
+        assert not verify_node(key, message + b".", signature)
+        assert not verify_node(key, message, signature[1:] + b"1")
+        assert not verify_node(key, signature[63:] + message, signature[:63])
+        assert verify_node(key, message, signature)
+
+    @pytest.mark.parametrize("by_hotkey", [True, False])
+    def test_odd_bytes_are_false_whoever_vouches(self, by_hotkey: bool) -> None:
+        verify = verify_sr25519 if by_hotkey else verify_node
+        for key, signature in ((IDENTITY[1:], bytes(64)), (IDENTITY, bytes(63)), (IDENTITY + b"1", bytes(63))):
+            check = Check(by_hotkey, key, b"message", signature)
+            vouch([check.id])
+            assert not verify(*check[1:])
+            forget([check.id])
+
+    @pytest.mark.parametrize("by_hotkey", [True, False])
+    def test_a_check_is_made_anew_each_time(self, by_hotkey: bool) -> None:
+        key = hotkey("//Alice") if by_hotkey else NodeKey.from_seed(bytes(32))
+        good = Check(by_hotkey, key.public_key, b"message", key.sign(b"message"))
+        assert good.make()
+        assert not good._replace(message=b"another").make()
+        assert not verify_node.cache_info().currsize + verify_sr25519.cache_info().currsize

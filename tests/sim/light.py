@@ -22,7 +22,7 @@ from p2pnodes.model import codec
 from p2pnodes.model.clock import HybridClock
 from p2pnodes.model.events import Delegation, Event, Head, LogId, Payload, delegate
 from p2pnodes.model.keys import Hotkey, NodeKey
-from p2pnodes.model.network import PROTOCOL_VERSION
+from p2pnodes.model.protocol import PROTOCOL_VERSION
 from p2pnodes.model.stateroot import StateRoot
 from p2pnodes.model.validity import Prefix
 from p2pnodes.store.database import GROUP_JOBS_MAX

@@ -20,6 +20,7 @@ from p2pnodes.gossip.engine import (
     Consider,
     Effect,
     Engine,
+    Foresee,
     Load,
     Member,
     Notice,
@@ -39,7 +40,7 @@ from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX, hlc_at, hl
 from p2pnodes.model.errors import P2PNodesError, StoreError
 from p2pnodes.model.events import Delegation, Event, Head, LogId, Payload, closing, delegate
 from p2pnodes.model.keys import NodeKey
-from p2pnodes.model.network import PROTOCOL_VERSION
+from p2pnodes.model.protocol import PROTOCOL_VERSION
 from p2pnodes.model.requests import Add, Delete
 from p2pnodes.model.stateroot import state_root
 from p2pnodes.store import carrying, checks
@@ -523,6 +524,8 @@ class SimPeer:
                     self.later(self.rng.uniform(*READ_MS), partial(self._read, effect))
                 case Consider():
                     self._consider(effect)
+                case Foresee():
+                    pass  # a hint: a peer without a second core checks later
                 case Survey():
                     self.write(lacking, self._surveyed)
                 case Load():
