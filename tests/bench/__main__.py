@@ -18,6 +18,7 @@ from p2pnodes.model import codec
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.events import AddPayload, Event
 from p2pnodes.model.keys import verify_node, verify_sr25519
+from p2pnodes.store.checking import CheckerProcess
 from p2pnodes.store.database import Database
 from tests.bench import catchup, etcd, gossip, loopback, world, year
 from tests.bench.chain import chain
@@ -37,9 +38,13 @@ from tests.bench.world import EVENTS_PER_COMMIT, MINERS, bring, now_ms, stream
 from tests.bench.writes import verify_once, writes
 from tests.support import NETWORK, electorate
 
-CLAIMS: Final = 120
+CLAIMS: Final = 240
 VALIDATORS: Final = 16
-ADDS_PER_ROUND: Final = 1_024
+ADDS_PER_ROUND: Final = 2_048
+EVENTS_BEFORE: Final = 1_536
+"""Of the same kind, that come before those whose time is taken: from so many on a daemon has their signatures checked
+by a process beside it (``store.ahead``)."""
+
 ADDS: Final = {1: 0.4, 8: 0.2}
 VERDICTS: Final = 0.45
 """GPUs of a registration -> wanted, and what is wanted of verdicts. The aim is 0.5 of registrations and 0.6 of
@@ -53,9 +58,10 @@ def apply(directory: Path) -> Iterator[Ratio]:
     """Storing and counting what peers send, against nothing but the checks of each event's signatures."""
     for gpus, wanted in ADDS.items():
         progress(f"signing claims of {gpus} GPUs")
-        events = list(stream(ADDS_PER_ROUND, gpus, 1, apart=True))
+        events = list(stream(EVENTS_BEFORE + ADDS_PER_ROUND, gpus, 1, apart=True))
         adds = [event for event in events if event.kind == "add"]
-        first = [event for event in events if event.kind == "delegate"]
+        first = [event for event in events if event.kind == "delegate"] + adds[:EVENTS_BEFORE]
+        adds = adds[EVENTS_BEFORE:]
         yield compare(
             f"apply of remote adds of {gpus} GPUs, {EVENTS_PER_COMMIT} a commit",
             "their two signature checks: PyNaCl's of the event, py-sr25519-bindings' of the request",
@@ -66,13 +72,13 @@ def apply(directory: Path) -> Iterator[Ratio]:
     progress(f"signing {CLAIMS} claims of {GPUS_PER_POST} GPUs and {VALIDATORS} verdicts on each")
     events = list(stream(CLAIMS, GPUS_PER_POST, VALIDATORS, apart=True))
     verdicts = [event for event in events if event.kind == "verdict"]
+    first = [event for event in events if event.kind != "verdict"] + verdicts[:EVENTS_BEFORE]
+    verdicts = verdicts[EVENTS_BEFORE:]
     yield compare(
         f"apply of remote verdicts: {VALIDATORS} a claim of {GPUS_PER_POST} GPUs, {EVENTS_PER_COMMIT} a commit",
         "PyNaCl's ed25519 verification of each",
         VERDICTS,
-        partial(
-            _apply, directory, "verdicts", VALIDATORS, [event for event in events if event.kind != "verdict"], verdicts
-        ),
+        partial(_apply, directory, "verdicts", VALIDATORS, first, verdicts),
         partial(_check, verdicts),
     )
 
@@ -85,7 +91,7 @@ def _apply(  # noqa: PLR0917 - what a round is made of
 
 
 async def _brought(path: Path, validators: int, before: Sequence[Event], events: Sequence[Event]) -> float:
-    database = await Database.open(path, NETWORK, None, now_ms=now_ms)
+    database = await Database.open(path, NETWORK, None, now_ms=now_ms, checker=CheckerProcess())
     stakes = {f"//validator{index}": 100 for index in range(validators)}
     await database.set_electorate(electorate(time_ms=now_ms(), stakes=stakes, miners=MINERS))
     await bring(database, [event.wire for event in before])

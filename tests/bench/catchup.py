@@ -33,6 +33,7 @@ import structlog
 
 from p2pnodes.model.events import Event, LogId, Verdict
 from p2pnodes.process import MALLOC_ARENAS
+from p2pnodes.store.checking import CheckerProcess
 from p2pnodes.store.database import Commit
 from p2pnodes.store.ledger import Ledger, Outcome, Result, batched
 from p2pnodes.store.schema import open_writer
@@ -57,16 +58,16 @@ START_S_MAX: Final = 60.0
 CATCHUP_S_MAX: Final = 3_600.0
 
 
-def rss_bytes() -> int:
-    """Resident size of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def rss_bytes(pid: int | None = None) -> int:
+    """Resident size of a process; None for this one."""
+    return int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Daemon:
     """One of the three, in a process of its own: does what it is told, line by line, and answers each with a line."""
 
     def __init__(self, directory: Path, uri: str) -> None:
-        self.node = Node(directory, uri, who=electorate(stakes=STAKES))
+        self.node = Node(directory, uri, who=electorate(stakes=STAKES), checker=CheckerProcess())
         self.live = LogId(Author(OLD).node_key.public_key, 0)
         self.seen: dict[int, float] = {}
         """Seq of a live event -> when it was committed here."""

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import itertools
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,9 @@ GPUS_PER_SERVER: Final = 10
 GPUS_PER_CHANGE: Final = 8
 EVENTS_PER_COMMIT: Final = 256
 """As many as a peer's frames bring at once when there is much to say."""
+
+BATCHES_AHEAD: Final = 3
+"""What has come and waits for the writer: a socket is read until it is 2 MiB (``gossip.driver``)."""
 
 SERVERS_PER_COMMIT: Final = 64
 """Of an inventory that is written to be read."""
@@ -123,15 +127,21 @@ def take_in(ledger: Ledger, wires: Sequence[bytes]) -> None:
 
 async def bring(database: Database, wires: Sequence[bytes]) -> None:
     """The same as a session's peer has it done: the daemon decodes what is next while the writer stores a batch."""
-    storing: list[asyncio.Task[list[Outcome]]] = []
-    for batch in batched(wires, EVENTS_PER_COMMIT):
+    came: deque[list[Event]] = deque()
+    storing: asyncio.Task[list[Outcome]] | None = None
+    for batch in itertools.chain(batched(wires, EVENTS_PER_COMMIT), [()] * BATCHES_AHEAD):
         events = [Event.decode(wire) for wire in batch]
-        for task in storing:
-            _require_stored(await task)
-        storing = [asyncio.create_task(database.receive(events, now_ms()))]
-        await asyncio.sleep(0)  # it begins
-    for task in storing:
-        _require_stored(await task)
+        database.foresee(events)
+        came.append(events)
+        if len(came) <= BATCHES_AHEAD:
+            continue
+        if storing is not None:
+            _require_stored(await storing)
+        if events := came.popleft():
+            storing = asyncio.create_task(database.receive(events, now_ms()))
+            await asyncio.sleep(0)  # it begins
+    if storing is not None:
+        _require_stored(await storing)
 
 
 def _require_stored(outcomes: Sequence[Outcome]) -> None:
