@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from p2pnodes.model.checkpoint import Certified, Line, chosen, due_number, horizon_of
-from p2pnodes.model.clock import hlc_at
+from p2pnodes.model.clock import hlc_at, hlc_ms
 from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import LocalProtocolError
@@ -33,52 +33,64 @@ def proposal(ledger: Ledger) -> Propose | None:
 
 def cut_of(ledger: Ledger, electorate: Electorate) -> tuple[CutLog, ...]:
     """The cut of what is held here: of each log as far as its events are older than the horizon and count."""
-    horizon_hlc = hlc_at(max(0, horizon_of(ledger.network, electorate)))
+    horizon_ms, named = horizon_of(ledger.network, electorate), ledger.checkpoints.line.logs
+    horizon_hlc = hlc_at(max(0, horizon_ms))
+    ended = {log for log in named if _ended_ms(ledger, ledger.logs[log]) < horizon_ms}
+    known = {entry.hotkey for log, entry in named.items() if log not in ended}
     found: list[CutLog] = []
     for state in ledger.logs.values():
-        before = ledger.checkpoints.line.logs.get(state.id)
+        before, permitted = named.get(state.id), electorate.permitted(state.hotkey)
+        # Else the list of logs would grow for ever. A validator with a permit stays known by another log.
+        may_go = state.id in ended and (not permitted or state.hotkey in known)
+        if may_go and not _is_needed(ledger, state, permitted=permitted):
+            continue
         # What a hotkey without a permit said does not count, but whoever joins later must be able to go on from there.
-        entry = _entry(ledger, state, horizon_hlc, before) if electorate.permitted(state.hotkey) else before
-        if entry is not None and not _is_over(ledger, state, electorate):
+        entry = _entry(ledger, state, horizon_hlc, before) if permitted else before
+        if entry is not None:
             found.append(entry)
-    return chosen(found, electorate, ledger.checkpoints.line.logs)
+    return chosen(found, electorate, named)
 
 
-def _is_over(ledger: Ledger, state: LogState, electorate: Electorate) -> bool:
-    """Whether a cut need not name a log any more that the one in force names.
+def _ended_ms(ledger: Ledger, state: LogState) -> int:
+    """When the first and the last delegation of a log both have ended; Unix milliseconds."""
+    return max(ledger.facts.delegations_ended(state.key))
 
-    Its first delegation has ended before the horizon, so that it counts for nothing then (``checkpoint.is_over``), and
-    so has its last one; of what it said nothing is in the live set; and its hotkey has no permit, or another log there
-    of which this is not so, by which it stays known. Else the list of logs would grow for ever.
+
+def _is_needed(ledger: Ledger, state: LogState, *, permitted: bool) -> bool:
+    """Whether something is needed that a log said whose delegations have ended, and which the cut in force names.
+
+    That is so where the live set in force holds some of it, and where something counts above that cut which was written
+    before they ended: no live set was asked yet whether it is needed. Words with an HLC below the horizon in force
+    count for nothing there, so whoever goes on in such a log with old HLCs has it stay no longer.
     """
-    named, horizon_ms = ledger.checkpoints.line.logs, horizon_of(ledger.network, electorate)
-    if state.id not in named or not _has_ended(ledger, state, horizon_ms):
+    line, counted = ledger.checkpoints.line, state.counted
+    if ledger.checkpoints.keeps_of(state.key):
+        return True
+    if not permitted or counted is None:
         return False
-    known = not electorate.permitted(state.hotkey) or any(
-        entry.hotkey == state.hotkey and not _has_ended(ledger, ledger.logs[entry.log], horizon_ms)
-        for entry in named.values()
-    )
-    return known and not ledger.checkpoints.keeps_of(state.key)
+    first = 1 + _last_below(ledger, state, line.logs[state.id].head.seq, counted.seq, line.horizon_hlc)
+    return first <= counted.seq and hlc_ms(ledger.facts.highest_hlc(state.key, first)) <= _ended_ms(ledger, state)
 
 
-def _has_ended(ledger: Ledger, state: LogState, horizon_ms: int) -> bool:
-    return max(ledger.facts.delegations_ended(state.key)) < horizon_ms
+def _last_below(ledger: Ledger, state: LogState, low: int, high: int, hlc: int) -> int:
+    """The last seq of a log above ``low``, up to ``high``, at which its HLCs are below one; ``low`` for none."""
+    while low < high:  # HLCs rise along a log
+        middle = (low + high + 1) // 2
+        if ledger.facts.highest_hlc(state.key, middle) < hlc:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _entry(ledger: Ledger, state: LogState, horizon_hlc: int, before: CutLog | None) -> CutLog | None:
     """How far a log is older than the horizon."""
     low = -1 if before is None else before.head.seq
     high = -1 if state.counted is None else state.counted.seq
-    facts = ledger.facts
-    while low < high:  # HLCs rise along a log
-        middle = (low + high + 1) // 2
-        if facts.highest_hlc(state.key, middle) < horizon_hlc:
-            low = middle
-        else:
-            high = middle - 1
-    if before is not None and low <= before.head.seq:
+    last = _last_below(ledger, state, low, high, horizon_hlc)
+    if before is not None and last <= before.head.seq:
         return before
-    return None if low < 0 else entry_at(ledger, state, low)
+    return None if last < 0 else entry_at(ledger, state, last)
 
 
 def entry_at(ledger: Ledger, state: LogState, seq: int) -> CutLog | None:

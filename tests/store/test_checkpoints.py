@@ -992,3 +992,16 @@ class TestLogsThatAreOver:
         assert over.log not in {entry.log for entry in payload.logs}
         line = line_of(NETWORK, in_an_event(ledger, payload), payload)
         assert refusal(ledger, payload, line, [ledger.weights.electorate.digest], held) is None
+
+    def test_one_in_which_something_counts_that_no_cut_has_reached_stays(self) -> None:
+        """What was written between the last horizon and the end of the delegation is not in the live set in force."""
+        ledger, over = self.ledger(first_days=3)
+        self.delete(ledger)
+        self.make(ledger, 9)
+        assert not ledger.checkpoints.keeps_of(ledger.logs[over.log].key)
+        (row,) = ledger.rows()
+        over.write(Place(row.claim_id, (row.uuid,), *CHUTE), at_ms=NOW_S * 1000 + 2 * DAY_MS + DAY_MS // 2)
+        self.hear(ledger, over, days=3)
+        for days in (11, 12, 13):
+            self.make(ledger, days)
+            assert [row.chute for row in ledger.rows()] == [CHUTE], days
