@@ -1043,10 +1043,15 @@ class Ledger:
         state = self._logs[log]
         if not state.displaced:
             raise LocalProtocolError(f"BUG! log {log} counts and is not to be forgotten", code=Code.SYSTEM_BUG)
+        return self._forget_part(state)
+
+    def _forget_part(self, state: LogState) -> bool:
+        """Take away the last EVENTS_PER_PART events of a log; with the first one the log. Whether it is gone."""
         self._wrote = True
         query = "SELECT seq FROM events WHERE log = ? ORDER BY seq DESC LIMIT ?"
         gone = [seq for (seq,) in self._connection.execute(query, (state.key, EVENTS_PER_PART))]
-        self._drop(state.key, gone[-1], gone[0])
+        if gone:
+            self._drop(state.key, gone[-1], gone[0])
         last = self._last_stored(state.key)
         self._events -= len(gone)
         # Of one that was cut, some had been gone before.
@@ -1056,11 +1061,11 @@ class Ledger:
             return False
         self._connection.execute("DELETE FROM logs WHERE log = ?", (state.key,))
         self._set_meta(_FORGOTTEN_KEY, codec.pack(max(state.key, self._forgotten_key())))
-        del self._logs[log]
-        self._over.discard(log)
+        del self._logs[state.id]
+        self._over.discard(state.id)
         self._per_hotkey[state.hotkey] -= 1
         self.facts.read_cuts()
-        if self._live_set is not None and log in self._live_set.line.logs:  # others are found in spite of it
+        if self._live_set is not None and state.id in self._live_set.line.logs:  # others are found in spite of it
             self.forget_finding()
         self._compared = None
         return True
@@ -1205,6 +1210,10 @@ class Ledger:
         before = self.checkpoints.line.logs
         self.checkpoints.begin(certificate)
         self.checkpoints.forget_live_set()
+        for log in before.keys() - self.checkpoints.line.logs.keys():
+            # Of one that was being loaded the beginning need not be here, by which others that are over are known.
+            while log in self._logs and self.facts.stored_id(self._logs[log].key, 0) is None:
+                self._forget_part(self._logs[log])
         self._displace_all()
         for log, entry in self.checkpoints.line.logs.items():
             state = self._logs[log] if log in self._logs else self._open(log, entry.hotkey)

@@ -1005,3 +1005,26 @@ class TestLogsThatAreOver:
         for days in (11, 12, 13):
             self.make(ledger, days)
             assert [row.chute for row in ledger.rows()] == [CHUTE], days
+
+    def test_one_that_was_only_begun_to_be_loaded_when_a_later_cut_names_it_no_more_is_none(self) -> None:
+        """Its delegations may not have come: it would be a log without a beginning, and without any event."""
+        ledger, over = self.ledger()
+        self.delete(ledger)
+        self.make(ledger, 9)
+        first = ledger.checkpoints.certificate(ledger.checkpoints.line.number)
+        assert first is not None
+        assert over.log in ledger.checkpoints.line.logs
+        newcomer = memory_ledger()
+        with newcomer.transaction():
+            newcomer.begin_loading(first)
+        self.make(ledger, 10)
+        second = ledger.checkpoints.certificate(ledger.checkpoints.line.number)
+        assert second is not None
+        with newcomer.transaction():
+            newcomer.set_electorate(ledger.weights.electorate)
+        load(ledger, newcomer, second, range(len(ledger.checkpoints.tree(ledger.checkpoints.line.number))))
+        cut(newcomer)
+        assert over.log not in newcomer.state.heads
+        assert newcomer.state.state_root == ledger.state.state_root
+        assert newcomer.state.vector_digest == ledger.state.vector_digest
+        assert Ledger(newcomer.facts.connection, NETWORK).state == newcomer.state
