@@ -1006,9 +1006,14 @@ class TestLogsThatAreOver:
             self.make(ledger, days)
             assert [row.chute for row in ledger.rows()] == [CHUTE], days
 
-    def test_one_that_was_only_begun_to_be_loaded_when_a_later_cut_names_it_no_more_is_none(self) -> None:
+    @pytest.mark.parametrize("place", [None, 0, 1, 2, 3, 4, 5])
+    def test_one_that_was_only_begun_to_be_loaded_when_a_later_cut_names_it_no_more_is_none(
+        self, monkeypatch: pytest.MonkeyPatch, place: int | None
+    ) -> None:
         """Its delegations may not have come: it would be a log without a beginning, and without any event."""
-        ledger, over = self.ledger()
+        for module in (checkpoint, checkpoints):
+            monkeypatch.setattr(module, "SLICE_LEAVES_MAX", 1)
+        ledger, over = self.ledger(last_days=self.DAYS)
         self.delete(ledger)
         self.make(ledger, 9)
         first = ledger.checkpoints.certificate(ledger.checkpoints.line.number)
@@ -1017,6 +1022,10 @@ class TestLogsThatAreOver:
         newcomer = memory_ledger()
         with newcomer.transaction():
             newcomer.begin_loading(first)
+            if place is not None:
+                leaves = read_slice(ledger.facts.connection, ledger.checkpoints.line.number, place)
+                path = ledger.checkpoints.tree(ledger.checkpoints.line.number).path(place)
+                newcomer.load(place, [(leaf.mask, event) for leaf, event in leaves], path)
         self.make(ledger, 10)
         second = ledger.checkpoints.certificate(ledger.checkpoints.line.number)
         assert second is not None
@@ -1025,6 +1034,7 @@ class TestLogsThatAreOver:
         load(ledger, newcomer, second, range(len(ledger.checkpoints.tree(ledger.checkpoints.line.number))))
         cut(newcomer)
         assert over.log not in newcomer.state.heads
+        assert newcomer.state.events == self.stored(newcomer)
         assert newcomer.state.state_root == ledger.state.state_root
         assert newcomer.state.vector_digest == ledger.state.vector_digest
         assert Ledger(newcomer.facts.connection, NETWORK).state == newcomer.state
