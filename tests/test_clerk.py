@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -488,3 +489,27 @@ class TestTooManyLogs:
         assert at.work(1) == ["log_forgotten"] * len(beyond)
         assert not beyond & at.ledger.state.logs.keys()
         assert at.work() == []
+
+    def test_whoever_shows_another_log_behind_each_proposal_keeps_none_from_being_signed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else a validator could stop checkpoints for ever: to find logs whose ids hash low costs it nothing."""
+        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 4)
+        monkeypatch.setattr(ledger_module, "DISPLACED_PER_HOTKEY_MAX", 99)
+        at = desk(2)
+        rogue, second, _ = at.order()
+        order = displaced([Author(rogue, number=number).log for number in range(1, 40)], (), 0)
+        authors = (Author(rogue, number=log.number) for log in reversed(order))
+
+        def show(count: int) -> None:
+            for author in islice(authors, count):
+                with at.ledger.transaction():
+                    at.ledger.receive([author.delegate()], at.wall_ms)
+
+        at.work()
+        show(4)
+        proposed = at.hear(second, made(at))
+        show(1)
+        assert sum(state.displaced for state in at.ledger.state.logs.values()) == 2
+        at.work(MARGIN_MS + TURN_MS)
+        assert [said.proposal for said in at.signed] == [proposed]

@@ -7,6 +7,7 @@ prefixes, weights, bucket hashes) mirrors the database and is read anew whenever
 
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
@@ -988,6 +989,11 @@ class Ledger:
     def _logs_of(self, hotkey: bytes) -> list[LogId]:
         """The logs of a hotkey that are not over."""
         return [log for log, state in self._logs.items() if state.hotkey == hotkey and log not in self._over]
+
+    def crowded(self) -> set[bytes]:
+        """Hotkeys with so many logs that another one may displace one of them, unless the cut in force names it."""
+        logs = Counter(state.hotkey for log, state in self._logs.items() if log not in self._over)
+        return {hotkey for hotkey, count in logs.items() if count >= LOGS_PER_HOTKEY_MAX}
 
     def _beyond(self, hotkey: bytes) -> list[LogId]:
         """Those by which a hotkey has too many."""

@@ -32,14 +32,21 @@ def proposal(ledger: Ledger) -> Propose | None:
 
 
 def cut_of(ledger: Ledger, electorate: Electorate) -> tuple[CutLog, ...]:
-    """The cut of what is held here: of each log as far as its events are older than the horizon and count."""
+    """The cut of what is held here: of each log as far as its events are older than the horizon and count.
+
+    Of a hotkey with as many logs as may count it names none that the cut in force does not name: its author can have
+    such a log displaced whenever it is proposed, and so would keep all others from signing.
+    """
     horizon_ms, named = horizon_of(ledger.network, electorate), ledger.checkpoints.line.logs
     horizon_hlc = hlc_at(max(0, horizon_ms))
     ended = {log for log in named if _ended_ms(ledger, ledger.logs[log]) < horizon_ms}
     known = {entry.hotkey for log, entry in named.items() if log not in ended}
+    crowded = ledger.crowded()
     found: list[CutLog] = []
     for state in ledger.logs.values():
         before, permitted = named.get(state.id), electorate.permitted(state.hotkey)
+        if before is None and state.hotkey in crowded:
+            continue
         # Else the list of logs would grow for ever. A validator with a permit stays known by another log.
         may_go = state.id in ended and (not permitted or state.hotkey in known)
         if may_go and not _is_needed(ledger, state, permitted=permitted):
