@@ -452,6 +452,7 @@ class TestTooManyLogs:
         *others, last = self.authors(self.BOUND + 1)
         for author in [*others[1:], last, others[0]]:
             receive(ledger, *author.events)
+        receive(ledger, Author("//validator0").delegate())
         with ledger.transaction():
             ledger.set_electorate(electorate(time_ms=NOW_MS + 8 * 86_400_000))
             payload = proposal(ledger)
