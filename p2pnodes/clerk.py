@@ -119,7 +119,7 @@ class Clerk:
         if checkpoints.stage in {Stage.LOADING, Stage.CUTTING}:
             fields = {"number": checkpoints.line.number}
             return Step(busy=False, event="checkpoint_cut", fields=fields) if ledger.cut() else BUSY
-        if (forgot := self._forget(ledger, now_ms)) is not None:
+        if (forgot := self._forget(ledger, own, now_ms)) is not None:
             return forgot
         if (pending := checkpoints.pending) is not None:
             if self.mismatch is not None and self.mismatch.number == pending.line.number:
@@ -130,15 +130,21 @@ class Clerk:
             return IDLE
         return self._agree(ledger, own, now_ms, wall_ms)
 
-    def _forget(self, ledger: Ledger, now_ms: int) -> Step | None:
-        """Tell of the next log that is displaced, or take away a part of one that has been for long."""
+    def _forget(self, ledger: Ledger, own: bytes | None, now_ms: int) -> Step | None:
+        """Tell of the next log that is displaced, or take away a part of one that has been for long.
+
+        What an own one says perhaps nobody else holds: its time runs from when this daemon may write, and so carry.
+        """
         held = {log_id: state.hotkey for log_id, state in ledger.logs.items() if state.displaced}
         self._displaced = {log_id: since_ms for log_id, since_ms in self._displaced.items() if log_id in held}
+        waits = ledger.own_logs() if ledger.writes_refused is not None else {}
         for log_id, hotkey in held.items():
             fields = {"log": str(log_id), "hotkey": ss58_encode(hotkey)}
             if log_id not in self._displaced:
                 self._displaced[log_id] = now_ms
                 return Step(busy=True, event=DISPLACED, fields=fields)
+            if log_id in waits or (hotkey == own and ledger.writes_refused is not None):
+                self._displaced[log_id] = now_ms
             if now_ms >= self._displaced[log_id] + DISPLACED_MS:
                 return Step(busy=True, event="log_forgotten", fields=fields) if ledger.forget(log_id) else BUSY
         return None

@@ -513,3 +513,18 @@ class TestTooManyLogs:
         assert sum(state.displaced for state in at.ledger.state.logs.values()) == 2
         at.work(MARGIN_MS + TURN_MS)
         assert [said.proposal for said in at.signed] == [proposed]
+
+    def test_one_of_the_own_validator_stays_while_nothing_may_be_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody else need hold what it says, so nobody else can carry it."""
+        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+        at, uri = desk(0), desk(0).order()[0]
+        order = displaced([at.log, *(Author(uri, number=number).log for number in range(1, 9))], (), 0)
+        with at.ledger.transaction():
+            at.ledger.receive([Author(uri, number=order[0].number).delegate()], at.wall_ms)
+        assert at.ledger.state.logs[at.log].displaced
+        at.ledger.writes_refused = "there is no log to write"
+        assert at.work() == ["log_displaced"]
+        assert at.work(2 * DISPLACED_MS) == []
+        at.ledger.writes_refused = None
+        assert at.work(DISPLACED_MS - 1) == []
+        assert at.work(1) == ["log_forgotten"]
