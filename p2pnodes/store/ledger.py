@@ -331,6 +331,7 @@ class Ledger:
         self._check_network()
         self._load()
         self._derive_what_is_known_now()
+        self._displace_what_counted()
 
     # -- transactions ------------------------------------------------------------------------------------------------
 
@@ -1006,6 +1007,15 @@ class Ledger:
             self._displace(hotkey)
         for log in self._over:
             self._set_displaced(log, beyond=True)
+
+    def _displace_what_counted(self) -> None:
+        """Let logs count no more that a build of before let count: then it is carried what only they carry."""
+        logs = [state for state in self._logs.values() if state.displaced and state.cut != 0]
+        if logs:
+            with self.transaction():
+                for state in logs:
+                    self._keep(state._replace(displaced=False))
+                    self._set_displaced(state.id, beyond=True)
 
     def _displace(self, hotkey: bytes) -> None:
         """Let the logs by which a hotkey has too many count no more."""

@@ -21,6 +21,7 @@ from p2pnodes.model.inventory import Chute, Row
 from p2pnodes.model.proof import check
 from p2pnodes.model.requests import bound_purpose, request_id
 from p2pnodes.store import checkpoints, liveset
+from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import CERTIFICATES_KEPT, kept_leaves, read_slice
 from p2pnodes.store.ledger import Ledger
@@ -1038,3 +1039,21 @@ class TestLogsThatAreOver:
         assert newcomer.state.state_root == ledger.state.state_root
         assert newcomer.state.vector_digest == ledger.state.vector_digest
         assert Ledger(newcomer.facts.connection, NETWORK).state == newcomer.state
+
+    def test_one_that_an_older_build_let_count_counts_no_more_from_the_first_start(self, tmp_path: Path) -> None:
+        """Before it is forgotten, what it says has to be carried."""
+        ledger, over = self.ledger()
+        self.delete(ledger)
+        self.make(ledger, 9)
+        with pytest.MonkeyPatch.context() as older:
+            older.setattr(ledger_module, "is_over", lambda *_: False)
+            self.make(ledger, 10)
+        assert over.log in ledger.state.heads
+        with closing(sqlite3.connect(tmp_path / "copy.db")) as copied:
+            ledger.facts.connection.backup(copied)
+        now = Ledger(ledger.facts.connection, NETWORK)
+        assert now.logs[over.log].displaced
+        assert over.log not in now.state.heads
+        assert now.facts.cuts[now.logs[over.log].key] == 0
+        assert audit(tmp_path / "copy.db", NETWORK).problems == []
+        assert Ledger(ledger.facts.connection, NETWORK).state == now.state
