@@ -1806,7 +1806,7 @@ class Ledger:
         """
         for log in self._logs if self._compared is None else self._compared:
             now, known = self._logs[log], self.state.logs.get(log)
-            if known is None or now.head != known.head:
+            if known is None or now.head.seq > known.head.seq:  # where events went, what is left was there before, too
                 return self.facts.stored_id(now.key, now.head.seq) == now.head.id
             if now.ends != known.ends:
                 return of_log(self._connection, log, now.hotkey) == now.ends

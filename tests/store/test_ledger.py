@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count, permutations
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -365,6 +365,21 @@ class TestAppend:
             writer.open_log(9, Author("//validator0", number=9).delegation(), NOW_MS)
 
 
+class FullDisk:
+    """A connection that commits nothing."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *args: Any) -> sqlite3.Cursor:
+        if statement == "COMMIT":
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._connection.execute(statement, *args)
+
+
 class TestTooManyLogs:
     """Rules 1 and 6: of a hotkey with more logs than may count the same ones count everywhere."""
 
@@ -516,6 +531,20 @@ class TestTooManyLogs:
         with pytest.raises(WritesRefusedError, match="no peer keeps"), writer.transaction():
             writer.append(lambda hlc: Verdict(bytes(32), "verified", "none", "", hlc), NOW_MS)
         assert Ledger(writer.facts.connection, NETWORK, Author("//validator0").node_key).own_log is None
+
+    def test_a_part_of_it_that_goes_makes_no_transaction_that_failed_one_that_is_committed(
+        self, writer: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else what others wrote with it would be acknowledged and lost."""
+        *others, last = self.authors(self.BOUND + 1)
+        for author in (last, *others):
+            receive(writer, *author.events)
+        assert self.displaced(writer) == [last.log]
+        before, connection = writer.state, writer.facts.connection
+        monkeypatch.setattr(writer, "_connection", FullDisk(connection))
+        with pytest.raises(sqlite3.OperationalError), writer.transaction():
+            writer.forget(last.log)
+        assert writer.state == before
 
     def test_one_that_counts_cannot_be_forgotten(self, writer: Ledger) -> None:
         own = writer.own_log
