@@ -2,9 +2,10 @@
 
 A request counts through the events that carry it. It is at risk when none of these *lasts*: is below the cut of its
 log, by an author with a permit at the pinned block itself. An author whose permit lives on the grace of the block
-before is about to go; what lies at or above a cut is gone already. Whoever holds such a request carries it again: one
-``carry`` event with the raw events of the requests' first authors, so that everything in them, the miner's signature
-and the time above all, stays what it was.
+before is about to go; what lies at or above a cut is gone already; and of a log that checkpoints have no room for, what
+is older than the horizon fades. Whoever holds such a request carries it again: one ``carry`` event with the raw events
+of the requests' first authors, so that everything in them, the miner's signature and the time above all, stays what it
+was.
 
 What is done is decided claim by claim, in three readings of what is stored, each by the inventory function itself:
 
@@ -46,9 +47,10 @@ import orjson
 
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.events import CARRIED_MAX, PAYLOAD_BYTES_MAX, Carry, Event
+from p2pnodes.model.events import CARRIED_MAX, PAYLOAD_BYTES_MAX, Carry, Event, LogId
 from p2pnodes.model.inventory import Carriage, Claim, DeleteCarriage, Deletion, Ending, Weights
 from p2pnodes.model.rendezvous import place_of, ranking
+from p2pnodes.store.checkpoints import read_line
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.ledger import Ledger
 
@@ -185,10 +187,17 @@ class _Unit(NamedTuple):
 class _Reading:
     """Which logs there are, and who counts in each of the three readings."""
 
-    def __init__(self, connection: sqlite3.Connection, electorate: Electorate) -> None:
-        logs = connection.execute("SELECT log, hotkey, cut FROM logs").fetchall()
-        self.authors: dict[int, bytes] = {log: hotkey for log, hotkey, _ in logs}
-        self._cuts: dict[int, int] = {log: cut for log, _, cut in logs if cut is not None}
+    def __init__(self, connection: sqlite3.Connection, weights: Weights) -> None:
+        electorate, line = weights.electorate, read_line(connection, weights.network)
+        logs = connection.execute("SELECT log, hotkey, cut, node_key, number FROM logs").fetchall()
+        self.authors: dict[int, bytes] = {log: hotkey for log, hotkey, *_ in logs}
+        self._cuts: dict[int, int] = {log: cut for log, _, cut, *_ in logs if cut is not None}
+        self._fading: dict[int, int] = {}
+        """Logs that the cut in force does not name though they are older, for it has room for so many -> the first seq
+        that is not older. No live set holds what lies below, and what is too old counts for nothing there."""
+        for log, _, _, *name in logs if line.number else ():
+            if LogId(*name) not in line.logs and (last := _last_below(connection, log, line.horizon_hlc)) is not None:
+                self._fading[log] = last + 1
         self.now = electorate
         self.lasting = Electorate(electorate.current)
         everybody = dict.fromkeys(self.authors.values(), 0)
@@ -196,11 +205,17 @@ class _Reading:
 
     def all_lasts(self) -> bool:
         """Whether nothing can be at risk."""
-        return not self._cuts and all(map(self.lasting.permitted, self.authors.values()))
+        return not self._cuts and not self._fading and all(map(self.lasting.permitted, self.authors.values()))
 
     def lasts(self, log: int, seq: int) -> bool:
         """Whether what an event says will count."""
-        return not self.cut(log, seq) and self.lasting.permitted(self.authors[log])
+        kept = not self.cut(log, seq) and seq >= self._fading.get(log, 0)
+        return kept and self.lasting.permitted(self.authors[log])
+
+    def may_carry(self, own: bytes) -> bool:
+        """Whether what a validator writes lasts, as far as its logs tell."""
+        logs = {log for log, author in self.authors.items() if author == own and log not in self._cuts}
+        return self.lasting.permitted(own) and (not logs or not logs <= self._fading.keys())
 
     def cut(self, log: int, seq: int) -> bool:
         """Whether an event lies at or above the cut of its log."""
@@ -227,11 +242,11 @@ def part(facts: Facts, cursor: Cursor, weights: Weights, own: bytes) -> Part:
         facts: To read from.
         cursor: Where the part before this one ended; ``Cursor()`` begins.
         weights: Who counts.
-        own: Hotkey of the validator that would carry it. One without a permit at the pinned block carries nothing:
-            nothing of its own lasts.
+        own: Hotkey of the validator that would carry it. One without a permit at the pinned block carries nothing, nor
+            does one for whose log cuts have no room: nothing of its own lasts.
     """
-    reading = _Reading(facts.connection, weights.electorate)
-    if not reading.lasting.permitted(own) or reading.all_lasts():
+    reading = _Reading(facts.connection, weights)
+    if reading.all_lasts() or not reading.may_carry(own):
         return Part((), None)
     if cursor.claim is not None:
         keys, claim = _claims_at_risk(facts.connection, reading, cursor.claim)
@@ -338,7 +353,7 @@ def _units(connection: sqlite3.Connection, reading: _Reading, keys: Collection[i
 
 def _unit(case: _Case, reading: _Reading) -> _Unit:
     claim = case.claim
-    lasts = _counts(claim, (said for said in case.said if not said.cut), reading.lasting)
+    lasts = _counts(claim, (said for said in case.said if reading.lasts(said.at.log, said.at.seq)), reading.lasting)
     ended = all(_ending(case, uuid, lasting=False) for uuid in claim.uuids)
     returns = not lasts and not ended and _counts(claim, case.said, reading.known)
     if not lasts and not returns:
@@ -470,6 +485,16 @@ def _requests(connection: sqlite3.Connection, reading: _Reading, uuids: Collecti
     return found
 
 
+def _last_below(connection: sqlite3.Connection, log: int, hlc: int) -> int | None:
+    """The last seq of a log up to which its HLCs are below one; None where its first event is not."""
+    first = connection.execute("SELECT hlc_max FROM events WHERE log = ? AND seq = 0", (log,)).fetchone()
+    if first is None or first[0] >= hlc:  # almost always: whatever is older is named
+        return None
+    query = "SELECT seq FROM events WHERE log = ? AND hlc_max < ? ORDER BY seq DESC LIMIT 1"
+    (seq,) = connection.execute(query, (log, hlc)).fetchone()
+    return int(seq)
+
+
 def _select(connection: sqlite3.Connection, query: str, keys: Iterable[int] | Iterable[str]) -> sqlite3.Cursor:
     return connection.execute(query, (orjson.dumps(list(keys)).decode(),))
 
@@ -493,8 +518,8 @@ def carry(ledger: Ledger, keys: Sequence[int], own: bytes, now_ms: int) -> Carri
         WritesRefusedError: This daemon may not write now.
     """
     connection = ledger.facts.connection
-    reading = _Reading(connection, ledger.weights.electorate)
-    if not reading.lasting.permitted(own):
+    reading = _Reading(connection, ledger.weights)
+    if not reading.may_carry(own):
         return Carried(len(keys), 0)
     units = _units(connection, reading, keys)
     wires: dict[_At, bytes] = {}

@@ -490,6 +490,12 @@ def certified(network: Network, wire: bytes) -> Certified:
     return check(network, Certificate.decode(wire))
 
 
+def read_line(connection: sqlite3.Connection, network: Network) -> Line:
+    """The cut in force, for whoever has no ``Checkpoints``."""
+    row = _in_force(connection)
+    return NO_LINE if row is None else certified(network, row[2]).line
+
+
 def cut_logs(connection: sqlite3.Connection) -> dict[LogId, CutLog]:
     """How far the cut in force goes in each log, for whoever has no ``Checkpoints``; nothing is checked again."""
     row = _in_force(connection)

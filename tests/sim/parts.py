@@ -11,7 +11,7 @@ from p2pnodes.author import Author
 from p2pnodes.clerk import Clerk
 from p2pnodes.model import branches, checkpoint, proof, validity
 from p2pnodes.model.events import Renew
-from p2pnodes.store import buckets, proposing, words
+from p2pnodes.store import buckets, carrying, proposing, words
 from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.cutting import Cutting
 from p2pnodes.store.facts import Facts
@@ -42,6 +42,7 @@ _NUMBERS: Final = UnitTests("test_author.py::TestItsNumber")
 _MANY: Final = UnitTests("store/test_ledger.py::TestTooManyLogs")
 _NAMED: Final = UnitTests("store/test_loading.py::TestTooManyLogs")
 _OVER: Final = UnitTests("store/test_checkpoints.py::TestLogsThatAreOver")
+_NO_ROOM: Final = UnitTests("store/test_checkpoints.py::TestNoRoom")
 _ENDLESS: Final = Played("logs-without-end")
 _BUCKETS: Final = UnitTests("store/test_buckets.py")
 """Unit tests by what they are about."""
@@ -861,6 +862,23 @@ MUTANTS: Final = (
         "A log stays in every cut for as long as its delegation says",
         (Edit(checkpoint, "ended_ms", "min(not_after * 1000, hlc_ms(hlc) + DELEGATED_MS_MAX)", "not_after * 1000"),),
         _OVER,
+        1,
+    ),
+    # -- logs that cuts have no room for -------------------------------------------------------------------------------
+    Mutant(
+        "fading-lasts",
+        "7",
+        "What a log says that cuts have no room for is taken for kept, until it is too old",
+        (Edit(carrying._Reading, "lasts", " and seq >= self._fading.get(log, 0)", ""),),
+        _NO_ROOM,
+        1,
+    ),
+    Mutant(
+        "fading-carries",
+        "7",
+        "It is carried by a validator whose own log cuts have no room for, either",
+        (Edit(carrying._Reading, "may_carry", "not logs or not logs <= self._fading.keys()", "True"),),
+        _NO_ROOM,
         1,
     ),
 )

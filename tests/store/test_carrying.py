@@ -639,7 +639,7 @@ class TestWalk:
         queries: list[str] = []
         ledger.facts.connection.set_trace_callback(queries.append)
         assert walk(ledger) == []
-        assert len(queries) == 1
+        assert len(queries) == 2  # which cut is in force, and the logs
 
 
 # -- every world -------------------------------------------------------------------------------------------------------

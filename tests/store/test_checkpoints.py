@@ -20,7 +20,7 @@ from p2pnodes.model.events import AddPayload, Carry, Checkpoint, Event, LogId, P
 from p2pnodes.model.inventory import Chute, Row
 from p2pnodes.model.proof import check
 from p2pnodes.model.requests import bound_purpose, request_id
-from p2pnodes.store import checkpoints, liveset
+from p2pnodes.store import carrying, checkpoints, liveset
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import CERTIFICATES_KEPT, kept_leaves, read_slice
@@ -1057,3 +1057,43 @@ class TestLogsThatAreOver:
         assert now.facts.cuts[now.logs[over.log].key] == 0
         assert audit(tmp_path / "copy.db", NETWORK).problems == []
         assert Ledger(ledger.facts.connection, NETWORK).state == now.state
+
+
+class TestNoRoom:
+    """What a log says that cuts have no room for is kept by nobody's live set: others carry it before it is too old."""
+
+    def test_it_is_carried_by_whose_logs_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(checkpoint, "LOGS_PER_CUT_MAX", 2)
+        over = TestLogsThatAreOver
+        authors = [Author(uri) for uri in VALIDATORS[:3]]
+        named, young = authors[:2], authors[2]
+        for author in named:
+            author.write(author.delegation(not_after=NOW_S + 90 * 86_400), at_ms=NOW_S * 1000)
+        named[0].add(add("//Bob", ["gpu-2"]), at_ms=NOW_S * 1000)
+        ledger = memory_ledger()
+        over.hear(ledger, *named)
+        over.make(ledger, 8)
+        since_ms = NOW_S * 1000 + 2 * DAY_MS
+        young.write(young.delegation(not_after=NOW_S + 90 * 86_400), at_ms=since_ms)
+        request = add("//Alice", ["gpu-1"], nonce_s=since_ms // 1000)
+        registered = young.add(request, at_ms=since_ms)
+        over.hear(ledger, young, days=9)
+        assert self.needs(ledger, named[0]) == []  # it is not older than the horizon
+        over.make(ledger, 10)
+        assert young.log not in ledger.checkpoints.line.logs
+        assert ledger.state.nodes == 2
+        assert self.needs(ledger, young) == []
+        assert self.needs(ledger, named[0]) == [ledger.facts.claim_key(request_id(NETWORK.id, request))]
+        named[0].write(Carry((registered.wire,)), at_ms=NOW_S * 1000 + 10 * DAY_MS)
+        over.hear(ledger, named[0], days=10)
+        assert self.needs(ledger, named[0]) == []
+        for days in (20, 30, 40):
+            over.make(ledger, days)
+            assert ledger.state.nodes == 2
+            assert self.needs(ledger, named[0]) == []
+
+    @staticmethod
+    def needs(ledger: Ledger, author: Author) -> list[int]:
+        """Claims that a validator would carry, by row key."""
+        part = carrying.part(ledger.facts, carrying.Cursor(), ledger.weights, author.hotkey.public_key)
+        return [need.key for need in part.needs]
