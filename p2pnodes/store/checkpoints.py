@@ -469,6 +469,19 @@ class Checkpoints:
             self._slices = {index for (index,) in self._connection.execute(query, (self.line.number,))}
         return self._slices
 
+    def forget_other_delegations(self) -> None:
+        """Forget the delegations at or below the cut in force that its live set, which is whole, does not hold."""
+        self._connection.executemany(
+            "DELETE FROM delegations WHERE log = ? AND seq <= ? AND NOT EXISTS (SELECT 1 FROM live"
+            " WHERE live.number = ? AND live.log = delegations.log AND live.seq = delegations.seq)",
+            [(log, last, self.line.number) for log, last in self.cuts.items()],
+        )
+
+    def holds_older_sets(self) -> bool:
+        """Whether anything of the live set of a checkpoint before the one in force is here."""
+        query = "SELECT 1 FROM live WHERE number < ?1 UNION ALL SELECT 1 FROM live_slice WHERE number < ?1 LIMIT 1"
+        return self._connection.execute(query, (self.line.number,)).fetchone() is not None
+
     def tree(self, number: int) -> Tree:
         """The Merkle tree over the slices of a live set that is held whole."""
         return tree_of(self._connection, number)

@@ -201,6 +201,9 @@ class Cutting(Parts):
     def _events(self, after: Cursor | None, touched: Touched) -> Cursor | None:
         log, seq = after or (0, -1)
         last = self._checkpoints.cuts.get(log, -1)
+        if seq < 0:  # of whatever number: their events go
+            for table in ("proposal", "signature"):
+                self._connection.execute(f"DELETE FROM {table} WHERE log = ? AND seq <= ?", (log, last))  # noqa: S608 - from the line above
         rows = self._connection.execute(
             "SELECT e.seq, e.position, l.mask, e.kind FROM events e LEFT JOIN live l"
             " ON l.number = ? AND l.log = e.log AND l.seq = e.seq"
@@ -228,11 +231,6 @@ class Cutting(Parts):
             return ()
         for table in ("live_slice", "proposal", "signature"):
             self._connection.execute(f"DELETE FROM {table} WHERE number < ?", (number,))  # noqa: S608 - from the line above
-        for table in ("proposal", "signature"):  # of whatever number: their events are gone
-            self._connection.executemany(
-                f"DELETE FROM {table} WHERE log = ? AND seq <= ?",  # noqa: S608 - from the line above
-                self._checkpoints.cuts.items(),
-            )
         return None
 
 

@@ -28,6 +28,7 @@ from p2pnodes.model.events import (
     PAYLOADS,
     Checkpoint,
     Close,
+    CutLog,
     Delegation,
     DeletePayload,
     Event,
@@ -788,7 +789,7 @@ class Ledger:
                     self._voted.append(verdict.claim_id)
                     self._dirty_claims.add(key)
         elif counted:
-            words.say_placement(self._connection, log, event.seq, event.hlc, word)
+            words.say_placement(self._connection, log, event.seq, event.hlc, word, self.checkpoints.cuts.get(log, -1))
             self._placed_uuids |= dict.fromkeys(word.uuids)
 
     def _state_add(self, add: CarriedAdd, log: int, seq: int, position: int, nonce: int, *, counted: bool) -> None:
@@ -830,12 +831,16 @@ class Ledger:
         named: set[str] = set()
         if not request.bound:
             rows = self._connection.execute(
-                "SELECT log, uuid FROM deletion WHERE bound = 0 AND request_id = ?", (delete.request_id,)
+                "SELECT log, seq, item, uuid FROM deletion WHERE bound = 0 AND request_id = ?", (delete.request_id,)
             ).fetchall()
-            here = {uuid for other, uuid in rows if other == log}
+            below, lives = self.checkpoints.below, self.checkpoints.lives
+            # Of another branch, or of before, some may still be here that go with the checkpoint in force.
+            here = {
+                uuid for other, at, item, uuid in rows if other == log and (not below(log, at) or lives(log, at, item))
+            }
             if len(here) > 1 and payload.uuid not in here:
                 return  # two GPUs in one log end nothing already, and a hundred would not end less
-            named = {uuid for _, uuid in rows}
+            named = {uuid for *_, uuid in rows}
         self._connection.execute(
             "INSERT INTO deletion VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -981,7 +986,7 @@ class Ledger:
                     for verdict in word.verdicts:
                         words.say_verdict(self._connection, self._claim_key(verdict.claim_id), log, seq, hlc, verdict)
                 else:
-                    words.say_placement(self._connection, log, seq, hlc, word)
+                    words.say_placement(self._connection, log, seq, hlc, word, self.checkpoints.cuts.get(log, -1))
             self._bound_dirty()
             low = part[-1][0] + 1
 
@@ -1201,7 +1206,8 @@ class Ledger:
         self._settling = None
         statement = self.checkpoints.loading
         assert statement is not None
-        alone = self._held_events() == statement.leaves  # nothing was here before: there is nothing else
+        # Nothing was here before: there is nothing else.
+        alone = self._held_events() == statement.leaves and not self.checkpoints.holds_older_sets()
         self.checkpoints.reach(Stage.DONE if alone else Stage.CUTTING)
         self._changes.give_up()
         self._reload = True
@@ -1226,10 +1232,7 @@ class Ledger:
         before = self.checkpoints.line.logs
         self.checkpoints.begin(certificate)
         self.checkpoints.forget_live_set()
-        for log in before.keys() - self.checkpoints.line.logs.keys():
-            # Of one that was being loaded the beginning need not be here, by which others that are over are known.
-            while log in self._logs and self.facts.stored_id(self._logs[log].key, 0) is None:
-                self._forget_part(self._logs[log])
+        self._leave_others(before)
         self._displace_all()
         for log, entry in self.checkpoints.line.logs.items():
             state = self._logs[log] if log in self._logs else self._open(log, entry.hotkey)
@@ -1242,6 +1245,7 @@ class Ledger:
                 self._disown(log, FOREIGN_EVENT)
             if state.head.seq >= entry.head.seq and stored != entry.head.id:
                 self._drop(state.key, entry.head.seq, state.head.seq)  # a branch that the checkpoint closed
+                state = state._replace(head=entry.head)
                 self._count_cut_away(1)
             else:
                 self._count_cut_away(max(0, entry.head.seq - state.head.seq))
@@ -1249,6 +1253,27 @@ class Ledger:
             self._logs[log] = state
         self._displace_all()
         self._reload = True
+
+    def _leave_others(self, before: Mapping[LogId, CutLog]) -> None:
+        """Forget logs that cannot go on from the cut in force; peers send again what follows on it.
+
+        Such are those that another hotkey opened here; those in which the cut before went farther, as where two
+        checkpoints follow one; and those that it named, which are named no more though they are not over, or of which
+        not even the beginning came, by which others are known to be over. Of all these there may be gaps here.
+        """
+        self._find_over()
+        for log, state in list(self._logs.items()):
+            entry, closed = self.checkpoints.line.logs.get(log), before.get(log)
+            if entry is None:
+                stays = closed is None or log in self._over
+            else:
+                stays = entry.hotkey == state.hotkey and (closed is None or closed.head.seq <= entry.head.seq)
+            if stays:
+                continue
+            if log == self.own_log:
+                self._disown(log, FOREIGN_EVENT)
+            while not self._forget_part(self._logs[log]):
+                pass
 
     def _next_part(self) -> None:
         """Count a part of long work: by that a commit that failed behind the database's own is told from one before."""
@@ -1331,7 +1356,11 @@ class Ledger:
             self._load_event(event, judgement, known.get((event.log, event.seq)))
         self._count_cut_away(len(known) - len(events))
         self.checkpoints.keep_slice(index, self._logs[found[0].log].key, found[0].seq, hashed)
-        return self.checkpoints.loaded
+        if not self.checkpoints.loaded:
+            return False
+        self.checkpoints.forget_other_delegations()  # rows, and what is heard next, follow from those that are kept
+        self._mandates_dirty = True
+        return True
 
     def _known(self, events: Iterable[Event]) -> dict[tuple[LogId, int], tuple[int, bytes]]:
         """Position and id of what is stored at the places of some events, by log and seq."""
@@ -1357,6 +1386,8 @@ class Ledger:
         if held is not None and held[1] == event.id:  # what was made of it here need not be what a checkpoint keeps
             self._unsay(event, state.key)
             self._state_facts(event, state.key, held[0], judgement, counted=True)
+            lives = partial(self.checkpoints.lives, state.key, event.seq)
+            read_elsewhere(self._connection, [add.claim_id for add in judgement.adds if not lives(add.item)])
             return
         if held is not None:
             self._drop(state.key, event.seq, event.seq)
@@ -1486,6 +1517,9 @@ class Ledger:
                 (judgement.judged, judgement.void, position),
             )
             if self.checkpoints.is_kept(state.key, event.seq):
+                self._state_facts(event, state.key, position, judgement, counted=True)
+            elif isinstance(judgement.payload, Delegation) and self.checkpoints.stage is Stage.LOADING:
+                # Peers may yet bring another one; until then events above are judged by this, and the own log speaks.
                 self._state_facts(event, state.key, position, judgement, counted=True)
             told.one_more()
 

@@ -122,14 +122,15 @@ def hold(connection: sqlite3.Connection) -> None:
 def finish_cut(ledger: Ledger) -> None:
     """Bring rows in step with a checkpoint, where a daemon that stopped had not come to the end of it.
 
-    What it leaves out is taken away. Of a live set that is not whole, rows follow from what is here.
+    What it leaves out is taken away. While a live set is not whole everything follows from what is here of it, and what
+    was said below its cut before says nothing.
     """
     while ledger.checkpoints.loaded:
         with ledger.transaction():
             ledger.cut()
     if ledger.checkpoints.stage is Stage.LOADING:
         with ledger.transaction():
-            ledger.settle()
+            ledger.rebuild()
     while ledger.checkpoints.stage is Stage.CUTTING:
         with ledger.transaction():
             ledger.cut()

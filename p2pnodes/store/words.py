@@ -46,10 +46,12 @@ class Taken(NamedTuple):
 
 _PLACEMENT: Final = "INSERT OR REPLACE INTO placement VALUES (?, ?, ?, ?, ?, ?)"
 _UNLESS_LATER: Final = (
-    "INSERT INTO placement VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (uuid, claim_id, log)"
-    " DO UPDATE SET seq = excluded.seq, hlc = excluded.hlc, chute = excluded.chute WHERE excluded.seq > seq"
+    "INSERT INTO placement VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (uuid, claim_id, log)"
+    " DO UPDATE SET seq = excluded.seq, hlc = excluded.hlc, chute = excluded.chute"
+    " WHERE excluded.seq > seq OR seq <= ?7"
 )
-"""A later word stays: a live set may be loaded behind what came after it."""
+"""A later word stays: a live set may be loaded behind what came after it. Not one below the cut: of these a live set
+keeps one, and another branch, or what came too late, may have a later one."""
 
 
 def replaced(connection: sqlite3.Connection, log: int, word: Word) -> bytes | None:
@@ -83,9 +85,22 @@ def say_verdict(  # noqa: PLR0917 - the columns of the table
     )
 
 
-def say_placement(connection: sqlite3.Connection, log: int, seq: int, hlc: int, word: Place | Release) -> None:
-    """Record a place or release, on each GPU where no later one of the log is recorded."""
-    _place(connection, log, seq, hlc, word, word.uuids, _UNLESS_LATER)
+def say_placement(  # noqa: PLR0917 - the columns of the table
+    connection: sqlite3.Connection, log: int, seq: int, hlc: int, word: Place | Release, cut: int
+) -> None:
+    """Record a place or release that counts, on each GPU where no later one of the log is recorded.
+
+    Args:
+        connection: The writer's.
+        log: Row key of its log.
+        seq: Its seq.
+        hlc: Its HLC.
+        word: What it says.
+        cut: Last seq of the log at or below the cut of the checkpoint in force; -1 for none.
+    """
+    connection.executemany(
+        _UNLESS_LATER, [(uuid, word.claim_id, log, seq, hlc, _chute(word), cut) for uuid in word.uuids]
+    )
 
 
 def drop(connection: sqlite3.Connection, log: int, seq: int, said: Contents) -> None:
@@ -189,7 +204,10 @@ def _place(  # noqa: PLR0917 - the columns of the table
     hlc: int,
     word: Place | Release,
     uuids: Iterable[str],
-    query: str = _PLACEMENT,
 ) -> None:
-    chute = chute_fields(Chute(*word[2:])) if isinstance(word, Place) else None
-    connection.executemany(query, [(uuid, word.claim_id, log, seq, hlc, chute) for uuid in uuids])
+    connection.executemany(_PLACEMENT, [(uuid, word.claim_id, log, seq, hlc, _chute(word)) for uuid in uuids])
+
+
+def _chute(word: Place | Release) -> bytes | None:
+    """What a place or release says, as ``placement.chute`` holds it."""
+    return chute_fields(Chute(*word[2:])) if isinstance(word, Place) else None

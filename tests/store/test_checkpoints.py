@@ -382,10 +382,10 @@ class Lives(NamedTuple):
 
 
 @st.composite
-def lives(draw: st.DrawFn, *, ends: bool = False) -> Lives:
-    """Draw such a world."""
+def lives(draw: st.DrawFn, *, ends: bool = False, more: Sequence[str] = ()) -> Lives:
+    """Draw such a world; there is ``more`` of some kinds of actions."""
     script = Script()
-    kinds = (*ACTIONS, *REPEATS, *(ENDS if ends else ()))
+    kinds = (*ACTIONS, *REPEATS, *(ENDS if ends else ()), *more)
     actions = st.lists(st.sampled_from(kinds), min_size=4, max_size=16)
     for kind in draw(actions):
         script.now_ms += draw(st.sampled_from(STEPS_S)) * 1000
