@@ -1554,11 +1554,6 @@ class Ledger:
             yield from ((position, Event.decode(wire)) for _, position, wire in part)
             above = part[-1][0]
 
-    def settle(self) -> None:
-        """Have every row decided anew before the open transaction commits, though a live set is being loaded."""
-        self._wrote = True
-        self._all_dirty = True
-
     def rows(self) -> Iterator[Row]:
         """Every current row as f decides it now, in order of uuids, computed anew and not read."""
         uuids = [uuid for (uuid,) in self._connection.execute("SELECT DISTINCT uuid FROM claim_gpu ORDER BY uuid")]

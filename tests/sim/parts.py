@@ -812,8 +812,52 @@ MUTANTS: Final = (
         "half-loaded-and-named-no-more",
         "7",
         "A log of which a part was loaded stays where the live set that is loaded instead does not have it",
-        (Edit(Ledger, "begin_loading", "self._forget_part(self._logs[log])", "break"),),
+        (Edit(Ledger, "_leave_others", "if stays:", "if True:"),),
         _OVER,
+        1,
+    ),
+    Mutant(
+        "log-of-another-hotkey-stays",
+        "1",
+        "A log that another hotkey opened here speaks for that one, whomever the checkpoint names",
+        (Edit(Ledger, "_leave_others", "entry.hotkey == state.hotkey and ", ""),),
+        UnitTests(
+            "store/test_meeting.py::test_a_log_whose_first_event_has_a_rival_of_another_hotkey_speaks_for_whom_the_checkpoint_names"
+        ),
+        1,
+    ),
+    Mutant(
+        "deletions-of-another-branch-hide-others",
+        "1",
+        "Two GPUs under one signature on a branch that goes hide a deletion that a live set keeps",
+        (Edit(Ledger, "_state_delete", " and (not below(log, at) or lives(log, at, item))", ""),),
+        UnitTests(
+            "store/test_meeting.py::test_a_deletion_that_is_kept_counts_where_another_branch_used_its_signature_twice"
+        ),
+        1,
+    ),
+    Mutant(
+        "windows-of-another-branch",
+        "1",
+        "Who votes, and what is valid next, follows from a delegation of a branch that goes",
+        (Edit(Ledger, "load", "self.checkpoints.forget_other_delegations()", "pass"),),
+        UnitTests("store/test_meeting.py::test_the_window_of_a_log_is_that_of_the_branch_that_a_checkpoint_took"),
+        1,
+    ),
+    Mutant(
+        "read-from-where-it-was-carried",
+        "7",
+        "A claim is read from an event of which a live set keeps other items, and that may go",
+        (Edit(Ledger, "_load_event", "if not lives(add.item)", "if False"),),
+        UnitTests("store/test_meeting.py::test_a_claim_is_read_from_an_event_that_still_carries_it"),
+        1,
+    ),
+    Mutant(
+        "rebuild-of-half-a-live-set",
+        "7",
+        "A rebuild beside half of a live set judges what lies above the cut without any delegation",
+        (Edit(Ledger, "_rebuild_kept", "and self.checkpoints.stage is Stage.LOADING", "and False"),),
+        UnitTests("store/test_meeting.py::test_half_of_a_live_set_beside_what_was_there_before_is_no_problem"),
         1,
     ),
     Mutant(
