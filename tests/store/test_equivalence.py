@@ -19,6 +19,7 @@ from p2pnodes.store.ledger import Ledger, Result
 from p2pnodes.store.schema import open_writer
 from tests.model.reference import Reference
 from tests.model.world import Proof, World, arrivals, proofs_in, worlds
+from tests.store.references import dangling
 from tests.support import NETWORK
 
 pytestmark = pytest.mark.timeout(400)  # hypothesis may look 300 s for a smaller example before it tells of a failure
@@ -76,7 +77,8 @@ class Replica:
         )
 
     def check(self, expected: dict[str, Row]) -> None:
-        """Require these rows, in the table, counted, computed anew, and in the state root."""
+        """Require these rows, in the table, counted, computed anew, and in the state root; and that nothing dangles."""
+        assert dangling(self.ledger.facts.connection) == []
         assert self.shown() == expected
         rows = self.ledger.facts.connection.execute("SELECT miner, gpu_identifier, chute FROM node").fetchall()
         busy, idle = (
