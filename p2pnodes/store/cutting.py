@@ -94,7 +94,9 @@ class Cutting(Parts):
         execute, checkpoints = self._connection.execute, self._checkpoints
         words = execute("SELECT log, seq, hlc FROM verdict WHERE claim = ?", (key,)).fetchall()
         gone = [(key, log) for log, seq, hlc in words if not checkpoints.keeps_word(log, seq, 0, hlc)]
-        self._connection.executemany("DELETE FROM verdict WHERE claim = ? AND log = ?", gone)
+        if gone:  # they have lapsed, but not where the electorate here is an old one
+            self._connection.executemany("DELETE FROM verdict WHERE claim = ? AND log = ?", gone)
+            touched.claims.add(key)
         carriages = execute("SELECT log, seq, item FROM carriage WHERE claim = ?", (key,)).fetchall()
         held = partial(checkpoints.any_lives, carriages)
         dead = [

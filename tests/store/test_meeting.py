@@ -326,6 +326,24 @@ def test_an_older_live_set_goes_though_the_next_one_has_the_same_events(writers:
     same(donor, other)
 
 
+def test_a_vote_that_a_cut_takes_away_is_counted_no_more_though_the_electorate_is_an_old_one(
+    writers: list[Author],
+) -> None:
+    """A daemon that was away for longer than the horizon hears of the checkpoint before it hears of the chain."""
+    donor, other = replicas()
+    request = add("//Alice", ["gpu-1"])
+    said = [event for each in writers for event in each.events]
+    said += [writers[0].add(request), *[each.verdict(request_id(NETWORK.id, request)) for each in writers]]
+    for each in (donor, other):
+        each.hear(said)
+    assert other.shown()["gpu-1"].status == "verified"
+    wire = _made_final(donor, later(world_electorate(), 8 * DAY_MS))
+    load(donor.ledger, other.ledger, wire, range(checkpoints.certified(NETWORK, wire).statement.slices))
+    assert other.shown()["gpu-1"].status == "pending"
+    hold(other.ledger.facts.connection)
+    assert differences(other.ledger) == []
+
+
 class Made(NamedTuple):
     """A checkpoint that a donor made: its cut, its certificate, and the donor's disk with it in force."""
 
