@@ -18,6 +18,7 @@ from p2pnodes.chain.reader import MEMORY_BYTES_MAX
 from p2pnodes.chain.reading import Heads, HeadsRequest, Method, Pins, PinsRequest, ReadError
 from p2pnodes.model.codec import MalformedError
 from p2pnodes.model.electorate import Pin
+from tests.e2e.waiting import alive, until_dead
 from tests.replay.chain import GENESIS_HASH, Chain, Clock
 from tests.replay.server import ReplayServer
 from tests.replay.subnets import made_up
@@ -34,20 +35,6 @@ def heads(server: ReplayServer) -> HeadsRequest:
 
 def pins(server: ReplayServer, *blocks: int, method: Method | None = None) -> PinsRequest:
     return PinsRequest(server.url, GENESIS, 64, blocks or (PINNED,), method)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-async def until_dead(pid: int) -> None:
-    async with asyncio.timeout(20):
-        while alive(pid):
-            await asyncio.sleep(0.01)
 
 
 def replying(answer: str, then: str = "") -> list[str]:

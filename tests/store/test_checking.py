@@ -33,6 +33,7 @@ from p2pnodes.store.checker import (
 from p2pnodes.store.checking import CheckerError, CheckerProcess
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Result
+from tests.e2e.waiting import alive, until_dead
 from tests.support import NETWORK, NOW_MS, Author, add, delete, electorate
 
 RESIDENT_MB_MAX: Final = 30.0
@@ -63,20 +64,6 @@ def many(count: int) -> list[Event]:
 def forged(event: Event) -> bytes:
     """An event that its log did not sign, as it is sent."""
     return event.wire.replace(event.signature, bytes(64))
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-async def until_dead(pid: int) -> None:
-    async with asyncio.timeout(20):
-        while alive(pid):
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
