@@ -1586,8 +1586,8 @@ class Ledger:
             self._settle_rows(dirty, recounted | self._recounted, self._first_claims)
             if self.recount is not None:
                 self.recount.touch(self._dirty_claims, dirty)
-        if self.recount is not None and (self._all_dirty or self._reweighed):
-            self.recount.restart()
+        if self.recount is not None and (self._all_dirty or self._reweighed or self._loads):
+            self.recount.restart()  # it is told of no claim and no GPU by name
         self._all_dirty = self._reweighed = False
         self._dirty_claims.clear()
         self._dirty_uuids.clear()

@@ -326,6 +326,33 @@ def test_an_older_live_set_goes_though_the_next_one_has_the_same_events(writers:
     same(donor, other)
 
 
+def test_an_electorate_that_was_being_recounted_for_is_recounted_for_anew(writers: list[Author]) -> None:
+    """What was found of it before a live set came holds no more: deleted GPUs came back."""
+    donor, other = replicas()
+    shared = [event for each in writers for event in each.events]
+    shared.append(writers[0].add(add("//Alice", ["gpu-1", "gpu-2"])))
+    donor.hear([*shared, writers[1].delete(delete("//Alice", "nodes:gpu-1", NOW_S + 1), "gpu-1")])
+    other.weigh(world_electorate(miners=["//Bob"]))
+    other.hear(shared)
+    weighed = later(world_electorate(), 8 * DAY_MS)
+    wire = _made_final(donor, weighed)
+    ledger = other.ledger
+    ledger.begin_recount(weighed)
+    recount = ledger.recount
+    assert recount is not None
+    while not recount.ready:
+        ledger.advance_recount(0)
+    load(donor.ledger, ledger, wire, range(checkpoints.certified(NETWORK, wire).statement.slices))
+    assert not recount.ready
+    while not recount.ready:
+        ledger.advance_recount(0)
+    with ledger.transaction():
+        ledger.switch()
+    ledger.end_recount()
+    assert sorted(donor.shown()) == ["gpu-2"]
+    same(donor, other)
+
+
 def test_a_vote_that_a_cut_takes_away_is_counted_no_more_though_the_electorate_is_an_old_one(
     writers: list[Author],
 ) -> None:
