@@ -176,7 +176,7 @@ class Ahead:
         finally:
             for batch in batches:
                 batch.users -= 1
-                if not batch.wires and not batch.users:
+                if not batch.wires and not batch.users and batch in self._batches:  # else it was closed meanwhile
                     self._drop(batch)
 
     async def close(self) -> None:
@@ -211,7 +211,7 @@ class Ahead:
 
     async def _ask(self, batch: _Batch, wires: Sequence[bytes]) -> bool:
         """Have a batch checked and what holds vouched for; whether all of it does."""
-        if self._loop.time() < self._rest_until_s:  # the checker has failed since this was offered
+        if self._closing or self._loop.time() < self._rest_until_s:  # ended, or failed, since this was offered
             return False
         try:
             found = await self._checker.check(wires)

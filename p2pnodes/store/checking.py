@@ -70,7 +70,8 @@ class CheckerProcess:
 
     async def end(self) -> None:
         """End the process if there is one; whoever waits for it hears so."""
-        run, self._run = self._run, None
+        async with self._turn:  # one that is being started is ended, too
+            run, self._run = self._run, None
         if run is not None:
             await run.end()
 

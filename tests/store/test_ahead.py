@@ -360,6 +360,35 @@ class TestFailure:
         assert not await whole(checks, events)
         assert len(elsewhere.batches) == 1
 
+    async def test_who_waits_for_several_batches_when_it_is_closed_has_their_answers(self) -> None:
+        class OneByOne(Elsewhere):
+            """Answers in order, as long as it takes, whoever ends it."""
+
+            async def check(self, wires: Sequence[bytes]) -> Answer:
+                self.batches.append(wires)
+                await asyncio.sleep(0.01 * len(self.batches))
+                return answer(wires)
+
+            async def end(self) -> None:
+                self.ended += 1
+
+        checks = Ahead(OneByOne())
+        events = verdicts(2 * BATCH_EVENTS)
+        checks.offer(events)
+        waiting = asyncio.create_task(whole(checks, events))
+        await asyncio.sleep(0)
+        await checks.close()
+        assert await waiting
+        assert not keys._vouched
+
+    async def test_what_was_offered_in_the_moment_in_which_it_is_closed_starts_nothing(
+        self, elsewhere: Elsewhere
+    ) -> None:
+        checks = Ahead(elsewhere)
+        checks.offer(verdicts(BATCH_EVENTS))
+        await checks.close()
+        assert not elsewhere.batches
+
     async def test_the_database_stores_all_the_same(self, tmp_path: Path, elsewhere: Elsewhere) -> None:
         database = await Database.open(tmp_path / "p.db", NETWORK, None, now_ms=lambda: NOW_MS, checker=elsewhere)
         await database.set_electorate(electorate())

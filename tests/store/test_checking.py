@@ -288,6 +288,15 @@ class TestDeath:
         await process.end()
         assert not alive(pid)
 
+    async def test_one_that_is_being_started_is_ended_as_well(self) -> None:
+        process = CheckerProcess()
+        asking = asyncio.create_task(process.check([event.wire for event in many(10)]))
+        await asyncio.sleep(0)
+        await process.end()
+        with pytest.raises(CheckerError, match="it was ended"):
+            await asking
+        assert process.pid is None
+
     async def test_who_waits_when_it_is_ended_hears_so(self) -> None:
         process = CheckerProcess(replying("b''"))
         waiting = asyncio.create_task(process.check([]))
