@@ -187,16 +187,16 @@ class _Unit(NamedTuple):
 class _Reading:
     """Which logs there are, and who counts in each of the three readings."""
 
-    def __init__(self, connection: sqlite3.Connection, weights: Weights) -> None:
-        electorate, line = weights.electorate, read_line(connection, weights.network)
-        logs = connection.execute("SELECT log, hotkey, cut, node_key, number FROM logs").fetchall()
+    def __init__(self, facts: Facts, weights: Weights) -> None:
+        electorate, line = weights.electorate, read_line(facts.connection, weights.network)
+        logs = facts.connection.execute("SELECT log, hotkey, cut, node_key, number FROM logs").fetchall()
         self.authors: dict[int, bytes] = {log: hotkey for log, hotkey, *_ in logs}
         self._cuts: dict[int, int] = {log: cut for log, _, cut, *_ in logs if cut is not None}
         self._fading: dict[int, int] = {}
         """Logs that the cut in force does not name though they are older, for it has room for so many -> the first seq
         that is not older. No live set holds what lies below, and what is too old counts for nothing there."""
         for log, _, _, *name in logs if line.number else ():
-            if LogId(*name) not in line.logs and (last := _last_below(connection, log, line.horizon_hlc)) is not None:
+            if LogId(*name) not in line.logs and (last := _last_below(facts, log, line.horizon_hlc)) is not None:
                 self._fading[log] = last + 1
         self.now = electorate
         self.lasting = Electorate(electorate.current)
@@ -245,7 +245,7 @@ def part(facts: Facts, cursor: Cursor, weights: Weights, own: bytes) -> Part:
         own: Hotkey of the validator that would carry it. One without a permit at the pinned block carries nothing, nor
             does one for whose log cuts have no room: nothing of its own lasts.
     """
-    reading = _Reading(facts.connection, weights)
+    reading = _Reading(facts, weights)
     if reading.all_lasts() or not reading.may_carry(own):
         return Part((), None)
     if cursor.claim is not None:
@@ -485,14 +485,13 @@ def _requests(connection: sqlite3.Connection, reading: _Reading, uuids: Collecti
     return found
 
 
-def _last_below(connection: sqlite3.Connection, log: int, hlc: int) -> int | None:
+def _last_below(facts: Facts, log: int, hlc: int) -> int | None:
     """The last seq of a log up to which its HLCs are below one; None where its first event is not."""
-    first = connection.execute("SELECT hlc_max FROM events WHERE log = ? AND seq = 0", (log,)).fetchone()
+    query = "SELECT hlc_max, (SELECT max(seq) FROM events WHERE log = ?1) FROM events WHERE log = ?1 AND seq = 0"
+    first = facts.connection.execute(query, (log,)).fetchone()
     if first is None or first[0] >= hlc:  # almost always: whatever is older is named
         return None
-    query = "SELECT seq FROM events WHERE log = ? AND hlc_max < ? ORDER BY seq DESC LIMIT 1"
-    (seq,) = connection.execute(query, (log, hlc)).fetchone()
-    return int(seq)
+    return facts.last_below(log, 0, first[1], hlc)
 
 
 def _select(connection: sqlite3.Connection, query: str, keys: Iterable[int] | Iterable[str]) -> sqlite3.Cursor:
@@ -518,7 +517,7 @@ def carry(ledger: Ledger, keys: Sequence[int], own: bytes, now_ms: int) -> Carri
         WritesRefusedError: This daemon may not write now.
     """
     connection = ledger.facts.connection
-    reading = _Reading(connection, ledger.weights)
+    reading = _Reading(ledger.facts, ledger.weights)
     if not reading.may_carry(own):
         return Carried(len(keys), 0)
     units = _units(connection, reading, keys)

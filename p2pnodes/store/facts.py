@@ -476,6 +476,21 @@ class Facts:
         (hlc,) = self.connection.execute("SELECT hlc_max FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
         return int(hlc)
 
+    def last_below(self, log: int, low: int, high: int, hlc: int) -> int:
+        """The last seq of a log above ``low``, up to ``high``, at which its HLCs are below one; ``low`` for none.
+
+        A few statements, however long the log. Where checkpoints left some of it out, it may be one of these.
+        """
+        query = "SELECT seq, hlc_max FROM events WHERE log = ? AND seq > ? AND seq <= ? ORDER BY seq DESC LIMIT 1"
+        while low < high:  # HLCs rise along a log
+            middle = (low + high + 1) // 2
+            found = self.connection.execute(query, (log, low, middle)).fetchone()
+            if found is None or found[1] < hlc:
+                low = middle
+            else:
+                high = found[0] - 1
+        return low
+
     def window(self, log: int, seq: int) -> tuple[int, int] | None:
         """Not-before and not-after (Unix seconds) of the latest valid delegation of a log up to a seq."""
         row = self.connection.execute(

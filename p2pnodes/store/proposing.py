@@ -75,26 +75,15 @@ def _is_needed(ledger: Ledger, state: LogState, *, permitted: bool) -> bool:
         return True
     if not permitted or counted is None:
         return False
-    first = 1 + _last_below(ledger, state, line.logs[state.id].head.seq, counted.seq, line.horizon_hlc)
+    first = 1 + ledger.facts.last_below(state.key, line.logs[state.id].head.seq, counted.seq, line.horizon_hlc)
     return first <= counted.seq and hlc_ms(ledger.facts.highest_hlc(state.key, first)) <= _ended_ms(ledger, state)
-
-
-def _last_below(ledger: Ledger, state: LogState, low: int, high: int, hlc: int) -> int:
-    """The last seq of a log above ``low``, up to ``high``, at which its HLCs are below one; ``low`` for none."""
-    while low < high:  # HLCs rise along a log
-        middle = (low + high + 1) // 2
-        if ledger.facts.highest_hlc(state.key, middle) < hlc:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _entry(ledger: Ledger, state: LogState, horizon_hlc: int, before: CutLog | None) -> CutLog | None:
     """How far a log is older than the horizon."""
     low = -1 if before is None else before.head.seq
     high = -1 if state.counted is None else state.counted.seq
-    last = _last_below(ledger, state, low, high, horizon_hlc)
+    last = ledger.facts.last_below(state.key, low, high, horizon_hlc)
     if before is not None and last <= before.head.seq:
         return before
     return None if last < 0 else entry_at(ledger, state, last)

@@ -1,6 +1,7 @@
 """``Facts.servers``: what rows show of a body is what the pinned parser reads in it."""
 
 import json
+from itertools import product
 
 import pytest
 
@@ -59,3 +60,27 @@ def test_a_body_that_is_gone_is_damage() -> None:
     ledger.facts.connection.execute("DELETE FROM events WHERE kind = 'add'")
     with pytest.raises(StoreError, match=claim_id.hex()):
         Facts(ledger.facts.connection).servers({key: claim_id})
+
+
+@pytest.mark.parametrize("holes", [[], [1], [3, 4, 5], [8, 9]])
+def test_the_last_event_below_a_time_is_found_without_a_walk(holes: list[int]) -> None:
+    ledger, author = memory_ledger(), Author("//validator0")
+    author.delegate()
+    for _ in range(9):
+        author.verdict(bytes(32))
+    with ledger.transaction():
+        ledger.receive(author.events, NOW_S * 1000 + 10_000)
+    facts, key = ledger.facts, ledger.logs[author.log].key
+    facts.connection.executemany("DELETE FROM events WHERE seq = ?", [(seq,) for seq in holes])  # a checkpoint does so
+    held = [event for event in author.events if event.seq not in holes]
+    statements: list[str] = []
+    facts.connection.set_trace_callback(statements.append)
+    for low, high, hlc in product(range(-1, 10), range(-1, 10), {each.hlc + by for each in held for by in (0, 1)}):
+        last = facts.last_below(key, low, high, hlc)
+        below = [event.seq for event in held if low < event.seq <= high and event.hlc < hlc]
+        above = [event.seq for event in held if low < event.seq <= high and event.hlc >= hlc]
+        assert max(below, default=low) <= last <= min([*above, max(low, high) + 1]) - (1 if above else 0)
+        if not holes:
+            assert last == max(below, default=low)
+        assert len(statements) <= 4  # halves of eleven
+        statements.clear()
