@@ -9,6 +9,7 @@ It imports what it needs and no more: it is there beside a daemon whose memory i
 
 import os
 import resource
+import signal
 import sys
 from collections.abc import Sequence
 from typing import BinaryIO, Final, NamedTuple, Self
@@ -107,6 +108,7 @@ def _framed(data: bytes) -> bytes:
 
 def main() -> None:
     """Serve on standard input and output."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager tells all; it ends with its daemon's pipe
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)

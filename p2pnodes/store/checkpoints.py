@@ -497,7 +497,7 @@ def plain_mask(held: int) -> int:
     return held & MASK_MAX
 
 
-@lru_cache(CERTIFICATES_KEPT)
+@lru_cache(CERTIFICATES_KEPT + 1)  # the one in force may be older
 def certified(network: Network, wire: bytes) -> Certified:
     """What a certificate says, checked; the latest ones are not checked again. Raises MalformedError."""
     return check(network, Certificate.decode(wire))

@@ -164,6 +164,15 @@ class TestProcess:
         await process.check([])
         assert process.pid not in {None, first}
 
+    async def test_what_tells_all_processes_of_a_service_to_stop_leaves_it_to_its_daemon(
+        self, process: CheckerProcess
+    ) -> None:
+        await process.check([])
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGTERM)
+        batch = [event.wire for event in events()]
+        assert await process.check(batch) == answer(batch)
+
     async def test_it_does_not_outlive_a_daemon_that_is_killed(self) -> None:
         daemon = """
             import asyncio
