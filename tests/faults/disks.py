@@ -12,7 +12,9 @@ from typing import Final
 from tests.e2e.waiting import eventually
 from tests.faults.arena import HEALED_S_MAX, PROGRESS_S_MAX, Scene, in_time
 
-DISK_BYTES: Final = 96 * 1024 * 1024
+DISK_BYTES: Final = 256 * 1024 * 1024
+"""Room for what half an hour of load writes, 66 MB, and as much again in the write-ahead log."""
+
 BALLAST_BYTES: Final = 64 * 1024
 """What the disk is filled with, until not even one page fits."""
 
