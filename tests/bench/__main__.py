@@ -45,7 +45,7 @@ EVENTS_BEFORE: Final = 1_536
 """Of the same kind, that come before those whose time is taken: from so many on a daemon has their signatures checked
 by a process beside it (``store.ahead``)."""
 
-ADDS: Final = {1: 0.4, 8: 0.2}
+ADDS: Final = {1: 0.4, 8: 0.15}
 VERDICTS: Final = 0.45
 """GPUs of a registration -> wanted, and what is wanted of verdicts. The aim is 0.5 of registrations and 0.6 of
 verdicts. Two cores that nobody else uses reach 0.66 of verdicts; a machine that lends one core, and whose disk takes
