@@ -702,7 +702,7 @@ class Ledger:
         ))  # fmt: skip
         if cut is not None:
             self._record_cut(state.key, cut)
-        if event.seq == 0 and self._per_hotkey[state.hotkey] > LOGS_PER_HOTKEY_MAX:
+        if event.seq == 0:
             self._displace(state.hotkey)
         self._events += 1
         if counted:
@@ -1003,6 +1003,8 @@ class Ledger:
 
     def _beyond(self, hotkey: bytes) -> list[LogId]:
         """Those by which a hotkey has too many."""
+        if self._per_hotkey[hotkey] <= LOGS_PER_HOTKEY_MAX:  # almost always; a start need not look any further
+            return []
         return displaced(self._logs_of(hotkey), self.checkpoints.line.logs, LOGS_PER_HOTKEY_MAX)
 
     def _displace_all(self) -> None:

@@ -22,6 +22,7 @@ from tests.e2e.waiting import alive, until_dead
 from tests.replay.chain import GENESIS_HASH, Chain, Clock
 from tests.replay.server import ReplayServer
 from tests.replay.subnets import made_up
+from tests.replying import replying
 
 GENESIS: Final = bytes.fromhex(GENESIS_HASH)
 PINNED: Final = 7_000_000
@@ -35,22 +36,6 @@ def heads(server: ReplayServer) -> HeadsRequest:
 
 def pins(server: ReplayServer, *blocks: int, method: Method | None = None) -> PinsRequest:
     return PinsRequest(server.url, GENESIS, 64, blocks or (PINNED,), method)
-
-
-def replying(answer: str, then: str = "") -> list[str]:
-    """A process in place of the reader: to each request it writes the value of an expression."""
-    return [
-        sys.executable,
-        "-c",
-        f"""
-import sys, time
-while length := sys.stdin.buffer.read(4):
-    sys.stdin.buffer.read(int.from_bytes(length, "big"))
-    sys.stdout.buffer.write({answer})
-    sys.stdout.buffer.flush()
-    {then}
-""",
-    ]
 
 
 @asynccontextmanager

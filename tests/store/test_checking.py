@@ -34,6 +34,7 @@ from p2pnodes.store.checking import CheckerError, CheckerProcess
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Result
 from tests.e2e.waiting import alive, until_dead
+from tests.replying import replying
 from tests.support import NETWORK, NOW_MS, Author, add, delete, electorate
 
 RESIDENT_MB_MAX: Final = 30.0
@@ -192,22 +193,6 @@ class TestProcess:
             assert alive(pid)
             parent.kill()
         await until_dead(pid)
-
-
-def replying(answered: str, then: str = "") -> list[str]:
-    """A process in its place: to each batch it writes the value of an expression."""
-    return [
-        sys.executable,
-        "-c",
-        f"""
-import sys, time
-while length := sys.stdin.buffer.read(4):
-    sys.stdin.buffer.read(int.from_bytes(length, "big"))
-    sys.stdout.buffer.write({answered})
-    sys.stdout.buffer.flush()
-    {then}
-""",
-    ]
 
 
 class TestDeath:
