@@ -51,7 +51,7 @@ from p2pnodes.model.events import CARRIED_MAX, PAYLOAD_BYTES_MAX, Carry, Event, 
 from p2pnodes.model.inventory import Carriage, Claim, DeleteCarriage, Deletion, Ending, Weights
 from p2pnodes.model.rendezvous import place_of, ranking
 from p2pnodes.store.checkpoints import read_line
-from p2pnodes.store.facts import Facts
+from p2pnodes.store.facts import CLAIMS_ON, Facts, claims_on_key
 from p2pnodes.store.ledger import Ledger
 
 T = TypeVar("T", Carriage, DeleteCarriage)
@@ -326,9 +326,9 @@ def _claims_that_may_return(
         at = uuid, request, log, seq, item
         after = cursor.ended if at == cursor.deletion else 0
         claims = connection.execute(
-            "SELECT claim, miner, nonce FROM claim_gpu CROSS JOIN claim USING (claim) WHERE uuid = ? AND claim > ?"
+            f"SELECT claim, miner, nonce FROM ({CLAIMS_ON}) CROSS JOIN claim USING (claim) WHERE claim > ?"  # noqa: S608 - our own names
             " ORDER BY claim",
-            (uuid, after),
+            (*claims_on_key(uuid), after),
         )
         for key, of, made in claims:
             left -= 1

@@ -169,6 +169,7 @@ def waiting(facts: Facts, validator: bytes, now_ms: int, ttl_s: int, limit: int)
     """
     rows = facts.connection.execute(
         "SELECT claim_id FROM (SELECT claim FROM claim WHERE status = 'pending' AND nonce >= ?"
+        " UNION SELECT claim FROM node WHERE status <> 'verified'"
         " UNION SELECT g.claim FROM node n JOIN claim_gpu g USING (uuid) WHERE n.status <> 'verified')"
         " JOIN claim c USING (claim) WHERE c.status = 'pending'"
         " AND NOT EXISTS (SELECT 1 FROM checks k WHERE k.claim_id = c.claim_id)"

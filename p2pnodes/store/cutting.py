@@ -187,11 +187,11 @@ class Cutting(Parts):
 
     def _placements(self, after: Cursor | None, touched: Touched) -> Cursor | None:
         rows = self._connection.execute(
-            "SELECT p.uuid, p.claim_id, p.log, p.seq, p.hlc, e.wire FROM placement p JOIN events e USING (log, seq)"
-            " WHERE (p.uuid, p.claim_id, p.log) > (?, ?, ?) ORDER BY p.uuid, p.claim_id, p.log LIMIT ?",
-            (*(after or ("", b"", 0)), ROWS_PER_PART),
+            "SELECT p.claim_id, p.uuid, p.log, p.seq, p.hlc, e.wire FROM placement p JOIN events e USING (log, seq)"
+            " WHERE (p.claim_id, p.uuid, p.log) > (?, ?, ?) ORDER BY p.claim_id, p.uuid, p.log LIMIT ?",
+            (*(after or (b"", "", 0)), ROWS_PER_PART),
         ).fetchall()
-        for uuid, claim_id, log, seq, hlc, wire in rows:
+        for claim_id, uuid, log, seq, hlc, wire in rows:
             item = words.item_of(wire, uuid) if self._checkpoints.below(log, seq) else 0
             if not self._checkpoints.keeps_word(log, seq, item, hlc):
                 self._connection.execute(

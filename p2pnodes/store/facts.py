@@ -44,6 +44,14 @@ FROM_NODE: Final = (
 )
 """The rows of some GPUs as ``n``, by their keys (``row_keys``)."""
 
+CLAIMS_ON: Final = (
+    "SELECT claim FROM claim_gpu WHERE uuid = ? UNION ALL SELECT claim FROM node WHERE bucket = ? AND uuid = ?"
+)
+"""Row keys of the claims that name a GPU (``claims_on_key``): that which has its row, and all others."""
+
+Held = dict[str, tuple[int, bytes]]
+"""Rows of GPUs: uuid -> row key of the claim, digest of the row."""
+
 _FROM_LATEST_DELEGATIONS: Final = (
     "FROM logs CROSS JOIN delegations latest ON latest.log = logs.log AND latest.seq = (SELECT max(seq)"
     " FROM delegations d WHERE d.log = logs.log AND d.seq < ifnull(logs.cut, 9223372036854775807))"
@@ -109,6 +117,8 @@ class Facts:
         self.cuts: dict[int, int] = {}
         """First seq that counts for nothing, of the logs that have such, by row key: what lies there is left out."""
         self.read_cuts()
+        self.fresh: dict[str, list[int]] = {}
+        """Claims of the writer's open transaction, by the GPUs that they name: until its end nothing else tells so."""
         self._hotkeys: dict[int, bytes] = {}
         self._bodies: dict[bytes, Body] = {}
 
@@ -213,32 +223,58 @@ class Facts:
         """
         since_s = hlc_ms(since_hlc) // 1000 - NONCE_WINDOW_S  # an older nonce was void by then
         found = self.connection.execute(
-            "SELECT (SELECT min(hlc) FROM carriage r WHERE r.claim = c.claim), c.miner"
-            " FROM (SELECT claim FROM claim_gpu WHERE uuid = ? ORDER BY claim DESC LIMIT ?) g"
-            " CROSS JOIN claim c ON c.claim = g.claim WHERE c.nonce >= ?",
-            (uuid, limit, since_s),
+            "SELECT (SELECT min(hlc) FROM carriage r WHERE r.claim = c.claim), c.miner"  # noqa: S608 - our own names
+            f" FROM (SELECT claim FROM ({CLAIMS_ON} UNION ALL SELECT value FROM json_each(?))"
+            " ORDER BY claim DESC LIMIT ?) g CROSS JOIN claim c ON c.claim = g.claim WHERE c.nonce >= ?",
+            (*claims_on_key(uuid), orjson.dumps(self.fresh.get(uuid, [])).decode(), limit, since_s),
         )
         return sorted((hlc, miner) for hlc, miner in found if hlc >= since_hlc)
 
     def named(self, uuids: Collection[str]) -> bool:
         """Whether any claim or deletion ever named one of these GPUs."""
+        if not self.fresh.keys().isdisjoint(uuids):
+            return True
         (found,) = self.connection.execute(
-            "SELECT EXISTS (SELECT 1 FROM json_each(?) k WHERE EXISTS (SELECT 1 FROM claim_gpu WHERE uuid = k.value)"
+            f"SELECT EXISTS (SELECT 1 {FROM_NODE}) OR EXISTS (SELECT 1 FROM json_each(?) k"  # noqa: S608 - our own names
+            " WHERE EXISTS (SELECT 1 FROM claim_gpu WHERE uuid = k.value)"
             " OR EXISTS (SELECT 1 FROM deletion WHERE uuid = k.value))",
-            (orjson.dumps(list(uuids)).decode(),),
+            (row_keys(uuids), orjson.dumps(list(uuids)).decode()),
         ).fetchone()
         return bool(found)
 
-    def claims_on(self, uuids: Collection[str], *, cut: bool = False) -> dict[str, Mapping[int, Claim]]:
-        """Every claim that names a GPU, by row key, for each of some GPUs."""
-        naming = self._select(
-            "SELECT uuid, claim FROM claim_gpu WHERE uuid IN (SELECT value FROM json_each(?))", uuids
-        ).fetchall()
+    def gpus(self) -> list[str]:
+        """Every GPU that a claim names, in order; of all claims, so it takes as long."""
+        found: set[str] = set()
+        for (uuids,) in self.connection.execute("SELECT uuids FROM claim WHERE uuids NOTNULL"):
+            found.update(msgpack.unpackb(uuids))
+        return sorted(found)
+
+    def naming(self, uuids: Collection[str], held: Held | None = None) -> list[tuple[str, int]]:
+        """Which claims name some GPUs: uuid and row key. Of each GPU its row tells one, and ``claim_gpu`` the others.
+
+        Args:
+            uuids: The GPUs.
+            held: Their rows, where they are known already.
+        """
+        query = "SELECT uuid, claim FROM claim_gpu WHERE uuid IN (SELECT value FROM json_each(?))"
+        rows, fresh = self.held_rows(uuids) if held is None else held, self.fresh
+        return [
+            *((uuid, rows[uuid][0]) for uuid in uuids if uuid in rows),
+            *self._select(query, uuids),
+            *((uuid, key) for uuid in uuids if uuid in fresh for key in fresh[uuid]),
+        ]
+
+    def claims_on(
+        self, uuids: Collection[str], held: Held | None = None, *, cut: bool = False
+    ) -> dict[str, Mapping[int, Claim]]:
+        """Every claim that names a GPU, by row key, for each of some GPUs; ``held`` as in ``naming``."""
+        naming = self.naming(uuids, held)
         claims = self._claims({key for _, key in naming}, cut=cut) if naming else {}
         alone = {key: {key: claim} for key, claim in claims.items()}  # mostly, all that names a server's GPUs
         found: dict[str, Mapping[int, Claim]] = dict.fromkeys(uuids, _NO_CLAIMS)
         for uuid, key in naming:
-            found[uuid] = {**found[uuid], **alone[key]} if found[uuid] else alone[key]
+            if key in alone:  # of a row it may be forgotten, while a live set is loaded and rows are those of before
+                found[uuid] = {**found[uuid], **alone[key]} if found[uuid] else alone[key]
         return found
 
     def votes(self, keys: Collection[int]) -> dict[int, list[Vote]]:
@@ -296,12 +332,21 @@ class Facts:
                 found[uuid] += (deletion,)
         return found
 
-    def placements(self, uuids: Collection[str]) -> dict[str, tuple[Placement, ...]]:
-        """The latest place or release of every log, for each of some GPUs."""
-        found: dict[str, tuple[Placement, ...]] = dict.fromkeys(uuids, ())
-        query = "SELECT uuid, log, hlc, claim_id, chute FROM placement WHERE uuid IN (SELECT value FROM json_each(?))"
+    def placements(self, on: Mapping[str, Mapping[int, Claim]]) -> dict[str, tuple[Placement, ...]]:
+        """The latest place or release of every log under each claim that names a GPU, for each of some GPUs.
+
+        Args:
+            on: The GPUs with these claims, see ``claims_on``.
+        """
+        found: dict[str, tuple[Placement, ...]] = dict.fromkeys(on, ())
+        query = (
+            "SELECT uuid, log, hlc, claim_id, chute FROM claim CROSS JOIN placement USING (claim_id)"
+            " WHERE claim IN (SELECT value FROM json_each(?))"
+        )
         said: dict[tuple[Any, ...], Placement] = {}  # one event mostly names all GPUs of a server
-        for uuid, *word in self._select(query, uuids):
+        for uuid, *word in self._select(query, {key for claims in on.values() for key in claims}):
+            if uuid not in found:
+                continue
             key = tuple(word)
             if key not in said:
                 log, hlc, claim_id, chute = word
@@ -443,7 +488,7 @@ class Facts:
             list(claims.values()),
             self.deletions([uuid], cut=True)[uuid],
             tallies,
-            self.placements([uuid])[uuid],
+            self.placements({uuid: claims})[uuid],
             weights,
         )
 
@@ -563,8 +608,8 @@ class Facts:
         """The tallies that are recorded of some claims."""
         return {key: tally for key, tally, _ in self.held_tallies(keys)}
 
-    def held_rows(self, uuids: Collection[str]) -> dict[str, tuple[int, bytes]]:
-        """The rows of some GPUs, of those that have one: uuid -> row key of the claim, digest of the row."""
+    def held_rows(self, uuids: Collection[str]) -> Held:
+        """The rows of some GPUs, of those that have one."""
         query = f"SELECT n.uuid, n.claim, n.digest {FROM_NODE}"
         return {uuid: (claim, digest) for uuid, claim, digest in self.connection.execute(query, (row_keys(uuids),))}
 
@@ -577,6 +622,11 @@ class Facts:
     def _select(self, query: str, keys: Collection[int] | Collection[str]) -> sqlite3.Cursor:
         """Run a query with ``IN (SELECT value FROM json_each(?))``: one statement for any number of keys."""
         return self.connection.execute(query, (orjson.dumps(list(keys)).decode(),))
+
+
+def claims_on_key(uuid: str) -> tuple[str, int, str]:
+    """A GPU, as CLAIMS_ON takes it."""
+    return uuid, bucket_of(uuid), uuid
 
 
 def row_keys(uuids: Iterable[str]) -> str:

@@ -301,7 +301,6 @@ class Ledger:
         self._dirty_uuids: dict[str, None] = {}  # in order, so that the GPUs of one claim are settled together
         self._placed_uuids: dict[str, None] = {}
         self._recounted: set[int] = set()
-        self._first_claims: set[int] = set()
         """Row keys of the claims that the open transaction brought."""
         self._changes = ChangeCollector()
         self._rebuilding = False
@@ -803,10 +802,9 @@ class Ledger:
         ).fetchone()
         if new is not None:
             (key,) = new
-            self._first_claims.add(key)
             self._name(request.hotkey)
             if not self._names_later:
-                self._connection.executemany("INSERT INTO claim_gpu VALUES (?, ?)", [(uuid, key) for uuid in uuids])
+                self._name_gpus(key, uuids, counted=counted)
             self.facts.keep_body(add.claim_id, add.body)
         else:
             key = self._claim_key(add.claim_id)
@@ -819,6 +817,14 @@ class Ledger:
         if counted:
             self._dirty_claims.add(key)
             self._dirty_uuids |= dict.fromkeys(uuids)
+
+    def _name_gpus(self, key: int, uuids: Collection[str], *, counted: bool) -> None:
+        """Record which GPUs a claim names; of one that counts, the rows may tell when they are settled."""
+        if counted:
+            for uuid in uuids:
+                self.facts.fresh.setdefault(uuid, []).append(key)
+        else:
+            self._connection.executemany("INSERT INTO claim_gpu VALUES (?, ?)", [(uuid, key) for uuid in uuids])
 
     @property
     def _names_later(self) -> bool:
@@ -1558,8 +1564,7 @@ class Ledger:
 
     def rows(self) -> Iterator[Row]:
         """Every current row as f decides it now, in order of uuids, computed anew and not read."""
-        uuids = [uuid for (uuid,) in self._connection.execute("SELECT DISTINCT uuid FROM claim_gpu ORDER BY uuid")]
-        for part in batched(uuids, GPUS_PER_READ):
+        for part in batched(self.facts.gpus(), GPUS_PER_READ):
             for decision in decide(self.facts, part, self._count, self.weights).values():
                 if decision.row is not None:
                     yield decision.row
@@ -1585,7 +1590,7 @@ class Ledger:
         else:
             recounted = self._settle_tallies(batched(self._dirty_claims, GPUS_PER_READ))
             dirty = self._dirty_uuids | self._placed_uuids | dict.fromkeys(self._named(recounted))
-            self._settle_rows(dirty, recounted | self._recounted, self._first_claims)
+            self._settle_rows(dirty, recounted | self._recounted)
             if self.recount is not None:
                 self.recount.touch(self._dirty_claims, dirty)
         if self.recount is not None and (self._all_dirty or self._reweighed or self._loads):
@@ -1595,7 +1600,7 @@ class Ledger:
         self._dirty_uuids.clear()
         self._placed_uuids.clear()
         self._recounted.clear()
-        self._first_claims.clear()
+        self.facts.fresh.clear()
         self._settled_weights = self.weights
 
     def _settle_all(self) -> None:
@@ -1642,27 +1647,34 @@ class Ledger:
     def _count(self, keys: Collection[int]) -> dict[int, Tally]:
         return self.facts.tallies(keys, self.weights)
 
-    def _settle_rows(
-        self, uuids: Iterable[str], recounted: AbstractSet[int], first: AbstractSet[int] = frozenset()
-    ) -> None:
+    def _settle_rows(self, uuids: Iterable[str], recounted: AbstractSet[int]) -> None:
         """Decide GPUs anew, write the rows that differ, and rehash their buckets.
 
         Args:
             uuids: The GPUs, best those of one claim one after the other: then each claim and body is read once.
             recounted: Claims whose tallies changed.
-            first: Claims that this transaction brought. A GPU that only these name has no row yet, as long as each GPU
-                comes here once; most of what is registered is such.
         """
         changed: set[int] = set()
         for part in batched(uuids, GPUS_PER_READ):
-            decided = decide(self.facts, dict.fromkeys(part), self.facts.recorded, self.weights)
-            named = [uuid for uuid, decision in decided.items() if not decision.claims.keys() <= first]
-            found = compare(decided, self.facts.held_rows(named) if named else {})
+            held = self.facts.held_rows(part)
+            decided = decide(self.facts, dict.fromkeys(part), self.facts.recorded, self.weights, held)
+            found = compare(decided, held)
+            self._write_naming(decided, found)
             self._write_rows(found)
             self._nodes += found.grown
             changed.update(map(bucket_of, found.gone), map(bucket_of, found.written))
             self._note_changes(decided, found, recounted)
         buckets.change(self._connection, self._buckets, sorted(changed))
+
+    def _write_naming(self, decided: Mapping[str, Decision], found: Difference) -> None:
+        """Record which claims name some GPUs beside those that have the rows."""
+        fresh = {uuid: self.facts.fresh.pop(uuid) for uuid in decided if uuid in self.facts.fresh}
+        self._connection.executemany(
+            "DELETE FROM claim_gpu WHERE uuid = ? AND claim = ?",
+            [(each.row.uuid, each.claim) for each in found.new if each.claim not in fresh.get(each.row.uuid, ())],
+        )
+        others = [(uuid, key) for uuid, keys in fresh.items() for key in keys if key != decided[uuid].owner]
+        self._connection.executemany("INSERT INTO claim_gpu VALUES (?, ?)", [*found.left.items(), *others])
 
     def _write_rows(self, found: Difference) -> None:
         self._connection.executemany(
@@ -1773,7 +1785,6 @@ class Ledger:
         self._dirty_uuids.clear()
         self._placed_uuids.clear()
         self._recounted.clear()
-        self._first_claims.clear()
         self._changes.clear()
         self._rebuilding = self._all_dirty = self._reweighed = self._mandates_dirty = self._wrote = False
         self._new_claims.clear()

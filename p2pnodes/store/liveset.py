@@ -131,7 +131,7 @@ class LiveSet(Parts):
         number = self.line.number
         self._connection.execute(
             "CREATE TEMP TABLE IF NOT EXISTS last_word (uuid TEXT, claim_id BLOB, log INTEGER, seq INTEGER,"
-            " PRIMARY KEY (uuid, claim_id, log)) WITHOUT ROWID"
+            " PRIMARY KEY (claim_id, uuid, log)) WITHOUT ROWID"
         )
         self._connection.execute("DELETE FROM live_slice WHERE number = ?", (number,))
         gone = self._connection.execute(
@@ -139,7 +139,7 @@ class LiveSet(Parts):
             (number, ROWS_PER_PART),
         ).rowcount
         gone += self._connection.execute(
-            "DELETE FROM last_word WHERE (uuid, claim_id, log) IN (SELECT uuid, claim_id, log FROM last_word LIMIT ?)",
+            "DELETE FROM last_word WHERE (claim_id, uuid, log) IN (SELECT claim_id, uuid, log FROM last_word LIMIT ?)",
             (WORDS_PER_PART,),
         ).rowcount
         return () if gone else None

@@ -4,14 +4,14 @@ Runs inside the writer's transaction, so that no owner changes between the look 
 writes nothing: a command that is repeated costs no event.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
-from p2pnodes.model.events import GPUS_PER_EVENT_MAX, Event, Place, Release
+from p2pnodes.model.events import Event, Place, Release
 from p2pnodes.model.inventory import Chute, Placement, last_words
-from p2pnodes.store.ledger import Ledger, batched
+from p2pnodes.store.ledger import Ledger
 
 GPUS_PER_REQUEST_MAX: Final = 512
 """GPUs that one command may place or release; at most as many events share its transaction."""
@@ -93,7 +93,7 @@ def place(ledger: Ledger, uuids: Sequence[str], chute: Chute, now_ms: int) -> Pl
             unchanged.append(uuid)
         else:
             groups.setdefault(claim_id, []).append(uuid)
-    places = [Place(claim_id, part, *chute) for claim_id, part in _parts(groups)]
+    places = [Place(claim_id, tuple(part), *chute) for claim_id, part in groups.items()]
     return _write(ledger, hotkey, places, unchanged, now_ms)
 
 
@@ -118,7 +118,9 @@ def release(ledger: Ledger, uuids: Sequence[str], now_ms: int) -> Placed:
             groups.setdefault(claim_id, []).append(uuid)
         if not placed:
             unchanged.append(uuid)
-    return _write(ledger, hotkey, [Release(*part) for part in _parts(groups)], unchanged, now_ms)
+    return _write(
+        ledger, hotkey, [Release(claim_id, tuple(part)) for claim_id, part in groups.items()], unchanged, now_ms
+    )
 
 
 def _own_hotkey(ledger: Ledger) -> bytes:
@@ -131,7 +133,7 @@ def _own_hotkey(ledger: Ledger) -> bytes:
 
 def _own_words(ledger: Ledger, hotkey: bytes, uuids: Sequence[str]) -> dict[str, dict[bytes, Placement]]:
     """This validator's last word on each of some GPUs, in order: GPU -> claim id -> placement."""
-    placements = ledger.facts.placements(uuids)
+    placements = ledger.facts.placements(ledger.facts.claims_on(uuids))
     return {
         uuid: {
             claim_id: placement
@@ -151,13 +153,6 @@ def _write(
 
 def _append(ledger: Ledger, word: Place | Release, now_ms: int) -> Event:
     return ledger.append(lambda _: word, now_ms)
-
-
-def _parts(groups: Mapping[bytes, Sequence[str]]) -> Iterator[tuple[bytes, tuple[str, ...]]]:
-    """Claim id and GPUs of each event that says it of all ``groups``."""
-    for claim_id, uuids in groups.items():
-        for part in batched(uuids, GPUS_PER_EVENT_MAX):
-            yield claim_id, tuple(part)
 
 
 def _some(uuids: Sequence[str]) -> str:

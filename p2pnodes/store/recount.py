@@ -185,6 +185,15 @@ class Recount:
             " WHERE claim IN (SELECT claim FROM recount.tally)"
         )
         execute(
+            "INSERT INTO claim_gpu SELECT uuid, node.claim FROM recount.gpu CROSS JOIN node USING (bucket, uuid)"
+            " WHERE change IN (?, ?)",
+            (_GONE, _NEW),
+        )
+        execute(
+            "DELETE FROM claim_gpu WHERE (uuid, claim) IN (SELECT uuid, claim FROM recount.gpu WHERE change = ?)",
+            (_NEW,),
+        )
+        execute(
             "DELETE FROM node WHERE (bucket, uuid) IN (SELECT bucket, uuid FROM recount.gpu WHERE change IN (?, ?))",
             (_GONE, _NEW),
         )
@@ -201,9 +210,8 @@ class Recount:
         (grown,) = execute("SELECT coalesce(sum(grown), 0) FROM recount.gpu").fetchone()
         buckets = [key for (key,) in execute("SELECT DISTINCT bucket FROM recount.gpu WHERE change <> ?", (_STAYS,))]
         recounted = execute(
-            "SELECT claim FROM recount.tally WHERE claim IN"
-            " (SELECT claim FROM claim_gpu WHERE uuid IN (SELECT value FROM json_each(?)))",
-            (_json(uuids),),
+            "SELECT claim FROM recount.tally WHERE claim IN (SELECT value FROM json_each(?))",
+            (_json({key for _, key in facts.naming(uuids)}),),
         )
         return Applied(grown, buckets, self._claims, uuids, {key for (key,) in recounted})
 
@@ -290,8 +298,9 @@ class Recount:
             kept.update(self._kept_tallies(keys))
             return facts.recorded(keys) | kept
 
-        decided = rows.decide(facts, uuids, tallies_of, self.weights)
-        found = rows.compare(decided, facts.held_rows(uuids))
+        held = facts.held_rows(uuids)
+        decided = rows.decide(facts, uuids, tallies_of, self.weights, held)
+        found = rows.compare(decided, held)
         turned = set(rows.turned(decided, found, kept.keys(), (before.electorate, self.weights.electorate)))
         losers = {gone.uuid: gone.miner for gone in rows.lost(facts, decided, found.left)}
         insert = self._connection.executemany
@@ -344,7 +353,8 @@ class Recount:
             for query in (
                 "SELECT uuid, loser FROM recount.gpu WHERE loser NOTNULL",
                 f"SELECT uuid FROM recount.gpu WHERE change >= {_CHANGED}",  # noqa: S608 - our own number
-                "SELECT DISTINCT on_it.claim FROM recount.gpu CROSS JOIN claim_gpu on_it USING (uuid) WHERE turned",
+                "SELECT on_it.claim FROM recount.gpu CROSS JOIN claim_gpu on_it USING (uuid) WHERE turned"  # noqa: ISC004
+                " UNION SELECT node.claim FROM recount.gpu CROSS JOIN node USING (bucket, uuid) WHERE turned",
             )
         )
         changes.add([Gone(*each) for each in gone], [uuid for (uuid,) in nodes], [key for (key,) in claims])

@@ -29,6 +29,10 @@ of a hotkey share an HLC it is added twice."""
 
 _NO_LOGS: Final = "[]"
 
+_PLACED: Final = (
+    " OR EXISTS (SELECT 1 FROM placement p WHERE p.claim_id = c.claim_id AND p.log IN (SELECT value FROM json_each(?)))"
+)
+
 UUID_LAST: Final = "\x7f"
 """Lies behind every uuid."""
 
@@ -68,7 +72,8 @@ class Claims(NamedTuple):
         last: Its last row key; the next window begins behind it.
         size: How many claims it has; 0 when there are no more.
         tallies: Those whose tallies may be others.
-        stirred: Those that may count, or since when, otherwise than before: their GPUs' rows may be others.
+        stirred: Those that may count, or since when, otherwise than before, and those under which places may count that
+            did not, or no more: their GPUs' rows may be others.
     """
 
     last: int
@@ -121,20 +126,19 @@ class Reweighed:
 
     def window(self, above: str) -> str | None:
         """The last uuid of the window of GPUs above a uuid; None when there are no more of which ``gpus`` can tell."""
-        if self._enrolments == self._permits == _NO_LOGS:
+        if self._permits == _NO_LOGS:
             return None
         last: str | None = self._connection.execute(
-            "SELECT max(uuid) FROM (SELECT uuid FROM claim_gpu WHERE uuid > ? ORDER BY uuid LIMIT ?)", (above, WINDOW)
+            "SELECT max(uuid) FROM (SELECT uuid FROM deletion WHERE uuid > ? ORDER BY uuid LIMIT ?)", (above, WINDOW)
         ).fetchone()[0]
         return last
 
     def gpus(self, above: str, last: str) -> set[str]:
-        """GPUs above a uuid and up to another one on which words or deletions may count that did not, or no more."""
+        """GPUs above a uuid and up to another one on which deletions may count that did not, or no more."""
         found = self._connection.execute(
-            "SELECT uuid FROM placement WHERE uuid > ?1 AND uuid <= ?2 AND log IN (SELECT value FROM json_each(?3))"
-            " UNION SELECT uuid FROM deletion d WHERE uuid > ?1 AND uuid <= ?2 AND EXISTS (SELECT 1 FROM deletion o"
-            " WHERE o.request_id = d.request_id AND o.log IN (SELECT value FROM json_each(?4)))",
-            (above, last, self._enrolments, self._permits),
+            "SELECT uuid FROM deletion d WHERE uuid > ? AND uuid <= ? AND EXISTS (SELECT 1 FROM deletion o"
+            " WHERE o.request_id = d.request_id AND o.log IN (SELECT value FROM json_each(?)))",
+            (above, last, self._permits),
         )
         return {uuid for (uuid,) in found}
 
@@ -155,9 +159,11 @@ class Reweighed:
             "SELECT claim FROM claim c WHERE claim > ? AND claim <= ?"  # noqa: S608 - question marks of our own
             f" AND (miner IN ({', '.join('?' * len(self._miners))}) OR EXISTS (SELECT 1 FROM carriage r"
             " WHERE r.claim = c.claim AND (r.electorate_block > ? AND r.electorate_block <= ?"
-            " OR r.log IN (SELECT value FROM json_each(?)))))"
+            " OR r.log IN (SELECT value FROM json_each(?))))"
+            f"{'' if self._enrolments == _NO_LOGS else _PLACED})"
         )
-        found = self._connection.execute(query, (above, last, *self._miners, low, high, self._permits))
+        moved = (self._permits,) if self._enrolments == _NO_LOGS else (self._permits, self._enrolments)
+        found = self._connection.execute(query, (above, last, *self._miners, low, high, *moved))
         return [key for (key,) in found]
 
 

@@ -14,7 +14,7 @@ from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.inventory import Claim, Deletion, Row, Tally, Weights
 from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store.changes import Gone
-from p2pnodes.store.facts import Facts, chute_fields
+from p2pnodes.store.facts import Facts, Held, chute_fields
 
 TalliesOf = Callable[[Collection[int]], Mapping[int, Tally]]
 """Row keys of claims -> their tallies, from wherever."""
@@ -79,9 +79,12 @@ class Difference(NamedTuple):
         return sum(written.row.uuid not in self.left for written in self.new) - len(self.gone)
 
 
-def decide(facts: Facts, uuids: Collection[str], tallies_of: TalliesOf, weights: Weights) -> dict[str, Decision]:
-    """What f says of each of some GPUs."""
-    claims, deletions, placements = facts.claims_on(uuids), facts.deletions(uuids), facts.placements(uuids)
+def decide(
+    facts: Facts, uuids: Collection[str], tallies_of: TalliesOf, weights: Weights, held: Held | None = None
+) -> dict[str, Decision]:
+    """What f says of each of some GPUs; ``held`` as in ``Facts.naming``."""
+    claims, deletions = facts.claims_on(uuids, held), facts.deletions(uuids)
+    placements = facts.placements(claims)
     tallies = tallies_of({key for on in claims.values() for key in on})
     # Without deletions f asks for the uuid only to name it, and of one server's GPUs mostly the same is said.
     alike: dict[tuple[int, ...], tuple[Row | None, bytes, int | None]] = {}
@@ -103,12 +106,12 @@ def decide(facts: Facts, uuids: Collection[str], tallies_of: TalliesOf, weights:
     return decided
 
 
-def compare(decided: Mapping[str, Decision], held: Mapping[str, tuple[int, bytes]]) -> Difference:
+def compare(decided: Mapping[str, Decision], held: Held) -> Difference:
     """How rows must change.
 
     Args:
         decided: GPUs as they must be.
-        held: GPU -> row key of its claim and digest of its row, of those that have one.
+        held: As they are.
     """
     found = Difference([], [], [], {})
     for uuid, (row, digest, key, *_) in decided.items():

@@ -29,7 +29,7 @@ from typing import Final
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
 
-SCHEMA: Final = 5
+SCHEMA: Final = 6
 """Schema that this build writes.
 
 Changes:
@@ -38,9 +38,10 @@ Changes:
     3: GPUs are counted by miner, model and chute (supply, tenancy).
     4: checkpoints; places within a carry are counted over both kinds of requests.
     5: which buckets of the state root changed since their hashes were written; open rows are found by their claims.
+    6: which claim is on a GPU is said by its row, beside it only of other ones; places are found by their claims.
 """
 
-LOWEST_SCHEMA_COMPATIBLE: Final = 5
+LOWEST_SCHEMA_COMPATIBLE: Final = 6
 """Lowest schema number a build must know to open a database of this schema; written into it as a table of its own."""
 
 BUSY_TIMEOUT_MS: Final = 5_000

@@ -1,15 +1,15 @@
 """Deciding every tally and row anew, part by part: where a live set was loaded, and where everything is derived anew.
 
-First it is recorded which claims name which GPUs, in the order of the GPUs. Then each claim is counted and its GPUs are
-decided, in the order of the claims: each claim and each body is read once. The rows are sorted (``store.sorter``) and
-take the place of those that are held, some buckets at a time, and so do the buckets' hashes. So a page is written once,
-and not once for each of its rows. Rows that are right already stay. After a transaction that was undone it goes on
-(``store.parts``).
+First it is recorded which GPUs several claims name, in the order of the GPUs. Then each claim is counted and its GPUs
+are decided, in the order of the claims: each claim and each body is read once. The rows are sorted (``store.sorter``)
+and take the place of those that are held, some buckets at a time, and so do the buckets' hashes. So a page is written
+once, and not once for each of its rows. Rows that are right already stay. After a transaction that was undone it goes
+on (``store.parts``).
 """
 
 import sqlite3
 from collections.abc import Collection
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from operator import itemgetter
 from typing import Any, Final
 
@@ -36,8 +36,15 @@ ROWS_PER_PART: Final = 2_048
 """Rows that are put in their place at once, and rows that are looked at there: some 50 ms. The last bucket of these is
 done with them; of 1,000,000 rows it has 15."""
 
-_COUNTED: Final = {"supply": "miner, gpu_identifier", "tenancy": "miner, gpu_identifier, chute"}
-"""Tables in which GPUs are counted -> their keys."""
+_FILLED: Final = {
+    "supply": "miner, gpu_identifier",
+    "tenancy": "miner, gpu_identifier, chute",
+    "claim_gpu": "uuid, claim",
+}
+"""Tables that are filled as GPUs are decided, those of a server at once -> their keys."""
+
+_NONE: Final = ("", 0)
+"""Before all GPUs and the claims that name them."""
 
 _KEY: Final = itemgetter(COLUMNS.index("bucket"), COLUMNS.index("uuid"))
 _SAME: Final = itemgetter(COLUMNS.index("claim"), COLUMNS.index("digest"))
@@ -46,7 +53,8 @@ _SAME: Final = itemgetter(COLUMNS.index("claim"), COLUMNS.index("digest"))
 class Settling(Parts):
     """Decides everything anew; call ``advance`` until ``done``."""
 
-    MOVING = ("done", "rows", "_at", "_claim", "_sorter", "_sorted", "_rows", "_bucket")  # ``root`` is written over
+    # ``root`` is written over
+    MOVING = ("done", "rows", "_at", "_claim", "_sorter", "_sorted", "_named", "_rows", "_bucket")
 
     def __init__(self, facts: Facts, weights: Weights) -> None:
         """Begin; call inside a transaction.
@@ -64,13 +72,15 @@ class Settling(Parts):
         self._facts = facts
         self._connection: sqlite3.Connection = facts.connection
         self._sorter = Sorter(self._connection)
-        self._steps = (self._clear, self._collect, self._name, self._decide, self._replace)
+        self._steps = (self._clear, self._collect, self._name, self._decide, self._replace, self._tidy)
         self._at = 0
         """The step that it is at."""
         self._claim = 0
         """The last claim that was looked at in this step."""
         self._sorted = Merged(self._connection, 0)
         """What was sorted in the step before."""
+        self._named = _NONE
+        """The last GPU that was looked at, and the claim that names it."""
         self._rows: list[tuple[Any, ...]] = []
         """Decided, and neither sorted nor in their place."""
         self._bucket = 0
@@ -91,9 +101,9 @@ class Settling(Parts):
     # -- steps: each does a part, and says whether there is more -----------------------------------------------------
 
     def _clear(self) -> bool:
-        """Forget some of what was counted, and of what one that was given up left."""
+        """Forget some of what was filled, and of what one that was given up left."""
         cleared = self._sorter.clear()
-        for table, key in _COUNTED.items():  # GPUs are counted as they are decided: those of a server at once
+        for table, key in _FILLED.items():
             cursor = self._connection.execute(
                 f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} LIMIT ?)",  # noqa: S608 - our own names
                 (ROWS_PER_PART,),
@@ -120,9 +130,12 @@ class Settling(Parts):
         return False
 
     def _name(self) -> bool:
-        """Record which claims name some GPUs."""
+        """Record of some GPUs which claims name them, where these are several."""
         named = list(islice(self._sorted, NAMED_PER_PART))
-        self._connection.executemany("INSERT OR IGNORE INTO claim_gpu VALUES (?, ?)", named)
+        for before, each in pairwise([self._named, *named]):
+            if before[0] == each[0]:
+                self._connection.executemany("INSERT OR IGNORE INTO claim_gpu VALUES (?, ?)", (before, each))
+        self._named = named[-1] if named else _NONE
         return bool(named)
 
     def _decide(self) -> bool:
@@ -147,10 +160,12 @@ class Settling(Parts):
             others = [key for key in claims if key not in counted]
             return counted | self._facts.tallies(others, self.weights)
 
-        named = dict.fromkeys(uuid for *_, uuids in held for uuid in uuids)
-        decided = decide(self._facts, named, tallies_of, self.weights)
+        named = {uuid: (key, b"") for key, _, uuids in held for uuid in uuids}
+        decided = decide(self._facts, named, tallies_of, self.weights, named)
         # One that several claims name is decided with the first of these.
         first = {uuid: found for uuid, found in decided.items() if min(found.claims) > after}
+        alone = [(uuid, key) for uuid, found in first.items() if found.owner is None for key in found.claims]
+        self._connection.executemany("INSERT OR IGNORE INTO claim_gpu VALUES (?, ?)", alone)
         rows = list(values(self._facts, compare(first, {}).new))
         supply.add(self._connection, map(COUNTED, rows))
         self._rows += rows
@@ -176,6 +191,16 @@ class Settling(Parts):
             return True
         buckets.written(self._connection)
         return False
+
+    def _tidy(self) -> bool:
+        """Forget of some GPUs that several claims name which of these has the row."""
+        query = "SELECT uuid, claim FROM claim_gpu WHERE (uuid, claim) > (?, ?) ORDER BY uuid, claim LIMIT ?"
+        named = self._connection.execute(query, (*self._named, NAMED_PER_PART)).fetchall()
+        rows = self._facts.held_rows({uuid for uuid, _ in named})
+        told = [(uuid, key) for uuid, key in named if uuid in rows and rows[uuid][0] == key]
+        self._connection.executemany("DELETE FROM claim_gpu WHERE uuid = ? AND claim = ?", told)
+        self._named = named[-1] if named else _NONE
+        return bool(named)
 
     def _next_rows(self) -> tuple[int, list[tuple[Any, ...]]]:
         """The last bucket of the next part, and all rows that its buckets are to have, in order."""

@@ -20,7 +20,9 @@ FROM node n JOIN claim c USING (claim) JOIN address a ON a.hotkey = n.miner;
 DROP VIEW IF EXISTS claims;
 CREATE VIEW claims AS
 SELECT lower(hex(c.claim_id)) AS claim_id, a.address || '::' || substr(lower(hex(c.claim_id)), 1, 32) AS task_id,
-       a.address AS hotkey, c.nonce, (SELECT count(*) FROM claim_gpu g WHERE g.claim = c.claim) AS gpus, c.status,
+       a.address AS hotkey, c.nonce,
+       instr('123456789A', substr(hex(substr(c.uuids, 1, 1)), 2)) AS gpus,  -- msgpack: 9 and their number
+       c.status,
        strftime('%Y-%m-%dT%H:%M:%fZ', (c.since >> 16) / 1000.0, 'unixepoch') AS verified_since, c.detail,
        strftime('%Y-%m-%dT%H:%M:%fZ', (SELECT min(hlc) >> 16 FROM carriage r WHERE r.claim = c.claim) / 1000.0,
                 'unixepoch') AS created_at

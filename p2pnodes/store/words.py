@@ -46,7 +46,7 @@ class Taken(NamedTuple):
 
 _PLACEMENT: Final = "INSERT OR REPLACE INTO placement VALUES (?, ?, ?, ?, ?, ?)"
 _UNLESS_LATER: Final = (
-    "INSERT INTO placement VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (uuid, claim_id, log)"
+    "INSERT INTO placement VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (claim_id, uuid, log)"
     " DO UPDATE SET seq = excluded.seq, hlc = excluded.hlc, chute = excluded.chute"
     " WHERE excluded.seq > seq OR seq <= ?7"
 )

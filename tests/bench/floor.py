@@ -35,7 +35,7 @@ class Floor:
         self.connection.execute("COMMIT")
 
     def insert(self, number: int, request: Add, names: Sequence[str]) -> None:
-        """Its event, its claim, and for each GPU who claims it and its row of the inventory; in a transaction."""
+        """Its event, its claim, and for each GPU its row of the inventory; in a transaction."""
         claim_id = request_id(NETWORK.id, request)
         execute = self.connection.execute
         execute(
@@ -49,7 +49,6 @@ class Floor:
             (number, claim_id, request.hotkey, int(request.nonce), number, codec.pack(list(names))),
         )
         execute("INSERT INTO carriage VALUES (?, 1, ?, 0, 100, ?)", (number, number, number))
-        self.connection.executemany("INSERT INTO claim_gpu VALUES (?, ?)", [(name, number) for name in names])
         self.connection.executemany(
             "INSERT INTO node (bucket, uuid, claim, miner, status, created_hlc, detail, gpu_identifier, name,"
             " server_id, digest) VALUES (?, ?, ?, ?, 'pending', ?, '', 'h100_sxm', 'NVIDIA H100 80GB HBM3', 's-1', ?)",

@@ -18,6 +18,7 @@ from p2pnodes.store.facts import Facts
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.liveset import LiveSet
 from p2pnodes.store.parts import Parts
+from p2pnodes.store.recount import Recount
 from p2pnodes.store.settling import Settling
 from p2pnodes.store.words import Taken
 from p2pnodes.verify import verdicts
@@ -44,6 +45,7 @@ _NAMED: Final = UnitTests("store/test_loading.py::TestTooManyLogs")
 _OVER: Final = UnitTests("store/test_checkpoints.py::TestLogsThatAreOver")
 _NO_ROOM: Final = UnitTests("store/test_checkpoints.py::TestNoRoom")
 _ENDLESS: Final = Played("logs-without-end")
+_NAMING: Final = UnitTests("store/test_naming.py")
 _BUCKETS: Final = UnitTests("store/test_buckets.py")
 """Unit tests by what they are about."""
 
@@ -923,6 +925,87 @@ MUTANTS: Final = (
         "It is carried by a validator whose own log cuts have no room for, either",
         (Edit(carrying._Reading, "may_carry", "not logs or not logs <= self._fading.keys()", "True"),),
         _NO_ROOM,
+        1,
+    ),
+    # -- which claims name a GPU ---------------------------------------------------------------------------------------
+    Mutant(
+        "loser-is-forgotten",
+        "1",
+        "A claim that loses a GPU's row names the GPU no more",
+        (Edit(Ledger, "_write_naming", "*found.left.items(), ", ""),),
+        _NAMING,
+        1,
+    ),
+    Mutant(
+        "late-comer-is-forgotten",
+        "1",
+        "A claim on a GPU that another one has names the GPU no more behind its transaction",
+        (Edit(Ledger, "_write_naming", ", *others]", "]"),),
+        _NAMING,
+        1,
+    ),
+    Mutant(
+        "told-twice",
+        "1",
+        "A claim that gains a GPU's row is told beside it still",
+        (Edit(Ledger, "_write_naming", "for each in found.new if", "for each in () if"),),
+        _NAMING,
+        1,
+    ),
+    Mutant(
+        "fresh-is-not-found",
+        "2",
+        "A claim is not found on its GPUs in the transaction that brings it",
+        (Edit(Facts, "naming", "for uuid in uuids if uuid in fresh", "for uuid in () if uuid in fresh"),),
+        _NAMING,
+        1,
+    ),
+    Mutant(
+        "fresh-is-not-named",
+        "2",
+        "A GPU is unknown in the transaction that brings its claim",
+        (Edit(Facts, "named", "if not self.fresh.keys().isdisjoint(uuids):", "if False:"),),
+        _NAMING,
+        1,
+    ),
+    Mutant(
+        "fresh-has-no-history",
+        "6",
+        "A GPU that is registered again within one transaction did not hop",
+        (Edit(Facts, "history", "self.fresh.get(uuid, [])", "[]"),),
+        _NAMING,
+        1,
+    ),
+    Mutant(
+        "recount-forgets-losers",
+        "1",
+        "A claim that another electorate takes a row from names the GPU no more",
+        (Edit(Recount, "apply", '" WHERE change IN (?, ?)",', '" WHERE change IN (?, ?) AND 0",'),),
+        _NAMING,
+        1,
+    ),
+    Mutant(
+        "derived-twice",
+        "1",
+        "When everything is derived anew, of several claims that with the row is told beside it, too",
+        (Edit(Settling, "_tidy", "if uuid in rows and rows[uuid][0] == key]", "if False]"),),
+        _NAMING,
+        1,
+    ),
+    Mutant(
+        "derived-alone-and-forgotten",
+        "1",
+        "When everything is derived anew, a claim without a row names no GPU",
+        (Edit(Settling, "_decide", "if found.owner is None for key", "if False for key"),),
+        _NAMING,
+        1,
+    ),
+    Mutant(
+        "derived-with-one-of-several",
+        "1",
+        "When everything is derived anew, of several claims on a GPU one is looked at",
+        (Edit(Settling, "_name", "if before[0] == each[0]:", "if False:"),),
+        _NAMING,
         1,
     ),
 )

@@ -60,10 +60,10 @@ _SETTLED: Final = {
     "claims that nothing carries": (
         "SELECT claim FROM claim WHERE miner NOTNULL AND claim NOT IN (SELECT claim FROM carriage)"
     ),
-    "node of no claim on it": (
-        "SELECT uuid, claim FROM node WHERE NOT EXISTS (SELECT 1 FROM claim_gpu g JOIN claim USING (claim)"
-        " WHERE g.claim = node.claim AND g.uuid = node.uuid AND claim.miner = node.miner)"
+    "node of a claim of another miner": (
+        "SELECT uuid, claim FROM node JOIN claim USING (claim) WHERE claim.miner IS NOT node.miner"
     ),
+    "claims that are told by row and beside it": "SELECT uuid, claim FROM node JOIN claim_gpu USING (uuid, claim)",
     "live sets of before": (
         "SELECT number FROM live WHERE number < (SELECT max(number) FROM certificate WHERE stage <> 'known')"
     ),
@@ -87,6 +87,7 @@ def dangling(connection: sqlite3.Connection) -> list[str]:
     found = [f"{what}: {rows}" for what, query in queries.items() if (rows := connection.execute(query).fetchall())]
     if queries is not _ALWAYS:
         named = {(uuid, key) for key, uuids in connection.execute(_NAMED).fetchall() for uuid in msgpack.unpackb(uuids)}
-        noted = set(connection.execute("SELECT uuid, claim FROM claim_gpu").fetchall())
+        query = "SELECT uuid, claim FROM claim_gpu UNION SELECT uuid, claim FROM node"
+        noted = set(connection.execute(query).fetchall())
         found += [f"claims and GPUs that name one another alone: {sorted(named ^ noted)}"] if named != noted else []
     return found

@@ -676,7 +676,7 @@ keepers = st.sets(st.sampled_from(VALIDATORS), max_size=3)
 
 def standing(ledger: Ledger) -> dict[str, list[bytes]]:
     """The standing claims on every GPU."""
-    uuids = [uuid for (uuid,) in ledger.facts.connection.execute("SELECT DISTINCT uuid FROM claim_gpu")]
+    uuids = ledger.facts.gpus()
     found = ledger.facts.standing(uuids, ledger.weights)
     return {uuid: [claim.id for claim in claims.values()] for uuid, claims in found.items()}
 

@@ -28,7 +28,7 @@ class TestExplanations:
             replica.weigh(electorate)
             ledger = replica.ledger
             facts, weights, shown = ledger.facts, ledger.weights, replica.shown()
-            uuids = [uuid for (uuid,) in facts.connection.execute("SELECT DISTINCT uuid FROM claim_gpu")]
+            uuids = facts.gpus()
             for uuid in uuids:
                 node = facts.explain_node(uuid, weights)
                 assert node is not None

@@ -6,7 +6,7 @@ import pytest
 
 from p2pnodes.model import codec
 from p2pnodes.model.errors import WritesRefusedError
-from p2pnodes.model.events import GPUS_PER_EVENT_MAX, Event, Place, Release
+from p2pnodes.model.events import Event, Place
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import request_id
@@ -193,18 +193,6 @@ class TestRelease:
         with writer.transaction():
             writer.receive(author.events, NOW_MS)
         assert [each.claim_id for each in release(writer, "gpu-1").written] == [first]
-
-    def test_more_gpus_than_an_event_holds_take_several(self, writer: Ledger) -> None:
-        """Another build of this validator's may have placed so many under one claim."""
-        uuids = [f"gpu-{number:03}" for number in range(GPUS_PER_EVENT_MAX + 1)]
-        before = Author("//validator0", seed=9)
-        before.delegate()
-        for part in (uuids[:GPUS_PER_EVENT_MAX], uuids[GPUS_PER_EVENT_MAX:]):
-            before.write(Place(bytes(32), tuple(part), *CHUTE))
-        with writer.transaction():
-            writer.receive(before.events, NOW_MS)
-        assert [len(each.uuids) for each in release(writer, *uuids).written] == [GPUS_PER_EVENT_MAX, 1]
-        assert all(Release.from_wire(codec.unpack(event.payload)) for event in own_events(writer))
 
 
 class TestRefusals:

@@ -64,7 +64,7 @@ class TestNothingThatChangesIsMissed:
         keys = [key for (key,) in facts.connection.execute("SELECT claim FROM claim")]
         tallies = facts.tallies(keys, weights)
         assert {key for key, held, _ in facts.held_tallies(keys) if held != tallies[key]} <= named.tallies
-        uuids = [uuid for (uuid,) in facts.connection.execute("SELECT DISTINCT uuid FROM claim_gpu")]
+        uuids = facts.gpus()
         decided = rows.decide(facts, uuids, lambda keys: facts.tallies(keys, weights), weights)
         held = facts.held_rows(uuids)
         for uuid, decision in decided.items():
@@ -229,14 +229,14 @@ class TestRows:
         scene.hear()
         assert scene.named({uri: STAKES[uri] for uri in (VALIDATORS[0], VALIDATORS[2])}).gpus == {"gpu-1", "gpu-2"}
 
-    def test_places_of_a_validator_that_is_enrolled_no_more_name_their_gpus(self, scene: Scene) -> None:
-        claim_id = scene.claim("//Alice", ["gpu-1", "gpu-2"], VERIFIED, VERIFIED, VERIFIED)
-        for author, uuid in zip(scene.authors, ("gpu-1", "gpu-2"), strict=False):
+    def test_places_of_a_validator_that_is_enrolled_no_more_name_their_claims(self, scene: Scene) -> None:
+        claims = [scene.claim("//Alice", [uuid], VERIFIED, VERIFIED, VERIFIED) for uuid in ("gpu-1", "gpu-2")]
+        for author, claim_id, uuid in zip(scene.authors, claims, ("gpu-1", "gpu-2"), strict=False):
             author.write(Place(claim_id, (uuid,), "chute", "instance", True, True, "chat", "carol"))
         scene.hear()
         named = scene.named({uri: STAKES[uri] for uri in (VALIDATORS[0], VALIDATORS[2])})
-        assert named.gpus == {"gpu-2"}
-        assert not named.stirred
+        assert named.stirred == {scene.ledger.facts.claim_key(claims[1])}
+        assert not named.gpus
 
 
 class TestCost:
@@ -264,10 +264,10 @@ class TestCost:
         connection = scene.ledger.facts.connection
         scene.claim("//Alice", ["gpu-1"], VERIFIED, VERIFIED, VERIFIED)
         connection.set_trace_callback(statements.append)
-        scene.named()
+        scene.named({uri: STAKES[uri] for uri in VALIDATORS[1:]})
         connection.set_trace_callback(None)
         plans = [row[3] for text in statements for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
-        alias = {"verdict": "v", "carriage": "r", "placement": "placement", "deletion": "d"}[table]
+        alias = {"verdict": "v", "carriage": "r", "placement": "p", "deletion": "d"}[table]
         steps = [step for step in plans if step.split()[1] == alias]
         assert steps
         assert all(step.startswith("SEARCH") for step in steps)

@@ -501,7 +501,7 @@ class TestCost:
                 found = {step.split()[1] for step in plan if step.startswith("SCAN")}
                 assert not found or not any(step.startswith("CORRELATED") for step in plan), text
                 scanned |= found
-        assert scanned == {"kept", "recount.gpu", "json_each"}  # what was kept, and what was asked for
+        assert scanned == {"kept", "recount.gpu", "json_each", "k"}  # what was kept, and what was asked for
 
 
 class TestFailures:

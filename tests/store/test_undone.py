@@ -186,7 +186,7 @@ def memory(ledger: Ledger) -> dict[str, Any]:
         "cuts": ledger.facts.cuts,
         "checkpoints": (held.line, held.stage, held.current, held.cuts, held._known, held.slices_held()),
         "left": (
-            ledger._dirty_claims, ledger._dirty_uuids, ledger._placed_uuids, ledger._recounted, ledger._first_claims,
+            ledger._dirty_claims, ledger._dirty_uuids, ledger._placed_uuids, ledger._recounted,
             ledger._all_dirty, ledger._reweighed, ledger._mandates_dirty, ledger._reload, ledger._wrote, ledger._stale,
         ),
     }  # fmt: skip
