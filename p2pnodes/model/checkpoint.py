@@ -18,7 +18,9 @@ registration that may still come.
 
 The floor lies two horizons below h, so that a request that has to be carried does not fall behind it: one that was just
 above a cut when its author forked or lost its permit is carried then, and a horizon later that carriage lies below a
-cut itself. For the same reason L also holds what stands if every author in the cut is believed, permitted or not.
+cut itself. For the same reason L also holds what stands if every author in the cut is believed, permitted or not. And
+where such a request lies above a cut alone, places under it may lie below: L holds those under claims that do not count
+by what lies below, until such a claim would lie behind the floor.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -280,6 +282,15 @@ def horizon_of(network: Network, electorate: Electorate) -> int:
 def floor_of(network: Network, horizon_ms: int) -> int:
     """Lowest nonce, Unix seconds, of requests above a cut that L need not hold."""
     return max(0, horizon_ms // 1000 - FLOOR_HORIZONS * network.horizon_s - NONCE_WINDOW_S)
+
+
+def awaited_hlc(line: Line) -> int:
+    """Lowest HLC of a place that counts if its claim, which does not by what lies below a cut, does by what lies above.
+
+    Such a claim has a nonce at or above the floor. No event carries it first that is older by more than NONCE_WINDOW_S,
+    and who places something under a claim has heard of it, and gives the place a higher HLC.
+    """
+    return hlc_at(max(0, line.floor_s - NONCE_WINDOW_S) * 1000)
 
 
 def ended_ms(hlc: int, not_after: int) -> int:

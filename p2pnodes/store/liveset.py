@@ -14,7 +14,9 @@ What is in it, of the events at or below the cut:
 - of each deletion with a nonce at or above the floor, and of each that ends such a claim on another of its GPUs, in
   either reading, what decides of each log's events that carry it (``needed_deletions``), also for other GPUs: an
   unbound one counts for a single GPU only;
-- on each GPU on which such a claim stands, the last word of each author about it, where that is a place.
+- on each GPU on which such a claim stands, the last word of each author about it, where that is a place; and the same
+  of each claim that does not count by what lies at or below the cut, where the place is not too old for one that still
+  may (``awaited_hlc``): its author may have forked or lost its permit, and what carries it since lies above the cut.
 
 No verdict is: all of them have lapsed, because the horizon is no shorter than a verdict lives.
 
@@ -33,6 +35,7 @@ from p2pnodes.model.checkpoint import (
     Leaf,
     Line,
     Slicer,
+    awaited_hlc,
     believing,
     ending_requests,
     needed_carriages,
@@ -84,7 +87,15 @@ class LiveSet(Parts):
         # Mostly the two are one: nobody has lost a permit.
         self._readings = (line.electorate, believing(line))
         self._facts = Facts(connection)
-        self._steps = (self._clear, self._words, self._claims, self._deletions, self._delegations, self._leaves)
+        self._steps = (
+            self._clear,
+            self._words,
+            self._claims,
+            self._awaited,
+            self._deletions,
+            self._delegations,
+            self._leaves,
+        )
         self._at = 0
         """The step that it is at."""
         self._after: tuple[Any, ...] = ()
@@ -204,7 +215,32 @@ class LiveSet(Parts):
                 for uuid, ids in standing.items()
             }
         )
+        self._connection.executemany(  # the words that are left are about claims that do not count
+            "DELETE FROM last_word WHERE claim_id = ? AND uuid = ?",
+            [
+                (claim.id, uuid)
+                for uuid in named
+                for key, claim in on[uuid].items()
+                if key in part and any(inventory.counts(claim, electorate) for electorate in self._readings)
+            ],
+        )
         return (keys[-1],)
+
+    def _awaited(self) -> tuple[Any, ...] | None:
+        """Keep the last places under claims that do not count by what lies below the cut, but may by what lies above.
+
+        Whether such a claim is held here is not asked: not all would say the same.
+        """
+        rows = self._connection.execute(
+            "SELECT claim_id, uuid FROM last_word WHERE (claim_id, uuid) > (?, ?) GROUP BY claim_id, uuid"
+            " ORDER BY claim_id, uuid LIMIT ?",
+            (*(self._after or (b"", "")), ROWS_PER_PART),
+        ).fetchall()
+        claims: dict[str, list[bytes]] = {}
+        for claim_id, uuid in rows:
+            claims.setdefault(uuid, []).append(claim_id)
+        self._keep_words(claims, awaited_hlc(self.line))
+        return rows[-1] if rows else None
 
     def _keep_carriages(self, keys: Iterable[int]) -> None:
         assert self.line.electorate is not None
@@ -233,14 +269,14 @@ class LiveSet(Parts):
                 ]
                 self._mark(needed_deletions(said))
 
-    def _keep_words(self, standing: Mapping[str, Iterable[bytes]]) -> None:
-        """Keep the last places on some GPUs under the claims that stand there."""
+    def _keep_words(self, claims: Mapping[str, Iterable[bytes]], since_hlc: int = 0) -> None:
+        """Keep the last places on some GPUs under some claims, where they are not older than ``since_hlc``."""
         query = (  # in an order that is the same everywhere: two logs of one author may say the same at one HLC
             "SELECT log, seq, hlc, wire FROM last_word JOIN logs USING (log) JOIN events USING (log, seq)"
             " WHERE uuid = ? AND claim_id = ? ORDER BY node_key, logs.number"
         )
-        for uuid, claims in standing.items():
-            for claim_id in claims:
+        for uuid, claim_ids in claims.items():
+            for claim_id in claim_ids:
                 said: dict[Placement, Item] = {}
                 for log, seq, hlc, wire in self._connection.execute(query, (uuid, claim_id)).fetchall():
                     word = _word(wire)
@@ -248,7 +284,7 @@ class LiveSet(Parts):
                     placement = Placement(self._facts.author(log), hlc, claim_id, chute)
                     said.setdefault(placement, (log, seq, word.uuids.index(uuid)))
                 last = inventory.last_words(said).values()
-                self._mark([said[word] for word in last if word.chute is not None])
+                self._mark([said[word] for word in last if word.chute is not None and word.hlc >= since_hlc])
 
     def _deletions(self) -> tuple[Any, ...] | None:
         """Keep the deletions that are not below the floor; each comes once for each GPU, and is looked at whole."""

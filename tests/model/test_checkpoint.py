@@ -20,6 +20,7 @@ from p2pnodes.model.checkpoint import (
     Signature,
     Slicer,
     Tree,
+    awaited_hlc,
     believing,
     check,
     chosen,
@@ -221,6 +222,19 @@ class TestLine:
 
     def test_the_floor_is_never_below_zero(self) -> None:
         assert floor_of(NETWORK, 1) == 0
+
+    @given(nonce_s=st.integers(0, 60), recorded_ms=st.integers(-600_000, 600_000), placed_after=st.integers(1, 1 << 20))
+    def test_a_place_under_a_claim_that_may_count_above_it_is_not_too_old(
+        self, nonce_s: int, recorded_ms: int, placed_after: int
+    ) -> None:
+        line = line_of(NETWORK, PROPOSAL, payload(*ALL))
+        recorded_hlc = hlc_at((line.floor_s + nonce_s) * 1000 + recorded_ms)
+        assert recorded_hlc + placed_after > awaited_hlc(line)
+
+    def test_nor_is_it_by_more_than_that(self) -> None:
+        line = line_of(NETWORK, PROPOSAL, payload(*ALL))
+        assert awaited_hlc(line) == hlc_at((line.floor_s - NONCE_WINDOW_S) * 1000)
+        assert awaited_hlc(line._replace(floor_s=NONCE_WINDOW_S - 1)) == 0
 
     def test_those_who_are_believed_are_the_authors_in_the_cut(self) -> None:
         line = line_of(NETWORK, PROPOSAL, payload(ALL[0], entry("//Alice")))

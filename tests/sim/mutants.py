@@ -966,6 +966,14 @@ _OWN: Final = (
         20,
     ),
     Mutant(
+        "places-go-before-their-claims-come",
+        "cut",
+        "A live set lacks places under claims that only what lies above its cut carries",
+        (Edit(LiveSet, "_awaited", "self._keep_words(claims, awaited_hlc(self.line))", "pass"),),
+        Played("place-under-what-is-carried"),
+        20,
+    ),
+    Mutant(
         "whole-events-are-kept",
         "cut",
         "Of an event that is kept all items are, also those that were deleted or released",

@@ -32,6 +32,7 @@ _BRANCHES: Final = UnitTests("store/test_branches.py")
 _WAITING: Final = UnitTests("verify/test_renewals.py")
 _AGAIN: Final = UnitTests("store/test_checkpoints.py::TestWhatIsSaidAgain")
 _IN_ORDER: Final = UnitTests("store/test_checkpoints.py::TestOneAfterTheOther")
+_PLACES: Final = UnitTests("store/test_checkpoints.py::TestPlacesUnderWhatIsCarried")
 _LATE: Final = UnitTests("store/test_checkpoints.py::TestWordsThatCameTooLate")
 _CLOSED: Final = UnitTests("store/test_checkpoints.py::test_what_was_said_on_a_branch_that_a_checkpoint_closed_is_gone")
 _BODY: Final = UnitTests("store/test_checkpoints.py::test_a_claims_body_is_read_from_an_event_that_is_kept")
@@ -364,6 +365,38 @@ MUTANTS: Final = (
         "Last words are kept that are no places",
         (Edit(LiveSet, "_keep_words", "if word.chute is not None", "if True"),),
         _AGAIN,
+        1,
+    ),
+    Mutant(
+        "awaited-places-stay-for-ever",
+        "cut",
+        "A place is kept under a claim that nobody can carry any more",
+        (Edit(LiveSet, "_awaited", "self._keep_words(claims, awaited_hlc(self.line))", "self._keep_words(claims)"),),
+        _AGAIN,
+        1,
+    ),
+    Mutant(
+        "awaited-since-the-floor",
+        "cut",
+        "Places go that are younger than their claim, which may be carried: its nonce lies ahead of them",
+        (Edit(checkpoint, "awaited_hlc", "line.floor_s - NONCE_WINDOW_S", "line.floor_s"),),
+        _AGAIN,
+        1,
+    ),
+    Mutant(
+        "deleted-ones-are-awaited",
+        "cut",
+        "Young places are kept under claims that were deleted",
+        (Edit(LiveSet, "_claims", "any(inventory.counts(claim, electorate) for", "any(False for"),),
+        _AGAIN,
+        1,
+    ),
+    Mutant(
+        "what-is-known-above-is-not-awaited",
+        "cut",
+        "Places go whose claims somebody holds above the cut: what is kept is not the same everywhere",
+        (Edit(LiveSet, "_claims", "any(inventory.counts(claim, electorate) for", "any(True for"),),
+        _PLACES,
         1,
     ),
     Mutant(

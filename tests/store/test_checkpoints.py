@@ -19,7 +19,7 @@ from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import AddPayload, Carry, Checkpoint, Event, LogId, Place, Propose, Release
 from p2pnodes.model.inventory import Chute, Row
 from p2pnodes.model.proof import check
-from p2pnodes.model.requests import bound_purpose, request_id
+from p2pnodes.model.requests import NONCE_WINDOW_S, bound_purpose, request_id
 from p2pnodes.store import carrying, checkpoints, liveset
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.audit import audit
@@ -297,6 +297,27 @@ class TestWhatIsSaidAgain:
             writer.write(Release(claim_id, ("gpu-2",)))
         kept = self._leaves([event for writer in writers for event in writer.events])
         assert kept == {writers[0].log: [0, 1], writers[1].log: [0, 1], writers[2].log: [0]}
+
+    @pytest.mark.parametrize(("before_ms", "kept"), [(0, [0, 1]), (1, [0])])
+    def test_a_place_under_a_claim_that_nobody_holds_stays_as_long_as_one_may_come(
+        self, writers: list[Author], before_ms: int, kept: list[int]
+    ) -> None:
+        """Two horizons, and as much as its claim's nonce may differ from the time of who records that, twice."""
+        writers[0].add(add("//Bob", ["gpu-1"]))
+        author = Author(VALIDATORS[1], number=1)
+        author.delegate(at_ms=NOW_S * 1000 - DAY_MS // 2)
+        last_ms = NOW_S * 1000 - 2 * NONCE_WINDOW_S * 1000
+        author.write(Place(bytes(32), ("gpu-1",), *CHUTE), at_ms=last_ms - before_ms)
+        events = [event for each in (*writers, author) for event in each.events]
+        assert self._leaves(events, days=21)[author.log] == kept
+
+    def test_a_place_on_a_gpu_that_is_deleted_goes_though_it_is_young(self, writers: list[Author]) -> None:
+        request = add("//Alice", ["gpu-1", "gpu-2"])
+        writers[0].add(request)
+        writers[1].write(Place(request_id(NETWORK.id, request), ("gpu-2",), *CHUTE))
+        writers[2].delete(delete("//Alice", "nodes:gpu-2", NOW_S + 1), "gpu-2")
+        kept = self._leaves([event for writer in writers for event in writer.events])
+        assert kept == {writers[0].log: [0, 1], writers[1].log: [0], writers[2].log: [0, 1]}
 
     def test_what_was_found_below_another_cut_or_lies_above_this_one_is_no_part_of_it(
         self, writers: list[Author]
@@ -764,6 +785,144 @@ class TestWordsThatCameTooLate:
         at.says("first")
 
 
+class Carried:
+    """A chute is placed under a claim whose author is lost a day later, so that others carry the claim from then on."""
+
+    WHO: Final = (*VALIDATORS[:3], "//Eve")
+
+    def __init__(self, lost: str) -> None:
+        """Let it happen: ``lost`` says what becomes of the claim's author, ``permit`` or ``fork``."""
+        self.replica = Replica((NOW_S + 99 * 86_400) * 1000)
+        self.writers, author = [Author(uri) for uri in VALIDATORS[:3]], Author("//Eve")
+        self.voters: tuple[str, ...] = self.WHO
+        self.weigh(0)
+        for each in (*self.writers, author):
+            each.write(each.delegation(not_after=NOW_S + 99 * 86_400))
+        twin, request = copy(author), add("//Alice", ["gpu-1", "gpu-2"])
+        self.claim_id = request_id(NETWORK.id, request)
+        self.registered = author.add(request)
+        self.writers[1].write(Place(self.claim_id, ("gpu-1", "gpu-2"), *CHUTE), at_ms=NOW_S * 1000 + HOUR_MS)
+        self.replica.hear([event for each in (*self.writers, author) for event in each.events])
+        if lost == "fork":
+            self.replica.hear([twin.verdict(bytes(32))])
+        else:
+            self.voters = self.WHO[:3]
+        self.weigh(1)
+        assert self.needs() == [self.claim_id]
+        self.carried = self.writers[2].write(Carry((self.registered.wire,)), at_ms=NOW_S * 1000 + DAY_MS)
+
+    def weigh(self, days: int) -> Electorate:
+        """Let time go on to so many days after the beginning."""
+        stakes = dict.fromkeys(self.voters, 100)
+        self.electorate = world_electorate(100 + days, NOW_S * 1000 + days * DAY_MS, stakes=stakes)
+        self.replica.weigh(self.electorate)
+        return self.electorate
+
+    def needs(self) -> list[bytes]:
+        """Claims that others would carry."""
+        ledger = self.replica.ledger
+        part = carrying.part(ledger.facts, carrying.Cursor(), ledger.weights, self.writers[2].hotkey.public_key)
+        query = "SELECT claim_id FROM claim WHERE claim = ?"
+        return [ledger.facts.connection.execute(query, (need.key,)).fetchone()[0] for need in part.needs]
+
+    def cut(self, days: int) -> bytes:
+        """Put a checkpoint in force so many days after the beginning; its certificate."""
+        return _made_final(self.replica, self.weigh(days))
+
+    def newcomer(self, wire: bytes) -> Replica:
+        """Whoever loads the live set in force, and hears then what lies above its cut."""
+        newcomer = Replica((NOW_S + 99 * 86_400) * 1000)
+        newcomer.weigh(self.electorate)
+        load(self.replica.ledger, newcomer.ledger, wire, range(checkpoints.certified(NETWORK, wire).statement.slices))
+        newcomer.hear([event for each in self.writers for event in each.events])
+        return newcomer
+
+    def check(self) -> None:
+        """Require that what a rebuild finds is the same."""
+        hold(self.replica.ledger.facts.connection)
+        assert differences(self.replica.ledger) == []
+
+
+@pytest.mark.parametrize("lost", ["permit", "fork"])
+class TestPlacesUnderWhatIsCarried:
+    """A place outlives its claim's first author, also where it lies below a cut and the claim does only above it."""
+
+    def test_it_counts_as_long_as_its_claim_does(self, lost: str) -> None:
+        at = Carried(lost)
+        at.replica.hear([at.carried])
+        rows = at.replica.shown()
+        assert [row.chute for row in rows.values()] == [CHUTE, CHUTE]
+        for days in (8, 9, 10, 16, 24, 40):  # from the ninth on the carry lies below, too
+            wire = at.cut(days)
+            at.replica.check(rows)
+            at.newcomer(wire).check(rows)
+        at.check()
+
+    def test_it_counts_for_whoever_carries_the_claim_when_the_cut_is_in_force(self, lost: str) -> None:
+        at = Carried(lost)
+        for days in (8, 9, 21):
+            at.cut(days)
+            assert at.replica.shown() == {}
+        at.replica.hear([at.carried])
+        assert [row.chute for row in at.replica.shown().values()] == [CHUTE, CHUTE]
+        at.check()
+
+    def test_what_lies_above_a_cut_has_no_part_in_it(self, lost: str) -> None:
+        at = Carried(lost)
+        at.weigh(8)
+        payload = proposal(at.replica.ledger)
+        assert payload is not None
+        line = line_of(NETWORK, in_an_event(at.replica.ledger, payload), payload)
+        before = found(at.replica.ledger, line)
+        at.replica.hear([at.carried])
+        assert [row.chute for row in at.replica.shown().values()] == [CHUTE, CHUTE]
+        with at.replica.ledger.transaction():
+            at.replica.ledger.forget_finding()
+        assert found(at.replica.ledger, line) == before
+
+    def test_one_that_is_released_since_stays_so(self, lost: str) -> None:
+        at = Carried(lost)
+        at.replica.hear([at.carried])
+        at.cut(8)
+        at.replica.hear([at.writers[1].write(Release(at.claim_id, ("gpu-2",)), at_ms=NOW_S * 1000 + 8 * DAY_MS)])
+        for days in (9, 15, 16, 24):
+            at.cut(days)
+            assert {uuid: row.chute for uuid, row in at.replica.shown().items()} == {"gpu-1": CHUTE, "gpu-2": None}
+
+    def test_it_is_gone_when_nobody_can_carry_its_claim_any_more(self, lost: str) -> None:
+        at = Carried(lost)
+        for days, left in ((8, 1), (21, 1), (22, 0)):
+            wire = at.cut(days)
+            (places,) = at.replica.ledger.facts.connection.execute("SELECT count(*) FROM placement").fetchone()
+            assert places == 2 * left
+            leaves = checkpoints.certified(NETWORK, wire).statement.leaves
+            assert leaves == 3 + left + (lost == "fork")  # delegations; that of a fork's author is named
+        at.replica.hear([at.carried])
+        assert at.replica.shown() == {}
+
+
+def test_who_says_that_a_claim_came_before_its_miner_takes_no_place_from_it(writers: list[Author]) -> None:
+    """What it records of the claim does not count: so it does not say either that nobody waits for it."""
+    miner, request = hotkey("//Alice").public_key, add("//Alice", ["gpu-1"])
+    author = Author("//Eve")
+    author.delegate()
+    twin, lied = copy(author), writers[0].add(request, block=BLOCK - 1)
+    registered = author.add(request)
+    writers[1].write(Place(request_id(NETWORK.id, request), ("gpu-1",), *CHUTE))
+    who = world_electorate(stakes=dict.fromkeys((*VALIDATORS[:3], "//Eve"), 100))
+    late = who.current._replace(registered={**who.current.registered, miner: BLOCK})
+    replica = Replica((NOW_S + 30 * 86_400) * 1000)
+    replica.weigh(Electorate(late))
+    replica.hear([event for each in (*writers, author) for event in each.events])
+    assert lied in writers[0].events
+    replica.hear([twin.verdict(bytes(32))])
+    assert replica.shown() == {}
+    carried = writers[2].write(Carry((registered.wire,)), at_ms=NOW_S * 1000 + 2 * DAY_MS)
+    replica.hear([carried])
+    _made_final(replica, later(Electorate(late), 8 * DAY_MS))
+    assert [row.chute for row in replica.shown().values()] == [CHUTE]
+
+
 @pytest.fixture
 def cut_file(tmp_path: Path) -> Path:
     """A database whose logs were cut: of a claim on two GPUs one was deleted, and the other one runs a chute."""
@@ -1077,11 +1236,12 @@ class TestNoRoom:
         young.write(young.delegation(not_after=NOW_S + 90 * 86_400), at_ms=since_ms)
         request = add("//Alice", ["gpu-1"], nonce_s=since_ms // 1000)
         registered = young.add(request, at_ms=since_ms)
-        over.hear(ledger, young, days=9)
+        named[1].write(Place(request_id(NETWORK.id, request), ("gpu-1",), *CHUTE), at_ms=since_ms + 1)
+        over.hear(ledger, young, named[1], days=9)
         assert self.needs(ledger, named[0]) == []  # it is not older than the horizon
         over.make(ledger, 10)
         assert young.log not in ledger.checkpoints.line.logs
-        assert ledger.state.nodes == 2
+        assert self.chutes(ledger) == [CHUTE, None]
         assert self.needs(ledger, young) == []
         assert self.needs(ledger, named[0]) == [ledger.facts.claim_key(request_id(NETWORK.id, request))]
         named[0].write(Carry((registered.wire,)), at_ms=NOW_S * 1000 + 10 * DAY_MS)
@@ -1089,8 +1249,13 @@ class TestNoRoom:
         assert self.needs(ledger, named[0]) == []
         for days in (20, 30, 40):
             over.make(ledger, days)
-            assert ledger.state.nodes == 2
+            assert self.chutes(ledger) == [CHUTE, None]
             assert self.needs(ledger, named[0]) == []
+
+    @staticmethod
+    def chutes(ledger: Ledger) -> list[Chute | None]:
+        """What runs on the GPUs, in ascending order."""
+        return [row.chute for row in sorted(ledger.rows())]
 
     @staticmethod
     def needs(ledger: Ledger, author: Author) -> list[int]:

@@ -634,6 +634,10 @@ def _older_logs() -> tuple[list[Author], Add, Add]:
     third.add(unregistered, at_ms=at_ms + 14_000)
     _place(third, claim_id, ("gpu-1",), "b", at_ms + 15_000)
     _place(third, claim_id, ("gpu-1",), "c", at_ms + 16_000)
+    awaited_id = request_id(NETWORK.id, add("//Charlie", ["gpu-6", "gpu-7"], LATELY_S))  # nobody carries it
+    _place(third, awaited_id, ("gpu-6",), "g", at_ms + 17_000)  # too old for that
+    _place(third, awaited_id, ("gpu-7",), "h", lately_ms)
+    _place(third, claim_id, ("gpu-2",), "i", lately_ms + 1)
     _place(second, claim_id, ("gpu-1",), "d", lately_ms + 1_000)
     second.write(Release(claim_id, ("gpu-1",)), at_ms=lately_ms + 2_000)
     fourth.add(unpermitted, at_ms=lately_ms)

@@ -421,10 +421,12 @@ class LiveSet:
 
     def items(self) -> set[Item]:
         standing: set[tuple[str, bytes]] = set()
+        counted: set[tuple[str, bytes]] = set()
         kept: dict[Claim, list[str]] = {}
         for permits in self.readings:
             deletes = self.of("delete", permits)
             for claim, uuids in self._claims(permits).items():
+                counted |= {(uuid, claim[0]) for uuid in uuids}
                 on = [uuid for uuid in uuids if not endings(self.network, deletes, uuid, claim)]
                 standing |= {(uuid, claim[0]) for uuid in on}
                 kept |= {claim: uuids} if on else {}
@@ -433,7 +435,8 @@ class LiveSet:
             for uuid in uuids:
                 ends = endings(self.network, self.of("delete", permits), uuid, claim)
                 requests |= {request for request, nonce in ends.items() if nonce == max(ends.values())}
-        lasting = self._deleted(requests) | self._carried({claim for claim, _, _ in kept}) | self._words(standing)
+        lasting = self._deleted(requests) | self._carried({claim for claim, _, _ in kept})
+        lasting |= self._words(standing, counted)
         return lasting | self._delegations(lasting)
 
     def _delegations(self, lasting: set[Item]) -> set[Item]:
@@ -472,12 +475,16 @@ class LiveSet:
                     latest[about] = payload[4], item
         return {item for _, item in (*earliest.values(), *latest.values())}
 
-    def _words(self, standing: set[tuple[str, bytes]]) -> set[Item]:
+    def _words(self, standing: set[tuple[str, bytes]], counted: set[tuple[str, bytes]]) -> set[Item]:
+        since_ms = 1000 * max(0, self.floor - 600)
         words: dict[tuple[str, bytes, bytes], tuple[int, bytes, Item]] = {}
         # Of the same word in two logs, that of the lower one comes last.
         for item, kind, hlc, payload in sorted(self.said, reverse=True):
-            if kind in {"place", "release"} and (payload[0], payload[1]) in standing:
-                about = payload[0], payload[1], self.authors[item[0]]
+            if kind not in {"place", "release"}:
+                continue
+            claimed = payload[0], payload[1]
+            if claimed in standing or (claimed not in counted and hlc >> 16 >= since_ms):
+                about = *claimed, self.authors[item[0]]
                 word = hlc, pack(payload[3:]) if kind == "place" else b"", item
                 words[about] = word if about not in words or word[:2] >= words[about][:2] else words[about]
         return {item for _, chute, item in words.values() if chute}

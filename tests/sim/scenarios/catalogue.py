@@ -47,6 +47,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         early.registration_ahead_of_the_chain,
         checkpoints.logs_are_cut,
         checkpoints.permit_is_lost_above_a_cut,
+        checkpoints.place_under_what_is_carried,
         checkpoints.what_comes_late,
         checkpoints.liars_at_a_cut,
         checkpoints.half_of_an_event_is_kept,

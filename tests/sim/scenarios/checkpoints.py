@@ -26,7 +26,7 @@ from tests.sim.peer import CheckFailedError, SimPeer
 from tests.sim.rogue import Rogue
 from tests.sim.scenarios.cast import ALICE, BOB, CHARLIE, DAVE, GPU, OTHER, anywhere, stakes, verified_everywhere
 from tests.sim.stage import EPOCH_MS, TTL_S, Posted, Stage
-from tests.support import covers, signatures
+from tests.support import covers, forks, signatures
 
 HORIZON_S: Final = TTL_S + 30
 """A little longer than a verdict lives."""
@@ -134,6 +134,46 @@ def permit_is_lost_above_a_cut(stage: Stage) -> None:
     for uuid, posted in ((GPU, before), (OTHER, above)):
         stage.owns(uuid, posted)
     stage.owns("gpu-2", None)
+
+
+def place_under_what_is_carried(stage: Stage) -> None:
+    """A claim's author forks or loses its permit, and others carry the claim: what was placed before that stays placed.
+
+    Of the cuts that follow some lie between the two: the place is below, and of its claim nothing that counts.
+    """
+    stage.shorten(HORIZON_S)
+    stage.open((40, 30, 20, 40), rogue={3})
+    rogue = Rogue(stage, 3)
+    stage.truth.give(GPU, ALICE)
+    posted = stage.sign(ALICE, [GPU, OTHER])
+    rogue.write(AddPayload(posted.request, stage.block), rogue.next_hlc)
+    recorded = rogue.last_seq
+    stage.until(lambda: stage.everywhere(GPU, posted), HEARD_MS_MAX, "everybody lists it")
+    place(stage, posted, anywhere(stage))
+    stage.hold(GPU, posted)
+    stage.run(stage.rng.uniform(0, HORIZON_S * 2 / 3))
+    if stage.rng.random() < 0.5:
+        del stage.stakes["//validator3"]
+        stage.epochs(2)
+    else:
+        stage.forking.add(rogue.hotkey.public_key)
+        stage.steady.clear()  # until it is carried
+        proof = rogue.rivals(recorded)
+        stage.peer(anywhere(stage)).say(lambda _: proof)
+        stage.until(lambda: all(rogue.log in forks(peer.ledger) for peer in stage.up), HEARD_MS_MAX, "it is proved")
+    stage.until(lambda: stage.everywhere(GPU, posted), HEARD_MS_MAX, "it is carried")
+    stage.hold(GPU, posted)
+    if released := stage.rng.random() < 0.3:
+        for peer in stage.up:  # each but one in vain
+            peer.say(lambda _: Release(posted.claim_id, (OTHER,)))
+    number = old(stage)
+    for _ in range(stage.rng.randint(0, 6)):
+        number = in_force(stage, number)
+    stage.settle()
+    stage.owns(GPU, posted)
+    stage.chute(GPU, CHUTE)
+    stage.owns(OTHER, posted)
+    stage.chute(OTHER, None if released else CHUTE)
 
 
 def what_comes_late(stage: Stage) -> None:
