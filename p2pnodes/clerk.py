@@ -116,9 +116,12 @@ class Clerk:
         checkpoints = ledger.checkpoints
         if checkpoints.stage is Stage.LOADING and not checkpoints.loaded:
             return IDLE
+        if checkpoints.stage is not Stage.LOADING and ledger.moving:
+            ledger.move_on()
+            return BUSY
         if checkpoints.stage in {Stage.LOADING, Stage.CUTTING}:
             fields = {"number": checkpoints.line.number}
-            return Step(busy=False, event="checkpoint_cut", fields=fields) if ledger.cut() else BUSY
+            return Step(busy=ledger.moving, event="checkpoint_cut", fields=fields) if ledger.cut() else BUSY
         if (forgot := self._forget(ledger, own, now_ms)) is not None:
             return forgot
         if (pending := checkpoints.pending) is not None:
@@ -254,6 +257,7 @@ class Office:
         self._network = network
         self._hotkey = hotkey
         self._now_ms = now_ms
+        self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._trouble: str | None = None
         """Why the last step could not be taken, told once."""
@@ -261,6 +265,10 @@ class Office:
     def start(self) -> None:
         """Begin."""
         self._task = asyncio.create_task(self._run())
+
+    def wake(self) -> None:
+        """Take the next step soon: there is something to be taken away."""
+        self._woken.set()
 
     async def stop(self) -> None:
         """Stop; what is half done is begun anew at the next start."""
@@ -286,6 +294,7 @@ class Office:
     async def _run(self) -> None:
         rest_s = min(REST_MS_MAX, self._network.horizon_s * 1000 // STEPS_PER_HORIZON) / 1000
         while True:
+            self._woken.clear()
             alarms = self.clerk.mismatch, self.clerk.lacks  # those of a transaction that fails are told to nobody
             try:
                 step = await self._database.write(
@@ -315,7 +324,12 @@ class Office:
                     log.warning(DISPLACED, code=Code.LOG_DISPLACED, **step.fields)
                 case event:
                     log.info(event, **step.fields)
-            await asyncio.sleep(BUSY_PAUSE_S if step.busy else rest_s)
+            if step.busy:
+                await asyncio.sleep(BUSY_PAUSE_S)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest_s):
+                    await self._woken.wait()
 
 
 def _monotonic_ms() -> int:

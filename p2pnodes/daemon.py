@@ -777,6 +777,8 @@ class Daemon:
             self._driver.ended(commit.ended)
         if self._carrier is not None:
             self._carrier.committed(commit)
+        if self._database.state.cutting and not self._database.state.loading:
+            self._office.wake()
 
     def _received(self, outcomes: "list[Outcome]") -> None:
         self._instruments.received(outcomes)

@@ -170,6 +170,13 @@ def forks(ledger: Ledger) -> dict[LogId, int]:
     return {log: fork for log, state in ledger.state.logs.items() if (fork := state.ends.fork) is not None}
 
 
+def finish_moves(ledger: Ledger) -> None:
+    """Have the cuts of logs be in force, as a clerk does; not while a live set is loaded."""
+    while ledger.moving:
+        with ledger.transaction():
+            ledger.move_on()
+
+
 def memory_ledger(node_key: NodeKey | None = None, who: Electorate | None = None) -> Ledger:
     """A ledger in memory that weighs with ``who`` (the default electorate)."""
     ledger = Ledger(open_writer(":memory:"), NETWORK, node_key)

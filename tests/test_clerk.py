@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import structlog
@@ -15,7 +15,7 @@ from p2pnodes.clerk import DISPLACED_MS, MARGINS_PER_HORIZON, TURN_MS_MIN, Clerk
 from p2pnodes.model.branches import displaced
 from p2pnodes.model.checkpoint import Certificate, Signature, due_number, rendezvous_key, suffices
 from p2pnodes.model.errors import StoreError
-from p2pnodes.model.events import Checkpoint, Head, LogId, Propose, delegate
+from p2pnodes.model.events import Checkpoint, Close, Head, LogId, Propose, closing, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.rendezvous import ranking
 from p2pnodes.store import ledger as ledger_module
@@ -464,6 +464,62 @@ class TestEnforcing:
         with at.ledger.transaction():
             wire = Certificate(event, tuple(sorted(signatures, key=lambda each: each.checkpoint.log))).encode()
             at.ledger.checkpoints.take(wire)
+
+
+class TestCutsThatMove:
+    """What lies above the end of a log is taken away part by part, before anything is found or put in force."""
+
+    @staticmethod
+    def end(at: Desk) -> Close:
+        *_, uri = at.others
+        author = at.others[uri]
+        return closing(author.hotkey, NETWORK.id, author.log, Head(0, author.events[0].id))
+
+    def test_it_is_done_first_and_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        at = desk(0)
+        at.awake()
+        *_, uri = at.others
+        for _ in range(3):
+            at.others[uri].verdict(bytes(32), at_ms=at.wall_ms)
+        with at.ledger.transaction():
+            at.ledger.receive(at.others[uri].events, at.wall_ms)
+        monkeypatch.setattr(ledger_module, "EVENTS_PER_MOVE", 1)
+        with at.ledger.transaction():
+            at.ledger.receive_proofs([self.end(at)], at.wall_ms)
+        parts = 0
+        while at.ledger.moving:
+            with at.ledger.transaction():
+                step = at.clerk.step(at.ledger, at.own, at.now_ms, at.wall_ms)
+            assert step == Step(busy=True)
+            parts += 1
+        assert parts == len(at.others[uri].events) - 2
+
+    async def test_an_office_that_rests_is_woken_for_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        at, turns = desk(0), asyncio.Semaphore(0)
+        database = await Database.open(tmp_path / "p2pnodes.db", NETWORK, None, now_ms=lambda: at.wall_ms)
+        office = Office(database, NETWORK, lambda: None, lambda: at.wall_ms)
+        step = office.clerk.step
+
+        def noted(*args: Any) -> Step:
+            found = step(*args)
+            asyncio.run_coroutine_threadsafe(_release(turns), loop)
+            return found
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(office.clerk, "step", noted)
+        office.start()
+        try:
+            async with asyncio.timeout(10):
+                await turns.acquire()
+                office.wake()
+                await turns.acquire()  # else it rests for a minute
+        finally:
+            await office.stop()
+            await database.close()
+
+
+async def _release(turns: asyncio.Semaphore) -> None:
+    turns.release()
 
 
 class TestTooManyLogs:

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple, TypeVar
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.branches import NO_ENDS, Ends, displaced, ended_log, ends_by, proof_order, rivalry
 from p2pnodes.model.checkpoint import Certified, Leaf, Line, ended_ms, is_over, judge_kept, proves, slice_digest
+from p2pnodes.model.claims import GPUS_PER_CLAIM_MAX
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
 from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.electorate import Electorate
@@ -61,7 +62,7 @@ from p2pnodes.model.validity import (
     judge,
 )
 from p2pnodes.store import buckets, pins, supply, words
-from p2pnodes.store.changes import CHANGES_MAX, ChangeCollector, Changes
+from p2pnodes.store.changes import ChangeCollector, Changes
 from p2pnodes.store.checkpoints import Checkpoints, Stage
 from p2pnodes.store.cutting import Cutting, read_elsewhere
 from p2pnodes.store.ends import keep as keep_end
@@ -118,11 +119,13 @@ _DERIVED_BY: Final = "derived_by"
 _CUT_AWAY: Final = "cut_away"
 _FORGOTTEN_KEY: Final = "forgotten_key"
 _PART: Final = "part"
+_MOVING: Final = "moving"
 """Keys of the table ``meta``: the network; the log of own events; when a quorum was heard of last (``gossip.contact``;
 wall clock, Unix milliseconds); when it was tried last whether the disk takes writes again (the same); what all that
 follows from the events was derived by (a build's version, its kinds and its buckets); how many events of the logs that
-are held checkpoints left out; the highest row key of a log that is not held any more; and how many parts of long work
-were done (``Ledger._next_part``)."""
+are held checkpoints left out; the highest row key of a log that is not held any more; how many parts of long work
+were done (``Ledger._next_part``); and the row keys of the logs that do not count up to their cuts yet, or still count
+above them (``Ledger.move_on``)."""
 
 _UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
 
@@ -134,6 +137,11 @@ DISPLACED_PER_HOTKEY_MAX: Final = 64
 
 EVENTS_PER_PART: Final = 256
 """Events of a displaced log that are taken away in one transaction."""
+
+EVENTS_PER_MOVE: Final = 4_096
+TOUCHED_PER_MOVE: Final = 4_096
+"""Valid events of logs whose cuts move that count no more, or again, in one transaction; and GPUs that these may touch,
+with GPUS_PER_CLAIM_MAX of each claim, before no further event is looked at. One touches up to 1,280: up to 0.2 s."""
 
 
 class Result(StrEnum):
@@ -175,7 +183,7 @@ class LogState(NamedTuple):
         head: The last stored event.
         prefix: What the next event is judged by.
         ends: What is proved about its end.
-        cut: First seq that counts for nothing; None while all of it counts.
+        cut: First seq that counts for nothing; None while all of it counts. Rows may follow later: ``Ledger.moving``.
         counted: The last stored event below the cut; None when there is none.
         hlc: Highest HLC below the cut; -1 for none.
         displaced: Whether it counts for nothing because its hotkey has too many logs, or because it is over and the cut
@@ -215,7 +223,8 @@ class State(NamedTuple):
         certificate: Number of the latest that is final, 0 for none.
         loading: Whether the live set of the one in force comes from peers just now: nothing else can be said.
         loaded: Whether all of that is here, and only rows have to follow from it.
-        cutting: Whether what it leaves out is still being taken away, by which rows may change.
+        cutting: Whether what it leaves out, or what lies above the cut of a log, is still being taken away, by which
+            rows may change.
     """
 
     logs: dict[LogId, LogState]
@@ -324,6 +333,10 @@ class Ledger:
         self._kept: tuple[int, LiveSet | None, Cutting | None, Settling | None] = (0, None, None, None)
         """What was there behind the last commit: ``_part``, and these three."""
         self._cut_away = 0
+        self._moving: set[LogId] = set()
+        """Logs whose cuts are not in force: rows follow from them up to ``Facts.cuts``."""
+        self._moved = self._moved_touched = 0
+        """Events that count otherwise since the open transaction, and how much more they marked as not settled."""
         self._reload = False
         """Whether heads and prefixes are to be read anew behind the open transaction."""
         self.settled = True
@@ -685,7 +698,9 @@ class Ledger:
         if cut is not None:  # that the closing names another event here may show only now
             cut = self.cut_of(state._replace(head=head))
         counted = cut is None or event.seq < cut
-        before = self._replaced(judgement, state.key, event) if counted else None
+        moving = event.log in self._moving
+        told = counted and not (moving and self.facts.is_void(state.key, event.seq))  # the others in their turn
+        before = self._replaced(judgement, state.key, event) if told else None
         cursor = self._connection.execute(
             "INSERT INTO events (log, seq, id, hlc, hlc_max, kind, judged, void, before, wire)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -699,14 +714,14 @@ class Ledger:
             head if counted else state.counted,
             max(event.hlc, state.hlc) if counted else state.hlc,
         ))  # fmt: skip
-        if cut is not None:
+        if cut is not None and not moving:
             self._record_cut(state.key, cut)
         if event.seq == 0:
             self._displace(state.hotkey)
         self._events += 1
         if counted:
             self.clock.observe(event.hlc)
-        self._state_facts(event, state.key, cursor.lastrowid or 0, judgement, counted=counted)
+        self._state_facts(event, state.key, cursor.lastrowid or 0, judgement, counted=told)
 
     def _replaced(self, judgement: Judgement, log: int, event: Event) -> bytes | None:
         """What an event that counts replaces, as ``events.before`` holds it."""
@@ -921,18 +936,64 @@ class Ledger:
         return None if entry is None else entry.head
 
     def _move_cut(self, state: LogState, cut: int | None) -> None:
-        """Let a log count up to another seq than before."""
+        """Let a log count up to another seq than before: a first part at once, see ``move_on``."""
         if cut == state.cut:
             return
-        following = state.head.seq + 1
-        before, after = (following if seq is None else min(seq, following) for seq in (state.cut, cut))
-        self._record_cut(state.key, cut)
-        if after < before:
-            self._take_back(state.key, after, before)
-        else:  # of two closings with one seq the lower id counts, and may name the stored event
-            self._say_again(state.key, before, after)
         self._keep(self._counted_to(state._replace(cut=cut)))
+        self._follow_cut(state.id)
         self.clock.latest = max(each.hlc for each in self._logs.values())  # what is void holds no clock ahead (rule 8)
+
+    @property
+    def moving(self) -> bool:
+        """Whether cuts of logs are not in force: ``move_on`` is to be called."""
+        return bool(self._moving)
+
+    def move_on(self) -> bool:
+        """Put the cuts of logs in force, a part of them; call inside a transaction, but not while a live set is loaded.
+
+        An end that voids much does so from the log's end down, as if it had been proved higher at first; what counts
+        again does from below. Meanwhile rows are what they are without the events that count for nothing so far, and
+        where the parts are interrupted they go on. All else goes by the cut itself: heads, the vector, what is written.
+
+        Returns:
+            Whether all of them are.
+        """
+        self._wrote = True
+        for log in sorted(self._moving):
+            self._follow_cut(log)
+            if log in self._moving:
+                return False
+            self._ended[log] = None  # what only it carries is found by now
+        return True
+
+    @property
+    def _moves(self) -> bool:
+        """Whether more may count otherwise in the open transaction."""
+        if self._rebuilding:
+            return True
+        if self._loads:  # rows are decided from what is here, and marks are forgotten
+            return False
+        return self._moved < EVENTS_PER_MOVE and self._moved_touched < TOUCHED_PER_MOVE
+
+    def _follow_cut(self, log: LogId) -> None:
+        """Let a log count up to its cut, as far as the open transaction has room for it."""
+        state = self._logs[log]
+        following = state.head.seq + 1
+        before, after = (
+            following if seq is None else min(seq, following) for seq in (self.facts.cuts.get(state.key), state.cut)
+        )
+        while before != after and self._moves:
+            if after < before:
+                before = self._take_back(state.key, after, before)
+            else:  # of two closings with one seq the lower id counts, and may name the stored event
+                before = self._say_again(state.key, before, after)
+        self._record_cut(state.key, state.cut if before == after else before)
+        if (before != after) != (log in self._moving):
+            self._moving ^= {log}
+            self._note_moving()
+
+    def _note_moving(self) -> None:
+        self._set_meta(_MOVING, codec.pack(sorted(self._logs[log].key for log in self._moving)))
 
     def _counted_to(self, state: LogState) -> LogState:
         """A log's state with what its cut leaves."""
@@ -955,46 +1016,72 @@ class Ledger:
             self._connection.execute("UPDATE logs SET cut = ? WHERE log = ?", (cut, log))
             self.facts.read_cuts()
 
-    def _take_back(self, log: int, low: int, high: int) -> None:
-        """Let the events of a log from seq ``low`` below ``high`` count no more."""
+    def _take_back(self, log: int, low: int, high: int) -> int:
+        """Let the last events of a log from seq ``low`` below ``high`` count no more.
+
+        Returns:
+            The seq from which on they do not.
+        """
         query = (
             "SELECT seq, hlc, before, wire FROM events WHERE log = ? AND seq >= ? AND seq < ? AND judged"
-            " AND void IS NULL ORDER BY seq DESC LIMIT ?"
+            " AND void IS NULL ORDER BY seq DESC"
         )
-        while part := self._connection.execute(query, (log, low, high, EVENTS_PER_READ)).fetchall():
-            taken = words.Taken({}, {})
-            for seq, hlc, before, wire in part:
-                said = contents(Event.decode(wire))
-                self._touch(said)
-                if isinstance(said.payload, words.Word) and self._is_above(log, seq, hlc):
-                    taken.add(said.payload, before)
-            kept = partial(self.checkpoints.kept_places, log)
-            words.take_back(self._connection, log, taken, partial(self.checkpoints.keeps_word, log), kept)
-            self._bound_dirty()
-            high = part[-1][0]
+        taken = words.Taken({}, {})
+        known: set[bytes] = set()
+        for seq, hlc, before, wire in self._connection.execute(query, (log, low, high)):
+            if not self._moves:
+                break
+            said = contents(Event.decode(wire))
+            self._count_move(said, known)
+            if isinstance(said.payload, words.Word) and self._is_above(log, seq, hlc):
+                taken.add(said.payload, before)
+            high = seq
+        else:
+            high = low
+        kept = partial(self.checkpoints.kept_places, log)
+        words.take_back(self._connection, log, taken, partial(self.checkpoints.keeps_word, log), kept)
+        return high
 
-    def _say_again(self, log: int, low: int, high: int) -> None:
-        """Let the events of a log from seq ``low`` below ``high`` count again."""
+    def _say_again(self, log: int, low: int, high: int) -> int:
+        """Let the first events of a log from seq ``low`` below ``high`` count again.
+
+        Returns:
+            The seq below which they do.
+        """
         query = (
             "SELECT seq, position, hlc, wire FROM events WHERE log = ? AND seq >= ? AND seq < ? AND judged"
-            " AND void IS NULL ORDER BY seq LIMIT ?"
+            " AND void IS NULL ORDER BY seq"
         )
-        while part := self._connection.execute(query, (log, low, high, EVENTS_PER_READ)).fetchall():
-            for seq, position, hlc, wire in part:
-                said = contents(Event.decode(wire))
-                self._touch(said)
-                word = said.payload
-                if not isinstance(word, words.Word) or not self._is_above(log, seq, hlc):
-                    continue
-                before = words.replaced(self._connection, log, word)
-                self._connection.execute("UPDATE events SET before = ? WHERE position = ?", (before, position))
-                if isinstance(word, words.Saying):
-                    for verdict in word.verdicts:
-                        words.say_verdict(self._connection, self._claim_key(verdict.claim_id), log, seq, hlc, verdict)
-                else:
-                    words.say_placement(self._connection, log, seq, hlc, word, self.checkpoints.cuts.get(log, -1))
-            self._bound_dirty()
-            low = part[-1][0] + 1
+        known: set[bytes] = set()
+        for seq, position, hlc, wire in self._connection.execute(query, (log, low, high)):
+            if not self._moves:
+                return low
+            said = contents(Event.decode(wire))
+            self._count_move(said, known)
+            low = seq + 1
+            word = said.payload
+            if not isinstance(word, words.Word) or not self._is_above(log, seq, hlc):
+                continue
+            before = words.replaced(self._connection, log, word)
+            self._connection.execute("UPDATE events SET before = ? WHERE position = ?", (before, position))
+            if isinstance(word, words.Saying):
+                for verdict in word.verdicts:
+                    words.say_verdict(self._connection, self._claim_key(verdict.claim_id), log, seq, hlc, verdict)
+            else:
+                words.say_placement(self._connection, log, seq, hlc, word, self.checkpoints.cuts.get(log, -1))
+        return high
+
+    def _count_move(self, said: Contents, known: set[bytes]) -> None:
+        """Mark what an event says something about, which counts otherwise now, and count how much more that is."""
+        marked = self._marked
+        self._touch(said, known)
+        self._moved += 1
+        self._moved_touched += self._marked - marked
+
+    @property
+    def _marked(self) -> int:
+        """GPUs that are not settled, at most."""
+        return len(self._dirty_claims) * GPUS_PER_CLAIM_MAX + len(self._dirty_uuids) + len(self._placed_uuids)
 
     # -- logs that count for nothing ---------------------------------------------------------------------------------
 
@@ -1072,6 +1159,10 @@ class Ledger:
         state = self._logs[log]
         if not state.displaced:
             raise LocalProtocolError(f"BUG! log {log} counts and is not to be forgotten", code=Code.SYSTEM_BUG)
+        if log in self._moving:
+            self._wrote = True
+            self._follow_cut(log)
+            return False
         return self._forget_part(state)
 
     def _forget_part(self, state: LogState) -> bool:
@@ -1090,6 +1181,9 @@ class Ledger:
             return False
         self._connection.execute("DELETE FROM logs WHERE log = ?", (state.key,))
         self._set_meta(_FORGOTTEN_KEY, codec.pack(max(state.key, self._forgotten_key())))
+        if state.id in self._moving:
+            self._moving.discard(state.id)
+            self._note_moving()
         del self._logs[state.id]
         self._over.discard(state.id)
         self._per_hotkey[state.hotkey] -= 1
@@ -1103,8 +1197,17 @@ class Ledger:
         """Highest row key of a log that was forgotten; 0 for none."""
         return codec.integer(codec.unpack(self._meta(_FORGOTTEN_KEY) or b"\0"), "row key of a log")
 
-    def _touch(self, said: Contents) -> None:
-        """Mark what an event says something about as not settled."""
+    def _touch(self, said: Contents, known: set[bytes]) -> None:
+        """Mark what an event says something about as not settled.
+
+        Args:
+            said: What it says.
+            known: Claims on which verdicts were marked lately, not to be looked up again; these are added.
+        """
+        if isinstance(said.payload, Delegation):
+            self._mandates_dirty = True
+        if self.checkpoints.stage is Stage.LOADING:  # everything is decided when all is here
+            return
         for claim_id in said.adds:
             row = self._connection.execute("SELECT claim, uuids FROM claim WHERE claim_id = ?", (claim_id,)).fetchone()
             if row is not None and row[1] is not None:  # a rebuild may not have come to it yet
@@ -1117,22 +1220,14 @@ class Ledger:
                 self._dirty_uuids |= dict.fromkeys(uuid for (uuid,) in siblings)
         match said.payload:
             case (Verdict() | Renew()) as word:
-                keys = (self.facts.claim_key(verdict.claim_id) for verdict in word.verdicts)
+                found = [claim_id for claim_id in words.claims_of(word) if claim_id not in known]
+                known.update(found)
+                keys = map(self.facts.claim_key, found)
                 self._dirty_claims.update(key for key in keys if key is not None)
             case (Place() | Release()) as word:
                 self._placed_uuids |= dict.fromkeys(word.uuids)
-            case Delegation():
-                self._mandates_dirty = True
             case _:
                 pass
-
-    def _bound_dirty(self) -> None:
-        """Settle everything rather than remember more than followers would be told of."""
-        if len(self._dirty_claims) + len(self._dirty_uuids) + len(self._placed_uuids) > CHANGES_MAX:
-            self._all_dirty = True
-            self._changes.give_up()
-            for dirty in (self._dirty_claims, self._dirty_uuids, self._placed_uuids):
-                dirty.clear()
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -1257,7 +1352,11 @@ class Ledger:
                 self._count_cut_away(1)
             else:
                 self._count_cut_away(max(0, entry.head.seq - state.head.seq))
-            self._record_cut(state.key, self.cut_of(state))
+            if log in self._moving:  # it goes on behind what is loaded; what comes next lies above it
+                low, high = entry.head.seq, max(entry.head.seq, state.head.seq)
+                self._record_cut(state.key, min(max(self.facts.cuts[state.key], low + 1), high + 1))
+            else:
+                self._record_cut(state.key, self.cut_of(state))
             self._logs[log] = state
         self._displace_all()
         self._reload = True
@@ -1392,7 +1491,7 @@ class Ledger:
         """
         state = self._logs[event.log]
         if held is not None and held[1] == event.id:  # what was made of it here need not be what a checkpoint keeps
-            self._unsay(event, state.key)
+            self._unsay(state.key, event.seq, event.seq, [event])
             self._state_facts(event, state.key, held[0], judgement, counted=True)
             lives = partial(self.checkpoints.lives, state.key, event.seq)
             read_elsewhere(self._connection, [add.claim_id for add in judgement.adds if not lives(add.item)])
@@ -1406,26 +1505,27 @@ class Ledger:
         )
         self._state_facts(event, state.key, cursor.lastrowid or 0, judgement, counted=True)
 
-    def _unsay(self, event: Event, log: int) -> Contents:
-        """Forget what a valid event of a log says, which is returned."""
-        said = contents(event)
-        self._touch(said)
-        words.drop(self._connection, log, event.seq, said)
-        return said
+    def _unsay(self, log: int, low: int, high: int, valid: Iterable[Event]) -> dict[bytes, None]:
+        """Forget what a log's events from seq ``low`` to ``high`` say, the valid ones; the claims that they carried."""
+        said = [contents(event) for event in valid]
+        known: set[bytes] = set()
+        for each in said:
+            self._touch(each, known)
+        words.drop(self._connection, log, low, high, said)
+        return dict.fromkeys(chain.from_iterable(each.adds for each in said))
 
     def _drop(self, log: int, low: int, high: int) -> None:
         """Forget events of a log, from seq ``low`` to ``high``, and what they said."""
-        execute = self._connection.execute
-        rows = execute(
-            "SELECT judged AND void IS NULL, wire FROM events WHERE log = ? AND seq BETWEEN ? AND ?",
-            (log, low, high),
-        ).fetchall()
-        carried: dict[bytes, None] = {}
-        for valid, wire in rows:
-            if valid:
-                carried |= dict.fromkeys(self._unsay(Event.decode(wire), log).adds)
-        execute("DELETE FROM events WHERE log = ? AND seq BETWEEN ? AND ?", (log, low, high))
-        read_elsewhere(self._connection, carried)
+        query = (
+            "SELECT seq, judged AND void IS NULL, wire FROM events WHERE log = ? AND seq BETWEEN ? AND ?"
+            " ORDER BY seq LIMIT ?"
+        )
+        while part := self._connection.execute(query, (log, low, high, EVENTS_PER_PART)).fetchall():
+            last = part[-1][0]
+            carried = self._unsay(log, low, last, (Event.decode(wire) for _, valid, wire in part if valid))
+            self._connection.execute("DELETE FROM events WHERE log = ? AND seq BETWEEN ? AND ?", (log, low, last))
+            read_elsewhere(self._connection, carried)
+            low = last + 1
 
     # -- rows --------------------------------------------------------------------------------------------------------
 
@@ -1504,6 +1604,10 @@ class Ledger:
         self._connection.execute("UPDATE events SET before = NULL WHERE before NOTNULL")
         for table in reversed(DERIVED):  # rows go when nothing counts them any more
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the line above
+        for log in self._moving:
+            self._record_cut(self._logs[log].key, self._logs[log].cut)
+        self._moving.clear()
+        self._note_moving()
         told = _Told(progress, self._events)
         self._rebuilding = True
         # What the checkpoint in force keeps comes first: what lies above it may carry the same requests again.
@@ -1601,6 +1705,7 @@ class Ledger:
         self._placed_uuids.clear()
         self._recounted.clear()
         self.facts.fresh.clear()
+        self._moved = self._moved_touched = 0
         self._settled_weights = self.weights
 
     def _settle_all(self) -> None:
@@ -1799,6 +1904,9 @@ class Ledger:
         self.checkpoints.load()
         self._reload = False
         self._take_up_parts()
+        self._moving.clear()
+        self._moved = self._moved_touched = 0
+        moving = frozenset(codec.array(codec.unpack(self._meta(_MOVING) or b"\x90"), 0, codec.INT_MAX, "moving logs"))
         ends = of_all(self._connection)
         for key, *log_id, hotkey, cut in execute("SELECT log, node_key, number, hotkey, cut FROM logs").fetchall():
             log = LogId(*log_id)
@@ -1814,11 +1922,17 @@ class Ledger:
                 )
             state = LogState(key, log, hotkey, *last, ends.get(log, NO_ENDS), cut)
             self._logs[log] = self._counted_to(state)
-            self.clock.observe(self._logs[log].hlc)
+            if key in moving:
+                self._moving.add(log)
+            else:
+                self.clock.observe(self._logs[log].hlc)
             self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
         self._find_over()
         for log in {*self._over, *chain.from_iterable(map(self._beyond, self._per_hotkey))}:
             self._logs[log] = self._logs[log]._replace(displaced=True)
+        for log in self._moving:
+            self._logs[log] = self._counted_to(self._logs[log]._replace(cut=self.cut_of(self._logs[log])))
+            self.clock.observe(self._logs[log].hlc)
         self.own_log = self._stored_own_log()
         self.weights = Weights(self.network, pins.load(self._connection), self.facts.mandates())
         self.checkpoints.weigh(self.weights.electorate)
@@ -1911,7 +2025,7 @@ class Ledger:
             self.checkpoints.highest,
             self.checkpoints.loading is not None,
             self.checkpoints.loaded,
-            self.checkpoints.stage is Stage.CUTTING,
+            self.checkpoints.stage is Stage.CUTTING or self.moving,
         )
 
     def _refresh_vector(self) -> None:

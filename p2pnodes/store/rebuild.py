@@ -120,10 +120,10 @@ def hold(connection: sqlite3.Connection) -> None:
 
 
 def finish_cut(ledger: Ledger) -> None:
-    """Bring rows in step with a checkpoint, where a daemon that stopped had not come to the end of it.
+    """Bring rows in step with a checkpoint and with ends of logs, where a daemon had not come to the end of these.
 
-    What it leaves out is taken away. While a live set is not whole everything follows from what is here of it, and what
-    was said below its cut before says nothing.
+    What they leave out is taken away. While a live set is not whole everything follows from what is here of it, and
+    what was said below its cut before says nothing.
     """
     while ledger.checkpoints.loaded:
         with ledger.transaction():
@@ -131,6 +131,9 @@ def finish_cut(ledger: Ledger) -> None:
     if ledger.checkpoints.stage is Stage.LOADING:
         with ledger.transaction():
             ledger.rebuild()
+    while ledger.moving:
+        with ledger.transaction():
+            ledger.move_on()
     while ledger.checkpoints.stage is Stage.CUTTING:
         with ledger.transaction():
             ledger.cut()

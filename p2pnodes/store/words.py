@@ -36,12 +36,17 @@ class Taken(NamedTuple):
 
     def add(self, word: Word, before: bytes | None) -> None:
         """Take one more; from the highest seq down, so that what the lowest one replaced is what counts again."""
-        named = len(word.verdicts if isinstance(word, Saying) else word.uuids)
+        named = len(claims_of(word) if isinstance(word, Saying) else word.uuids)
         seqs: Sequence[Any] = [None] * named if before is None else codec.fields(codec.unpack(before), named, "before")
         if isinstance(word, Saying):
-            self.verdicts.update({said.claim_id: seq for said, seq in zip(word.verdicts, seqs, strict=True)})
+            self.verdicts.update(zip(claims_of(word), seqs, strict=True))
         else:
             self.places.update({(uuid, word.claim_id): seq for uuid, seq in zip(word.uuids, seqs, strict=True)})
+
+
+def claims_of(word: Saying) -> Sequence[bytes]:
+    """Ids of the claims that it is about, in its order."""
+    return [claim_id for claim_id, _ in word.claims] if isinstance(word, Renew) else [word.claim_id]
 
 
 _PLACEMENT: Final = "INSERT OR REPLACE INTO placement VALUES (?, ?, ?, ?, ?, ?)"
@@ -103,34 +108,45 @@ def say_placement(  # noqa: PLR0917 - the columns of the table
     )
 
 
-def drop(connection: sqlite3.Connection, log: int, seq: int, said: Contents) -> None:
-    """Forget everything that an event of a log states, not only its word."""
-    where = "log = ? AND seq = ?"
-    for claim_id in said.adds:
-        connection.execute(
-            f"DELETE FROM carriage WHERE claim = (SELECT claim FROM claim WHERE claim_id = ?) AND {where}",  # noqa: S608
-            (claim_id, log, seq),
+def drop(connection: sqlite3.Connection, log: int, low: int, high: int, said: Iterable[Contents]) -> None:
+    """Forget everything that events of a log from seq ``low`` to ``high`` state, not only their words.
+
+    Each claim and GPU is looked for once, however often they name it.
+
+    Args:
+        connection: The writer's.
+        log: Row key of the log.
+        low: The first one.
+        high: The last one.
+        said: What those of them say that are valid.
+    """
+    adds: dict[bytes, None] = {}
+    deletes: dict[tuple[str, bytes], None] = {}
+    verdicts: dict[bytes, None] = {}
+    places: dict[tuple[str, bytes], None] = {}
+    for each in said:
+        adds |= dict.fromkeys(each.adds)
+        deletes |= dict.fromkeys((payload.uuid, request_id) for request_id, payload in each.deletes)
+        match each.payload:
+            case (Verdict() | Renew()) as word:
+                verdicts |= dict.fromkeys(claims_of(word))
+            case Place() | Release() as word:
+                places |= dict.fromkeys((uuid, word.claim_id) for uuid in word.uuids)
+            case _:
+                pass
+    where, span = "log = ? AND seq BETWEEN ? AND ?", (log, low, high)
+    for table, claims in (("carriage", adds), ("verdict", verdicts)):
+        connection.executemany(
+            f"DELETE FROM {table} WHERE claim = (SELECT claim FROM claim WHERE claim_id = ?) AND {where}",  # noqa: S608
+            [(claim_id, *span) for claim_id in claims],
         )
-    for request_id, payload in said.deletes:
-        connection.execute(
-            f"DELETE FROM deletion WHERE uuid = ? AND request_id = ? AND {where}",  # noqa: S608 - our own text
-            (payload.uuid, request_id, log, seq),
+    for table, other, named in (("deletion", "request_id", deletes), ("placement", "claim_id", places)):
+        connection.executemany(
+            f"DELETE FROM {table} WHERE uuid = ? AND {other} = ? AND {where}",  # noqa: S608 - our own text
+            [(*key, *span) for key in named],
         )
     for table in ("delegations", "proposal", "signature"):
-        connection.execute(f"DELETE FROM {table} WHERE {where}", (log, seq))  # noqa: S608 - from the line above
-    match said.payload:
-        case (Verdict() | Renew()) as word:
-            connection.executemany(
-                f"DELETE FROM verdict WHERE claim = (SELECT claim FROM claim WHERE claim_id = ?) AND {where}",  # noqa: S608
-                [(verdict.claim_id, log, seq) for verdict in word.verdicts],
-            )
-        case Place() | Release() as word:
-            connection.executemany(
-                f"DELETE FROM placement WHERE uuid = ? AND claim_id = ? AND {where}",  # noqa: S608 - our own text
-                [(uuid, word.claim_id, log, seq) for uuid in word.uuids],
-            )
-        case _:
-            pass
+        connection.execute(f"DELETE FROM {table} WHERE {where}", span)  # noqa: S608 - from the line above
 
 
 def take_back(

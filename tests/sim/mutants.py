@@ -269,7 +269,7 @@ _OWN: Final = (
         "cut-leaves-words",
         "5",
         "What lies above a fork was said, and is not taken back",
-        (Edit(Ledger, "_move_cut", "self._take_back(state.key, after, before)", "pass"),),
+        (Edit(Ledger, "_follow_cut", "before = self._take_back(state.key, after, before)", "before = after"),),
         Played("branches-for-two-sides"),
     ),
     Mutant(

@@ -48,6 +48,7 @@ _NO_ROOM: Final = UnitTests("store/test_checkpoints.py::TestNoRoom")
 _ENDLESS: Final = Played("logs-without-end")
 _NAMING: Final = UnitTests("store/test_naming.py")
 _BUCKETS: Final = UnitTests("store/test_buckets.py")
+_MOVING: Final = UnitTests("store/test_moving.py")
 """Unit tests by what they are about."""
 
 MUTANTS: Final = (
@@ -188,7 +189,7 @@ MUTANTS: Final = (
         "renewal-touches-one-claim",
         "1",
         "When a renewal ends to count, one of its claims is counted again",
-        (Edit(Ledger, "_touch", "for verdict in word.verdicts)", "for verdict in word.verdicts[:1])"),),
+        (Edit(Ledger, "_touch", "in words.claims_of(word) if", "in words.claims_of(word)[:1] if"),),
         Drawn(("fork", "crash", "partition"), minutes=2.0),
         20,
     ),
@@ -941,6 +942,87 @@ MUTANTS: Final = (
         "A log stays in every cut for as long as its delegation says",
         (Edit(checkpoint, "ended_ms", "min(not_after * 1000, hlc_ms(hlc) + DELEGATED_MS_MAX)", "not_after * 1000"),),
         _OVER,
+        1,
+    ),
+    # -- cuts that move in parts ---------------------------------------------------------------------------------------
+    Mutant(
+        "moves-without-bound",
+        "6",
+        "What an end voids is taken back in one transaction, however much it is",
+        (Edit(Ledger, "_moves", "self._moved < EVENTS_PER_MOVE and ", ""),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "touches-without-bound",
+        "6",
+        "What an end voids is taken back in one transaction, however many GPUs it touches",
+        (Edit(Ledger, "_moves", " and self._moved_touched < TOUCHED_PER_MOVE", ""),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "moves-are-forgotten",
+        "7",
+        "A daemon that is killed between two parts goes on with neither",
+        (Edit(Ledger, "_load", "if key in moving:", "if False:"),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "moves-while-loading",
+        "1",
+        "A cut moves while a live set is loaded, and no row follows",
+        (Edit(Ledger, "_moves", "if self._loads:", "if False:"),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "moves-and-nobody-looks",
+        "7",
+        "Nobody looks for what is to be carried when all of a log that ended counts no more",
+        (Edit(Ledger, "move_on", "self._ended[log] = None", "pass"),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "counts-before-its-turn",
+        "1",
+        "What comes to a log that counts again from below counts before what lies below it",
+        (Edit(Ledger, "_store", " and not (moving and self.facts.is_void(state.key, event.seq))", ""),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "an-event-ends-the-move",
+        "1",
+        "An event that comes while a cut moves has it in force, and what lies between is not taken back",
+        (Edit(Ledger, "_store", "if cut is not None and not moving:", "if cut is not None:"),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "forgets-what-counts",
+        "7",
+        "A log that is forgotten takes along what still counts of it",
+        (Edit(Ledger, "forget", "if log in self._moving:", "if False:"),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "compared-while-moving",
+        "1",
+        "State roots are compared while a cut moves",
+        (Edit(Ledger, "_refresh_state", "self.checkpoints.stage is Stage.CUTTING or self.moving", "False"),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "clerk-lets-them-stand",
+        "1",
+        "The clerk leaves cuts where they are",
+        (Edit(Clerk, "step", "is not Stage.LOADING and ledger.moving:", "is not Stage.LOADING and False:"),),
+        _CLERK,
         1,
     ),
     # -- logs that cuts have no room for -------------------------------------------------------------------------------

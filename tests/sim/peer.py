@@ -169,6 +169,7 @@ class SimPeer:
         self._renewals = Renewals(world.parameters.verdict_ttl_s * 1000)
         self.rounds = Rounds()
         self.clerk = Clerk()
+        self._attends = 0
         self.contact: Contact
         self._carrying = False
         self._carry_at_ms: int | None = None
@@ -228,7 +229,7 @@ class SimPeer:
         self._note(ended=False)
         self._every(TICK_MS, self._turn)
         self._every(SCAN_MS, self._scan)
-        self.later(self._rest_ms, self._attend)
+        self._attend_in(1 if self._moves else self._rest_ms)
 
     def _new_engine(self) -> Engine:
         return Engine(
@@ -356,6 +357,8 @@ class SimPeer:
             own, life_ms = self.hotkey.public_key, int(self.world.parameters.verdict_ttl_s * 1000 * OVERDUE)
             self.write(lambda ledger: checks.drop_unsaid(ledger.facts, own, life_ms), _done)
         self._note(ended=bool(ended))
+        if ended and self._moves:
+            self._attend_in(1)
         for claim_id in claims:
             self._look(claim_id)
 
@@ -816,7 +819,19 @@ class SimPeer:
     def _rest_ms(self) -> int:
         return min(REST_MS_MAX, self.world.parameters.horizon_s * 1000 // STEPS_PER_HORIZON)
 
-    def _attend(self) -> None:
+    @property
+    def _moves(self) -> bool:
+        """Whether the clerk is to be woken, as by the daemon."""
+        return self.ledger.moving and not self.ledger.state.loading
+
+    def _attend_in(self, ms: float) -> None:
+        """Have the clerk take its next step after some time, and not when it was to take it so far."""
+        self._attends += 1
+        self.later(ms, partial(self._attend, self._attends))
+
+    def _attend(self, turn: int) -> None:
+        if turn != self._attends:
+            return
         own, now_ms = self.hotkey.public_key, int(self.world.clock.now_ms)
         self.write(lambda ledger: self.clerk.step(ledger, own, now_ms, self.now_ms()), self._attended)
 
@@ -825,7 +840,8 @@ class SimPeer:
             raise CheckFailedError(f"{self.name} cannot attend to checkpoints: {duty}")
         if isinstance(duty, Duty) and duty.event:
             self.world.trace(self.name, duty.event, str(dict(duty.fields)))
-        self.later(1 if isinstance(duty, Duty) and duty.busy else self._rest_ms, self._attend)
+        soon = isinstance(duty, Duty) and (duty.busy or self._moves)
+        self._attend_in(1 if soon else self._rest_ms)
 
     # -- carrying: the carrier without its task ------------------------------------------------------------------------
 

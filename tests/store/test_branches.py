@@ -30,6 +30,7 @@ from p2pnodes.model.inventory import Chute, Mandate, Objection
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
 from p2pnodes.model.requests import request_id
+from p2pnodes.store import changes as changes_module
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store import proofs
 from p2pnodes.store.admission import admit_add, admit_delete
@@ -292,7 +293,7 @@ class TestCut:
     def test_more_than_followers_are_told_of_is_settled_all_the_same(
         self, ledger: Ledger, author: Author, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(ledger_module, "CHANGES_MAX", 3)
+        monkeypatch.setattr(changes_module, "CHANGES_MAX", 3)
         receive(ledger, *author.events)
         ledger.take_changes()
         prove(ledger, close_of(author, None))

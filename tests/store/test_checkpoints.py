@@ -32,7 +32,7 @@ from p2pnodes.store.rebuild import differences, hold, rebuild
 from p2pnodes.store.schema import open_writer
 from tests.model.world import ACTIONS, ENDS, REPEATS, STEPS_S, VALIDATORS, Script, World, electorates, proofs_in, worlds
 from tests.store.test_equivalence import Replica, histories, live
-from tests.support import BLOCK, NETWORK, NOW_S, Author, add, delete, hotkey, memory_ledger
+from tests.support import BLOCK, NETWORK, NOW_S, Author, add, delete, finish_moves, hotkey, memory_ledger
 from tests.support import electorate as world_electorate
 
 pytestmark = pytest.mark.timeout(400)
@@ -72,11 +72,13 @@ def found(ledger: Ledger, line: Line) -> Checkpoint:
 
 
 def cut(ledger: Ledger) -> None:
-    """Take away all that the checkpoint in force leaves out."""
+    """Take away all that the checkpoint in force leaves out, and what lies above the cuts of logs."""
     for _ in range(PARTS_MAX):
         with ledger.transaction():
-            if ledger.cut():
-                return
+            done = ledger.cut()
+        if done:
+            finish_moves(ledger)
+            return
     raise AssertionError("the cut never ends")
 
 

@@ -20,7 +20,7 @@ from p2pnodes.store.schema import open_writer
 from tests.model.reference import Reference
 from tests.model.world import Proof, World, arrivals, proofs_in, worlds
 from tests.store.references import dangling
-from tests.support import NETWORK
+from tests.support import NETWORK, finish_moves
 
 pytestmark = pytest.mark.timeout(400)  # hypothesis may look 300 s for a smaller example before it tells of a failure
 
@@ -78,6 +78,7 @@ class Replica:
 
     def check(self, expected: dict[str, Row]) -> None:
         """Require these rows, in the table, counted, computed anew, and in the state root; and that nothing dangles."""
+        finish_moves(self.ledger)
         assert dangling(self.ledger.facts.connection) == []
         assert self.shown() == expected
         rows = self.ledger.facts.connection.execute("SELECT miner, gpu_identifier, chute FROM node").fetchall()
@@ -114,6 +115,7 @@ def live(life: Sequence[Sequence[Event | Proof] | Electorate], now_ms: int) -> R
             replica.weigh(step)
         else:
             replica.hear(step)
+    finish_moves(replica.ledger)
     return replica
 
 

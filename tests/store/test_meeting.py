@@ -51,7 +51,7 @@ from tests.store.test_checkpoints import (
     writers,
 )
 from tests.store.test_equivalence import Replica
-from tests.support import BLOCK, NETWORK, NOW_S, Author, add, delete, hotkey
+from tests.support import BLOCK, NETWORK, NOW_S, Author, add, delete, finish_moves, hotkey
 from tests.support import electorate as world_electorate
 
 __all__ = ["small_slices", "writers"]  # fixtures
@@ -471,7 +471,7 @@ class Receiver(Replica):
     def disturb(self) -> None:
         """Let something happen, or nothing."""
         draw, ledger = self.draw, self.ledger
-        happens = ("restart", "undone", "proofs", "hear", "weigh", "forget", "rebuild")
+        happens = ("move", "restart", "undone", "proofs", "hear", "weigh", "forget", "rebuild")
         match draw(st.sampled_from((*[""] * 5, *happens))):
             case "restart":
                 self.ledger = Ledger(ledger.facts.connection, NETWORK)
@@ -483,6 +483,10 @@ class Receiver(Replica):
                         ledger.cut()
                     ledger.receive(self.events[:6], self._now_ms)
                     raise UndoneError
+            case "move" if ledger.moving and self.stage is not Stage.LOADING:
+                event("moves")
+                with ledger.transaction():
+                    ledger.move_on()
             case "proofs" if self.proofs:
                 with ledger.transaction():
                     ledger.receive_proofs(draw(st.lists(st.sampled_from(self.proofs), max_size=2)), self._now_ms)
@@ -610,6 +614,7 @@ class TestWhateverWasThere:
         if few:  # logs count
             monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 2)
             monkeypatch.setattr(ledger_module, "EVENTS_PER_PART", 2)
+            monkeypatch.setattr(ledger_module, "EVENTS_PER_MOVE", 1)
 
         @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
         @given(drawn=st.one_of(lives(ends=True), lives(ends=True, more=MORE)), data=st.data())
@@ -665,6 +670,7 @@ class TestWhateverWasThere:
         for replica in (donor, receiver):
             replica.weigh(electorates[-1])
             replica.hear([*events, *proofs])
+            finish_moves(replica.ledger)
         receiver.look()
         assert dangling(donor.ledger.facts.connection) == []
 

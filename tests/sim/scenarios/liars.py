@@ -37,6 +37,7 @@ FORGOTTEN_MS: Final = 90_000
 FEW: Final = (
     (ledger, "LOGS_PER_HOTKEY_MAX", LOGS_MAX),
     (ledger, "EVENTS_PER_PART", 1),
+    (ledger, "EVENTS_PER_MOVE", 2),
     (clerk, "DISPLACED_MS", FORGOTTEN_MS),
 )
 """Bounds of the logs of one validator that a short play reaches."""
