@@ -209,8 +209,8 @@ MUTANTS: Final = (
             Edit(
                 Taken,
                 "add",
-                "for said, seq in zip(word.verdicts, seqs, strict=True)",
-                "for said, seq in zip(word.verdicts, seqs[::-1], strict=True)",
+                "zip(claims_of(word), seqs, strict=True)",
+                "zip(claims_of(word), seqs[::-1], strict=True)",
             ),
         ),
         _BRANCHES,
