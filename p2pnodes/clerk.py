@@ -31,7 +31,7 @@ from p2pnodes.model.rendezvous import place_of, ranking
 from p2pnodes.store.checkpoints import Stage
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.proposing import hindrance, proposal, refusal
+from p2pnodes.store.proposing import Past, View, hindrance, proposal, refusal
 
 log = structlog.get_logger("p2pnodes.clerk")
 
@@ -41,7 +41,13 @@ TURN_MS_MIN: Final = 10_000
 less: the chain's news do not come everywhere at once, and who proposes too early splits the signatures."""
 
 MARGINS_PER_HORIZON: Final = 256
-"""What has been here for so many parts of a horizon, 40 minutes by default, must be in a cut that is signed here."""
+MARGIN_MS_MIN: Final = 2_000
+"""What has been here for a margin, one so many-th part of a horizon, 40 minutes by default, and no less than this, must
+be in a cut that is signed here; what has been here for half of one is in a cut that is proposed here. So what reaches
+some a little later than others keeps nobody from signing, nor does what is told of a log less than a margin ago."""
+
+MOMENTS_PER_MARGIN: Final = 4
+"""How often within a margin it is noted what is here."""
 
 REST_MS_MAX: Final = 60_000
 """Longest rest between two steps, while nothing is to be done."""
@@ -74,6 +80,14 @@ class Step(NamedTuple):
     fields: Mapping[str, Any] = MappingProxyType({})
 
 
+class _Moment(NamedTuple):
+    """What was here at a time: of each log the last event, and the last one that counted."""
+
+    at_ms: int
+    held: View
+    counted: View
+
+
 IDLE: Final = Step(busy=False)
 BUSY: Final = Step(busy=True)
 
@@ -96,7 +110,11 @@ class Clerk:
         """Number of a certificate whose cut is not held here, so that its live set must come from peers."""
         self._displaced: dict[LogId, int] = {}
         """Logs that are to be forgotten, and since when."""
-        self._held: deque[tuple[int, dict[LogId, int]]] = deque()
+        self._moments: deque[_Moment] = deque()
+        """The first one is a margin old, or as old as this clerk."""
+        self._begun: tuple[bytes, Past] = (b"", Past({}, {}))
+        """The proposal whose live set is being found, and what was remembered when that began: however long it takes,
+        nothing that is told meanwhile is a reason not to sign."""
         self._due: tuple[int, int] = (0, 0)
         """The number that is due, and since when."""
 
@@ -153,11 +171,25 @@ class Clerk:
         return None
 
     def _remember(self, ledger: Ledger, now_ms: int) -> None:
-        margin_ms = ledger.network.horizon_s * 1000 // MARGINS_PER_HORIZON
-        if not self._held or now_ms >= self._held[-1][0] + margin_ms // 4:
-            self._held.append((now_ms, {log_id: state.head.seq for log_id, state in ledger.logs.items()}))
-        while len(self._held) > 1 and self._held[1][0] <= now_ms - margin_ms:
-            self._held.popleft()
+        margin_ms = _margin_ms(ledger.network)
+        if not self._moments or now_ms >= self._moments[-1].at_ms + margin_ms // MOMENTS_PER_MARGIN:
+            held = {log_id: state.head.seq for log_id, state in ledger.logs.items()}
+            self._moments.append(_Moment(now_ms, held, _counted(ledger)))
+        while len(self._moments) > 1 and self._moments[1].at_ms <= now_ms - margin_ms:
+            self._moments.popleft()
+
+    def _past(self, ledger: Ledger) -> Past:
+        """What is remembered, for who signs."""
+        counted = dict(_counted(ledger))
+        for moment in self._moments:
+            for log_id, seq in moment.counted.items():
+                counted[log_id] = max(seq, counted.get(log_id, -1))
+        return Past(self._moments[0].held, counted)
+
+    def _heard(self, network: Network, now_ms: int) -> View:
+        """What everybody has heard of, for who proposes: what has been here for half a margin."""
+        until_ms = now_ms - _margin_ms(network) // 2
+        return next(moment.held for moment in reversed(self._moments) if moment.at_ms <= until_ms)
 
     def _enforce(self, ledger: Ledger, certified: Certified) -> Step:
         """Put a certificate in force, when the same is found here."""
@@ -197,8 +229,7 @@ class Clerk:
             self.problem = None
             return IDLE
         turns = (now_ms - self._due[1]) // max(TURN_MS_MIN, ledger.network.horizon_s * 1000 // STEPS_PER_HORIZON)
-        margin_ms = ledger.network.horizon_s * 1000 // MARGINS_PER_HORIZON
-        if self._held[0][0] > now_ms - margin_ms:
+        if self._moments[0].at_ms > now_ms - _margin_ms(ledger.network):
             self.problem = "this daemon has not been up for long"
             return IDLE
         order = ranking(rendezvous_key(ledger.network, number), ledger.weights.enrolled)
@@ -212,7 +243,7 @@ class Clerk:
         mine = place_of(order, own)
         if mine in proposals or mine > turns:
             return IDLE
-        payload = proposal(ledger)
+        payload = proposal(ledger, self._heard(ledger.network, now_ms))
         if payload is None:
             self.problem = None
             return IDLE
@@ -223,7 +254,12 @@ class Clerk:
         payload = ledger.checkpoints.proposed_by(line.proposal)
         if payload is None:
             return False
-        self.problem = refusal(ledger, payload, line, ledger.checkpoints.lately, self._held[0][1])
+        begun, past = self._begun
+        if begun != line.proposal or not ledger.is_finding(begun):
+            past = self._past(ledger)
+        self.problem = refusal(ledger, payload, line, ledger.checkpoints.lately, past)
+        if self.problem is None:
+            self._begun = line.proposal, past
         return self.problem is None
 
     def _sign(self, ledger: Ledger, line: Line, wall_ms: int) -> Step:
@@ -236,6 +272,15 @@ class Clerk:
         ledger.append(lambda _: statement, wall_ms)
         fields = {"number": statement.number, "leaves": statement.leaves}
         return Step(busy=True, event="checkpoint_signed", fields=fields)
+
+
+def _margin_ms(network: Network) -> int:
+    return max(MARGIN_MS_MIN, network.horizon_s * 1000 // MARGINS_PER_HORIZON)
+
+
+def _counted(ledger: Ledger) -> View:
+    """The last event of each log that counts now."""
+    return {log_id: state.counted.seq for log_id, state in ledger.logs.items() if state.counted is not None}
 
 
 class Office:

@@ -11,15 +11,33 @@ import pytest
 import structlog
 
 from p2pnodes import clerk as clerk_module
-from p2pnodes.clerk import DISPLACED_MS, MARGINS_PER_HORIZON, TURN_MS_MIN, Clerk, Office, Step
-from p2pnodes.model.branches import displaced
+from p2pnodes.clerk import (
+    DISPLACED_MS,
+    MARGINS_PER_HORIZON,
+    MOMENTS_PER_MARGIN,
+    TURN_MS_MIN,
+    Clerk,
+    Office,
+    Step,
+)
+from p2pnodes.model.branches import displaced, rivalry
 from p2pnodes.model.checkpoint import Certificate, Signature, due_number, rendezvous_key, suffices
 from p2pnodes.model.errors import StoreError
-from p2pnodes.model.events import Checkpoint, Close, Head, LogId, Propose, closing, delegate
+from p2pnodes.model.events import (
+    Checkpoint,
+    Close,
+    Evidence,
+    Head,
+    LogId,
+    Propose,
+    Release,
+    closing,
+    delegate,
+)
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.rendezvous import ranking
 from p2pnodes.store import ledger as ledger_module
-from p2pnodes.store.checkpoints import STATEMENTS_MAX
+from p2pnodes.store.checkpoints import ELECTORATES_KEPT, STATEMENTS_MAX
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import cut_of, entry_at, proposal
@@ -269,24 +287,18 @@ class TestSigning:
         assert [said.number for said in at.signed] == [number + 1]
 
     def test_what_was_found_and_may_not_be_signed_any_more_keeps_nothing_else_from_being_signed(self) -> None:
-        """A log that its author forks while others search below it must not cost them the number."""
+        """As where the electorate of a proposal was in force too long ago when the search below its cut ends."""
         at = desk(2)
         first, second, _ = at.order()
         at.work()
-        author, twin = at.others[first], Author(first)
-        twin.head = author.head
-        written = author.add(add("//Alice", ["gpu-0"]), at_ms=NOW_MS)
-        rival = twin.add(add("//Alice", ["gpu-1"]), at_ms=NOW_MS)
-        with at.ledger.transaction():
-            at.ledger.receive([written], at.wall_ms)
         bad = at.hear(first, made(at))
         assert at.step(MARGIN_MS).busy
         assert at.ledger.is_finding(bad)
-        with at.ledger.transaction():
-            at.ledger.receive([rival], at.wall_ms)
+        for _ in range(ELECTORATES_KEPT):
+            at.weigh(at.wall_ms + 1)
         at.work()
         assert at.signed == []
-        assert at.clerk.problem is not None
+        assert at.clerk.problem == "its electorate was not in force here lately"
         good = at.hear(second, made(at))
         assert at.work(len(VALIDATORS) * TURN_MS) == ["checkpoint_signed"]
         assert [said.proposal for said in at.signed] == [good]
@@ -308,6 +320,111 @@ class TestSigning:
         at.work()
         at.step(MARGIN_MS)
         assert at.clerk.problem == "its electorate was not in force here lately"
+
+
+class TestWhatIsShownBehindAProposal:
+    """A validator can prove a fork of its own log at each of its events, one after the other, or close it there."""
+
+    @staticmethod
+    def begin() -> tuple[Desk, str, Author]:
+        """A desk that is up for long enough, who proposes to it, and a log with thirty old events."""
+        at = desk(2)
+        first, second, _ = at.order()
+        author = at.others[second]
+        with at.ledger.transaction():
+            at.ledger.receive([author.verdict(bytes(32)) for _ in range(30)], NOW_MS)
+        at.work()
+        at.now_ms += MARGIN_MS
+        return at, first, author
+
+    @staticmethod
+    def show(at: Desk, proof: Evidence | Close) -> None:
+        with at.ledger.transaction():
+            at.ledger.receive_proofs([proof], at.wall_ms)
+
+    @staticmethod
+    def named(payload: Propose, author: Author) -> int:
+        (entry,) = (entry for entry in payload.logs if entry.log == author.log)
+        return entry.head.seq
+
+    @staticmethod
+    def fork(author: Author, seq: int) -> Evidence:
+        """Proof of a second event at a seq."""
+        one, twin = author.events[seq], Author(VALIDATORS[1])
+        twin.node_key, twin.log = author.node_key, author.log
+        twin.head = Head(seq - 1, one.previous)
+        evidence = rivalry(one, twin.write(Release(bytes(32), ("gpu",)), hlc=one.hlc))
+        assert evidence is not None
+        return evidence
+
+    @staticmethod
+    def next_day(at: Desk) -> str:
+        """Let it be the next day on which somebody else is the first to propose; who that is."""
+        while True:
+            at.weigh(at.wall_ms + 86_400_000)
+            at.work()
+            if (first := at.order()[0]) in at.others:
+                return first
+
+    def test_a_fork_at_the_end_of_each_cut_keeps_none_from_being_signed(self) -> None:
+        """One log stopped all checkpoints for as many turns as it had events."""
+        at, _, author = self.begin()
+        for _ in range(5):
+            first = self.next_day(at)
+            payload = made(at)
+            proposed = at.hear(first, payload)
+            self.show(at, self.fork(author, self.named(payload, author)))
+            assert at.work(1) == ["checkpoint_signed"]
+            assert [said.proposal for said in at.signed] == [proposed]
+
+    def test_a_closing_keeps_none_from_being_signed(self) -> None:
+        at, first, author = self.begin()
+        proposed = at.hear(first, made(at))
+        self.show(at, closing(author.hotkey, NETWORK.id, author.log, Head(1, author.events[1].id)))
+        assert at.work() == ["checkpoint_signed"]
+        assert [said.proposal for said in at.signed] == [proposed]
+        assert self.named(made(at), author) == 1
+
+    def test_however_long_the_search_takes_nothing_that_is_shown_meanwhile_spoils_it(self) -> None:
+        at, first, author = self.begin()
+        proposed = at.hear(first, made(at))
+        assert at.step().busy
+        self.show(at, self.fork(author, 7))
+        with at.ledger.transaction():
+            at.ledger.receive([author.verdict(bytes(32))], NOW_MS)  # not void by itself, and older than the horizon
+        for _ in range(2 * MOMENTS_PER_MARGIN):
+            at.now_ms += MARGIN_MS // MOMENTS_PER_MARGIN
+            at.clerk._remember(at.ledger, at.now_ms)
+        assert at.work() == ["checkpoint_signed"]
+        assert [said.proposal for said in at.signed] == [proposed]
+
+    def test_what_has_not_counted_for_a_margin_is_not_signed(self) -> None:
+        """Else whoever proposes could undo that the log of a stolen key was closed."""
+        at, _, author = self.begin()
+        payload = made(at)
+        self.show(at, self.fork(author, 7))
+        for _ in range(2 * MOMENTS_PER_MARGIN):
+            at.work(MARGIN_MS // MOMENTS_PER_MARGIN)
+        first = self.next_day(at)
+        at.hear(first, payload._replace(number=at.number, pins=at.ledger.weights.electorate.canonical))
+        assert at.work(1) == []
+        assert at.clerk.problem == f"log {author.log} has not counted up to seq 30 lately"
+
+    @pytest.mark.parametrize(("moment", "expected"), [(1, 1), (2, 1), (3, 0)])
+    def test_nothing_is_proposed_before_it_has_been_here_for_half_a_margin(self, moment: int, expected: int) -> None:
+        """Who has it only now has not heard what is shown of it elsewhere, and not all others have it."""
+        at = desk(0)
+        author = at.others[at.order()[1]]
+        at.work()
+        for each in range(1, MOMENTS_PER_MARGIN):
+            if each == moment:
+                with at.ledger.transaction():
+                    at.ledger.receive([author.verdict(bytes(32))], NOW_MS)
+            assert at.work(MARGIN_MS // MOMENTS_PER_MARGIN) == []
+        assert at.work(MARGIN_MS // MOMENTS_PER_MARGIN) == ["checkpoint_proposed", "checkpoint_signed"]
+        payload = at.ledger.checkpoints.proposed_by(at.signed[0].proposal)
+        assert payload is not None
+        assert self.named(payload, author) == expected
 
 
 class TestEnforcing:
@@ -564,6 +681,7 @@ class TestTooManyLogs:
 
         at.work()
         show(4)
+        assert hotkey(rogue).public_key not in {entry.hotkey for entry in made(at).logs}
         proposed = at.hear(second, made(at))
         show(1)
         assert sum(state.displaced for state in at.ledger.state.logs.values()) == 2

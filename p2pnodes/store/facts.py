@@ -544,12 +544,10 @@ class Facts:
         ).fetchone()
         return None if row is None else (row[0], row[1])
 
-    def delegations_ended(self, log: int) -> tuple[int, int]:
-        """When the first and the last valid delegation of a log that is held end, see ``checkpoint.ended_ms``."""
-        query = "SELECT hlc, not_after FROM delegations WHERE log = ? ORDER BY seq"
-        first = self.connection.execute(query, (log,)).fetchone()
-        last = self.connection.execute(f"{query} DESC", (log,)).fetchone()
-        return ended_ms(*first), ended_ms(*last)
+    def delegations_ended(self, log: int, last: int) -> int:
+        """When all valid delegations of a log that are held, up to a seq, have ended, see ``checkpoint.ended_ms``."""
+        query = "SELECT hlc, not_after FROM delegations WHERE log = ? AND seq <= ?"
+        return max((ended_ms(*each) for each in self.connection.execute(query, (log, last))), default=-1)
 
     def event_ids(self, log: LogId, seqs: Collection[int]) -> dict[int, bytes]:
         """Ids of some events of a log, by seq."""

@@ -1043,7 +1043,7 @@ class Ledger:
         return high
 
     def _say_again(self, log: int, low: int, high: int) -> int:
-        """Let the first events of a log from seq ``low`` below ``high`` count again.
+        """Let the first events of a log from seq ``low`` below ``high`` count again, below a cut what that keeps.
 
         Returns:
             The seq below which they do.
@@ -1060,6 +1060,8 @@ class Ledger:
             self._count_move(said, known)
             low = seq + 1
             word = said.payload
+            if isinstance(word, Place) and self.checkpoints.below(log, seq):
+                self._say_kept(log, seq)
             if not isinstance(word, words.Word) or not self._is_above(log, seq, hlc):
                 continue
             before = words.replaced(self._connection, log, word)
@@ -1083,7 +1085,11 @@ class Ledger:
         """GPUs that are not settled, at most."""
         return len(self._dirty_claims) * GPUS_PER_CLAIM_MAX + len(self._dirty_uuids) + len(self._placed_uuids)
 
-    # -- logs that count for nothing ---------------------------------------------------------------------------------
+    def _say_kept(self, log: int, seq: int) -> None:
+        """Let what the live set in force keeps of a place be the last word of its log again."""
+        for kept in self.checkpoints.kept_places(log, seq - 1, 1):
+            if kept.seq == seq:
+                words.say_kept(self._connection, log, kept, kept.uuids)
 
     def _logs_of(self, hotkey: bytes) -> list[LogId]:
         """The logs of a hotkey that are not over."""
@@ -1273,6 +1279,9 @@ class Ledger:
         self.checkpoints.enforce(said, Stage.CUTTING)
         self._live_set = self._cutting = None
         self._displace_all()
+        for state in list(self._logs.values()):
+            if state.cut is not None:  # an end that was proved meanwhile lies just above the cut now
+                self._move_cut(state, self.cut_of(state))
 
     def cut(self) -> bool:
         """Take away the next part of what the checkpoint in force leaves out; call inside a transaction.

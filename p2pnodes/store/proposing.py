@@ -1,6 +1,7 @@
 """Which cut a daemon would make, and whether it may sign one that somebody proposes."""
 
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from p2pnodes.model.checkpoint import Certified, Line, chosen, due_number, horizon_of
 from p2pnodes.model.clock import hlc_at, hlc_ms
@@ -10,9 +11,31 @@ from p2pnodes.model.errors import LocalProtocolError
 from p2pnodes.model.events import PINS_BYTES_MAX, CutLog, Head, LogId, Propose
 from p2pnodes.store.ledger import Ledger, LogState
 
+View = Mapping[LogId, int]
+"""Last seq of each log up to which it is looked at. Of one that is not in it, what the cut in force names is taken as
+it is, and nothing else."""
 
-def proposal(ledger: Ledger) -> Propose | None:
+
+class Past(NamedTuple):
+    """What a daemon remembers of the logs, so that nobody can spoil a proposal by what is shown behind it.
+
+    Attributes:
+        held: What has been here for some time: a cut that leaves out what counts of it and is older than the horizon
+            would lose it.
+        counted: The last seq of each log that counted at some time lately: a fork or closing that is shown when the
+            proposal is there changes what the next one names, and not what this one does.
+    """
+
+    held: View
+    counted: View
+
+
+def proposal(ledger: Ledger, view: View | None = None) -> Propose | None:
     """What this daemon would propose under the electorate in force; None while nothing is older than the horizon.
+
+    Args:
+        ledger: What is here.
+        view: What others have heard of for long enough; all that is here unless given.
 
     Raises:
         LocalProtocolError: The electorate is larger than a proposal can hold.
@@ -24,22 +47,24 @@ def proposal(ledger: Ledger) -> Propose | None:
             f"{PINS_BYTES_MAX} fit a proposal",
             code=Code.CHECKPOINT_DELAYED,
         )
-    logs = cut_of(ledger, electorate)
+    logs = cut_of(ledger, electorate, view)
     if not logs:
         return None
     number = due_number(ledger.network, electorate)
     return Propose(number, ledger.checkpoints.line.proposal, electorate.canonical, logs)
 
 
-def cut_of(ledger: Ledger, electorate: Electorate) -> tuple[CutLog, ...]:
-    """The cut of what is held here: of each log as far as its events are older than the horizon and count.
+def cut_of(ledger: Ledger, electorate: Electorate, view: View | None = None) -> tuple[CutLog, ...]:
+    """The cut of what is held here, or of a view of it: of each log as far as its events are older and count.
 
     Of a hotkey with as many logs as may count it names none that the cut in force does not name: its author can have
     such a log displaced whenever it is proposed, and so would keep all others from signing.
     """
     horizon_ms, named = horizon_of(ledger.network, electorate), ledger.checkpoints.line.logs
     horizon_hlc = hlc_at(max(0, horizon_ms))
-    ended = {log for log in named if _ended_ms(ledger, ledger.logs[log]) < horizon_ms}
+    if view is None:
+        view = {log: state.head.seq for log, state in ledger.logs.items()}
+    ended = {log for log in named if log in view and _ended_ms(ledger, ledger.logs[log], view[log]) < horizon_ms}
     known = {entry.hotkey for log, entry in named.items() if log not in ended}
     crowded = ledger.crowded()
     found: list[CutLog] = []
@@ -49,21 +74,21 @@ def cut_of(ledger: Ledger, electorate: Electorate) -> tuple[CutLog, ...]:
             continue
         # Else the list of logs would grow for ever. A validator with a permit stays known by another log.
         may_go = state.id in ended and (not permitted or state.hotkey in known)
-        if may_go and not _is_needed(ledger, state, permitted=permitted):
+        if may_go and not _is_needed(ledger, state, view[state.id], permitted=permitted):
             continue
         # What a hotkey without a permit said does not count, but whoever joins later must be able to go on from there.
-        entry = _entry(ledger, state, horizon_hlc, before) if permitted else before
+        entry = _entry(ledger, state, view.get(state.id, -1), horizon_hlc, before) if permitted else before
         if entry is not None:
             found.append(entry)
     return chosen(found, electorate, named)
 
 
-def _ended_ms(ledger: Ledger, state: LogState) -> int:
-    """When the first and the last delegation of a log both have ended; Unix milliseconds."""
-    return max(ledger.facts.delegations_ended(state.key))
+def _ended_ms(ledger: Ledger, state: LogState, last: int) -> int:
+    """When all delegations of a log up to a seq have ended, Unix milliseconds: with more of them never earlier."""
+    return ledger.facts.delegations_ended(state.key, last)
 
 
-def _is_needed(ledger: Ledger, state: LogState, *, permitted: bool) -> bool:
+def _is_needed(ledger: Ledger, state: LogState, last: int, *, permitted: bool) -> bool:
     """Whether something is needed that a log said whose delegations have ended, and which the cut in force names.
 
     That is so where the live set in force holds some of it, and where something counts above that cut which was written
@@ -75,18 +100,19 @@ def _is_needed(ledger: Ledger, state: LogState, *, permitted: bool) -> bool:
         return True
     if not permitted or counted is None:
         return False
-    first = 1 + ledger.facts.last_below(state.key, line.logs[state.id].head.seq, counted.seq, line.horizon_hlc)
-    return first <= counted.seq and hlc_ms(ledger.facts.highest_hlc(state.key, first)) <= _ended_ms(ledger, state)
+    high = min(last, counted.seq)
+    first = 1 + ledger.facts.last_below(state.key, line.logs[state.id].head.seq, high, line.horizon_hlc)
+    return first <= high and hlc_ms(ledger.facts.highest_hlc(state.key, first)) <= _ended_ms(ledger, state, last)
 
 
-def _entry(ledger: Ledger, state: LogState, horizon_hlc: int, before: CutLog | None) -> CutLog | None:
-    """How far a log is older than the horizon."""
+def _entry(ledger: Ledger, state: LogState, last: int, horizon_hlc: int, before: CutLog | None) -> CutLog | None:
+    """How far a log is older than the horizon, of what counts up to a seq."""
     low = -1 if before is None else before.head.seq
-    high = -1 if state.counted is None else state.counted.seq
-    last = ledger.facts.last_below(state.key, low, high, horizon_hlc)
-    if before is not None and last <= before.head.seq:
+    high = -1 if state.counted is None else min(last, state.counted.seq)
+    older = ledger.facts.last_below(state.key, low, high, horizon_hlc)
+    if before is not None and older <= before.head.seq:
         return before
-    return None if last < 0 else entry_at(ledger, state, last)
+    return None if older < 0 else entry_at(ledger, state, older)
 
 
 def entry_at(ledger: Ledger, state: LogState, seq: int) -> CutLog | None:
@@ -113,12 +139,15 @@ def hindrance(ledger: Ledger, said: Certified) -> str | None:
 
 
 def objection(ledger: Ledger, line: Line) -> str | None:
-    """Why the live set below a line cannot be found here; None if it can."""
+    """Why the live set below a line cannot be found here; None if it can.
+
+    Whether it counts here what lies there is not asked: once that is cut, no end lies below.
+    """
     for log, entry in line.logs.items():
         state = ledger.logs.get(log)
         before = ledger.checkpoints.line.logs.get(log)
-        if state is None or state.counted is None or state.counted.seq < entry.head.seq:
-            return f"log {log} is not here up to seq {entry.head.seq}, or does not count"
+        if state is None or state.head.seq < entry.head.seq:
+            return f"log {log} is not here up to seq {entry.head.seq}"
         if before is not None and entry.head.seq <= before.head.seq:
             held: CutLog | None = before
         else:
@@ -128,9 +157,7 @@ def objection(ledger: Ledger, line: Line) -> str | None:
     return None
 
 
-def refusal(
-    ledger: Ledger, proposed: Propose, line: Line, electorates: Collection[bytes], held: Mapping[LogId, int]
-) -> str | None:
+def refusal(ledger: Ledger, proposed: Propose, line: Line, electorates: Collection[bytes], past: Past) -> str | None:
     """Why this daemon must not sign a proposal, or not yet; None if it may.
 
     Args:
@@ -138,8 +165,7 @@ def refusal(
         proposed: The proposal.
         line: What it draws.
         electorates: Digests of those that were in force here lately.
-        held: Last seq of each log that has been here for some time: a cut that leaves out what counts and is older than
-            the horizon would lose it.
+        past: What is remembered of the logs.
     """
     in_force = ledger.checkpoints.line
     if line.number <= in_force.number or proposed.previous != in_force.proposal:
@@ -148,8 +174,13 @@ def refusal(
         return "its electorate was not in force here lately"
     if (why := objection(ledger, line)) is not None:
         return why
+    for log, entry in line.logs.items():
+        if entry.head.seq > past.counted.get(log, -1):
+            return f"log {log} has not counted up to seq {entry.head.seq} lately"
+    # By what was here then and by what is here now, so that nothing which came between the two decides.
+    before = {entry.log: entry.head.seq for entry in cut_of(ledger, line.electorate, past.held)}
     for entry in cut_of(ledger, line.electorate):
-        least = min(entry.head.seq, held.get(entry.log, -1))
+        least = min(entry.head.seq, before.get(entry.log, -1))
         there = line.logs.get(entry.log)
         if least > (-1 if there is None else there.head.seq):
             return f"it leaves out seq {least} of log {entry.log}, which is older than the horizon"

@@ -870,17 +870,17 @@ _OWN: Final = (
     Mutant(
         "cut-beyond-what-is-held",
         "cut",
-        "A cut is signed that goes further in a log than what is held of it",
+        "A live set is looked for below a cut that goes further in a log than what is held of it",
         (
             Edit(
                 proposing,
                 "objection",
-                'return f"log {log} is not here up to seq {entry.head.seq}, or does not count"',
+                'return f"log {log} is not here up to seq {entry.head.seq}"',
                 "continue",
             ),
         ),
-        Played("liars-at-a-cut"),
-        20,
+        UnitTests("test_clerk.py"),
+        1,
     ),
     Mutant(
         "cut-of-another-branch",

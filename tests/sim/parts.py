@@ -44,6 +44,10 @@ _NUMBERS: Final = UnitTests("test_author.py::TestItsNumber")
 _MANY: Final = UnitTests("store/test_ledger.py::TestTooManyLogs")
 _NAMED: Final = UnitTests("store/test_loading.py::TestTooManyLogs")
 _OVER: Final = UnitTests("store/test_checkpoints.py::TestLogsThatAreOver")
+_BEHIND: Final = UnitTests("test_clerk.py::TestWhatIsShownBehindAProposal")
+_ENDS: Final = UnitTests(
+    "store/test_checkpoints.py::test_what_a_checkpoint_keeps_of_a_log_counts_whenever_its_end_was_shown"
+)
 _NO_ROOM: Final = UnitTests("store/test_checkpoints.py::TestNoRoom")
 _ENDLESS: Final = Played("logs-without-end")
 _NAMING: Final = UnitTests("store/test_naming.py")
@@ -840,7 +844,7 @@ MUTANTS: Final = (
         "left-out-and-not-asked-about",
         "7",
         "A cut leaves out a log that has ended though it said something behind the cut in force",
-        (Edit(proposing, "_is_needed", "return first <= counted.seq and", "return False and"),),
+        (Edit(proposing, "_is_needed", "return first <= high and", "return False and"),),
         _OVER,
         1,
     ),
@@ -899,16 +903,24 @@ MUTANTS: Final = (
     Mutant(
         "left-out-though-delegated",
         "cut",
-        "A cut leaves out a log whose last delegation has not ended",
-        (Edit(Facts, "delegations_ended", "ended_ms(*last)", "ended_ms(*first)"),),
+        "A cut leaves out a log of which one of the delegations has not ended",
+        (Edit(Facts, "delegations_ended", "return max(", "return min("),),
         _OVER,
         1,
     ),
     Mutant(
-        "left-out-and-not-over",
+        "delegated-behind-a-proposal",
         "cut",
-        "A cut leaves out a log that counts on because its first delegation has not ended",
-        (Edit(Facts, "delegations_ended", "return ended_ms(*first)", "return ended_ms(*last)"),),
+        "A delegation that is shown behind a proposal keeps others from signing it",
+        (Edit(Facts, "delegations_ended", ' AND seq <= ?"', ' AND ? NOTNULL"'),),
+        _OVER,
+        1,
+    ),
+    Mutant(
+        "said-behind-a-proposal",
+        "cut",
+        "What a log says that has ended keeps others from signing a proposal behind which it is shown",
+        (Edit(proposing, "_is_needed", "min(last, counted.seq)", "counted.seq"),),
         _OVER,
         1,
     ),
@@ -1023,6 +1035,55 @@ MUTANTS: Final = (
         "The clerk leaves cuts where they are",
         (Edit(Clerk, "step", "is not Stage.LOADING and ledger.moving:", "is not Stage.LOADING and False:"),),
         _CLERK,
+        1,
+    ),
+    # -- what is shown behind a proposal -------------------------------------------------------------------------------
+    Mutant(
+        "end-behind-a-proposal",
+        "cut",
+        "Whoever shows behind a proposal that a log of his own ends keeps others from signing it",
+        (Edit(Clerk, "_past", "for moment in self._moments:", "for moment in ():"),),
+        _BEHIND,
+        1,
+    ),
+    Mutant(
+        "end-in-a-search",
+        "cut",
+        "What is shown while others search for a live set keeps them from signing it, if that takes long",
+        (Edit(Clerk, "_may_sign", "begun != line.proposal or", "True or"),),
+        _BEHIND,
+        1,
+    ),
+    Mutant(
+        "closed-and-signed",
+        "cut",
+        "A cut is signed that goes through what a fork or closing ended long ago",
+        (Edit(proposing, "refusal", "if entry.head.seq > past.counted.get(log, -1):", "if False:"),),
+        _BEHIND,
+        1,
+    ),
+    Mutant(
+        "proposed-at-once",
+        "cut",
+        "A proposal names what others have not heard of",
+        (Edit(Clerk, "_heard", "_margin_ms(network) // 2", "0"),),
+        _BEHIND,
+        1,
+    ),
+    Mutant(
+        "ended-below-a-cut",
+        "row",
+        "A checkpoint keeps nothing of a log whose end was shown before it was in force",
+        (Edit(Ledger, "enforce", "if state.cut is not None:", "if False:"),),
+        _ENDS,
+        1,
+    ),
+    Mutant(
+        "places-of-an-ended-log",
+        "row",
+        "Places that a checkpoint keeps of a log do not count again where its end was shown before",
+        (Edit(Ledger, "_say_again", "self._say_kept(log, seq)", "pass"),),
+        _ENDS,
         1,
     ),
     # -- logs that cuts have no room for -------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from p2pnodes.model.checkpoint import Certificate, Line, Signature, line_of, sta
 from p2pnodes.model.clock import hlc_at
 from p2pnodes.model.codec import digest
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.events import AddPayload, Carry, Checkpoint, Event, LogId, Place, Propose, Release
+from p2pnodes.model.events import AddPayload, Carry, Checkpoint, Event, Head, LogId, Place, Propose, Release
+from p2pnodes.model.events import closing as closing_of
 from p2pnodes.model.inventory import Chute, Row
 from p2pnodes.model.proof import check
 from p2pnodes.model.requests import NONCE_WINDOW_S, bound_purpose, request_id
@@ -27,12 +28,12 @@ from p2pnodes.store.checkpoints import CERTIFICATES_KEPT, kept_leaves, read_slic
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Answer, Found, consider
 from p2pnodes.store.proofs import gather
-from p2pnodes.store.proposing import entry_at, hindrance, objection, proposal, refusal
+from p2pnodes.store.proposing import Past, cut_of, entry_at, hindrance, objection, proposal, refusal
 from p2pnodes.store.rebuild import differences, hold, rebuild
 from p2pnodes.store.schema import open_writer
 from tests.model.world import ACTIONS, ENDS, REPEATS, STEPS_S, VALIDATORS, Script, World, electorates, proofs_in, worlds
 from tests.store.test_equivalence import Replica, histories, live
-from tests.support import BLOCK, NETWORK, NOW_S, Author, add, delete, finish_moves, hotkey, memory_ledger
+from tests.support import BLOCK, NETWORK, NOW_S, Author, add, covers, delete, finish_moves, hotkey, memory_ledger
 from tests.support import electorate as world_electorate
 
 pytestmark = pytest.mark.timeout(400)
@@ -681,6 +682,61 @@ def test_what_was_said_on_a_branch_that_a_checkpoint_closed_is_gone(writers: lis
     assert differences(astray.ledger) == []
 
 
+@pytest.mark.parametrize("heard", ["before the search", "in the search", "behind the cut"])
+@pytest.mark.parametrize("proof", ["fork", "closing"])
+def test_what_a_checkpoint_keeps_of_a_log_counts_whenever_its_end_was_shown(
+    writers: list[Author], heard: str, proof: str
+) -> None:
+    """Whoever heard of it before loses for a while what lies above, and has it again with the cut."""
+    requests = [add("//Alice", ["gpu-1"]), add("//Bob", ["gpu-2", "gpu-3"])]
+    shared = [event for writer in writers for event in writer.events]
+    shared += [writers[0].add(requests[0]), writers[1].verdict(bytes(32))]
+    shared += [writers[1].add(requests[1]), writers[1].verdict(request_id(NETWORK.id, requests[1]))]
+    for posted, uuids in zip(requests, (("gpu-1",), ("gpu-2", "gpu-3")), strict=True):
+        shared.append(writers[1].write(Place(request_id(NETWORK.id, posted), uuids, *CHUTE)))
+    shared.append(writers[1].write(Release(request_id(NETWORK.id, requests[1]), ("gpu-3",))))
+    log = writers[1].log
+    twin = Author(VALIDATORS[1])
+    twin.head = Head(1, writers[1].events[1].id)
+    rival = twin.verdict(bytes(32), at_ms=NOW_S * 1000)
+    end = closing_of(writers[1].hotkey, NETWORK.id, log, Head(0, writers[1].events[0].id))
+    replica, weighed = Replica((NOW_S + 30 * 86_400) * 1000), later(world_electorate(), 8 * DAY_MS)
+    replica.weigh(world_electorate())
+    replica.hear(shared)
+    replica.weigh(weighed)
+    before = replica.shown()
+    made = proposed(replica.ledger)
+    assert made is not None
+    line = line_of(NETWORK, *made)
+
+    def hear() -> None:
+        replica.hear([rival if proof == "fork" else end])
+
+    if heard == "before the search":
+        hear()
+    with replica.ledger.transaction():
+        assert replica.ledger.find_live_set(line) is None
+    if heard == "in the search":
+        hear()
+    if heard != "behind the cut":
+        assert list(replica.shown()) == ["gpu-1"]
+        assert not any(row.chute for row in replica.shown().values())
+    statement = found(replica.ledger, line)
+    assert objection(replica.ledger, line) is None
+    with replica.ledger.transaction():
+        replica.ledger.checkpoints.take(certificate(made[0], statement, VALIDATORS[:3], weighed.time_ms))
+        replica.ledger.enforce()
+    assert covers(line, log, writers[1].events[-1].seq)
+    if heard == "behind the cut":
+        hear()
+    assert replica.shown().keys() == before.keys()
+    assert [row.chute for row in replica.shown().values()] == [CHUTE, CHUTE, None]
+    cut(replica.ledger)
+    assert [row.chute for row in replica.shown().values()] == [CHUTE, CHUTE, None]
+    hold(replica.ledger.facts.connection)
+    assert differences(replica.ledger) == []
+
+
 def _said_so_far(replica: Replica) -> list[int]:
     """How many verdicts, places or releases, and deletions are recorded."""
     query = "SELECT count(*) FROM {}"
@@ -1140,11 +1196,8 @@ class TestLogsThatAreOver:
         assert payload is not None
         short = payload._replace(logs=tuple(entry for entry in payload.logs if entry.log != over.log))
         line = line_of(NETWORK, in_an_event(ledger, short), short)
-        electorates, held = (
-            [ledger.weights.electorate.digest],
-            {log: each.head.seq for log, each in ledger.logs.items()},
-        )
-        assert "leaves out" in (refusal(ledger, short, line, electorates, held) or "")
+        electorates, past = [ledger.weights.electorate.digest], self.all_of(ledger)
+        assert "leaves out" in (refusal(ledger, short, line, electorates, past) or "")
         self.delete(ledger)
         self.make(ledger, 9)
         with ledger.transaction():
@@ -1153,7 +1206,36 @@ class TestLogsThatAreOver:
         assert payload is not None
         assert over.log not in {entry.log for entry in payload.logs}
         line = line_of(NETWORK, in_an_event(ledger, payload), payload)
-        assert refusal(ledger, payload, line, [ledger.weights.electorate.digest], held) is None
+        assert refusal(ledger, payload, line, [ledger.weights.electorate.digest], self.all_of(ledger)) is None
+
+    @pytest.mark.parametrize("shown", ["verdict", "delegation"])
+    def test_what_is_shown_of_one_behind_a_proposal_that_leaves_it_out_keeps_nobody_from_signing(
+        self, shown: str
+    ) -> None:
+        """An event of before its end, or a further delegation, could else cost all others a number for each log."""
+        ledger, over = self.ledger(first_days=3)
+        self.delete(ledger)
+        self.make(ledger, 9)
+        with ledger.transaction():
+            ledger.set_electorate(later(world_electorate(), 11 * DAY_MS))
+        payload, past = proposal(ledger), self.all_of(ledger)
+        assert payload is not None
+        assert over.log not in {entry.log for entry in payload.logs}
+        if shown == "verdict":
+            over.verdict(bytes(32), at_ms=NOW_S * 1000 + 2 * DAY_MS + DAY_MS // 2)
+        else:
+            over.write(over.delegation(not_after=NOW_S + 99 * 86_400), at_ms=NOW_S * 1000 + DAY_MS)
+        self.hear(ledger, over, days=10)
+        line, electorates = line_of(NETWORK, in_an_event(ledger, payload), payload), [ledger.weights.electorate.digest]
+        assert over.log in {entry.log for entry in cut_of(ledger, ledger.weights.electorate)}
+        assert refusal(ledger, payload, line, electorates, past) is None
+        assert "leaves out" in (refusal(ledger, payload, line, electorates, self.all_of(ledger)) or "")
+
+    @staticmethod
+    def all_of(ledger: Ledger) -> Past:
+        """Remember what is here now."""
+        held = {log: each.head.seq for log, each in ledger.logs.items()}
+        return Past(held, held)
 
     def test_one_in_which_something_counts_that_no_cut_has_reached_stays(self) -> None:
         """What was written between the last horizon and the end of the delegation is not in the live set in force."""

@@ -52,6 +52,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         checkpoints.liars_at_a_cut,
         checkpoints.half_of_an_event_is_kept,
         checkpoints.fork_below_a_cut,
+        checkpoints.forks_behind_proposals,
         checkpoints.two_sides_of_a_cut,
         checkpoints.logs_that_are_over,
         checkpoints.newcomer_behind_a_cut,

@@ -497,6 +497,50 @@ def fork_below_a_cut(stage: Stage) -> None:
     stage.chute(GPU, CHUTE)
 
 
+def forks_behind_proposals(stage: Stage) -> None:
+    """A validator proves a fork of a log of its own behind each proposal, where that goes on, to some of the others.
+
+    Its log has events enough to do so for ever. Checkpoints are made all the same: who has held for long what a
+    proposal names signs it, whatever has been proved of it since.
+    """
+    stage.shorten(HORIZON_S)
+    stage.open((40, 30, 20, 20), rogue={3})
+    rogue = Rogue(stage, 3)
+    stage.forking.add(rogue.hotkey.public_key)
+    stage.truth.give(GPU, ALICE)
+    posted = stage.sign(ALICE, [GPU])
+    rogue.write(AddPayload(posted.request, stage.block), rogue.next_hlc)
+    stage.repost(posted, anywhere(stage))
+    verified_everywhere(stage, posted)
+    for _ in range(99):
+        rogue.write(Place(posted.claim_id, (GPU,), *CHUTE), rogue.next_hlc)
+    stage.until(lambda: agree(stage.up), HEARD_MS_MAX, "everybody has heard")
+    stage.hold(GPU, posted)
+    spoiled: set[bytes] = set()
+
+    def done() -> bool:
+        for holder, key in [(peer, key) for peer in stage.up for key in _proposals_ahead(peer)]:
+            line = holder.ledger.checkpoints.line_of(key)
+            if key not in spoiled and line is not None and rogue.log in line.logs:
+                spoiled.add(key)
+                _fork_at(stage, rogue, line.logs[rogue.log].head.seq)
+        return len(spoiled) > 0 and all(covers(peer.ledger.checkpoints.line, rogue.log, 1) for peer in stage.up)
+
+    stage.until(done, 3 * HORIZON_S * 1000, "a cut that goes through its log is in force")
+    in_force(stage, stage.up[0].ledger.state.checkpoint)
+    stage.settle()
+    stage.owns(GPU, posted)
+
+
+def _fork_at(stage: Stage, rogue: Rogue, seq: int) -> None:
+    """Prove to some that a log has two events at a seq."""
+    proof = rogue.rivals(seq)
+    for index in stage.rng.sample(range(3), stage.rng.randint(1, 3)):
+        peer = stage.peer(index)
+        now_ms = peer.now_ms()
+        peer.write(lambda ledger, at_ms=now_ms: ledger.receive_proofs([proof], at_ms), lambda _: None)  # type: ignore[misc]
+
+
 def two_sides_of_a_cut(stage: Stage) -> None:
     """While the network is parted, a validator tells each side that it found what they did: one of them has enough."""
     stage.shorten(HORIZON_S)
