@@ -174,13 +174,13 @@ class Clerk:
         margin_ms = _margin_ms(ledger.network)
         if not self._moments or now_ms >= self._moments[-1].at_ms + margin_ms // MOMENTS_PER_MARGIN:
             held = {log_id: state.head.seq for log_id, state in ledger.logs.items()}
-            self._moments.append(_Moment(now_ms, held, _counted(ledger)))
+            self._moments.append(_Moment(now_ms, held, ledger.counted_logs()))
         while len(self._moments) > 1 and self._moments[1].at_ms <= now_ms - margin_ms:
             self._moments.popleft()
 
     def _past(self, ledger: Ledger) -> Past:
         """What is remembered, for who signs."""
-        counted = dict(_counted(ledger))
+        counted = ledger.counted_logs()
         for moment in self._moments:
             for log_id, seq in moment.counted.items():
                 counted[log_id] = max(seq, counted.get(log_id, -1))
@@ -276,11 +276,6 @@ class Clerk:
 
 def _margin_ms(network: Network) -> int:
     return max(MARGIN_MS_MIN, network.horizon_s * 1000 // MARGINS_PER_HORIZON)
-
-
-def _counted(ledger: Ledger) -> View:
-    """The last event of each log that counts now."""
-    return {log_id: state.counted.seq for log_id, state in ledger.logs.items() if state.counted is not None}
 
 
 class Office:

@@ -20,6 +20,7 @@ from p2pnodes.clerk import (
     Office,
     Step,
 )
+from p2pnodes.model import checkpoint
 from p2pnodes.model.branches import displaced, rivalry
 from p2pnodes.model.checkpoint import Certificate, Signature, due_number, rendezvous_key, suffices
 from p2pnodes.model.errors import StoreError
@@ -409,6 +410,30 @@ class TestWhatIsShownBehindAProposal:
         at.hear(first, payload._replace(number=at.number, pins=at.ledger.weights.electorate.canonical))
         assert at.work(1) == []
         assert at.clerk.problem == f"log {author.log} has not counted up to seq 30 lately"
+
+    @pytest.mark.parametrize("ends", [False, True])
+    def test_a_log_that_takes_the_room_of_another_keeps_none_from_being_signed_also_when_it_ends(
+        self, monkeypatch: pytest.MonkeyPatch, *, ends: bool
+    ) -> None:
+        """Whoever has more logs than are named can have others find that he has other ones, as often as he likes."""
+        for name in ("LOGS_PER_HOTKEY_CUT", "SURPLUS_PER_HOTKEY_MAX"):
+            monkeypatch.setattr(checkpoint, name, 1)
+        at, first, author = self.begin()
+        older, newest = (Author(at.order()[1], number=number) for number in (1, 2))
+        with at.ledger.transaction():
+            at.ledger.receive([older.delegate(at_ms=NOW_MS)], NOW_MS)
+        at.clerk._moments[0].held.update({older.log: 0})  # type: ignore[attr-defined]
+        with at.ledger.transaction():
+            at.ledger.receive([newest.delegate(at_ms=NOW_MS + 1)], NOW_MS)
+        at.clerk._remember(at.ledger, at.now_ms)
+        payload = made(at)
+        assert author.log not in {entry.log for entry in payload.logs}
+        proposed = at.hear(first, payload)
+        if ends:
+            self.show(at, self.fork(newest, 0))
+            assert author.log in {entry.log for entry in made(at).logs}
+        assert at.work() == ["checkpoint_signed"]
+        assert [said.proposal for said in at.signed] == [proposed]
 
     @pytest.mark.parametrize(("moment", "expected"), [(1, 1), (2, 1), (3, 0)])
     def test_nothing_is_proposed_before_it_has_been_here_for_half_a_margin(self, moment: int, expected: int) -> None:

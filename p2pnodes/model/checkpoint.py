@@ -55,11 +55,15 @@ PER_HORIZON: Final = 7
 FLOOR_HORIZONS: Final = 2
 """How many horizons below h the floor of nonces lies."""
 
-LOGS_PER_HOTKEY_CUT: Final = LOGS_PER_CUT_MAX // 64
-"""Logs of one hotkey for which a cut has room as long as it has any: 7, for a subnet has 64 validators."""
+LOGS_PER_HOTKEY_CUT: Final = 4
+"""Logs of one hotkey for which a cut has room whoever opens logs without end: 256 of the 64 validators of a subnet."""
 
-SURPLUS_LOGS_MAX: Final = LOGS_PER_CUT_MAX // 2
-"""Logs that a cut names of hotkeys which have more than these, the rest of them together."""
+SURPLUS_LOGS_MAX: Final = 128
+"""Logs that a cut names beyond those, of all hotkeys together. What is left of LOGS_PER_CUT_MAX, 66, is for hotkeys
+that were validators once, of which something is still needed."""
+
+SURPLUS_PER_HOTKEY_MAX: Final = 8
+"""Of one hotkey so many: it takes 16 hotkeys to use up what all others may have beyond their four."""
 
 DELEGATED_MS_MAX: Final = 400 * 86_400_000
 """A delegation that is older than this has ended for cuts, whatever it says: no daemon delegates for longer than 366
@@ -330,37 +334,47 @@ def rendezvous_key(network: Network, number: int) -> bytes:
     return digest(codec.pack(["p2pnodes checkpoint", network.id, number]))
 
 
-def chosen(logs: Iterable[CutLog], electorate: Electorate, named: Container[LogId] = ()) -> tuple[CutLog, ...]:
+def chosen(
+    logs: Iterable[CutLog], electorate: Electorate, began: Mapping[LogId, int], named: Container[LogId] = ()
+) -> tuple[CutLog, ...]:
     """What a cut names of these logs, in ascending order.
 
     All that the cut in force names: what lies below that is gone, so that a log which was not cut any more would be one
-    with a hole, that nobody can follow. Of the others as many as fit: a hotkey's LOGS_PER_HOTKEY_CUT first, of hotkeys
-    with a permit before others, and of those with few logs; then the rest, of which SURPLUS_LOGS_MAX are named at most.
-    So a validator that opens logs without end takes no room from who has few.
+    with a hole, that nobody can follow. Of the others as many as fit: the first of each hotkey before the second of
+    any, of hotkeys with a permit before others; of one hotkey LOGS_PER_HOTKEY_CUT and SURPLUS_PER_HOTKEY_MAX, together
+    with those that are named; beyond the former SURPLUS_LOGS_MAX of all; and of those that are not the first of their
+    hotkey no more than leave room for one of each hotkey with a permit that has none. So a validator that opens logs
+    without end takes no room from others.
+
+    With another log, or with a longer one, nothing is chosen that was not chosen without it, but for itself: else what
+    is shown behind a proposal could make that leave out what it must not.
 
     Args:
         logs: Each as far as it would be cut.
         electorate: E_c.
+        began: HLC of each log's first event.
         named: Those that the cut in force names.
     """
     by_hotkey: dict[bytes, list[CutLog]] = {}
     for each in logs:
         by_hotkey.setdefault(each.hotkey, []).append(each)
     found: list[CutLog] = []
-    waiting: list[tuple[tuple[bool, bool, int, bytes, int], CutLog]] = []
+    waiting: list[tuple[tuple[bool, bool, int, bytes], CutLog]] = []
     surplus = 0
     for hotkey, own in by_hotkey.items():
         # Those that are written now before those of long ago.
-        ordered = sorted(own, key=lambda each: (each.log not in named, -each.hlc, each.log))
+        ordered = sorted(own, key=lambda each: (each.log not in named, -began[each.log], each.log))
         for place, each in enumerate(ordered):
-            beyond = place >= LOGS_PER_HOTKEY_CUT
             if each.log in named:
-                surplus += beyond
+                surplus += place >= LOGS_PER_HOTKEY_CUT
                 found.append(each)
-            else:
-                waiting.append(((beyond, not electorate.permitted(hotkey), len(own), hotkey, place), each))
-    for (beyond, *_), each in sorted(waiting):
-        if len(found) < LOGS_PER_CUT_MAX and not (beyond and surplus >= SURPLUS_LOGS_MAX):
+            elif place < LOGS_PER_HOTKEY_CUT + SURPLUS_PER_HOTKEY_MAX:
+                waiting.append(((place > 0, not electorate.permitted(hotkey), place, hotkey), each))
+    here = {*by_hotkey}
+    absent = sum(hotkey not in here for hotkey in electorate.stakes)
+    for (later, _, place, _), each in sorted(waiting):
+        beyond = place >= LOGS_PER_HOTKEY_CUT
+        if len(found) + absent * later < LOGS_PER_CUT_MAX and not (beyond and surplus >= SURPLUS_LOGS_MAX):
             surplus += beyond
             found.append(each)
     return tuple(sorted(found, key=lambda each: each.log))

@@ -549,6 +549,12 @@ class Facts:
         query = "SELECT hlc, not_after FROM delegations WHERE log = ? AND seq <= ?"
         return max((ended_ms(*each) for each in self.connection.execute(query, (log, last))), default=-1)
 
+    def began(self, log: int) -> int:
+        """HLC of the first event of a log that is held; -1 where that is no valid delegation, or not here."""
+        query = "SELECT hlc FROM delegations WHERE log = ? ORDER BY seq LIMIT 1"
+        row = self.connection.execute(query, (log,)).fetchone()
+        return -1 if row is None else row[0]
+
     def event_ids(self, log: LogId, seqs: Collection[int]) -> dict[int, bytes]:
         """Ids of some events of a log, by seq."""
         query = (

@@ -1095,6 +1095,10 @@ class Ledger:
         """The logs of a hotkey that are not over."""
         return [log for log, state in self._logs.items() if state.hotkey == hotkey and log not in self._over]
 
+    def counted_logs(self) -> dict[LogId, int]:
+        """The last event of each log that counts now."""
+        return {log: state.counted.seq for log, state in self._logs.items() if state.counted is not None}
+
     def crowded(self) -> set[bytes]:
         """Hotkeys with so many logs that another one may displace one of them, unless the cut in force names it."""
         logs = Counter(state.hotkey for log, state in self._logs.items() if log not in self._over)

@@ -54,16 +54,36 @@ def proposal(ledger: Ledger, view: View | None = None) -> Propose | None:
     return Propose(number, ledger.checkpoints.line.proposal, electorate.canonical, logs)
 
 
-def cut_of(ledger: Ledger, electorate: Electorate, view: View | None = None) -> tuple[CutLog, ...]:
-    """The cut of what is held here, or of a view of it: of each log as far as its events are older and count.
+def cut_of(
+    ledger: Ledger, electorate: Electorate, view: View | None = None, counted: View | None = None
+) -> tuple[CutLog, ...]:
+    """The cut of what is held here, or of a view of it: what it names of ``older``."""
+    logs = older(ledger, electorate, view, counted)
+    began = {entry.log: ledger.facts.began(ledger.logs[entry.log].key) for entry in logs}
+    return chosen(logs, electorate, began, ledger.checkpoints.line.logs)
+
+
+def older(
+    ledger: Ledger, electorate: Electorate, view: View | None = None, counted: View | None = None
+) -> list[CutLog]:
+    """What a cut would name if it had room: of each log as far as its events are older than the horizon and count.
 
     Of a hotkey with as many logs as may count it names none that the cut in force does not name: its author can have
     such a log displaced whenever it is proposed, and so would keep all others from signing.
+
+    Args:
+        ledger: What is here.
+        electorate: E_c.
+        view: Up to where; all that is here unless given.
+        counted: Up to where each log counts; as it is now unless given.
     """
     horizon_ms, named = horizon_of(ledger.network, electorate), ledger.checkpoints.line.logs
     horizon_hlc = hlc_at(max(0, horizon_ms))
     if view is None:
         view = {log: state.head.seq for log, state in ledger.logs.items()}
+    if counted is None:
+        counted = ledger.counted_logs()
+    seen = {log: min(last, counted.get(log, -1)) for log, last in view.items()}
     ended = {log for log in named if log in view and _ended_ms(ledger, ledger.logs[log], view[log]) < horizon_ms}
     known = {entry.hotkey for log, entry in named.items() if log not in ended}
     crowded = ledger.crowded()
@@ -74,13 +94,13 @@ def cut_of(ledger: Ledger, electorate: Electorate, view: View | None = None) -> 
             continue
         # Else the list of logs would grow for ever. A validator with a permit stays known by another log.
         may_go = state.id in ended and (not permitted or state.hotkey in known)
-        if may_go and not _is_needed(ledger, state, view[state.id], permitted=permitted):
+        if may_go and not _is_needed(ledger, state, view[state.id], seen[state.id] if permitted else -1):
             continue
         # What a hotkey without a permit said does not count, but whoever joins later must be able to go on from there.
-        entry = _entry(ledger, state, view.get(state.id, -1), horizon_hlc, before) if permitted else before
+        entry = _entry(ledger, state, seen.get(state.id, -1), horizon_hlc, before) if permitted else before
         if entry is not None:
             found.append(entry)
-    return chosen(found, electorate, named)
+    return found
 
 
 def _ended_ms(ledger: Ledger, state: LogState, last: int) -> int:
@@ -88,31 +108,33 @@ def _ended_ms(ledger: Ledger, state: LogState, last: int) -> int:
     return ledger.facts.delegations_ended(state.key, last)
 
 
-def _is_needed(ledger: Ledger, state: LogState, last: int, *, permitted: bool) -> bool:
+def _is_needed(ledger: Ledger, state: LogState, last: int, counted: int) -> bool:
     """Whether something is needed that a log said whose delegations have ended, and which the cut in force names.
 
     That is so where the live set in force holds some of it, and where something counts above that cut which was written
     before they ended: no live set was asked yet whether it is needed. Words with an HLC below the horizon in force
     count for nothing there, so whoever goes on in such a log with old HLCs has it stay no longer.
+
+    Args:
+        ledger: What is here.
+        state: The log.
+        last: Seq up to which its delegations are looked at.
+        counted: Seq up to which it counts.
     """
-    line, counted = ledger.checkpoints.line, state.counted
+    line = ledger.checkpoints.line
     if ledger.checkpoints.keeps_of(state.key):
         return True
-    if not permitted or counted is None:
-        return False
-    high = min(last, counted.seq)
-    first = 1 + ledger.facts.last_below(state.key, line.logs[state.id].head.seq, high, line.horizon_hlc)
-    return first <= high and hlc_ms(ledger.facts.highest_hlc(state.key, first)) <= _ended_ms(ledger, state, last)
+    first = 1 + ledger.facts.last_below(state.key, line.logs[state.id].head.seq, counted, line.horizon_hlc)
+    return first <= counted and hlc_ms(ledger.facts.highest_hlc(state.key, first)) <= _ended_ms(ledger, state, last)
 
 
-def _entry(ledger: Ledger, state: LogState, last: int, horizon_hlc: int, before: CutLog | None) -> CutLog | None:
+def _entry(ledger: Ledger, state: LogState, counted: int, horizon_hlc: int, before: CutLog | None) -> CutLog | None:
     """How far a log is older than the horizon, of what counts up to a seq."""
     low = -1 if before is None else before.head.seq
-    high = -1 if state.counted is None else min(last, state.counted.seq)
-    older = ledger.facts.last_below(state.key, low, high, horizon_hlc)
-    if before is not None and older <= before.head.seq:
+    last = ledger.facts.last_below(state.key, low, counted, horizon_hlc)
+    if before is not None and last <= before.head.seq:
         return before
-    return None if older < 0 else entry_at(ledger, state, older)
+    return None if last < 0 else entry_at(ledger, state, last)
 
 
 def entry_at(ledger: Ledger, state: LogState, seq: int) -> CutLog | None:
@@ -177,11 +199,10 @@ def refusal(ledger: Ledger, proposed: Propose, line: Line, electorates: Collecti
     for log, entry in line.logs.items():
         if entry.head.seq > past.counted.get(log, -1):
             return f"log {log} has not counted up to seq {entry.head.seq} lately"
-    # By what was here then and by what is here now, so that nothing which came between the two decides.
-    before = {entry.log: entry.head.seq for entry in cut_of(ledger, line.electorate, past.held)}
-    for entry in cut_of(ledger, line.electorate):
-        least = min(entry.head.seq, before.get(entry.log, -1))
+    # Nothing that was shown since, and nothing that has ended since, makes it have to name what it need not have named.
+    room = {entry.log for entry in cut_of(ledger, line.electorate, counted=past.counted)}
+    for entry in older(ledger, line.electorate, past.held):
         there = line.logs.get(entry.log)
-        if least > (-1 if there is None else there.head.seq):
-            return f"it leaves out seq {least} of log {entry.log}, which is older than the horizon"
+        if entry.log in room and entry.head.seq > (-1 if there is None else there.head.seq):
+            return f"it leaves out seq {entry.head.seq} of log {entry.log}, which is older than the horizon"
     return None

@@ -1,12 +1,13 @@
 """The pure parts of checkpoints: the tree, slices, lines, certificates, and what of a live set is judged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2pnodes.model import checkpoint
 from p2pnodes.model.checkpoint import (
     FLOOR_HORIZONS,
     LOGS_PER_HOTKEY_CUT,
@@ -15,6 +16,7 @@ from p2pnodes.model.checkpoint import (
     SLICE_BYTES,
     SLICE_LEAVES_MAX,
     SURPLUS_LOGS_MAX,
+    SURPLUS_PER_HOTKEY_MAX,
     Certificate,
     Leaf,
     Signature,
@@ -241,36 +243,104 @@ class TestLine:
         assert set(believing(line).stakes) == {hotkey(uri).public_key for uri in (VALIDATORS[0], "//Alice")}
 
 
+def fit(
+    logs: Iterable[CutLog], who: Electorate = E, named: Iterable[CutLog] = (), began: Mapping[LogId, int] | None = None
+) -> list[CutLog]:
+    """What a cut names of logs, those of the highest numbers having begun last unless it is said."""
+    logs = list(logs)
+    begun = {each.log: each.log.number for each in logs} | dict(began or {})
+    return list(chosen(logs, who, begun, {each.log for each in named}))
+
+
 class TestChosen:
     """A cut that cannot name all logs names those of whoever has few."""
 
+    ROOM: Final = LOGS_PER_HOTKEY_CUT + SURPLUS_PER_HOTKEY_MAX
+    SUBNET: Final = tuple(f"//Subnet{number}" for number in range(64))
+    E64: Final = electorate(stakes=dict.fromkeys(SUBNET, 100), time_ms=NOW_MS)
+
+    @staticmethod
+    def logs(uri: str, count: int, first: int = 0) -> list[CutLog]:
+        return [entry(uri, number=number) for number in range(first, first + count)]
+
     def test_all_that_fit_are_named_in_order(self) -> None:
-        assert chosen(reversed(ALL), E) == tuple(sorted(ALL, key=lambda each: each.log))
+        assert fit(reversed(ALL)) == sorted(ALL, key=lambda each: each.log)
 
     def test_who_opens_logs_without_end_takes_no_room_from_others(self) -> None:
-        many = [entry(VALIDATORS[0], number=number) for number in range(LOGS_PER_CUT_MAX)]
-        found = set(chosen([*many, *ALL[1:]], E))
+        many = self.logs(VALIDATORS[0], LOGS_PER_CUT_MAX)
+        found = set(fit([*many, *ALL[1:]]))
         assert set(ALL[1:]) <= found
-        assert len(found) == len(ALL[1:]) + LOGS_PER_HOTKEY_CUT + SURPLUS_LOGS_MAX
+        assert len(found) == len(ALL[1:]) + self.ROOM
 
-    def test_of_one_with_many_logs_those_are_named_that_are_written_now(self) -> None:
-        many = [entry(VALIDATORS[0], number=number) for number in range(LOGS_PER_CUT_MAX)]
-        latest = many[-1]._replace(hlc=many[-1].hlc + 1)
-        assert latest in chosen([*many[:-1], latest], E)
+    def test_he_has_no_more_room_in_the_next_one(self) -> None:
+        many = self.logs(VALIDATORS[0], LOGS_PER_CUT_MAX)
+        named = fit(many)
+        assert fit(many, named=named) == named
+
+    def test_four_of_everybody_have_room_beside_all_who_do_so(self) -> None:
+        """All who do so come first, and stay: the others had three of four, and a new validator none."""
+        *rogues, new = self.SUBNET
+        rogues, others = rogues[:20], [*rogues[20:], new]
+        many = [log for uri in rogues for log in self.logs(uri, 99)]
+        named = fit(many, self.E64)
+        assert len(named) == len(rogues) * LOGS_PER_HOTKEY_CUT + SURPLUS_LOGS_MAX
+        theirs = [log for uri in others for log in self.logs(uri, LOGS_PER_HOTKEY_CUT)]
+        assert set(theirs) < set(fit([*many, *theirs], self.E64, named))
+
+    def test_the_log_that_is_written_now_has_room_beside_seven_older_ones_whatever_one_other_does(self) -> None:
+        many, own = self.logs(VALIDATORS[0], LOGS_PER_CUT_MAX), self.logs(VALIDATORS[1], 7)
+        named = fit([*many, *own])
+        now = entry(VALIDATORS[1], number=8)
+        assert now in fit([*many, *own, now], named=named)
+
+    def test_each_of_256_has_room_for_one_whoever_came_first(self) -> None:
+        everybody = [f"//Any{number}" for number in range(256)]
+        who = electorate(stakes=dict.fromkeys(everybody, 100), time_ms=NOW_MS)
+        many = [log for uri in everybody[:100] for log in self.logs(uri, 99)]
+        named = fit(many, who)
+        assert len(named) == LOGS_PER_CUT_MAX - 156
+        found = fit([*many, *map(entry, everybody[100:])], who, named)
+        assert {each.hotkey for each in found} == who.stakes.keys()
+        assert len(found) == LOGS_PER_CUT_MAX
+
+    def test_of_one_with_many_logs_those_are_named_that_have_begun_last(self) -> None:
+        many = self.logs(VALIDATORS[0], LOGS_PER_CUT_MAX)
+        assert set(fit(many)) == set(many[-self.ROOM :])
+        first = many[0]
+        assert first in fit(many, began={first.log: LOGS_PER_CUT_MAX})
 
     def test_logs_without_a_permit_come_last(self) -> None:
         strangers = [entry(f"//Stranger{number}") for number in range(LOGS_PER_CUT_MAX)]
-        found = set(chosen([*strangers, *ALL], E))
+        found = set(fit([*strangers, *ALL]))
         assert set(ALL) <= found
         assert len(found) == LOGS_PER_CUT_MAX
-        assert set(chosen(strangers, E)) == set(strangers)
 
     def test_what_the_cut_in_force_names_stays_whoever_else_comes(self) -> None:
-        many = [entry(VALIDATORS[0], number=number) for number in range(LOGS_PER_CUT_MAX)]
+        many = self.logs(VALIDATORS[0], LOGS_PER_CUT_MAX)
         strangers = [entry(f"//Stranger{number}") for number in range(LOGS_PER_CUT_MAX)]
         for before in (many, strangers):
-            named = {each.log for each in before}
-            assert set(chosen([*ALL[1:], *before], E, named)) == set(before)
+            assert set(fit([*ALL[1:], *before], named=before)) == set(before)
+
+    @settings(max_examples=300)
+    @given(data=st.data())
+    def test_what_comes_behind_a_proposal_makes_it_lack_nothing(self, data: st.DataObject) -> None:
+        """Whoever signs it asks whether something must be named that it does not name."""
+        uris = self.SUBNET[:6]
+        who = electorate(stakes=dict.fromkeys(uris[:5], 100), time_ms=NOW_MS)
+        drawn = st.lists(st.tuples(st.sampled_from(uris), st.integers(0, 9)), max_size=20, unique=True)
+        logs = [entry(uri, number=number) for uri, number in data.draw(drawn)]
+        began = {log.log: data.draw(st.integers(0, 3)) for log in logs}
+        named = [log for log in logs if data.draw(st.booleans())][:4]
+        first = [log for log in logs if log in named or data.draw(st.booleans())]
+        longer = [log._replace(hlc=log.hlc - data.draw(st.integers(0, 3))) for log in logs]
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (("HOTKEY_CUT", 1), ("CUT_MAX", 8)):
+                patch.setattr(checkpoint, f"LOGS_PER_{name}", value)
+            for name, value in (("LOGS_MAX", 4), ("PER_HOTKEY_MAX", 2)):
+                patch.setattr(checkpoint, f"SURPLUS_{name}", value)
+            before = {log.log for log in fit(first, who, named, began)}
+            after = {log.log for log in fit(longer, who, named, began)}
+        assert after & {log.log for log in first} <= before
 
 
 class TestSuffices:

@@ -48,6 +48,7 @@ _BEHIND: Final = UnitTests("test_clerk.py::TestWhatIsShownBehindAProposal")
 _ENDS: Final = UnitTests(
     "store/test_checkpoints.py::test_what_a_checkpoint_keeps_of_a_log_counts_whenever_its_end_was_shown"
 )
+_CHOSEN: Final = UnitTests("model/test_checkpoint.py::TestChosen")
 _NO_ROOM: Final = UnitTests("store/test_checkpoints.py::TestNoRoom")
 _ENDLESS: Final = Played("logs-without-end")
 _NAMING: Final = UnitTests("store/test_naming.py")
@@ -1084,6 +1085,46 @@ MUTANTS: Final = (
         "Places that a checkpoint keeps of a log do not count again where its end was shown before",
         (Edit(Ledger, "_say_again", "self._say_kept(log, seq)", "pass"),),
         _ENDS,
+        1,
+    ),
+    Mutant(
+        "room-of-a-log-that-ended",
+        "cut",
+        "A log that is shown, named in the place of another and then ended keeps others from signing",
+        (Edit(proposing, "refusal", ", counted=past.counted)", ")"),),
+        _BEHIND,
+        1,
+    ),
+    Mutant(
+        "room-of-a-log-that-is-new",
+        "cut",
+        "A log that is named in the place of another keeps others from signing what leaves that out",
+        (Edit(proposing, "refusal", "if entry.log in room and ", "if "),),
+        _BEHIND,
+        1,
+    ),
+    Mutant(
+        "room-by-what-grows",
+        "cut",
+        "Of a hotkey with many logs a cut names those that go furthest, which their author changes as he likes",
+        (Edit(checkpoint, "chosen", "-began[each.log]", "-each.hlc"),),
+        _CHOSEN,
+        1,
+    ),
+    Mutant(
+        "surplus-of-one",
+        "6",
+        "One hotkey takes all the room that cuts have beyond a few logs of each",
+        (Edit(checkpoint, "chosen", "elif place < LOGS_PER_HOTKEY_CUT + SURPLUS_PER_HOTKEY_MAX:", "else:"),),
+        _CHOSEN,
+        1,
+    ),
+    Mutant(
+        "no-room-for-the-first",
+        "6",
+        "Those who come first leave no room for the first log of others",
+        (Edit(checkpoint, "chosen", "len(found) + absent * later", "len(found)"),),
+        _CHOSEN,
         1,
     ),
     # -- logs that cuts have no room for -------------------------------------------------------------------------------
