@@ -31,7 +31,7 @@ from p2pnodes.model.rendezvous import place_of, ranking
 from p2pnodes.store.checkpoints import Stage
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.proposing import Past, View, hindrance, proposal, refusal
+from p2pnodes.store.proposing import Past, View, hindrance, left_out, proposal, refusal
 
 log = structlog.get_logger("p2pnodes.clerk")
 
@@ -108,6 +108,8 @@ class Clerk:
         """What was found here below the cut of a certificate that says otherwise: an alarm."""
         self.lacks: int | None = None
         """Number of a certificate whose cut is not held here, so that its live set must come from peers."""
+        self.left_out: LogId | None = None
+        """The own log, where it is older than the cut in force and that does not name it: an operator should know."""
         self._displaced: dict[LogId, int] = {}
         """Logs that are to be forgotten, and since when."""
         self._moments: deque[_Moment] = deque()
@@ -131,6 +133,7 @@ class Clerk:
             P2PNodesError: What is to be written cannot be written now.
         """
         self._remember(ledger, now_ms)
+        self.left_out = left_out(ledger)
         checkpoints = ledger.checkpoints
         if checkpoints.stage is Stage.LOADING and not checkpoints.loaded:
             return IDLE
@@ -329,6 +332,7 @@ class Office:
             "problem": self.clerk.problem,
             "differs": self.clerk.mismatch is not None,
             "lacks": self.clerk.lacks,
+            "leaves_own_log_out": self.clerk.left_out is not None,
         }
 
     async def _run(self) -> None:

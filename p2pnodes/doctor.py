@@ -63,6 +63,7 @@ def of_status(status: Mapping[str, Any], now_s: float) -> list[Finding]:
         _agreement(status["gossip"]["peers"]),
         *_verifier(status["verification"]),
         _forks(status),
+        *_left_out(status["checkpoint"]),
         *_elsewhere(status["other_logs"]),
     ]
 
@@ -243,6 +244,15 @@ def _forks(status: Mapping[str, Any]) -> Finding:
             Code.LOG_FORKED,
         )  # fmt: skip
     return Finding("forks", "ok", f"{len(status['forks'])} of other daemons are proved")
+
+
+def _left_out(checkpoint: Mapping[str, Any]) -> Iterator[Finding]:
+    if checkpoint["leaves_own_log_out"]:
+        yield Finding(
+            "checkpoint", "problem", f"{checkpoint['number']} does not name the own log: its hotkey has too many",
+            "keep the disk and the peers of this daemon, so that it opens no further log; older ones end by themselves",
+            Code.LOG_LEFT_OUT,
+        )  # fmt: skip
 
 
 def _elsewhere(others: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:

@@ -268,6 +268,12 @@ TABLE: Final[Mapping[str, tuple[Described, ...]]] = {
             read=_of("checkpoint", lambda checkpoint: int(checkpoint["differs"])),
         ),
         Described(
+            "p2pnodes_checkpoint_without_own_logs",
+            Kind.GAUGE,
+            "Own logs for which the checkpoint in force has no room though they are older: 0 or 1.",
+            read=_of("checkpoint", lambda checkpoint: int(checkpoint["leaves_own_log_out"])),
+        ),
+        Described(
             "p2pnodes_electorate_block",
             Kind.GAUGE,
             "Pinned block of the electorate; 0 while there is none.",

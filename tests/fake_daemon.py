@@ -84,6 +84,7 @@ STATUS: Final[dict[str, Any]] = {
         "final": 20_000,
         "problem": None,
         "differs": False,
+        "leaves_own_log_out": False,
         "lacks": None,
         "loading": None,
     },

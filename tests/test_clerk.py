@@ -464,6 +464,21 @@ class TestEnforcing:
         assert at.work() == ["checkpoint_in_force", "checkpoint_cut"]
         assert at.ledger.state.checkpoint == at.number
 
+    @pytest.mark.parametrize("room", [2, 3])
+    def test_one_that_has_no_room_for_the_own_log_though_that_is_older_is_told_of(
+        self, monkeypatch: pytest.MonkeyPatch, room: int
+    ) -> None:
+        monkeypatch.setattr(checkpoint, "LOGS_PER_CUT_MAX", room)
+        at = Desk(max(VALIDATORS, key=lambda uri: hotkey(uri).public_key))
+        at.awake()
+        (statement,) = at.signed
+        assert at.clerk.left_out is None
+        for uri in at.others:
+            at.hear(uri, statement)
+        at.work()
+        assert at.ledger.state.checkpoint == at.number
+        assert at.clerk.left_out == (at.log if room == 2 else None)
+
     def test_a_difference_is_an_alarm_told_once_and_takes_nothing_away(self) -> None:
         at = desk(0)
         at.awake()

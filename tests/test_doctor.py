@@ -80,6 +80,10 @@ FAULTS: dict[str, tuple[str, str, Plant]] = {
         "hotkey", "log ab/1, last at 2025-11-24 16:00:00 UTC",
         lambda status: status.update(other_logs=[{"log": "ab/1", "written_at": 1_764_000_000}]),
     ),
+    "no room in checkpoints": (
+        "checkpoint", "20000 does not name the own log",
+        lambda status: status["checkpoint"].update(leaves_own_log_out=True),
+    ),
     "own log forked": (
         "forks", "the own log", lambda status: status.update(forks=[{"log": f"{status['node_key']}/7", "seq": 3}])
     ),

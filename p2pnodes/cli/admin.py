@@ -139,6 +139,8 @@ def _checkpoint(found: Mapping[str, Any]) -> str:
         return f"{said}; DIFFERS from what validators agreed on: see `p2pnodes logs explain checkpoint-differs`"
     if found["lacks"]:
         return f"{said}; {found['lacks']} is final, and not all that it takes is here: it will be loaded from peers"
+    if found["leaves_own_log_out"]:
+        return f"{said}; does not name the own log: see `p2pnodes logs explain log-left-out`"
     return f"{said}; not signed: {found['problem']}" if found["problem"] else said
 
 

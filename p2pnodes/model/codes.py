@@ -512,6 +512,11 @@ class Code(StrEnum):
         "A log counts for nothing any more and is forgotten: its validator has too many, or it ended long ago.",
         "Nothing: what only it carried is carried by others. If there are many of one validator, tell its operator.",
     )
+    LOG_LEFT_OUT = (
+        "log-left-out",
+        "The checkpoint in force does not name this daemon's log though that is older: its hotkey has too many logs.",
+        "Others carry what it says. Keep disk and peers, so that it opens no further one; old ones end by themselves.",
+    )
     LOG_FORKED = (
         "log-forked",
         "The own log is proved to fork: another process wrote it, too.",

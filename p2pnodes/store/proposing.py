@@ -147,6 +147,18 @@ def entry_at(ledger: Ledger, state: LogState, seq: int) -> CutLog | None:
     return CutLog(state.id, state.hotkey, Head(seq, event_id), facts.highest_hlc(state.key, seq), *window)
 
 
+def left_out(ledger: Ledger) -> LogId | None:
+    """The own log, where the cut in force does not name it though it had begun before the horizon; else None.
+
+    What it says is carried by others before it is too old, but for places, and its validator may not weigh in the next
+    checkpoint.
+    """
+    line, own = ledger.checkpoints.line, ledger.own_log
+    if own is None or own in line.logs or (state := ledger.logs.get(own)) is None:
+        return None
+    return own if 0 <= ledger.facts.began(state.key) < line.horizon_hlc else None
+
+
 def hindrance(ledger: Ledger, said: Certified) -> str | None:
     """Why a certificate's live set cannot be found here and must come from peers; None if it can.
 

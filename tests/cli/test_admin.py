@@ -125,6 +125,12 @@ async def test_status_tells_of_a_checkpoint_that_is_not_found_here(ask: Ask, dae
     assert "20001 is final, and not all that it takes is here" in line
 
 
+async def test_status_tells_of_a_checkpoint_that_has_no_room_for_the_own_log(ask: Ask, daemon: FakeDaemon) -> None:
+    daemon.snapshot["checkpoint"]["leaves_own_log_out"] = True
+    (line,) = [line for line in (await ask("status")).out.splitlines() if line.startswith("checkpoint ")]
+    assert "does not name the own log: see `p2pnodes logs explain log-left-out`" in line
+
+
 @pytest.mark.parametrize(
     ("held", "of", "shown"),
     [

@@ -1127,6 +1127,14 @@ MUTANTS: Final = (
         _CHOSEN,
         1,
     ),
+    Mutant(
+        "left-out-unseen",
+        "cut",
+        "Nobody is told that checkpoints have no room for his log",
+        (Edit(proposing, "left_out", "if own is None or", "if True or"),),
+        _CLERK,
+        1,
+    ),
     # -- logs that cuts have no room for -------------------------------------------------------------------------------
     Mutant(
         "fading-lasts",
