@@ -894,7 +894,14 @@ _OWN: Final = (
         "cut-may-leave-out",
         "cut",
         "A cut is signed that leaves out logs, whose words are too late then",
-        (Edit(proposing, "refusal", "if least > (-1 if there is None else there.head.seq):", "if False:"),),
+        (
+            Edit(
+                proposing,
+                "refusal",
+                "if entry.log in room and entry.head.seq > (-1 if there is None else there.head.seq):",
+                "if False:",
+            ),
+        ),
         Played("liars-at-a-cut"),
         20,
     ),
