@@ -386,6 +386,22 @@ class TestWhatIsShownBehindAProposal:
         assert [said.proposal for said in at.signed] == [proposed]
         assert self.named(made(at), author) == 1
 
+    def test_a_closing_that_makes_more_count_again_keeps_none_from_being_signed(self) -> None:
+        """Of two closings that name one seq the lower id counts, and may be right where the other one was not."""
+        at, _, author = self.begin()
+        for _ in range(4):
+            first = self.next_day(at)
+            seq = self.named(made(at), author) - 1
+            self.show(at, closing(author.hotkey, NETWORK.id, author.log, Head(seq, b"\xff" * 32)))
+            at.work(1)
+            payload = made(at)
+            assert self.named(payload, author) == seq - 1
+            proposed = at.hear(first, payload)
+            self.show(at, closing(author.hotkey, NETWORK.id, author.log, Head(seq, author.events[seq].id)))
+            assert self.named(made(at), author) == seq
+            assert at.work(1) == ["checkpoint_signed"]
+            assert [said.proposal for said in at.signed] == [proposed]
+
     def test_however_long_the_search_takes_nothing_that_is_shown_meanwhile_spoils_it(self) -> None:
         at, first, author = self.begin()
         proposed = at.hear(first, made(at))

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from p2pnodes.model.branches import closing_order
 from p2pnodes.model.checkpoint import Certified, Line, chosen, due_number, horizon_of
 from p2pnodes.model.clock import hlc_at, hlc_ms
 from p2pnodes.model.codes import Code
@@ -58,9 +59,27 @@ def cut_of(
     ledger: Ledger, electorate: Electorate, view: View | None = None, counted: View | None = None
 ) -> tuple[CutLog, ...]:
     """The cut of what is held here, or of a view of it: what it names of ``older``."""
-    logs = older(ledger, electorate, view, counted)
-    began = {entry.log: ledger.facts.began(ledger.logs[entry.log].key) for entry in logs}
-    return chosen(logs, electorate, began, ledger.checkpoints.line.logs)
+    return _chosen(ledger, {entry.log: entry for entry in older(ledger, electorate, view, counted)}, electorate)
+
+
+def _chosen(ledger: Ledger, logs: Mapping[LogId, CutLog], electorate: Electorate) -> tuple[CutLog, ...]:
+    """What a cut has room for of logs that are held here."""
+    began = {log: ledger.facts.began(ledger.logs[log].key) for log in logs}
+    return chosen(logs.values(), electorate, began, ledger.checkpoints.line.logs)
+
+
+def _sure(ledger: Ledger) -> View:
+    """The last seq of each log that counts whatever is shown of its end, unless that lies below.
+
+    A closing with a lower id counts instead of one that names the same seq, and may be right about that event where the
+    other was not: then that counts again.
+    """
+    sure = ledger.counted_logs()
+    for log, state in ledger.logs.items():
+        if log in sure and state.ends.close is not None:
+            good, _ = closing_order(state.ends.close)
+            sure[log] = min(sure[log], good - 2)
+    return sure
 
 
 def older(
@@ -211,9 +230,13 @@ def refusal(ledger: Ledger, proposed: Propose, line: Line, electorates: Collecti
     for log, entry in line.logs.items():
         if entry.head.seq > past.counted.get(log, -1):
             return f"log {log} has not counted up to seq {entry.head.seq} lately"
-    # Nothing that was shown since, and nothing that has ended since, makes it have to name what it need not have named.
-    room = {entry.log for entry in cut_of(ledger, line.electorate, counted=past.counted)}
-    for entry in older(ledger, line.electorate, past.held):
+    if len(_chosen(ledger, line.logs, line.electorate)) < len(line.logs):
+        return "it names more logs of a hotkey than a cut has room for"
+    # Nothing that was shown since, and nothing that has ended since, makes it have to name what it need not have named:
+    # what it names takes room here, too, though that may have gone meanwhile.
+    mine = {entry.log: entry for entry in older(ledger, line.electorate, counted=past.counted)}
+    room = {entry.log for entry in _chosen(ledger, {**line.logs, **mine}, line.electorate)}
+    for entry in older(ledger, line.electorate, past.held, _sure(ledger)):
         there = line.logs.get(entry.log)
         if entry.log in room and entry.head.seq > (-1 if there is None else there.head.seq):
             return f"it leaves out seq {entry.head.seq} of log {entry.log}, which is older than the horizon"

@@ -51,6 +51,7 @@ _ENDS: Final = UnitTests(
 _CHOSEN: Final = UnitTests("model/test_checkpoint.py::TestChosen")
 _NO_ROOM: Final = UnitTests("store/test_checkpoints.py::TestNoRoom")
 _ENDLESS: Final = Played("logs-without-end")
+_ROOM: Final = UnitTests("store/test_checkpoints.py::TestRoom")
 _NAMING: Final = UnitTests("store/test_naming.py")
 _BUCKETS: Final = UnitTests("store/test_buckets.py")
 _MOVING: Final = UnitTests("store/test_moving.py")
@@ -1069,6 +1070,30 @@ MUTANTS: Final = (
         "A proposal names what others have not heard of",
         (Edit(Clerk, "_heard", "_margin_ms(network) // 2", "0"),),
         _BEHIND,
+        1,
+    ),
+    Mutant(
+        "closed-and-again",
+        "cut",
+        "What a closing with a lower id lets count again must be in a cut that was proposed before",
+        (Edit(proposing, "_sure", "if log in sure and", "if False and"),),
+        UnitTests("test_clerk.py::TestWhatIsShownBehindAProposal"),
+        1,
+    ),
+    Mutant(
+        "room-is-not-asked-for",
+        "6",
+        "A cut is signed that names as many logs as its proposer has",
+        (Edit(proposing, "refusal", "< len(line.logs)", "< 0"),),
+        _ROOM,
+        1,
+    ),
+    Mutant(
+        "room-behind-a-proposal",
+        "cut",
+        "What a proposal names takes no room where it may go meanwhile",
+        (Edit(proposing, "refusal", "{**line.logs, **mine}", "mine"),),
+        _ROOM,
         1,
     ),
     Mutant(

@@ -1047,6 +1047,69 @@ class TestAudit:
         assert rebuild(cut_file, NETWORK).differences == []
 
 
+class TestRoom:
+    """What a cut has room for is looked at by who signs, and follows from what the proposal names, too."""
+
+    @staticmethod
+    def past(ledger: Ledger) -> Past:
+        """As if all that is here had been for long."""
+        return Past({log: state.head.seq for log, state in ledger.logs.items()}, ledger.counted_logs())
+
+    def test_one_that_names_more_logs_of_a_hotkey_than_have_room_is_not_signed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They would stay named for as long as something of each is needed."""
+        for name in ("LOGS_PER_HOTKEY_CUT", "SURPLUS_PER_HOTKEY_MAX"):
+            monkeypatch.setattr(checkpoint, name, 1)
+        ledger = memory_ledger()
+        authors = [Author(VALIDATORS[0]), *(Author(VALIDATORS[1], number=number) for number in range(3))]
+        for author in authors:
+            author.write(author.delegation(not_after=NOW_S + 90 * 86_400), at_ms=NOW_S * 1000)
+        TestLogsThatAreOver.hear(ledger, *authors)
+        with ledger.transaction():
+            ledger.set_electorate(later(world_electorate(), 8 * DAY_MS))
+        honest = proposal(ledger)
+        assert honest is not None
+        assert len(honest.logs) == 3
+        entries = [entry_at(ledger, state, state.head.seq) for state in ledger.logs.values()]
+        greedy = honest._replace(logs=tuple(sorted(filter(None, entries), key=lambda entry: entry.log)))
+        lately = [ledger.weights.electorate.digest]
+        for payload, expected in ((honest, None), (greedy, "it names more logs of a hotkey than a cut has room for")):
+            line = line_of(NETWORK, in_an_event(ledger, payload), payload)
+            assert refusal(ledger, payload, line, lately, self.past(ledger)) == expected
+
+    def test_what_a_log_that_ended_shows_later_frees_no_room_that_a_proposal_did_not_have(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of two that ended the one may go once the other one shows that it has not; then a third one has room."""
+        for name in ("LOGS_PER_HOTKEY_CUT", "SURPLUS_PER_HOTKEY_MAX"):
+            monkeypatch.setattr(checkpoint, name, 1)
+        one, other, waiting = (Author(VALIDATORS[1], number=number) for number in (7, 8, 9))
+        authors = [Author(VALIDATORS[0]), Author(VALIDATORS[2])]
+        for author, days in (*((each, 90) for each in authors), (one, 2), (other, 2), (waiting, 90)):
+            author.write(author.delegation(not_after=NOW_S + days * 86_400), at_ms=NOW_S * 1000)
+        for author in (one, other):
+            author.verdict(bytes(32), at_ms=NOW_S * 1000)
+        ledger = memory_ledger()
+        TestLogsThatAreOver.hear(ledger, *authors, one, other)
+        TestLogsThatAreOver.make(ledger, 8)
+        TestLogsThatAreOver.hear(ledger, waiting, days=9)
+        with ledger.transaction():
+            ledger.set_electorate(later(world_electorate(), 11 * DAY_MS))
+        payload, past = proposal(ledger), self.past(ledger)
+        assert payload is not None
+        assert {one.log, other.log} <= {entry.log for entry in payload.logs}
+        horizon_s = NOW_S + 11 * 86_400 - NETWORK.horizon_s
+        other.write(other.delegation(not_after=horizon_s + 300), at_ms=horizon_s * 1000 - 1000)
+        TestLogsThatAreOver.hear(ledger, other, days=11)
+        now = proposal(ledger)
+        assert now is not None
+        assert waiting.log in {entry.log for entry in now.logs}
+        line = line_of(NETWORK, in_an_event(ledger, payload), payload)
+        past = past._replace(counted=ledger.counted_logs())
+        assert refusal(ledger, payload, line, [ledger.weights.electorate.digest], past) is None
+
+
 class TestLogsThatAreOver:
     """A cut need not name for ever what it named once: else a network could make no checkpoints after some years."""
 
