@@ -432,8 +432,8 @@ class TestWhatIsShownBehindAProposal:
         self, monkeypatch: pytest.MonkeyPatch, *, ends: bool
     ) -> None:
         """Whoever has more logs than are named can have others find that he has other ones, as often as he likes."""
-        for name in ("LOGS_PER_HOTKEY_CUT", "SURPLUS_PER_HOTKEY_MAX"):
-            monkeypatch.setattr(checkpoint, name, 1)
+        for name, room in (("LOGS_PER_HOTKEY_CUT", 2), ("SURPLUS_PER_HOTKEY_MAX", 0)):
+            monkeypatch.setattr(checkpoint, name, room)
         at, first, author = self.begin()
         older, newest = (Author(at.order()[1], number=number) for number in (1, 2))
         with at.ledger.transaction():

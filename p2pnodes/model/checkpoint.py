@@ -63,7 +63,15 @@ SURPLUS_LOGS_MAX: Final = 128
 that were validators once, of which something is still needed."""
 
 SURPLUS_PER_HOTKEY_MAX: Final = 8
-"""Of one hotkey so many: it takes 16 hotkeys to use up what all others may have beyond their four."""
+"""Of one hotkey so many, whichever come first, and"""
+
+SETTLED_PER_HOTKEY_MAX: Final = 4
+"""so many more if they are *settled* (``store.proposing``), as one or two of a hotkey are in a horizon.
+
+However many logs an honest daemon has opened at once, there is room for the one that it writes in the end; and for some
+more until the others are over, which takes 37 days where it delegates for 30. By then it has said again what they kept
+(``store.moving``). It takes 11 hotkeys to use up what all others may have beyond their four.
+"""
 
 DELEGATED_MS_MAX: Final = 400 * 86_400_000
 """A delegation that is older than this has ended for cuts, whatever it says: no daemon delegates for longer than 366
@@ -334,17 +342,32 @@ def rendezvous_key(network: Network, number: int) -> bytes:
     return digest(codec.pack(["p2pnodes checkpoint", network.id, number]))
 
 
+def by_age(began: int, log: LogId) -> tuple[int, LogId]:
+    """A key by which the youngest of some logs is the first.
+
+    Args:
+        began: HLC of its first event.
+        log: The log.
+    """
+    return -began, log
+
+
 def chosen(
-    logs: Iterable[CutLog], electorate: Electorate, began: Mapping[LogId, int], named: Container[LogId] = ()
+    logs: Iterable[CutLog],
+    electorate: Electorate,
+    began: Mapping[LogId, int],
+    named: Container[LogId] = (),
+    settled: Container[LogId] = (),
 ) -> tuple[CutLog, ...]:
     """What a cut names of these logs, in ascending order.
 
     All that the cut in force names: what lies below that is gone, so that a log which was not cut any more would be one
     with a hole, that nobody can follow. Of the others as many as fit: the first of each hotkey before the second of
-    any, of hotkeys with a permit before others; of one hotkey LOGS_PER_HOTKEY_CUT and SURPLUS_PER_HOTKEY_MAX, together
-    with those that are named; beyond the former SURPLUS_LOGS_MAX of all; and of those that are not the first of their
-    hotkey no more than leave room for one of each hotkey with a permit that has none. So a validator that opens logs
-    without end takes no room from others.
+    any, of hotkeys with a permit before others; of one hotkey LOGS_PER_HOTKEY_CUT and SURPLUS_PER_HOTKEY_MAX,
+    together with those that are named; behind so many one at a time, if it is settled, up to SETTLED_PER_HOTKEY_MAX;
+    beyond the first LOGS_PER_HOTKEY_CUT no more than SURPLUS_LOGS_MAX of all; and of those that are not the first of
+    their hotkey no more than leave room for one of each hotkey with a permit that has none. So a validator that opens
+    logs without end takes no room from others, nor from the log that it writes in the end.
 
     With another log, or with a longer one, nothing is chosen that was not chosen without it, but for itself: else what
     is shown behind a proposal could make that leave out what it must not.
@@ -354,29 +377,34 @@ def chosen(
         electorate: E_c.
         began: HLC of each log's first event.
         named: Those that the cut in force names.
+        settled: Those that may be named though their hotkey has more than a few; more logs make no other one settled.
     """
     by_hotkey: dict[bytes, list[CutLog]] = {}
     for each in logs:
         by_hotkey.setdefault(each.hotkey, []).append(each)
     found: list[CutLog] = []
     waiting: list[tuple[tuple[bool, bool, int, bytes], CutLog]] = []
-    surplus = 0
+    surplus, any_ = 0, LOGS_PER_HOTKEY_CUT + SURPLUS_PER_HOTKEY_MAX
     for hotkey, own in by_hotkey.items():
         # Those that are written now before those of long ago.
-        ordered = sorted(own, key=lambda each: (each.log not in named, -began[each.log], each.log))
-        for place, each in enumerate(ordered):
-            if each.log in named:
-                surplus += place >= LOGS_PER_HOTKEY_CUT
-                found.append(each)
-            elif place < LOGS_PER_HOTKEY_CUT + SURPLUS_PER_HOTKEY_MAX:
-                waiting.append(((place > 0, not electorate.permitted(hotkey), place, hotkey), each))
+        ordered = sorted(own, key=lambda each: (each.log not in named, *by_age(began[each.log], each.log)))
+        before = sum(each.log in named for each in own)
+        found += ordered[:before]
+        surplus += max(0, before - LOGS_PER_HOTKEY_CUT)
+        last = max(any_, before + (before < any_ + SETTLED_PER_HOTKEY_MAX))
+        for place, each in enumerate(ordered[before:last], before):
+            waiting.append(((place > 0, not electorate.permitted(hotkey), place, hotkey), each))
     here = {*by_hotkey}
     absent = sum(hotkey not in here for hotkey in electorate.stakes)
+    taken = len(found)
     for (later, _, place, _), each in sorted(waiting):
         beyond = place >= LOGS_PER_HOTKEY_CUT
-        if len(found) + absent * later < LOGS_PER_CUT_MAX and not (beyond and surplus >= SURPLUS_LOGS_MAX):
+        if taken + absent * later < LOGS_PER_CUT_MAX and not (beyond and surplus >= SURPLUS_LOGS_MAX):
+            # One that is not settled yet takes the room as well: else a younger log of its hotkey gave it to others.
+            taken += 1
             surplus += beyond
-            found.append(each)
+            if place < any_ or each.log in settled:
+                found.append(each)
     return tuple(sorted(found, key=lambda each: each.log))
 
 
@@ -539,7 +567,9 @@ def needed_carriages(said: Iterable[tuple[K, Carriage]], block: int) -> set[K]:
     an honest author wrote, a horizon before E_c: it goes, for which of them a registration will ask nobody can know.
 
     Args:
-        said: Events below a cut, by whatever names them, in ascending order of (log, seq, item); ties go to the first.
+        said: Events below a cut, by whatever names them, those of the youngest log first (``by_age``), of each log in
+            ascending order of (seq, item). Ties go to the first: what its author has said again in a younger log is
+            not needed of the older one, which can be let go then.
         block: Of E_c.
     """
     by_author: dict[bytes, list[tuple[K, Carriage]]] = {}
@@ -551,14 +581,15 @@ def needed_carriages(said: Iterable[tuple[K, Carriage]], block: int) -> set[K]:
 
 
 def needed_deletions(said: Iterable[tuple[K, DeleteCarriage]]) -> set[K]:
-    """Of the events of one log that carry a delete request those that f can ask for, whoever has a permit.
+    """Of one author's events that carry a delete request those that f can ask for, whoever has a permit.
 
-    They all count or none does. As long as they name one GPU, f takes the claims that all of them name: needed are
-    those by which these become fewer. With a second GPU an unbound request ends nothing anywhere, and no further event
-    changes that; a bound one names no second. So there are CLAIMS_PER_DELETE_MAX and two of them at most.
+    They all count or none does, see ``needed_carriages``. As long as they name one GPU, f takes the claims that all of
+    them name: needed are those by which these become fewer. With a second GPU an unbound request ends nothing anywhere,
+    and no further event changes that; a bound one names no second. So there are CLAIMS_PER_DELETE_MAX and two of them
+    at most.
 
     Args:
-        said: Events of one log below a cut, by whatever names them, in ascending order of (seq, item).
+        said: Events of one author below a cut, by whatever names them, in the order of ``needed_carriages``.
     """
     needed: set[K] = set()
     before: DeleteCarriage | None = None

@@ -12,7 +12,7 @@ What is in it, of the events at or below the cut:
   stands under E_c, or would if every author in the cut had a permit: who has lost his may have been replaced by a
   carrier whose event lies above the cut;
 - of each deletion with a nonce at or above the floor, and of each that ends such a claim on another of its GPUs, in
-  either reading, what decides of each log's events that carry it (``needed_deletions``), also for other GPUs: an
+  either reading, what decides of each author's events that carry it (``needed_deletions``), also for other GPUs: an
   unbound one counts for a single GPU only;
 - on each GPU on which such a claim stands, the last word of each author about it, where that is a place; and the same
   of each claim that does not count by what lies at or below the cut, where the place is not too old for one that still
@@ -26,8 +26,7 @@ find the same, and anybody could keep all others from agreeing. An upgrade has t
 
 import sqlite3
 from collections.abc import Iterable, Mapping
-from itertools import groupby, product
-from operator import itemgetter
+from itertools import product
 from typing import Any, Final
 
 from p2pnodes.model import codec, inventory
@@ -37,6 +36,7 @@ from p2pnodes.model.checkpoint import (
     Slicer,
     awaited_hlc,
     believing,
+    by_age,
     ending_requests,
     needed_carriages,
     needed_deletions,
@@ -102,6 +102,8 @@ class LiveSet(Parts):
         """The last thing that was looked at in this step."""
         self._slicer = Slicer()
         self._ordered: list[tuple[LogId, int, int]] = []
+        self._ages: dict[int, tuple[int, LogId]] = {}
+        """Row keys of the logs in the cut, by which the youngest comes first; what is below it changes no more."""
 
     def advance(self) -> None:
         """Do the next part; call inside a transaction of the writer's."""
@@ -122,7 +124,7 @@ class LiveSet(Parts):
     def back(self, facts: Facts) -> None:
         """Be again as far as was noted, see ``Parts``."""
         super().back(facts)
-        self._facts = Facts(self._connection)
+        self._facts, self._ages = Facts(self._connection), {}
 
     def _renew_cuts(self) -> None:
         """Let facts end where the cut does, also in logs that came meanwhile."""
@@ -130,6 +132,9 @@ class LiveSet(Parts):
         cuts = {log: self.line.logs.get(LogId(*rest)) for log, *rest in logs}
         self._facts.cuts = {log: 0 if cut is None else cut.head.seq + 1 for log, cut in cuts.items()}
         self._ordered = sorted((cut.log, log, cut.head.seq) for log, cut in cuts.items() if cut is not None)
+        for name, log, _ in self._ordered:
+            if log not in self._ages:
+                self._ages[log] = by_age(self._facts.began(log), name)
 
     def _mark(self, items: Iterable[Item]) -> None:
         number = self.line.number
@@ -244,30 +249,31 @@ class LiveSet(Parts):
 
     def _keep_carriages(self, keys: Iterable[int]) -> None:
         assert self.line.electorate is not None
-        query = (
-            "SELECT log, seq, item, electorate_block, hlc FROM carriage CROSS JOIN logs USING (log) WHERE claim = ?"
-            " ORDER BY node_key, logs.number, seq, item"
-        )
+        query = "SELECT log, seq, item, electorate_block, hlc FROM carriage WHERE claim = ?"
         for key in keys:
             said = [
                 ((log, seq, item), Carriage(self._facts.author(log), block, hlc))
                 for log, seq, item, block, hlc in self._connection.execute(query, (key,))
                 if not self._facts.is_void(log, seq)
             ]
+            said.sort(key=lambda each: self._order(each[0]))
             self._mark(needed_carriages(said, self.line.electorate.block))
 
+    def _order(self, item: Item) -> tuple[tuple[int, LogId], int, int]:
+        """The order in which of what says the same the first is kept: the same everywhere."""
+        log, seq, place = item
+        return self._ages[log], seq, place
+
     def _keep_requests(self, requests: Iterable[bytes]) -> None:
-        query = "SELECT log, seq, item, uuid, claim_ids FROM deletion WHERE request_id = ? ORDER BY log, seq, item"
+        query = "SELECT log, seq, item, uuid, claim_ids FROM deletion WHERE request_id = ?"
         for request in requests:
-            rows = self._connection.execute(query, (request,)).fetchall()
-            for log, own in groupby(rows, itemgetter(0)):
-                author = self._facts.author(log)
-                said = [
-                    ((log, seq, item), DeleteCarriage(author, uuid, frozenset(codec.unpack(ids))))  # type: ignore[arg-type]
-                    for _, seq, item, uuid, ids in own
-                    if not self._facts.is_void(log, seq)
-                ]
-                self._mark(needed_deletions(said))
+            by_author: dict[bytes, list[tuple[Item, DeleteCarriage]]] = {}
+            for log, seq, item, uuid, ids in self._connection.execute(query, (request,)).fetchall():
+                if not self._facts.is_void(log, seq):
+                    carriage = DeleteCarriage(self._facts.author(log), uuid, frozenset(codec.unpack(ids)))  # type: ignore[arg-type]
+                    by_author.setdefault(carriage.author, []).append(((log, seq, item), carriage))
+            for said in by_author.values():
+                self._mark(needed_deletions(sorted(said, key=lambda each: self._order(each[0]))))
 
     def _keep_words(self, claims: Mapping[str, Iterable[bytes]], since_hlc: int = 0) -> None:
         """Keep the last places on some GPUs under some claims, where they are not older than ``since_hlc``."""

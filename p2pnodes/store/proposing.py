@@ -1,10 +1,10 @@
 """Which cut a daemon would make, and whether it may sign one that somebody proposes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from typing import NamedTuple
 
 from p2pnodes.model.branches import closing_order
-from p2pnodes.model.checkpoint import Certified, Line, chosen, due_number, horizon_of
+from p2pnodes.model.checkpoint import LOGS_PER_HOTKEY_CUT, Certified, Line, by_age, chosen, due_number, horizon_of
 from p2pnodes.model.clock import hlc_at, hlc_ms
 from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate
@@ -59,13 +59,46 @@ def cut_of(
     ledger: Ledger, electorate: Electorate, view: View | None = None, counted: View | None = None
 ) -> tuple[CutLog, ...]:
     """The cut of what is held here, or of a view of it: what it names of ``older``."""
-    return _chosen(ledger, {entry.log: entry for entry in older(ledger, electorate, view, counted)}, electorate)
+    logs = {entry.log: entry for entry in older(ledger, electorate, view, counted)}
+    return _chosen(ledger, logs, electorate, _settled(ledger, logs, view))
 
 
-def _chosen(ledger: Ledger, logs: Mapping[LogId, CutLog], electorate: Electorate) -> tuple[CutLog, ...]:
+def _chosen(
+    ledger: Ledger, logs: Mapping[LogId, CutLog], electorate: Electorate, settled: Container[LogId]
+) -> tuple[CutLog, ...]:
     """What a cut has room for of logs that are held here."""
     began = {log: ledger.facts.began(ledger.logs[log].key) for log in logs}
-    return chosen(logs.values(), electorate, began, ledger.checkpoints.line.logs)
+    return chosen(logs.values(), electorate, began, ledger.checkpoints.line.logs, settled)
+
+
+def _settled(ledger: Ledger, logs: Mapping[LogId, CutLog], view: View | None = None) -> set[LogId]:
+    """The logs that are *settled*: the youngest of a hotkey, or begun a horizon after all those of it that are named.
+
+    So an honest validator has one soon, also if it opens one after the other; and who does so to have them named gets a
+    name or two in a horizon.
+    """
+    began = {log: ledger.facts.began(ledger.logs[log].key) for log in logs}
+    last: dict[bytes, int] = {}
+    for log, entry in logs.items():
+        if log in ledger.checkpoints.line.logs:
+            last[entry.hotkey] = max(last.get(entry.hotkey, -1), began[log])
+    horizon = hlc_at(ledger.network.horizon_s * 1000)
+    settled = {log for log, entry in logs.items() if began[log] >= last.get(entry.hotkey, -1) + horizon}
+    return settled | _youngest(ledger, view)
+
+
+def _youngest(ledger: Ledger, view: View | None) -> set[LogId]:
+    """The youngest log of each hotkey with more than may be named anyhow, also one that has nothing older yet.
+
+    Whether it counts is not asked: else whoever shows its end behind a proposal gave room to the one before. One that
+    is over, though, takes none.
+    """
+    own: dict[bytes, list[LogState]] = {}
+    for state in ledger.logs.values():
+        if not state.displaced and (view is None or state.id in view):
+            own.setdefault(state.hotkey, []).append(state)
+    many = (states for states in own.values() if len(states) > LOGS_PER_HOTKEY_CUT)
+    return {min(states, key=lambda each: by_age(ledger.facts.began(each.key), each.id)).id for states in many}
 
 
 def _sure(ledger: Ledger) -> View:
@@ -230,12 +263,14 @@ def refusal(ledger: Ledger, proposed: Propose, line: Line, electorates: Collecti
     for log, entry in line.logs.items():
         if entry.head.seq > past.counted.get(log, -1):
             return f"log {log} has not counted up to seq {entry.head.seq} lately"
-    if len(_chosen(ledger, line.logs, line.electorate)) < len(line.logs):
+    # Whether one is settled its author knows: a younger one may have been shown since.
+    if len(_chosen(ledger, line.logs, line.electorate, line.logs)) < len(line.logs):
         return "it names more logs of a hotkey than a cut has room for"
     # Nothing that was shown since, and nothing that has ended since, makes it have to name what it need not have named:
     # what it names takes room here, too, though that may have gone meanwhile.
     mine = {entry.log: entry for entry in older(ledger, line.electorate, counted=past.counted)}
-    room = {entry.log for entry in _chosen(ledger, {**line.logs, **mine}, line.electorate)}
+    either = {**line.logs, **mine}
+    room = {entry.log for entry in _chosen(ledger, either, line.electorate, _settled(ledger, either))}
     for entry in older(ledger, line.electorate, past.held, _sure(ledger)):
         there = line.logs.get(entry.log)
         if entry.log in room and entry.head.seq > (-1 if there is None else there.head.seq):

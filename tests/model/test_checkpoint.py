@@ -1,6 +1,6 @@
 """The pure parts of checkpoints: the tree, slices, lines, certificates, and what of a live set is judged."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Final
 
 import pytest
@@ -12,6 +12,7 @@ from p2pnodes.model.checkpoint import (
     FLOOR_HORIZONS,
     LOGS_PER_HOTKEY_CUT,
     PER_HORIZON,
+    SETTLED_PER_HOTKEY_MAX,
     SIGNERS_MAX,
     SLICE_BYTES,
     SLICE_LEAVES_MAX,
@@ -244,18 +245,31 @@ class TestLine:
 
 
 def fit(
-    logs: Iterable[CutLog], who: Electorate = E, named: Iterable[CutLog] = (), began: Mapping[LogId, int] | None = None
+    logs: Iterable[CutLog],
+    who: Electorate = E,
+    named: Iterable[CutLog] = (),
+    began: Mapping[LogId, int] | None = None,
+    settled: Container[LogId] | None = None,
 ) -> list[CutLog]:
-    """What a cut names of logs, those of the highest numbers having begun last unless it is said."""
+    """What a cut names of logs, those of the highest numbers having begun last, and all settled, unless it is said."""
     logs = list(logs)
     begun = {each.log: each.log.number for each in logs} | dict(began or {})
-    return list(chosen(logs, who, begun, {each.log for each in named}))
+    return list(chosen(logs, who, begun, {each.log for each in named}, begun if settled is None else settled))
+
+
+def after_many(logs: Sequence[CutLog], who: Electorate = E) -> list[CutLog]:
+    """What a cut names of logs after many cuts, of each hotkey more and more."""
+    named = fit(logs, who)
+    while len(more := fit(logs, who, named)) > len(named):
+        named = more
+    return named
 
 
 class TestChosen:
     """A cut that cannot name all logs names those of whoever has few."""
 
-    ROOM: Final = LOGS_PER_HOTKEY_CUT + SURPLUS_PER_HOTKEY_MAX
+    ANY: Final = LOGS_PER_HOTKEY_CUT + SURPLUS_PER_HOTKEY_MAX
+    ROOM: Final = ANY + SETTLED_PER_HOTKEY_MAX
     SUBNET: Final = tuple(f"//Subnet{number}" for number in range(64))
     E64: Final = electorate(stakes=dict.fromkeys(SUBNET, 100), time_ms=NOW_MS)
 
@@ -268,36 +282,51 @@ class TestChosen:
 
     def test_who_opens_logs_without_end_takes_no_room_from_others(self) -> None:
         many = self.logs(VALIDATORS[0], LOGS_PER_CUT_MAX)
-        found = set(fit([*many, *ALL[1:]]))
-        assert set(ALL[1:]) <= found
+        for found in (fit([*many, *ALL[1:]]), after_many([*many, *ALL[1:]])):
+            assert set(ALL[1:]) <= set(found)
         assert len(found) == len(ALL[1:]) + self.ROOM
 
-    def test_he_has_no_more_room_in_the_next_one(self) -> None:
-        many = self.logs(VALIDATORS[0], LOGS_PER_CUT_MAX)
-        named = fit(many)
-        assert fit(many, named=named) == named
+    def test_beyond_twelve_one_more_is_named_at_a_time_if_it_is_settled(self) -> None:
+        """So those that come first, and never hold what the others say, take no room from the one that is written."""
+        many = self.logs(VALIDATORS[0], self.ROOM + 1)
+        assert set(named := fit(many)) == set(many[-self.ANY :])
+        assert set(fit(many, named=named)) == {*named, many[-self.ANY - 1]}
+        assert set(after_many(many)) == set(many[1:])
+        younger = self.logs(VALIDATORS[0], 3, first=self.ROOM + 1)
+        assert fit([*many, *younger], named=named, settled={each.log for each in (*many, *younger[:-1])}) == named
+        assert set(fit([*many, *younger], named=named, settled={younger[-1].log})) == {*named, younger[-1]}
+
+    def test_one_that_is_not_settled_any_more_gives_its_room_to_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A younger log of its hotkey, shown behind a proposal, would have others ask for a log that has no room."""
+        monkeypatch.setattr(checkpoint, "SURPLUS_LOGS_MAX", 1 + 2 * SURPLUS_PER_HOTKEY_MAX)
+        first, second = sorted(VALIDATORS[:2], key=lambda uri: hotkey(uri).public_key)
+        logs = [*self.logs(first, self.ANY + 1), *self.logs(second, self.ANY + 1)]
+        named = fit(logs)
+        assert [each.hotkey for each in fit(logs, named=named) if each not in named] == [hotkey(first).public_key]
+        of_second = {each.log for each in logs if each.hotkey == hotkey(second).public_key}
+        assert fit(logs, named=named, settled=of_second) == named
 
     def test_four_of_everybody_have_room_beside_all_who_do_so(self) -> None:
         """All who do so come first, and stay: the others had three of four, and a new validator none."""
         *rogues, new = self.SUBNET
         rogues, others = rogues[:20], [*rogues[20:], new]
         many = [log for uri in rogues for log in self.logs(uri, 99)]
-        named = fit(many, self.E64)
+        named = after_many(many, self.E64)
         assert len(named) == len(rogues) * LOGS_PER_HOTKEY_CUT + SURPLUS_LOGS_MAX
         theirs = [log for uri in others for log in self.logs(uri, LOGS_PER_HOTKEY_CUT)]
         assert set(theirs) < set(fit([*many, *theirs], self.E64, named))
 
-    def test_the_log_that_is_written_now_has_room_beside_seven_older_ones_whatever_one_other_does(self) -> None:
-        many, own = self.logs(VALIDATORS[0], LOGS_PER_CUT_MAX), self.logs(VALIDATORS[1], 7)
-        named = fit([*many, *own])
-        now = entry(VALIDATORS[1], number=8)
-        assert now in fit([*many, *own, now], named=named)
+    def test_the_log_that_is_written_now_has_room_beside_eleven_older_ones_whatever_one_other_does(self) -> None:
+        many, own = self.logs(VALIDATORS[0], LOGS_PER_CUT_MAX), self.logs(VALIDATORS[1], 11)
+        named = after_many([*many, *own])
+        now = entry(VALIDATORS[1], number=11)
+        assert now in fit([*many, *own, now], named=named, settled=())
 
     def test_each_of_256_has_room_for_one_whoever_came_first(self) -> None:
         everybody = [f"//Any{number}" for number in range(256)]
         who = electorate(stakes=dict.fromkeys(everybody, 100), time_ms=NOW_MS)
         many = [log for uri in everybody[:100] for log in self.logs(uri, 99)]
-        named = fit(many, who)
+        named = after_many(many, who)
         assert len(named) == LOGS_PER_CUT_MAX - 156
         found = fit([*many, *map(entry, everybody[100:])], who, named)
         assert {each.hotkey for each in found} == who.stakes.keys()
@@ -305,7 +334,8 @@ class TestChosen:
 
     def test_of_one_with_many_logs_those_are_named_that_have_begun_last(self) -> None:
         many = self.logs(VALIDATORS[0], LOGS_PER_CUT_MAX)
-        assert set(fit(many)) == set(many[-self.ROOM :])
+        assert set(fit(many)) == set(many[-self.ANY :])
+        assert set(after_many(many)) == set(many[-self.ROOM :])
         first = many[0]
         assert first in fit(many, began={first.log: LOGS_PER_CUT_MAX})
 
@@ -332,14 +362,18 @@ class TestChosen:
         began = {log.log: data.draw(st.integers(0, 3)) for log in logs}
         named = [log for log in logs if data.draw(st.booleans())][:4]
         first = [log for log in logs if log in named or data.draw(st.booleans())]
+        settled = {log.log for log in logs if data.draw(st.booleans())}
+        settled_then = {log for log in settled if data.draw(st.booleans())}
+        settled |= {log.log for log in logs if log not in first}
+        settled_then |= {log.log for log in logs if log not in first}
         longer = [log._replace(hlc=log.hlc - data.draw(st.integers(0, 3))) for log in logs]
         with pytest.MonkeyPatch.context() as patch:
             for name, value in (("HOTKEY_CUT", 1), ("CUT_MAX", 8)):
                 patch.setattr(checkpoint, f"LOGS_PER_{name}", value)
-            for name, value in (("LOGS_MAX", 4), ("PER_HOTKEY_MAX", 2)):
-                patch.setattr(checkpoint, f"SURPLUS_{name}", value)
-            before = {log.log for log in fit(first, who, named, began)}
-            after = {log.log for log in fit(longer, who, named, began)}
+            for name, value in (("SURPLUS_LOGS", 4), ("SURPLUS_PER_HOTKEY", 1), ("SETTLED_PER_HOTKEY", 2)):
+                patch.setattr(checkpoint, f"{name}_MAX", value)
+            before = {log.log for log in fit(first, who, named, began, settled)}
+            after = {log.log for log in fit(longer, who, named, began, settled_then)}
         assert after & {log.log for log in first} <= before
 
 
@@ -541,11 +575,11 @@ def deletions(draw: st.DrawFn, gpus: tuple[str, ...]) -> dict[tuple[int, int], D
     return dict(sorted(found.items()))
 
 
-def needed_of_each_log(said: dict[tuple[int, int], DeleteCarriage]) -> dict[tuple[int, int], DeleteCarriage]:
-    """What is needed of the events of all logs."""
+def needed_of_all(said: dict[tuple[int, int], DeleteCarriage]) -> dict[tuple[int, int], DeleteCarriage]:
+    """What is needed of the events of all authors."""
     keys: set[tuple[int, int]] = set()
-    for log in {log for log, _ in said}:
-        keys |= needed_deletions((key, carriage) for key, carriage in said.items() if key[0] == log)
+    for author in AUTHORS:
+        keys |= needed_deletions((key, carriage) for key, carriage in said.items() if carriage.author == author)
     return {key: carriage for key, carriage in said.items() if key in keys}
 
 
@@ -559,7 +593,7 @@ class TestNeededDeletions:
         gpus = GPUS[:1] if bound else GPUS
         below, above = data.draw(deletions(gpus)), data.draw(deletions(gpus))
         who = Electorate(E.current._replace(validators=dict.fromkeys(permitted, 1)))
-        kept = needed_of_each_log(below)
+        kept = needed_of_all(below)
         for uuid in gpus:
             all_, left = (
                 ending(Deletion(bytes(32), bytes(32), 1, bound, (*said.values(), *above.values())), uuid, who)
@@ -569,11 +603,22 @@ class TestNeededDeletions:
             assert all_ == left or not isinstance(all_, Ending)  # why it ends nothing may be told otherwise
 
     @given(said=deletions(GPUS))
-    def test_a_log_whose_gpus_are_left_out_has_two_others(self, said: dict[tuple[int, int], DeleteCarriage]) -> None:
-        kept = needed_of_each_log(said)
-        for log in range(4):
-            named = list(dict.fromkeys(each.uuid for (of, _), each in said.items() if of == log))
-            assert list(dict.fromkeys(each.uuid for (of, _), each in kept.items() if of == log)) == named[:2]
+    def test_an_author_whose_gpus_are_left_out_has_two_others(
+        self, said: dict[tuple[int, int], DeleteCarriage]
+    ) -> None:
+        kept = needed_of_all(said)
+        for author in AUTHORS:
+            named = list(dict.fromkeys(each.uuid for each in said.values() if each.author == author))
+            assert list(dict.fromkeys(each.uuid for each in kept.values() if each.author == author)) == named[:2]
+
+    @given(said=deletions(GPUS))
+    def test_what_is_said_again_in_a_younger_log_is_not_needed_of_the_older_one(
+        self, said: dict[tuple[int, int], DeleteCarriage]
+    ) -> None:
+        own = {key: carriage for key, carriage in said.items() if carriage.author == AUTHORS[0]}
+        needed = needed_deletions(own.items())
+        again = {("again", *key): own[key] for key in sorted(needed)}
+        assert needed_deletions([*again.items(), *own.items()]) <= again.keys()
 
     def test_two_lists_that_take_turns_are_kept_once_each(self) -> None:
         lists = [frozenset((bytes([name]),)) for name in range(2)]

@@ -248,7 +248,7 @@ class TestWhatIsSaidAgain:
         assert kept[writers[1].log] == [0, 1]  # the earliest
         assert kept[again.log] == [0, 1]  # that with the highest block
 
-    def test_recording_a_deletion_again_leaves_one_event_of_each_log(self, writers: list[Author]) -> None:
+    def test_recording_a_deletion_again_leaves_one_event_of_each_author(self, writers: list[Author]) -> None:
         writers[0].add(add("//Alice", ["gpu-1", "gpu-2"]))
         request = delete("//Alice", "nodes:gpu-2", NOW_S + 1)
         for _ in range(TIMES):

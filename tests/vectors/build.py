@@ -593,10 +593,10 @@ def _cut_at(time_ms: int, events: list[Event], ledger: Ledger, previous: bytes) 
     return case, event, statement
 
 
-def _older_author(index: int, number: int = 0) -> Author:
+def _older_author(index: int, number: int = 0, after_ms: int = 0) -> Author:
     author = Author(f"//validator{index}", number=number)
     said = author.delegation(not_before=LONG_AGO_S - DAY_S, not_after=NOW_S + 30 * DAY_S)
-    author.write(said, at_ms=LONG_AGO_S * 1000 - 9_000)
+    author.write(said, at_ms=LONG_AGO_S * 1000 - 9_000 + after_ms)
     return author
 
 
@@ -641,7 +641,7 @@ def _older_logs() -> tuple[list[Author], Add, Add]:
     _place(second, claim_id, ("gpu-1",), "d", lately_ms + 1_000)
     second.write(Release(claim_id, ("gpu-1",)), at_ms=lately_ms + 2_000)
     fourth.add(unpermitted, at_ms=lately_ms)
-    said_again = _older_author(1, number=1)
+    said_again = _older_author(1, number=1, after_ms=1_000)  # the younger one: of what both logs say its items are kept
     delegation = said_again.delegation(not_before=LONG_AGO_S - DAY_S, not_after=NOW_S + 60 * DAY_S)
     for _ in range(3):  # kept: the last
         said_again.write(delegation, at_ms=at_ms + 19_000)

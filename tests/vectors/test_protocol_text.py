@@ -448,14 +448,19 @@ class LiveSet:
             found |= {own[0], *at}
         return found
 
+    def _order(self, item: Item) -> tuple[int, Item]:
+        """By which the youngest log comes first, and its items in order."""
+        began = min(((said, hlc) for said, kind, hlc, _ in self.said if kind == "delegate" and said[0] == item[0]))[1]
+        return -began, item
+
     def _deleted(self, requests: set[bytes]) -> set[Item]:
-        """Of each log what it says of a delete request: one GPU and fewer and fewer claims, or two GPUs."""
-        kept: dict[tuple[bytes, Log], dict[Item, tuple[str, set[bytes]]]] = {}
-        for item, kind, _, payload in sorted(self.said):
+        """Of each author what it says of a delete request: one GPU and fewer and fewer claims, or two GPUs."""
+        kept: dict[tuple[bytes, bytes], dict[Item, tuple[str, set[bytes]]]] = {}
+        for item, kind, _, payload in sorted(self.said, key=lambda each: self._order(each[0])):
             request = request_id(self.network, *payload[:4]) if kind == "delete" else b""
             if kind != "delete" or (int(payload[1]) < self.floor and request not in requests):
                 continue
-            before = kept.setdefault((request, item[0]), {})
+            before = kept.setdefault((request, self.authors[item[0]]), {})
             uuids, listed = {uuid for uuid, _ in before.values()}, [claims for _, claims in before.values()]
             if len(uuids) < 2 and (payload[4] not in uuids or set.intersection(*listed) - set(payload[5])):
                 before[item] = payload[4], set(payload[5])
@@ -465,12 +470,13 @@ class LiveSet:
         """Of each author and claim the carriage with the lowest HLC, and the one with the highest block."""
         earliest: dict[tuple[bytes, bytes], tuple[int, Item]] = {}
         latest: dict[tuple[bytes, bytes], tuple[int, Item]] = {}
-        for item, kind, hlc, payload in sorted(self.said, reverse=True):
+        for item, kind, hlc, payload in sorted(self.said, key=lambda each: self._order(each[0]), reverse=True):
             if kind != "add" or payload[4] > self.block:
                 continue
             about = request_id(self.network, *payload[:4]), self.authors[item[0]]
             if about[0] in claims:
-                earliest[about] = min((hlc, item), earliest.get(about, (hlc, item)))
+                if hlc <= earliest.get(about, (hlc, item))[0]:
+                    earliest[about] = hlc, item
                 if payload[4] >= latest.get(about, (0, item))[0]:
                     latest[about] = payload[4], item
         return {item for _, item in (*earliest.values(), *latest.values())}
