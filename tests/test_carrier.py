@@ -9,6 +9,8 @@ import pytest
 
 from p2pnodes import carrier as carrier_module
 from p2pnodes.carrier import (
+    MOVE_LOOK_PAUSE_MS,
+    MOVE_PAUSE_MS,
     REFUSED_PAUSE_MS,
     WAITING_MAX,
     WALK_PAUSE_MS_MAX,
@@ -17,6 +19,7 @@ from p2pnodes.carrier import (
     WRITE_PAUSE_MS,
     Carrier,
     Look,
+    Move,
     Rest,
     Rounds,
     Write,
@@ -29,7 +32,8 @@ from p2pnodes.store import carrying
 from p2pnodes.store.carrying import DECIDED_PER_PART, Carried, Cursor, Need, Part
 from p2pnodes.store.database import Database
 from p2pnodes.store.facts import Facts
-from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.ledger import Ledger, State
+from p2pnodes.store.moving import Mark, Moved
 from tests.support import BLOCK, NETWORK, NOW_MS, Author, add, electorate, hotkey, memory_ledger
 
 OWN: Final = hotkey("//validator0").public_key
@@ -237,6 +241,92 @@ async def carrier(database: Database) -> AsyncIterator[Carrier]:
     await carrier.stop()
 
 
+class TestMoving:
+    """What older own logs say is said again, slowly, for each checkpoint and own log, where a validator has many."""
+
+    def state(self, logs: int, *, checkpoint: int = 1) -> State:
+        """What a daemon holds with so many own logs, and many of another validator."""
+        authors = [
+            *(Author("//validator0", number=number) for number in range(logs)),
+            *(Author("//validator1", number=number) for number in range(9)),
+        ]
+        ledger = memory_ledger()
+        with ledger.transaction():
+            ledger.receive([author.delegate() for author in authors], NOW_MS)
+        return ledger.state._replace(own=authors[logs - 1].log, checkpoint=checkpoint)
+
+    @staticmethod
+    def rounds(state: State) -> Rounds:
+        """The rounds of such a daemon, behind the walk for which a start asks."""
+        rounds = Rounds()
+        rounds.committed(state, electorate(), ended=False)
+        rounds.next(0)
+        rounds.looked(found(), 0)
+        return rounds
+
+    def test_with_four_logs_nothing_is_done(self) -> None:
+        rounds = self.rounds(self.state(4))
+        assert rounds.next(WALK_PAUSE_MS_MAX) == Rest(None)
+        assert rounds.idle
+
+    def test_with_five_a_walk_ends_and_begins_anew_with_another_checkpoint(self) -> None:
+        rounds = self.rounds(self.state(5))
+        move = rounds.next(0)
+        assert move == Move(Mark())
+        assert not rounds.idle
+        rounds.moved(move, Moved(None), 0)
+        assert not rounds.committed(self.state(5), electorate(), ended=False)
+        assert rounds.next(10_000_000) == Rest(None)
+        assert rounds.committed(self.state(5, checkpoint=2), electorate(), ended=False)
+        assert rounds.next(10_000_000) == Move(Mark())
+
+    def test_one_that_takes_longer_than_to_the_next_checkpoint_goes_on_before_the_next_begins(self) -> None:
+        """Begun anew with each, it would never come to what lies behind, and that would be too old one day."""
+        rounds = self.rounds(self.state(5))
+        move, mark = rounds.next(0), Mark((7, 7, 7))
+        assert isinstance(move, Move)
+        rounds.moved(move, Moved(mark), 0)
+        assert not rounds.committed(self.state(5, checkpoint=2), electorate(), ended=False)
+        move = rounds.next(10_000_000)
+        assert move == Move(mark)
+        rounds.moved(move, Moved(None), 10_000_000)
+        assert rounds.next(20_000_000) == Move(Mark())
+
+    def test_it_pauses_for_longer_where_something_was_written(self) -> None:
+        rounds = self.rounds(self.state(5))
+        for moved, pause_ms in (
+            (Moved(Mark()), MOVE_LOOK_PAUSE_MS),
+            (Moved(Mark(), requests=1), MOVE_PAUSE_MS),
+            (Moved(Mark(), places=1), MOVE_PAUSE_MS),
+        ):
+            move = rounds.next(1_000_000)
+            assert isinstance(move, Move)
+            rounds.moved(move, moved, 1_000_000)
+            assert rounds.next(1_000_000) == Rest(1_000_000 + pause_ms)
+            rounds.moved(move, moved, 0)
+
+    def test_what_is_at_risk_goes_first(self) -> None:
+        rounds = self.rounds(self.state(5))
+        rounds.looked(found((1, 0)), 0)
+        assert rounds.next(0) == Write((1,))
+
+    def test_after_a_failure_it_goes_on_later(self) -> None:
+        rounds = self.rounds(self.state(5))
+        rounds.failed(0)
+        assert rounds.next(0) == Rest(REFUSED_PAUSE_MS)
+        assert rounds.next(REFUSED_PAUSE_MS) == Move(Mark())
+
+    def test_none_is_asked_for_any_more_once_the_older_logs_are_gone(self) -> None:
+        rounds = self.rounds(self.state(5))
+        move = rounds.next(0)
+        assert isinstance(move, Move)
+        rounds.committed(self.state(4, checkpoint=2), electorate(), ended=False)
+        rounds.moved(move, Moved(Mark(None)), 0)
+        rounds.next(10_000_000)
+        rounds.looked(found(), 10_000_000)
+        assert rounds.idle
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
@@ -256,6 +346,18 @@ class TestCarrier:
         assert carrier.status() == {"waiting": 0, "requests": 2, "events": 1, "walks": 2, "problem": None}
         await database.set_electorate(AFTER)
         assert database.state.nodes == 2
+
+    async def test_what_older_own_logs_say_is_said_again_in_the_own_one(
+        self, database: Database, carrier: Carrier, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(carrier_module, "MOVE_PAUSE_MS", 1)
+        older = [Author("//validator0", seed=50 + number) for number in range(5)]
+        for number, author in enumerate(older):
+            await database.receive([author.delegate(), author.add(add("//Bob", [f"gpu-{number + 50}"]))], NOW_MS)
+        carrier.start()
+        await until(lambda: carrier.status()["requests"] == 5)
+        await until(lambda: carrier._rounds.idle)
+        assert carrier.status()["problem"] is None
 
     async def test_a_start_finds_what_was_left_over(self, database: Database, carrier: Carrier) -> None:
         await database.set_electorate(GRACE)

@@ -459,11 +459,15 @@ def last_words(placements: Iterable[Placement]) -> dict[tuple[bytes, bytes], Pla
 
 def current_place(claim: Claim, placements: Iterable[Placement], weights: Weights) -> Placement | None:
     """The place that counts on a GPU that ``claim`` owns: of the last word of each enrolled author, the latest."""
-    places = [
-        placement
-        for (author, claim_id), placement in last_words(placements).items()
-        if claim_id == claim.id and author in weights.enrolled and placement.chute is not None
-    ]
+    words = last_words(placements).items()
+    return latest_place(
+        word for (author, claim_id), word in words if claim_id == claim.id and author in weights.enrolled
+    )
+
+
+def latest_place(words: Iterable[Placement]) -> Placement | None:
+    """Of last words on a GPU under one claim the place that is above the others; None where all are releases."""
+    places = [placement for placement in words if placement.chute is not None]
     return max(places, key=lambda p: (_placement_order(p), p.author)) if places else None
 
 

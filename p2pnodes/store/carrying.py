@@ -525,7 +525,9 @@ def carry(ledger: Ledger, keys: Sequence[int], own: bytes, now_ms: int) -> Carri
     left = PAYLOAD_BYTES_MAX - LIST_BYTES
     done = 0
     for key in keys:
-        missing = {at: _wire(connection, at) for at in (units[key].places if key in units else ()) if at not in wires}
+        missing = {
+            at: raw_request(connection, *at) for at in (units[key].places if key in units else ()) if at not in wires
+        }
         for at, wire in missing.items():
             left -= len(wire) + ITEM_BYTES
             if left < 0 or len(wires) == CARRIED_MAX:
@@ -542,11 +544,11 @@ def carry(ledger: Ledger, keys: Sequence[int], own: bytes, now_ms: int) -> Carri
     return Carried(done, len(wires))
 
 
-def _wire(connection: sqlite3.Connection, at: _At) -> bytes:
+def raw_request(connection: sqlite3.Connection, log: int, seq: int, item: int) -> bytes:
     """The raw event of a request's first author, also where it lies in a ``carry``."""
-    (wire,) = connection.execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (at.log, at.seq)).fetchone()
+    (wire,) = connection.execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
     event = Event.decode(wire)
     if event.kind != "carry":
         return bytes(wire)
     inner = Carry.from_wire(codec.unpack(event.payload)).events
-    return inner[at.item]
+    return inner[item]

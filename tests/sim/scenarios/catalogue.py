@@ -55,6 +55,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         checkpoints.forks_behind_proposals,
         checkpoints.two_sides_of_a_cut,
         checkpoints.logs_that_are_over,
+        checkpoints.one_log_after_the_other,
         checkpoints.newcomer_behind_a_cut,
         checkpoints.away_for_longer_than_the_horizon,
         checkpoints.newcomer_among_forgers,

@@ -7,9 +7,16 @@ from unittest import mock
 
 from p2pnodes import clerk
 from p2pnodes.model import checkpoint
-from p2pnodes.model.checkpoint import FLOOR_HORIZONS, PER_HORIZON, due_number, rendezvous_key
+from p2pnodes.model.checkpoint import (
+    FLOOR_HORIZONS,
+    LOGS_PER_HOTKEY_CUT,
+    PER_HORIZON,
+    due_number,
+    rendezvous_key,
+    stakes_of,
+)
 from p2pnodes.model.clock import hlc_at, hlc_ms
-from p2pnodes.model.events import VERIFIED, AddPayload, Checkpoint, Event, Head, Place, Release
+from p2pnodes.model.events import VERIFIED, AddPayload, Checkpoint, Event, Head, LogId, Place, Release
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.rendezvous import ranking
 from p2pnodes.model.requests import NONCE_WINDOW_S
@@ -18,6 +25,7 @@ from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import proposal
 from p2pnodes.store.schema import open_writer
 from tests.sim import outcome
+from tests.sim import peer as peers
 from tests.sim.bounds import patched
 from tests.sim.check import agree
 from tests.sim.forger import Forger
@@ -568,6 +576,65 @@ def two_sides_of_a_cut(stage: Stage) -> None:
     in_force(stage, number)
     stage.settle()
     stage.owns(GPU, posted)
+
+
+def one_log_after_the_other(stage: Stage) -> None:
+    """A validator opens many logs, with a GPU and a place in each: all that stays, the last is named, the others go."""
+    stage.shorten(HORIZON_S)
+    stage.open(stakes(stage))
+    restless = anywhere(stage)
+    peer = stage.peer(restless)
+    claims: list[Posted] = []
+    logs: list[LogId | None] = []
+    room = (checkpoint, "SURPLUS_PER_HOTKEY_MAX", 0), (checkpoint, "SETTLED_PER_HOTKEY_MAX", 8)
+    with patched(((clerk, "DISPLACED_MS", 60_000), *room)):
+        with patched(((peers, "DELEGATION_S", HORIZON_S),)):
+            count = stage.rng.randint(6, 9)
+            # With more claims somebody always checks one again, and the network never rests.
+            used = {0, *stage.rng.sample(range(count), 2)}
+            for number in range(count):
+                if number in used:
+                    claims.append(_place(stage, restless, f"gpu-{number}"))
+                _open_another_log(stage, restless)
+                logs.append(peer.ledger.own_log)
+        _open_another_log(stage, restless)
+        older = {*[*logs, peer.ledger.own_log][:-LOGS_PER_HOTKEY_CUT]}
+
+        def gone() -> bool:
+            return not any(each.ledger.state.logs.keys() & older for each in stage.up)
+
+        for posted in claims:
+            verified_everywhere(stage, posted, *posted.uuids)
+        number = old(stage)
+        stage.until(gone, 8 * HORIZON_S * 1000, "the older logs are forgotten")
+        in_force(stage, number)
+    stage.settle()
+    for each in stage.up:
+        line = each.ledger.checkpoints.line
+        if peer.ledger.own_log not in line.logs:
+            raise CheckFailedError(f"{each.name} has a cut without room for the log of {peer.name}")
+        if peer.hotkey.public_key not in stakes_of(line):
+            raise CheckFailedError(f"{each.name} has a cut at which {peer.name} does not weigh")
+        if chutes := [row.uuid for row in each.ledger.rows() if row.chute != CHUTE]:
+            raise CheckFailedError(f"{each.name} shows no chute on {chutes}")
+    for posted in claims:
+        stage.owns(posted.uuids[0], posted)
+
+
+def _place(stage: Stage, at: int, uuid: str) -> Posted:
+    """Let a validator take a GPU, and place on it."""
+    stage.truth.give(uuid, ALICE)
+    posted = stage.post_accepted(ALICE, [uuid], at)
+    place(stage, posted, at)
+    return posted
+
+
+def _open_another_log(stage: Stage, at: int) -> None:
+    """Let a validator go on for some time, and then open another log."""
+    peer, before = stage.peer(at), stage.peer(at).ledger.own_log
+    stage.run(stage.rng.uniform(1, 2 * TURN_S))
+    peer.rotate()
+    stage.until(lambda: peer.ledger.own_log != before and peer.ledger.writes_refused is None, 60_000, "it writes")
 
 
 def logs_that_are_over(stage: Stage) -> None:
