@@ -7,11 +7,12 @@ them with all others.
 
 from typing import Final
 
+from p2pnodes import carrier
 from p2pnodes.author import Author
 from p2pnodes.clerk import Clerk
 from p2pnodes.model import branches, checkpoint, proof, validity
 from p2pnodes.model.events import Renew
-from p2pnodes.store import buckets, carrying, proposing, words
+from p2pnodes.store import buckets, carrying, moving, proposing, words
 from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.cutting import Cutting
 from p2pnodes.store.facts import Facts
@@ -50,6 +51,8 @@ _ENDS: Final = UnitTests(
 )
 _CHOSEN: Final = UnitTests("model/test_checkpoint.py::TestChosen")
 _NO_ROOM: Final = UnitTests("store/test_checkpoints.py::TestNoRoom")
+_MOVING: Final = UnitTests("store/test_moving.py::TestMoving")
+_SETTLED: Final = UnitTests("store/test_moving.py::TestSettled")
 _ENDLESS: Final = Played("logs-without-end")
 _ROOM: Final = UnitTests("store/test_checkpoints.py::TestRoom")
 _NAMING: Final = UnitTests("store/test_naming.py")
@@ -354,7 +357,7 @@ MUTANTS: Final = (
         "carriages-in-order-of-arrival",
         "cut",
         "Of two logs that carry a claim alike that one is kept which was heard of first",
-        (Edit(LiveSet, "_keep_carriages", "ORDER BY node_key, logs.number, seq, item", "ORDER BY log, seq, item"),),
+        (Edit(LiveSet, "_order", "return self._ages[log], seq, place", "return log, seq, place"),),
         _AGAIN,
         1,
     ),
@@ -1132,7 +1135,7 @@ MUTANTS: Final = (
         "room-by-what-grows",
         "cut",
         "Of a hotkey with many logs a cut names those that go furthest, which their author changes as he likes",
-        (Edit(checkpoint, "chosen", "-began[each.log]", "-each.hlc"),),
+        (Edit(checkpoint, "chosen", "*by_age(began[each.log], each.log)", "-each.hlc"),),
         _CHOSEN,
         1,
     ),
@@ -1140,7 +1143,7 @@ MUTANTS: Final = (
         "surplus-of-one",
         "6",
         "One hotkey takes all the room that cuts have beyond a few logs of each",
-        (Edit(checkpoint, "chosen", "elif place < LOGS_PER_HOTKEY_CUT + SURPLUS_PER_HOTKEY_MAX:", "else:"),),
+        (Edit(checkpoint, "chosen", "before < any_ + SETTLED_PER_HOTKEY_MAX", "True"),),
         _CHOSEN,
         1,
     ),
@@ -1148,7 +1151,7 @@ MUTANTS: Final = (
         "no-room-for-the-first",
         "6",
         "Those who come first leave no room for the first log of others",
-        (Edit(checkpoint, "chosen", "len(found) + absent * later", "len(found)"),),
+        (Edit(checkpoint, "chosen", "taken + absent * later", "taken"),),
         _CHOSEN,
         1,
     ),
@@ -1158,6 +1161,129 @@ MUTANTS: Final = (
         "Nobody is told that checkpoints have no room for his log",
         (Edit(proposing, "left_out", "if own is None or", "if True or"),),
         _CLERK,
+        1,
+    ),
+    Mutant(
+        "room-for-what-is-not-settled",
+        "cut",
+        "Whichever logs of a hotkey come first use up its room, and the log that it writes in the end has none",
+        (Edit(checkpoint, "chosen", "if place < any_ or each.log in settled:", "if True:"),),
+        _CHOSEN,
+        1,
+    ),
+    Mutant(
+        "room-that-is-given-back",
+        "cut",
+        "A log that is shown behind a proposal makes another one give its room to logs of others",
+        (
+            Edit(
+                checkpoint,
+                "chosen",
+                "surplus += beyond\n",
+                "surplus += beyond and (place < any_ or each.log in settled)\n",
+            ),
+        ),
+        _CHOSEN,
+        1,
+    ),
+    Mutant(
+        "settled-at-once",
+        "cut",
+        "A log is settled though its hotkey opened others within a horizon",
+        (Edit(proposing, "cut_of", "began[entry.log] >= last.get(entry.hotkey, -1) + horizon", "True"),),
+        _SETTLED,
+        1,
+    ),
+    Mutant(
+        "youngest-of-what-is-seen",
+        "cut",
+        "A log is taken for settled only a horizon after those that are named: an honest one may wait for ever",
+        (Edit(proposing, "cut_of", "settled | _youngest(ledger, view)", "settled"),),
+        _SETTLED,
+        1,
+    ),
+    # -- saying again what older own logs say --------------------------------------------------------------------------
+    Mutant(
+        "older-copy-is-kept",
+        "cut",
+        "Of what an author says twice the live set keeps what is in the log with the lower name: none gets free",
+        (Edit(LiveSet, "_renew_cuts", "by_age(self._facts.began(log), name)", "by_age(0, name)"),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "deletions-of-each-log",
+        "cut",
+        "A deletion is kept of each log that carries it, so that no log gets free",
+        (
+            Edit(
+                LiveSet, "_keep_requests", "by_author.setdefault(carriage.author, [])", "by_author.setdefault(log, [])"
+            ),
+        ),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "nothing-is-said-again",
+        "row",
+        "A validator leaves its old logs to themselves: its places are lost, and cuts have no room for its log",
+        (Edit(carrier.Rounds, "_has_to_move", "if seen == self._seen or", "if True or"),),
+        Played("one-log-after-the-other"),
+        3,
+    ),
+    Mutant(
+        "hidden-places-come-back",
+        "row",
+        "A place that another validator's later one hides is said again, and hides that",
+        (
+            Edit(
+                moving,
+                "_places",
+                "if latest_place(words) == Placement(facts.author(log), hlc, claim_id, chute):",
+                "if True:",
+            ),
+        ),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "said-again-and-again",
+        "6",
+        "What has been said again is said again by each walk",
+        (Edit(moving, "_is_said", "return any(", "return False and any("),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "place-before-its-claim",
+        "row",
+        "A place is said again before its claim, and the next cut that lies between has no claim for it",
+        (Edit(moving, "_places", "if key is not None and _lies_before(facts, key, logs):", "if key is not None:"),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "unnamed-logs-are-not-said-again",
+        "row",
+        "What a log says that cuts may never have room for is not said again before it is too old",
+        (Edit(moving, "_logs", "(older, unnamed, (*stay, own))", "(older, [], (*stay, own))"),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "said-again-in-vain",
+        "6",
+        "It is said again in a log that cuts have no room for, either",
+        (Edit(moving, "_logs", "left_out(ledger) is not None", "False"),),
+        _MOVING,
+        1,
+    ),
+    Mutant(
+        "walk-begins-anew",
+        "row",
+        "A walk through older own logs begins anew with each checkpoint, and never comes to what lies behind",
+        (Edit(carrier.Rounds, "_has_to_move", "if self._mark is not None:", "if False:"),),
+        UnitTests("test_carrier.py::TestMoving"),
         1,
     ),
     # -- logs that cuts have no room for -------------------------------------------------------------------------------
