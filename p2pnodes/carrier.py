@@ -8,8 +8,8 @@ does not wait at all: nobody else surely holds it.
 
 A walk is begun by a start, another electorate, a log that ended, and events of a log that is about to go. Without any
 of these nothing runs. Where its own validator has many logs, another walk begins with each checkpoint and each log of
-its own, slowly: what the older ones say is said again (``store.moving``). ``Rounds`` decides, by the clock that it is
-given; ``Carrier`` does it on the daemon's database, and the simulator on its own.
+its own, slowly: what the older ones say is said again (``store.gathering``). ``Rounds`` decides, by the clock that it
+is given; ``Carrier`` does it on the daemon's database, and the simulator on its own.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import Head, LogId
-from p2pnodes.store import carrying, moving
+from p2pnodes.store import carrying, gathering
 from p2pnodes.store.carrying import DECIDED_PER_PART, Carried, Cursor, Part
 from p2pnodes.store.database import Commit, Database
+from p2pnodes.store.gathering import Gathered, Mark, concerns
 from p2pnodes.store.ledger import State
-from p2pnodes.store.moving import Mark, Moved, concerns
 
 log = structlog.get_logger("p2pnodes.carrier")
 
@@ -50,12 +50,12 @@ WALK_PAUSE_MS_MAX: Final = 60_000
 forks, or writes on in its epoch of grace) takes at most a tenth of the reader's time."""
 
 
-MOVE_PAUSE_MS: Final = 10_000
+GATHER_PAUSE_MS: Final = 10_000
 """Pause after something of an older own log was said again. For 200,000 claims with bodies of 2.6 KB, as of servers of
 8 GPUs, 33 of which fit a ``carry``, that takes 17 hours and 6,100 events, at 10 KB a second, and for as many places
 35 hours more and 200,000 events of 0.6 KB: two days, of the seven of a horizon."""
 
-MOVE_LOOK_PAUSE_MS: Final = 100
+GATHER_LOOK_PAUSE_MS: Final = 100
 """Pause where everything had been said again: 200,000 claims of which nothing has to be said take 5 minutes."""
 
 
@@ -71,8 +71,8 @@ class Write(NamedTuple):
     keys: tuple[int, ...]
 
 
-class Move(NamedTuple):
-    """Say again what comes next in older own logs, and call ``Rounds.moved``."""
+class Gather(NamedTuple):
+    """Say again what comes next in older own logs, and call ``Rounds.gathered``."""
 
     mark: Mark
 
@@ -102,11 +102,11 @@ class Rounds:
         self._going: Mapping[LogId, Head] = {}
         self._electorate: bytes | None = None
         self._mark: Mark | None = None
-        self._move_from_ms = 0
+        self._gather_from_ms = 0
         self._seen: tuple[int | None, LogId | None, int] = None, None, 0
-        self._moved: tuple[int | None, LogId | None] | None = None
+        self._gathered: tuple[int | None, LogId | None] | None = None
         """For what the last walk through older own logs was asked for."""
-        self._move_again = False
+        self._gather_again = False
 
     @property
     def waiting(self) -> int:
@@ -140,11 +140,11 @@ class Rounds:
                 if held.cut is not None or _leaves(held.hotkey, electorate)
             }
             self.wake()
-            self._has_to_move(state)
+            self._has_to_gather(state)
             return True
-        return self._has_to_move(state)
+        return self._has_to_gather(state)
 
-    def _has_to_move(self, state: State) -> bool:
+    def _has_to_gather(self, state: State) -> bool:
         """Begin to say again what older own logs say, where there are many, for a checkpoint or a log that is new.
 
         A walk that is under way goes on first: it may take longer than from one to the next.
@@ -155,18 +155,18 @@ class Rounds:
         self._seen = seen
         own = None if state.own is None else state.logs.get(state.own)
         if own is None or not concerns(state.logs.values(), own.hotkey):
-            self._mark, self._moved, self._move_again = None, None, False
+            self._mark, self._gathered, self._gather_again = None, None, False
             return False
-        if seen[:2] == self._moved:
+        if seen[:2] == self._gathered:
             return False
-        self._moved = seen[:2]
+        self._gathered = seen[:2]
         if self._mark is not None:
-            self._move_again = True
+            self._gather_again = True
             return False
         self._mark = Mark()
         return True
 
-    def next(self, now_ms: int) -> Look | Write | Move | Rest:
+    def next(self, now_ms: int) -> Look | Write | Gather | Rest:
         """The next thing to do; the same again until its answer has come."""
         while self._later and self._later[0][0] <= now_ms:
             self._due.append(heapq.heappop(self._later)[1])
@@ -181,10 +181,10 @@ class Rounds:
             if now_ms < self._walk_from_ms:  # a part could not be read
                 return Rest(self._walk_from_ms)
             return Look(self._cursor)
-        if self._mark is not None and now_ms >= self._move_from_ms:
-            return Move(self._mark)
+        if self._mark is not None and now_ms >= self._gather_from_ms:
+            return Gather(self._mark)
         moments = [self._walk_from_ms] if self._asked else []
-        moments += [self._move_from_ms] if self._mark is not None else []
+        moments += [self._gather_from_ms] if self._mark is not None else []
         moments += [self._later[0][0]] if self._later else []
         return Rest(min(moments, default=None))
 
@@ -217,17 +217,19 @@ class Rounds:
         if carried.requests:
             self._write_from_ms = now_ms + WRITE_PAUSE_MS
 
-    def moved(self, move: Move, moved: Moved, now_ms: int) -> None:
-        """Take what became of a ``Move``; of one that is not asked for any more nothing but the pause."""
-        if self._mark is move.mark:
-            self._mark = moved.mark
-            if self._mark is None and self._move_again:
-                self._mark, self._move_again = Mark(), False
-        self._move_from_ms = now_ms + (MOVE_PAUSE_MS if moved.requests or moved.places else MOVE_LOOK_PAUSE_MS)
+    def gathered(self, gather: Gather, gathered: Gathered, now_ms: int) -> None:
+        """Take what became of a ``Gather``; of one that is not asked for any more nothing but the pause."""
+        if self._mark is gather.mark:
+            self._mark = gathered.mark
+            if self._mark is None and self._gather_again:
+                self._mark, self._gather_again = Mark(), False
+        self._gather_from_ms = now_ms + (
+            GATHER_PAUSE_MS if gathered.requests or gathered.places else GATHER_LOOK_PAUSE_MS
+        )
 
     def failed(self, now_ms: int) -> None:
         """Take note that what was to be done could not be done; it is tried again later."""
-        self._write_from_ms = self._walk_from_ms = self._move_from_ms = now_ms + REFUSED_PAUSE_MS
+        self._write_from_ms = self._walk_from_ms = self._gather_from_ms = now_ms + REFUSED_PAUSE_MS
 
 
 def _leaves(hotkey: bytes, electorate: Electorate) -> bool:
@@ -315,7 +317,7 @@ class Carrier:
             async with asyncio.timeout(wait_s):
                 await self._woken.wait()
 
-    async def _do(self, step: Look | Write | Move) -> None:
+    async def _do(self, step: Look | Write | Gather) -> None:
         hotkey = self._hotkey()
         if hotkey is None:
             raise WritesRefusedError("this daemon does not speak for a validator yet", code=Code.WRITES_NO_LOG)
@@ -327,14 +329,14 @@ class Carrier:
             self._rounds.looked(part, _monotonic_ms())
             self._walks += part.cursor is None
             return
-        if isinstance(step, Move):
+        if isinstance(step, Gather):
             mark = step.mark
-            moved = await self._database.write(lambda ledger: moving.move(ledger, mark, self._now_ms()))
-            self._rounds.moved(step, moved, _monotonic_ms())
-            if moved.requests or moved.places:
-                self._requests += moved.requests
-                self._events += (moved.requests > 0) + moved.places
-                log.info("said_again", requests=moved.requests, places=moved.places)
+            gathered = await self._database.write(lambda ledger: gathering.gather(ledger, mark, self._now_ms()))
+            self._rounds.gathered(step, gathered, _monotonic_ms())
+            if gathered.requests or gathered.places:
+                self._requests += gathered.requests
+                self._events += (gathered.requests > 0) + gathered.places
+                log.info("said_again", requests=gathered.requests, places=gathered.places)
             return
         keys = step.keys
         carried = await self._database.write(lambda ledger: carrying.carry(ledger, keys, hotkey, self._now_ms()))

@@ -9,8 +9,8 @@ import pytest
 
 from p2pnodes import carrier as carrier_module
 from p2pnodes.carrier import (
-    MOVE_LOOK_PAUSE_MS,
-    MOVE_PAUSE_MS,
+    GATHER_LOOK_PAUSE_MS,
+    GATHER_PAUSE_MS,
     REFUSED_PAUSE_MS,
     WAITING_MAX,
     WALK_PAUSE_MS_MAX,
@@ -18,8 +18,8 @@ from p2pnodes.carrier import (
     WALK_SHARE,
     WRITE_PAUSE_MS,
     Carrier,
+    Gather,
     Look,
-    Move,
     Rest,
     Rounds,
     Write,
@@ -32,8 +32,8 @@ from p2pnodes.store import carrying
 from p2pnodes.store.carrying import DECIDED_PER_PART, Carried, Cursor, Need, Part
 from p2pnodes.store.database import Database
 from p2pnodes.store.facts import Facts
+from p2pnodes.store.gathering import Gathered, Mark
 from p2pnodes.store.ledger import Ledger, State
-from p2pnodes.store.moving import Mark, Moved
 from tests.support import BLOCK, NETWORK, NOW_MS, Author, add, electorate, hotkey, memory_ledger
 
 OWN: Final = hotkey("//validator0").public_key
@@ -241,7 +241,7 @@ async def carrier(database: Database) -> AsyncIterator[Carrier]:
     await carrier.stop()
 
 
-class TestMoving:
+class TestGathering:
     """What older own logs say is said again, slowly, for each checkpoint and own log, where a validator has many."""
 
     def state(self, logs: int, *, checkpoint: int = 1) -> State:
@@ -271,39 +271,39 @@ class TestMoving:
 
     def test_with_five_a_walk_ends_and_begins_anew_with_another_checkpoint(self) -> None:
         rounds = self.rounds(self.state(5))
-        move = rounds.next(0)
-        assert move == Move(Mark())
+        gather = rounds.next(0)
+        assert gather == Gather(Mark())
         assert not rounds.idle
-        rounds.moved(move, Moved(None), 0)
+        rounds.gathered(gather, Gathered(None), 0)
         assert not rounds.committed(self.state(5), electorate(), ended=False)
         assert rounds.next(10_000_000) == Rest(None)
         assert rounds.committed(self.state(5, checkpoint=2), electorate(), ended=False)
-        assert rounds.next(10_000_000) == Move(Mark())
+        assert rounds.next(10_000_000) == Gather(Mark())
 
     def test_one_that_takes_longer_than_to_the_next_checkpoint_goes_on_before_the_next_begins(self) -> None:
         """Begun anew with each, it would never come to what lies behind, and that would be too old one day."""
         rounds = self.rounds(self.state(5))
-        move, mark = rounds.next(0), Mark((7, 7, 7))
-        assert isinstance(move, Move)
-        rounds.moved(move, Moved(mark), 0)
+        gather, mark = rounds.next(0), Mark((7, 7, 7))
+        assert isinstance(gather, Gather)
+        rounds.gathered(gather, Gathered(mark), 0)
         assert not rounds.committed(self.state(5, checkpoint=2), electorate(), ended=False)
-        move = rounds.next(10_000_000)
-        assert move == Move(mark)
-        rounds.moved(move, Moved(None), 10_000_000)
-        assert rounds.next(20_000_000) == Move(Mark())
+        gather = rounds.next(10_000_000)
+        assert gather == Gather(mark)
+        rounds.gathered(gather, Gathered(None), 10_000_000)
+        assert rounds.next(20_000_000) == Gather(Mark())
 
     def test_it_pauses_for_longer_where_something_was_written(self) -> None:
         rounds = self.rounds(self.state(5))
-        for moved, pause_ms in (
-            (Moved(Mark()), MOVE_LOOK_PAUSE_MS),
-            (Moved(Mark(), requests=1), MOVE_PAUSE_MS),
-            (Moved(Mark(), places=1), MOVE_PAUSE_MS),
+        for gathered, pause_ms in (
+            (Gathered(Mark()), GATHER_LOOK_PAUSE_MS),
+            (Gathered(Mark(), requests=1), GATHER_PAUSE_MS),
+            (Gathered(Mark(), places=1), GATHER_PAUSE_MS),
         ):
-            move = rounds.next(1_000_000)
-            assert isinstance(move, Move)
-            rounds.moved(move, moved, 1_000_000)
+            gather = rounds.next(1_000_000)
+            assert isinstance(gather, Gather)
+            rounds.gathered(gather, gathered, 1_000_000)
             assert rounds.next(1_000_000) == Rest(1_000_000 + pause_ms)
-            rounds.moved(move, moved, 0)
+            rounds.gathered(gather, gathered, 0)
 
     def test_what_is_at_risk_goes_first(self) -> None:
         rounds = self.rounds(self.state(5))
@@ -314,14 +314,14 @@ class TestMoving:
         rounds = self.rounds(self.state(5))
         rounds.failed(0)
         assert rounds.next(0) == Rest(REFUSED_PAUSE_MS)
-        assert rounds.next(REFUSED_PAUSE_MS) == Move(Mark())
+        assert rounds.next(REFUSED_PAUSE_MS) == Gather(Mark())
 
     def test_none_is_asked_for_any_more_once_the_older_logs_are_gone(self) -> None:
         rounds = self.rounds(self.state(5))
-        move = rounds.next(0)
-        assert isinstance(move, Move)
+        gather = rounds.next(0)
+        assert isinstance(gather, Gather)
         rounds.committed(self.state(4, checkpoint=2), electorate(), ended=False)
-        rounds.moved(move, Moved(Mark(None)), 0)
+        rounds.gathered(gather, Gathered(Mark(None)), 0)
         rounds.next(10_000_000)
         rounds.looked(found(), 10_000_000)
         assert rounds.idle
@@ -350,7 +350,7 @@ class TestCarrier:
     async def test_what_older_own_logs_say_is_said_again_in_the_own_one(
         self, database: Database, carrier: Carrier, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(carrier_module, "MOVE_PAUSE_MS", 1)
+        monkeypatch.setattr(carrier_module, "GATHER_PAUSE_MS", 1)
         older = [Author("//validator0", seed=50 + number) for number in range(5)]
         for number, author in enumerate(older):
             await database.receive([author.delegate(), author.add(add("//Bob", [f"gpu-{number + 50}"]))], NOW_MS)

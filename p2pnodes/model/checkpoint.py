@@ -70,7 +70,7 @@ SETTLED_PER_HOTKEY_MAX: Final = 4
 
 However many logs an honest daemon has opened at once, there is room for the one that it writes in the end; and for some
 more until the others are over, which takes 37 days where it delegates for 30. By then it has said again what they kept
-(``store.moving``). It takes 11 hotkeys to use up what all others may have beyond their four.
+(``store.gathering``). It takes 11 hotkeys to use up what all others may have beyond their four.
 """
 
 DELEGATED_MS_MAX: Final = 400 * 86_400_000

@@ -12,7 +12,7 @@ from p2pnodes.author import Author
 from p2pnodes.clerk import Clerk
 from p2pnodes.model import branches, checkpoint, proof, validity
 from p2pnodes.model.events import Renew
-from p2pnodes.store import buckets, carrying, moving, proposing, words
+from p2pnodes.store import buckets, carrying, gathering, proposing, words
 from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.cutting import Cutting
 from p2pnodes.store.facts import Facts
@@ -51,8 +51,8 @@ _ENDS: Final = UnitTests(
 )
 _CHOSEN: Final = UnitTests("model/test_checkpoint.py::TestChosen")
 _NO_ROOM: Final = UnitTests("store/test_checkpoints.py::TestNoRoom")
-_MOVING: Final = UnitTests("store/test_moving.py::TestMoving")
-_SETTLED: Final = UnitTests("store/test_moving.py::TestSettled")
+_GATHERING: Final = UnitTests("store/test_gathering.py::TestGathering")
+_SETTLED: Final = UnitTests("store/test_gathering.py::TestSettled")
 _ENDLESS: Final = Played("logs-without-end")
 _ROOM: Final = UnitTests("store/test_checkpoints.py::TestRoom")
 _NAMING: Final = UnitTests("store/test_naming.py")
@@ -1190,7 +1190,7 @@ MUTANTS: Final = (
         "settled-at-once",
         "cut",
         "A log is settled though its hotkey opened others within a horizon",
-        (Edit(proposing, "cut_of", "began[entry.log] >= last.get(entry.hotkey, -1) + horizon", "True"),),
+        (Edit(proposing, "_settled", "began[log] >= last.get(entry.hotkey, -1) + horizon", "True"),),
         _SETTLED,
         1,
     ),
@@ -1198,7 +1198,7 @@ MUTANTS: Final = (
         "youngest-of-what-is-seen",
         "cut",
         "A log is taken for settled only a horizon after those that are named: an honest one may wait for ever",
-        (Edit(proposing, "cut_of", "settled | _youngest(ledger, view)", "settled"),),
+        (Edit(proposing, "_settled", "settled | _youngest(ledger, view)", "settled"),),
         _SETTLED,
         1,
     ),
@@ -1208,7 +1208,7 @@ MUTANTS: Final = (
         "cut",
         "Of what an author says twice the live set keeps what is in the log with the lower name: none gets free",
         (Edit(LiveSet, "_renew_cuts", "by_age(self._facts.began(log), name)", "by_age(0, name)"),),
-        _MOVING,
+        _GATHERING,
         1,
     ),
     Mutant(
@@ -1220,14 +1220,14 @@ MUTANTS: Final = (
                 LiveSet, "_keep_requests", "by_author.setdefault(carriage.author, [])", "by_author.setdefault(log, [])"
             ),
         ),
-        _MOVING,
+        _GATHERING,
         1,
     ),
     Mutant(
         "nothing-is-said-again",
         "row",
         "A validator leaves its old logs to themselves: its places are lost, and cuts have no room for its log",
-        (Edit(carrier.Rounds, "_has_to_move", "if seen == self._seen or", "if True or"),),
+        (Edit(carrier.Rounds, "_has_to_gather", "if seen == self._seen or", "if True or"),),
         Played("one-log-after-the-other"),
         3,
     ),
@@ -1237,52 +1237,52 @@ MUTANTS: Final = (
         "A place that another validator's later one hides is said again, and hides that",
         (
             Edit(
-                moving,
+                gathering,
                 "_places",
                 "if latest_place(words) == Placement(facts.author(log), hlc, claim_id, chute):",
                 "if True:",
             ),
         ),
-        _MOVING,
+        _GATHERING,
         1,
     ),
     Mutant(
         "said-again-and-again",
         "6",
         "What has been said again is said again by each walk",
-        (Edit(moving, "_is_said", "return any(", "return False and any("),),
-        _MOVING,
+        (Edit(gathering, "_is_said", "return any(", "return False and any("),),
+        _GATHERING,
         1,
     ),
     Mutant(
         "place-before-its-claim",
         "row",
         "A place is said again before its claim, and the next cut that lies between has no claim for it",
-        (Edit(moving, "_places", "if key is not None and _lies_before(facts, key, logs):", "if key is not None:"),),
-        _MOVING,
+        (Edit(gathering, "_places", "if key is not None and _lies_before(facts, key, logs):", "if key is not None:"),),
+        _GATHERING,
         1,
     ),
     Mutant(
         "unnamed-logs-are-not-said-again",
         "row",
         "What a log says that cuts may never have room for is not said again before it is too old",
-        (Edit(moving, "_logs", "(older, unnamed, (*stay, own))", "(older, [], (*stay, own))"),),
-        _MOVING,
+        (Edit(gathering, "_logs", "(older, unnamed, (*stay, own))", "(older, [], (*stay, own))"),),
+        _GATHERING,
         1,
     ),
     Mutant(
         "said-again-in-vain",
         "6",
         "It is said again in a log that cuts have no room for, either",
-        (Edit(moving, "_logs", "left_out(ledger) is not None", "False"),),
-        _MOVING,
+        (Edit(gathering, "_logs", "left_out(ledger) is not None", "False"),),
+        _GATHERING,
         1,
     ),
     Mutant(
         "walk-begins-anew",
         "row",
         "A walk through older own logs begins anew with each checkpoint, and never comes to what lies behind",
-        (Edit(carrier.Rounds, "_has_to_move", "if self._mark is not None:", "if False:"),),
+        (Edit(carrier.Rounds, "_has_to_gather", "if self._mark is not None:", "if False:"),),
         UnitTests("test_carrier.py::TestMoving"),
         1,
     ),

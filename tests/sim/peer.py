@@ -8,7 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from p2pnodes.carrier import Look, Move, Rest, Rounds, Write
+from p2pnodes.carrier import Gather, Look, Rest, Rounds, Write
 from p2pnodes.clerk import REST_MS_MAX, STEPS_PER_HORIZON, Clerk
 from p2pnodes.clerk import Step as Duty
 from p2pnodes.gossip.bans import Bans
@@ -43,14 +43,14 @@ from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.protocol import PROTOCOL_VERSION
 from p2pnodes.model.requests import Add, Delete
 from p2pnodes.model.stateroot import state_root
-from p2pnodes.store import carrying, checks, moving
+from p2pnodes.store import carrying, checks, gathering
 from p2pnodes.store.admission import admit_add, admit_delete
 from p2pnodes.store.carrying import Carried, Cursor
 from p2pnodes.store.checkpoints import Donor, read_certificate
 from p2pnodes.store.database import GROUP_JOBS_MAX
+from p2pnodes.store.gathering import Gathered
 from p2pnodes.store.ledger import Ledger, Outcome, Result
 from p2pnodes.store.loading import Answer, Found, Lack, consider, lacking
-from p2pnodes.store.moving import Moved
 from p2pnodes.store.schema import open_writer
 from p2pnodes.verify.renewals import Renewals
 from p2pnodes.verify.scheduler import PAUSE_MS, QUEUED_CLAIMS_MAX, WALK
@@ -866,9 +866,11 @@ class SimPeer:
             case Write(keys):
                 self._carrying = True
                 self.write(lambda ledger: carrying.carry(ledger, keys, own, self.now_ms()), self._carried)
-            case Move(mark) as move:
+            case Gather(mark) as gather:
                 self._carrying = True
-                self.write(lambda ledger: moving.move(ledger, mark, self.now_ms()), partial(self._moved, move))
+                self.write(
+                    lambda ledger: gathering.gather(ledger, mark, self.now_ms()), partial(self._gathered, gather)
+                )
             case Rest(until_ms) if until_ms is not None and until_ms != self._carry_at_ms:
                 self._carry_at_ms = until_ms
                 self.later(max(1, until_ms - now_ms), partial(self._carry_at, until_ms))
@@ -895,14 +897,14 @@ class SimPeer:
         self._carrying = False
         self._carry()
 
-    def _moved(self, move: Move, moved: Moved | P2PNodesError) -> None:
+    def _gathered(self, gather: Gather, gathered: Gathered | P2PNodesError) -> None:
         now_ms = int(self.world.clock.now_ms)
-        if isinstance(moved, P2PNodesError):
+        if isinstance(gathered, P2PNodesError):
             self.rounds.failed(now_ms)
         else:
-            self.rounds.moved(move, moved, now_ms)
-            if moved.requests or moved.places:
-                self.world.trace(self.name, "says again", f"{moved.requests} requests, {moved.places} places")
+            self.rounds.gathered(gather, gathered, now_ms)
+            if gathered.requests or gathered.places:
+                self.world.trace(self.name, "says again", f"{gathered.requests} requests, {gathered.places} places")
         self._carrying = False
         self._carry()
 

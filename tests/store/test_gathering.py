@@ -31,10 +31,10 @@ from p2pnodes.model.inventory import Chute, Row
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import bound_purpose, request_id
 from p2pnodes.model.validity import contents
-from p2pnodes.store import carrying, moving
+from p2pnodes.store import carrying, gathering
 from p2pnodes.store.carrying import ITEM_BYTES, LIST_BYTES
+from p2pnodes.store.gathering import Gathered, Mark
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.moving import Mark, Moved
 from p2pnodes.store.proposing import Past, left_out, proposal, refusal
 from p2pnodes.store.rebuild import differences, hold
 from tests.model.world import VALIDATORS
@@ -113,14 +113,14 @@ class Desk:
         number = len(self.opened)
         self.say(Place(self.claim(number), (f"gpu-{number}",), *chute(number)))
 
-    def move(self) -> list[Event]:
+    def gather(self) -> list[Event]:
         """Say again whatever is to be said again; the events."""
         mark, before = (Mark() if self.moves else None), self.last_seq
         for _ in range(STEPS_MAX):
             if mark is None:
                 break
             with self.ledger.transaction():
-                mark = moving.move(self.ledger, mark, self.ms).mark
+                mark = gathering.gather(self.ledger, mark, self.ms).mark
         assert mark is None
         return self.written(before)
 
@@ -171,7 +171,7 @@ class Desk:
 
     def attend(self) -> None:
         """What a daemon does each day, and behind each log that it opens."""
-        self.move()
+        self.gather()
         self.carry()
 
     @property
@@ -321,32 +321,32 @@ def settled(logs: int) -> Desk:
 
 
 @pytest.mark.usefixtures("little_room")
-class TestMoving:
+class TestGathering:
     """What is said again is what is needed of the older logs: once, as it was, and in parts that are bounded."""
 
     FEW: Final = LOGS_PER_HOTKEY_CUT
 
     def test_who_has_few_logs_says_nothing_again(self) -> None:
-        assert settled(self.FEW).move() == []
+        assert settled(self.FEW).gather() == []
 
     def test_of_one_more_what_the_oldest_keeps_is_said_again(self) -> None:
         at = settled(self.FEW + 1)
         rows = at.rows
-        carry, place = at.move()
+        carry, place = at.gather()
         said = Place.from_wire(codec.unpack(place.payload))
         assert (carry.kind, requests(carry), said.uuids, said[2:]) == ("carry", ["gpu-1"], ("gpu-1",), chute(1))
         assert at.rows == rows
-        assert at.move() == []
+        assert at.gather() == []
         at.until(60)
         assert at.named == {*at.opened[1:]}
         assert at.rows == rows
 
     def test_a_walk_begins_anew_where_the_copy_does_not_lie_below_a_cut_yet(self) -> None:
         at = settled(self.FEW + 1)
-        at.move()
+        at.gather()
         at.until((at.ms - BEGIN_MS) / DAY_MS + 3)
         assert at.opened[0] in at.named
-        assert at.move() == []
+        assert at.gather() == []
 
     def test_a_deletion_that_a_claim_needs_is_said_again(self) -> None:
         """Of two GPUs of a claim one was deleted in an older log: that must be known while the other one stands."""
@@ -363,16 +363,16 @@ class TestMoving:
         rows = at.rows
         at.until(45)
         at.moves = True
-        (carry,) = at.move()
+        (carry,) = at.gather()
         assert requests(carry) == ["gpu-1", "gpu-deleted"]
         at.until(60)
         assert at.opened[0] not in at.named
         assert at.rows == rows
-        assert at.move() == []
+        assert at.gather() == []
 
     def test_a_claim_that_is_carried_by_two_own_logs_is_kept_in_the_younger_one(self) -> None:
         at = settled(self.FEW + 1)
-        at.move()
+        at.gather()
         number = at.ledger.checkpoints.line.number
         at.until(60)
         assert at.ledger.checkpoints.line.number > number
@@ -385,7 +385,7 @@ class TestMoving:
         claims = {row.uuid: row.claim_id for row in at.rows.values()}
         at.say(Release(claims["gpu-1"], ("gpu-1",)))
         at.say(Place(claims["gpu-2"], ("gpu-2",), *chute(77)))
-        assert [event.kind for event in at.move()] == ["carry", "carry"]
+        assert [event.kind for event in at.gather()] == ["carry", "carry"]
         assert at.rows["gpu-1"].chute is None
         assert at.rows["gpu-2"].chute == chute(77)
 
@@ -400,7 +400,7 @@ class TestMoving:
         at.hear(other)
         rows = at.rows
         assert rows["gpu-1"].chute == (chute(1) if released else chute(50))
-        assert [event.kind for event in at.move()] == (["carry", "place"] if released else ["carry"])
+        assert [event.kind for event in at.gather()] == (["carry", "place"] if released else ["carry"])
         assert at.rows == rows
 
     def test_a_log_without_room_has_its_claims_and_places_said_again_before_they_are_too_old(self) -> None:
@@ -409,12 +409,12 @@ class TestMoving:
         for _ in range(10):
             at.ms += 60_000
             at.use()
-        said = at.move()
+        said = at.gather()
         assert sorted(uuid for event in said if event.kind == "carry" for uuid in requests(event)) == sorted(
             f"gpu-{number}" for number in range(1, 10)
         )
         assert sum(event.kind == "place" for event in said) == 9
-        assert at.move() == []
+        assert at.gather() == []
 
     def test_a_place_is_said_again_behind_its_claim(self) -> None:
         """As where the own log changes while a walk is under way: a cut between the two had no claim for the place."""
@@ -424,9 +424,9 @@ class TestMoving:
             at.use()
         before = at.last_seq
         with at.ledger.transaction():
-            assert moving.move(at.ledger, Mark(None), at.ms) == Moved(None)
+            assert gathering.gather(at.ledger, Mark(None), at.ms) == Gathered(None)
         assert at.written(before) == []
-        kinds = [event.kind for event in at.move()]
+        kinds = [event.kind for event in at.gather()]
         assert kinds == sorted(kinds)
         assert kinds.count("place") == 9
 
@@ -442,25 +442,29 @@ class TestMoving:
         for _ in range(self.FEW):
             at.ms += 60_000
             at.use()
-        monkeypatch.setattr(moving, "ROWS_PER_STEP", 50)
-        monkeypatch.setattr(moving, "WORDS_PER_STEP", 100)
-        monkeypatch.setattr(moving, "GPUS_PER_STEP", 40)
+        monkeypatch.setattr(gathering, "ROWS_PER_STEP", 50)
+        monkeypatch.setattr(gathering, "WORDS_PER_STEP", 100)
+        monkeypatch.setattr(gathering, "GPUS_PER_STEP", 40)
         mark: Mark | None = Mark()
         said: list[str] = []
         placed = 0
         while mark is not None:
             before = at.last_seq
             with at.ledger.transaction():
-                moved = moving.move(at.ledger, mark, at.ms)
-            mark = moved.mark
+                gathered = gathering.gather(at.ledger, mark, at.ms)
+            mark = gathered.mark
             events = at.written(before)
-            assert len([event for event in events if event.kind == "carry"]) == (moved.requests > 0)
-            assert len([event for event in events if event.kind == "place"]) == moved.places <= moving.PLACES_PER_STEP
-            placed += moved.places
+            assert len([event for event in events if event.kind == "carry"]) == (gathered.requests > 0)
+            assert (
+                len([event for event in events if event.kind == "place"])
+                == gathered.places
+                <= gathering.PLACES_PER_STEP
+            )
+            placed += gathered.places
             said += [uuid for event in events if event.kind == "carry" for uuid in requests(event)]
         assert sorted(said) == sorted(f"gpu-{number}" for number in (*range(100, 100 + count), *range(2, self.FEW + 1)))
         assert placed == len(said)
-        assert at.move() == []
+        assert at.gather() == []
 
     def test_carries_are_filled_up_to_what_an_event_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         at = Desk()
@@ -471,8 +475,8 @@ class TestMoving:
             sizes.append(len(at.written(number)[0].wire))
         for _ in range(self.FEW):
             at.open()
-        monkeypatch.setattr(moving, "PAYLOAD_BYTES_MAX", LIST_BYTES + sizes[0] + sizes[1] + 2 * ITEM_BYTES)
-        assert [requests(event) for event in at.move()] == [["gpu-0", "gpu-1"], ["gpu-2"]]
+        monkeypatch.setattr(gathering, "PAYLOAD_BYTES_MAX", LIST_BYTES + sizes[0] + sizes[1] + 2 * ITEM_BYTES)
+        assert [requests(event) for event in at.gather()] == [["gpu-0", "gpu-1"], ["gpu-2"]]
 
     def test_nothing_is_said_again_without_a_permit_and_no_write_is_tried(self) -> None:
         at = settled(self.FEW + 1)
@@ -482,12 +486,12 @@ class TestMoving:
                 electorate(BLOCK + 200, at.ms, stakes=stakes, previous=at.ledger.weights.electorate)
             )
         at.ledger.writes_refused = "the hotkey holds no permit"
-        assert at.move() == []
+        assert at.gather() == []
 
     def test_nothing_is_said_again_in_a_log_that_has_no_room_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
         at = settled(self.FEW + 1)
-        monkeypatch.setattr(moving, "left_out", lambda _: at.own.log)
-        assert at.move() == []
+        monkeypatch.setattr(gathering, "left_out", lambda _: at.own.log)
+        assert at.gather() == []
 
 
 def requests(carry: Event) -> list[str]:

@@ -78,7 +78,7 @@ class Mark(NamedTuple):
     word: tuple[bytes, str, int] = (b"", "", 0)
 
 
-class Moved(NamedTuple):
+class Gathered(NamedTuple):
     """What a step has done.
 
     Attributes:
@@ -115,7 +115,7 @@ def _of(logs: Collection[LogState], hotkey: bytes) -> "filter[LogState]":
     return filter(lambda state: state.hotkey == hotkey and not state.displaced, logs)
 
 
-def move(ledger: Ledger, mark: Mark, now_ms: int) -> Moved:
+def gather(ledger: Ledger, mark: Mark, now_ms: int) -> Gathered:
     """Say the next part again, as far as one ``carry`` or PLACES_PER_STEP places hold it; call inside a transaction.
 
     Args:
@@ -128,7 +128,7 @@ def move(ledger: Ledger, mark: Mark, now_ms: int) -> Moved:
     """
     logs = _logs(ledger)
     if logs is None or ledger.state.settled is None:
-        return Moved(None)  # a walk begins when the live set in force is here
+        return Gathered(None)  # a walk begins when the live set in force is here
     if mark.request is not None:
         return _requests(ledger, logs, mark.request, now_ms)
     return _places(ledger, logs, mark.word, now_ms)
@@ -153,7 +153,7 @@ def _logs(ledger: Ledger) -> _Logs | None:
     return _Logs(*([state.key for state in states] for states in (older, unnamed, (*stay, own))))
 
 
-def _requests(ledger: Ledger, logs: _Logs, after: At, now_ms: int) -> Moved:
+def _requests(ledger: Ledger, logs: _Logs, after: At, now_ms: int) -> Gathered:
     """Carry those of the next requests in older logs that are not well kept."""
     items, end = _items(ledger, logs, after)
     wires: list[bytes] = []
@@ -172,7 +172,7 @@ def _requests(ledger: Ledger, logs: _Logs, after: At, now_ms: int) -> Moved:
     if wires:
         payload = Carry(tuple(wires))
         ledger.append(lambda _: payload, now_ms)
-    return Moved(Mark(None if end is None else after), len(wires))
+    return Gathered(Mark(None if end is None else after), len(wires))
 
 
 def _items(ledger: Ledger, logs: _Logs, after: At) -> "tuple[list[At], At | None]":
@@ -245,7 +245,7 @@ def _lies_before(facts: Facts, claim: int, logs: _Logs) -> bool:
     return any(log not in logs.unnamed and not facts.is_void(log, seq) for log, seq in rows)
 
 
-def _places(ledger: Ledger, logs: _Logs, after: tuple[bytes, str, int], now_ms: int) -> Moved:
+def _places(ledger: Ledger, logs: _Logs, after: tuple[bytes, str, int], now_ms: int) -> Gathered:
     """Say those of the next places again that lie in older logs and are shown wherever their claim owns the GPU."""
     facts = ledger.facts
     rows = facts.connection.execute(
@@ -277,7 +277,7 @@ def _places(ledger: Ledger, logs: _Logs, after: tuple[bytes, str, int], now_ms: 
         payload = Place(claim_id, tuple(placed), *chute)  # a claim has at most 10 GPUs
         ledger.append(lambda _: payload, now_ms)  # noqa: B023 - called at once
     if cut_off:
-        return Moved(Mark(None, after), places=len(groups))
+        return Gathered(Mark(None, after), places=len(groups))
     if len(rows) == WORDS_PER_STEP:
-        return Moved(Mark(None, rows[-1][:3]), places=len(groups))
-    return Moved(None, places=len(groups))
+        return Gathered(Mark(None, rows[-1][:3]), places=len(groups))
+    return Gathered(None, places=len(groups))
