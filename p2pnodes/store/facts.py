@@ -341,12 +341,11 @@ class Facts:
         found: dict[str, tuple[Placement, ...]] = dict.fromkeys(on, ())
         query = (
             "SELECT uuid, log, hlc, claim_id, chute FROM claim CROSS JOIN placement USING (claim_id)"
-            " WHERE claim IN (SELECT value FROM json_each(?))"
-        )
+            " WHERE claim IN (SELECT value FROM json_each(?)) AND uuid IN (SELECT value FROM json_each(?))"
+        )  # of all GPUs, as a place may name some that its claim does not have
+        keys = {key for claims in on.values() for key in claims}
         said: dict[tuple[Any, ...], Placement] = {}  # one event mostly names all GPUs of a server
-        for uuid, *word in self._select(query, {key for claims in on.values() for key in claims}):
-            if uuid not in found:
-                continue
+        for uuid, *word in self.connection.execute(query, [orjson.dumps(list(each)).decode() for each in (keys, on)]):
             key = tuple(word)
             if key not in said:
                 log, hlc, claim_id, chute = word

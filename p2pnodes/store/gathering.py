@@ -6,7 +6,8 @@ no room for the log that it writes. So a validator with more than LOGS_PER_HOTKE
 
 - the requests in its others: a ``carry`` with the raw events of their first authors, so that everything in them stays
   what it was;
-- its last words on GPUs, where these are places: the same ``place``, with an HLC of now;
+- its last words on GPUs, where these are places: the same ``place``, with an HLC of now; and from logs that cuts do not
+  name the releases of what is placed still, which would come back;
 
 of those that the cut in force names, though they are not the youngest LOGS_PER_HOTKEY_CUT, what the live set keeps; and
 all of those that it does not name: cuts may never have room for them, and what is older than the horizon is lost then.
@@ -15,8 +16,8 @@ A live set keeps the copy in the youngest log (``needed_carriages``, ``needed_de
 the copies lie below a cut nothing is kept of an older log, and the next cut behind its end does not name it. Until then
 the originals count: nothing is lost, whenever this is cut off.
 
-A place that another validator's later one hides is not said again, for that would put it above: as long as both stand
-its log stays. A walk looks at everything once; it finds again by itself what is said already.
+A place that another validator's later one of another chute hides is not said again, for that would put it above: as
+long as both stand its log stays. A walk looks at everything once; it finds again by itself what is said already.
 """
 
 import sqlite3
@@ -35,6 +36,7 @@ from p2pnodes.model.events import (
     DeletePayload,
     Event,
     Place,
+    Release,
 )
 from p2pnodes.model.inventory import Chute, Placement, last_words, latest_place
 from p2pnodes.model.requests import request_id
@@ -127,8 +129,10 @@ def gather(ledger: Ledger, mark: Mark, now_ms: int) -> Gathered:
         WritesRefusedError: This daemon may not write now.
     """
     logs = _logs(ledger)
-    if logs is None or ledger.state.settled is None:
-        return Gathered(None)  # a walk begins when the live set in force is here
+    if logs is None:
+        return Gathered(None)
+    if ledger.state.settled is None:  # a live set is loaded or cut, or the end of a log is put in force: after that
+        return Gathered(mark)
     if mark.request is not None:
         return _requests(ledger, logs, mark.request, now_ms)
     return _places(ledger, logs, mark.word, now_ms)
@@ -160,7 +164,7 @@ def _requests(ledger: Ledger, logs: _Logs, after: At, now_ms: int) -> Gathered:
     left = PAYLOAD_BYTES_MAX - LIST_BYTES
     for at in items[:ITEMS_PER_STEP]:
         wire = raw_request(ledger.facts.connection, *at)
-        if not _is_said(ledger.facts, Event.decode(wire), logs.stay):
+        if _is_needed(ledger.facts, Event.decode(wire), at, logs.stay):
             left -= len(wire) + ITEM_BYTES
             if left < 0:
                 break
@@ -216,23 +220,27 @@ def _all_items(connection: sqlite3.Connection, log: int, seq: int, kind: str) ->
     return (1 << len(Carry.from_wire(codec.unpack(Event.decode(wire).payload)).events)) - 1
 
 
-def _is_said(facts: Facts, request: Event, logs: Collection[int]) -> bool:
-    """Whether one of some logs says just what a raw ``add`` or ``delete`` does, where it counts."""
+def _is_needed(facts: Facts, request: Event, at: At, stay: Collection[int]) -> bool:
+    """Whether a raw ``add`` or ``delete`` is recorded of its event, and of no log in which just that is well kept.
+
+    What is recorded of none is over: it would not be of the copy, either, and be said again by each walk.
+    """
     payload = PAYLOADS[request.kind].from_wire(codec.unpack(request.payload))
     assert isinstance(payload, AddPayload | DeletePayload)
     name = request_id(request.network_id, payload.request)
     if isinstance(payload, AddPayload):
         rows = facts.connection.execute(
-            "SELECT log, seq FROM claim CROSS JOIN carriage USING (claim)"
+            "SELECT log, seq, item FROM claim CROSS JOIN carriage USING (claim)"
             " WHERE claim_id = ? AND carriage.electorate_block = ? AND carriage.hlc = ?",
             (name, payload.electorate_block, request.hlc),
         )
     else:
         rows = facts.connection.execute(
-            "SELECT log, seq FROM deletion WHERE request_id = ? AND uuid = ? AND claim_ids = ?",
+            "SELECT log, seq, item FROM deletion WHERE request_id = ? AND uuid = ? AND claim_ids = ?",
             (name, payload.uuid, codec.pack(list(payload.claim_ids))),
         )
-    return any(log in logs and not facts.is_void(log, seq) for log, seq in rows.fetchall())
+    said: list[At] = rows.fetchall()
+    return at in said and not any(log in stay and not facts.is_void(log, seq) for log, seq, _ in said)
 
 
 def _lies_before(facts: Facts, claim: int, logs: _Logs) -> bool:
@@ -245,36 +253,56 @@ def _lies_before(facts: Facts, claim: int, logs: _Logs) -> bool:
     return any(log not in logs.unnamed and not facts.is_void(log, seq) for log, seq in rows)
 
 
+def _is_shown(said: Placement, words: Collection[Placement]) -> bool:
+    """Whether a word on a GPU is what all see: its author's last one, and no later place of others says otherwise.
+
+    Of all who ever placed there, whether they count just now or not. Of a release, whether it ends a place.
+
+    Args:
+        said: The word.
+        words: All that are held on the GPU under its claim, it among them.
+    """
+    last = last_words(words)
+    if last[said.author, said.claim_id] != said:
+        return False
+    if said.chute is None:
+        return any(word.author == said.author and word.chute is not None for word in words)
+    latest = latest_place(last.values())
+    return latest is not None and latest.chute == said.chute
+
+
 def _places(ledger: Ledger, logs: _Logs, after: tuple[bytes, str, int], now_ms: int) -> Gathered:
-    """Say those of the next places again that lie in older logs and are shown wherever their claim owns the GPU."""
+    """Say those of the next places again that lie in older logs and are shown wherever their claim owns the GPU.
+
+    And releases in logs that are not named, while a place that they end is held: else that came back.
+    """
     facts = ledger.facts
     rows = facts.connection.execute(
         "SELECT claim_id, uuid, log, hlc, chute FROM placement WHERE (claim_id, uuid, log) > (?, ?, ?)"
         " ORDER BY claim_id, uuid, log LIMIT ?",
         (*after, WORDS_PER_STEP),
     ).fetchall()
-    own = [row for row in rows if (row[2] in logs.older or row[2] in logs.unnamed) and row[4] is not None][
+    own = [row for row in rows if row[2] in logs.unnamed or (row[2] in logs.older and row[4] is not None)][
         :GPUS_PER_STEP
     ]
     uuids = list(dict.fromkeys(uuid for _, uuid, *_ in own))
     standing, placements = facts.standing(uuids, ledger.weights), facts.placements(facts.claims_on(uuids))
-    groups: dict[tuple[bytes, Chute], list[str]] = {}
+    groups: dict[tuple[bytes, Chute | None], dict[str, None]] = {}  # two logs may say the same at one time
     cut_off = len(own) == GPUS_PER_STEP
     for claim_id, uuid, log, hlc, data in own:
         key = next((key for key, claim in standing[uuid].items() if claim.id == claim_id), None)
         if key is not None and _lies_before(facts, key, logs):
-            chute = chute_from(data)
-            assert chute is not None
-            # Above those of all who ever placed there, whether they count just now or not.
-            words = last_words(word for word in placements[uuid] if word.claim_id == claim_id).values()
-            if latest_place(words) == Placement(facts.author(log), hlc, claim_id, chute):
-                if len(groups) == PLACES_PER_STEP and (claim_id, chute) not in groups:
+            said = Placement(facts.author(log), hlc, claim_id, chute_from(data))
+            words = [word for word in placements[uuid] if word.claim_id == claim_id]
+            if _is_shown(said, words):
+                if len(groups) == PLACES_PER_STEP and (claim_id, said.chute) not in groups:
                     cut_off = True
                     break
-                groups.setdefault((claim_id, chute), []).append(uuid)
+                groups.setdefault((claim_id, said.chute), {})[uuid] = None
         after = claim_id, uuid, log
     for (claim_id, chute), placed in groups.items():
-        payload = Place(claim_id, tuple(placed), *chute)  # a claim has at most 10 GPUs
+        named = tuple(placed)  # a claim has at most 10 GPUs
+        payload = Release(claim_id, named) if chute is None else Place(claim_id, named, *chute)
         ledger.append(lambda _: payload, now_ms)  # noqa: B023 - called at once
     if cut_off:
         return Gathered(Mark(None, after), places=len(groups))

@@ -1060,7 +1060,7 @@ class Ledger:
             self._count_move(said, known)
             low = seq + 1
             word = said.payload
-            if isinstance(word, Place) and self.checkpoints.below(log, seq):
+            if isinstance(word, Place) and self.checkpoints.is_kept(log, seq):
                 self._say_kept(log, seq)
             if not isinstance(word, words.Word) or not self._is_above(log, seq, hlc):
                 continue
@@ -1709,7 +1709,7 @@ class Ledger:
             dirty = self._dirty_uuids | self._placed_uuids | dict.fromkeys(self._named(recounted))
             self._settle_rows(dirty, recounted | self._recounted)
             if self.recount is not None:
-                self.recount.touch(self._dirty_claims, dirty)
+                self.recount.touch(self._dirty_claims, dirty, self._placed_uuids)
         if self.recount is not None and (self._all_dirty or self._reweighed or self._loads):
             self.recount.restart()  # it is told of no claim and no GPU by name
         self._all_dirty = self._reweighed = False

@@ -135,14 +135,17 @@ class Recount:
         self._restarts += self._reweighed is not None
         self._begin()
 
-    def touch(self, claims: Iterable[int], uuids: Iterable[str]) -> None:
+    def touch(self, claims: Iterable[int], uuids: Iterable[str], placed: Iterable[str] = ()) -> None:
         """Remember what a write touched, as far as it was looked at already.
 
         Args:
             claims: Claims about which something else is stored than before.
             uuids: GPUs of which the same is true, and those whose claims have other tallies.
+            placed: Those of them on which something was placed or released: that touches no claim, and its claim may
+                have been looked at.
         """
         self._claims.update(key for key in claims if self._counted or key <= self._claim)
+        self._uuids.update(placed)
         if self._counted:
             self._uuids.update(uuids)
 
@@ -185,8 +188,9 @@ class Recount:
             " WHERE claim IN (SELECT claim FROM recount.tally)"
         )
         execute(
-            "INSERT INTO claim_gpu SELECT uuid, node.claim FROM recount.gpu CROSS JOIN node USING (bucket, uuid)"
-            " WHERE change IN (?, ?)",
+            # Where a live set is settled just now some are told already.
+            "INSERT OR IGNORE INTO claim_gpu SELECT uuid, node.claim FROM recount.gpu"
+            " CROSS JOIN node USING (bucket, uuid) WHERE change IN (?, ?)",
             (_GONE, _NEW),
         )
         execute(

@@ -307,6 +307,14 @@ def without(payload: Propose, log: LogId) -> tuple[CutLog, ...]:
     return tuple(entry for entry in payload.logs if entry.log != log)
 
 
+def burst(at: Desk, logs: int) -> None:
+    """Open so many, one every ten minutes."""
+    for _ in range(logs):
+        at.ms += 600_000
+        at.open()
+        at.attend()
+
+
 def settled(logs: int) -> Desk:
     """A desk with so many logs, in each of which one GPU is registered and placed; the cut in force names all."""
     at = Desk()
@@ -477,6 +485,96 @@ class TestGathering:
             at.open()
         monkeypatch.setattr(gathering, "PAYLOAD_BYTES_MAX", LIST_BYTES + sizes[0] + sizes[1] + 2 * ITEM_BYTES)
         assert [requests(event) for event in at.gather()] == [["gpu-0", "gpu-1"], ["gpu-2"]]
+
+    def test_what_is_over_is_not_said_again_and_again(self) -> None:
+        """What was registered and deleted in logs without names: the copies would be next in line, for ever."""
+        at = Desk()
+        at.open()
+        gpus = [f"gpu-{number}" for number in range(1, 6)]
+        for number, uuid in enumerate(gpus, 1):
+            at.say(Place(at.claim(number), (uuid,), *chute(number)))
+        burst(at, 24)
+        for uuid in gpus:
+            at.ms += 2000
+            request = delete("//Alice", bound_purpose(uuid), nonce_s=at.ms // 1000)
+            at.say(DeletePayload(request, uuid, ()))
+        walks = []
+        for day in range(1, 45):
+            before = at.last_seq
+            at.until(day)
+            walks.append(any(event.kind == "carry" for event in at.written(before)))
+            if day % 15 == 0:
+                at.renew()
+        assert sum(walks) <= 2
+
+    def test_one_signature_under_many_deletions_is_not_said_again_and_again(self) -> None:
+        """Of more than two GPUs in one log nothing is recorded, as they end nothing."""
+        at = Desk()
+        at.open()
+        gpus = [f"gpu-{number}" for number in range(6)]
+        at.claim(0, *gpus[1:])
+        at.ms += 2000
+        request = delete("//Alice", "nodes", nonce_s=at.ms // 1000)
+        for uuid in gpus:
+            at.say(DeletePayload(request, uuid, ()))
+        said = []
+        for _ in range(14):
+            at.ms += 600_000
+            at.open()
+            said.append(sum(len(requests(event)) for event in at.gather() if event.kind == "carry"))
+        assert max(said) <= len(gpus)
+
+    def test_whoever_places_the_same_behind_each_place_does_not_keep_its_log_from_going(self) -> None:
+        at = Desk()
+        (other, *_) = at.others
+        for number in range(22):
+            at.until(8 * number)
+            at.use()
+            at.ms += 1000
+            uuid = f"gpu-{number + 1}"
+            other.write(Place(at.rows[uuid].claim_id, (uuid,), *chute(number + 1)), at_ms=at.ms)
+            at.hear(other)
+            at.attend()
+        at.until(8 * 22 + 20)
+        assert at.own.log in at.named
+        assert all(row.chute is not None for row in at.rows.values())
+
+    def test_what_was_released_in_a_log_without_a_name_does_not_come_back(self) -> None:
+        at = Desk()
+        at.use()
+        at.until(9)
+        assert at.opened[0] in at.named
+        claim_id = at.rows["gpu-1"].claim_id
+        at.open()
+        at.say(Release(claim_id, ("gpu-1",)))
+        burst(at, 20)
+        assert at.opened[1] not in at.named
+        at.until(30)
+        assert at.rows["gpu-1"].chute is None
+
+    def test_what_two_logs_say_at_one_time_is_said_once(self) -> None:
+        at = Desk()
+        at.moves = False
+        request = add("//Bob", ["gpu-x"], nonce_s=NOW_S)
+        twins = [Author(VALIDATORS[0], seed=seed) for seed in (78, 79)]
+        for twin in twins:
+            twin.write(twin.delegation(not_after=NOW_S + LASTS_DAYS * 86_400), at_ms=at.ms)
+            twin.add(request, at_ms=at.ms)
+            twin.write(Place(request_id(NETWORK.id, request), ("gpu-x",), *chute(99)), at_ms=at.ms)
+        at.hear(*twins)
+        for _ in range(5):
+            at.ms += 60_000
+            at.use()
+        at.moves = True
+        assert "place" in [event.kind for event in at.gather()]
+        assert not at.ledger.facts.connection.execute("SELECT seq FROM events WHERE void NOTNULL").fetchall()
+
+    def test_a_walk_waits_while_the_end_of_a_log_is_put_in_force(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        at = settled(6)
+        mark = Mark()
+        monkeypatch.setattr(at.ledger, "state", at.ledger.state._replace(cutting=True))
+        with at.ledger.transaction():
+            assert gathering.gather(at.ledger, mark, at.ms) == Gathered(mark)
 
     def test_nothing_is_said_again_without_a_permit_and_no_write_is_tried(self) -> None:
         at = settled(self.FEW + 1)

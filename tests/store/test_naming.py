@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from p2pnodes.model.events import VERIFIED, AddPayload
+from p2pnodes.model.events import VERIFIED, AddPayload, Place
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import Add, request_id, sign_add
 from p2pnodes.store.ledger import Ledger
@@ -122,6 +122,56 @@ def test_the_same_is_told_after_a_recount(scene: Scene) -> None:
     ledger.end_recount()
     assert (scene.told("node"), scene.told("claim_gpu")) == ({bobs}, {alices})
     assert dangling(ledger.facts.connection) == []
+
+
+def test_a_recount_that_ends_while_everything_is_derived_anew_puts_its_electorate_in_force(scene: Scene) -> None:
+    """What that has noted of GPUs with several claims stays."""
+    alices, bobs = scene.claim(add("//Alice", [GPU])), scene.claim(add("//Bob", [GPU], NOW_S + 1))
+    ledger = scene.ledger
+    ledger.begin_recount(electorate(BLOCK + 100, stakes=STAKES, miners=("//Bob",)))
+    assert ledger.recount is not None
+    while not ledger.recount.ready:
+        ledger.advance_recount(1.0)
+    key = ledger.facts.claim_key(alices)
+    ledger.facts.connection.execute("INSERT INTO claim_gpu VALUES (?, ?)", (GPU, key))
+    with ledger.transaction():
+        ledger.switch()
+    ledger.end_recount()
+    assert (scene.told("node"), scene.told("claim_gpu")) == ({bobs}, {alices})
+
+
+@pytest.mark.parametrize("parts", range(8))
+def test_a_place_beside_a_recount_counts_as_the_electorate_says(scene: Scene, parts: int) -> None:
+    """Its validator is enrolled no more: whenever it came, it is not shown after the switch."""
+    claim = scene.claim(add("//Alice", [GPU]))
+    ledger, (*_, author) = scene.ledger, scene.authors
+    ledger.begin_recount(electorate(BLOCK + 100, stakes={uri: STAKES[uri] for uri in VALIDATORS[:-1]}))
+    assert ledger.recount is not None
+    for _ in range(parts):
+        if not ledger.recount.ready:
+            ledger.advance_recount(0)
+    author.write(Place(claim, (GPU,), "chute", "instance", True, True, "chat", "carol"))
+    scene.hear()
+    query = "SELECT chute_id FROM node"
+    assert ledger.facts.connection.execute(query).fetchall() == [("chute",)]
+    while not ledger.recount.ready:
+        ledger.advance_recount(1.0)
+    with ledger.transaction():
+        ledger.switch()
+    ledger.end_recount()
+    assert ledger.facts.connection.execute(query).fetchall() == [(None,)]
+
+
+def test_places_under_a_claim_on_other_gpus_are_not_looked_at(scene: Scene) -> None:
+    """A place may name 64 GPUs, whichever its claim has."""
+    scene.claim(add("//Alice", [GPU]))
+    facts, statements = scene.ledger.facts, list[str]()
+    facts.connection.set_trace_callback(statements.append)
+    facts.placements(facts.claims_on([GPU]))
+    facts.connection.set_trace_callback(None)
+    (query,) = (text for text in statements if "placement" in text)
+    plan = [row[3] for row in facts.connection.execute(f"EXPLAIN QUERY PLAN {query}")]
+    assert any("claim_id=? AND uuid=?" in step for step in plan if "placement" in step)
 
 
 def test_the_same_is_told_when_everything_is_derived_anew(scene: Scene) -> None:
