@@ -121,6 +121,7 @@ class Daemon:
         self._verifier: Verifier | None = None
         self._scheduler: Scheduler | None = None
         self._carrier: Carrier | None = None
+        self._office: Office | None = None
         self._events: NodeEvents | None = None
         self._tail: EventTail | None = None
         self._browser: Browser
@@ -239,7 +240,7 @@ class Daemon:
                 heard=self,
                 now_ms=now_ms,
             )
-        self._office = Office(self._database, settings.network, self._own_hotkey, now_ms)
+        self._office = office = Office(self._database, settings.network, self._own_hotkey, now_ms)
         self._driver = self._make_driver(self._node_key)
         if self._author is not None:
             self._require_permit(self._author)
@@ -258,8 +259,8 @@ class Daemon:
             self._stack.push_async_callback(self._carrier.stop)
             self._stack.push_async_callback(self._stop_verifying)
             await self._watch(self._watch_own_log(author))
-        self._office.start()
-        self._stack.push_async_callback(self._office.stop)
+        office.start()
+        self._stack.push_async_callback(office.stop)
         for work in (self._watch_electorate(), self._watch_targets(), self._watch_hangups(), self._report()):
             await self._watch(work)
 
@@ -777,7 +778,7 @@ class Daemon:
             self._driver.ended(commit.ended)
         if self._carrier is not None:
             self._carrier.committed(commit)
-        if self._database.state.cutting and not self._database.state.loading:
+        if self._office is not None and self._database.state.cutting and not self._database.state.loading:
             self._office.wake()
 
     def _received(self, outcomes: "list[Outcome]") -> None:
@@ -882,7 +883,7 @@ class Daemon:
             },
             "verification": verification,
             "carrying": self._carrier.status() if self._carrier else None,
-            "checkpoint": {**self._office.status(), "loading": self._driver.loading()},
+            "checkpoint": {**(self._office.status() if self._office else {}), "loading": self._driver.loading()},
             "gossip": gossip,
             "database": self._database.status(),
             "clock_offset_ms": self._driver.clock_offset_ms(),

@@ -27,7 +27,7 @@ from p2pnodes.model.events import Event, LogId, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.notify import Supervisor
 from p2pnodes.store.database import Database
-from p2pnodes.store.ledger import Result
+from p2pnodes.store.ledger import Result, State
 from tests.gossip.past import lived
 from tests.store.test_checkpoints import DAY_MS
 from tests.support import hotkey
@@ -147,6 +147,16 @@ async def test_status_can_be_asked_at_every_moment_of_a_start(config: Path) -> N
     async with running(config) as daemon:
         daemon._database.ledger.own_log = LogId(bytes(32), 7)  # as in the moment before its first commit
         assert daemon.status()["log"] is None
+
+
+async def test_a_start_while_a_checkpoint_takes_something_away_is_one_like_any_other(
+    config: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is stored first is told when nobody is there yet who takes away."""
+    monkeypatch.setattr(State, "cutting", True)
+    async with running(config):
+        pass
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_an_observer_is_not_ready_before_it_has_caught_up_with_somebody(config: Path) -> None:
