@@ -1,6 +1,6 @@
 """Which cut a daemon would make, and whether it may sign one that somebody proposes."""
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from p2pnodes.model.branches import closing_order
@@ -60,24 +60,24 @@ def cut_of(
 ) -> tuple[CutLog, ...]:
     """The cut of what is held here, or of a view of it: what it names of ``older``."""
     logs = {entry.log: entry for entry in older(ledger, electorate, view, counted)}
-    return _chosen(ledger, logs, electorate, _settled(ledger, logs, view))
-
-
-def _chosen(
-    ledger: Ledger, logs: Mapping[LogId, CutLog], electorate: Electorate, settled: Container[LogId]
-) -> tuple[CutLog, ...]:
-    """What a cut has room for of logs that are held here."""
-    began = {log: ledger.facts.began(ledger.logs[log].key) for log in logs}
+    began = _began(ledger, logs)
+    settled = _settled(ledger, logs, began, view)
     return chosen(logs.values(), electorate, began, ledger.checkpoints.line.logs, settled)
 
 
-def _settled(ledger: Ledger, logs: Mapping[LogId, CutLog], view: View | None = None) -> set[LogId]:
+def _began(ledger: Ledger, logs: Iterable[LogId]) -> dict[LogId, int]:
+    """HLC of the first event of logs that are held here."""
+    return {log: ledger.facts.began(ledger.logs[log].key) for log in logs}
+
+
+def _settled(
+    ledger: Ledger, logs: Mapping[LogId, CutLog], began: Mapping[LogId, int], view: View | None = None
+) -> set[LogId]:
     """The logs that are *settled*: the youngest of a hotkey, or begun a horizon after all those of it that are named.
 
     So an honest validator has one soon, also if it opens one after the other; and who does so to have them named gets a
     name or two in a horizon.
     """
-    began = {log: ledger.facts.began(ledger.logs[log].key) for log in logs}
     last: dict[bytes, int] = {}
     for log, entry in logs.items():
         if log in ledger.checkpoints.line.logs:
@@ -264,13 +264,16 @@ def refusal(ledger: Ledger, proposed: Propose, line: Line, electorates: Collecti
         if entry.head.seq > past.counted.get(log, -1):
             return f"log {log} has not counted up to seq {entry.head.seq} lately"
     # Whether one is settled its author knows: a younger one may have been shown since.
-    if len(_chosen(ledger, line.logs, line.electorate, line.logs)) < len(line.logs):
+    began = _began(ledger, line.logs)
+    if len(chosen(line.logs.values(), line.electorate, began, in_force.logs, line.logs)) < len(line.logs):
         return "it names more logs of a hotkey than a cut has room for"
     # Nothing that was shown since, and nothing that has ended since, makes it have to name what it need not have named:
     # what it names takes room here, too, though that may have gone meanwhile.
     mine = {entry.log: entry for entry in older(ledger, line.electorate, counted=past.counted)}
     either = {**line.logs, **mine}
-    room = {entry.log for entry in _chosen(ledger, either, line.electorate, _settled(ledger, either))}
+    began |= _began(ledger, either.keys() - began.keys())
+    settled = _settled(ledger, either, began)
+    room = {entry.log for entry in chosen(either.values(), line.electorate, began, in_force.logs, settled)}
     for entry in older(ledger, line.electorate, past.held, _sure(ledger)):
         there = line.logs.get(entry.log)
         if entry.log in room and entry.head.seq > (-1 if there is None else there.head.seq):
