@@ -339,13 +339,18 @@ class Facts:
             on: The GPUs with these claims, see ``claims_on``.
         """
         found: dict[str, tuple[Placement, ...]] = dict.fromkeys(on, ())
+        named: dict[int, list[str]] = {}
+        for uuid, claims in on.items():
+            for claim in claims:
+                named.setdefault(claim, []).append(uuid)
+        # Claim by claim: both lists apart would be looked up as many times as they have pairs.
         query = (
-            "SELECT uuid, log, hlc, claim_id, chute FROM claim CROSS JOIN placement USING (claim_id)"
-            " WHERE claim IN (SELECT value FROM json_each(?)) AND uuid IN (SELECT value FROM json_each(?))"
-        )  # of all GPUs, as a place may name some that its claim does not have
-        keys = {key for claims in on.values() for key in claims}
+            "SELECT uuid, log, hlc, claim_id, chute FROM json_each(?) k"
+            " CROSS JOIN claim ON claim = json_extract(k.value, '$[0]') CROSS JOIN placement USING (claim_id)"
+            " WHERE uuid IN (SELECT value FROM json_each(k.value, '$[1]'))"
+        )
         said: dict[tuple[Any, ...], Placement] = {}  # one event mostly names all GPUs of a server
-        for uuid, *word in self.connection.execute(query, [orjson.dumps(list(each)).decode() for each in (keys, on)]):
+        for uuid, *word in self.connection.execute(query, (orjson.dumps(list(named.items())).decode(),)):
             key = tuple(word)
             if key not in said:
                 log, hlc, claim_id, chute = word

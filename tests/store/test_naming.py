@@ -13,6 +13,7 @@ from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
 from tests.bench.world import MINERS, NODE_SEED, fill, given, now_ms, renew, uuids
 from tests.store.references import dangling
+from tests.store.steps import steps
 from tests.support import (
     BLOCK,
     NETWORK,
@@ -172,6 +173,19 @@ def test_places_under_a_claim_on_other_gpus_are_not_looked_at(scene: Scene) -> N
     (query,) = (text for text in statements if "placement" in text)
     plan = [row[3] for row in facts.connection.execute(f"EXPLAIN QUERY PLAN {query}")]
     assert any("claim_id=? AND uuid=?" in step for step in plan if "placement" in step)
+
+
+def test_places_of_many_claims_cost_as_much_as_these_are(scene: Scene) -> None:
+    """They are read for all claims of a transaction, and for all of a part where everything is decided anew."""
+    facts, gpus = scene.ledger.facts, [f"gpu-{number}" for number in range(64)]
+    for gpu in gpus:
+        claim = scene.claim(add("//Alice", [gpu]))
+        scene.authors[0].write(Place(claim, (gpu,), "chute", "instance", True, True, "chat", "carol"))
+    scene.hear()
+    few, many = (facts.claims_on(names) for names in (gpus[:8], gpus))
+    assert set(map(len, facts.placements(many).values())) == {1}
+    cost = [steps(facts.connection, partial(facts.placements, on)) for on in (few, many)]
+    assert cost[1] < 12 * cost[0]
 
 
 def test_the_same_is_told_when_everything_is_derived_anew(scene: Scene) -> None:
