@@ -30,7 +30,7 @@ import time
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -351,9 +351,17 @@ async def rivals(directory: Path, python: str) -> AsyncIterator[Side]:
 
 
 def cpu_of(pid: int) -> float:
-    """Seconds that a process has had a core so far (Linux, proc_pid_stat(5): utime and stime)."""
+    """Seconds that a process and its children have had a core so far (Linux, proc_pid_stat(5)).
+
+    A daemon that much comes to has a process beside it that checks signatures. Children that have ended are told by
+    cutime and cstime, once their parent has waited for them.
+    """
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * _TICK_S
+    found_s = sum(map(int, fields[11:15])) * _TICK_S
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread or the child has just ended
+            found_s += sum(cpu_of(int(child)) for child in children.read_text().split())
+    return found_s
 
 
 def taken_s() -> float:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 from p2pnodes.config import load_settings
 from p2pnodes.devnet import Devnet
 from tests.bench.load import drive, get
-from tests.bench.loopback import Run, compared, prepare, run_of, table
+from tests.bench.loopback import Run, compared, cpu_of, prepare, run_of, table
 from tests.bench.recorded import RECORD, RECORD_BYTES, RecordedDaemon
 from tests.support import Author
 
@@ -52,6 +53,25 @@ class TestRun:
     def test_a_run_in_which_nothing_arrived_ends_the_benchmark(self) -> None:
         with pytest.raises(SystemExit, match="not one event"):
             run_of({KEYS[0]: 0}, [b"", b""], cpu_s=0.0, others=0.0)
+
+
+class TestCpu:
+    """The processor time of a side is that of all its processes."""
+
+    @pytest.mark.parametrize("ended", [False, True])
+    def test_a_childs_counts_while_it_runs_and_when_it_has_ended(self, ended: bool) -> None:
+        code = "import time\nwhile time.process_time() < 0.2: pass\nprint()\ninput()"
+        before_s = cpu_of(os.getpid())
+        own_s = time.process_time()
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            assert child.stdout.readline()
+            if ended:
+                child.communicate(b"\n")
+            found_s = cpu_of(os.getpid()) - before_s - (time.process_time() - own_s)
+            child.kill()
+        assert found_s > 0.15
 
 
 class TestComparison:
