@@ -73,6 +73,8 @@ def fill(path: Path, gpus: int, per_server: int = GPUS_PER_SERVER) -> None:
         with ledger.transaction():
             for server in servers:
                 _fill(ledger, server, per_server, now_ms)
+        for told in (ledger.take_appended, ledger.take_new_claims, ledger.take_voted):
+            told()  # nobody is told; it waits in memory
     assert ledger.state.nodes == gpus
     ledger.facts.close()
 
