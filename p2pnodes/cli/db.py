@@ -245,7 +245,8 @@ def rebuild(config: ConfigOption, *, as_json: JsonOption = False) -> None:
     """Derive all rows from the log again. Stop the daemon first.
 
     For rows that db verify finds wrong in a log that is sound; it changes no event, and needs no peer. It is done whole
-    or not at all. Where rows differed from what was there, a warning names them; that means a damaged file or a bug.
+    or not at all, and not where the log is damaged, or what a checkpoint keeps of it. Where rows differed from what was
+    there, a warning names them; that means a damaged file or a bug.
     """
     from p2pnodes.config import load_settings
     from p2pnodes.store import directory

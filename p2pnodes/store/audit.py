@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from p2pnodes.model.branches import Ends, ended_log
-from p2pnodes.model.checkpoint import Slicer, judge_kept
+from p2pnodes.model.checkpoint import judge_kept
 from p2pnodes.model.errors import P2PNodesError
 from p2pnodes.model.events import Close, Delegation, Event, Evidence, Head, LogId
 from p2pnodes.model.network import Network
 from p2pnodes.model.stateroot import state_root
 from p2pnodes.model.validity import EMPTY, Prefix, check_close, check_evidence, judge
-from p2pnodes.store.checkpoints import Checkpoints, Stage, certified, read_slice
+from p2pnodes.store.checkpoints import Checkpoints, Stage, live_set_damage
 from p2pnodes.store.copying import copy_database
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.rebuild import PROBLEMS_MAX, Progress, differences, drop_untyped, finish_cut, hold
@@ -67,7 +67,8 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
         with suppress(sqlite3.Error, P2PNodesError):  # what keeps it from that is told below
             finish_cut(Ledger(copy, network))
         events = _check_logs(copy, network, problems, progress)
-        _check_live_set(copy, network, problems)
+        if (wrong := live_set_damage(copy, network)) is not None:
+            problems.append(wrong)
         _check_ends(copy, network, problems)
         logs, rows, root = _check_rows(copy, network, problems, progress)
     except (sqlite3.Error, P2PNodesError) as error:
@@ -133,26 +134,6 @@ def _check_logs(copy: sqlite3.Connection, network: Network, problems: list[str],
     if progress:
         progress("checking events", done, total)
     return done
-
-
-def _check_live_set(copy: sqlite3.Connection, network: Network, problems: list[str]) -> None:
-    """Check that what is kept below the cut in force is what the validators signed."""
-    checkpoints = Checkpoints(copy, network)
-    if checkpoints.line.number == 0 or checkpoints.stage is Stage.LOADING:
-        return
-    certificate = checkpoints.certificate(checkpoints.line.number)
-    assert certificate is not None
-    statement = certified(network, certificate).statement
-    slicer = Slicer()
-    for index in range(statement.slices):
-        for leaf, wire in read_slice(copy, statement.number, index):
-            slicer.add(leaf, len(wire))
-    tree = slicer.tree()
-    if (slicer.leaves, len(tree), tree.root) != (statement.leaves, statement.slices, statement.root):
-        problems.append(
-            f"checkpoint {statement.number}: {slicer.leaves} events are kept below its cut with another root than that "
-            f"of the {statement.leaves} that validators signed"
-        )
 
 
 def _check_ends(copy: sqlite3.Connection, network: Network, problems: list[str]) -> None:

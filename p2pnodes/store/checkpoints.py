@@ -28,6 +28,7 @@ from p2pnodes.model.checkpoint import (
     Leaf,
     Line,
     Signature,
+    Slicer,
     Tree,
     check,
     line_of,
@@ -566,6 +567,30 @@ class KeptLeaf(NamedTuple):
     id: bytes
     kind: str
     items: tuple[int, ...]
+
+
+def live_set_damage(connection: sqlite3.Connection, network: Network) -> str | None:
+    """What is wrong with what is kept below the cut in force, in one line; None if it is what the validators signed.
+
+    While it is loaded from peers it is not whole, and that is nothing wrong.
+    """
+    checkpoints = Checkpoints(connection, network)
+    if checkpoints.line.number == 0 or checkpoints.stage is Stage.LOADING:
+        return None
+    certificate = checkpoints.certificate(checkpoints.line.number)
+    assert certificate is not None
+    statement = certified(network, certificate).statement
+    slicer = Slicer()
+    for index in range(statement.slices):
+        for leaf, wire in read_slice(connection, statement.number, index):
+            slicer.add(leaf, len(wire))
+    tree = slicer.tree()
+    if (slicer.leaves, len(tree), tree.root) == (statement.leaves, statement.slices, statement.root):
+        return None
+    return (
+        f"checkpoint {statement.number}: {slicer.leaves} events are kept below its cut with another root than that "
+        f"of the {statement.leaves} that validators signed"
+    )
 
 
 def live_sets(connection: sqlite3.Connection) -> set[int]:

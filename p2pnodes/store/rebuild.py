@@ -12,7 +12,7 @@ from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, StoreError
 from p2pnodes.model.network import Network
 from p2pnodes.store import buckets
-from p2pnodes.store.checkpoints import Stage
+from p2pnodes.store.checkpoints import Stage, live_set_damage
 from p2pnodes.store.copying import REFILL
 from p2pnodes.store.ledger import DERIVED, Ledger
 from p2pnodes.store.schema import open_writer, untyped
@@ -63,7 +63,8 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
         progress: See ``Progress``.
 
     Raises:
-        StoreError: No such database, of another network, its log is damaged, or it cannot be written: nothing changed.
+        StoreError: No such database, of another network, its log or the live set in force is damaged, or it cannot be
+            written: nothing changed.
     """
     if not path.exists():
         raise StoreError(f"{path}: no such database; give the daemon's data directory", code=Code.DATA_MISSING)
@@ -71,6 +72,8 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
     try:
         mended = drop_untyped(connection)
         ledger = Ledger(connection, network)
+        if (damage := live_set_damage(connection, network)) is not None:  # rows of it would be others than anybody has
+            raise StoreError(f"{path}: nothing changed: {damage}; {REFILL}", code=Code.DATA_REBUILD_FAILED)
         finish_cut(ledger)
         hold(connection)
         before = buckets.of_rows(connection).root.root()

@@ -16,6 +16,7 @@ from p2pnodes.model.checkpoint import Certificate, Line, Signature, line_of, sta
 from p2pnodes.model.clock import hlc_at
 from p2pnodes.model.codec import digest
 from p2pnodes.model.electorate import Electorate
+from p2pnodes.model.errors import StoreError
 from p2pnodes.model.events import AddPayload, Carry, Checkpoint, Event, Head, LogId, Place, Propose, Release
 from p2pnodes.model.events import closing as closing_of
 from p2pnodes.model.inventory import Chute, Row
@@ -1036,6 +1037,18 @@ class TestAudit:
         with closing(sqlite3.connect(cut_file, isolation_level=None)) as copy:
             copy.execute(damage)
         assert [found for found in audit(cut_file, NETWORK).problems if problem in found]
+
+    @pytest.mark.parametrize("damage", ["DELETE FROM live WHERE seq = 1", "UPDATE live SET mask = 3 WHERE mask = 1"])
+    def test_no_rows_are_derived_from_what_nobody_signed(self, cut_file: Path, damage: str) -> None:
+        """They would pass for right: the claims that are not kept any more would be gone."""
+        with closing(sqlite3.connect(cut_file, isolation_level=None)) as copy:
+            copy.execute(damage)
+            before = list(copy.iterdump())
+            with pytest.raises(
+                StoreError, match=r"nothing changed: checkpoint .* with another root.*; restore a backup"
+            ):
+                rebuild(cut_file, NETWORK)
+            assert list(copy.iterdump()) == before
 
     def test_a_cut_that_a_stop_interrupted_is_no_problem(self, cut_file: Path) -> None:
         """What is still there and was left out goes first: the next start does the same."""
