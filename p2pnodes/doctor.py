@@ -63,7 +63,7 @@ def of_status(status: Mapping[str, Any], now_s: float) -> list[Finding]:
         _agreement(status["gossip"]["peers"]),
         *_verifier(status["verification"]),
         _forks(status),
-        *_left_out(status["checkpoint"]),
+        *_checkpoint(status["checkpoint"]),
         *_elsewhere(status["other_logs"]),
     ]
 
@@ -246,11 +246,26 @@ def _forks(status: Mapping[str, Any]) -> Finding:
     return Finding("forks", "ok", f"{len(status['forks'])} of other daemons are proved")
 
 
-def _left_out(checkpoint: Mapping[str, Any]) -> Iterator[Finding]:
+def _checkpoint(checkpoint: Mapping[str, Any]) -> Iterator[Finding]:
+    """What an operator has to know of; that a live set is being loaded ``writes`` says."""
+    if checkpoint["differs"]:
+        yield Finding(
+            "checkpoint", "problem",
+            f"validators signed another live set than this daemon finds; {checkpoint['number'] or 'none'} is in force",
+            "see “A checkpoint differs” in `p2pnodes docs recover`, and make a backup before anything else",
+            Code.CHECKPOINT_DIFFERS,
+        )  # fmt: skip
+    if checkpoint["lacks"] is not None and checkpoint["loading"] is None:
+        yield Finding(
+            "checkpoint", "warning",
+            f"{checkpoint['lacks']} is final, and not all that it takes is here",
+            "wait: it is loaded from peers; with none connected see `p2pnodes peers`",
+            Code.CHECKPOINT_LACKS,
+        )  # fmt: skip
     if checkpoint["leaves_own_log_out"]:
         yield Finding(
             "checkpoint", "problem", f"{checkpoint['number']} does not name the own log: its hotkey has too many",
-            "keep the disk and the peers of this daemon, so that it opens no further log; older ones end by themselves",
+            "see “A checkpoint does not name the own log” in `p2pnodes docs recover`",
             Code.LOG_LEFT_OUT,
         )  # fmt: skip
 

@@ -84,6 +84,13 @@ FAULTS: dict[str, tuple[str, str, Plant]] = {
         "checkpoint", "20000 does not name the own log",
         lambda status: status["checkpoint"].update(leaves_own_log_out=True),
     ),
+    "another live set": (
+        "checkpoint", "another live set than this daemon finds; 20000 is in force",
+        lambda status: status["checkpoint"].update(differs=True),
+    ),
+    "another live set at the first checkpoint": (
+        "checkpoint", "none is in force", lambda status: status["checkpoint"].update(differs=True, number=0)
+    ),
     "own log forked": (
         "forks", "the own log", lambda status: status.update(forks=[{"log": f"{status['node_key']}/7", "seq": 3}])
     ),
@@ -105,6 +112,7 @@ def test_each_fault_is_named_with_what_to_do(fault: str) -> None:
         ("clock", lambda status: status.update(clock_offset_ms=None)),
         ("agreement", lambda status: status["gossip"]["peers"][PEER].update(same_vector=False)),
         ("verifier", lambda status: status["verification"].update(method="none")),
+        ("checkpoint", lambda status: status["checkpoint"].update(lacks=20_001)),
     ],
 )
 def test_what_is_not_known_or_not_meant_is_no_problem(check: str, plant: Plant) -> None:

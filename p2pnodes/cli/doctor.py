@@ -301,7 +301,7 @@ async def _address(url: str, *, running: bool) -> "Finding":
     from p2pnodes.gossip.handshake import refusal
     from p2pnodes.outbound import tls_reason
 
-    advice = "check the name, the firewall, and the proxy (configs/nginx.conf is one that works)"
+    advice = "check the name, the firewall, and the proxy (`p2pnodes docs --file nginx.conf` is one that works)"
     timeout = aiohttp.ClientTimeout(PROBE_S_MAX)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session:

@@ -116,7 +116,7 @@ class Code(StrEnum):
     CONFIG_UNREACHABLE = (
         "config-unreachable",
         "The public URL does not lead to this daemon, or WebSockets do not pass.",
-        "Check the name, the firewall and the proxy; configs/nginx.conf is one that works.",
+        "Check the name, the firewall and the proxy; `p2pnodes docs --file nginx.conf` prints one that works.",
     )
     CONFIG_ENVIRONMENT = (
         "config-environment",
@@ -515,7 +515,7 @@ class Code(StrEnum):
     LOG_LEFT_OUT = (
         "log-left-out",
         "The checkpoint in force does not name this daemon's log though that is older: its hotkey has too many logs.",
-        "Others carry what it says. Keep disk and peers, so that it opens no further one; old ones end by themselves.",
+        "Others carry what it says. End what opens new ones (see log_opened in the log); old ones go by themselves.",
     )
     LOG_FORKED = (
         "log-forked",
