@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import typer
 
 from p2pnodes import __version__
-from p2pnodes.cli.output import EXIT_CODES
+from p2pnodes.cli.output import ERROR_CODES, EXIT_STATUS
 
 if TYPE_CHECKING:
     from typer._click import Context
@@ -24,14 +24,6 @@ PROGRAM: Final = "p2pnodes"
 
 LINE_CHARS_MAX: Final = 78
 """Of a line of text in the manual page's source; mandoc's style is 80."""
-
-EXIT_STATUS: Final[Mapping[str, str]] = {
-    code: meaning
-    for code, _, meaning in (
-        part.partition(" ") for part in EXIT_CODES.removeprefix("Exit codes: ").rstrip(".").split("; ")
-    )
-}
-"""What the exit codes mean, one by one."""
 
 ENVIRONMENT: Final[Mapping[str, str]] = {
     "P2PNODES_CONFIG": "The daemon's configuration, where --config is not given.",
@@ -198,6 +190,8 @@ def roff(listed: Iterable[Command], day: date) -> str:
             lines += [".PP", "Examples:", ".PP", ".nf", ".RS 4", *map(_roff, command.examples), ".RE", ".fi"]
     for heading, entries in (("EXIT STATUS", EXIT_STATUS), ("ENVIRONMENT", ENVIRONMENT), ("FILES", FILES)):
         lines += [f'.SH "{heading}"', *_list(entries.items())]
+        if entries is EXIT_STATUS:
+            lines += [".PP", *_text(_roff(ERROR_CODES))]
     lines += ['.SH "SEE ALSO"', *_text(_roff(SEE_ALSO))]
     return "\n".join(lines) + "\n"
 

@@ -51,11 +51,19 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-EXIT_CODES: Final = (
-    "Exit codes: 0 done; 1 refused or failed, the reason is on stderr; 2 the command line cannot be used; "
-    "3 nobody answered or decided in time, the same command can be repeated; 130 interrupted. An error's line ends "
-    "with its code in brackets, which `p2pnodes logs explain` explains."
+_EXIT_CODES: Final = (
+    "0 done; 1 refused or failed, the reason is on stderr; 2 the command line cannot be used; "
+    "3 nobody answered or decided in time, the same command can be repeated; 130 interrupted"
 )
+
+EXIT_STATUS: Final[Mapping[str, str]] = {
+    code: meaning for code, _, meaning in (part.partition(" ") for part in _EXIT_CODES.split("; "))
+}
+"""What the exit codes mean, one by one."""
+
+ERROR_CODES: Final = "An error's line ends with its code in brackets, which `p2pnodes logs explain` explains."
+
+EXIT_CODES: Final = f"Exit codes: {_EXIT_CODES}. {ERROR_CODES}"
 
 _LONG: Final = re.compile(r"5[1-9A-HJ-NP-Za-km-z]{47}|[0-9a-f]{64}")
 """SS58 addresses, and what is 32 bytes in hex."""

@@ -120,17 +120,18 @@ def check(
     if path is None:
         raise typer.BadParameter("give a file, or a daemon's configuration with --config (or P2PNODES_CONFIG)")
     options = hotkey_settings(hotkey_file, wallet, hotkey)
+    code = Code.CONFIG_VALUE
     try:
         found = of_network_file(path) if is_network_file(read_toml(path)) else of_configuration(path, options)
     except InvalidSettingsError as error:
-        found = Findings(error.problems, [], {})
+        found, code = Findings(error.problems, [], {}), error.code
     if as_json:
         print_json({"problems": found.problems, "warnings": found.warnings, **found.shown})
     else:
         for warning in found.warnings:
             warn_line(warning, Code.CONFIG_WARNING)
         for problem in found.problems:
-            fail_line(problem, Code.CONFIG_VALUE)
+            fail_line(problem, code)
         if not found.problems:
             _print_shown(found.shown)
             say(f"{path}: no problems found")

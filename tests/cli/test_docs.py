@@ -116,6 +116,7 @@ class TestManual:
                 assert name in words, (command.words, name)
         for heading in ("EXIT STATUS", "ENVIRONMENT", "FILES", "SEE ALSO"):
             assert f"\n{heading}\n" in plain
+        assert "130 interrupted An error's line ends with its code in brackets" in words
 
     def test_it_is_ascii_and_bears_the_date_that_it_is_given(self, page: Path) -> None:
         assert page.read_bytes().isascii()

@@ -113,6 +113,13 @@ class TestHotkey:
         assert ended.code == 1
         assert ended.error.startswith(f"{tmp_path}/absent: no such file; expected a hotkey file")
 
+    def test_a_configuration_that_there_is_not_has_the_code_that_every_command_gives_it(
+        self, cli: Cli, tmp_path: Path
+    ) -> None:
+        ended = cli("config", "check", "--config", tmp_path / "absent.toml")
+        assert ended.code == 1
+        assert ended.err.endswith("no such file; expected a TOML file [config-file]\n")
+
     def test_a_wrong_wallet_is_one_line_with_those_that_are_there(self, cli: Cli, config: Path, tmp_path: Path) -> None:
         config.write_text(f'wallet_path = "wallets"\n{config.read_text()}')
         (tmp_path / "wallets" / "validator" / "hotkeys").mkdir(parents=True)

@@ -3,6 +3,7 @@
 from typing import Final
 
 from p2pnodes.cli import manual
+from p2pnodes.cli.output import ERROR_CODES, EXIT_STATUS
 
 _HEAD: Final = """# Commands
 
@@ -44,10 +45,12 @@ def page() -> str:
     program, *others = manual.commands()
     parts = [_HEAD, manual.markdown([program]), "\n", manual.markdown(others), _COMPLETION]
     for heading, entries in (
-        ("Exit codes", manual.EXIT_STATUS),
+        ("Exit codes", EXIT_STATUS),
         ("Environment", manual.ENVIRONMENT),
         ("Files", manual.FILES),
     ):
         rows = "".join(f"| `{name}` | {text} |\n" for name, text in entries.items())
         parts.append(f"\n## {heading}\n\n| | |\n| --- | --- |\n{rows}")
+        if entries is EXIT_STATUS:
+            parts.append(f"\n{ERROR_CODES}\n")
     return "".join(parts)
