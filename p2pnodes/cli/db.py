@@ -41,7 +41,7 @@ app = typer.Typer(
 def database_path(config: ConfigOption) -> None:
     """Print the path of the database.
 
-    Its views inventory, claims, verdicts, peers and event_log are made for reading.
+    Its views inventory, claims, verdicts, placements, peers and event_log are made for reading.
     """
     from p2pnodes.config import load_settings
 
@@ -72,18 +72,9 @@ def verify(
     from p2pnodes.store.audit import audit
 
     settings = load_settings(config)
-    path = database or settings.database_path
     begin = time.monotonic()
-    try:
-        found = status_of(path)
-        if found is not None and stat.S_ISDIR(found.st_mode):
-            path /= settings.database_path.name
-        with phases() as progress:
-            report = audit(path, settings.network, progress)
-    except PermissionError as error:
-        raise StoreError(
-            f"{path}: cannot be looked for ({error.strerror}); run this as the daemon's user", code=Code.DATA_UNREADABLE
-        ) from error
+    with _looking_for(database or settings.database_path, settings.database_path.name) as path, phases() as progress:
+        report = audit(path, settings.network, progress)
     if as_json:
         print_json(report._asdict())
     else:
@@ -100,29 +91,56 @@ def verify(
     raise typer.Exit(ExitCode.FAILED if report.problems else ExitCode.DONE)
 
 
+@contextmanager
+def _looking_for(path: Path, name: str) -> Iterator[Path]:
+    """The database that a path names, itself or by its directory.
+
+    Raises:
+        StoreError: This user may not look there.
+    """
+    try:
+        found = status_of(path)
+        yield path / name if found is not None and stat.S_ISDIR(found.st_mode) else path
+    except PermissionError as error:
+        raise StoreError(
+            f"{path}: cannot be looked for ({error.strerror}); run this as the daemon's user", code=Code.DATA_UNREADABLE
+        ) from error
+
+
 DIFFERENCES_SHOWN: Final = 1_000
-"""Leaves that ``db diff`` lists; whoever has more asks for JSON, or has another network's database."""
+"""Leaves that ``db diff`` lists; whoever has more asks for JSON."""
 
 
 @command(app, "p2pnodes db diff --config p2pnodes.toml backup/p2pnodes.db")
 def diff(
     config: ConfigOption,
-    other: Annotated[Path, typer.Argument(metavar="PATH", help="Another validator's database, such as a backup.")],
+    other: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="Another validator's database, such as a backup, or its directory."),
+    ],
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Compare what two databases keep below the cut of one checkpoint: for `checkpoint-differs`.
 
-    Lists every event of which only one of them keeps something, or each another part. Exit code 1 when there is one.
+    Lists every event of which only one of them keeps something, or each another part. Exit code 1 when there is one, 3
+    when nothing can be compared: each database holds the live sets of its latest checkpoints alone.
     """
     from p2pnodes.config import load_settings
     from p2pnodes.store.checkpoints import kept_leaves, live_difference, live_sets
+    from p2pnodes.store.ledger import stored_network
     from p2pnodes.store.schema import open_reader
 
     path = load_settings(config).database_path
     with ExitStack() as stack:
+        other = stack.enter_context(_looking_for(other, path.name))
+        for each in (path, other):
+            if not each.exists():
+                raise StoreError(f"{each}: no such database; give a daemon's, or a backup", code=Code.DATA_MISSING)
         here, there = (stack.enter_context(closing(open_reader(each))) for each in (path, other))
         try:
+            if stored_network(here) != stored_network(there):
+                raise StoreError(f"{other} is of another network than {path}", code=Code.DATA_OTHER_NETWORK)
             number = max(live_sets(here) & live_sets(there), default=0)
             found = [
                 {
@@ -140,7 +158,10 @@ def diff(
     if as_json:
         print_json({"number": number, "differences": found})
     elif not number:
-        note("there is no checkpoint whose live set both of them hold: of each daemon it is the latest one's")
+        note(
+            "nothing was compared: there is no checkpoint whose live set both of them hold, for each has that of its "
+            "latest one alone; take backups of both within the same day"
+        )
     else:
         columns = ("only", "log", "seq", "kind", "items", "id")
         print_table(
@@ -148,6 +169,8 @@ def diff(
         )
         if len(found) > DIFFERENCES_SHOWN:
             note(f"{len(found) - DIFFERENCES_SHOWN} more; --json has all of them")
+    if not number:
+        raise typer.Exit(ExitCode.UNREACHABLE)
     raise typer.Exit(ExitCode.FAILED if found else ExitCode.DONE)
 
 

@@ -215,12 +215,33 @@ class TestDiff:
             connection.execute("UPDATE live SET number = 8")
             connection.commit()
         ended = cli("db", "diff", cut_databases[1], "--config", config)
-        assert (ended.code, ended.out) == (0, "")
-        assert "there is no checkpoint whose live set both of them hold" in ended.err
+        assert (ended.code, ended.out) == (3, ""), "who asks whether they are equal is not told that they are"
+        assert "nothing was compared: there is no checkpoint whose live set both of them hold" in ended.err
 
     def test_before_the_first_checkpoint_there_is_nothing_to_compare(
         self, cli: Cli, config: Path, database: Path
     ) -> None:
         ended = cli("db", "diff", database, "--config", config)
-        assert ended.code == 0
+        assert ended.code == 3
         assert "there is no checkpoint whose live set both of them hold" in ended.err
+
+    def test_a_directory_means_the_database_in_it(
+        self, cli: Cli, config: Path, cut_databases: tuple[Path, Path]
+    ) -> None:
+        assert cli("db", "diff", cut_databases[0].parent, "--config", config).code == 0
+
+    def test_one_that_there_is_not_is_named(self, cli: Cli, config: Path, database: Path, tmp_path: Path) -> None:
+        ended = cli("db", "diff", tmp_path / "absent.db", "--config", config)
+        assert ended.code == 1
+        assert f"{tmp_path / 'absent.db'}: no such database" in ended.err
+        assert "[data-missing]" in ended.err
+
+    def test_one_of_another_network_is_refused(self, cli: Cli, config: Path, cut_databases: tuple[Path, Path]) -> None:
+        """Numbers of checkpoints are alike there, and all that is kept would differ."""
+        with closing(sqlite3.connect(cut_databases[1])) as connection:
+            connection.execute("UPDATE meta SET value = x'00' WHERE key = 'network_id'")
+            connection.commit()
+        ended = cli("db", "diff", cut_databases[1], "--config", config)
+        assert ended.code == 1
+        assert "another network" in ended.err
+        assert "[data-other-network]" in ended.err
