@@ -336,9 +336,8 @@ def _names_near(path: Path) -> str:
             hotkeys = [name for name in hotkeys if not name.endswith(_PUBLIC_SUFFIX)]
             return f"; the wallet {wallet.name} holds {_listed(hotkeys, 'the hotkeys', 'no hotkey')}"
         found = [name for name in _names_in(wallets) if (wallets / name).is_dir()] if wallets.is_dir() else []
-        return (
-            f"; {wallets} holds {_listed(found, 'the wallets', 'no wallet: name another directory with wallet_path')}"
-        )
+        other = "no wallet: name another directory with wallet_path, or the file itself (hotkey_file, --hotkey-file)"
+        return f"; {wallets} holds {_listed(found, 'the wallets', other)}"
     except OSError:
         return ""
 

@@ -263,6 +263,11 @@ def delegate(
         if request is not None:
             asked = _signable(request, now_s)
         else:
+            if network_id is None or node_key is None:
+                raise typer.BadParameter(
+                    "give --request FILE, which `p2pnodes keys request` writes on the daemon's machine; or "
+                    "--network-id and --node-key"
+                )
             network = _hex(network_id, NETWORK_ID_BYTES, "--network-id")
             log_id = LogId(_hex(node_key, KEY_BYTES, "--node-key"), now_s if log is None else log)
             asked = DelegationRequest(network, log_id, None, url or "", *window(now_s, days or DAYS_DEFAULT), None)
@@ -553,9 +558,9 @@ def _print(fields: dict[str, Any], *, as_json: bool) -> None:
         print_fields(fields)
 
 
-def _hex(text: str | None, size: int, option: str) -> bytes:
+def _hex(text: str, size: int, option: str) -> bytes:
     try:
-        found = bytes.fromhex(text or "")
+        found = bytes.fromhex(text)
     except ValueError:
         found = b""
     if len(found) != size:

@@ -212,7 +212,7 @@ class TestWallets:
             ("validator", "defualt", "; the wallet validator holds the hotkeys default, second"),
             ("empty", "default", "; the wallet empty holds no hotkey"),
             ("vaildator", "default", "holds the wallets empty, validator"),
-            ("../absent/validator", "default", "holds no wallet: name another directory with wallet_path"),
+            ("../absent/validator", "default", ", or the file itself (hotkey_file, --hotkey-file)"),
         ],
     )
     def test_the_names_that_are_there_are_told(self, wallets: Path, wallet: str, hotkey_name: str, hint: str) -> None:

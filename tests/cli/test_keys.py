@@ -239,6 +239,12 @@ class TestDelegate:
     def test_what_is_missing_is_usage(self, cli: Cli, arguments: list[str]) -> None:
         assert cli("keys", "delegate", *arguments).code == 2
 
+    def test_without_a_request_it_is_said_where_one_comes_from(self, cli: Cli) -> None:
+        ended = cli("keys", "delegate", "--uri", "//Alice")
+        assert "give --request FILE, which `p2pnodes keys request` writes" in " ".join(
+            ended.err.replace("│", "").split()
+        )
+
 
 class TestRequest:
     """What a hotkey elsewhere is to sign, from the running daemon, else from its files."""
