@@ -155,13 +155,9 @@ def _writes(status: Mapping[str, Any]) -> Iterator[Finding]:
     if writes["allowed"]:
         yield Finding("writes", "ok", "taken")
     else:
-        yield Finding(
-            "writes",
-            "problem",
-            f"answered 503: {writes['reason']}",
-            "the reason says what is missing",
-            writes.get("code") or Code.WRITES_REFUSED,
-        )
+        code = writes.get("code") or Code.WRITES_REFUSED
+        found = f"answered 503: {writes['reason']}"
+        yield Finding("writes", "problem", found, f"`p2pnodes logs explain {code}` says what to do", code)
 
 
 def _peers(gossip: Mapping[str, Any]) -> Finding:

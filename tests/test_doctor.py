@@ -121,6 +121,12 @@ def test_what_is_not_known_or_not_meant_is_no_problem(check: str, plant: Plant) 
     assert finding.level in {"warning", "not checked"}
 
 
+def test_of_refused_writes_it_is_said_where_the_advice_is() -> None:
+    refusal = {"allowed": False, "reason": "starting", "code": "writes-starting"}
+    (finding,) = bad(judged(lambda status: status["writes"].update(refusal)))
+    assert finding.advice == "`p2pnodes logs explain writes-starting` says what to do"
+
+
 def test_an_observer_is_not_asked_for_writes_and_verdicts() -> None:
     def observe(status: dict[str, Any]) -> None:
         status.update(role="observer", delegation=None, verification=None)
