@@ -979,7 +979,7 @@ class Daemon:
         return pending_json(page, turns)
 
     async def node(self, uuid: str) -> dict[str, Any] | None:
-        """Why a GPU has the row that it has; None when no claim ever named it."""
+        """Why a GPU has the row that it has; None when nothing is known of it."""
         case = await self._database.explain_node(uuid)
         return None if case is None else explanations.node(case)
 

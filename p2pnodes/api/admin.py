@@ -122,7 +122,7 @@ class DaemonView(Tunable, Protocol):
         """
 
     async def node(self, uuid: str) -> dict[str, Any] | None:
-        """Why a GPU has the row that it has, ``explanations.node``; None when no claim ever named it."""
+        """Why a GPU has the row that it has, ``explanations.node``; None when nothing is known of it."""
 
     async def overview(self) -> dict[str, Any]:
         """The daemon on one page, ``overview.overview``."""

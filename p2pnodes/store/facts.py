@@ -60,6 +60,9 @@ _FROM_LATEST_DELEGATIONS: Final = (
 
 _NO_CLAIMS: Final[Mapping[int, Claim]] = MappingProxyType({})
 
+WORDED_PARTS: Final = 64
+"""Parts in which all places and releases are looked through, by their claim ids: each some 5 ms for a million words."""
+
 BODIES_KEPT: Final = 256
 """Parsed bodies that are kept, the oldest is dropped: rows of a new claim are written right behind its event."""
 
@@ -332,11 +335,14 @@ class Facts:
                 found[uuid] += (deletion,)
         return found
 
-    def placements(self, on: Mapping[str, Mapping[int, Claim]]) -> dict[str, tuple[Placement, ...]]:
+    def placements(
+        self, on: Mapping[str, Mapping[int, Claim]], more: Collection[tuple[bytes, str]] = ()
+    ) -> dict[str, tuple[Placement, ...]]:
         """The latest place or release of every log under each claim that names a GPU, for each of some GPUs.
 
         Args:
             on: The GPUs with these claims, see ``claims_on``.
+            more: Claims by id, each with one of these GPUs, that may not be known here.
         """
         found: dict[str, tuple[Placement, ...]] = dict.fromkeys(on, ())
         named: dict[int, list[str]] = {}
@@ -356,7 +362,30 @@ class Facts:
                 log, hlc, claim_id, chute = word
                 said[key] = Placement(self.author(log), hlc, claim_id, chute_from(chute))
             found[uuid] += (said[key],)
+        known = {(claim.id, uuid) for uuid, claims in on.items() for claim in claims.values()}
+        query = "SELECT log, hlc, chute FROM placement WHERE claim_id = ? AND uuid = ?"
+        for claim_id, uuid in set(more) - known:
+            for log, hlc, chute in self.connection.execute(query, (claim_id, uuid)):
+                found[uuid] += (Placement(self.author(log), hlc, claim_id, chute_from(chute)),)
         return found
+
+    def worded(self, uuids: Collection[str], hotkey: bytes, part: int) -> set[tuple[bytes, str]]:
+        """Under which claims a validator has placed or released GPUs, whether they are known here or not: id, GPU.
+
+        Words lie with their claims, and which GPUs a claim names is not known without it: all are looked through.
+
+        Args:
+            uuids: The GPUs.
+            hotkey: The validator.
+            part: Which of the WORDED_PARTS parts to look through, from 0 on.
+        """
+        step = 256 // WORDED_PARTS
+        low, high = bytes([part * step]), bytes([part * step + step - 1]) + b"\xff" * DIGEST_BYTES
+        query = (
+            "SELECT claim_id, uuid FROM placement WHERE claim_id BETWEEN ? AND ?"
+            " AND log IN (SELECT log FROM logs WHERE hotkey = ?) AND +uuid IN (SELECT value FROM json_each(?))"
+        )
+        return set(self.connection.execute(query, (low, high, hotkey, orjson.dumps(list(uuids)).decode())))
 
     def standing(self, uuids: Collection[str], weights: Weights) -> dict[str, dict[int, Claim]]:
         """The standing claims by row key, in order of their stamps, on each of some GPUs."""
@@ -481,10 +510,19 @@ class Facts:
             weights,
         )
 
-    def explain_node(self, uuid: str, weights: Weights) -> explain.NodeCase | None:
-        """Why a GPU has the row that it has, or none; None when no claim ever named it."""
-        claims = self.claims_on([uuid], cut=True)[uuid]
-        if not claims:
+    def explain_node(
+        self, uuid: str, weights: Weights, more: Collection[tuple[bytes, str]] = ()
+    ) -> explain.NodeCase | None:
+        """Why a GPU has the row that it has, or none; None when nothing is known of it.
+
+        Args:
+            uuid: The GPU.
+            weights: Who counts.
+            more: Claims under which words on it are told of though they may not be known here, see ``worded``.
+        """
+        on = self.claims_on([uuid], cut=True)
+        claims, placements = on[uuid], self.placements(on, more)[uuid]
+        if not claims and not placements:
             return None
         tallies = {claims[key].id: vote for key, vote in self.tallies(claims, weights).items()}
         return explain.node(
@@ -492,7 +530,7 @@ class Facts:
             list(claims.values()),
             self.deletions([uuid], cut=True)[uuid],
             tallies,
-            self.placements({uuid: claims})[uuid],
+            placements,
             weights,
         )
 

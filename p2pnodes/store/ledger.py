@@ -310,7 +310,6 @@ class Ledger:
         self._dirty_uuids: dict[str, None] = {}  # in order, so that the GPUs of one claim are settled together
         self._placed_uuids: dict[str, None] = {}
         self._recounted: set[int] = set()
-        """Row keys of the claims that the open transaction brought."""
         self._changes = ChangeCollector()
         self._rebuilding = False
         self._all_dirty = False

@@ -4,14 +4,14 @@ Runs inside the writer's transaction, so that no owner changes between the look 
 writes nothing: a command that is repeated costs no event.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
-from p2pnodes.model.events import Event, Place, Release
+from p2pnodes.model.events import GPUS_PER_EVENT_MAX, Event, Place, Release
 from p2pnodes.model.inventory import Chute, Placement, last_words
-from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.ledger import Ledger, batched
 
 GPUS_PER_REQUEST_MAX: Final = 512
 """GPUs that one command may place or release; at most as many events share its transaction."""
@@ -97,17 +97,21 @@ def place(ledger: Ledger, uuids: Sequence[str], chute: Chute, now_ms: int) -> Pl
     return _write(ledger, hotkey, places, unchanged, now_ms)
 
 
-def release(ledger: Ledger, uuids: Sequence[str], now_ms: int) -> Placed:
+def release(ledger: Ledger, uuids: Sequence[str], now_ms: int, more: Collection[tuple[bytes, str]] = ()) -> Placed:
     """Take back whatever this validator placed on GPUs, also under claims that do not own them any more.
 
-    Arguments as for ``place``.
+    Args:
+        ledger: As for ``place``.
+        uuids: As for ``place``.
+        now_ms: As for ``place``.
+        more: Claims that may not be known here, and may come back, see ``Facts.worded``.
 
     Raises:
         NotPlacedError: See its own text.
         WritesRefusedError: This daemon may not write now.
     """
     hotkey = _own_hotkey(ledger)
-    words = _own_words(ledger, hotkey, list(dict.fromkeys(uuids)))
+    words = _own_words(ledger, hotkey, list(dict.fromkeys(uuids)), more)
     if never := [uuid for uuid, said in words.items() if not said]:
         raise NotPlacedError(never)
     groups: dict[bytes, list[str]] = {}
@@ -118,9 +122,7 @@ def release(ledger: Ledger, uuids: Sequence[str], now_ms: int) -> Placed:
             groups.setdefault(claim_id, []).append(uuid)
         if not placed:
             unchanged.append(uuid)
-    return _write(
-        ledger, hotkey, [Release(claim_id, tuple(part)) for claim_id, part in groups.items()], unchanged, now_ms
-    )
+    return _write(ledger, hotkey, [Release(*part) for part in _parts(groups)], unchanged, now_ms)
 
 
 def _own_hotkey(ledger: Ledger) -> bytes:
@@ -131,9 +133,11 @@ def _own_hotkey(ledger: Ledger) -> bytes:
     return own.hotkey
 
 
-def _own_words(ledger: Ledger, hotkey: bytes, uuids: Sequence[str]) -> dict[str, dict[bytes, Placement]]:
+def _own_words(
+    ledger: Ledger, hotkey: bytes, uuids: Sequence[str], more: Collection[tuple[bytes, str]] = ()
+) -> dict[str, dict[bytes, Placement]]:
     """This validator's last word on each of some GPUs, in order: GPU -> claim id -> placement."""
-    placements = ledger.facts.placements(ledger.facts.claims_on(uuids))
+    placements = ledger.facts.placements(ledger.facts.claims_on(uuids), more)
     return {
         uuid: {
             claim_id: placement
@@ -153,6 +157,13 @@ def _write(
 
 def _append(ledger: Ledger, word: Place | Release, now_ms: int) -> Event:
     return ledger.append(lambda _: word, now_ms)
+
+
+def _parts(groups: Mapping[bytes, Sequence[str]]) -> Iterator[tuple[bytes, tuple[str, ...]]]:
+    """Claim id and GPUs of each event: a claim names few, but what was placed under one that is not known is any."""
+    for claim_id, uuids in groups.items():
+        for part in batched(uuids, GPUS_PER_EVENT_MAX):
+            yield claim_id, tuple(part)
 
 
 def _some(uuids: Sequence[str]) -> str:

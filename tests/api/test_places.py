@@ -3,6 +3,8 @@
 import pytest
 
 from p2pnodes.model.electorate import Electorate, Pin
+from p2pnodes.model.events import Place
+from p2pnodes.model.inventory import Chute
 from p2pnodes.store.database import Database
 from tests.api.conftest import Tell
 from tests.api.support import ALICE, NOW_S, VALIDATOR, Clock, Miner, claim_id_of, gpu, server
@@ -67,6 +69,21 @@ class TestWhatMinersRead:
         assert (await alice.delete(UUIDS[0])).status == 200
         assert (await bob.post(server(1))).status == 202
         assert (await alice.get("/nodes/")).body == {"h100_sxm": {"provisioned": 0, "idle": 3}}
+
+    async def test_what_was_placed_under_a_claim_that_is_not_known_here_is_told_of_and_taken_back(
+        self, tell: Tell, db: Database, clock: Clock
+    ) -> None:
+        """As when its author lost the permit, and its log is gone: it comes back when others carry it."""
+        chute = Chute("c-1", "i-1", verified=True, public=True, name="llama", username="ann")
+        await db.write(lambda ledger: ledger.append(lambda _: Place(bytes(32), ("gpu-1",), *chute), NOW_S * 1000))
+        told = (await tell("/nodes/gpu-1")).body
+        assert [(each["claim_id"], each["chute"]["chute_id"]) for each in told["placements"]] == [("00" * 32, "c-1")]
+        assert (told["owner"], told["claims"]) == (None, [])
+        assert [each["what"] for each in told["history"]] == ["place"]
+        (written,) = (await tell("/release", {"uuids": ["gpu-1"]})).body["written"]
+        assert (written["claim_id"], written["uuids"]) == ("00" * 32, ["gpu-1"])
+        (said,) = (await tell("/nodes/gpu-1")).body["placements"]
+        assert said["state"] == "released"
 
 
 class TestAnswers:

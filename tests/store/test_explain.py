@@ -3,7 +3,9 @@
 import pytest
 from hypothesis import given, settings
 
-from p2pnodes.model.explain import OwnerRule
+from p2pnodes.model.events import Place
+from p2pnodes.model.explain import OwnerRule, PlacementState
+from p2pnodes.model.inventory import Chute
 from p2pnodes.model.requests import request_id
 from p2pnodes.store.facts import AmbiguousError
 from p2pnodes.store.ledger import Ledger
@@ -13,6 +15,7 @@ from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, hotkey
 
 pytestmark = pytest.mark.timeout(400)  # hypothesis may look 300 s for a smaller example before it tells of a failure
 
+CHUTE = Chute("chute-1", "instance-1", verified=True, public=True, name="llama", username="ann")
 CLAIM = request_id(NETWORK.id, add("//Alice", ["gpu-1"]))
 
 
@@ -67,6 +70,29 @@ class TestExplanations:
         assert node is not None
         assert (node.row, node.rule) == (None, OwnerRule.NOBODY)
         assert [candidacy.ended_by for candidacy in node.candidacies] == [node.deletions[0].deletion]
+
+    def test_words_under_a_claim_that_is_not_known_here_are_told_of_where_it_is_named(self, ledger: Ledger) -> None:
+        request = add("//Alice", ["gpu-1"])
+        claim_id = request_id(NETWORK.id, request)
+        author = Author("//validator0")
+        author.delegate()
+        author.write(Place(claim_id, ("gpu-1",), *CHUTE))
+        with ledger.transaction():
+            ledger.receive(author.events, NOW_MS)
+        assert ledger.facts.explain_node("gpu-1", ledger.weights) is None
+        node = ledger.facts.explain_node("gpu-1", ledger.weights, [(claim_id, "gpu-1")])
+        assert node is not None
+        assert (node.row, node.rule, node.candidacies) == (None, OwnerRule.NOBODY, ())
+        assert [(said.claim_id, said.chute, state) for said, state in node.placements] == [
+            (claim_id, CHUTE, PlacementState.NOT_OWNER)
+        ]
+        author.add(request)
+        with ledger.transaction():
+            ledger.receive(author.events, NOW_MS)
+        node = ledger.facts.explain_node("gpu-1", ledger.weights, [(claim_id, "gpu-1")])
+        assert node is not None
+        assert node == ledger.facts.explain_node("gpu-1", ledger.weights)
+        assert [state for _, state in node.placements] == [PlacementState.COUNTS]
 
 
 class TestFindClaim:

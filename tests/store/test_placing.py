@@ -6,11 +6,12 @@ import pytest
 
 from p2pnodes.model import codec
 from p2pnodes.model.errors import WritesRefusedError
-from p2pnodes.model.events import Event, Place
+from p2pnodes.model.events import GPUS_PER_EVENT_MAX, Event, Place, Release
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import request_id
 from p2pnodes.store import placing
+from p2pnodes.store.facts import WORDED_PARTS
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.placing import NotPlacedError, Placed, UnknownGpusError
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, hotkey, memory_ledger
@@ -24,9 +25,26 @@ def place(ledger: Ledger, uuids: Sequence[str], chute: Chute = CHUTE) -> Placed:
         return placing.place(ledger, uuids, chute, NOW_MS)
 
 
+def worded(ledger: Ledger, *uuids: str) -> set[tuple[bytes, str]]:
+    """Claims under which the validator has said something of GPUs, as the database looks for them."""
+    own = hotkey("//validator0").public_key
+    return {said for part in range(WORDED_PARTS) for said in ledger.facts.worded(uuids, own, part)}
+
+
 def release(ledger: Ledger, *uuids: str) -> Placed:
+    more = worded(ledger, *uuids)
     with ledger.transaction():
-        return placing.release(ledger, uuids, NOW_MS)
+        return placing.release(ledger, uuids, NOW_MS, more)
+
+
+def said_before(ledger: Ledger, *words: Place | Release, uri: str = "//validator0") -> None:
+    """Take in what another log of a validator says."""
+    before = Author(uri, seed=9)
+    before.delegate()
+    for word in words:
+        before.write(word)
+    with ledger.transaction():
+        ledger.receive(before.events, NOW_MS)
 
 
 def register(ledger: Ledger, *uuids: str, miner: str = "//Alice") -> bytes:
@@ -193,6 +211,30 @@ class TestRelease:
         with writer.transaction():
             writer.receive(author.events, NOW_MS)
         assert [each.claim_id for each in release(writer, "gpu-1").written] == [first]
+
+    def test_places_under_claims_that_are_not_known_here_are_taken_back_too(self, writer: Ledger) -> None:
+        """A claim comes back when others carry it, and its place with it."""
+        under = bytes([0] * 32), bytes([0x7F] * 32), bytes([0xFF] * 32)
+        known = register(writer, "gpu-1")
+        said_before(writer, *(Place(each, ("gpu-1", "gpu-2"), *CHUTE) for each in (*under, known)))
+        assert [(each.claim_id, each.uuids) for each in release(writer, "gpu-1").written] == [
+            (each, ("gpu-1",)) for each in sorted((*under, known))
+        ]
+        assert release(writer, "gpu-1")[:2] == ((), ("gpu-1",))
+        assert [each.claim_id for each in release(writer, "gpu-2").written] == sorted((*under, known))
+
+    def test_the_place_of_another_validator_under_such_a_claim_stays(self, writer: Ledger) -> None:
+        said_before(writer, Place(bytes(32), ("gpu-1",), *CHUTE), uri="//validator2")
+        with pytest.raises(NotPlacedError, match="gpu-1"):
+            release(writer, "gpu-1")
+
+    def test_more_gpus_than_an_event_holds_take_several(self, writer: Ledger) -> None:
+        """Another build of this validator's may have placed so many under one claim."""
+        uuids = [f"gpu-{number:03}" for number in range(GPUS_PER_EVENT_MAX + 1)]
+        parts = (uuids[:GPUS_PER_EVENT_MAX], uuids[GPUS_PER_EVENT_MAX:])
+        said_before(writer, *(Place(bytes(32), tuple(part), *CHUTE) for part in parts))
+        assert [len(each.uuids) for each in release(writer, *uuids).written] == [GPUS_PER_EVENT_MAX, 1]
+        assert all(Release.from_wire(codec.unpack(event.payload)) for event in own_events(writer))
 
 
 class TestRefusals:
