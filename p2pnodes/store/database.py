@@ -124,7 +124,7 @@ class Commit(NamedTuple):
 
     Attributes:
         appended: Own events, durable now, to be sent.
-        new_claims: Ids of claims that became known.
+        new_claims: Ids of claims that became known, or count again.
         voted: Ids of claims on which verdicts came.
         changes: What the inventory's readers see otherwise; None when nothing.
         ended: Logs of whose ends more became known.

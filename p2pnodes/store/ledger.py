@@ -1057,6 +1057,7 @@ class Ledger:
                 return low
             said = contents(Event.decode(wire))
             self._count_move(said, known)
+            self._new_claims.extend(filter(self._counts_nowhere, said.adds))
             low = seq + 1
             word = said.payload
             if isinstance(word, Place) and self.checkpoints.is_kept(log, seq):
@@ -1083,6 +1084,11 @@ class Ledger:
     def _marked(self) -> int:
         """GPUs that are not settled, at most."""
         return len(self._dirty_claims) * GPUS_PER_CLAIM_MAX + len(self._dirty_uuids) + len(self._placed_uuids)
+
+    def _counts_nowhere(self, claim_id: bytes) -> bool:
+        """Whether no event that carries a claim counted before the open transaction; verifiers are told then."""
+        key = self.facts.claim_key(claim_id)
+        return key is not None and self.facts.all_void(key)
 
     def _say_kept(self, log: int, seq: int) -> None:
         """Let what the live set in force keeps of a place be the last word of its log again."""
@@ -1838,7 +1844,7 @@ class Ledger:
         return found
 
     def take_new_claims(self) -> list[bytes]:
-        """Ids of claims that became known since the last call, for the verifiers."""
+        """Ids of claims that became known, or count again, since the last call, for the verifiers."""
         found, self._new_claims = self._new_claims, []
         return found
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pnodes.model.errors import WritesRefusedError
-from p2pnodes.model.events import Place
+from p2pnodes.model.events import Carry, Place
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import request_id
 from p2pnodes.model.validity import contents
@@ -315,6 +315,28 @@ class TestMeanwhile:
             move_on(ledger)
         assert (ledger.moving, ledger.facts.cuts) == (False, {})
         assert shown(ledger)["gpu-3"] == ("verified", None)
+
+    def test_verifiers_hear_of_a_claim_in_the_part_in_which_it_counts_again(
+        self, ledger: Ledger, author: Author
+    ) -> None:
+        """Of one that somebody else carries they heard before."""
+        carrier, second = Author("//validator1"), contents(author.events[6]).adds[0]
+        carrier.delegate()
+        author.add(third := add("//Charlie", ["gpu-4"]))
+        carrier.write(Carry((author.events[6].wire,)))
+        receive(ledger, *author.events, *carrier.events)
+        with ledger.transaction():
+            ledger._set_displaced(author.log, beyond=True)
+        finish_moves(ledger)
+        assert sorted(ledger.take_new_claims()) == sorted((CLAIM, second, request_id(NETWORK.id, third)))
+        with ledger.transaction():
+            ledger._set_displaced(author.log, beyond=False)
+        told = []
+        while ledger.moving:
+            told.append((ledger.facts.cuts[1], ledger.take_new_claims()))
+            move_on(ledger)
+        told.append((8, ledger.take_new_claims()))
+        assert [each for each in told if each[1]] == [(2, [CLAIM]), (8, [request_id(NETWORK.id, third)])]
 
     def test_the_clock_is_set_back_at_once(self, author: Author) -> None:
         """Rule 8: a log that is closed below what was written ahead is followed by a new one in that transaction."""
