@@ -336,7 +336,12 @@ class Carrier:
             if gathered.requests or gathered.places:
                 self._requests += gathered.requests
                 self._events += (gathered.requests > 0) + gathered.places
-                log.info("said_again", requests=gathered.requests, places=gathered.places)
+                log.info(
+                    "said_again",
+                    requests=gathered.requests,
+                    places=gathered.places,
+                    withdrawn=gathered.withdrawn,
+                )
             return
         keys = step.keys
         carried = await self._database.write(lambda ledger: carrying.carry(ledger, keys, hotkey, self._now_ms()))

@@ -6,8 +6,8 @@ no room for the log that it writes. So a validator with more than LOGS_PER_HOTKE
 
 - the requests in its others: a ``carry`` with the raw events of their first authors, so that everything in them stays
   what it was;
-- its last words on GPUs, where these are places: the same ``place``, with an HLC of now; and from logs that cuts do not
-  name the releases of what is placed still, which would come back;
+- its last words on GPUs, where these are places: the same ``place``, with an HLC of now, or a ``release``; and from
+  logs that cuts do not name the releases of what is placed still, which would come back;
 
 of those that the cut in force names, though they are not the youngest LOGS_PER_HOTKEY_CUT, what the live set keeps; and
 all of those that it does not name: cuts may never have room for them, and what is older than the horizon is lost then.
@@ -16,8 +16,11 @@ A live set keeps the copy in the youngest log (``needed_carriages``, ``needed_de
 the copies lie below a cut nothing is kept of an older log, and the next cut behind its end does not name it. Until then
 the originals count: nothing is lost, whenever this is cut off.
 
-A place that another validator's later one of another chute hides is not said again, for that would put it above: as
-long as both stand its log stays. A walk looks at everything once; it finds again by itself what is said already.
+A place that another validator's later one of another chute hides is not said again, for that would put it above; nor
+is it left to its log, for whoever placed something behind each place could keep that from going. Where it is older than
+the horizon, and no row shows it, it is released.
+
+A walk looks at everything once; it finds again by itself what is said already.
 """
 
 import sqlite3
@@ -86,12 +89,14 @@ class Gathered(NamedTuple):
     Attributes:
         mark: Where the next one begins; None when the walk is at its end.
         requests: How many were said again.
-        places: How many events say places again.
+        places: How many events say places again, or release them.
+        withdrawn: Of how many GPUs a place that another validator's hides is released.
     """
 
     mark: Mark | None
     requests: int = 0
     places: int = 0
+    withdrawn: int = 0
 
 
 class _Logs(NamedTuple):
@@ -253,22 +258,35 @@ def _lies_before(facts: Facts, claim: int, logs: _Logs) -> bool:
     return any(log not in logs.unnamed and not facts.is_void(log, seq) for log, seq in rows)
 
 
-def _is_shown(said: Placement, words: Collection[Placement]) -> bool:
-    """Whether a word on a GPU is what all see: its author's last one, and no later place of others says otherwise.
+def _anew(
+    said: Placement, words: Collection[Placement], enrolled: Collection[bytes], *, old: bool
+) -> tuple[Chute | None, ...]:
+    """What to say of a GPU in place of a word in another own log: a chute, a release (None), or nothing.
 
-    Of all who ever placed there, whether they count just now or not. Of a release, whether it ends a place.
+    A place is said again where no later one of another chute hides it, of all who ever placed there, whether they count
+    just now or not; a release where it ends a place. An ``old`` place that is hidden can wait no longer: it is said
+    again if none that counts just now hides it, and else released. No row changes by either.
 
     Args:
         said: The word.
         words: All that are held on the GPU under its claim, it among them.
+        enrolled: Whose places count.
+        old: Whether it is older than the horizon, or will be soon.
     """
     last = last_words(words)
     if last[said.author, said.claim_id] != said:
-        return False
+        return ()
     if said.chute is None:
-        return any(word.author == said.author and word.chute is not None for word in words)
-    latest = latest_place(last.values())
-    return latest is not None and latest.chute == said.chute
+        return (None,) if any(word.author == said.author and word.chute is not None for word in words) else ()
+    counted = [word for word in last.values() if word == said or word.author in enrolled]
+    hidden, hidden_now = (_hides(latest_place(places), said) for places in (last.values(), counted))
+    if (hidden or hidden_now) and not old:
+        return ()
+    return (None if hidden_now else said.chute,)
+
+
+def _hides(latest: Placement | None, said: Placement) -> bool:
+    return latest is not None and latest.chute != said.chute
 
 
 def _places(ledger: Ledger, logs: _Logs, after: tuple[bytes, str, int], now_ms: int) -> Gathered:
@@ -288,24 +306,23 @@ def _places(ledger: Ledger, logs: _Logs, after: tuple[bytes, str, int], now_ms: 
     uuids = list(dict.fromkeys(uuid for _, uuid, *_ in own))
     standing, placements = facts.standing(uuids, ledger.weights), facts.placements(facts.claims_on(uuids))
     groups: dict[tuple[bytes, Chute | None], dict[str, None]] = {}  # two logs may say the same at one time
-    cut_off = len(own) == GPUS_PER_STEP
+    cut_off, withdrawn = len(own) == GPUS_PER_STEP, 0
     for claim_id, uuid, log, hlc, data in own:
         key = next((key for key, claim in standing[uuid].items() if claim.id == claim_id), None)
         if key is not None and _lies_before(facts, key, logs):
             said = Placement(facts.author(log), hlc, claim_id, chute_from(data))
             words = [word for word in placements[uuid] if word.claim_id == claim_id]
-            if _is_shown(said, words):
-                if len(groups) == PLACES_PER_STEP and (claim_id, said.chute) not in groups:
-                    cut_off = True
-                    break
-                groups.setdefault((claim_id, said.chute), {})[uuid] = None
+            found = _anew(said, words, ledger.weights.enrolled, old=log in logs.older)
+            if len(groups) == PLACES_PER_STEP and any((claim_id, chute) not in groups for chute in found):
+                cut_off = True
+                break
+            for chute in found:
+                groups.setdefault((claim_id, chute), {})[uuid] = None
+                withdrawn += chute != said.chute
         after = claim_id, uuid, log
     for (claim_id, chute), placed in groups.items():
         named = tuple(placed)  # a claim has at most 10 GPUs
         payload = Release(claim_id, named) if chute is None else Place(claim_id, named, *chute)
         ledger.append(lambda _: payload, now_ms)  # noqa: B023 - called at once
-    if cut_off:
-        return Gathered(Mark(None, after), places=len(groups))
-    if len(rows) == WORDS_PER_STEP:
-        return Gathered(Mark(None, rows[-1][:3]), places=len(groups))
-    return Gathered(None, places=len(groups))
+    following = Mark(None, after) if cut_off else Mark(None, rows[-1][:3]) if len(rows) == WORDS_PER_STEP else None
+    return Gathered(following, places=len(groups), withdrawn=withdrawn)

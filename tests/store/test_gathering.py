@@ -15,6 +15,7 @@ from p2pnodes.model.checkpoint import (
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.events import (
     CARRIED_MAX,
+    PAYLOADS,
     AddPayload,
     Carry,
     CutLog,
@@ -408,7 +409,7 @@ class TestGathering:
         at.hear(other)
         rows = at.rows
         assert rows["gpu-1"].chute == (chute(1) if released else chute(50))
-        assert [event.kind for event in at.gather()] == (["carry", "place"] if released else ["carry"])
+        assert [event.kind for event in at.gather()] == ["carry", "place" if released else "release"]
         assert at.rows == rows
 
     def test_a_log_without_room_has_its_claims_and_places_said_again_before_they_are_too_old(self) -> None:
@@ -524,20 +525,71 @@ class TestGathering:
             said.append(sum(len(requests(event)) for event in at.gather() if event.kind == "carry"))
         assert max(said) <= len(gpus)
 
-    def test_whoever_places_the_same_behind_each_place_does_not_keep_its_log_from_going(self) -> None:
+    @pytest.mark.parametrize("said", ["the same", "another"])
+    def test_whoever_places_something_behind_each_place_does_not_keep_its_log_from_going(self, said: str) -> None:
         at = Desk()
         (other, *_) = at.others
-        for number in range(22):
+        shown: dict[str, Chute] = {}
+        for number in range(1, 23):
             at.until(8 * number)
             at.use()
             at.ms += 1000
-            uuid = f"gpu-{number + 1}"
-            other.write(Place(at.rows[uuid].claim_id, (uuid,), *chute(number + 1)), at_ms=at.ms)
+            uuid = f"gpu-{number}"
+            shown[uuid] = chute(number if said == "the same" else 100)
+            other.write(Place(at.rows[uuid].claim_id, (uuid,), *shown[uuid]), at_ms=at.ms)
             at.hear(other)
             at.attend()
-        at.until(8 * 22 + 20)
+            assert {uuid: row.chute for uuid, row in at.rows.items()} == shown
+        for days in range(8 * 22, 8 * 22 + 20):
+            at.until(days)
+            assert {uuid: row.chute for uuid, row in at.rows.items()} == shown
         assert at.own.log in at.named
-        assert all(row.chute is not None for row in at.rows.values())
+
+    @pytest.mark.parametrize("number", [1, 50])
+    def test_a_place_below_another_one_is_said_again_if_both_are_of_one_chute_and_else_released(
+        self, number: int
+    ) -> None:
+        at = settled(self.FEW + 1)
+        other = at.others[0]
+        claim_id = at.rows["gpu-1"].claim_id
+        other.write(Place(claim_id, ("gpu-1",), *chute(number)), at_ms=at.ms)
+        at.hear(other)
+        rows = at.rows
+        _, word = at.gather()
+        said = PAYLOADS[word.kind].from_wire(codec.unpack(word.payload))
+        assert said == (Place(claim_id, ("gpu-1",), *chute(1)) if number == 1 else Release(claim_id, ("gpu-1",)))
+        assert at.rows == rows
+        assert at.gather() == []
+
+    def test_a_place_that_is_hidden_is_not_said_above_that_for_one_who_is_not_enrolled_and_says_the_same(self) -> None:
+        at = settled(self.FEW + 1)
+        claim_id = at.rows["gpu-1"].claim_id
+        for other, number in zip(at.others, (50, 1), strict=True):
+            at.ms += 1
+            other.write(Place(claim_id, ("gpu-1",), *chute(number)), at_ms=at.ms)
+        at.others[1].write(at.others[1].delegation(not_after=at.ms // 1000 + 60), at_ms=at.ms)
+        at.hear(*at.others)
+        with at.ledger.transaction():
+            at.ledger.set_electorate(later(electorate(), at.ms - BEGIN_MS + 120_000))
+        rows = at.rows
+        assert rows["gpu-1"].chute == chute(50)
+        assert [event.kind for event in at.gather()] == ["carry", "release"]
+        assert at.rows == rows
+
+    def test_a_place_that_none_hides_but_one_who_is_not_enrolled_is_said_again(self) -> None:
+        """Else who lets his delegation end behind what he places would keep a log from going."""
+        at = settled(self.FEW + 1)
+        other = at.others[0]
+        claim_id = at.rows["gpu-1"].claim_id
+        other.write(Place(claim_id, ("gpu-1",), *chute(50)), at_ms=at.ms)
+        other.write(other.delegation(not_after=at.ms // 1000 + 60), at_ms=at.ms)
+        at.hear(other)
+        with at.ledger.transaction():
+            at.ledger.set_electorate(later(electorate(), at.ms - BEGIN_MS + 120_000))
+        rows = at.rows
+        assert rows["gpu-1"].chute == chute(1)
+        assert [event.kind for event in at.gather()] == ["carry", "place"]
+        assert at.rows == rows
 
     def test_what_was_released_in_a_log_without_a_name_does_not_come_back(self) -> None:
         at = Desk()
