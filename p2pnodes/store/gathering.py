@@ -18,7 +18,7 @@ the originals count: nothing is lost, whenever this is cut off.
 
 A place that another validator's later one of another chute hides is not said again, for that would put it above; nor
 is it left to its log, for whoever placed something behind each place could keep that from going. Where it is older than
-the horizon, and no row shows it, it is released.
+the horizon, or half of that in a log without a name, and no row shows it, it is released.
 
 A walk looks at everything once; it finds again by itself what is said already.
 """
@@ -30,6 +30,7 @@ from typing import Final, NamedTuple
 
 from p2pnodes.model import codec
 from p2pnodes.model.checkpoint import ITEMS_MAX, LOGS_PER_HOTKEY_CUT, by_age
+from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.events import (
     CARRIED_MAX,
     PAYLOAD_BYTES_MAX,
@@ -63,6 +64,10 @@ GPUS_PER_STEP: Final = 128
 
 PLACES_PER_STEP: Final = 16
 """Places that a step says again."""
+
+OLD_PART: Final = 2
+"""A hidden place in a log without a name is released when it is older than the horizon divided by this: until then the
+other one may end, or the log get its name. When it is too old to count, what it replaced would return."""
 
 
 _REQUESTS: Final = frozenset(("add", "delete", "carry"))
@@ -271,7 +276,7 @@ def _anew(
         said: The word.
         words: All that are held on the GPU under its claim, it among them.
         enrolled: Whose places count.
-        old: Whether it is older than the horizon, or will be soon.
+        old: Whether it is older than the horizon, or will be too soon to wait.
     """
     last = last_words(words)
     if last[said.author, said.claim_id] != said:
@@ -307,12 +312,13 @@ def _places(ledger: Ledger, logs: _Logs, after: tuple[bytes, str, int], now_ms: 
     standing, placements = facts.standing(uuids, ledger.weights), facts.placements(facts.claims_on(uuids))
     groups: dict[tuple[bytes, Chute | None], dict[str, None]] = {}  # two logs may say the same at one time
     cut_off, withdrawn = len(own) == GPUS_PER_STEP, 0
+    old_ms = now_ms - ledger.network.horizon_s * 1000 // OLD_PART
     for claim_id, uuid, log, hlc, data in own:
         key = next((key for key, claim in standing[uuid].items() if claim.id == claim_id), None)
         if key is not None and _lies_before(facts, key, logs):
             said = Placement(facts.author(log), hlc, claim_id, chute_from(data))
             words = [word for word in placements[uuid] if word.claim_id == claim_id]
-            found = _anew(said, words, ledger.weights.enrolled, old=log in logs.older)
+            found = _anew(said, words, ledger.weights.enrolled, old=log in logs.older or hlc_ms(hlc) <= old_ms)
             if len(groups) == PLACES_PER_STEP and any((claim_id, chute) not in groups for chute in found):
                 cut_off = True
                 break

@@ -1272,6 +1272,14 @@ MUTANTS: Final = (
         1,
     ),
     Mutant(
+        "replaced-comes-back",
+        "row",
+        "A hidden place in a log that cuts have no room for is too old one day, and what it replaced returns",
+        (Edit(gathering, "_places", " or hlc_ms(hlc) <= old_ms", ""),),
+        _GATHERING,
+        1,
+    ),
+    Mutant(
         "released-for-who-does-not-count",
         "row",
         "A place that a row shows is released because of one whose author is not enrolled",

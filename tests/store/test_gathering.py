@@ -604,6 +604,45 @@ class TestGathering:
         at.until(30)
         assert at.rows["gpu-1"].chute is None
 
+    def test_what_a_place_replaced_that_was_hidden_in_a_log_without_a_name_does_not_come_back(self) -> None:
+        """The place itself is too old one day: the one before it was the last word of its validator again."""
+        at = Desk()
+        for number in range(self.FEW):
+            at.until(number)
+            at.use()
+        claim_id, other = at.rows["gpu-4"].claim_id, at.others[0]
+        at.until(9)
+        hiding = at.open()
+        at.say(Place(claim_id, ("gpu-4",), *chute(50)))
+        other.write(Place(claim_id, ("gpu-4",), *chute(60)), at_ms=at.ms + 1)
+        at.ms += 1000
+        at.hear(other)
+        burst(at, 2)
+        for days in range(10, 25):
+            at.until(days)
+            assert hiding not in at.named
+            assert at.rows["gpu-4"].chute == chute(60)
+        assert at.named == {*at.opened[: self.FEW], at.own.log}
+        other.write(Release(claim_id, ("gpu-4",)), at_ms=at.ms)
+        at.hear(other)
+        assert at.rows["gpu-4"].chute is None
+
+    def test_what_is_hidden_in_a_log_without_a_name_waits_for_half_a_horizon(self) -> None:
+        """The other place may end before, and the log may have a name by then."""
+        at = Desk()
+        for _ in range(10):
+            at.ms += 60_000
+            at.use()
+        began_days, other = (at.ms - BEGIN_MS) / DAY_MS, at.others[0]
+        claim_id = at.rows["gpu-5"].claim_id
+        other.write(Place(claim_id, ("gpu-5",), *chute(50)), at_ms=at.ms)
+        at.hear(other)
+        assert {event.kind for event in at.gather()} == {"carry", "place"}
+        at.until(began_days + 3.4)
+        assert at.gather() == []
+        at.ms += DAY_MS // 5
+        assert [event.kind for event in at.gather()] == ["release"]
+
     def test_what_two_logs_say_at_one_time_is_said_once(self) -> None:
         at = Desk()
         at.moves = False
