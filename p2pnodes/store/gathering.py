@@ -253,16 +253,6 @@ def _is_needed(facts: Facts, request: Event, at: At, stay: Collection[int]) -> b
     return at in said and not any(log in stay and not facts.is_void(log, seq) for log, seq, _ in said)
 
 
-def _lies_before(facts: Facts, claim: int, logs: _Logs) -> bool:
-    """Whether a place that is said now lies below no cut before its claim does: there a live set would not keep it.
-
-    It does where all events that carry the claim are in logs that cuts may never name, as when the own log changes
-    while a walk is under way: then the next one says both again.
-    """
-    rows = facts.connection.execute("SELECT log, seq FROM carriage WHERE claim = ?", (claim,))
-    return any(log not in logs.unnamed and not facts.is_void(log, seq) for log, seq in rows)
-
-
 def _anew(
     said: Placement, words: Collection[Placement], enrolled: Collection[bytes], *, old: bool
 ) -> tuple[Chute | None, ...]:
@@ -314,8 +304,7 @@ def _places(ledger: Ledger, logs: _Logs, after: tuple[bytes, str, int], now_ms: 
     cut_off, withdrawn = len(own) == GPUS_PER_STEP, 0
     old_ms = now_ms - ledger.network.horizon_s * 1000 // OLD_PART
     for claim_id, uuid, log, hlc, data in own:
-        key = next((key for key, claim in standing[uuid].items() if claim.id == claim_id), None)
-        if key is not None and _lies_before(facts, key, logs):
+        if any(claim.id == claim_id for claim in standing[uuid].values()):
             said = Placement(facts.author(log), hlc, claim_id, chute_from(data))
             words = [word for word in placements[uuid] if word.claim_id == claim_id]
             found = _anew(said, words, ledger.weights.enrolled, old=log in logs.older or hlc_ms(hlc) <= old_ms)

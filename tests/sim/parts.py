@@ -1311,14 +1311,6 @@ MUTANTS: Final = (
         1,
     ),
     Mutant(
-        "place-before-its-claim",
-        "row",
-        "A place is said again before its claim, and the next cut that lies between has no claim for it",
-        (Edit(gathering, "_places", "if key is not None and _lies_before(facts, key, logs):", "if key is not None:"),),
-        _GATHERING,
-        1,
-    ),
-    Mutant(
         "unnamed-logs-are-not-said-again",
         "row",
         "What a log says that cuts may never have room for is not said again before it is too old",
