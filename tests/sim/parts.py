@@ -1432,8 +1432,8 @@ MUTANTS: Final = (
             Edit(
                 Facts,
                 "placements",
-                " AND uuid IN (SELECT value FROM json_each(?))",
-                " AND +uuid IN (SELECT value FROM json_each(?))",
+                " WHERE uuid IN (SELECT value FROM json_each(k.value",
+                " WHERE +uuid IN (SELECT value FROM json_each(k.value",
             ),
         ),
         _NAMING,
