@@ -59,6 +59,9 @@ RestartSec=5s
 # A large log of another build's is counted anew at the start.
 TimeoutStartSec=30min
 TimeoutStopSec=15s
+# A stop is told to the daemon alone: it ends the processes that it has started, which end with it in any case. Told
+# too, one dies in the middle of an answer and is blamed for it. What is there after the time, or after it, is killed.
+KillMode=mixed
 # A sign of life means that the writer did a job. Longer than the largest recount in one go: about two minutes for a
 # log of a million events.
 WatchdogSec=5min

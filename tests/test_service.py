@@ -55,6 +55,11 @@ class TestUnit:
         ended = systemd("verify", written(tmp_path, unit("/usr/bin/env").replace("Type=notify", "Typ=notify")))
         assert "Typ" in ended.stderr
 
+    @pytest.mark.parametrize("user", [False, True])
+    def test_a_stop_is_told_to_the_daemon_alone_which_ends_what_it_has_started(self, *, user: bool) -> None:
+        """Told as well, the process that reads the chain dies in the middle of it, and the endpoint is blamed."""
+        assert "\nKillMode=mixed\n" in unit(user=user)
+
     def test_its_exposure_is_low(self, tmp_path: Path) -> None:
         path = written(tmp_path, unit())
         ended = systemd("security", "--offline=true", f"--threshold={EXPOSURE_MAX * 10:g}", path)
