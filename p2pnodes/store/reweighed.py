@@ -96,16 +96,30 @@ class Reweighed:
         self._connection: Final = facts.connection
         self._now = now
         old, new = before.electorate, now.electorate
-        hotkeys: dict[int, bytes] = dict(self._connection.execute("SELECT log, hotkey FROM logs").fetchall())
         self._miners = sorted(_moved(old.current.registered, new.current.registered))
-        self._permits = _json(_logs_of(hotkeys, old.stakes.keys() ^ new.stakes.keys()))
-        self._enrolments = _json(_logs_of(hotkeys, before.enrolled.keys() ^ now.enrolled.keys()))
+        self._permitted = old.stakes.keys() ^ new.stakes.keys()
+        self._enrolled = before.enrolled.keys() ^ now.enrolled.keys()
         self._blocks = sorted((old.block, new.block))
-        self._voters = _json(_voters(hotkeys, now)) if now.total <= STAKE_MAX else None
+        self._last_log = -1  # row keys of logs rise
+        self._permits = self._enrolments = _NO_LOGS
+        self._voters: str | None = None
+        self._learn_logs()
         self._young = sum(now.enrolled[hotkey] for hotkey in now.young)
+
+    def _learn_logs(self) -> None:
+        """Learn which logs matter, where one was opened since: a recount asks here again and again meanwhile."""
+        (last,) = self._connection.execute("SELECT coalesce(max(log), 0) FROM logs").fetchone()
+        if last == self._last_log:
+            return
+        self._last_log = last
+        hotkeys: dict[int, bytes] = dict(self._connection.execute("SELECT log, hotkey FROM logs").fetchall())
+        self._permits = _json(_logs_of(hotkeys, self._permitted))
+        self._enrolments = _json(_logs_of(hotkeys, self._enrolled))
+        self._voters = _json(_voters(hotkeys, self._now)) if self._now.total <= STAKE_MAX else None
 
     def claims(self, above: int) -> Claims:
         """The window of claims above a row key."""
+        self._learn_logs()
         held: list[tuple[Any, ...]] = self._connection.execute(
             "SELECT claim, status, since, detail FROM claim WHERE claim > ? ORDER BY claim LIMIT ?", (above, WINDOW)
         ).fetchall()

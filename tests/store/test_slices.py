@@ -59,11 +59,11 @@ def turned(block: int = BLOCK + 100) -> Electorate:
     return electorate(block, stakes=dict(zip(VALIDATORS, (1, 1, 100), strict=True)), miners=["//Alice"])
 
 
-def history() -> list[Event]:
-    """Eight GPUs of Alice's and Bob's by turns, verified by two validators and failed by the third."""
+def history(at_ms: int = NOW_MS - 1000) -> list[Event]:
+    """Eight GPUs of Alice's and Bob's by turns, verified by two validators and failed by the third, all since then."""
     authors = [Author(uri) for uri in VALIDATORS]
     for author in authors:
-        author.delegate()
+        author.write(author.delegation(not_before=at_ms // 1000 - 86_400), at_ms=at_ms)
     for number in range(GPUS):
         request = add(("//Alice", "//Bob")[number % 2], [f"gpu-{number}"])
         authors[0].add(request)
@@ -225,6 +225,30 @@ class TestSlices:
         pair.check()
         pair.switch(who)
         assert {row.status for row in ledger.rows()} == {"pending"}
+        pair.check()
+
+    @pytest.mark.parametrize("parts", range(8))
+    @pytest.mark.parametrize("losing", [False, True])
+    def test_a_log_that_is_opened_in_the_middle_is_weighed_like_any_other(self, parts: int, *, losing: bool) -> None:
+        """Its validator has another one, so who votes is what it was: nothing begins anew."""
+        pair = Pair(NOW_MS, electorate())
+        pair.hear(history(at_ms=NOW_MS - 3 * 86_400_000))
+        stakes = (
+            dict.fromkeys(VALIDATORS[:2], 100) if losing else dict.fromkeys(VALIDATORS, 100) | {VALIDATORS[2]: 1000}
+        )
+        ledger, who = pair.one.ledger, electorate(BLOCK + 100, stakes=stakes)
+        ledger.begin_recount(who)
+        go_on(ledger, parts)
+        again = Author(VALIDATORS[2], number=1)
+        again.delegate()
+        request = add("//Alice", ["gpu-of-another-log"])
+        again.add(request)
+        again.verdict(request_id(NETWORK.id, request))
+        pair.hear(again.events)
+        pair.check()
+        pair.switch(who)
+        statuses = {row.uuid: row.status for row in ledger.rows()}
+        assert statuses.get("gpu-of-another-log") == (None if losing else VERIFIED)
         pair.check()
 
     def test_a_delegation_that_was_undone_enrols_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
