@@ -8,12 +8,13 @@ transaction that was undone it goes on (``store.parts``).
 
 import sqlite3
 from collections.abc import Iterable
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 from p2pnodes.model import codec
 from p2pnodes.store import words
 from p2pnodes.store.checkpoints import Checkpoints
+from p2pnodes.store.facts import Facts
 from p2pnodes.store.parts import Parts
 
 CLAIMS_PER_PART: Final = 64
@@ -56,6 +57,7 @@ class Cutting(Parts):
         self.done = False
         self._connection = connection
         self._checkpoints = checkpoints
+        self._facts = Facts(connection)
         self._steps = (
             self._claims,
             self._uncarried,
@@ -138,15 +140,12 @@ class Cutting(Parts):
             " ORDER BY uuid, request_id, log, seq, item LIMIT ?",
             (*(after or ("", b"", 0, 0, 0)), ROWS_PER_PART),
         ).fetchall()
+        holds = cache(self._checkpoints.holds_deletion)  # a log may say one request a hundred thousand times
+        named = cache(self._facts.named_by)
         for uuid, request, log, seq, item, nonce, bound in rows:
-            carriages = self._connection.execute(
-                "SELECT log, seq, item FROM deletion WHERE request_id = ?", (request,)
-            ).fetchall()
-            held = partial(self._checkpoints.any_lives, carriages)
-            if not self._checkpoints.keeps_request(log, seq, item, nonce, held):
+            if not self._checkpoints.keeps_request(log, seq, item, nonce, partial(holds, request)):
                 if not bound:  # what it named elsewhere may count from now on
-                    others = self._connection.execute("SELECT uuid FROM deletion WHERE request_id = ?", (request,))
-                    touched.uuids |= dict.fromkeys(other for (other,) in others.fetchall())
+                    touched.uuids |= dict.fromkeys(named(request))
                 self._connection.execute(
                     "DELETE FROM deletion WHERE uuid = ? AND request_id = ? AND log = ? AND seq = ? AND item = ?",
                     (uuid, request, log, seq, item),

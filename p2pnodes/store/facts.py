@@ -58,6 +58,12 @@ _FROM_LATEST_DELEGATIONS: Final = (
 )
 """The logs, each with its latest delegation that counts; those without any are left out. No other one is read."""
 
+_NAMED_BY: Final = (  # from one GPU to the next: one log may name the same one a hundred thousand times
+    "WITH RECURSIVE named(uuid) AS (SELECT min(uuid) FROM deletion WHERE request_id = ?1 UNION ALL"
+    " SELECT (SELECT min(uuid) FROM deletion d WHERE d.request_id = ?1 AND d.uuid > named.uuid)"
+    " FROM named WHERE uuid NOTNULL) SELECT uuid FROM named WHERE uuid NOTNULL"
+)
+
 _NO_CLAIMS: Final[Mapping[int, Claim]] = MappingProxyType({})
 
 WORDED_PARTS: Final = 64
@@ -334,6 +340,10 @@ class Facts:
             for uuid in {carriage.uuid for carriage in deletion.carriages} & found.keys():
                 found[uuid] += (deletion,)
         return found
+
+    def named_by(self, request: bytes) -> list[str]:
+        """The GPUs that deletions under one request id name, in order; as many steps as these are."""
+        return [uuid for (uuid,) in self.connection.execute(_NAMED_BY, (request,))]
 
     def placements(
         self, on: Mapping[str, Mapping[int, Claim]], more: Collection[tuple[bytes, str]] = ()

@@ -848,19 +848,13 @@ class Ledger:
     def _state_delete(self, delete: CarriedDelete, log: int, seq: int, nonce: int, *, counted: bool) -> None:
         payload: DeletePayload = delete.payload
         request = payload.request
-        named: set[str] = set()
+        named: list[str] = []
         if not request.bound:
-            rows = self._connection.execute(
-                "SELECT log, seq, item, uuid FROM deletion WHERE bound = 0 AND request_id = ?", (delete.request_id,)
-            ).fetchall()
-            below, lives = self.checkpoints.below, self.checkpoints.lives
-            # Of another branch, or of before, some may still be here that go with the checkpoint in force.
-            here = {
-                uuid for other, at, item, uuid in rows if other == log and (not below(log, at) or lives(log, at, item))
-            }
-            if len(here) > 1 and payload.uuid not in here:
+            named = self.facts.named_by(delete.request_id)
+            others = (uuid for uuid in named if uuid != payload.uuid)
+            says = partial(self._says_deletion, log, delete.request_id)
+            if len(list(islice(filter(says, others), 2))) > 1 and not says(payload.uuid):
                 return  # two GPUs in one log end nothing already, and a hundred would not end less
-            named = {uuid for *_, uuid in rows}
         self._connection.execute(
             "INSERT INTO deletion VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -877,6 +871,16 @@ class Ledger:
         )
         if counted:
             self._dirty_uuids |= dict.fromkeys((payload.uuid, *named))
+
+    def _says_deletion(self, log: int, request: bytes, uuid: str) -> bool:
+        """Whether a log is recorded to name a GPU under a delete request.
+
+        Of another branch, or of before, some may still be here that go with the checkpoint in force.
+        """
+        below, lives = self.checkpoints.below, self.checkpoints.lives
+        query = "SELECT seq, item FROM deletion WHERE uuid = ? AND request_id = ? AND log = ? ORDER BY seq DESC"
+        said = self._connection.execute(query, (uuid, request, log))
+        return any(not below(log, seq) or lives(log, seq, item) for seq, item in said)
 
     def _claim_key(self, claim_id: bytes) -> int:
         key = self.facts.claim_key(claim_id)
@@ -1231,8 +1235,7 @@ class Ledger:
         for request, payload in said.deletes:
             self._dirty_uuids[payload.uuid] = None
             if not payload.request.bound:
-                siblings = self._connection.execute("SELECT uuid FROM deletion WHERE request_id = ?", (request,))
-                self._dirty_uuids |= dict.fromkeys(uuid for (uuid,) in siblings)
+                self._dirty_uuids |= dict.fromkeys(self.facts.named_by(request))
         match said.payload:
             case (Verdict() | Renew()) as word:
                 found = [claim_id for claim_id in words.claims_of(word) if claim_id not in known]

@@ -65,6 +65,18 @@ FROM vote WHERE rival IS NULL OR rival <= hlc GROUP BY claim
 """The live votes of a window of claims in sums, and whether two logs of one hotkey say something at one HLC."""
 
 
+_MOVED_GPUS: Final = """
+WITH named AS MATERIALIZED (SELECT DISTINCT uuid, request_id FROM deletion d WHERE uuid > ? AND uuid <= ?),
+     asked AS MATERIALIZED (SELECT DISTINCT request_id FROM named)
+SELECT uuid FROM named WHERE request_id IN (
+    SELECT request_id FROM asked WHERE EXISTS (
+        SELECT 1 FROM deletion o WHERE o.request_id = asked.request_id AND o.log IN (SELECT value FROM json_each(?))
+    )
+)
+"""
+"""GPUs on which deletions in some logs are recorded: each request is looked at once, however often a log says it."""
+
+
 class Claims(NamedTuple):
     """A window of claims.
 
@@ -149,11 +161,10 @@ class Reweighed:
 
     def gpus(self, above: str, last: str) -> set[str]:
         """GPUs above a uuid and up to another one on which deletions may count that did not, or no more."""
-        found = self._connection.execute(
-            "SELECT uuid FROM deletion d WHERE uuid > ? AND uuid <= ? AND EXISTS (SELECT 1 FROM deletion o"
-            " WHERE o.request_id = d.request_id AND o.log IN (SELECT value FROM json_each(?)))",
-            (above, last, self._permits),
-        )
+        self._learn_logs()
+        if self._permits == _NO_LOGS:
+            return set()
+        found = self._connection.execute(_MOVED_GPUS, (above, last, self._permits))
         return {uuid for (uuid,) in found}
 
     def _sums(self, voters: str, above: int, last: int) -> dict[int, Sums | None]:
