@@ -875,7 +875,7 @@ MUTANTS: Final = (
         "deletions-of-another-branch-hide-others",
         "1",
         "Two GPUs under one signature on a branch that goes hide a deletion that a live set keeps",
-        (Edit(Ledger, "_state_delete", " and (not below(log, at) or lives(log, at, item))", ""),),
+        (Edit(Ledger, "_says_deletion", "not below(log, seq) or lives(log, seq, item)", "True"),),
         UnitTests(
             "store/test_meeting.py::test_a_deletion_that_is_kept_counts_where_another_branch_used_its_signature_twice"
         ),
