@@ -281,9 +281,16 @@ class Facts:
         claims = self._claims({key for _, key in naming}, cut=cut) if naming else {}
         alone = {key: {key: claim} for key, claim in claims.items()}  # mostly, all that names a server's GPUs
         found: dict[str, Mapping[int, Claim]] = dict.fromkeys(uuids, _NO_CLAIMS)
+        several: dict[str, dict[int, Claim]] = {}
         for uuid, key in naming:
-            if key in alone:  # of a row it may be forgotten, while a live set is loaded and rows are those of before
-                found[uuid] = {**found[uuid], **alone[key]} if found[uuid] else alone[key]
+            if key not in alone:  # a row's may be forgotten, while a live set is loaded and rows are those of before
+                continue
+            if uuid in several:
+                several[uuid][key] = claims[key]
+            elif found[uuid]:
+                found[uuid] = several[uuid] = {**found[uuid], **alone[key]}
+            else:
+                found[uuid] = alone[key]
         return found
 
     def votes(self, keys: Collection[int]) -> dict[int, list[Vote]]:
@@ -326,7 +333,7 @@ class Facts:
             )
             for request in unbound
         )
-        for request, miner, nonce, bound, log, seq, named, ids in chain(bound_rows, *siblings):
+        for request, miner, nonce, bound, log, seq, named, ids in chain(bound_rows, chain.from_iterable(siblings)):
             void = self.is_void(log, seq)
             if void and not cut:
                 continue
@@ -334,12 +341,12 @@ class Facts:
             carriages.setdefault(request, []).append(
                 DeleteCarriage(self.author(log), named, frozenset(codec.unpack(ids)), void)  # type: ignore[arg-type]
             )
-        found: dict[str, tuple[Deletion, ...]] = dict.fromkeys(uuids, ())
+        found: dict[str, list[Deletion]] = {uuid: [] for uuid in uuids}
         for request, fields in requests.items():
             deletion = Deletion(request, *fields, tuple(carriages[request]))
             for uuid in {carriage.uuid for carriage in deletion.carriages} & found.keys():
-                found[uuid] += (deletion,)
-        return found
+                found[uuid].append(deletion)
+        return {uuid: tuple(deletions) for uuid, deletions in found.items()}
 
     def named_by(self, request: bytes) -> list[str]:
         """The GPUs that deletions under one request id name, in order; as many steps as these are."""
