@@ -135,7 +135,7 @@ class Clerk:
         self._remember(ledger, now_ms)
         self.left_out = left_out(ledger)
         checkpoints = ledger.checkpoints
-        if checkpoints.stage is Stage.LOADING and not checkpoints.loaded:
+        if checkpoints.stage is Stage.LOADING and not (ledger.leaving or checkpoints.loaded):
             return IDLE
         if checkpoints.stage is not Stage.LOADING and ledger.moving:
             ledger.move_on()

@@ -145,7 +145,7 @@ class Loading:
         """Ask somebody for a certificate, if it is time to."""
         if self._asked is not None or self._considering or self._time.ms < self._next_ms:
             return
-        if state.loaded:  # only rows have to follow, however long that takes
+        if state.leaving or state.loaded:  # that is for this daemon alone to do, however long it takes
             return
         limit_ms = self._time.patient_ms - CERTIFICATE_WAIT_MS
         if state.loading and self._moved_ms > limit_ms and any(map(self._may_lend, self._sessions.values())):
@@ -265,6 +265,8 @@ class Loading:
         self._surveying = False
         if lack is None or lack.number != self._number:
             return  # the next tick asks again
+        if self._lack is None:  # before that none could come
+            self._moved_ms = self._time.patient_ms
         self._lack = lack
         self._missing = dict.fromkeys(lack.missing)
         self._told = self._step(lack)

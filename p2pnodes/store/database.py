@@ -378,10 +378,9 @@ class Database:
         return await self.write(lambda ledger: consider(ledger, number, certificate))
 
     async def lacking(self) -> Lack:
-        """What is still missing of a live set; see ``loading.lacking``."""
-        lack = await self.write(lacking)
-        await self._settle_loaded()
-        return lack
+        """What is still missing of a live set, once all is gone that cannot stay beside it; see ``loading.lacking``."""
+        await self._go_on_loading()
+        return await self.write(lacking)
 
     async def load(self, number: int, index: int, leaves: Sequence[tuple[int, bytes]], path: Sequence[bytes]) -> Answer:
         """Take a slice of a live set that a peer sent; see ``loading.load``."""
@@ -392,7 +391,7 @@ class Database:
                 self._ahead.offer([event for _, event in decoded])
         async with self._checked_ahead([event for _, event in decoded]) as check:
             answer = await self.write(lambda ledger: load(ledger, number, index, decoded or leaves, path, check))
-        await self._settle_loaded()
+        await self._go_on_loading()
         return answer
 
     @asynccontextmanager
@@ -404,9 +403,12 @@ class Database:
         async with self._ahead.settled(events) as whole:
             yield None if whole else self._check
 
-    async def _settle_loaded(self) -> None:
-        """Have the rows follow from a live set that is whole: before that, nothing is served."""
-        while self.state.loaded:
+    async def _go_on_loading(self) -> None:
+        """Have go what cannot stay beside a live set, or the rows follow from one that is whole.
+
+        Part by part: before that nothing is loaded, or nothing is served.
+        """
+        while self.state.leaving or self.state.loaded:
             await self.write(Ledger.cut)
 
     async def submit_add(

@@ -120,12 +120,14 @@ _CUT_AWAY: Final = "cut_away"
 _FORGOTTEN_KEY: Final = "forgotten_key"
 _PART: Final = "part"
 _MOVING: Final = "moving"
+_LEAVING: Final = "leaving"
 """Keys of the table ``meta``: the network; the log of own events; when a quorum was heard of last (``gossip.contact``;
 wall clock, Unix milliseconds); when it was tried last whether the disk takes writes again (the same); what all that
 follows from the events was derived by (a build's version, its kinds and its buckets); how many events of the logs that
 are held checkpoints left out; the highest row key of a log that is not held any more; how many parts of long work
-were done (``Ledger._next_part``); and the row keys of the logs that do not count up to their cuts yet, or still count
-above them (``Ledger.move_on``)."""
+were done (``Ledger._next_part``); the row keys of the logs that do not count up to their cuts yet, or still count
+above them (``Ledger.move_on``); and while something has to go before a live set can be loaded the row keys of the logs
+whose events do, each with the first seq that does (``Ledger.begin_loading``)."""
 
 _UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
 
@@ -136,7 +138,12 @@ DISPLACED_PER_HOTKEY_MAX: Final = 64
 """Logs beyond these that are still here, see ``Ledger.forget``; while so many are, no further one is displaced."""
 
 EVENTS_PER_PART: Final = 256
-"""Events of a displaced log that are taken away in one transaction."""
+BYTES_PER_PART: Final = 262_144
+"""Events of logs that are taken away in one transaction, and their bytes, before no further one is: what one carries
+costs as much as its bytes, up to 40 us a kB. One may have more alone. A log counts as an event."""
+
+LEAVES_PER_PART: Final = 65_536
+"""Leaves of a live set that was found here that are forgotten in one transaction: some 25 ms."""
 
 EVENTS_PER_MOVE: Final = 4_096
 TOUCHED_PER_MOVE: Final = 4_096
@@ -222,6 +229,7 @@ class State(NamedTuple):
         checkpoint: Number of the checkpoint in force, 0 for none; state roots compare only where it is equal.
         certificate: Number of the latest that is final, 0 for none.
         loading: Whether the live set of the one in force comes from peers just now: nothing else can be said.
+        leaving: Whether something that is here has to go before any of that can be taken.
         loaded: Whether all of that is here, and only rows have to follow from it.
         cutting: Whether what it leaves out, or what lies above the cut of a log, is still being taken away, by which
             rows may change.
@@ -240,6 +248,7 @@ class State(NamedTuple):
     checkpoint: int = 0
     certificate: int = 0
     loading: bool = False
+    leaving: bool = False
     loaded: bool = False
     cutting: bool = False
 
@@ -334,6 +343,9 @@ class Ledger:
         self._cut_away = 0
         self._moving: set[LogId] = set()
         """Logs whose cuts are not in force: rows follow from them up to ``Facts.cuts``."""
+        self._leaving: dict[LogId, int] | None = None
+        """Logs of which events have to go before a live set can be loaded, each with the first seq that does: all of
+        them at 0. None where nothing has to go."""
         self._moved = self._moved_touched = 0
         """Events that count otherwise since the open transaction, and how much more they marked as not settled."""
         self._reload = False
@@ -1101,8 +1113,13 @@ class Ledger:
                 words.say_kept(self._connection, log, kept, kept.uuids)
 
     def _logs_of(self, hotkey: bytes) -> list[LogId]:
-        """The logs of a hotkey that are not over."""
-        return [log for log, state in self._logs.items() if state.hotkey == hotkey and log not in self._over]
+        """The logs of a hotkey that are not over, nor go."""
+        going = {log for log, low in (self._leaving or {}).items() if not low}
+        return [
+            log
+            for log, state in self._logs.items()
+            if state.hotkey == hotkey and log not in self._over and log not in going
+        ]
 
     def counted_logs(self) -> dict[LogId, int]:
         """The last event of each log that counts now."""
@@ -1185,19 +1202,34 @@ class Ledger:
         return self._forget_part(state)
 
     def _forget_part(self, state: LogState) -> bool:
-        """Take away the last EVENTS_PER_PART events of a log; with the first one the log. Whether it is gone."""
+        """Take away the last events of a log, a part of them; with the first one the log. Whether it is gone."""
         self._wrote = True
-        query = "SELECT seq FROM events WHERE log = ? ORDER BY seq DESC LIMIT ?"
-        gone = [seq for (seq,) in self._connection.execute(query, (state.key, EVENTS_PER_PART))]
+        gone = self._take_away(state, 0, _Room(EVENTS_PER_PART))
+        if gone:
+            self._forget_log(state)
+        return gone
+
+    def _take_away(self, state: LogState, low: int, room: "_Room") -> bool:
+        """Take away the last events of a log from seq ``low`` on, as far as there is room; whether all of these are."""
+        query = "SELECT seq, length(wire) FROM events WHERE log = ? AND seq >= ? ORDER BY seq DESC LIMIT ?"
+        gone: list[int] = []
+        for seq, size_bytes in self._connection.execute(query, (state.key, low, EVENTS_PER_PART)):
+            if not room.takes(size_bytes):
+                break
+            gone.append(seq)
         if gone:
             self._drop(state.key, gone[-1], gone[0])
+            self._events -= len(gone)
         last = self._last_stored(state.key)
-        self._events -= len(gone)
+        if last is None or last[0].seq < low:
+            last = Head(low - 1, b""), state.prefix
         # Of one that was cut, some had been gone before.
-        self._count_cut_away((-1 if last is None else last[0].seq) + len(gone) - state.head.seq)
-        if last is not None:
-            self._keep(state._replace(head=last[0], prefix=last[1]))
-            return False
+        self._count_cut_away(last[0].seq + len(gone) - state.head.seq)
+        self._keep(self._counted_to(state._replace(head=last[0], prefix=last[1])))
+        return last[0].seq < low
+
+    def _forget_log(self, state: LogState) -> None:
+        """Forget a log of which no event is here."""
         self._connection.execute("DELETE FROM logs WHERE log = ?", (state.key,))
         self._set_meta(_FORGOTTEN_KEY, codec.pack(max(state.key, self._forgotten_key())))
         if state.id in self._moving:
@@ -1210,7 +1242,6 @@ class Ledger:
         if self._live_set is not None and state.id in self._live_set.line.logs:  # others are found in spite of it
             self.forget_finding()
         self._compared = None
-        return True
 
     def _forgotten_key(self) -> int:
         """Highest row key of a log that was forgotten; 0 for none."""
@@ -1298,14 +1329,20 @@ class Ledger:
     def cut(self) -> bool:
         """Take away the next part of what the checkpoint in force leaves out; call inside a transaction.
 
-        Where its live set was loaded, the rows that follow from it come first.
+        Where its live set is loaded, first goes what cannot stay beside it, and nothing more before it is whole; then
+        the rows come that follow from it.
 
         Returns:
             Whether all of it is gone.
         """
         self._next_part()
+        if self._leaving is not None:
+            self._leave()
+            return False
         if self.checkpoints.loaded:
             return self._settle_loaded()
+        if self.checkpoints.loading is not None:
+            return False
         if self._cutting is None:
             self._cutting = Cutting(self._connection, self.checkpoints)
         touched = self._cutting.advance()
@@ -1345,6 +1382,9 @@ class Ledger:
     def begin_loading(self, certificate: bytes) -> None:
         """Take a certificate whose live set comes from peers; call inside a transaction, and ``load`` each slice then.
 
+        What cannot stay beside it goes before: a first part at once, and what is left by ``cut``, while ``leaving``.
+        Until then it is stored, and counts for as little as all else while a live set is loaded.
+
         Args:
             certificate: Checked here. The caller has seen that its signers are to be trusted.
 
@@ -1355,53 +1395,113 @@ class Ledger:
         self._live_set = self._cutting = self._settling = None
         before = self.checkpoints.line.logs
         self.checkpoints.begin(certificate)
-        self.checkpoints.forget_live_set()
-        self._leave_others(before)
+        self.checkpoints.forget_slices()
+        self._find_over()
+        self._leaving = self._find_leaving(before)
+        self._disown_unless_held(before)
         self._displace_all()
         for log, entry in self.checkpoints.line.logs.items():
-            state = self._logs[log] if log in self._logs else self._open(log, entry.hotkey)
-            closed = before.get(log)
-            if closed is not None and closed.head.seq == entry.head.seq:  # the event itself may be gone
-                stored: bytes | None = closed.head.id
-            else:
-                stored = self.facts.stored_id(state.key, entry.head.seq)
-            if log == self.own_log and stored != entry.head.id:  # it ends in an event that this daemon did not write
-                self._disown(log, FOREIGN_EVENT)
-            if state.head.seq >= entry.head.seq and stored != entry.head.id:
-                self._drop(state.key, entry.head.seq, state.head.seq)  # a branch that the checkpoint closed
-                state = state._replace(head=entry.head)
-                self._count_cut_away(1)
-            else:
-                self._count_cut_away(max(0, entry.head.seq - state.head.seq))
-            if log in self._moving:  # it goes on behind what is loaded; what comes next lies above it
-                low, high = entry.head.seq, max(entry.head.seq, state.head.seq)
-                self._record_cut(state.key, min(max(self.facts.cuts[state.key], low + 1), high + 1))
-            else:
-                self._record_cut(state.key, self.cut_of(state))
-            self._logs[log] = state
+            if log not in self._leaving:
+                self._enter(log, entry)
+        for log in sorted(self._leaving):
+            if self._take_away(self._logs[log], self._leaving[log], _Room(0)):  # it is gone already
+                self._end_leaving(log)
         self._displace_all()
+        self._leave()
         self._reload = True
 
-    def _leave_others(self, before: Mapping[LogId, CutLog]) -> None:
-        """Forget logs that cannot go on from the cut in force; peers send again what follows on it.
+    @property
+    def leaving(self) -> bool:
+        """Whether something that is here has to go before a live set can be loaded: ``cut`` is to be called."""
+        return self._leaving is not None
 
-        Such are those that another hotkey opened here; those in which the cut before went farther, as where two
-        checkpoints follow one; and those that it named, which are named no more though they are not over, or of which
-        not even the beginning came, by which others are known to be over. Of all these there may be gaps here.
+    def _find_leaving(self, before: Mapping[LogId, CutLog]) -> dict[LogId, int]:
+        """Find the logs of which events cannot stay beside the cut in force, each with the first seq that cannot.
+
+        All of a log goes that cannot go on from that cut; peers send again what follows on it. Such are those that
+        another hotkey opened here; those in which the cut before went farther, as where two checkpoints follow one; and
+        those that it named, which are named no more though they are not over, or of which not even the beginning came,
+        by which others are known to be over. Of all these there may be gaps here. Of others a branch goes that the
+        checkpoint closed; and what had to go before, and is still here.
+
+        Args:
+            before: How far the cut before went.
         """
-        self._find_over()
-        for log, state in list(self._logs.items()):
+        leaving = {} if self._leaving is None else {**self._leaving}
+        for log, state in self._logs.items():
             entry, closed = self.checkpoints.line.logs.get(log), before.get(log)
             if entry is None:
-                stays = closed is None or log in self._over
+                low = None if closed is None or log in self._over else 0
+            elif entry.hotkey != state.hotkey or (closed is not None and closed.head.seq > entry.head.seq):
+                low = 0
+            elif state.head.seq >= entry.head.seq and self._held_at(log, entry, before) != entry.head.id:
+                low = entry.head.seq
             else:
-                stays = entry.hotkey == state.hotkey and (closed is None or closed.head.seq <= entry.head.seq)
-            if stays:
-                continue
-            if log == self.own_log:
-                self._disown(log, FOREIGN_EVENT)
-            while not self._forget_part(self._logs[log]):
-                pass
+                low = None
+            if low is not None:
+                leaving[log] = min(low, leaving.get(log, low))
+        return leaving
+
+    def _held_at(self, log: LogId, entry: CutLog, before: Mapping[LogId, CutLog]) -> bytes | None:
+        """Id of the event of a log that is here, or was, where the cut in force ends; None where none came."""
+        closed, state = before.get(log), self._logs.get(log)
+        if closed is not None and closed.head.seq == entry.head.seq:
+            return closed.head.id
+        return None if state is None else self.facts.stored_id(state.key, entry.head.seq)
+
+    def _disown_unless_held(self, before: Mapping[LogId, CutLog]) -> None:
+        """Stop writing the own log if it ends in an event that this daemon did not write, or goes from here."""
+        log = self.own_log
+        if log is None or self._leaving is None:
+            return
+        entry = self.checkpoints.line.logs.get(log)
+        if log in self._leaving or (entry is not None and self._held_at(log, entry, before) != entry.head.id):
+            self._disown(log, FOREIGN_EVENT)
+
+    def _enter(self, log: LogId, entry: CutLog) -> None:
+        """Let a log go on from the cut in force: of what is here nothing speaks against it."""
+        state = self._logs[log] if log in self._logs else self._open(log, entry.hotkey)
+        self._count_cut_away(max(0, entry.head.seq - state.head.seq))
+        if log in self._moving:  # it goes on behind what is loaded; what comes next lies above it
+            low, high = entry.head.seq, max(entry.head.seq, state.head.seq)
+            self._record_cut(state.key, min(max(self.facts.cuts[state.key], low + 1), high + 1))
+        else:
+            self._record_cut(state.key, self.cut_of(state))
+        self._logs[log] = state
+
+    def _leave(self) -> None:
+        """Take away the next part of what cannot stay beside a live set that is to be loaded."""
+        assert self._leaving is not None
+        if self.checkpoints.forget_leaves(LEAVES_PER_PART) < LEAVES_PER_PART:
+            room, hotkeys = _Room(EVENTS_PER_PART), set()
+            for log in sorted(self._leaving):
+                if not self._take_away(self._logs[log], self._leaving[log], room):
+                    break
+                hotkeys.add(self._end_leaving(log))
+                room.takes(0)
+            for hotkey in hotkeys:
+                self._displace(hotkey)
+            if not self._leaving:
+                self._leaving = None
+            self._reload |= bool(hotkeys)
+        self._note_leaving()
+
+    def _end_leaving(self, log: LogId) -> bytes:
+        """Let a log go on from the cut in force, if that names it, where all is gone that had to; its hotkey then."""
+        assert self._leaving is not None
+        state, entry = self._logs[log], self.checkpoints.line.logs.get(log)
+        if not self._leaving.pop(log):
+            self._forget_log(state)
+        if entry is None:
+            return state.hotkey
+        self._enter(log, entry)
+        return entry.hotkey
+
+    def _note_leaving(self) -> None:
+        if self._leaving is None:
+            self._connection.execute("DELETE FROM meta WHERE key = ?", (_LEAVING,))
+            return
+        self._set_meta(_LEAVING, codec.pack([[self._logs[log].key, low] for log, low in sorted(self._leaving.items())]))
 
     def _next_part(self) -> None:
         """Count a part of long work: by that a commit that failed behind the database's own is told from one before."""
@@ -1467,7 +1567,7 @@ class Ledger:
             MalformedError: It is forged: it does not lie under the root that the certificate names.
         """
         statement = self.checkpoints.loading
-        if statement is None or index in self.checkpoints.slices_held():
+        if statement is None or self._leaving is not None or index in self.checkpoints.slices_held():
             return False
         events = [(mask, Event.decode(each) if isinstance(each, bytes) else each) for mask, each in leaves]
         found = [Leaf(event.log, event.seq, event.id, mask) for mask, event in events]
@@ -1927,13 +2027,18 @@ class Ledger:
         self._take_up_parts()
         self._moving.clear()
         self._moved = self._moved_touched = 0
+        left = self._meta(_LEAVING)
+        self._leaving = None if left is None else {}
+        leaving = {} if left is None else _leaving_from(left)
         moving = frozenset(codec.array(codec.unpack(self._meta(_MOVING) or b"\x90"), 0, codec.INT_MAX, "moving logs"))
         ends = of_all(self._connection)
         for key, *log_id, hotkey, cut in execute("SELECT log, node_key, number, hotkey, cut FROM logs").fetchall():
             log = LogId(*log_id)
             last = self._last_stored(key)
             entry = self.checkpoints.line.logs.get(log)
-            if entry is not None and (last is None or last[0].seq < entry.head.seq):
+            if key in leaving:
+                self._leaving = {**(self._leaving or {}), log: leaving[key]}
+            elif entry is not None and (last is None or last[0].seq < entry.head.seq):
                 last = entry.head, Prefix(self._latest_delegation(key), entry.hlc)
             if last is None:
                 raise StoreError(
@@ -2045,6 +2150,7 @@ class Ledger:
             self.checkpoints.line.number,
             self.checkpoints.highest,
             self.checkpoints.loading is not None,
+            self.leaving,
             self.checkpoints.loaded,
             self.checkpoints.stage is Stage.CUTTING or self.moving,
         )
@@ -2080,6 +2186,25 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
+class _Room:
+    """How much more may be taken away in a transaction."""
+
+    def __init__(self, events: int) -> None:
+        self._events = events
+        self._bytes = BYTES_PER_PART
+        self._none = True
+        """Whether nothing was."""
+
+    def takes(self, size_bytes: int) -> bool:
+        """Whether there is room for one more thing; the first one has it, however large it is."""
+        if not self._events or (size_bytes > self._bytes and not self._none):
+            return False
+        self._events -= 1
+        self._bytes -= size_bytes
+        self._none = self._none and not size_bytes
+        return True
+
+
 class _Told:
     """Counts events for whoever wants to see progress."""
 
@@ -2110,6 +2235,12 @@ def _judge_kept(event: Event) -> Judgement:
 
 
 _OVER: Final = "its first delegation ended before the horizon, and the cut in force does not name it: it is over"
+
+
+def _leaving_from(packed: bytes) -> dict[int, int]:
+    """Row keys and first seqs, as ``meta`` has them."""
+    pairs = [codec.fields(pair, 2, "a log") for pair in codec.array(codec.unpack(packed), 0, codec.INT_MAX, "logs")]
+    return {codec.integer(key, "row key of a log"): codec.integer(low, "first seq") for key, low in pairs}
 
 
 def _too_many(hotkey: bytes) -> str:

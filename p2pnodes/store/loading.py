@@ -23,7 +23,7 @@ class Found(StrEnum):
         DISTRUSTED: A certificate whose signers have no quorum of the stake of today. The electorate here may be an old
             one, or none yet, so whoever sent it need not lie.
         FORGED: It proves nothing.
-        FAILED: The store did not take it: it is full, or the disk fails.
+        FAILED: The store did not take it: it is full, or the disk fails; or something has to go first.
     """
 
     TAKEN = "taken"
@@ -95,9 +95,11 @@ def consider(ledger: Ledger, number: int, wire: bytes) -> Answer:
 
 
 def lacking(ledger: Ledger) -> Lack:
-    """What is still to be loaded."""
+    """What is still to be loaded: nothing before all is gone that has to go first (``Ledger.leaving``)."""
     loading = ledger.checkpoints.loading
-    return NOTHING if loading is None else Lack(loading.number, loading.slices, ledger.missing_slices())
+    if loading is None or ledger.leaving:
+        return NOTHING
+    return Lack(loading.number, loading.slices, ledger.missing_slices())
 
 
 def load(  # noqa: PLR0917 - what a slice is made of
@@ -121,6 +123,8 @@ def load(  # noqa: PLR0917 - what a slice is made of
     loading = ledger.checkpoints.loading
     if loading is None or loading.number != number:
         return Answer(Found.TAKEN)
+    if ledger.leaving:
+        return Answer(Found.FAILED, "what cannot stay beside it is not gone yet")
     try:
         ledger.load(index, leaves, path, check)
     except MalformedError as error:

@@ -128,7 +128,7 @@ def finish_cut(ledger: Ledger) -> None:
     What they leave out is taken away. While a live set is not whole everything follows from what is here of it, and
     what was said below its cut before says nothing.
     """
-    while ledger.checkpoints.loaded:
+    while ledger.leaving or ledger.checkpoints.loaded:
         with ledger.transaction():
             ledger.cut()
     if ledger.checkpoints.stage is Stage.LOADING:

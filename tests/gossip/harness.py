@@ -177,9 +177,9 @@ class Node:
                     answer = failed if self.disk_fails else consider(self.ledger, number, wire)
                 self.do(self.engine.considered(session, number, answer, self.now_ms))
             case Survey():
+                self.settle_loaded()
                 with self.ledger.transaction():
                     lack = None if self.disk_fails else lacking(self.ledger)
-                self.settle_loaded()
                 self.do(self.engine.lacking(lack, self.now_ms))
             case Load(session, number, place, leaves, path):
                 with self.ledger.transaction():
@@ -188,8 +188,8 @@ class Node:
                 self.do(self.engine.loaded(session, number, place, answer, self.now_ms))
 
     def settle_loaded(self) -> None:
-        """Have the rows follow from a live set that is whole, as the database does."""
-        while self.ledger.state.loaded:
+        """Do for a live set that is loaded what the database does."""
+        while self.ledger.state.leaving or self.ledger.state.loaded:
             with self.ledger.transaction():
                 self.ledger.cut()
 

@@ -32,11 +32,13 @@ from p2pnodes.gossip.rates import CERTIFICATES
 from p2pnodes.model import checkpoint, codec
 from p2pnodes.model.codes import Code
 from p2pnodes.model.events import Head
+from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.checkpoints import Donor, Stage
 from p2pnodes.store.vector import SLICES
 from tests.gossip.harness import Net, Node, peer_of
 from tests.gossip.past import Past, restart
 from tests.store.test_checkpoints import cut
+from tests.store.test_leaving import strange
 from tests.support import Author, electorate
 
 NEWCOMER = "//validator2"
@@ -467,6 +469,31 @@ class TestSlices:
         monkeypatch.undo()
         newcomer.settle_loaded()
         assert newcomer.state.settled == past.number
+
+    def test_while_something_has_to_go_neither_slices_nor_another_checkpoint_are_asked_for(
+        self, pasts: list[Past], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However long it takes; then those who have the slices get their time."""
+        past, following = pasts
+        monkeypatch.setattr(ledger_module, "EVENTS_PER_PART", 2)
+        node = past.node(NEWCOMER, strange(past).facts.connection, following.electorate)
+        peers(node, past, 1)
+        wait(node, CERTIFICATE_WAIT_MS)
+        with monkeypatch.context() as patch:
+            patch.setattr(node, "settle_loaded", lambda: None)
+            begin(node, past)
+            node.hear(1, digest(node, following.number))
+            wait(node, 2 * CERTIFICATE_WAIT_MS)
+            assert node.state.leaving
+            assert node.engine.loading() == {"number": past.number, "held": None, "of": None}
+        node.tick()
+        node.settle()
+        assert not node.state.leaving
+        peers(node, past, 2)
+        assert len(asked(node, 1)) > 0
+        node.hear(2, digest(node, following.number))
+        wait(node, SLICE_MS_MAX // 2)
+        assert [want.number for want in wants(node)] == [past.number]
 
 
 class TestTheNextCheckpoint:

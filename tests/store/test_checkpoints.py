@@ -132,10 +132,18 @@ def moment(data: st.DataObject, world: World) -> Moment:
     return Moment(replica, line, statement, wire, rows)
 
 
-def load(donor: Ledger, ledger: Ledger, wire: bytes, order: Sequence[int]) -> None:
-    """Bring a live set over, slice by slice."""
+def begin_loading(ledger: Ledger, wire: bytes) -> None:
+    """Begin to load a live set; all goes that cannot stay beside it."""
     with ledger.transaction():
         ledger.begin_loading(wire)
+    while ledger.leaving:
+        with ledger.transaction():
+            ledger.cut()
+
+
+def load(donor: Ledger, ledger: Ledger, wire: bytes, order: Sequence[int]) -> None:
+    """Bring a live set over, slice by slice."""
+    begin_loading(ledger, wire)
     number = ledger.checkpoints.line.number
     tree = donor.checkpoints.tree(number)
     whole = False

@@ -479,7 +479,7 @@ class Receiver(Replica):
                     assert self.ledger.state == ledger.state
             case "undone":
                 with suppress(UndoneError), ledger.transaction():
-                    if self.stage is Stage.CUTTING or ledger.checkpoints.loaded:
+                    if self.stage is Stage.CUTTING or ledger.leaving or ledger.checkpoints.loaded:
                         ledger.cut()
                     ledger.receive(self.events[:6], self._now_ms)
                     raise UndoneError
@@ -521,6 +521,13 @@ class Receiver(Replica):
                     self.ledger.enforce()
             else:
                 assert self._considered(made).found is Found.LOADS
+        while self.ledger.leaving:
+            event("something has to go")
+            if self._ends(parts):
+                return
+            with self.ledger.transaction():
+                self.ledger.cut()
+            parts = None if parts is None else parts - 1
         order = self.draw(st.permutations(range(made.slices)))
         for place in order if self.stage is Stage.LOADING else ():
             if self._ends(parts):
@@ -613,7 +620,8 @@ class TestWhateverWasThere:
     ) -> None:
         if few:  # logs count
             monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 2)
-            monkeypatch.setattr(ledger_module, "EVENTS_PER_PART", 2)
+            for name in ("EVENTS_PER_PART", "LEAVES_PER_PART"):
+                monkeypatch.setattr(ledger_module, name, 1)
             monkeypatch.setattr(ledger_module, "EVENTS_PER_MOVE", 1)
 
         @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
