@@ -550,6 +550,9 @@ class Database:
     def _go_on_changing(self, ledger: Ledger) -> None:
         """Recount for a while; switch when that is done."""
         assert ledger.recount is not None
+        if ledger.state.loading:  # what rows are now they are no more when its live set is here
+            self._change_at_once(ledger)
+            return
         try:
             ledger.advance_recount(SLICE_S)
         except BaseException as error:  # noqa: BLE001 - whoever waits is told

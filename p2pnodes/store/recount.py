@@ -188,8 +188,7 @@ class Recount:
             " WHERE claim IN (SELECT claim FROM recount.tally)"
         )
         execute(
-            # Where a live set is settled just now some are told already.
-            "INSERT OR IGNORE INTO claim_gpu SELECT uuid, node.claim FROM recount.gpu"
+            "INSERT INTO claim_gpu SELECT uuid, node.claim FROM recount.gpu"
             " CROSS JOIN node USING (bucket, uuid) WHERE change IN (?, ?)",
             (_GONE, _NEW),
         )

@@ -15,6 +15,7 @@ from p2pnodes.model.events import Renew
 from p2pnodes.store import buckets, carrying, gathering, proposing, words
 from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.cutting import Cutting
+from p2pnodes.store.database import Database
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.liveset import LiveSet
@@ -1443,9 +1444,9 @@ MUTANTS: Final = (
     Mutant(
         "recount-beside-settling",
         "7",
-        "An electorate is given up that is ready while a live set is settled",
-        (Edit(Recount, "apply", "INSERT OR IGNORE INTO claim_gpu", "INSERT INTO claim_gpu"),),
-        _NAMING,
+        "An electorate is recounted over what is here of a live set, and followers are told of the rows of that",
+        (Edit(Database, "_go_on_changing", "if ledger.state.loading:", "if False:"),),
+        UnitTests("store/test_slices.py::TestDatabase"),
         1,
     ),
     Mutant(

@@ -125,22 +125,6 @@ def test_the_same_is_told_after_a_recount(scene: Scene) -> None:
     assert dangling(ledger.facts.connection) == []
 
 
-def test_a_recount_that_ends_while_everything_is_derived_anew_puts_its_electorate_in_force(scene: Scene) -> None:
-    """What that has noted of GPUs with several claims stays."""
-    alices, bobs = scene.claim(add("//Alice", [GPU])), scene.claim(add("//Bob", [GPU], NOW_S + 1))
-    ledger = scene.ledger
-    ledger.begin_recount(electorate(BLOCK + 100, stakes=STAKES, miners=("//Bob",)))
-    assert ledger.recount is not None
-    while not ledger.recount.ready:
-        ledger.advance_recount(1.0)
-    key = ledger.facts.claim_key(alices)
-    ledger.facts.connection.execute("INSERT INTO claim_gpu VALUES (?, ?)", (GPU, key))
-    with ledger.transaction():
-        ledger.switch()
-    ledger.end_recount()
-    assert (scene.told("node"), scene.told("claim_gpu")) == ({bobs}, {alices})
-
-
 @pytest.mark.parametrize("parts", range(8))
 def test_a_place_beside_a_recount_counts_as_the_electorate_says(scene: Scene, parts: int) -> None:
     """Its validator is enrolled no more: whenever it came, it is not shown after the switch."""

@@ -32,7 +32,9 @@ from p2pnodes.store.audit import audit
 from p2pnodes.store.changes import Changes
 from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.loading import Found
 from p2pnodes.store.schema import open_writer
+from tests.gossip.past import Past
 from tests.model.world import World, arrivals, worlds
 from tests.store.test_changes import taken
 from tests.store.test_database import opened, submit
@@ -735,6 +737,22 @@ class TestDatabase:
         gate.open.set()
         await asyncio.gather(change, again)
         assert database.queued_jobs == 0
+
+    async def test_one_that_a_live_set_overtakes_is_in_force_at_once_and_tells_of_no_row(
+        self, database: Database, gate: Gate, pasts: list[Past]
+    ) -> None:
+        """Rows are those of before then, and no more right for it; all are decided when the live set is here."""
+        commits: list[Commit] = []
+        change = await begun(database, gate, turned())
+        before = await database.query("inventory", {}, 100)
+        database.on_commit = commits.append
+        assert (await database.consider(pasts[0].number, pasts[0].certificate)).found is Found.LOADS
+        gate.open.set()
+        await change
+        assert database.state.loading
+        assert (database.electorate.block, database.recounting) == (BLOCK + 100, None)
+        assert [commit.changes for commit in commits if commit.changes is not None] == []
+        assert await database.query("inventory", {}, 100) == before
 
     async def test_addresses_weigh_nothing_and_are_kept_at_once(self, database: Database, gate: Gate) -> None:
         pin = electorate().current
