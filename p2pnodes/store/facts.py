@@ -149,6 +149,13 @@ class Facts:
         """Learn where logs are cut, as of now."""
         self.cuts = dict(self.connection.execute("SELECT log, cut FROM logs WHERE cut NOTNULL").fetchall())
 
+    def note_cut(self, log: int, cut: int | None) -> None:
+        """Learn where a log is cut from now on; None for nowhere. To read all would cost each as much as all have."""
+        if cut is None:
+            self.cuts.pop(log, None)
+        else:
+            self.cuts[log] = cut
+
     def is_void(self, log: int, seq: int) -> bool:
         """Whether an event lies at or above the cut of its log."""
         return seq >= self.cuts.get(log, seq + 1)

@@ -343,6 +343,10 @@ class Ledger:
         self._cut_away = 0
         self._moving: set[LogId] = set()
         """Logs whose cuts are not in force: rows follow from them up to ``Facts.cuts``."""
+        self._moving_noted = True
+        """Whether ``meta`` says which these are; it does behind every transaction."""
+        self._cuts_moved = False
+        """Whether cuts moved since the clock was set by what counts."""
         self._leaving: dict[LogId, int] | None = None
         """Logs of which events have to go before a live set can be loaded, each with the first seq that does: all of
         them at 0. None where nothing has to go."""
@@ -727,8 +731,8 @@ class Ledger:
         ))  # fmt: skip
         if cut is not None and not moving:
             self._record_cut(state.key, cut)
-        if event.seq == 0:
-            self._displace(state.hotkey)
+        if event.seq == 0 and self._per_hotkey[state.hotkey] > LOGS_PER_HOTKEY_MAX:
+            self._displace(self._logs_of(state.hotkey))
         self._events += 1
         if counted:
             self.clock.observe(event.hlc)
@@ -748,7 +752,7 @@ class Ledger:
     def _open(self, log: LogId, hotkey: bytes) -> LogState:
         """Begin to hold a log that speaks for a hotkey."""
         self._name(hotkey)
-        key = max((state.key for state in self._logs.values()), default=0)
+        (key,) = self._connection.execute("SELECT coalesce(max(log), 0) FROM logs").fetchone()
         key = max(key, self._forgotten_key()) + 1  # readers remember whose log has which
         self._connection.execute(
             "INSERT INTO logs (log, node_key, number, hotkey) VALUES (?, ?, ?, ?)", (key, *log, hotkey)
@@ -930,6 +934,7 @@ class Ledger:
         if log == self.own_log:
             self._disown(log, OWN_LOG_CLOSED if isinstance(proof, Close) else OWN_LOG_FORKED)
         self._move_cut(state, self.cut_of(state))
+        self._set_clock_back()
 
     def cut_of(self, state: LogState) -> int | None:
         """First seq of a log that counts for nothing; never at or below the cut of the checkpoint in force."""
@@ -956,7 +961,16 @@ class Ledger:
             return
         self._keep(self._counted_to(state._replace(cut=cut)))
         self._follow_cut(state.id)
-        self.clock.latest = max(each.hlc for each in self._logs.values())  # what is void holds no clock ahead (rule 8)
+        self._cuts_moved = True
+
+    def _set_clock_back(self) -> None:
+        """Let the clock go by what counts where cuts moved: what is void does not hold it ahead (rule 8).
+
+        Behind all that move at once: it looks at all logs.
+        """
+        if self._cuts_moved:
+            self.clock.latest = max(each.hlc for each in self._logs.values())
+            self._cuts_moved = False
 
     @property
     def moving(self) -> bool:
@@ -1005,10 +1019,7 @@ class Ledger:
         self._record_cut(state.key, state.cut if before == after else before)
         if (before != after) != (log in self._moving):
             self._moving ^= {log}
-            self._note_moving()
-
-    def _note_moving(self) -> None:
-        self._set_meta(_MOVING, codec.pack(sorted(self._logs[log].key for log in self._moving)))
+            self._moving_noted = False
 
     def _counted_to(self, state: LogState) -> LogState:
         """A log's state with what its cut leaves."""
@@ -1029,7 +1040,7 @@ class Ledger:
     def _record_cut(self, log: int, cut: int | None) -> None:
         if self.facts.cuts.get(log) != cut:
             self._connection.execute("UPDATE logs SET cut = ? WHERE log = ?", (cut, log))
-            self.facts.read_cuts()
+            self.facts.note_cut(log, cut)
 
     def _take_back(self, log: int, low: int, high: int) -> int:
         """Let the last events of a log from seq ``low`` below ``high`` count no more.
@@ -1114,12 +1125,11 @@ class Ledger:
 
     def _logs_of(self, hotkey: bytes) -> list[LogId]:
         """The logs of a hotkey that are not over, nor go."""
-        going = {log for log, low in (self._leaving or {}).items() if not low}
-        return [
-            log
-            for log, state in self._logs.items()
-            if state.hotkey == hotkey and log not in self._over and log not in going
-        ]
+        return [log for log, state in self._logs.items() if state.hotkey == hotkey and self._stands(log)]
+
+    def _stands(self, log: LogId) -> bool:
+        """Whether a log is not over, nor goes (``begin_loading``)."""
+        return log not in self._over and (self._leaving is None or self._leaving.get(log) != 0)
 
     def counted_logs(self) -> dict[LogId, int]:
         """The last event of each log that counts now."""
@@ -1139,10 +1149,15 @@ class Ledger:
     def _displace_all(self) -> None:
         """Decide anew which logs count, where another cut is in force."""
         self._find_over()
-        for hotkey in list(self._per_hotkey):
-            self._displace(hotkey)
+        standing: dict[bytes, list[LogId]] = {}
+        for log, state in self._logs.items():
+            if self._stands(log):
+                standing.setdefault(state.hotkey, []).append(log)
+        for logs in standing.values():
+            self._displace(logs)
         for log in self._over:
             self._set_displaced(log, beyond=True)
+        self._set_clock_back()
 
     def _displace_what_counted(self) -> None:
         """Let logs count no more that a build of before let count: then it is carried what only they carry."""
@@ -1152,12 +1167,15 @@ class Ledger:
                 for state in logs:
                     self._keep(state._replace(displaced=False))
                     self._set_displaced(state.id, beyond=True)
+                self._set_clock_back()
 
-    def _displace(self, hotkey: bytes) -> None:
-        """Let the logs by which a hotkey has too many count no more."""
-        beyond = set(self._beyond(hotkey))
-        for log in self._logs_of(hotkey):
+    def _displace(self, logs: Sequence[LogId]) -> None:
+        """Let those of a hotkey's logs count no more by which it has too many; the others do."""
+        too_many = len(logs) > LOGS_PER_HOTKEY_MAX  # almost never; it hashes all their ids
+        beyond = set(displaced(logs, self.checkpoints.line.logs, LOGS_PER_HOTKEY_MAX) if too_many else ())
+        for log in logs:
             self._set_displaced(log, beyond=log in beyond)
+        self._set_clock_back()
 
     def _set_displaced(self, log: LogId, *, beyond: bool) -> None:
         """Let a log count no more, or again; what only it carries, others carry then."""
@@ -1234,11 +1252,11 @@ class Ledger:
         self._set_meta(_FORGOTTEN_KEY, codec.pack(max(state.key, self._forgotten_key())))
         if state.id in self._moving:
             self._moving.discard(state.id)
-            self._note_moving()
+            self._moving_noted = False
         del self._logs[state.id]
         self._over.discard(state.id)
         self._per_hotkey[state.hotkey] -= 1
-        self.facts.read_cuts()
+        self.facts.note_cut(state.key, None)
         if self._live_set is not None and state.id in self._live_set.line.logs:  # others are found in spite of it
             self.forget_finding()
         self._compared = None
@@ -1325,6 +1343,7 @@ class Ledger:
         for state in list(self._logs.values()):
             if state.cut is not None:  # an end that was proved meanwhile lies just above the cut now
                 self._move_cut(state, self.cut_of(state))
+        self._set_clock_back()
 
     def cut(self) -> bool:
         """Take away the next part of what the checkpoint in force leaves out; call inside a transaction.
@@ -1480,7 +1499,7 @@ class Ledger:
                 hotkeys.add(self._end_leaving(log))
                 room.takes(0)
             for hotkey in hotkeys:
-                self._displace(hotkey)
+                self._displace(self._logs_of(hotkey))
             if not self._leaving:
                 self._leaving = None
             self._reload |= bool(hotkeys)
@@ -1728,7 +1747,7 @@ class Ledger:
         for log in self._moving:
             self._record_cut(self._logs[log].key, self._logs[log].cut)
         self._moving.clear()
-        self._note_moving()
+        self._moving_noted = False
         told = _Told(progress, self._events)
         self._rebuilding = True
         # What the checkpoint in force keeps comes first: what lies above it may carry the same requests again.
@@ -1796,6 +1815,9 @@ class Ledger:
 
     def _settle(self) -> None:
         """Bring tallies, rows and state root in step with facts and electorate."""
+        if not self._moving_noted:
+            self._set_meta(_MOVING, codec.pack(sorted(self._logs[log].key for log in self._moving)))
+            self._moving_noted = True
         if self._mandates_dirty:
             mandates = self.facts.mandates()
             weights = Weights(self.network, self.weights.electorate, mandates)
@@ -2026,6 +2048,7 @@ class Ledger:
         self._reload = False
         self._take_up_parts()
         self._moving.clear()
+        self._moving_noted, self._cuts_moved = True, False
         self._moved = self._moved_touched = 0
         left = self._meta(_LEAVING)
         self._leaving = None if left is None else {}

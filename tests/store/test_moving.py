@@ -1,6 +1,7 @@
 """A cut that moves far does so in parts: between two of them rows are those of what counts so far, and nobody waits."""
 
 import sqlite3
+import sys
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -24,6 +25,7 @@ from p2pnodes.store.rebuild import differences, finish_cut, hold
 from p2pnodes.store.rebuild import rebuild as rebuild_file
 from tests.gossip.past import Past
 from tests.model.world import MINERS, VALIDATORS, World, worlds
+from tests.store.steps import steps
 from tests.store.test_branches import (
     AT_CUT,
     CHUTE,
@@ -271,6 +273,39 @@ class TestBounds:
             assert {found.result for found in ledger.receive(busy.events, NOW_MS)} == {Result.STORED}
             ledger.move_on()
         assert ledger.facts.cuts[1] < before
+
+
+class TestCost:
+    """Many logs that are displaced at once cost as much as they are many."""
+
+    @pytest.mark.parametrize("events", [2, 10_000])
+    def test_each_log_costs_as_much_as_where_they_are_few(self, monkeypatch: pytest.MonkeyPatch, events: int) -> None:
+        """Whether they count for nothing at once, or in parts: the cuts of all were read, and all clocks, for each."""
+        monkeypatch.setattr(ledger_module, "EVENTS_PER_MOVE", events)
+        few, many = (self.cost(monkeypatch, logs) for logs in (32, 128))
+        assert all(more <= 1.25 * 4 * less for less, more in zip(few, many, strict=True)), (few, many)
+
+    @staticmethod
+    def cost(monkeypatch: pytest.MonkeyPatch, logs: int) -> tuple[int, int]:
+        """What the first transaction takes: calls of functions, and instructions of SQLite."""
+        ledger, calls = memory_ledger(), count()
+        for number in range(logs):
+            each = Author(VALIDATORS[0], number=number)
+            each.delegate()
+            each.verdict(CLAIM)
+            receive(ledger, *each.events)
+
+        def displaced() -> None:
+            with ledger.transaction():
+                sys.setprofile(lambda *_: next(calls) and None)
+                ledger._displace_all()
+                sys.setprofile(None)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+            found = steps(ledger.facts.connection, displaced)
+        assert sum(state.displaced for state in ledger.logs.values()) == logs - 1
+        return next(calls), found
 
 
 @pytest.mark.usefixtures("one_by_one")
