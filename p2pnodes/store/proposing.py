@@ -1,6 +1,6 @@
 """Which cut a daemon would make, and whether it may sign one that somebody proposes."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from typing import NamedTuple
 
 from p2pnodes.model.branches import closing_order
@@ -116,7 +116,11 @@ def _sure(ledger: Ledger) -> View:
 
 
 def older(
-    ledger: Ledger, electorate: Electorate, view: View | None = None, counted: View | None = None
+    ledger: Ledger,
+    electorate: Electorate,
+    view: View | None = None,
+    counted: View | None = None,
+    crowded: Container[bytes] | None = None,
 ) -> list[CutLog]:
     """What a cut would name if it had room: of each log as far as its events are older than the horizon and count.
 
@@ -128,6 +132,7 @@ def older(
         electorate: E_c.
         view: Up to where; all that is here unless given.
         counted: Up to where each log counts; as it is now unless given.
+        crowded: Hotkeys of which nothing new is named; those with as many logs as may count unless given.
     """
     horizon_ms, named = horizon_of(ledger.network, electorate), ledger.checkpoints.line.logs
     horizon_hlc = hlc_at(max(0, horizon_ms))
@@ -138,7 +143,8 @@ def older(
     seen = {log: min(last, counted.get(log, -1)) for log, last in view.items()}
     ended = {log for log in named if log in view and _ended_ms(ledger, ledger.logs[log], view[log]) < horizon_ms}
     known = {entry.hotkey for log, entry in named.items() if log not in ended}
-    crowded = ledger.crowded()
+    if crowded is None:
+        crowded = ledger.crowded()
     found: list[CutLog] = []
     for state in ledger.logs.values():
         before, permitted = named.get(state.id), electorate.permitted(state.hotkey)
@@ -268,8 +274,9 @@ def refusal(ledger: Ledger, proposed: Propose, line: Line, electorates: Collecti
     if len(chosen(line.logs.values(), line.electorate, began, in_force.logs, line.logs)) < len(line.logs):
         return "it names more logs of a hotkey than a cut has room for"
     # Nothing that was shown since, and nothing that has ended since, makes it have to name what it need not have named:
-    # what it names takes room here, too, though that may have gone meanwhile.
-    mine = {entry.log: entry for entry in older(ledger, line.electorate, counted=past.counted)}
+    # what it names takes room here, too, though that may have gone meanwhile; and so does what had no name in it of a
+    # hotkey that has as many logs as may count since.
+    mine = {entry.log: entry for entry in older(ledger, line.electorate, counted=past.counted, crowded=())}
     either = {**line.logs, **mine}
     began |= _began(ledger, either.keys() - began.keys())
     settled = _settled(ledger, either, began)

@@ -1143,9 +1143,9 @@ MUTANTS: Final = (
     Mutant(
         "room-of-a-log-that-ended",
         "cut",
-        "A log that is shown, named in the place of another and then ended keeps others from signing",
-        (Edit(proposing, "refusal", ", counted=past.counted)", ")"),),
-        _BEHIND,
+        "A log without a name in a proposal that takes the room of another keeps others from signing when it ends",
+        (Edit(proposing, "refusal", ", counted=past.counted, crowded=())", ", crowded=())"),),
+        _ROOM,
         1,
     ),
     Mutant(
@@ -1154,6 +1154,14 @@ MUTANTS: Final = (
         "A log that is named in the place of another keeps others from signing what leaves that out",
         (Edit(proposing, "refusal", "if entry.log in room and ", "if "),),
         _BEHIND,
+        1,
+    ),
+    Mutant(
+        "room-of-a-hotkey-at-its-bound",
+        "cut",
+        "A hotkey that comes to its bound of logs behind a proposal frees the room of one that is not named in it",
+        (Edit(proposing, "refusal", ", crowded=())", ")"),),
+        _ROOM,
         1,
     ),
     Mutant(

@@ -22,7 +22,7 @@ from p2pnodes.model.events import closing as closing_of
 from p2pnodes.model.inventory import Chute, Row
 from p2pnodes.model.proof import check
 from p2pnodes.model.requests import NONCE_WINDOW_S, bound_purpose, request_id
-from p2pnodes.store import carrying, checkpoints, liveset
+from p2pnodes.store import carrying, checkpoints, liveset, proposing
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import CERTIFICATES_KEPT, kept_leaves, read_slice
@@ -1128,6 +1128,43 @@ class TestRoom:
         assert waiting.log in {entry.log for entry in now.logs}
         line = line_of(NETWORK, in_an_event(ledger, payload), payload)
         past = past._replace(counted=ledger.counted_logs())
+        assert refusal(ledger, payload, line, [ledger.weights.electorate.digest], past) is None
+
+    @pytest.mark.parametrize("shown", ["logs", "closing"])
+    def test_what_is_shown_of_a_log_that_is_not_named_since_it_is_not_settled_frees_no_room(
+        self, monkeypatch: pytest.MonkeyPatch, shown: str
+    ) -> None:
+        """It goes on taking the only place that is left when its hotkey comes to its bound of logs, and if it ends."""
+        for name, room in (("LOGS_PER_HOTKEY_CUT", 1), ("SURPLUS_PER_HOTKEY_MAX", 0), ("SURPLUS_LOGS_MAX", 1)):
+            monkeypatch.setattr(checkpoint, name, room)
+        monkeypatch.setattr(proposing, "LOGS_PER_HOTKEY_CUT", 1)
+        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 5)
+        first, last = sorted(VALIDATORS[:2], key=lambda uri: hotkey(uri).public_key)  # who comes first has room
+        named, unsettled, youngest, *later_ones = (Author(first, number=number) for number in range(5))
+        other, waiting = (Author(last, number=number) for number in range(2))
+        days = {named: 0, other: 0, unsettled: 5, waiting: 5, youngest: 10, **dict.fromkeys(later_ones, 10)}
+        for author, day in days.items():
+            at_ms = NOW_S * 1000 + day * DAY_MS
+            author.write(author.delegation(not_after=NOW_S + 90 * 86_400), at_ms=at_ms)
+        ledger = memory_ledger()
+        TestLogsThatAreOver.hear(ledger, named, other)
+        TestLogsThatAreOver.make(ledger, 8)
+        TestLogsThatAreOver.hear(ledger, unsettled, waiting, youngest, days=11)
+        with ledger.transaction():
+            ledger.set_electorate(later(world_electorate(), 13 * DAY_MS))
+        payload, past = proposal(ledger), self.past(ledger)
+        assert payload is not None
+        assert {entry.log for entry in payload.logs} == {named.log, other.log}
+        if shown == "logs":
+            TestLogsThatAreOver.hear(ledger, *later_ones, days=11)
+            assert ledger.crowded() == {named.hotkey.public_key}
+        else:
+            with ledger.transaction():
+                ledger.receive_proofs([closing_of(unsettled.hotkey, NETWORK.id, unsettled.log, None)], NOW_S * 1000)
+        now = proposal(ledger)
+        assert now is not None
+        assert waiting.log in {entry.log for entry in now.logs}
+        line = line_of(NETWORK, in_an_event(ledger, payload), payload)
         assert refusal(ledger, payload, line, [ledger.weights.electorate.digest], past) is None
 
 
