@@ -56,7 +56,9 @@ BUSY_PAUSE_S: Final = 0.01
 """Rest between two parts of a long piece of work, so that writes have their turn."""
 
 DISPLACED_MS: Final = 1_200_000
-"""How long a displaced log stays: others carry what it did within 16 minutes, 15 s for each of 64 validators."""
+"""How long a displaced log stays at least: others carry what it did within 16 minutes, 15 s for each of 64 validators.
+It stays for longer where a proposal may name it, or the room that it takes decides what one need not name: else whoever
+signs late, or takes long to find a live set, would refuse what the others have signed."""
 
 REFUSED_PAUSE_S: Final = 10.0
 """Rest after a step that could not be taken, as on a full disk. Where one of twenty fails, the 4,000 parts that 100,000
@@ -169,9 +171,20 @@ class Clerk:
                 return Step(busy=True, event=DISPLACED, fields=fields)
             if log_id in waits or (hotkey == own and ledger.writes_refused is not None):
                 self._displaced[log_id] = now_ms
-            if now_ms >= self._displaced[log_id] + DISPLACED_MS:
+            if now_ms >= self._displaced[log_id] + DISPLACED_MS and not self._may_matter(ledger, log_id):
                 return Step(busy=True, event="log_forgotten", fields=fields) if ledger.forget(log_id) else BUSY
         return None
+
+    def _may_matter(self, ledger: Ledger, log_id: LogId) -> bool:
+        """Whether a log that is displaced may be named by a proposal that can still be signed here, or take room in it.
+
+        That is so if it counted less than a margin ago, or less than one before the search for a live set began that is
+        still remembered: what is found is signed then, and put in force.
+        """
+        begun, past = self._begun
+        if ledger.is_finding(begun) and log_id in past.counted:
+            return True
+        return any(log_id in moment.counted for moment in self._moments)
 
     def _remember(self, ledger: Ledger, now_ms: int) -> None:
         margin_ms = _margin_ms(ledger.network)

@@ -702,7 +702,6 @@ class TestTooManyLogs:
         monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 2)
         monkeypatch.setattr(ledger_module, "EVENTS_PER_PART", 1)
         at = desk(0)
-        at.work()
         *_, uri = at.others
         order = displaced([Author(uri, number=number).log for number in range(4)], (), 0)
         with at.ledger.transaction():
@@ -743,6 +742,43 @@ class TestTooManyLogs:
         assert sum(state.displaced for state in at.ledger.state.logs.values()) == 2
         at.work(MARGIN_MS + TURN_MS)
         assert [said.proposal for said in at.signed] == [proposed]
+
+    @pytest.mark.parametrize("busy", [True, False])
+    def test_one_that_counted_when_it_was_proposed_stays_for_as_long_as_that_may_be_signed(
+        self, monkeypatch: pytest.MonkeyPatch, *, busy: bool
+    ) -> None:
+        """Who begins late, or takes long to find a live set, would else refuse what the others have signed."""
+        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 4)
+        at = desk(2)
+        rogue, second, _ = at.order()
+        *rest, last = displaced([Author(rogue, number=number).log for number in range(1, 40)], (), 0)
+
+        def show(log: LogId) -> None:
+            with at.ledger.transaction():
+                at.ledger.receive([Author(rogue, number=log.number).delegate()], at.wall_ms)
+
+        show(last)
+        at.work()
+        payload = made(at)
+        assert last in {entry.log for entry in payload.logs}
+        proposed = at.hear(second, payload)
+        at.now_ms += max(MARGIN_MS, TURN_MS)
+        if busy:
+            assert at.step().busy
+            assert at.ledger.is_finding(proposed)
+        for log in rest[:3]:
+            show(log)
+        assert [log for log, state in at.ledger.state.logs.items() if state.displaced] == [last]
+        assert at.step().event == "log_displaced"
+        late_ms = 2 * MARGIN_MS if busy else MARGIN_MS - 1
+        assert late_ms > DISPLACED_MS
+        for _ in range(MOMENTS_PER_MARGIN):
+            at.now_ms += late_ms // MOMENTS_PER_MARGIN
+            at.clerk._remember(at.ledger, at.now_ms)
+        assert at.work() == ["checkpoint_signed"]
+        assert [said.proposal for said in at.signed] == [proposed]
+        at.ledger.forget_finding()
+        assert at.work(2 * MARGIN_MS) == ["log_forgotten"]
 
     def test_one_of_the_own_validator_stays_while_nothing_may_be_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nobody else need hold what it says, so nobody else can carry it."""

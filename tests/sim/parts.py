@@ -798,6 +798,26 @@ MUTANTS: Final = (
         1,
     ),
     Mutant(
+        "forgotten-though-proposed",
+        "cut",
+        "A displaced log goes while a proposal that names it may still be signed",
+        (
+            Edit(
+                Clerk, "_may_matter", "return any(log_id in moment.counted for moment in self._moments)", "return False"
+            ),
+        ),
+        Played("displaced-behind-a-proposal"),
+        3,
+    ),
+    Mutant(
+        "forgotten-in-a-search",
+        "cut",
+        "A displaced log goes while a live set is found below a cut that names it",
+        (Edit(Clerk, "_may_matter", "if ledger.is_finding(begun) and", "if False and"),),
+        UnitTests("test_clerk.py::TestTooManyLogs"),
+        1,
+    ),
+    Mutant(
         "crowded-and-named",
         "cut",
         "A proposal names logs that their author can have displaced behind it",

@@ -53,6 +53,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         checkpoints.half_of_an_event_is_kept,
         checkpoints.fork_below_a_cut,
         checkpoints.forks_behind_proposals,
+        checkpoints.displaced_behind_a_proposal,
         checkpoints.two_sides_of_a_cut,
         checkpoints.logs_that_are_over,
         checkpoints.one_log_after_the_other,

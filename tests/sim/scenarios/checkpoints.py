@@ -7,10 +7,12 @@ from unittest import mock
 
 from p2pnodes import clerk
 from p2pnodes.model import checkpoint
+from p2pnodes.model.branches import displaced
 from p2pnodes.model.checkpoint import (
     FLOOR_HORIZONS,
     LOGS_PER_HOTKEY_CUT,
     PER_HORIZON,
+    Line,
     due_number,
     rendezvous_key,
     stakes_of,
@@ -21,6 +23,7 @@ from p2pnodes.model.inventory import Chute
 from p2pnodes.model.rendezvous import ranking
 from p2pnodes.model.requests import NONCE_WINDOW_S
 from p2pnodes.store import checkpoints
+from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import proposal
 from p2pnodes.store.schema import open_writer
@@ -408,12 +411,12 @@ def _join(stage: Stage, peer: SimPeer) -> None:
     _finely(stage, lambda: peer.ledger.state.settled is not None, f"{peer.name} has loaded a live set")
 
 
-def _finely(stage: Stage, condition: Callable[[], bool], what: str) -> None:
+def _finely(stage: Stage, condition: Callable[[], bool], what: str, within_ms: int = LOADING_MS_MAX) -> None:
     """Let time pass until something holds that may last for some milliseconds only."""
-    deadline_ms = stage.clock.now_ms + LOADING_MS_MAX
+    deadline_ms = stage.clock.now_ms + within_ms
     while not condition():
         if stage.clock.now_ms > deadline_ms:
-            raise CheckFailedError(f"waited {LOADING_MS_MAX / 1000:g} s in vain: {what}")
+            raise CheckFailedError(f"waited {within_ms / 1000:g} s in vain: {what}")
         stage.clock.run_for(1)
 
 
@@ -548,6 +551,49 @@ def _fork_at(stage: Stage, rogue: Rogue, seq: int) -> None:
         peer = stage.peer(index)
         now_ms = peer.now_ms()
         peer.write(lambda ledger, at_ms=now_ms: ledger.receive_proofs([proof], at_ms), lambda _: None)  # type: ignore[misc]
+
+
+def displaced_behind_a_proposal(stage: Stage) -> None:
+    """Behind a proposal that names its logs a validator shows so many others that one of these counts no more.
+
+    The others hear of the proposal late, when the log would be gone if only its requests mattered. It is signed all the
+    same, and in force: who has signed it already could sign no other one of its number.
+    """
+    bounds = (ledger_module, "LOGS_PER_HOTKEY_MAX", 4), (clerk, "DISPLACED_MS", 5_000)
+    late = (
+        (clerk, "MARGINS_PER_HORIZON", 2),
+        (clerk, "TURN_MS_MIN", 60_000),
+    )  # so that no other one is proposed meanwhile
+    with patched((*bounds, *late)):
+        stage.shorten(3 * HORIZON_S)
+        stage.open((40, 30, 20, 20), rogue={3})
+        rogues = [Rogue(stage, 3) for _ in range(3)]
+        stage.truth.give(GPU, ALICE)
+        posted = stage.post_accepted(ALICE, [GPU], anywhere(stage))
+        verified_everywhere(stage, posted)
+        stage.hold(GPU, posted)
+        named = {rogue.log for rogue in rogues}
+        proposed: list[tuple[SimPeer, Line]] = []
+
+        def naming() -> bool:
+            for peer in stage.up:
+                lines = map(peer.ledger.checkpoints.line_of, _proposals_ahead(peer))
+                proposed.extend((peer, line) for line in lines if line is not None and named <= line.logs.keys())
+            return len(proposed) > 0
+
+        _finely(stage, naming, "a cut that names its logs is proposed", 5 * HORIZON_S * 1000)
+        author, line = proposed[0]
+        stage.part([author.index], [peer.index for peer in stage.up if peer != author])
+        while not set(displaced([rogue.log for rogue in rogues], (), 4)) & named:
+            rogues.append(Rogue(stage, 3, through=author.index))
+            rogues[-1].replay(1, through=stage.rng.choice([peer.index for peer in stage.up if peer != author]))
+        stage.run(stage.rng.uniform(8, 20))
+        stage.join()
+        number = in_force(stage, line.number - 1)
+        if number != line.number:
+            raise CheckFailedError(f"number {line.number} came to nothing")
+        stage.settle()
+        stage.owns(GPU, posted)
 
 
 def two_sides_of_a_cut(stage: Stage) -> None:
