@@ -50,7 +50,7 @@ MOMENTS_PER_MARGIN: Final = 4
 """How often within a margin it is noted what is here."""
 
 REST_MS_MAX: Final = 60_000
-"""Longest rest between two steps, while nothing is to be done."""
+"""Longest rest between two steps, while nothing is to be done, and between two looks at a proposal."""
 
 BUSY_PAUSE_S: Final = 0.01
 """Rest between two parts of a long piece of work, so that writes have their turn."""
@@ -119,6 +119,10 @@ class Clerk:
         self._begun: tuple[bytes, Past] = (b"", Past({}, {}))
         """The proposal whose live set is being found, and what was remembered when that began: however long it takes,
         nothing that is told meanwhile is a reason not to sign."""
+        self._refused: dict[bytes, int] = {}
+        """Proposals that were not signed when they were looked at last, and when that was: one is looked at in a
+        transaction, for writes wait for it, and again after a rest, however often the clerk is woken. Of each validator
+        there is one."""
         self._due: tuple[int, int] = (0, 0)
         """The number that is due, and since when."""
 
@@ -249,13 +253,17 @@ class Clerk:
             self.problem = "this daemon has not been up for long"
             return IDLE
         order = ranking(rendezvous_key(ledger.network, number), ledger.weights.enrolled)
-        proposals = {
-            place_of(order, ledger.checkpoints.author_of(key)): key for key in ledger.checkpoints.proposals(number)
-        }
+        proposals = {place_of(order, who): key for who, key in ledger.checkpoints.first_proposals(number).items()}
+        rest_ms = _rest_ms(ledger.network)
+        self._refused = {key: at_ms for key, at_ms in self._refused.items() if now_ms < at_ms + rest_ms}
         for place, key in sorted(proposals.items()):
-            line = ledger.checkpoints.line_of(key) if place <= turns else None
+            if place > turns or key in self._refused:
+                continue
+            line = ledger.checkpoints.line_of(key)
             if line is not None and self._may_sign(ledger, line):
                 return self._sign(ledger, line, wall_ms)
+            self._refused[key] = now_ms
+            return BUSY
         mine = place_of(order, own)
         if mine in proposals or mine > turns:
             return IDLE
@@ -292,6 +300,10 @@ class Clerk:
 
 def _margin_ms(network: Network) -> int:
     return max(MARGIN_MS_MIN, network.horizon_s * 1000 // MARGINS_PER_HORIZON)
+
+
+def _rest_ms(network: Network) -> int:
+    return min(REST_MS_MAX, network.horizon_s * 1000 // STEPS_PER_HORIZON)
 
 
 class Office:
@@ -349,7 +361,7 @@ class Office:
         }
 
     async def _run(self) -> None:
-        rest_s = min(REST_MS_MAX, self._network.horizon_s * 1000 // STEPS_PER_HORIZON) / 1000
+        rest_s = _rest_ms(self._network) / 1000
         while True:
             self._woken.clear()
             alarms = self.clerk.mismatch, self.clerk.lacks  # those of a transaction that fails are told to nobody

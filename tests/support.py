@@ -149,6 +149,12 @@ class Author:
         return self.write(Renew("test", tuple((claim_id, begin) for claim_id in sorted(claim_ids))), hlc=hlc)
 
 
+def proposals(ledger: Ledger, number: int) -> list[bytes]:
+    """Ids of the proposals of a checkpoint that a ledger holds; of each log the first one comes last."""
+    query = "SELECT id FROM proposal WHERE number = ? ORDER BY log DESC, seq DESC"
+    return [key for (key,) in ledger.facts.connection.execute(query, (number,))]
+
+
 def signatures(ledger: Ledger, number: int) -> list[tuple[bytes, Checkpoint]]:
     """Hotkeys that have signed the checkpoint of a number, each with what it found, as a ledger holds it."""
     rows = ledger.facts.connection.execute(

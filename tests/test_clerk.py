@@ -15,6 +15,7 @@ from p2pnodes.clerk import (
     DISPLACED_MS,
     MARGINS_PER_HORIZON,
     MOMENTS_PER_MARGIN,
+    REST_MS_MAX,
     TURN_MS_MIN,
     Clerk,
     Office,
@@ -22,7 +23,7 @@ from p2pnodes.clerk import (
 )
 from p2pnodes.model import checkpoint
 from p2pnodes.model.branches import displaced, rivalry
-from p2pnodes.model.checkpoint import Certificate, Signature, due_number, rendezvous_key, suffices
+from p2pnodes.model.checkpoint import Certificate, Line, Signature, due_number, rendezvous_key, suffices
 from p2pnodes.model.errors import StoreError
 from p2pnodes.model.events import (
     Checkpoint,
@@ -41,10 +42,10 @@ from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.checkpoints import ELECTORATES_KEPT, STATEMENTS_MAX
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.proposing import cut_of, entry_at, proposal
+from p2pnodes.store.proposing import cut_of, entry_at, proposal, refusal
 from p2pnodes.store.schema import open_writer
 from tests.store.test_checkpoints import found
-from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, electorate, hotkey, signatures
+from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, electorate, hotkey, proposals, signatures
 
 HORIZON_MS: Final = NETWORK.horizon_s * 1000
 MARGIN_MS: Final = HORIZON_MS // MARGINS_PER_HORIZON
@@ -246,7 +247,7 @@ class TestSigning:
         at = desk(1)
         first, *_ = at.order()
         keys = [at.hear(first, made(at)) for _ in range(STATEMENTS_MAX + 1)]
-        assert sorted(at.ledger.checkpoints.proposals(at.number)) == sorted(keys[:STATEMENTS_MAX])
+        assert sorted(proposals(at.ledger, at.number)) == sorted(keys[:STATEMENTS_MAX])
         for at_place in range(STATEMENTS_MAX + 1):
             at.hear(first, Checkpoint(at.number, keys[0], 1, 1, bytes([at_place]) * 32))
         assert len(signatures(at.ledger, at.number)) == STATEMENTS_MAX
@@ -258,6 +259,43 @@ class TestSigning:
         keys = [at.hear(first, made(at)) for _ in range(5)]
         at.awake()
         assert [said.proposal for said in at.signed] == keys[:1]
+
+    def test_one_proposal_is_looked_at_in_a_transaction_and_again_when_the_clerk_has_rested(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Writes wait for one alone, also where many propose; and whoever has the clerk woken does not have it look."""
+        at = desk(2)
+        looked: list[bytes] = []
+
+        def noted(ledger: Ledger, proposed: Propose, line: Line, *rest: Any) -> str | None:
+            looked.append(line.proposal)
+            return refusal(ledger, proposed, line, *rest)
+
+        monkeypatch.setattr(clerk_module, "refusal", noted)
+        monkeypatch.setattr(clerk_module, "proposal", lambda *_: None)
+        first, second, _ = at.order()
+        at.work()
+        keys = [at.hear(uri, made(at)._replace(logs=made(at).logs[1:])) for uri in (first, second)]
+        assert at.step(MARGIN_MS).busy
+        assert looked == keys[:1]
+        assert at.step().busy
+        assert looked == keys
+        assert at.work() == []
+        assert at.work(REST_MS_MAX - 1) == []
+        assert looked == keys
+        assert at.work(1) == []
+        assert looked == 2 * keys
+
+    def test_however_much_is_proposed_the_first_of_each_author_is_found_in_one_statement(self) -> None:
+        at = desk(2)
+        first, second, _ = at.order()
+        keys = [[at.hear(uri, made(at)) for _ in range(STATEMENTS_MAX)] for uri in (first, second)]
+        statements: list[str] = []
+        at.ledger.facts.connection.set_trace_callback(statements.append)
+        found = at.ledger.checkpoints.first_proposals(at.number)
+        at.ledger.facts.connection.set_trace_callback(None)
+        expected = {hotkey(uri).public_key: of_one[0] for uri, of_one in zip((first, second), keys, strict=True)}
+        assert (found, len(statements)) == (expected, 1)
 
     def test_a_search_that_has_begun_is_ended_whatever_is_proposed_meanwhile(self) -> None:
         """An author with many logs could else have all others begin anew for ever."""

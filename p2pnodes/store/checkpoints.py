@@ -286,10 +286,13 @@ class Checkpoints:
         )
         self._certify(payload.number, payload.proposal)
 
-    def proposals(self, number: int) -> list[bytes]:
-        """Ids of the proposals of a number; of each log the first one comes last."""
-        query = "SELECT id FROM proposal WHERE number = ? ORDER BY log DESC, seq DESC"
-        return [key for (key,) in self._connection.execute(query, (number,))]
+    def first_proposals(self, number: int) -> dict[bytes, bytes]:
+        """The first proposal of a number of each validator's, by hotkey: what else it proposes nobody looks at."""
+        query = (
+            "SELECT hotkey, id FROM proposal JOIN logs USING (log) WHERE proposal.number = ?"
+            " ORDER BY log DESC, seq DESC"
+        )
+        return dict(self._connection.execute(query, (number,)))
 
     def line_of(self, proposal: bytes) -> Line | None:
         """The line that a proposal draws; None where it is not held, or draws none."""
@@ -303,12 +306,6 @@ class Checkpoints:
         """What a proposal says; None where it is not held."""
         event = self._proposal(proposal)
         return None if event is None else Propose.from_wire(codec.unpack(event.payload))
-
-    def author_of(self, proposal: bytes) -> bytes:
-        """Hotkey of the validator that wrote a proposal that is held."""
-        query = "SELECT hotkey FROM proposal JOIN logs USING (log) WHERE id = ?"
-        (hotkey,) = self._connection.execute(query, (proposal,)).fetchone()
-        return bytes(hotkey)
 
     def _read_line(self, event: Event) -> Line | None:
         try:

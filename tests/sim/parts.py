@@ -1137,6 +1137,22 @@ MUTANTS: Final = (
         1,
     ),
     Mutant(
+        "refused-and-on",
+        "6",
+        "All proposals of a number are looked at in one transaction, for which writes wait",
+        (Edit(Clerk, "_agree", "return BUSY", "continue"),),
+        _CLERK,
+        1,
+    ),
+    Mutant(
+        "refused-and-again",
+        "6",
+        "A proposal is looked at again whenever the clerk is woken",
+        (Edit(Clerk, "_agree", "if now_ms < at_ms + rest_ms", "if now_ms <= at_ms"),),
+        _CLERK,
+        1,
+    ),
+    Mutant(
         "room-behind-a-proposal",
         "cut",
         "What a proposal names takes no room where it may go meanwhile",

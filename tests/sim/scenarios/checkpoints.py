@@ -37,7 +37,7 @@ from tests.sim.peer import CheckFailedError, SimPeer
 from tests.sim.rogue import Rogue
 from tests.sim.scenarios.cast import ALICE, BOB, CHARLIE, DAVE, GPU, OTHER, anywhere, stakes, verified_everywhere
 from tests.sim.stage import EPOCH_MS, TTL_S, Posted, Stage
-from tests.support import covers, forks, signatures
+from tests.support import covers, forks, proposals, signatures
 
 HORIZON_S: Final = TTL_S + 30
 """A little longer than a verdict lives."""
@@ -263,7 +263,7 @@ def _first(peer: SimPeer) -> bytes:
 def _proposals_ahead(peer: SimPeer) -> list[bytes]:
     """Proposals that a peer holds of the number that is due."""
     number = due_number(peer.ledger.network, peer.ledger.weights.electorate)
-    return peer.ledger.checkpoints.proposals(number) if _is_due(peer) else []
+    return proposals(peer.ledger, number) if _is_due(peer) else []
 
 
 def liars_at_a_cut(stage: Stage) -> None:
@@ -441,7 +441,7 @@ def _lie(stage: Stage, rogue: Rogue) -> None:
             logs = [*others, victim._replace(head=Head(victim.head.seq, stage.rng.randbytes(32)))]
     rogue.write(honest._replace(logs=tuple(sorted(logs))), rogue.now_hlc)
     own = rogue.last.id
-    for key in [own, *ledger.checkpoints.proposals(honest.number)]:
+    for key in [own, *proposals(ledger, honest.number)]:
         for said in [stage.rng.randbytes(32)] * 4 + [stage.rng.randbytes(32)]:
             rogue.write(Checkpoint(honest.number, key, 1, 1, said))
     stage.run(TURN_S / 2)
