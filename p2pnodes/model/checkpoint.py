@@ -24,7 +24,8 @@ by what lies below, until such a claim would lie behind the floor.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple, Self, TypeVar
+from operator import itemgetter
+from typing import Final, NamedTuple, Protocol, Self, TypeVar
 
 from p2pnodes.model import codec
 from p2pnodes.model.clock import MS_MAX, SECONDS_MAX, hlc_at, hlc_ms
@@ -352,13 +353,30 @@ def by_age(began: int, log: LogId) -> tuple[int, LogId]:
     return -began, log
 
 
+class OfHotkey(Protocol):
+    """A log of a validator, and whatever else is known of it."""
+
+    @property
+    def log(self) -> LogId:
+        """Which one."""
+        ...
+
+    @property
+    def hotkey(self) -> bytes:
+        """Whose it is."""
+        ...
+
+
+Log = TypeVar("Log", bound=OfHotkey)
+
+
 def chosen(
-    logs: Iterable[CutLog],
+    logs: Iterable[Log],
     electorate: Electorate,
     began: Mapping[LogId, int],
     named: Container[LogId] = (),
     settled: Container[LogId] = (),
-) -> tuple[CutLog, ...]:
+) -> tuple[Log, ...]:
     """What a cut names of these logs, in ascending order.
 
     All that the cut in force names: what lies below that is gone, so that a log which was not cut any more would be one
@@ -373,17 +391,17 @@ def chosen(
     is shown behind a proposal could make that leave out what it must not.
 
     Args:
-        logs: Each as far as it would be cut.
+        logs: Those that have something to be cut.
         electorate: E_c.
         began: HLC of each log's first event.
         named: Those that the cut in force names.
         settled: Those that may be named though their hotkey has more than a few; more logs make no other one settled.
     """
-    by_hotkey: dict[bytes, list[CutLog]] = {}
+    by_hotkey: dict[bytes, list[Log]] = {}
     for each in logs:
         by_hotkey.setdefault(each.hotkey, []).append(each)
-    found: list[CutLog] = []
-    waiting: list[tuple[tuple[bool, bool, int, bytes], CutLog]] = []
+    found: list[Log] = []
+    waiting: list[tuple[tuple[bool, bool, int, bytes], Log]] = []
     surplus, any_ = 0, LOGS_PER_HOTKEY_CUT + SURPLUS_PER_HOTKEY_MAX
     for hotkey, own in by_hotkey.items():
         # Those that are written now before those of long ago.
@@ -397,7 +415,7 @@ def chosen(
     here = {*by_hotkey}
     absent = sum(hotkey not in here for hotkey in electorate.stakes)
     taken = len(found)
-    for (later, _, place, _), each in sorted(waiting):
+    for (later, _, place, _), each in sorted(waiting, key=itemgetter(0)):
         beyond = place >= LOGS_PER_HOTKEY_CUT
         if taken + absent * later < LOGS_PER_CUT_MAX and not (beyond and surplus >= SURPLUS_LOGS_MAX):
             # One that is not settled yet takes the room as well: else a younger log of its hotkey gave it to others.

@@ -4,7 +4,16 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from typing import NamedTuple
 
 from p2pnodes.model.branches import closing_order
-from p2pnodes.model.checkpoint import LOGS_PER_HOTKEY_CUT, Certified, Line, by_age, chosen, due_number, horizon_of
+from p2pnodes.model.checkpoint import (
+    LOGS_PER_HOTKEY_CUT,
+    Certified,
+    Line,
+    OfHotkey,
+    by_age,
+    chosen,
+    due_number,
+    horizon_of,
+)
 from p2pnodes.model.clock import hlc_at, hlc_ms
 from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate
@@ -29,6 +38,20 @@ class Past(NamedTuple):
 
     held: View
     counted: View
+
+
+class Reach(NamedTuple):
+    """How far a cut would go in a log: that is less to find than all that a cut says of it.
+
+    Attributes:
+        log: The log.
+        hotkey: Whose it is.
+        seq: The last one.
+    """
+
+    log: LogId
+    hotkey: bytes
+    seq: int
 
 
 def proposal(ledger: Ledger, view: View | None = None) -> Propose | None:
@@ -59,10 +82,12 @@ def cut_of(
     ledger: Ledger, electorate: Electorate, view: View | None = None, counted: View | None = None
 ) -> tuple[CutLog, ...]:
     """The cut of what is held here, or of a view of it: what it names of ``older``."""
-    logs = {entry.log: entry for entry in older(ledger, electorate, view, counted)}
+    logs = {each.log: each for each in older(ledger, electorate, view, counted)}
     began = _began(ledger, logs)
     settled = _settled(ledger, logs, began, view)
-    return chosen(logs.values(), electorate, began, ledger.checkpoints.line.logs, settled)
+    named = chosen(logs.values(), electorate, began, ledger.checkpoints.line.logs, settled)
+    entries = (_entry(ledger, each) for each in named)
+    return tuple(entry for entry in entries if entry is not None)
 
 
 def _began(ledger: Ledger, logs: Iterable[LogId]) -> dict[LogId, int]:
@@ -71,7 +96,7 @@ def _began(ledger: Ledger, logs: Iterable[LogId]) -> dict[LogId, int]:
 
 
 def _settled(
-    ledger: Ledger, logs: Mapping[LogId, CutLog], began: Mapping[LogId, int], view: View | None = None
+    ledger: Ledger, logs: Mapping[LogId, OfHotkey], began: Mapping[LogId, int], view: View | None = None
 ) -> set[LogId]:
     """The logs that are *settled*: the youngest of a hotkey, or begun a horizon after all those of it that are named.
 
@@ -84,10 +109,10 @@ def _settled(
             last[entry.hotkey] = max(last.get(entry.hotkey, -1), began[log])
     horizon = hlc_at(ledger.network.horizon_s * 1000)
     settled = {log for log, entry in logs.items() if began[log] >= last.get(entry.hotkey, -1) + horizon}
-    return settled | _youngest(ledger, view)
+    return settled | _youngest(ledger, began, view)
 
 
-def _youngest(ledger: Ledger, view: View | None) -> set[LogId]:
+def _youngest(ledger: Ledger, began: Mapping[LogId, int], view: View | None) -> set[LogId]:
     """The youngest log of each hotkey with more than may be named anyhow, also one that has nothing older yet.
 
     Whether it counts is not asked: else whoever shows its end behind a proposal gave room to the one before. One that
@@ -97,8 +122,9 @@ def _youngest(ledger: Ledger, view: View | None) -> set[LogId]:
     for state in ledger.logs.values():
         if not state.displaced and (view is None or state.id in view):
             own.setdefault(state.hotkey, []).append(state)
-    many = (states for states in own.values() if len(states) > LOGS_PER_HOTKEY_CUT)
-    return {min(states, key=lambda each: by_age(ledger.facts.began(each.key), each.id)).id for states in many}
+    many = [states for states in own.values() if len(states) > LOGS_PER_HOTKEY_CUT]
+    all_began = {**_began(ledger, [each.id for states in many for each in states if each.id not in began]), **began}
+    return {min(states, key=lambda each: by_age(all_began[each.id], each.id)).id for states in many}
 
 
 def _sure(ledger: Ledger) -> View:
@@ -120,8 +146,10 @@ def older(
     electorate: Electorate,
     view: View | None = None,
     counted: View | None = None,
+    *,
     crowded: Container[bytes] | None = None,
-) -> list[CutLog]:
+    logs: Iterable[LogId] | None = None,
+) -> list[Reach]:
     """What a cut would name if it had room: of each log as far as its events are older than the horizon and count.
 
     Of a hotkey with as many logs as may count it names none that the cut in force does not name: its author can have
@@ -133,6 +161,7 @@ def older(
         view: Up to where; all that is here unless given.
         counted: Up to where each log counts; as it is now unless given.
         crowded: Hotkeys of which nothing new is named; those with as many logs as may count unless given.
+        logs: Those that are asked for, each held here; all unless given.
     """
     horizon_ms, named = horizon_of(ledger.network, electorate), ledger.checkpoints.line.logs
     horizon_hlc = hlc_at(max(0, horizon_ms))
@@ -140,24 +169,25 @@ def older(
         view = {log: state.head.seq for log, state in ledger.logs.items()}
     if counted is None:
         counted = ledger.counted_logs()
-    seen = {log: min(last, counted.get(log, -1)) for log, last in view.items()}
     ended = {log for log in named if log in view and _ended_ms(ledger, ledger.logs[log], view[log]) < horizon_ms}
     known = {entry.hotkey for log, entry in named.items() if log not in ended}
     if crowded is None:
         crowded = ledger.crowded()
-    found: list[CutLog] = []
-    for state in ledger.logs.values():
-        before, permitted = named.get(state.id), electorate.permitted(state.hotkey)
+    found: list[Reach] = []
+    for log in ledger.logs if logs is None else logs:
+        state, before = ledger.logs[log], named.get(log)
         if before is None and state.hotkey in crowded:
             continue
-        # Else the list of logs would grow for ever. A validator with a permit stays known by another log.
-        may_go = state.id in ended and (not permitted or state.hotkey in known)
-        if may_go and not _is_needed(ledger, state, view[state.id], seen[state.id] if permitted else -1):
-            continue
         # What a hotkey without a permit said does not count, but whoever joins later must be able to go on from there.
-        entry = _entry(ledger, state, seen.get(state.id, -1), horizon_hlc, before) if permitted else before
-        if entry is not None:
-            found.append(entry)
+        permitted = electorate.permitted(state.hotkey)
+        last = min(view.get(log, -1), counted.get(log, -1)) if permitted else -1
+        # Else the list of logs would grow for ever. A validator with a permit stays known by another log.
+        may_go = log in ended and (not permitted or state.hotkey in known)
+        if may_go and not _is_needed(ledger, state, view[log], last):
+            continue
+        seq = ledger.facts.last_below(state.key, -1 if before is None else before.head.seq, last, horizon_hlc)
+        if seq >= 0:
+            found.append(Reach(log, state.hotkey, seq))
     return found
 
 
@@ -186,13 +216,12 @@ def _is_needed(ledger: Ledger, state: LogState, last: int, counted: int) -> bool
     return first <= counted and hlc_ms(ledger.facts.highest_hlc(state.key, first)) <= _ended_ms(ledger, state, last)
 
 
-def _entry(ledger: Ledger, state: LogState, counted: int, horizon_hlc: int, before: CutLog | None) -> CutLog | None:
-    """How far a log is older than the horizon, of what counts up to a seq."""
-    low = -1 if before is None else before.head.seq
-    last = ledger.facts.last_below(state.key, low, counted, horizon_hlc)
-    if before is not None and last <= before.head.seq:
+def _entry(ledger: Ledger, reach: Reach) -> CutLog | None:
+    """What a cut says that goes so far in a log; None where that event is not here."""
+    before = ledger.checkpoints.line.logs.get(reach.log)
+    if before is not None and before.head.seq == reach.seq:
         return before
-    return None if last < 0 else entry_at(ledger, state, last)
+    return entry_at(ledger, ledger.logs[reach.log], reach.seq)
 
 
 def entry_at(ledger: Ledger, state: LogState, seq: int) -> CutLog | None:
@@ -276,13 +305,13 @@ def refusal(ledger: Ledger, proposed: Propose, line: Line, electorates: Collecti
     # Nothing that was shown since, and nothing that has ended since, makes it have to name what it need not have named:
     # what it names takes room here, too, though that may have gone meanwhile; and so does what had no name in it of a
     # hotkey that has as many logs as may count since.
-    mine = {entry.log: entry for entry in older(ledger, line.electorate, counted=past.counted, crowded=())}
-    either = {**line.logs, **mine}
+    mine = {each.log: each for each in older(ledger, line.electorate, counted=past.counted, crowded=())}
+    either: dict[LogId, OfHotkey] = {**line.logs, **mine}
     began |= _began(ledger, either.keys() - began.keys())
     settled = _settled(ledger, either, began)
-    room = {entry.log for entry in chosen(either.values(), line.electorate, began, in_force.logs, settled)}
-    for entry in older(ledger, line.electorate, past.held, _sure(ledger)):
-        there = line.logs.get(entry.log)
-        if entry.log in room and entry.head.seq > (-1 if there is None else there.head.seq):
-            return f"it leaves out seq {entry.head.seq} of log {entry.log}, which is older than the horizon"
+    room = [each.log for each in chosen(either.values(), line.electorate, began, in_force.logs, settled)]
+    for each in older(ledger, line.electorate, past.held, _sure(ledger), logs=room):
+        there = line.logs.get(each.log)
+        if each.seq > (-1 if there is None else there.head.seq) and _entry(ledger, each) is not None:
+            return f"it leaves out seq {each.seq} of log {each.log}, which is older than the horizon"
     return None

@@ -898,7 +898,7 @@ _OWN: Final = (
             Edit(
                 proposing,
                 "refusal",
-                "if entry.log in room and entry.head.seq > (-1 if there is None else there.head.seq):",
+                "if each.seq > (-1 if there is None else there.head.seq) and _entry(ledger, each) is not None:",
                 "if False:",
             ),
         ),

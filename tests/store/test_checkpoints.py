@@ -84,6 +84,13 @@ def cut(ledger: Ledger) -> None:
     raise AssertionError("the cut never ends")
 
 
+def opened(uri: str, number: int = 0) -> Author:
+    """A log with nothing but its delegation."""
+    author = Author(uri, number=number)
+    author.delegate()
+    return author
+
+
 def certificate(proposal: Event, statement: Checkpoint, signers: Sequence[str], at_ms: int) -> bytes:
     """A certificate by some validators, in logs of their own."""
     signatures = []
@@ -1166,6 +1173,24 @@ class TestRoom:
         assert waiting.log in {entry.log for entry in now.logs}
         line = line_of(NETWORK, in_an_event(ledger, payload), payload)
         assert refusal(ledger, payload, line, [ledger.weights.electorate.digest], past) is None
+
+    def test_a_log_without_room_costs_who_signs_two_short_statements(self) -> None:
+        """Writes wait for it: 62 validators may have 256 logs each."""
+        counts: list[int] = []
+        for many in (60, 120):
+            ledger = memory_ledger()
+            TestLogsThatAreOver.hear(ledger, *map(opened, VALIDATORS))
+            TestLogsThatAreOver.hear(ledger, *(opened(VALIDATORS[1], number) for number in range(1, many)))
+            with ledger.transaction():
+                ledger.set_electorate(later(world_electorate(), 8 * DAY_MS))
+            payload, past = proposal(ledger), self.past(ledger)
+            assert payload is not None
+            line, statements = line_of(NETWORK, in_an_event(ledger, payload), payload), list[str]()
+            ledger.facts.connection.set_trace_callback(statements.append)
+            assert refusal(ledger, payload, line, [ledger.weights.electorate.digest], past) is None
+            ledger.facts.connection.set_trace_callback(None)
+            counts.append(len(statements))
+        assert counts[1] - counts[0] == 2 * 60
 
 
 class TestLogsThatAreOver:
