@@ -90,6 +90,8 @@ class _Moment(NamedTuple):
     counted: View
 
 
+_NOT_BEGUN: Final = b"", Past({}, {})
+
 IDLE: Final = Step(busy=False)
 BUSY: Final = Step(busy=True)
 
@@ -100,7 +102,10 @@ DISPLACED: Final = "log_displaced"
 
 
 class Clerk:
-    """Takes one step after another on a ledger; remembers nothing that a restart must not forget."""
+    """Takes one step after another on a ledger; remembers nothing that a restart must not forget.
+
+    Who does not call it for longer than a margin and REST_MS_MAX has it forget as by a restart.
+    """
 
     def __init__(self) -> None:
         """Begin without any memory: nothing is signed for the first MARGINS_PER_HORIZON-th part of a horizon."""
@@ -116,7 +121,9 @@ class Clerk:
         """Logs that are to be forgotten, and since when."""
         self._moments: deque[_Moment] = deque()
         """The first one is a margin old, or as old as this clerk."""
-        self._begun: tuple[bytes, Past] = (b"", Past({}, {}))
+        self._looked_ms = 0
+        """When it remembered last."""
+        self._begun: tuple[bytes, Past] = _NOT_BEGUN
         """The proposal whose live set is being found, and what was remembered when that began: however long it takes,
         nothing that is told meanwhile is a reason not to sign."""
         self._refused: dict[bytes, int] = {}
@@ -191,7 +198,13 @@ class Clerk:
         return any(log_id in moment.counted for moment in self._moments)
 
     def _remember(self, ledger: Ledger, now_ms: int) -> None:
+        """Note what is here. Where a daemon stood still for long (SIGSTOP) what was here before says nothing of now."""
         margin_ms = _margin_ms(ledger.network)
+        if now_ms > self._looked_ms + margin_ms + REST_MS_MAX:
+            self._moments.clear()
+            self._begun = _NOT_BEGUN
+            self._displaced = dict.fromkeys(self._displaced, now_ms)
+        self._looked_ms = now_ms
         if not self._moments or now_ms >= self._moments[-1].at_ms + margin_ms // MOMENTS_PER_MARGIN:
             held = {log_id: state.head.seq for log_id, state in ledger.logs.items()}
             self._moments.append(_Moment(now_ms, held, ledger.counted_logs()))
@@ -243,15 +256,16 @@ class Clerk:
         if self._due[0] != number:
             self._due = number, now_ms
         signed = ledger.checkpoints.signed_number(own)
-        if (line := ledger.finding) is not None and line.number > signed:
-            return self._sign(ledger, line, wall_ms)
-        if number <= signed:
+        found = ledger.finding
+        if number <= signed and (found is None or found.number <= signed):
             self.problem = None
             return IDLE
-        turns = (now_ms - self._due[1]) // max(TURN_MS_MIN, ledger.network.horizon_s * 1000 // STEPS_PER_HORIZON)
         if self._moments[0].at_ms > now_ms - _margin_ms(ledger.network):
             self.problem = "this daemon has not been up for long"
             return IDLE
+        if found is not None and found.number > signed:
+            return self._sign(ledger, found, wall_ms)
+        turns = (now_ms - self._due[1]) // max(TURN_MS_MIN, ledger.network.horizon_s * 1000 // STEPS_PER_HORIZON)
         order = ranking(rendezvous_key(ledger.network, number), ledger.weights.enrolled)
         proposals = {place_of(order, who): key for who, key in ledger.checkpoints.first_proposals(number).items()}
         rest_ms = _rest_ms(ledger.network)

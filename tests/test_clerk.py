@@ -84,7 +84,11 @@ class Desk:
         self.wall_ms = time_ms
 
     def step(self, after_ms: int = 0) -> Step:
-        """Let time pass, and take one step."""
+        """Let time pass, in which the clerk looks around as it does in a daemon, and take one step."""
+        while after_ms > MARGIN_MS:
+            self.now_ms += MARGIN_MS
+            after_ms -= MARGIN_MS
+            self.clerk._remember(self.ledger, self.now_ms)
         self.now_ms += after_ms
         with self.ledger.transaction():
             return self.clerk.step(self.ledger, self.own, self.now_ms, self.wall_ms)
@@ -504,6 +508,51 @@ class TestWhatIsShownBehindAProposal:
         payload = at.ledger.checkpoints.proposed_by(at.signed[0].proposal)
         assert payload is not None
         assert self.named(payload, author) == expected
+
+
+class TestStandingStill:
+    """A daemon that was stopped, and goes on, has not heard what was shown meanwhile: it knows as much as a new one."""
+
+    LONG_MS: Final = MARGIN_MS + REST_MS_MAX + 1
+
+    @pytest.mark.parametrize("long", [False, True])
+    def test_it_signs_nothing_for_a_margin(self, *, long: bool) -> None:
+        at = desk(1)
+        first, *_ = at.order()
+        at.work()
+        at.now_ms += MARGIN_MS
+        at.clerk._remember(at.ledger, at.now_ms)
+        at.now_ms += self.LONG_MS - (not long)
+        at.hear(first, made(at))
+        assert at.work() == ([] if long else ["checkpoint_signed"])
+        assert at.clerk.problem == ("this daemon has not been up for long" if long else None)
+        assert at.work(MARGIN_MS) == (["checkpoint_signed"] if long else [])
+
+    @pytest.mark.parametrize("shown", [False, True])
+    def test_what_it_found_is_signed_if_that_may_be_signed_by_what_is_here_now(self, *, shown: bool) -> None:
+        at, first, author = TestWhatIsShownBehindAProposal.begin()
+        at.hear(first, made(at))
+        assert at.step().busy
+        at.now_ms += self.LONG_MS
+        if shown:
+            TestWhatIsShownBehindAProposal.show(at, TestWhatIsShownBehindAProposal.fork(author, 7))
+        assert at.work() == []
+        told = at.work(MARGIN_MS - 1) + at.work(1)
+        assert told[:1] == ([] if shown else ["checkpoint_signed"])
+        assert at.clerk.problem == (f"log {author.log} has not counted up to seq 30 lately" if shown else None)
+
+    def test_a_displaced_log_stays_for_as_long_as_if_it_was_displaced_now(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It may be the only one who holds what is to be carried."""
+        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+        at, uri = desk(0), desk(0).order()[1]
+        with at.ledger.transaction():
+            at.ledger.receive([Author(uri, number=number).delegate() for number in range(1, 9)], at.wall_ms)
+        assert "log_displaced" in at.work()
+        at.now_ms += max(self.LONG_MS, 2 * DISPLACED_MS)
+        assert at.work() == []
+        assert "log_forgotten" in at.work(DISPLACED_MS)
 
 
 class TestEnforcing:

@@ -46,6 +46,7 @@ _NUMBERS: Final = UnitTests("test_author.py::TestItsNumber")
 _MANY: Final = UnitTests("store/test_ledger.py::TestTooManyLogs")
 _NAMED: Final = UnitTests("store/test_loading.py::TestTooManyLogs")
 _OVER: Final = UnitTests("store/test_checkpoints.py::TestLogsThatAreOver")
+_STOPPED: Final = UnitTests("test_clerk.py::TestStandingStill")
 _BEHIND: Final = UnitTests("test_clerk.py::TestWhatIsShownBehindAProposal")
 _ENDS: Final = UnitTests(
     "store/test_checkpoints.py::test_what_a_checkpoint_keeps_of_a_log_counts_whenever_its_end_was_shown"
@@ -689,7 +690,7 @@ MUTANTS: Final = (
         "search-ends-with-its-number",
         "cut",
         "A search for a live set begins anew as soon as the next number is due",
-        (Edit(Clerk, "_agree", "line.number > signed:", "line.number > signed and line.number == number:"),),
+        (Edit(Clerk, "_agree", "found.number > signed:", "found.number > signed and found.number == number:"),),
         _CLERK,
         1,
     ),
@@ -1134,6 +1135,30 @@ MUTANTS: Final = (
         "A cut is signed that names as many logs as its proposer has",
         (Edit(proposing, "refusal", "< len(line.logs)", "< 0"),),
         _ROOM,
+        1,
+    ),
+    Mutant(
+        "stopped-and-signed",
+        "cut",
+        "A daemon that stood still for long signs by what was here before",
+        (Edit(Clerk, "_remember", "self._moments.clear()", "pass"),),
+        _STOPPED,
+        1,
+    ),
+    Mutant(
+        "stopped-in-a-search",
+        "cut",
+        "A daemon that stood still for long signs what it had found by what counted before",
+        (Edit(Clerk, "_remember", "self._begun = _NOT_BEGUN", "pass"),),
+        _STOPPED,
+        1,
+    ),
+    Mutant(
+        "stopped-and-forgotten",
+        "7",
+        "A daemon that stood still for long forgets displaced logs at once, of which it may carry something",
+        (Edit(Clerk, "_remember", "self._displaced = dict.fromkeys(self._displaced, now_ms)", "pass"),),
+        _STOPPED,
         1,
     ),
     Mutant(
