@@ -1135,6 +1135,10 @@ class Ledger:
         """The last event of each log that counts now."""
         return {log: state.counted.seq for log, state in self._logs.items() if state.counted is not None}
 
+    def is_over(self, log: LogId) -> bool:
+        """Whether a log that is held has ended, and counts for nothing because the cut in force does not name it."""
+        return log in self._over
+
     def crowded(self) -> set[bytes]:
         """Hotkeys with so many logs that another one may displace one of them, unless the cut in force names it."""
         logs = Counter(state.hotkey for log, state in self._logs.items() if log not in self._over)

@@ -296,6 +296,8 @@ def refusal(ledger: Ledger, proposed: Propose, line: Line, electorates: Collecti
     if (why := objection(ledger, line)) is not None:
         return why
     for log, entry in line.logs.items():
+        if ledger.is_over(log):  # it may have counted until the cut in force was, and that is not long ago everywhere
+            return f"log {log} is over"
         if entry.head.seq > past.counted.get(log, -1):
             return f"log {log} has not counted up to seq {entry.head.seq} lately"
     # Whether one is settled its author knows: a younger one may have been shown since.

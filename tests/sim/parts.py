@@ -1186,6 +1186,14 @@ MUTANTS: Final = (
         1,
     ),
     Mutant(
+        "over-and-named",
+        "cut",
+        "A log that is over is named again as long as it is remembered that it counted",
+        (Edit(proposing, "refusal", "if ledger.is_over(log):", "if False:"),),
+        UnitTests("store/test_checkpoints.py::TestLogsThatAreOver"),
+        1,
+    ),
+    Mutant(
         "room-behind-a-proposal",
         "cut",
         "What a proposal names takes no room where it may go meanwhile",

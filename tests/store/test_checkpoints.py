@@ -1378,6 +1378,31 @@ class TestLogsThatAreOver:
         assert refusal(ledger, payload, line, electorates, before._replace(counted=now.counted)) is None
         assert "leaves out" in (refusal(ledger, payload, line, electorates, now) or "")
 
+    def test_a_proposal_that_names_one_is_not_signed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It counted less than a margin ago where the cut that had no room for it was put in force just now."""
+        for name, room in (("LOGS_PER_HOTKEY_CUT", 1), ("SURPLUS_PER_HOTKEY_MAX", 0)):
+            monkeypatch.setattr(checkpoint, name, room)
+        others, over = [*map(Author, VALIDATORS)], Author(VALIDATORS[1], number=7)
+        for author, first, last in (*((each, 0, 90) for each in others), (over, 3, 5)):
+            delegation = author.delegation(not_after=NOW_S + last * 86_400)
+            author.write(delegation, at_ms=NOW_S * 1000 + first * DAY_MS)
+        ledger = memory_ledger()
+        self.hear(ledger, *others)
+        self.make(ledger, 8)
+        self.hear(ledger, over, days=8)
+        before = self.all_of(ledger)
+        self.make(ledger, 13)
+        assert ledger.logs[over.log].displaced
+        with ledger.transaction():
+            ledger.set_electorate(later(world_electorate(), 14 * DAY_MS))
+        payload, entry = proposal(ledger), entry_at(ledger, ledger.logs[over.log], 0)
+        assert payload is not None
+        assert entry is not None
+        more = payload._replace(logs=tuple(sorted((*payload.logs, entry), key=lambda each: each.log)))
+        for each, expected in ((payload, None), (more, f"log {over.log} is over")):
+            line = line_of(NETWORK, in_an_event(ledger, each), each)
+            assert refusal(ledger, each, line, [ledger.weights.electorate.digest], before) == expected
+
     @staticmethod
     def all_of(ledger: Ledger) -> Past:
         """Remember what is here now."""
