@@ -39,6 +39,7 @@ FEW: Final = (
     (ledger, "EVENTS_PER_PART", 1),
     (ledger, "EVENTS_PER_MOVE", 2),
     (clerk, "DISPLACED_MS", FORGOTTEN_MS),
+    (clerk, "MARGINS_PER_HORIZON", 604_800),  # a few seconds: a displaced log stays for one margin at least
 )
 """Bounds of the logs of one validator that a short play reaches."""
 
