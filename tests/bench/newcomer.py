@@ -46,7 +46,7 @@ ROUNDS: Final = 3
 DAYS: Final = 8
 """Age of what is loaded: older than the horizon."""
 
-WANTED: Final = {1: 0.3, GPUS_PER_SERVER: 0.13}
+WANTED: Final = {1: 0.4, GPUS_PER_SERVER: 0.15}
 """GPUs of a claim -> what is wanted of the speed of the daemon's own CPU, which is what it takes where a second core is
 free, less a fifth for a noisy machine; the aim is 0.5."""
 
