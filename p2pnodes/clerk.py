@@ -182,19 +182,22 @@ class Clerk:
                 return Step(busy=True, event=DISPLACED, fields=fields)
             if log_id in waits or (hotkey == own and ledger.writes_refused is not None):
                 self._displaced[log_id] = now_ms
-            if now_ms >= self._displaced[log_id] + DISPLACED_MS and not self._may_matter(ledger, log_id):
+            if now_ms >= self._displaced[log_id] + DISPLACED_MS and not self._may_matter(ledger, own, log_id):
                 return Step(busy=True, event="log_forgotten", fields=fields) if ledger.forget(log_id) else BUSY
         return None
 
-    def _may_matter(self, ledger: Ledger, log_id: LogId) -> bool:
+    def _may_matter(self, ledger: Ledger, own: bytes | None, log_id: LogId) -> bool:
         """Whether a log that is displaced may be named by a proposal that can still be signed here, or take room in it.
 
         That is so if it counted less than a margin ago, or less than one before the search for a live set began that is
-        still remembered: what is found is signed then, and put in force.
+        still remembered. Of what is signed already those matter that it names, until it is in force: where its number
+        comes to nothing all others would stay until the next one is found, and there is room for few.
         """
         begun, past = self._begun
-        if ledger.is_finding(begun) and log_id in past.counted:
-            return True
+        if (line := ledger.finding) is not None and line.proposal == begun:
+            signed = own is not None and ledger.checkpoints.signed_number(own) >= line.number
+            if log_id in (line.logs if signed else past.counted):
+                return True
         return any(log_id in moment.counted for moment in self._moments)
 
     def _remember(self, ledger: Ledger, now_ms: int) -> None:

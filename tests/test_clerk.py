@@ -867,6 +867,37 @@ class TestTooManyLogs:
         at.ledger.forget_finding()
         assert at.work(2 * MARGIN_MS) == ["log_forgotten"]
 
+    @pytest.mark.parametrize("named", [False, True])
+    def test_one_that_no_signed_proposal_names_goes_though_its_number_came_to_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, *, named: bool
+    ) -> None:
+        """Else the room for displaced logs stays taken until the next number is found: a day, or for ever.
+
+        Whoever has not signed forgot them by then, and took others.
+        """
+        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 4 if named else 2)
+        at = desk(2)
+        rogue, second, _ = at.order()
+        *rest, last = displaced([Author(rogue, number=number).log for number in range(1, 40)], (), 0)
+
+        def show(log: LogId) -> None:
+            with at.ledger.transaction():
+                at.ledger.receive([Author(rogue, number=log.number).delegate()], at.wall_ms)
+
+        show(last)
+        at.work()
+        payload = made(at)
+        assert named == (last in {entry.log for entry in payload.logs})
+        at.hear(second, payload)
+        assert at.work(max(MARGIN_MS, TURN_MS)) == ["checkpoint_signed"]
+        for log in rest[:3]:
+            show(log)
+        assert at.ledger.state.logs[last].displaced
+        told = at.work() + at.work(3 * MARGIN_MS)
+        assert at.ledger.finding is not None
+        assert (last in at.ledger.state.logs) == named
+        assert ("log_forgotten" in told) == (not named)
+
     def test_one_of_the_own_validator_stays_while_nothing_may_be_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nobody else need hold what it says, so nobody else can carry it."""
         monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
