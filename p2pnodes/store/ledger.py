@@ -1242,9 +1242,7 @@ class Ledger:
         if gone:
             self._drop(state.key, gone[-1], gone[0])
             self._events -= len(gone)
-        last = self._last_stored(state.key)
-        if last is None or last[0].seq < low:
-            last = Head(low - 1, b""), state.prefix
+        last = self._last_stored(state.key) or (Head(-1, b""), state.prefix)
         # Of one that was cut, some had been gone before.
         self._count_cut_away(last[0].seq + len(gone) - state.head.seq)
         self._keep(self._counted_to(state._replace(head=last[0], prefix=last[1])))

@@ -15,7 +15,7 @@ from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import Donor, Stage
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger, Result
-from p2pnodes.store.loading import NOTHING, Answer, Found
+from p2pnodes.store.loading import NOTHING, Answer, Found, consider
 from p2pnodes.store.rebuild import rebuild
 from tests.gossip.past import Past
 from tests.store.references import dangling
@@ -117,6 +117,21 @@ class TestParts:
         ledger = strange(pasts[0])
         considered(ledger, pasts[0])
         assert not ledger.leaving
+        loads(ledger, pasts[0])
+
+    def test_a_log_that_lost_its_branch_ends_in_an_event_that_is_here_for_who_comes_in_the_same_transaction(
+        self, pasts: list[Past]
+    ) -> None:
+        """Of the own one the next log names it as the one before, and may close it there."""
+        ledger, (branch, _) = memory_ledger(None, pasts[0].electorate), rivals(pasts[0])
+        with ledger.transaction():
+            ledger.receive(branch.events, pasts[0].now_ms)
+        with ledger.transaction():
+            assert consider(ledger, pasts[0].number, pasts[0].certificate).found is Found.LOADS
+            assert not ledger.leaving
+            counted = ledger.counted(branch.log)
+        assert counted is not None
+        assert counted.id == branch.events[counted.seq].id
         loads(ledger, pasts[0])
 
     def test_what_was_found_under_its_number_goes_in_parts(
