@@ -785,6 +785,13 @@ async def _release(turns: asyncio.Semaphore) -> None:
 class TestTooManyLogs:
     """A log that counts for nothing is told of, stays for as long as others may carry from it, and goes."""
 
+    @staticmethod
+    def show(at: Desk, uri: str, *logs: LogId) -> None:
+        """Let these logs of a validator come, one by one."""
+        for log in logs:
+            with at.ledger.transaction():
+                at.ledger.receive([Author(uri, number=log.number).delegate()], at.wall_ms)
+
     def test_a_displaced_log_goes_when_its_time_is_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 2)
         monkeypatch.setattr(ledger_module, "EVENTS_PER_PART", 1)
@@ -839,12 +846,7 @@ class TestTooManyLogs:
         at = desk(2)
         rogue, second, _ = at.order()
         *rest, last = displaced([Author(rogue, number=number).log for number in range(1, 40)], (), 0)
-
-        def show(log: LogId) -> None:
-            with at.ledger.transaction():
-                at.ledger.receive([Author(rogue, number=log.number).delegate()], at.wall_ms)
-
-        show(last)
+        self.show(at, rogue, last)
         at.work()
         payload = made(at)
         assert last in {entry.log for entry in payload.logs}
@@ -853,8 +855,7 @@ class TestTooManyLogs:
         if busy:
             assert at.step().busy
             assert at.ledger.is_finding(proposed)
-        for log in rest[:3]:
-            show(log)
+        self.show(at, rogue, *rest[:3])
         assert [log for log, state in at.ledger.state.logs.items() if state.displaced] == [last]
         assert at.step().event == "log_displaced"
         late_ms = 2 * MARGIN_MS if busy else MARGIN_MS - 1
@@ -879,19 +880,13 @@ class TestTooManyLogs:
         at = desk(2)
         rogue, second, _ = at.order()
         *rest, last = displaced([Author(rogue, number=number).log for number in range(1, 40)], (), 0)
-
-        def show(log: LogId) -> None:
-            with at.ledger.transaction():
-                at.ledger.receive([Author(rogue, number=log.number).delegate()], at.wall_ms)
-
-        show(last)
+        self.show(at, rogue, last)
         at.work()
         payload = made(at)
         assert named == (last in {entry.log for entry in payload.logs})
         at.hear(second, payload)
         assert at.work(max(MARGIN_MS, TURN_MS)) == ["checkpoint_signed"]
-        for log in rest[:3]:
-            show(log)
+        self.show(at, rogue, *rest[:3])
         assert at.ledger.state.logs[last].displaced
         told = at.work() + at.work(3 * MARGIN_MS)
         assert at.ledger.finding is not None

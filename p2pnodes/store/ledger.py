@@ -2053,8 +2053,9 @@ class Ledger:
         self._moving_noted, self._cuts_moved = True, False
         self._moved = self._moved_touched = 0
         left = self._meta(_LEAVING)
-        self._leaving = None if left is None else {}
         leaving = {} if left is None else _leaving_from(left)
+        still: dict[LogId, int] = {}
+        self._leaving = None if left is None else still
         moving = frozenset(codec.array(codec.unpack(self._meta(_MOVING) or b"\x90"), 0, codec.INT_MAX, "moving logs"))
         ends = of_all(self._connection)
         for key, *log_id, hotkey, cut in execute("SELECT log, node_key, number, hotkey, cut FROM logs").fetchall():
@@ -2062,7 +2063,7 @@ class Ledger:
             last = self._last_stored(key)
             entry = self.checkpoints.line.logs.get(log)
             if key in leaving:
-                self._leaving = {**(self._leaving or {}), log: leaving[key]}
+                still[log] = leaving[key]
             elif entry is not None and (last is None or last[0].seq < entry.head.seq):
                 last = entry.head, Prefix(self._latest_delegation(key), entry.hlc)
             if last is None:
