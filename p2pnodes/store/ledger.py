@@ -1144,11 +1144,11 @@ class Ledger:
         logs = Counter(state.hotkey for log, state in self._logs.items() if log not in self._over)
         return {hotkey for hotkey, count in logs.items() if count >= LOGS_PER_HOTKEY_MAX}
 
-    def _beyond(self, hotkey: bytes) -> list[LogId]:
-        """Those by which a hotkey has too many."""
-        if self._per_hotkey[hotkey] <= LOGS_PER_HOTKEY_MAX:  # almost always; a start need not look any further
-            return []
-        return displaced(self._logs_of(hotkey), self.checkpoints.line.logs, LOGS_PER_HOTKEY_MAX)
+    def _beyond(self, logs: Sequence[LogId]) -> set[LogId]:
+        """Those of a hotkey's logs by which it has too many."""
+        if len(logs) <= LOGS_PER_HOTKEY_MAX:  # almost always; else all their ids are hashed
+            return set()
+        return set(displaced(logs, self.checkpoints.line.logs, LOGS_PER_HOTKEY_MAX))
 
     def _displace_all(self) -> None:
         """Decide anew which logs count, where another cut is in force."""
@@ -1175,8 +1175,7 @@ class Ledger:
 
     def _displace(self, logs: Sequence[LogId]) -> None:
         """Let those of a hotkey's logs count no more by which it has too many; the others do."""
-        too_many = len(logs) > LOGS_PER_HOTKEY_MAX  # almost never; it hashes all their ids
-        beyond = set(displaced(logs, self.checkpoints.line.logs, LOGS_PER_HOTKEY_MAX) if too_many else ())
+        beyond = self._beyond(logs)
         for log in logs:
             self._set_displaced(log, beyond=log in beyond)
         self._set_clock_back()
@@ -2080,7 +2079,8 @@ class Ledger:
                 self.clock.observe(self._logs[log].hlc)
             self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
         self._find_over()
-        for log in {*self._over, *chain.from_iterable(map(self._beyond, self._per_hotkey))}:
+        many = (hotkey for hotkey, count in self._per_hotkey.items() if count > LOGS_PER_HOTKEY_MAX)
+        for log in self._over.union(*(self._beyond(self._logs_of(hotkey)) for hotkey in many)):
             self._logs[log] = self._logs[log]._replace(displaced=True)
         for log in self._moving:
             self._logs[log] = self._counted_to(self._logs[log]._replace(cut=self.cut_of(self._logs[log])))
