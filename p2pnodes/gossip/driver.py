@@ -609,12 +609,7 @@ class Driver:
     async def _accept(self, socket: web.WebSocketResponse, door: Door | None, remote: str, identity: Identity) -> None:
         task = asyncio.current_task()
         assert task is not None
-        leaving = self._lobby.enter(task, remote)
-        if leaving is not None:
-            leaving.cancel(Reason("too many handshakes at once: this one took longest", Code.HANDSHAKE_FULL))
-        if door is not None:
-            over = Reason(f"over {HANDSHAKE_BYTES_MAX} bytes in a handshake", Code.HANDSHAKE_MALFORMED)
-            door.allow(HANDSHAKE_BYTES_MAX, lambda: task.cancel(over))
+        self._admit(task, door, remote)
         try:
             async with self._patience.within(HANDSHAKE_S_MAX):
                 peer, keys = await self._respond(socket, identity)
@@ -637,6 +632,19 @@ class Driver:
             door.keep()
             link.door = door
         await self._run(link, keys.welcome)
+
+    def _admit(self, task: "asyncio.Task[None]", door: Door | None, remote: str) -> None:
+        """Take a stranger's handshake into the lobby, and bound what comes before it has proved itself.
+
+        Whoever leaves for it is not known outside of here: the frame of a handshake is held by the error that ends it,
+        so each would hold the one before it, and all of them for as long as strangers come.
+        """
+        leaving = self._lobby.enter(task, remote)
+        if leaving is not None:
+            leaving.cancel(Reason("too many handshakes at once: this one took longest", Code.HANDSHAKE_FULL))
+        if door is not None:
+            over = Reason(f"over {HANDSHAKE_BYTES_MAX} bytes in a handshake", Code.HANDSHAKE_MALFORMED)
+            door.allow(HANDSHAKE_BYTES_MAX, lambda: task.cancel(over))
 
     async def _respond(self, socket: web.WebSocketResponse, identity: Identity) -> tuple[Peer, Keys]:
         mark = self._pairs.arrived()

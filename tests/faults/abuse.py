@@ -45,10 +45,10 @@ FILES_SPARE: Final = 16
 RETURN_S_MAX: Final = IDLE_TIMEOUT_S + 15
 """Within this after an attack its connections are gone."""
 
-MEMORY_MB: Final = 128
+MEMORY_MB: Final = 64
 """All attacks together let the daemon grow by no more than this beyond what the other one grew by, which holds the same
 events: the allocator keeps some of what the largest of them took. On a quiet machine, where attacks get furthest, that
-was 86 MB after one round of all attacks, most of it by handshakes that lead nowhere, and 91 MB after three."""
+was 28 MB after one round of all attacks."""
 
 
 class Abuse(Scene):

@@ -1,6 +1,7 @@
 """Drivers keep sessions over real sockets; a hostile or slow peer costs its own session and nobody else's."""
 
 import asyncio
+import gc
 import os
 import signal
 import sqlite3
@@ -429,6 +430,23 @@ class TestHostileStrangers:
             await until(lambda: second.session_with(first))
             assert first.driver.status()["handshakes"] <= 4
             await still_talk(first, second)
+
+    async def test_a_handshake_that_made_room_is_forgotten_while_strangers_go_on_coming(
+        self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each held the one before it, 16 kB of memory for everyone who came; a daemon grew by 30 MB a second."""
+        monkeypatch.setattr(lobby, "GUESTS_PER_ADDRESS_MAX", 1)
+
+        def ended() -> list[Any]:
+            gc.collect()
+            tasks = [each for each in gc.get_objects() if isinstance(each, asyncio.Task) and each.done()]
+            return [task for task in tasks if task.get_coro().__name__ == "_accept"]
+
+        async with AsyncExitStack() as stack:
+            guests = [await stack.enter_async_context(stranger(pair[0], MALICE)) for _ in range(10)]
+            for guest in guests[:-1]:
+                await guest.closed()
+            await until(lambda: len(ended()) <= 1)
 
     async def test_what_is_no_websocket_is_told_so(self, pair: tuple[Node, Node]) -> None:
         async with aiohttp.ClientSession() as client, client.get(pair[0].url + driver.PATH) as answer:
