@@ -72,6 +72,8 @@ def _plain(value: Any, arrays_max: int) -> bool:
     """Whether a value holds only what the format has, in so many arrays at most DEPTH_MAX deep."""
     if type(value) is not list:
         return type(value) in _SCALARS
+    if _SCALARS.issuperset(map(type, value)):  # as most are
+        return True
     level, count = [value], 1
     for _ in range(DEPTH_MAX):
         deeper: list[list[Any]] = []

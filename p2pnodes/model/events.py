@@ -13,7 +13,9 @@ every protocol version: version and kind say only how to read the payload.
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, cast
+
+import msgpack
 
 from p2pnodes.model import codec
 from p2pnodes.model.clock import HLC_MAX, SECONDS_MAX
@@ -39,6 +41,7 @@ PAYLOAD_BYTES_MAX: Final = 96 * 1024
 EVENT_BYTES_MAX: Final = PAYLOAD_BYTES_MAX + 1024
 """Bound of an event on the wire; header and signature take less than 512 bytes."""
 
+_OTHER_HASH: Final = "the payload does not have the hash that the header names"
 _ARRAYS_MAX: Final = 16
 """How far what should be an event is looked at; it is one array of three byte strings."""
 
@@ -125,7 +128,7 @@ class Event(NamedTuple):
         payload = codec.binary(payload, "payload", 0, PAYLOAD_BYTES_MAX)
         parsed = Header.decode(header)
         if codec.digest(payload) != parsed.payload_hash:
-            raise MalformedError("the payload does not have the hash that the header names")
+            raise MalformedError(_OTHER_HASH)
         return cls(
             wire,
             header,
@@ -357,6 +360,22 @@ class AddPayload(NamedTuple):
         """Read wire fields; raises MalformedError."""
         *request, block = codec.fields(value, 5, "add")
         return cls(add_from_fields(request), codec.integer(block, "electorate block"))
+
+
+def body_of_add(wire: bytes) -> bytes:
+    """The miner's body in an ``add`` that was judged valid before, in a fifth of the time that decoding it takes.
+
+    Raises:
+        MalformedError: What is stored is damaged: no event, or its payload has not the hash that the header names.
+    """
+    try:
+        header, _, payload = msgpack.unpackb(wire)
+        if codec.digest(payload) != msgpack.unpackb(header)[-1]:
+            raise MalformedError(_OTHER_HASH)
+        _, _, _, body, _ = msgpack.unpackb(payload)
+    except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
+        raise MalformedError(f"not an add: {error}") from error
+    return cast("bytes", body)
 
 
 class DeletePayload(NamedTuple):

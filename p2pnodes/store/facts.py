@@ -20,7 +20,7 @@ from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.codec import DIGEST_BYTES
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, StoreError
-from p2pnodes.model.events import VERIFIED, AddPayload, Carry, Event, Head, LogId
+from p2pnodes.model.events import VERIFIED, AddPayload, Carry, Event, Head, LogId, body_of_add
 from p2pnodes.model.inventory import (
     Carriage,
     Chute,
@@ -446,11 +446,11 @@ class Facts:
         bodies = {key: body for key, claim_id in claims.items() if (body := self._bodies.get(claim_id)) is not None}
         found = {key: _server(body) for key, body in bodies.items()}
         query = (
-            "SELECT claim, claim_id, wire FROM claim JOIN events USING (position)"
+            "SELECT claim, claim_id, kind, wire FROM claim JOIN events USING (position)"
             " WHERE claim IN (SELECT value FROM json_each(?))"
         )
-        for key, claim_id, wire in self._select(query, claims.keys() - bodies.keys()):
-            found[key] = _shown(_find_add(Event.decode(wire), claim_id).body)
+        for key, claim_id, kind, wire in self._select(query, claims.keys() - bodies.keys()):
+            found[key] = _shown(body_of_add(wire) if kind == "add" else _find_add(Event.decode(wire), claim_id).body)
         for claim_id in (claims[key] for key in claims.keys() - found.keys()):
             raise _lost(claim_id)
         return found

@@ -173,6 +173,36 @@ class TestEnvelope:
             Author("//validator0").write(Carry((bytes(PAYLOAD_BYTES_MAX),)))
 
 
+class TestBodyOfAdd:
+    """What a miner sent is read out of a stored ``add`` without decoding all of it, but never out of a damaged one."""
+
+    ADD = Author("//Alice").add(add("//Miner", ["gpu-a", "gpu-b"]))
+
+    def test_it_is_that_of_the_decoded_event(self) -> None:
+        payload = AddPayload.from_wire(codec.unpack(self.ADD.payload))
+        assert events.body_of_add(self.ADD.wire) == payload.request.body
+
+    def test_no_changed_byte_changes_it(self) -> None:
+        body = events.body_of_add(self.ADD.wire)
+        refused = 0
+        for at in range(len(self.ADD.wire)):
+            for bit in (1, 0x80):
+                wire = bytearray(self.ADD.wire)
+                wire[at] ^= bit
+                try:
+                    assert events.body_of_add(bytes(wire)) == body
+                except MalformedError:
+                    refused += 1
+        assert refused >= 2 * len(self.ADD.payload)
+
+    @pytest.mark.parametrize(
+        "value", [None, [], [b"", b"", b""], [b"\x90", b"", b""], [b"\x80", b"", b""], 7, b"x", [1, 2, 3]]
+    )
+    def test_what_is_no_event_is_refused(self, value: codec.Value) -> None:
+        with pytest.raises(MalformedError):
+            events.body_of_add(codec.pack(value))
+
+
 class TestHeader:
     """What the node key signs."""
 
