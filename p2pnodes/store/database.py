@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TypeVar
@@ -42,7 +41,7 @@ from p2pnodes.store.ahead import Ahead, Checker
 from p2pnodes.store.browse import BROWSE_S_MAX, BROWSE_STEPS
 from p2pnodes.store.changes import Changes
 from p2pnodes.store.checkpoints import Donor, read_certificate
-from p2pnodes.store.facts import WORDED_PARTS, Facts, StoredClaim, Task
+from p2pnodes.store.facts import Facts, StoredClaim, Task
 from p2pnodes.store.ledger import EVENTS_PER_READ, Ledger, Outcome, State, read_log
 from p2pnodes.store.loading import Answer, Lack, consider, lacking, load
 from p2pnodes.store.placing import Placed
@@ -430,8 +429,7 @@ class Database:
 
     async def release(self, uuids: Sequence[str]) -> Placed:
         """Say that nothing runs on GPUs any more; see ``placing.release``."""
-        more = await self._worded(uuids)
-        return await self.write(lambda ledger: placing.release(ledger, uuids, self._now_ms(), more))
+        return await self.write(lambda ledger: placing.release(ledger, uuids, self._now_ms()))
 
     async def set_electorate(self, electorate: Electorate) -> None:
         """Weigh with another electorate, and wait until it is in force.
@@ -717,18 +715,9 @@ class Database:
 
     async def explain_node(self, uuid: str) -> NodeCase | None:
         """Why a GPU has the row that it has; None when no claim names it, and no place of this validator."""
-        more = await self._worded([uuid])
-        return await self.read_weighed(lambda facts, weights: facts.explain_node(uuid, weights, more))
-
-    async def _worded(self, uuids: Collection[str]) -> set[tuple[bytes, str]]:
-        """Claims under which this validator has placed or released GPUs; see ``Facts.worded``."""
-        state = self.ledger.state
-        own = None if state.own is None else state.logs.get(state.own)
-        found: set[tuple[bytes, str]] = set()
-        if own is not None:
-            for part in range(WORDED_PARTS):
-                found |= await self.read(partial(Facts.worded, uuids=uuids, hotkey=own.hotkey, part=part))
-        return found
+        own = None if self.state.own is None else self.state.logs.get(self.state.own)
+        hotkey = None if own is None else own.hotkey
+        return await self.read_weighed(lambda facts, weights: facts.explain_node(uuid, weights, hotkey))
 
     async def urls(self) -> dict[bytes, str]:
         """Hotkey -> URL of its latest delegation."""

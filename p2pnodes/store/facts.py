@@ -66,9 +66,6 @@ _NAMED_BY: Final = (  # from one GPU to the next: one log may name the same one 
 
 _NO_CLAIMS: Final[Mapping[int, Claim]] = MappingProxyType({})
 
-WORDED_PARTS: Final = 64
-"""Parts in which all places and releases are looked through, by their claim ids: each some 5 ms for a million words."""
-
 BODIES_KEPT: Final = 256
 """Parsed bodies that are kept, the oldest is dropped: rows of a new claim are written right behind its event."""
 
@@ -393,23 +390,13 @@ class Facts:
                 found[uuid] += (Placement(self.author(log), hlc, claim_id, chute_from(chute)),)
         return found
 
-    def worded(self, uuids: Collection[str], hotkey: bytes, part: int) -> set[tuple[bytes, str]]:
-        """Under which claims a validator has placed or released GPUs, whether they are known here or not: id, GPU.
-
-        Words lie with their claims, and which GPUs a claim names is not known without it: all are looked through.
-
-        Args:
-            uuids: The GPUs.
-            hotkey: The validator.
-            part: Which of the WORDED_PARTS parts to look through, from 0 on.
-        """
-        step = 256 // WORDED_PARTS
-        low, high = bytes([part * step]), bytes([part * step + step - 1]) + b"\xff" * DIGEST_BYTES
+    def worded(self, uuids: Collection[str], hotkey: bytes) -> set[tuple[bytes, str]]:
+        """Under which claims a validator has placed or released GPUs, whether they are known here or not: id, GPU."""
         query = (
-            "SELECT claim_id, uuid FROM placement WHERE claim_id BETWEEN ? AND ?"
-            " AND log IN (SELECT log FROM logs WHERE hotkey = ?) AND +uuid IN (SELECT value FROM json_each(?))"
+            "SELECT claim_id, uuid FROM placement WHERE uuid IN (SELECT value FROM json_each(?))"
+            " AND log IN (SELECT log FROM logs WHERE hotkey = ?)"
         )
-        return set(self.connection.execute(query, (low, high, hotkey, orjson.dumps(list(uuids)).decode())))
+        return set(self.connection.execute(query, (orjson.dumps(list(uuids)).decode(), hotkey)))
 
     def standing(self, uuids: Collection[str], weights: Weights) -> dict[str, dict[int, Claim]]:
         """The standing claims by row key, in order of their stamps, on each of some GPUs."""
@@ -534,17 +521,16 @@ class Facts:
             weights,
         )
 
-    def explain_node(
-        self, uuid: str, weights: Weights, more: Collection[tuple[bytes, str]] = ()
-    ) -> explain.NodeCase | None:
+    def explain_node(self, uuid: str, weights: Weights, own: bytes | None = None) -> explain.NodeCase | None:
         """Why a GPU has the row that it has, or none; None when nothing is known of it.
 
         Args:
             uuid: The GPU.
             weights: Who counts.
-            more: Claims under which words on it are told of though they may not be known here, see ``worded``.
+            own: Validator whose words on it are told of also under claims that are not known here.
         """
         on = self.claims_on([uuid], cut=True)
+        more = self.worded([uuid], own) if own is not None else ()
         claims, placements = on[uuid], self.placements(on, more)[uuid]
         if not claims and not placements:
             return None

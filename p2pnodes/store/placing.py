@@ -97,21 +97,23 @@ def place(ledger: Ledger, uuids: Sequence[str], chute: Chute, now_ms: int) -> Pl
     return _write(ledger, hotkey, places, unchanged, now_ms)
 
 
-def release(ledger: Ledger, uuids: Sequence[str], now_ms: int, more: Collection[tuple[bytes, str]] = ()) -> Placed:
+def release(ledger: Ledger, uuids: Sequence[str], now_ms: int) -> Placed:
     """Take back whatever this validator placed on GPUs, also under claims that do not own them any more.
+
+    Also under claims that are not known here: they may come back.
 
     Args:
         ledger: As for ``place``.
         uuids: As for ``place``.
         now_ms: As for ``place``.
-        more: Claims that may not be known here, and may come back, see ``Facts.worded``.
 
     Raises:
         NotPlacedError: See its own text.
         WritesRefusedError: This daemon may not write now.
     """
     hotkey = _own_hotkey(ledger)
-    words = _own_words(ledger, hotkey, list(dict.fromkeys(uuids)), more)
+    uuids = list(dict.fromkeys(uuids))
+    words = _own_words(ledger, hotkey, uuids, ledger.facts.worded(uuids, hotkey))
     if never := [uuid for uuid, said in words.items() if not said]:
         raise NotPlacedError(never)
     groups: dict[bytes, list[str]] = {}

@@ -30,7 +30,7 @@ from typing import Final
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
 
-SCHEMA: Final = 6
+SCHEMA: Final = 7
 """Schema that this build writes.
 
 Changes:
@@ -40,6 +40,7 @@ Changes:
     4: checkpoints; places within a carry are counted over both kinds of requests.
     5: which buckets of the state root changed since their hashes were written; open rows are found by their claims.
     6: which claim is on a GPU is said by its row, beside it only of other ones; places are found by their claims.
+    7: places are found by their GPUs and logs, too.
 """
 
 LOWEST_SCHEMA_COMPATIBLE: Final = 6

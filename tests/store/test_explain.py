@@ -80,7 +80,7 @@ class TestExplanations:
         with ledger.transaction():
             ledger.receive(author.events, NOW_MS)
         assert ledger.facts.explain_node("gpu-1", ledger.weights) is None
-        node = ledger.facts.explain_node("gpu-1", ledger.weights, [(claim_id, "gpu-1")])
+        node = ledger.facts.explain_node("gpu-1", ledger.weights, author.hotkey.public_key)
         assert node is not None
         assert (node.row, node.rule, node.candidacies) == (None, OwnerRule.NOBODY, ())
         assert [(said.claim_id, said.chute, state) for said, state in node.placements] == [
@@ -89,7 +89,7 @@ class TestExplanations:
         author.add(request)
         with ledger.transaction():
             ledger.receive(author.events, NOW_MS)
-        node = ledger.facts.explain_node("gpu-1", ledger.weights, [(claim_id, "gpu-1")])
+        node = ledger.facts.explain_node("gpu-1", ledger.weights, author.hotkey.public_key)
         assert node is not None
         assert node == ledger.facts.explain_node("gpu-1", ledger.weights)
         assert [state for _, state in node.placements] == [PlacementState.COUNTS]

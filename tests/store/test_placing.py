@@ -11,7 +11,6 @@ from p2pnodes.model.inventory import Chute
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import request_id
 from p2pnodes.store import placing
-from p2pnodes.store.facts import WORDED_PARTS
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.placing import NotPlacedError, Placed, UnknownGpusError
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, hotkey, memory_ledger
@@ -25,16 +24,9 @@ def place(ledger: Ledger, uuids: Sequence[str], chute: Chute = CHUTE) -> Placed:
         return placing.place(ledger, uuids, chute, NOW_MS)
 
 
-def worded(ledger: Ledger, *uuids: str) -> set[tuple[bytes, str]]:
-    """Claims under which the validator has said something of GPUs, as the database looks for them."""
-    own = hotkey("//validator0").public_key
-    return {said for part in range(WORDED_PARTS) for said in ledger.facts.worded(uuids, own, part)}
-
-
 def release(ledger: Ledger, *uuids: str) -> Placed:
-    more = worded(ledger, *uuids)
     with ledger.transaction():
-        return placing.release(ledger, uuids, NOW_MS, more)
+        return placing.release(ledger, uuids, NOW_MS)
 
 
 def said_before(ledger: Ledger, *words: Place | Release, uri: str = "//validator0") -> None:
@@ -227,6 +219,15 @@ class TestRelease:
         said_before(writer, Place(bytes(32), ("gpu-1",), *CHUTE), uri="//validator2")
         with pytest.raises(NotPlacedError, match="gpu-1"):
             release(writer, "gpu-1")
+
+    def test_words_on_a_gpu_are_found_without_looking_through_those_on_others(self, writer: Ledger) -> None:
+        connection, asked = writer.facts.connection, list[str]()
+        connection.set_trace_callback(asked.append)
+        writer.facts.worded(["gpu-1", "gpu-2"], hotkey("//validator0").public_key)
+        connection.set_trace_callback(None)
+        (text,) = (each for each in asked if "placement" in each)
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
+        assert plan[0] == "SEARCH placement USING COVERING INDEX placement_of (uuid=? AND log=?)"
 
     def test_more_gpus_than_an_event_holds_take_several(self, writer: Ledger) -> None:
         """Another build of this validator's may have placed so many under one claim."""
