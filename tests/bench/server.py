@@ -87,14 +87,16 @@ def served(kind: str, path: Path, *options: float) -> Iterator[Served]:
 
 
 def bare(path: Path, status: int) -> web.Application:
-    """One route that answers the same bytes each time, with nothing around it."""
+    """One route that reads what comes and answers the same bytes each time, with nothing around it."""
     content = path.read_bytes()
 
-    async def answer(_: web.Request) -> web.Response:
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
         return web.Response(status=status, body=content, content_type="application/json")
 
     app = web.Application()
     app.router.add_get("/nodes/", answer)
+    app.router.add_post("/nodes/", answer)
     return app
 
 
@@ -150,11 +152,14 @@ async def serve(kind: str, path: Path, option: float | None) -> None:
     settle_memory()
     print(runner.addresses[0][1], flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
-        if inventory is None or (changing is not None and changing.done()):
-            raise SystemExit(f"a server of kind {kind} cannot do: {line.strip()}")
+        if changing is not None and changing.done():
+            raise SystemExit(f"a server of kind {kind} changes nothing any more")
         if line.strip() == "change":
+            if inventory is None:
+                raise SystemExit(f"a server of kind {kind} cannot change")
             await inventory.change()
-        print(json.dumps(Report(inventory.commits, inventory.jobs, time.process_time())), flush=True)
+        done = (0, 0) if inventory is None else (inventory.commits, inventory.jobs)
+        print(json.dumps(Report(*done, time.process_time())), flush=True)
     if changing is not None:
         changing.cancel()
     await runner.cleanup()

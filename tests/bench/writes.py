@@ -28,7 +28,7 @@ from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store.ledger import batched
 from tests.bench.floor import GPUS_PER_POST, Floor
 from tests.bench.load import answered, delete, drive, post
-from tests.bench.measure import Ratio, compare, of_pairs
+from tests.bench.measure import ROUNDS, Ratio, compare, costs, of_pairs, progress
 from tests.bench.server import Served, served
 from tests.bench.world import MINERS, NODE_SEED, open_ledger, uuids
 from tests.support import NETWORK, body, hotkey
@@ -112,6 +112,9 @@ def writes(directory: Path) -> Iterator[Ratio]:
             for act in (POST, DELETE, BYTES)[: 3 if (POST, clients) in WANTED else 2]:
                 floor = GroupFloor(directory / f"{act}-{clients}.db")
                 yield from _compared(ours, floor, servers, act, clients)
+        for act, clients in WANTED:
+            floor = GroupFloor(directory / f"{act}-{clients}-cpu.db")
+            yield _least(directory, ours, floor, servers, clients)
 
 
 def _compared(ours: Served, floor: GroupFloor, servers: Iterator[int], act: str, clients: int) -> Iterator[Ratio]:
@@ -154,6 +157,32 @@ def _compared(ours: Served, floor: GroupFloor, servers: Iterator[int], act: str,
             0.0,
             shared[1:],
         )
+
+
+def _least(directory: Path, ours: Served, floor: GroupFloor, servers: Iterator[int], clients: int) -> Ratio:
+    """What a POST costs us, against the floor behind the least that aiohttp does for each: whatever rules cost nothing.
+
+    Both on one core: a rate of WANTED of the floor leaves ``1 / WANTED`` of its time for all of it.
+    """
+    answer = directory / "answer.json"
+    answer.write_bytes(b"{}")
+    pairs = []
+    with served("bare", answer, 202) as bare:
+        for number in range(ROUNDS + 1):
+            signed = signed_posts(servers, SLICES[clients], GPUS_PER_POST)
+            floor_s = time.process_time()
+            for group in batched(signed, clients):
+                floor.write(group)
+            floor_s = time.process_time() - floor_s
+            spent_s = []
+            for server in (ours, bare):
+                before_s = server.report().cpu_s
+                answered(drive([server.port], [each.sent() for each in signed], clients), 202)
+                spent_s.append(server.report().cpu_s - before_s)
+            pairs.append((spent_s[0] / len(signed) * 1e6, (floor_s + spent_s[1]) / len(signed) * 1e6))
+            progress(f"{POST}, {clients} clients at once, CPU: round {number} of {ROUNDS}")
+    against = "the floor and a bare aiohttp handler that reads the request, one behind the other"
+    return costs(f"{POST}, {clients} clients at once: CPU of the server", against, 0.0, " us", pairs[1:])
 
 
 def _content(request: Request) -> bytes:
