@@ -134,10 +134,11 @@ class Loading:
 
     def heard(self, session: Session, digest: Digest, state: State) -> None:
         """Take what a peer's digest says of its checkpoint."""
-        if not _is_higher(digest, state):
+        if _is_higher(digest, state):
+            if session.higher_since_ms is None:
+                session.higher_since_ms = self._time.patient_ms
+        elif digest.checkpoint is not None:  # while a peer takes away what one leaves out, it names none
             session.higher_since_ms = None
-        elif session.higher_since_ms is None:
-            session.higher_since_ms = self._time.patient_ms
         self._ask(state)
         self._want(state)
 

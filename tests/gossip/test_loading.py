@@ -200,6 +200,20 @@ class TestACertificate:
         wait(node, 1_000)
         assert wants(node) == [CertificateWant(past.number)]
 
+    def test_a_peer_that_names_none_for_a_moment_is_waited_for_no_longer(self, past: Past) -> None:
+        """It takes away what its checkpoint leaves out; who has one every few seconds does so half of the time."""
+        node = past.node(NEWCOMER)
+        node.holds(*past.events[:3])
+        peers(node, past, 1)
+        wait(node, CERTIFICATE_WAIT_MS - 2_000)
+        node.hear(1, digest(node, None))
+        wait(node, 500)
+        node.hear(1, digest(node, past.number))
+        assert wants(node) == []
+        wait(node, 2_000)
+        node.hear(1, digest(node, past.number))
+        assert who_was_asked(node) == [1]
+
     def test_whoever_was_away_loads_what_it_lacks(self, past: Past) -> None:
         node = past.node(NEWCOMER)
         node.holds(*past.events[:5])
