@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer._click.exceptions import UsageError  # typer exports its children alone
 
 from p2pnodes import __version__
 from p2pnodes.cli import admin, agent, bans, db, keys, logs, lookup, miner, places, proof, service, settings
@@ -22,7 +23,7 @@ from p2pnodes.cli.devnet import devnet
 from p2pnodes.cli.docs import docs
 from p2pnodes.cli.doctor import doctor
 from p2pnodes.cli.forks import forks
-from p2pnodes.cli.output import EXIT_CODES, ExitCode, command, fail, fail_line, fail_system
+from p2pnodes.cli.output import EXIT_CODES, ExitCode, command, fail, fail_line, fail_system, fail_usage, note
 from p2pnodes.cli.sql import sql
 from p2pnodes.cli.top import top
 from p2pnodes.cli.verify import verify
@@ -179,9 +180,14 @@ def main() -> None:
         try:
             no_core_dumps()  # before any command reads a key
             _find_configuration()
-            app(prog_name="p2pnodes")
+            sys.exit(app(prog_name="p2pnodes", standalone_mode=False))  # the code of typer.Exit, or None
         except P2PNodesError as error:
             fail(error)
+        except UsageError as error:
+            fail_usage(error)
+        except typer.Abort:  # the answer to a question was no
+            note("not done")
+            sys.exit(ExitCode.FAILED)
         finally:
             _flush()
     except OSError as error:

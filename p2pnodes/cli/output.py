@@ -26,6 +26,7 @@ from p2pnodes.model.errors import P2PNodesError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from typer._click.exceptions import UsageError
 
 PIPE_COLUMNS: Final = 10_000
 """Width of a table that goes to no terminal."""
@@ -67,6 +68,12 @@ EXIT_CODES: Final = f"Exit codes: {_EXIT_CODES}. {ERROR_CODES}"
 
 _LONG: Final = re.compile(r"5[1-9A-HJ-NP-Za-km-z]{47}|[0-9a-f]{64}")
 """SS58 addresses, and what is 32 bytes in hex."""
+
+_INVALID: Final = re.compile(r"\AInvalid value(?: for (?P<what>.+?))?: ")
+"""How typer begins what it says of a value; the option in quotes."""
+
+_ITS_WORDS: Final = re.compile(r"(?<=: )Value error, ")
+"""What pydantic puts before another library's words."""
 
 _MARKUP: Final = re.compile(r"\[(?=[a-z])")
 """What rich would take for the begin of a style: the name of a table in the configuration."""
@@ -151,6 +158,23 @@ def fail(error: P2PNodesError) -> NoReturn:
     """Print an error as one line on stderr and end the program with its exit code."""
     fail_line(str(error), error.code)
     sys.exit(ExitCode.UNREACHABLE if isinstance(error, UnreachableError) else ExitCode.FAILED)
+
+
+def fail_usage(error: "UsageError") -> NoReturn:
+    """Print what is wrong with the command line as one line on stderr and end the program.
+
+    Nothing is printed where the command's help, on stdout, is the answer to no arguments at all.
+    """
+    from typer._click.exceptions import NoArgsIsHelpError
+
+    if not isinstance(error, NoArgsIsHelpError):
+        text = _INVALID.sub(lambda found: f"{found['what']}: " if found["what"] else "", error.format_message())
+        text = _ITS_WORDS.sub("", text).replace("Input should be", "expected a value that is").rstrip(".")
+        words = error.ctx.command_path if error.ctx else "p2pnodes"
+        if text[1:2].islower():  # a word, not a name such as URL
+            text = f"{text[0].lower()}{text[1:]}"
+        fail_line(f"{text} (see `{words} --help`)", Code.SYSTEM_USAGE)
+    sys.exit(ExitCode.USAGE)
 
 
 def fail_system(error: OSError) -> NoReturn:

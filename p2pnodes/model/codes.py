@@ -1134,6 +1134,11 @@ class Code(StrEnum):
         "A command was asked for a page or a code that does not exist.",
         "The message names near ones.",
     )
+    SYSTEM_USAGE = (
+        "system-usage",
+        "The command line cannot be used: a command, an option or a value that there is not, or one that is missing.",
+        "The message says which; `p2pnodes COMMAND --help` has all options with examples. Nothing was done.",
+    )
     SYSTEM_TERMINAL = (
         "system-terminal",
         "The command draws on a terminal, and its output is none.",

@@ -168,7 +168,7 @@ class TestServe:
     @pytest.mark.parametrize(
         ("arguments", "line"),
         [
-            ((), "Missing option '--allow'"),
+            ((), "missing option '--allow'"),
             (("--allow", "5Alice"), "expected an SS58 address, found '5Alice'"),
             (("--allow", "any", "--hotkey-file", "x"), "give exactly one of --wallet NAME (and --hotkey NAME), "),
         ],

@@ -133,6 +133,50 @@ class TestErrors:
         assert ended.code == 2
         assert "Did you mean 'status'?" in ended.err
 
+    @pytest.mark.parametrize(
+        ("arguments", "line"),
+        [
+            (("--nope",), "no such option: --nope (see `p2pnodes --help`)"),
+            (("statsu",), "no such command 'statsu'. Did you mean 'status'? (see `p2pnodes --help`)"),
+            (("status", "more"), "got unexpected extra argument(s) (more) (see `p2pnodes status --help`)"),
+            (("status", "--config"), "option '--config' requires an argument (see `p2pnodes --help`)"),
+            (("claim", "show"), "missing argument 'CLAIM' (see `p2pnodes claim show --help`)"),
+            (
+                ("nodes", "--limit", "0"),
+                "'--limit': expected a value that is greater than or equal to 1 (see `p2pnodes nodes --help`)",
+            ),
+            (
+                ("nodes", "--status", "x"),
+                "'--status': 'x' is not one of 'pending', 'verified', 'failed' (see `p2pnodes nodes --help`)",
+            ),
+            (
+                ("compare", "x", "--api", "http://127.0.0.1:1"),
+                "URL: API 'x'; expected a base URL such as https://node.example.org (see `p2pnodes compare --help`)",
+            ),
+            (
+                ("docs", "nope"),
+                "there is no page 'nope'; did you mean inspect? (see `p2pnodes docs --help`)",
+            ),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    )
+    def test_a_command_line_that_cannot_be_used_is_told_in_one_line_too(
+        self, cli: Cli, arguments: tuple[str, ...], line: str
+    ) -> None:
+        ended = cli(*arguments)
+        assert (ended.code, ended.out) == (2, "")
+        assert (ended.error, ended.error_code) == (line, "system-usage")
+
+    def test_a_question_that_is_answered_no_is_told_in_one_line(
+        self, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no(config: object) -> None:
+            raise typer.Abort
+
+        monkeypatch.setattr("p2pnodes.config.load_settings", no)
+        ended = cli("config", "show", "--config", "x")
+        assert (ended.code, ended.out, ended.err) == (1, "", "p2pnodes: not done\n")
+
     @pytest.mark.parametrize("words", [("run",), ("db", "path"), ("status",)])
     def test_a_missing_configuration_is_usage_and_names_where_one_is_looked_for(
         self, cli: Cli, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
