@@ -366,9 +366,14 @@ def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> Setti
     problems += _secrets_in(environment)
 
     layers = [given, environment, own]
+    unusable: InvalidSettingsError | None = None
     named = environment.data.get("network_file", own.data.get("network_file"))
     if isinstance(named, str) and _is_path(named):
-        layers.append(_network_layer(path.parent / Path(os.path.expanduser(named))))  # noqa: PTH111 - never raises
+        try:
+            layers.append(_network_layer(path.parent / Path(os.path.expanduser(named))))  # noqa: PTH111 - never raises
+        except InvalidSettingsError as error:
+            unusable = error
+            problems += error.problems
     layers = _without_overruled(layers)
     data: dict[str, Any] = {}
     for layer in reversed(layers):
@@ -376,8 +381,15 @@ def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> Setti
     try:
         settings = Settings(**data)
     except ValidationError as error:
-        problems += [_settings_problem(details, layers, str(path)) for details in error.errors()]
-        raise InvalidSettingsError(problems) from None
+        problems += [
+            _settings_problem(details, layers, str(path))
+            for details in error.errors()
+            if unusable is None or details["type"] != "missing"  # the network file may say what is missing
+        ]
+        if unusable is None or len(problems) > len(unusable.problems):
+            raise InvalidSettingsError(problems) from None
+    if unusable is not None:
+        raise unusable
     if problems:
         raise InvalidSettingsError(problems)
 

@@ -596,6 +596,20 @@ class TestProblems:
         found = problems(http={"prot": 1, "port": -1}, log={"level": 7}, delegation_days=1000)
         assert len(found) == 4
 
+    def test_a_network_file_that_cannot_be_used_hides_no_other_problem(
+        self, problems: Callable[..., list[str]], file: Path
+    ) -> None:
+        found = problems(network_file="absent.toml", http={"port": -1}, log={"level": "loud"}, colour="red")
+        assert found[0] == f"{file.parent}/absent.toml: no such file; expected a TOML file"
+        assert sorted(problem.split(": ")[1] for problem in found[1:]) == ["colour", "http.port", "log.level"]
+
+    def test_what_a_network_file_that_cannot_be_used_may_say_is_not_missed(
+        self, problems: Callable[..., list[str]], file: Path
+    ) -> None:
+        assert problems('data_dir = "data"\nnetwork_file = "absent.toml"\n') == [
+            f"{file.parent}/absent.toml: no such file; expected a TOML file"
+        ]
+
     def test_what_is_missing_is_asked_for(self, problems: Callable[..., list[str]], file: Path) -> None:
         assert problems("") == [
             (
