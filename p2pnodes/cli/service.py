@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -16,7 +17,7 @@ from p2pnodes.model.errors import ConfigError
 from p2pnodes.service import ADMIN_PORT, NAME, PACKAGED_UNIT, PROGRAM, UNITS, Choice, plan, unit
 
 if TYPE_CHECKING:
-    from p2pnodes.service import File
+    from p2pnodes.service import File, Plan
 
 app = typer.Typer(no_args_is_help=True, help="Run the daemon as a systemd service.")
 
@@ -144,6 +145,8 @@ def install(
     planned = plan(choice)
     _require_same_network(network_path, _below(root, planned.config.with_name("network.toml")))
     files = [(file, _action(file, root)) for file in planned.files]
+    if (planned.config, "new") in [(file.path, action) for file, action in files]:
+        _require_usable(planned)
     commands = [] if root is not None else planned.commands
     rows = [{"file": str(_below(root, file.path)), "action": action} for file, action in files]
     if not as_json:
@@ -198,6 +201,22 @@ def _require_key(path: Path, *, of_root: bool) -> None:
             hint = "under sudo --wallet means root's wallets: name yours with --hotkey-file ~/.bittensor/wallets/..."
             raise ConfigError(f"{error}; {hint}", code=error.code) from error
         raise
+
+
+def _require_usable(planned: "Plan") -> None:
+    """Refuse a configuration that no daemon takes before anything is written: once there, it would be kept."""
+    from p2pnodes.config import InvalidSettingsError, load_settings
+
+    place = planned.config.parent
+    with tempfile.TemporaryDirectory() as name:
+        for file in planned.files:
+            if file.path.parent == place:
+                Path(name, file.path.name).write_text(file.content)
+        try:
+            load_settings(Path(name, planned.config.name))
+        except InvalidSettingsError as error:
+            problems = "; ".join(problem.replace(name, str(place)) for problem in error.problems)
+            raise ConfigError(f"{problems}; nothing was written") from error
 
 
 def _is_packaged(program: Path, root: Path | None) -> bool:

@@ -197,8 +197,17 @@ class TestInstall:
 
     def test_a_configuration_that_no_daemon_takes_is_told(self, cli: Cli, root: Path) -> None:
         ended = cli(*OPTIONS, "--observer", "--root", root, "--url", "ftp://node.example.org", "--yes")
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.error == (
+            '/etc/p2pnodes/p2pnodes.toml: http.url: found "ftp://node.example.org", expected http://HOST[:PORT] or '
+            "https://HOST[:PORT]; nothing was written"
+        )
+        assert not root.exists(), "it would be kept, whatever is given next"
+
+    def test_a_dry_run_tells_that_too(self, cli: Cli, root: Path) -> None:
+        ended = cli(*OPTIONS, "--observer", "--root", root, "--bootstrap", "node", "--dry-run")
         assert ended.code == 1
-        assert "http.url" in ended.err
+        assert "gossip.bootstrap" in ended.error
 
 
 class TestRefused:
