@@ -70,7 +70,7 @@ class PlaceBody(ReleaseBody):
 
 
 class VerifyBody(_Body):
-    """``POST /verify``: the claim to check now, by its id, its task id, or the 32 hex digits of that."""
+    """``POST /verify``: the claim to check now, by any name that ``naming.claim_id`` knows."""
 
     claim_id: Annotated[str, Field(min_length=1, max_length=128)]
 

@@ -7,7 +7,7 @@ import typer
 
 from p2pnodes.cli.asking import ConfigOption, SocketOption, admin_socket, ask
 from p2pnodes.cli.output import JsonOption, command, duration, print_json, print_table, say, ss58, warn_line
-from p2pnodes.cli.spans import span_s
+from p2pnodes.cli.spans import span_up_to
 from p2pnodes.model.codes import Code
 
 COLUMNS: Final = ("key", "by", "left", "code", "reason")
@@ -15,10 +15,20 @@ COLUMNS: Final = ("key", "by", "left", "code", "reason")
 FOR_S: Final = 3_600
 """How long a ban lasts that is given for no certain time, seconds."""
 
+FOR_MAX: Final = "7d"
+"""``OPERATOR_BAN_S_MAX`` of the daemon as one types it; to import that would be slow."""
+
 
 def _key(text: str) -> str:
     """A hotkey, or a node key as the daemon writes it."""
-    return text.lower() if re.fullmatch(r"[0-9A-Fa-f]{64}", text) else ss58(text)
+    if re.fullmatch(r"[0-9A-Fa-f]{64}", text):
+        return text.lower()
+    try:
+        return ss58(text)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(
+            f"expected a hotkey (an SS58 address) or a node key (64 hex digits), found {text!r:.80}"
+        ) from error
 
 
 KeyArgument = Annotated[
@@ -65,7 +75,12 @@ def add(
     reason: Annotated[str, typer.Option(help="Why, for whoever looks later; the peer does not hear it.")],
     for_s: Annotated[
         int | None,
-        typer.Option("--for", metavar="SPAN", parser=span_s, help="How long: 30m, 2h, up to 7d; 1h unless told."),
+        typer.Option(
+            "--for",
+            metavar="SPAN",
+            parser=span_up_to(FOR_MAX),
+            help=f"How long: 30m, 2h, up to {FOR_MAX}; 1h unless told.",
+        ),
     ] = None,
     config: ConfigOption = None,
     socket_path: SocketOption = None,

@@ -12,7 +12,7 @@ import typer
 from p2pnodes.cli.asking import ConfigOption, SocketOption, admin_socket, ask
 from p2pnodes.cli.output import JsonOption, command, duration, note, print_fields, print_json, print_table, say
 from p2pnodes.cli.progress import waiting_for
-from p2pnodes.cli.spans import span_s
+from p2pnodes.cli.spans import span_up_to
 from p2pnodes.model.codes import AREAS, BY_NAME, Code
 from p2pnodes.model.errors import P2PNodesError
 
@@ -27,6 +27,9 @@ NEAR_MAX: Final = 3
 
 FOR_S: Final = 600
 """How long a level holds that was set for no certain time, seconds."""
+
+FOR_MAX: Final = "24h"
+"""``FOR_S_MAX`` of the daemon as one types it; to import that would be slow."""
 
 _STYLE: Final = re.compile(rb"\x1b\[[0-9;]*m")
 """What a terminal takes for a colour: a log for people may hold them."""
@@ -103,7 +106,12 @@ def level(
     *,
     for_s: Annotated[
         int | None,
-        typer.Option("--for", metavar="SPAN", parser=span_s, help="How long, such as 90s, 10m, 2h; 10m unless told."),
+        typer.Option(
+            "--for",
+            metavar="SPAN",
+            parser=span_up_to(FOR_MAX),
+            help=f"How long: 90s, 10m, 2h, up to {FOR_MAX}; 10m unless told.",
+        ),
     ] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Until the daemon restarts or reads its settings again.")

@@ -17,7 +17,7 @@ _LATER: Final = frozenset({409, 503})
 
 def verify(
     claim: Annotated[
-        str, typer.Argument(metavar="CLAIM", help="The claim: its id, its task id, or the 32 hex digits of that.")
+        str, typer.Argument(metavar="CLAIM", help="Its id or how that begins (8 digits or more), or its task id.")
     ],
     *,
     timeout_s: Annotated[float, typer.Option("--timeout", min=1, metavar="S", help="Seconds to wait.")] = TIMEOUT_S,

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from p2pnodes.cli.logs import LINE_BYTES_MAX, UNKNOWN_MAX
+from p2pnodes.cli.logs import FOR_MAX, LINE_BYTES_MAX, UNKNOWN_MAX
+from p2pnodes.cli.spans import span_s
+from p2pnodes.loglevel import FOR_S_MAX
 from p2pnodes.model.codes import AREAS, Code
 from p2pnodes.model.errors import ConfigError
 from tests.cli.conftest import Ask, Cli
@@ -126,6 +128,9 @@ class TestLevel:
         assert (await ask("logs", "level", "configured", "--json")).json == daemon.levels
         assert daemon.levels["changed"] == []
 
+    def test_the_longest_time_is_the_daemon_s(self) -> None:
+        assert span_s(FOR_MAX) == FOR_S_MAX
+
     async def test_a_span_is_seconds_minutes_hours_or_days(self, ask: Ask, daemon: FakeDaemon) -> None:
         for text, seconds in (("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86_400)):
             await ask("logs", "level", "debug", "--for", text)
@@ -136,6 +141,7 @@ class TestLevel:
         [
             (["debug", "--for", "10"], "expected a number with s, m, h or d, such as 10m, found '10'"),
             (["debug", "--for", "0m"], "expected a number with s, m, h or d"),
+            (["debug", "--for", "2d"], "expected 24h at most, found '2d'"),
             (["debug", "--for", "1h", "--keep"], "expected either --for or --keep, found both"),
             (["configured", "--keep"], "configured holds anyway"),
             (["--keep"], "need a LEVEL"),
