@@ -168,9 +168,8 @@ def _database(settings: "Settings") -> Iterator["Finding"]:
     """Look whether SQLite finds the file whole, and whether it is this network's."""
     from p2pnodes.cli.findings import status_of
     from p2pnodes.doctor import Finding
-    from p2pnodes.store.copying import REFILL
     from p2pnodes.store.ledger import stored_network
-    from p2pnodes.store.schema import open_reader
+    from p2pnodes.store.schema import REFILL, open_reader
 
     path = settings.database_path
     deadline_s = time.monotonic() + DATABASE_S_MAX

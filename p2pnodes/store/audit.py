@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from p2pnodes.model.branches import Ends, ended_log
 from p2pnodes.model.checkpoint import judge_kept
-from p2pnodes.model.errors import P2PNodesError
+from p2pnodes.model.errors import P2PNodesError, StoreError
 from p2pnodes.model.events import Close, Delegation, Event, Evidence, Head, LogId
 from p2pnodes.model.network import Network
 from p2pnodes.model.stateroot import state_root
 from p2pnodes.model.validity import EMPTY, Prefix, check_close, check_evidence, judge
 from p2pnodes.store.checkpoints import Checkpoints, Stage, live_set_damage
 from p2pnodes.store.copying import copy_database
-from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.ledger import Ledger, stored_network
 from p2pnodes.store.rebuild import PROBLEMS_MAX, Progress, differences, drop_untyped, finish_cut, hold
 from p2pnodes.store.schema import migrate, open_writer
 
@@ -48,7 +48,7 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
         progress: If given, called now and then with what is being done, how much of it is done, and of how much.
 
     Raises:
-        StoreError: No such file, not a database, or of another network.
+        StoreError: No such file, or not a database.
     """
     copy = open_writer("", as_it_is=True)  # a temporary file: memory stays bounded by SQLite's cache
     try:
@@ -63,6 +63,8 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
         if integrity != "ok":
             problems.append(f"SQLite finds the file damaged: {integrity}")
         migrate(copy)
+        if (held := stored_network(copy)) not in {None, network.id}:  # else each of its events would be told
+            raise StoreError(f"{path} is of network {held.hex()}, the settings say {network.id.hex()}: use its own")
         problems += drop_untyped(copy)
         with suppress(sqlite3.Error, P2PNodesError):  # what keeps it from that is told below
             finish_cut(Ledger(copy, network))

@@ -324,7 +324,8 @@ def drafted(file: Path, database: Path, network: Network, progress: Progress | N
 
 def _draft(file: Path, path: Path, database: Path, network: Network, progress: Progress | None) -> Copied:
     if not file.is_file():
-        raise StoreError(f"{file}: no such file; give a backup", code=Code.DATA_BACKUP_BAD)
+        found = "no such file" if not file.exists() else "is no regular file"
+        raise StoreError(f"{file}: {found}; give a backup", code=Code.DATA_BACKUP_BAD)
     if database.exists() and file.samefile(database):
         raise StoreError(f"{file}: is the database itself; give a backup", code=Code.DATA_BACKUP_BAD)
     try:

@@ -12,13 +12,10 @@ from typing import Final
 
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
-from p2pnodes.store.schema import open_reader
+from p2pnodes.store.schema import REFILL, open_reader
 
 PAGES_PER_STEP: Final = 1_024
 """Pages of 4 KiB that are copied between two reports of progress: some milliseconds."""
-
-REFILL: Final = "restore a backup, or start empty and let peers refill it"
-"""What to do about a database that cannot be read."""
 
 _CHECK_PATH: Final = "expected a daemon's p2pnodes.db: check the path"
 

@@ -14,7 +14,7 @@ from p2pnodes.model.events import Delegation, Event, Head, LogId
 from p2pnodes.model.keys import KEY_BYTES
 from p2pnodes.store.checkpoints import cut_logs
 from p2pnodes.store.ledger import OWN_LOG
-from p2pnodes.store.schema import open_reader
+from p2pnodes.store.schema import open_reader, what_to_do
 
 
 class OwnLog(NamedTuple):
@@ -45,7 +45,9 @@ def read_own_log(path: Path, node_key: bytes) -> OwnLog | None:
     try:
         return _read(connection, node_key)
     except sqlite3.Error as error:
-        raise StoreError(f"cannot read the database {path}: {error}", code=Code.DATA_UNREADABLE) from error
+        raise StoreError(
+            f"cannot read the database {path}: {error}{what_to_do(error)}", code=Code.DATA_UNREADABLE
+        ) from error
     finally:
         connection.close()
 
@@ -67,7 +69,9 @@ def written_by(path: Path) -> bytes | None:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise StoreError(f"cannot read the database {path}: {error}", code=Code.DATA_UNREADABLE) from error
+        raise StoreError(
+            f"cannot read the database {path}: {error}{what_to_do(error)}", code=Code.DATA_UNREADABLE
+        ) from error
     return None if written is None else written.node_key
 
 

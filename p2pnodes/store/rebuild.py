@@ -13,9 +13,8 @@ from p2pnodes.model.errors import P2PNodesError, StoreError
 from p2pnodes.model.network import Network
 from p2pnodes.store import buckets
 from p2pnodes.store.checkpoints import Stage, live_set_damage
-from p2pnodes.store.copying import REFILL
 from p2pnodes.store.ledger import DERIVED, Ledger
-from p2pnodes.store.schema import open_writer, untyped
+from p2pnodes.store.schema import REFILL, open_writer, untyped
 
 Progress = Callable[[str, int, int], None]
 """Called now and then with what is being done, how much of it is done, and of how much."""

@@ -53,6 +53,9 @@ WAL_PAGES_MAX: Final = 16_384
 """Pages of 4 KiB after which the write-ahead log is copied into the database: claims touch pages at random, and a page
 that was written often is copied once."""
 
+REFILL: Final = "restore a backup, or start empty and let peers refill it"
+"""What to do about a database that cannot be read."""
+
 _PACKAGE = "p2pnodes.store"
 
 # Bytes and None go to SQLite as they are. Python looks for an adapter of each such value, and where it finds none it
@@ -107,6 +110,18 @@ def open_reader(path: Path, *, still: bool = False) -> sqlite3.Connection:
     return connection
 
 
+def what_to_do(error: Exception, otherwise: str = "") -> str:
+    """What follows SQLite's words about a database that cannot be opened or read: where it is damaged, REFILL.
+
+    Args:
+        error: What SQLite, or Python about its answer, said.
+        otherwise: What follows where that means no damage.
+    """
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary one; Python's own errors have none
+    damaged = isinstance(error, UnicodeDecodeError) or code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    return f"; {REFILL}" if damaged else otherwise
+
+
 @contextmanager
 def _opening(what: str, advice: str = "") -> Iterator[list[sqlite3.Connection]]:
     """Close what was opened when the rest of the opening fails; SQLite's errors become a StoreError.
@@ -120,7 +135,7 @@ def _opening(what: str, advice: str = "") -> Iterator[list[sqlite3.Connection]]:
         for connection in opened:
             connection.close()
         if isinstance(error, sqlite3.Error | UnicodeDecodeError):
-            raise StoreError(f"{what}: {error}{advice}", code=Code.DATA_UNREADABLE) from error
+            raise StoreError(f"{what}: {error}{what_to_do(error, advice)}", code=Code.DATA_UNREADABLE) from error
         raise
 
 

@@ -1,5 +1,6 @@
 """``db path`` and ``db verify``."""
 
+import os
 import re
 import shutil
 import sqlite3
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from p2pnodes.model.errors import StoreError
 from p2pnodes.store import directory
+from p2pnodes.store.ownlog import written_by
 from tests.cli.conftest import Cli, Forbid
 
 
@@ -62,6 +65,21 @@ class TestVerify:
         assert (ended.code, ended.out) == (1, "")
         assert ended.error.startswith(f"{path}: no p2pnodes database (")
         assert "check the path" in ended.error
+
+    @pytest.mark.parametrize("size", [20_000, None], ids=["cut off", "overwritten"])
+    def test_a_damaged_one_is_told_with_what_to_do(
+        self, cli: Cli, config: Path, database: Path, size: int | None
+    ) -> None:
+        told = "; restore a backup, or start empty and let peers refill it"
+        if size is None:
+            database.write_bytes(b"no database any more" + database.read_bytes()[20:])
+        else:
+            os.truncate(database, size)
+        ended = cli("db", "rebuild", "--config", config)
+        assert (ended.code, ended.error_code) == (1, "data-unreadable")
+        assert ended.error.endswith(told)
+        with pytest.raises(StoreError, match=f"{told}$"):  # what a start reads first
+            written_by(database)
 
     def test_another_programs_database_is_told_from_a_damaged_one(self, cli: Cli, config: Path, tmp_path: Path) -> None:
         connection = sqlite3.connect(tmp_path / "other.db")
