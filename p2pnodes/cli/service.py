@@ -216,7 +216,7 @@ def _require_usable(planned: "Plan") -> None:
             load_settings(Path(name, planned.config.name))
         except InvalidSettingsError as error:
             problems = "; ".join(problem.replace(name, str(place)) for problem in error.problems)
-            raise ConfigError(f"{problems}; nothing was written") from error
+            raise ConfigError(f"{problems}; nothing was written", code=Code.CONFIG_SERVICE) from error
 
 
 def _is_packaged(program: Path, root: Path | None) -> bool:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from p2pnodes.model.branches import Ends, ended_log
 from p2pnodes.model.checkpoint import judge_kept
+from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, StoreError
 from p2pnodes.model.events import Close, Delegation, Event, Evidence, Head, LogId
 from p2pnodes.model.network import Network
@@ -64,7 +65,10 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
             problems.append(f"SQLite finds the file damaged: {integrity}")
         migrate(copy)
         if (held := stored_network(copy)) not in {None, network.id}:  # else each of its events would be told
-            raise StoreError(f"{path} is of network {held.hex()}, the settings say {network.id.hex()}: use its own")
+            raise StoreError(
+                f"{path} is of network {held.hex()}, the settings say {network.id.hex()}: use its own",
+                code=Code.DATA_OTHER_NETWORK,
+            )
         problems += drop_untyped(copy)
         with suppress(sqlite3.Error, P2PNodesError):  # what keeps it from that is told below
             finish_cut(Ledger(copy, network))
