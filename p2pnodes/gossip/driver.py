@@ -327,6 +327,7 @@ class Driver:
             connector=aiohttp.TCPConnector(
                 limit=0, force_close=True, resolver=None if self._allow_private else PublicResolver()
             ),
+            cookie_jar=aiohttp.DummyCookieJar(),  # else whoever is dialled has us keep thousands
             trace_configs=[tracing],
         )
         self._spawn(self._tick())

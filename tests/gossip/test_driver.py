@@ -317,6 +317,32 @@ class TestSessions:
         finally:
             await runner.cleanup()
 
+    async def test_what_is_dialled_leaves_no_cookies(
+        self, pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Thousands would be kept, 8 kB each, and sent back; in older releases of aiohttp without a bound."""
+        monkeypatch.setattr(dials, "PAUSE_S_MIN", 0.01)
+        monkeypatch.setattr(dials, "PAUSE_S_MAX", 0.01)
+        sent: list[str | None] = []
+
+        async def refuse(request: web.Request) -> web.Response:
+            sent.append(request.headers.get("Cookie"))
+            answer = web.Response(status=503)
+            answer.set_cookie(f"dial-{len(sent)}", "x")
+            return answer
+
+        app = web.Application()
+        app.router.add_get(driver.PATH, refuse)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:  # by its name: cookies of addresses are never kept
+            pair[0].know({pair[1].hotkey: f"http://localhost:{runner.addresses[0][1]}"})
+            await until(lambda: len(sent) >= 3)
+        finally:
+            await runner.cleanup()
+        assert set(sent) == {None}
+
     @pytest.mark.parametrize("url", ["http://", "nonsense", "ftp://127.0.0.1", "http://[", "http://127.0.0.1:1"])
     async def test_an_address_that_is_none_is_an_error_in_the_status(self, pair: tuple[Node, Node], url: str) -> None:
         pair[0].know({pair[1].hotkey: url})
