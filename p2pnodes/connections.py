@@ -12,11 +12,12 @@ import resource
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from socket import socket
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+T = TypeVar("T")
 
 CONNECTIONS_MAX: Final = 2_048
 """Inbound connections at once, if the system allows as many files; one costs some 5 kB, and 40 kB with a request."""
@@ -54,6 +55,8 @@ class Door(asyncio.Protocol):
         self._left: int | None = None
         self._over: Callable[[], object] | None = None
         self._served = False
+        self._reading: asyncio.Task[Any] | None = None
+        self._lost = False
         self.address = ""
 
     def allow(self, size_bytes: int | None, over: Callable[[], object] | None = None) -> None:
@@ -80,6 +83,22 @@ class Door(asyncio.Protocol):
 
     def _turned(self) -> None:
         self._served = False
+
+    async def while_open(self, work: Awaitable[T]) -> T:
+        """Do what only this connection's client wants; the task that waits for it is cancelled with the connection.
+
+        Raises:
+            ConnectionResetError: The connection has ended.
+        """
+        task = self._reading = asyncio.current_task()
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if task is None or not self._lost or task.uncancel():  # somebody else has cancelled it, too
+                raise
+            raise ConnectionResetError("the client has gone") from None
+        finally:
+            self._reading = None
 
     def keep(self) -> None:
         """Take this connection out of the crowd: something else bounds how many of its kind there are."""
@@ -117,8 +136,11 @@ class Door(asyncio.Protocol):
         return self._server.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the crowd, and pass it on."""
+        """Leave the crowd, end what only its client wanted, and pass it on."""
         self._crowd.leave(self)
+        self._lost = True
+        if self._reading is not None:
+            self._reading.cancel()
         self._server.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -185,6 +207,20 @@ async def in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
     if isinstance(door, Door):
         await door.turn()
     return await handler(request)
+
+
+def while_open(handler: Handler) -> Handler:
+    """A handler of reads that ends with its connection.
+
+    aiohttp goes on with a request whose client has gone. Connections are bounded, but whoever asks and leaves at once
+    would have any number of requests wait for the database.
+    """
+
+    async def reading(request: web.Request) -> web.StreamResponse:
+        door = None if request.transport is None else request.transport.get_protocol()
+        return await (door.while_open(handler(request)) if isinstance(door, Door) else handler(request))
+
+    return reading
 
 
 class DoorSite(web.BaseSite):

@@ -23,6 +23,7 @@ from p2pnodes.connections import (
     Crowd,
     Door,
     connections_max,
+    while_open,
 )
 from p2pnodes.hardening import FILES_MAX
 from p2pnodes.inbound import listen, make_runner, whose
@@ -109,6 +110,34 @@ class TestDoor:
         door.allow(None)
         door.data_received(bytes(1_000_000))
         assert not wire.is_cut
+
+
+class TestWhileOpen:
+    """What only a connection's client wants ends with the connection, and otherwise as it would."""
+
+    async def test_it_ends_with_the_connection(self) -> None:
+        door, _ = opened(Crowd(9))
+        asyncio.get_running_loop().call_soon(door.connection_lost, None)
+        with pytest.raises(ConnectionResetError):
+            await door.while_open(asyncio.Event().wait())
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+
+    async def test_its_result_is_what_comes_of_it(self) -> None:
+        door, _ = opened(Crowd(9))
+        assert await door.while_open(asyncio.sleep(0, "done")) == "done"
+        door.connection_lost(None)  # cancels nobody any more
+        await asyncio.sleep(0)
+
+    async def test_who_is_cancelled_by_others_stays_cancelled(self) -> None:
+        door, _ = opened(Crowd(9))
+        task = asyncio.create_task(door.while_open(asyncio.Event().wait()))
+        await asyncio.sleep(0)
+        door.connection_lost(None)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 class TestCrowd:
@@ -314,3 +343,26 @@ class TestListener:
             reader, writer = idle[-1]
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert (await asyncio.wait_for(reader.read(), 10)).endswith(b"served")
+
+    async def test_what_a_client_waited_for_ends_when_it_leaves(self) -> None:
+        """Else requests would wait without a bound: of each connection one, also of those that are gone."""
+        waiting: list[str] = []
+
+        async def handler(_: web.Request) -> web.Response:
+            waiting.append("begun")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                waiting.append("ended")
+                raise
+            return web.Response()
+
+        async with served(while_open(handler)) as (host, port):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(10):
+                while waiting != ["begun"]:
+                    await asyncio.sleep(0.001)
+                writer.transport.abort()
+                while waiting != ["begun", "ended"]:
+                    await asyncio.sleep(0.001)

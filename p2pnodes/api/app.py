@@ -47,6 +47,7 @@ from p2pnodes.api.schemas import MultiNodeArgs
 from p2pnodes.api.server import cut, send_part
 from p2pnodes.api.settings import ApiSettings
 from p2pnodes.api.stream import EVENTS_KEY, NodeEvents
+from p2pnodes.connections import while_open
 from p2pnodes.inbound import TokenBuckets, make_runner
 from p2pnodes.model.claims import (
     GPUS_PER_CLAIM_MAX,
@@ -480,12 +481,12 @@ def create_app(
         app.middlewares.insert(0, measuring(answered, upstream=settings.upstream is not None))
     app.add_routes(
         [
-            web.get("/nodes/", _loaded(db, api.inventory), allow_head=False),
+            web.get("/nodes/", _loaded(db, while_open(api.inventory)), allow_head=False),
             web.post("/nodes/", _loaded(db, api.add), expect_handler=_expect),
             web.get("/nodes/supported", api.supported, allow_head=False),
-            web.get("/nodes/verification_status", _loaded(db, api.verification_status), allow_head=False),
+            web.get("/nodes/verification_status", _loaded(db, while_open(api.verification_status)), allow_head=False),
             web.get("/nodes/events", _loaded(db, events.handle), allow_head=False),
-            web.get("/miner/nodes/", _loaded(db, api.own_nodes), allow_head=False),
+            web.get("/miner/nodes/", _loaded(db, while_open(api.own_nodes)), allow_head=False),
             web.delete(f"/nodes/{_NODE_ID}", _loaded(db, api.delete)),
             web.get("/healthz", api.healthz, allow_head=False),
             web.get("/readyz", api.readyz, allow_head=False),

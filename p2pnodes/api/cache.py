@@ -7,6 +7,7 @@ read while a commit came in belongs to no root for sure: it is right as an answe
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from aiohttp import hdrs
@@ -46,6 +47,18 @@ def rendered(body: Content, root: bytes | None, query: str) -> Rendered:
     return Rendered(body, {**headers, hdrs.ETAG: f'"{etag}"'}, etag)
 
 
+class _Pending:
+    """An answer that is being rendered, or waits for its turn."""
+
+    def __init__(self, since: State) -> None:
+        self.since = since
+        """What the store was when the first caller came."""
+        self.task: asyncio.Task[Rendered]
+        self.callers = 0
+        self.begun = False
+        """Whether it is its turn: what it asked the database for is read to the end then."""
+
+
 class RootedCache:
     """Least-recently-used cache of rendered answers."""
 
@@ -53,8 +66,13 @@ class RootedCache:
         self._db = db
         self._entries: OrderedDict[tuple[bytes, str], Rendered] = OrderedDict()
         self._bytes = 0
-        self._pending: dict[str, tuple[State, asyncio.Task[Rendered]]] = {}
+        self._pending: dict[str, _Pending] = {}
         self._computing = asyncio.Semaphore(COMPUTED_AT_ONCE_MAX)
+
+    @property
+    def waiting(self) -> int:
+        """Answers that are being rendered, or wait for their turn."""
+        return len(self._pending)
 
     def held(self, query: str) -> Rendered | None:
         """The answer to ``query`` at the current root, if it is kept."""
@@ -67,21 +85,29 @@ class RootedCache:
     async def compute(self, query: str, render: Callable[[], Awaitable[Content]]) -> Rendered:
         """The answer to ``query``; callers that come while it is being rendered share it until a commit comes in."""
         state = self._db.state
-        since, task = self._pending.get(query, (None, None))
-        if task is None or since is not state:  # what began before a commit may lack what the caller just wrote
-            task = asyncio.create_task(self._render(query, render))
-            self._pending[query] = state, task
-            task.add_done_callback(lambda done: self._forget(query, done))
-        return await asyncio.shield(task)  # one caller that goes away does not take the answer from the others
+        pending = self._pending.get(query)
+        if pending is None or pending.since is not state:  # else it may lack what the caller just wrote
+            pending = self._pending[query] = _Pending(state)
+            pending.task = asyncio.create_task(self._render(query, render, pending))
+            pending.task.add_done_callback(partial(self._forget, query, pending))
+        pending.callers += 1
+        try:
+            return await asyncio.shield(pending.task)  # one caller that leaves does not take it from the others
+        finally:
+            pending.callers -= 1
+            if not (pending.callers or pending.begun):  # who asks and leaves has nothing wait: that has no bound
+                self._forget(query, pending, pending.task)
+                pending.task.cancel()
 
-    def _forget(self, query: str, task: "asyncio.Task[Rendered]") -> None:
-        if query in self._pending and self._pending[query][1] is task:
+    def _forget(self, query: str, pending: _Pending, task: "asyncio.Task[Rendered]") -> None:
+        if self._pending.get(query) is pending:
             del self._pending[query]
-        if not task.cancelled():
+        if task.done() and not task.cancelled():
             task.exception()  # seen: asyncio need not complain when nobody waited for it to the end
 
-    async def _render(self, query: str, render: Callable[[], Awaitable[Content]]) -> Rendered:
+    async def _render(self, query: str, render: Callable[[], Awaitable[Content]], pending: _Pending) -> Rendered:
         async with self._computing:
+            pending.begun = True
             before = self._db.settled_state
             body = await render()
         if before is None or self._db.settled_state is not before:

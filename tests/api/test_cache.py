@@ -114,6 +114,55 @@ async def test_one_caller_that_goes_away_leaves_the_read_to_the_others() -> None
     assert store.renders == 1
 
 
+async def test_who_asks_and_leaves_has_nothing_wait_for_its_turn() -> None:
+    """A stranger with an address for each request would have any number of them wait, each for another miner."""
+    store, go_on = Store(), asyncio.Event()
+    held = store.cache()
+
+    async def slow() -> bytes:
+        await go_on.wait()
+        return b"slow"
+
+    running = [asyncio.create_task(held.compute(f"slow {n}", slow)) for n in range(cache.COMPUTED_AT_ONCE_MAX)]
+    await asyncio.sleep(0)
+    leaving = [asyncio.create_task(held.compute(f"left {n % 50}", store.read(b"one"))) for n in range(100)]
+    staying = asyncio.create_task(held.compute("left 7", store.read(b"one")))
+    await asyncio.sleep(0)
+    for task in leaving:
+        task.cancel()
+    await asyncio.wait(leaving)
+    assert held.waiting == len(running) + 1
+    again = asyncio.create_task(held.compute("left 8", store.read(b"two")))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert (await staying).body == b"one"
+    assert (await again).body == b"two"
+    assert {(await task).body for task in running} == {b"slow"}
+    assert store.renders == 2
+    assert held.waiting == 0
+
+
+async def test_who_leaves_while_it_is_read_does_not_let_the_next_one_begin() -> None:
+    """The database reads to the end what it has begun: it would have any number of reads to do at once."""
+    store, go_on, begun = Store(), asyncio.Event(), 0
+    held = store.cache()
+
+    async def slow() -> bytes:
+        nonlocal begun
+        begun += 1
+        await go_on.wait()
+        return b"slow"
+
+    for number in range(5 * cache.COMPUTED_AT_ONCE_MAX):
+        task = asyncio.create_task(held.compute(str(number), slow))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.sleep(0)
+    assert begun == cache.COMPUTED_AT_ONCE_MAX
+    go_on.set()
+
+
 async def test_entries_and_bytes_are_bounded() -> None:
     store = Store()
     held = store.cache()
