@@ -161,6 +161,11 @@ REFUSALS_LOGGED_BURST: Final = 10
 REFUSALS_LOGGED_PER_S: Final = 1.0
 """Log lines about refused strangers: at once, and again each second."""
 
+VISITORS_LOGGED_BURST: Final = 2 * OBSERVERS_MAX
+VISITORS_LOGGED_PER_S: Final = 1.0
+"""The same about observers' sessions, each of which begins and ends; whoever opens hundreds a second, each with another
+hotkey, must not fill the disk."""
+
 _Work = Callable[..., Coroutine[Any, Any, None]]
 _Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
@@ -315,6 +320,7 @@ class Driver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: aiohttp.ClientSession | None = None
         self._refusals = _Allowance(REFUSALS_LOGGED_BURST, REFUSALS_LOGGED_PER_S)
+        self._visitors = _Allowance(VISITORS_LOGGED_BURST, VISITORS_LOGGED_PER_S)
 
     # -- life cycle --------------------------------------------------------------------------------------------------
 
@@ -798,7 +804,7 @@ class Driver:
         self._links[link.id] = link
         for dial in self._dials_of(peer):
             dial.error = None
-        log.info("session_opened", peer=link.address, session=link.id, dialled=dialled, version=peer.version)
+        self._log_session("session_opened", link, dialled=dialled, version=peer.version)
         self._perform(self._engine.opened(link.id, peer, link.since_ms))
         return link
 
@@ -814,7 +820,7 @@ class Driver:
             for task in (reading, writing):
                 task.cancel()
             await asyncio.wait([reading, writing])
-            log.info("session_closed", peer=link.address, session=link.id, reason=reason, code=reason.code)
+            self._log_session("session_closed", link, reason=reason, code=reason.code)
             await _shut(link.socket, reason)
 
     def _end(self, link: _Link, reason: Reason) -> None:
@@ -1131,6 +1137,13 @@ class Driver:
         if left_out is not None:
             code = code_of(reason, Code.HANDSHAKE_MALFORMED)
             getattr(log, level)("handshake_refused", remote=remote, reason=reason, code=code, left_out=left_out)
+
+    def _log_session(self, event: str, link: _Link, **fields: Any) -> None:
+        left_out = self._visitors.take(_now_s()) if link.peer.observer else 0
+        if left_out:
+            fields["left_out"] = left_out
+        if left_out is not None:
+            log.info(event, peer=link.address, session=link.id, **fields)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run a task of the driver's; one that fails is a bug, and logged as one."""

@@ -760,6 +760,24 @@ class TestObservers:
         banned = {ban["hotkey"] for ban in first.driver.status()["bans"]}
         assert banned == {MALICE.hotkey.address, hotkey("//Trudy").address}
 
+    async def test_who_comes_again_and_again_under_other_hotkeys_does_not_fill_the_log(
+        self, open_door: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = open_door
+        monkeypatch.setattr(first.driver, "_visitors", driver._Allowance(4, 0.0001))
+        with capture_logs() as lines:
+            for number in range(6):
+                async with stranger(first, Author(f"//Trudy{number}")) as guest:
+                    await guest.shake()
+            await until(lambda: not any(row["observer"] for row in first.sessions))
+            async with stranger(first, MALICE) as guest:
+                await guest.shake()
+        sessions = [line for line in lines if line["event"] in {"session_opened", "session_closed"}]
+        strangers = [line for line in sessions if line["peer"] != MALICE.hotkey.address]
+        assert len(strangers) == 4
+        assert len(sessions) > 4, "validators' are told all the same"
+        await still_talk(first, second)
+
     async def test_one_that_gets_a_permit_comes_back_as_a_validator(self, open_door: tuple[Node, Node]) -> None:
         first, _ = open_door
         async with stranger(first, self.OBSERVER) as guest:
