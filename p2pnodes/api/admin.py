@@ -20,6 +20,7 @@ import os
 import socket
 import stat
 from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -31,8 +32,18 @@ from pydantic import BaseModel, ValidationError
 from p2pnodes.api import explanations
 from p2pnodes.api.admin_schemas import PlaceBody, ReleaseBody, RevokeBody, VerifyBody
 from p2pnodes.api.bodies import read_body
-from p2pnodes.api.browser import FILTER_CHARS_MAX, LOOKS_KEY, PENDING_DEFAULT, Look, Looks, look, pending_after
+from p2pnodes.api.browser import (
+    BUSY_RETRY_S,
+    FILTER_CHARS_MAX,
+    LOOKS_KEY,
+    PENDING_DEFAULT,
+    Look,
+    Looks,
+    look,
+    pending_after,
+)
 from p2pnodes.api.errors import CODED_KEY, ApiError, answer_errors, echo, invalid_values, json_response
+from p2pnodes.api.limits import Places
 from p2pnodes.api.naming import UUID_SEGMENT, claim_id, node, unknown_claim
 from p2pnodes.api.origin import over_unix
 from p2pnodes.api.parameters import boolean, integer, once
@@ -68,12 +79,17 @@ TCP_CONNECTIONS_MAX: Final = 64
 """Connections over TCP at once, event streams aside: any login can make them, so the one that was quiet the longest
 makes room. On the Unix socket they are not bounded: its mode says who may."""
 
+TCP_REQUESTS_MAX: Final = 64
+"""Requests over TCP that are served at once, event streams aside. Those whose clients have left are served to their end
+and count: else there would be as many as somebody likes."""
+
 TCP_BACKLOG: Final = 32
 """Connections over TCP that wait to be accepted: as many files are taken at most before anybody makes room."""
 
 _SOCKET_PATH_BYTES_MAX: Final = 107
 """Linux keeps 108 bytes for the path of a Unix socket, the last of them a NUL."""
 
+_TAIL_PATH: Final = "/events/stream"
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 _LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -235,7 +251,7 @@ def create_admin_app(view: DaemonView, registry: CollectorRegistry, *, console: 
     Returns:
         The application; whoever stores events tells it so by ``app[TAIL_KEY].committed``.
     """
-    app = web.Application(middlewares=[answer_errors, _local_only], client_max_size=BODY_BYTES_MAX)
+    app = web.Application(middlewares=[answer_errors, _local_only, _bounded(Places())], client_max_size=BODY_BYTES_MAX)
     app[VIEW_KEY] = view
     app[CODED_KEY] = True
     app[REGISTRY_KEY] = registry
@@ -254,7 +270,7 @@ def create_admin_app(view: DaemonView, registry: CollectorRegistry, *, console: 
     app.router.add_get("/electorate", _electorate)
     app.router.add_get("/inventory", _inventory)
     app.router.add_get("/pending", _pending)
-    app.router.add_get("/events/stream", _tail, allow_head=False)  # it would never end
+    app.router.add_get(_TAIL_PATH, _tail, allow_head=False)  # it would never end
     app.router.add_get(f"/proof/{UUID_SEGMENT}", _proof)
     app.router.add_get("/claims/{claim}", _claim)
     app.router.add_get(f"/nodes/{UUID_SEGMENT}", _node)
@@ -357,6 +373,20 @@ def _remove_stale(path: Path) -> None:
         f"admin.socket: another daemon answers at {path}; expected one daemon for one data_dir: stop the other first",
         code=Code.CONFIG_ADMIN_SOCKET,
     )
+
+
+def _bounded(places: Places) -> Any:
+    """Middleware that bounds the requests over TCP that are being served; streams have places of their own."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Any) -> web.StreamResponse:
+        tcp = not over_unix(request) and request.path != _TAIL_PATH
+        most = TCP_REQUESTS_MAX
+        with places.take("", "requests", most=most, most_each=most, retry_s=BUSY_RETRY_S) if tcp else nullcontext():
+            response: web.StreamResponse = await handler(request)
+            return response
+
+    return middleware
 
 
 @web.middleware

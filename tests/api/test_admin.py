@@ -492,6 +492,44 @@ class TestTcp:
         """With as few files as a process may have: the streams and what waits are open, too."""
         assert admin.TCP_CONNECTIONS_MAX + admin.TCP_BACKLOG + TCP_TAILS_MAX <= 128
 
+    async def test_requests_over_tcp_are_bounded_also_those_whose_clients_have_left(
+        self, app: web.Application, path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(admin, "TCP_REQUESTS_MAX", 2)
+        begun, go_on, query = 0, asyncio.Event(), daemon.query
+
+        async def slow(*args: Any, **named: Any) -> list[dict[str, Any]]:
+            nonlocal begun
+            begun += 1
+            await go_on.wait()
+            return await query(*args, **named)
+
+        monkeypatch.setattr(daemon, "query", slow)
+        runner = await start_admin(app, path, 0)
+        (port,) = [address[1] for address in runner.addresses if isinstance(address, tuple)]
+        try:
+            for number in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET /nodes HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                if number < 2:
+                    while begun <= number:
+                        await asyncio.sleep(0.001)
+                else:
+                    assert (await reader.readline()).split()[1] == b"503"
+                writer.transport.abort()
+            assert begun == 2
+            async with (
+                aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(str(path))) as local,
+                local.get("/healthz") as answer,
+            ):
+                assert answer.status == 200
+            go_on.set()
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as tcp, tcp.get("/nodes") as answer:
+                assert answer.status == 200, "there is room again"
+        finally:
+            go_on.set()
+            await runner.cleanup()
+
     async def test_looks_over_tcp_take_no_place_from_the_socket(
         self, app: web.Application, path: Path, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
