@@ -50,6 +50,10 @@ MEMORY_MB: Final = 64
 events: the allocator keeps some of what the largest of them took. On a quiet machine, where attacks get furthest, that
 was 28 MB after one round of all attacks."""
 
+AGAIN_MB: Final = 24
+"""Further rounds of all attacks let it grow by no more than this, all together: what an attack took once serves the
+next one, and only what is kept of each stranger is more with every round."""
+
 
 class Abuse(Scene):
     """Each strike is one attack on the first daemon; the second one tells whether gossip goes on."""
@@ -75,6 +79,10 @@ class Abuse(Scene):
         self._times_s: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self._attacks: dict[str, Counter[str]] = defaultdict(Counter)
         self._peaks: dict[str, Sample] = {}
+        self._rounds_mb: list[float] = []
+        """Growth beyond the other daemon's at the end of each round."""
+        self._left = len(KINDS)
+        """Strikes of this round that are still to come."""
 
     async def strike(self) -> str:
         """Attack once, in turns."""
@@ -165,8 +173,21 @@ class Abuse(Scene):
             now = _look(self._victim).files
             self.complaints.append(f"{kind}: {files} files were open; {RETURN_S_MAX:g} s after it there are {now}")
         grown_mb, other_mb = (_look(peer).memory_mb - self._before[peer].memory_mb for peer in self.net.peers)
-        if grown_mb > max(0.0, other_mb) + MEMORY_MB:
+        self._weigh(kind, grown_mb, max(0.0, other_mb))
+
+    def _weigh(self, kind: str, grown_mb: float, other_mb: float) -> None:
+        """Complain of memory that a strike has left, or a whole round beyond the first one."""
+        beyond_mb = grown_mb - other_mb
+        if beyond_mb > MEMORY_MB:
             self.complaints.append(f"{kind}: memory grew by {grown_mb:.0f} MB, that of the other by {other_mb:.0f} MB")
+        self._left -= 1
+        if self._left:
+            return
+        self._left = len(KINDS)
+        self._rounds_mb.append(beyond_mb)
+        if beyond_mb > self._rounds_mb[0] + AGAIN_MB:
+            told = ", ".join(f"{each:.0f}" for each in self._rounds_mb)
+            self.complaints.append(f"memory grows with each round of attacks, MB beyond the other's: {told}")
 
     async def heal(self) -> None:
         """Tell the times."""
@@ -187,6 +208,7 @@ class Abuse(Scene):
         for peer in self.net.peers:
             before, after = self._before[peer], _look(peer)
             self.figures[peer.name] = {"before": before._asdict(), "after": after._asdict()}
+        self.figures["rounds"] = {"beyond_mb": [round(each, 1) for each in self._rounds_mb]}
         self.figures["limits"] = {"daemon_files": _files_max(self._victim), "attacker_files": FILES}
 
 

@@ -15,13 +15,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple
 
 from p2pnodes.devnet import HOST
 from p2pnodes.gossip.driver import PATH
 from p2pnodes.miner.example import example_server
-from p2pnodes.model.keys import SIGNATURE_BYTES, Hotkey
+from p2pnodes.model.keys import KEY_BYTES, SIGNATURE_BYTES, Hotkey, ss58_encode
 from p2pnodes.model.requests import BODY_BYTES_MAX, Add, sign_add
 from tests.e2e.hostile import UPGRADE, Op, wire
 
@@ -42,6 +42,9 @@ DEPTH: Final = 2_000
 
 ANSWER_S_MAX: Final = 30.0
 """Wait for an answer or the end of the connection."""
+
+LEAVE_S: Final = 0.05
+"""Until one leaves that does not wait for an answer: enough for its request to be taken up."""
 
 SIGNED: Final = 200
 """Requests that are signed before an attack begins: sr25519 costs who attacks as much as who is attacked."""
@@ -329,6 +332,23 @@ async def left_streams(siege: Siege) -> None:
     await siege.again(WORKERS, work)
 
 
+async def left_reads(siege: Siege) -> None:
+    """Reads that the database has to do, each another one and from another address; nobody waits for the answers."""
+    numbers = itertools.count()
+
+    async def work(_: int) -> None:
+        while siege.going_on:
+            whose = ss58_encode(siege.rng.randbytes(KEY_BYTES)).encode()
+            with suppress(OSError):
+                async with siege.connect(next(numbers) % CONNECTIONS) as connection:
+                    await connection.send(GET.replace(b"/nodes/", b"/nodes/?detailed=true&hotkey=" + whose))
+                    await asyncio.sleep(LEAVE_S)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(WORKERS):
+            group.create_task(work(number))
+
+
 async def handshakes(siege: Siege) -> None:
     """WebSockets of peers that begin no handshake, begin one byte by byte, or say what is none."""
     upgrade = UPGRADE % PATH.encode()
@@ -379,7 +399,7 @@ ATTACKS: Final[dict[str, Callable[[Siege], Coroutine[Any, Any, None]]]] = {
     attack.__name__.replace("_", " "): attack
     for attack in (
         slow_headers, slow_bodies, pipelines, unread_pipelines, oversized, idle, idle_everywhere, bad_signatures,
-        strangers, garbage, half_closed, left_streams, handshakes, console,
+        strangers, garbage, half_closed, left_streams, left_reads, handshakes, console,
     )
 }  # fmt: skip
 

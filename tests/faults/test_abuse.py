@@ -3,14 +3,38 @@
 import asyncio
 import random
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
 from p2pnodes.devnet import HOST
 from p2pnodes.inbound import HEADER_BYTES_MAX, HEADERS_MAX, REQUEST_LINE_BYTES_MAX
 from p2pnodes.model.requests import BODY_BYTES_MAX
-from tests.faults.abuse import KINDS, Abuse
+from tests.faults.abuse import AGAIN_MB, KINDS, MEMORY_MB, Abuse
 from tests.faults.attacks import ATTACKS, CONNECTIONS, Siege, _oversized, address
+
+
+class TestMemory:
+    """What attacks leave is bounded, and what they leave again and again is a leak before it is over that bound."""
+
+    @staticmethod
+    def complaints(tmp_path: Path, *rounds_mb: float) -> list[str]:
+        """What is said of a daemon that has grown by so much at the end of each round, and the other one by 5 MB."""
+        scene = Abuse(tmp_path, random.Random(1))
+        for round_mb in rounds_mb:
+            for kind in KINDS:
+                scene._weigh(kind, round_mb + 5.0, 5.0)
+        return scene.complaints
+
+    def test_what_the_first_round_takes_is_its_own(self, tmp_path: Path) -> None:
+        assert self.complaints(tmp_path, MEMORY_MB, MEMORY_MB, MEMORY_MB) == []
+        assert len(self.complaints(tmp_path, MEMORY_MB + 1)) == len(KINDS)
+
+    def test_what_grows_with_each_round_is_a_leak(self, tmp_path: Path) -> None:
+        assert self.complaints(tmp_path, 10, 10 + AGAIN_MB) == []
+        assert self.complaints(tmp_path, 10, 20, 30, 40) == [
+            "memory grows with each round of attacks, MB beyond the other's: 10, 20, 30, 40"
+        ]
 
 
 class TestAttackers:
