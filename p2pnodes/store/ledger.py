@@ -131,6 +131,10 @@ whose events do, each with the first seq that does (``Ledger.begin_loading``).""
 
 _UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
 
+ADDRESSES_KEPT: Final = 16_384
+"""Hotkeys of which it is remembered that their address is written down; of others it is written again, which changes
+nothing. Requests name whom they like, so their number has no bound."""
+
 LOGS_PER_HOTKEY_MAX: Final = 256
 """Bound of the logs of one validator that count (rule 6)."""
 
@@ -314,7 +318,8 @@ class Ledger:
         self._per_hotkey: dict[bytes, int] = {}
         self._over: set[LogId] = set()
         """Logs that are held and ``is_over``."""
-        self._addresses: set[bytes] = set()
+        self._addresses: dict[bytes, None] = {}
+        """Hotkeys whose address is written down, some of them."""
         self._dirty_claims: set[int] = set()
         self._dirty_uuids: dict[str, None] = {}  # in order, so that the GPUs of one claim are settled together
         self._placed_uuids: dict[str, None] = {}
@@ -910,7 +915,9 @@ class Ledger:
     def _name(self, hotkey: bytes) -> None:
         if hotkey not in self._addresses:
             self._connection.execute("INSERT OR IGNORE INTO address VALUES (?, ?)", (hotkey, ss58_encode(hotkey)))
-            self._addresses.add(hotkey)
+            self._addresses[hotkey] = None
+            if len(self._addresses) > ADDRESSES_KEPT:
+                del self._addresses[next(iter(self._addresses))]
 
     # -- ends --------------------------------------------------------------------------------------------------------
 
@@ -2043,7 +2050,7 @@ class Ledger:
         self._logs = {}
         self._compared = None
         self._per_hotkey = {}
-        self._addresses = {hotkey for (hotkey,) in execute("SELECT hotkey FROM address")}
+        self._addresses = {}
         self.facts = Facts(self._connection)
         self.checkpoints.load()
         self._reload = False

@@ -262,6 +262,23 @@ class TestBounds:
         assert results(ledger, forged(ahead)) == [Result.FORGED]
         assert results(ledger, ahead) == [Result.AHEAD]
 
+    def test_hotkeys_that_requests_name_take_no_memory_without_end(
+        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever writes events can make up as many as he likes; each has its address in the database once."""
+        monkeypatch.setattr(ledger_module, "ADDRESSES_KEPT", 3)
+        author = Author("//validator1")
+        author.delegate()
+        for gpu, number in enumerate((0, 1, 2, 3, 4, 5, 0, 5)):
+            author.add(add(f"//Miner{number}", [f"gpu-{gpu}"], NOW_S))
+        receive(ledger, *author.events)
+        assert len(ledger._addresses) == 3
+        named = [name for (name,) in ledger._connection.execute("SELECT address FROM address")]
+        assert sorted(named) == sorted({hotkey(f"//Miner{n}").address for n in range(6)} | {author.hotkey.address})
+        with ledger.transaction():
+            ledger._reload = True
+        assert not ledger._addresses, "nothing is read that grows without end"
+
     def test_addresses_that_change_alone_are_taken(self, ledger: Ledger) -> None:
         held = ledger.weights.electorate.current
         moved = Electorate(held._replace(addresses={hotkey("//validator1").public_key: "http://192.0.2.9"}))

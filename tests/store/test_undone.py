@@ -170,6 +170,11 @@ for _name in (
     setattr(ShakyLedger, _name, _passed_on(_name))
 
 
+def addresses(ledger: Ledger) -> set[bytes]:
+    """Hotkeys whose address is written down."""
+    return {hotkey for (hotkey,) in ledger._connection.execute("SELECT hotkey FROM address")}
+
+
 def memory(ledger: Ledger) -> dict[str, Any]:
     """Everything that a ledger knows of its database, and what it has still to do."""
     held, electorate = ledger.checkpoints, ledger.weights.electorate
@@ -178,7 +183,7 @@ def memory(ledger: Ledger) -> dict[str, Any]:
         "settled": ledger.settled and ledger.weights is ledger.committed_weights is ledger._settled_weights,
         "logs": ledger._logs,
         "own": (ledger.own_log, ledger.foreign_own),
-        "hotkeys": (ledger._per_hotkey, ledger._addresses),
+        "hotkeys": (ledger._per_hotkey, ledger._addresses.keys() - addresses(ledger)),
         "vector": (ledger._heads, ledger._ends, ledger._slices.digests, ledger._compared),
         "weights": (electorate.current, electorate.previous, ledger.weights.enrolled),
         "rows": (ledger._buckets.root.root(), ledger._buckets.unwritten, ledger._nodes),
