@@ -108,6 +108,11 @@ holds what it is rendered from, 200 bytes for each chute."""
 
 LISTS_RETRY_S: Final = 5
 LOADING_RETRY_S: Final = 10
+OWN_LISTS_MAX: Final = 128
+OWN_LISTS_PER_HOTKEY_MAX: Final = 4
+"""Miners' own lists that are being sent, over all and of one hotkey: each holds the names of all the miner's GPUs and a
+part of the list, 3 MB together with 2,048 open claims, and somebody may read as slowly as he likes."""
+
 OWN_CLAIMS_PER_PART: Final = 32
 """Claims of a miner's own list that are read and sent at once, at most 320 GPUs."""
 
@@ -156,6 +161,7 @@ class NodesApi:
         self._binders: dict[str, None] = {}
         self._cache = RootedCache(db)
         self._lists = Places()
+        self._own_lists = Places()
         self._table = supported_gpus()
         content = orjson.dumps(self._table.data)
         self._supported = rendered(content, digest(content), "supported")
@@ -338,7 +344,19 @@ class NodesApi:
         """``GET /miner/nodes/``."""
         self._limit(request)
         signed = self._authenticate(request, [PURPOSE_MINER])
-        owned = await self._db.owned(signed.hotkey)
+        place = self._own_lists.take(
+            signed.address,
+            "lists",
+            most=OWN_LISTS_MAX,
+            most_each=OWN_LISTS_PER_HOTKEY_MAX,
+            retry_s=LISTS_RETRY_S,
+            client_is="hotkey",
+        )
+        with place:
+            return await self._send_own_nodes(request, signed.hotkey)
+
+    async def _send_own_nodes(self, request: web.Request, miner: bytes) -> web.StreamResponse:
+        owned = await self._db.owned(miner)
         response = web.StreamResponse(headers=EVENT_STREAM_HEADERS)
         try:
             await response.prepare(request)

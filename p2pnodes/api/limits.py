@@ -29,7 +29,9 @@ class Places:
         return self._open.total()
 
     @contextmanager
-    def take(self, client: str, what: str, *, most: int, most_each: int, retry_s: int) -> Iterator[None]:
+    def take(
+        self, client: str, what: str, *, most: int, most_each: int, retry_s: int, client_is: str = "address"
+    ) -> Iterator[None]:
         """Hold a place throughout the body.
 
         Args:
@@ -38,6 +40,7 @@ class Places:
             most: Bound over all.
             most_each: Bound for each client: nobody can take all places from the others.
             retry_s: When a client that is refused shall come back.
+            client_is: What the key stands for.
 
         Raises:
             ApiError: 503 when all are taken, 429 when this client has its share.
@@ -46,7 +49,7 @@ class Places:
         if self.taken >= most:
             raise ApiError(503, f"{most} {what} are open here already", again, code=Code.API_BUSY)
         if self._open[client] >= most_each:
-            raise ApiError(429, f"{most_each} {what} of this address are open already", again, code=Code.API_RATE)
+            raise ApiError(429, f"{most_each} {what} of this {client_is} are open already", again, code=Code.API_RATE)
         self._open[client] += 1
         try:
             yield

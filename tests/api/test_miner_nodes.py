@@ -73,6 +73,43 @@ class TestList:
         assert reads == [2, 2, 1]
 
 
+class TestBounds:
+    """Each list that is being sent holds all that it names, for as long as its reader likes."""
+
+    @pytest.mark.parametrize(
+        ("bound", "status", "others"), [("OWN_LISTS_PER_HOTKEY_MAX", 429, 200), ("OWN_LISTS_MAX", 503, 503)]
+    )
+    async def test_lists_are_bounded_for_each_hotkey_and_in_all(  # noqa: PLR0917 - fixtures
+        self,
+        client: Client,
+        clock: Clock,
+        alice: Miner,
+        db: Database,
+        monkeypatch: pytest.MonkeyPatch,
+        bound: str,
+        status: int,
+        others: int,
+    ) -> None:
+        monkeypatch.setattr(api_app, bound, 1)
+        begun, go_on, owned = asyncio.Event(), asyncio.Event(), db.owned
+
+        async def slow(miner: bytes) -> list[tuple[int, list[str]]]:
+            if miner == ALICE.public_key:
+                begun.set()
+                await go_on.wait()
+            return await owned(miner)
+
+        monkeypatch.setattr(db, "owned", slow)
+        first = asyncio.create_task(alice.own_nodes())
+        async with asyncio.timeout(10):
+            await begun.wait()
+        refused = await alice.own_nodes()
+        assert (refused.status, refused.headers["Retry-After"]) == (status, str(api_app.LISTS_RETRY_S))
+        assert (await Miner(client, clock, BOB).own_nodes()).status == others
+        go_on.set()
+        assert (await first).status == (await alice.own_nodes()).status == 200
+
+
 class TestRefusals:
     """It is the signer's own list."""
 
