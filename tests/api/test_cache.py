@@ -142,6 +142,26 @@ async def test_who_asks_and_leaves_has_nothing_wait_for_its_turn() -> None:
     assert held.waiting == 0
 
 
+async def test_who_asks_in_the_moment_in_which_another_one_leaves_is_answered() -> None:
+    """What nobody waited for is being cancelled then."""
+    store, go_on = Store(), asyncio.Event()
+    held = store.cache()
+
+    async def slow() -> bytes:
+        await go_on.wait()
+        return b"slow"
+
+    running = [asyncio.create_task(held.compute(f"slow {n}", slow)) for n in range(cache.COMPUTED_AT_ONCE_MAX)]
+    leaving = asyncio.create_task(held.compute("one", store.read(b"one")))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    coming = asyncio.create_task(held.compute("one", store.read(b"one")))
+    await asyncio.wait([leaving])
+    go_on.set()
+    assert (await coming).body == b"one"
+    await asyncio.wait(running)
+
+
 async def test_who_leaves_while_it_is_read_does_not_let_the_next_one_begin() -> None:
     """The database reads to the end what it has begun: it would have any number of reads to do at once."""
     store, go_on, begun = Store(), asyncio.Event(), 0
