@@ -1,18 +1,26 @@
 """Processes that are killed or stand still, at any moment: in a commit, in a start, alone or all at once."""
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
-from p2pnodes.devnet import DevnetError
+from p2pnodes.devnet import DevnetError, Peer
+from p2pnodes.store.checkpoints import Stage
 from tests.e2e.waiting import eventually
 from tests.faults.arena import Scene, in_time
 from tests.faults.miners import PAUSE_S
 
 NEW_S_MAX: Final = 180.0
 """Within this time a checkpoint comes: the first one when something is older than the horizon of a minute."""
+
+
+LOADING_S: Final = 0.25
+"""Longest pause before a daemon that loads is killed; a few thousand events are loaded in twice of it."""
 
 
 class Kill(Scene):
@@ -68,6 +76,72 @@ class Cut(Kill):
             with suppress(DevnetError):
                 found.append(int((await peer.status())["checkpoint"]["number"]))
         return found
+
+
+class Away(Cut):
+    """A daemon comes back to others that have forgotten what it lacks, and takes over what they agreed on.
+
+    Three of four agree without it. Nobody asks it for anything: what it had acknowledged and told nobody before it went
+    would be void by now, as design.md has it.
+    """
+
+    name = "away"
+    what = "kill -9 of a daemon that was away for longer than a horizon, while it loads the others' live set"
+    strikes = 20
+    short = 1
+    peers = 4
+
+    def apis(self) -> dict[str, str]:
+        """All but that of the one that goes away."""
+        return {peer.name: peer.url for peer in self.net.peers[:-1]}
+
+    async def strike(self) -> str:
+        """Stop the daemon until it has to load, and kill it again and again while it does."""
+        away = self.net.peers[-1]
+        await self.shut(away)
+        gone_s = time.time()
+
+        async def forgotten() -> bool:
+            status = await self.net.peers[0].status()
+            due_at = status["checkpoint"]["due_at"]
+            return due_at is not None and due_at - self.net.network.horizon_s > gone_s
+
+        with in_time("the others have cut away what the one that is away lacks", NEW_S_MAX):
+            await eventually(forgotten, NEW_S_MAX)
+        kills = self.rng.randint(2, 5)
+        for _ in range(kills):
+            self.revive(away)
+            with in_time(f"{away.name} loads a live set", NEW_S_MAX):
+                await eventually(partial(_loads, away), NEW_S_MAX)
+            await asyncio.sleep(self.rng.uniform(0, LOADING_S))
+            await self.kill(away)
+            stage = _stage(away)
+            self.figures[stage] = self.figures.get(stage, 0) + 1
+            if stage != Stage.LOADING:  # it has it, and loads nothing any more
+                break
+        self.revive(away)
+        with in_time(f"{away.name} has loaded the live set", NEW_S_MAX):
+            await eventually(partial(_has_loaded, away), NEW_S_MAX)
+        return "killed while it loads"
+
+
+def _stage(peer: Peer) -> str:
+    """How far a daemon is with the latest checkpoint that holds on it, from its file."""
+    query = "SELECT stage FROM certificate WHERE stage <> 'known' ORDER BY number DESC LIMIT 1"
+    connection = sqlite3.connect(f"file:{peer.database}?mode=ro", uri=True)
+    try:
+        found = connection.execute(query).fetchone()
+    finally:
+        connection.close()
+    return "" if found is None else found[0]
+
+
+async def _loads(peer: Peer) -> bool:
+    return _stage(peer) == Stage.LOADING
+
+
+async def _has_loaded(peer: Peer) -> bool:
+    return _stage(peer) in {Stage.CUTTING, Stage.DONE} and (await peer.status())["checkpoint"]["loading"] is None
 
 
 class Pause(Scene):
