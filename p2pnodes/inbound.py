@@ -128,23 +128,45 @@ class TokenBuckets:
         return min(self._burst, tokens + max(0.0, now - then) * self._rate)
 
 
+class FewLines:
+    """How many lines of one kind a log gets, whoever causes them: a burst, and then so many a second."""
+
+    def __init__(self, burst: int, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Allow the whole burst at once.
+
+        Args:
+            burst: Lines at once, 1 or more.
+            per_s: Lines each second after them.
+            clock: Seconds, never less than before.
+        """
+        self._bucket = TokenBuckets(per_s, burst, size=1)
+        self._clock = clock
+        self._left_out = 0
+
+    def take(self) -> int | None:
+        """How many were left out before this line; None when this one is left out, too."""
+        if self._bucket.take("", self._clock()):
+            self._left_out += 1
+            return None
+        left_out, self._left_out = self._left_out, 0
+        return left_out
+
+
 class ParserErrors(logging.Filter):
     """Turns aiohttp's tracebacks about unreadable requests into single lines, at most one per 5 s after the first 5."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Count time by ``clock``, in seconds."""
         super().__init__()
-        self._clock = clock
-        self._budget = TokenBuckets(PARSER_ERRORS_PER_S, PARSER_ERRORS_BURST, size=1)
-        self._suppressed = 0
+        self._lines = FewLines(PARSER_ERRORS_BURST, PARSER_ERRORS_PER_S, clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let everything pass that is not a parser's error; log those here."""
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         if not isinstance(error, HttpProcessingError):
             return True
-        if self._budget.take("", self._clock()):
-            self._suppressed += 1
+        suppressed = self._lines.take()
+        if suppressed is None:
             return False
         remote = record.args[0] if isinstance(record.args, tuple) and record.args else None
         reason = printable(" ".join(error.message.split()))
@@ -152,10 +174,9 @@ class ParserErrors(logging.Filter):
             "unreadable_request",
             remote=remote,
             reason=reason,
-            suppressed=self._suppressed,
+            suppressed=suppressed,
             code=Code.API_UNREADABLE,
         )
-        self._suppressed = 0
         return False
 
 

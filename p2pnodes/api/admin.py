@@ -42,7 +42,16 @@ from p2pnodes.api.browser import (
     look,
     pending_after,
 )
-from p2pnodes.api.errors import CODED_KEY, ApiError, answer_errors, echo, invalid_values, json_response
+from p2pnodes.api.errors import (
+    CODED_KEY,
+    STORE_FAILURES_KEY,
+    ApiError,
+    answer_errors,
+    echo,
+    invalid_values,
+    json_response,
+    store_failures,
+)
 from p2pnodes.api.limits import Places
 from p2pnodes.api.naming import UUID_SEGMENT, claim_id, node, unknown_claim
 from p2pnodes.api.origin import over_unix
@@ -254,6 +263,7 @@ def create_admin_app(view: DaemonView, registry: CollectorRegistry, *, console: 
     app = web.Application(middlewares=[answer_errors, _local_only, _bounded(Places())], client_max_size=BODY_BYTES_MAX)
     app[VIEW_KEY] = view
     app[CODED_KEY] = True
+    app[STORE_FAILURES_KEY] = store_failures()
     app[REGISTRY_KEY] = registry
     app[LOOKS_KEY] = Looks()
     app[TAIL_KEY] = EventTail(view.query)

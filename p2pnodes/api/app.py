@@ -25,6 +25,7 @@ from p2pnodes.api.denied import DenyList
 from p2pnodes.api.errors import (
     ELSEWHERE_KEY,
     JSON_HEADERS,
+    STORE_FAILURES_KEY,
     ApiError,
     Handler,
     answer_errors,
@@ -36,6 +37,7 @@ from p2pnodes.api.errors import (
     json_response,
     missing,
     render,
+    store_failures,
 )
 from p2pnodes.api.hosts import HostCheck, Resolver, system_resolver
 from p2pnodes.api.inventory import Inventory
@@ -472,6 +474,7 @@ def create_app(
         ConfigError: The deny-list cannot be read.
     """
     app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[answer_errors])
+    app[STORE_FAILURES_KEY] = store_failures()
     app[ELSEWHERE_KEY] = elsewhere
     denied = DenyList(settings.deny_file)
     app.cleanup_ctx.append(denied.watch)

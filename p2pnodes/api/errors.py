@@ -14,6 +14,7 @@ import structlog
 from aiohttp import hdrs, web
 from pydantic import ValidationError
 
+from p2pnodes.inbound import FewLines
 from p2pnodes.model.codes import HEADER, Code
 from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
 
@@ -31,6 +32,11 @@ INPUT_BYTES_MAX: Final = 4096
 STORE_RETRY_S: Final = 5
 """When a client shall come back after the disk failed."""
 
+STORE_FAILURES_LOGGED_BURST: Final = 10
+STORE_FAILURES_LOGGED_PER_S: Final = 0.2
+"""Log lines about requests that the disk failed: at once, and again each second. Anybody may ask as often as he likes,
+and the log may be on that disk."""
+
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
 JSON_HEADERS: Final[Mapping[str, str]] = {
@@ -41,6 +47,9 @@ JSON_HEADERS: Final[Mapping[str, str]] = {
 
 CODED_KEY: Final = web.AppKey("coded", bool)
 """Whether an application's errors have their code under ``code`` in the body as well; no unless it is set."""
+
+STORE_FAILURES_KEY: Final = web.AppKey("store_failures", FewLines)
+"""How often an application logs that the store failed; each time where it has none."""
 
 ELSEWHERE_KEY: Final = web.AppKey[Callable[[], Sequence[str]]]("elsewhere")
 """Base URLs of other validators, at most REFERRALS_MAX; where an application has none, its answers name none."""
@@ -195,6 +204,19 @@ def _not_now(request: web.Request, detail: str, retry_after_s: int, code: str) -
     return _refusal(request, 503, answer, code, {hdrs.RETRY_AFTER: str(max(1, retry_after_s))})
 
 
+def store_failures() -> FewLines:
+    """What an application's STORE_FAILURES_KEY holds."""
+    return FewLines(STORE_FAILURES_LOGGED_BURST, STORE_FAILURES_LOGGED_PER_S)
+
+
+def log_store_failure(request: web.Request, error: StoreError) -> None:
+    """Tell the operator of a request that the store failed, unless many are told already."""
+    lines = request.config_dict.get(STORE_FAILURES_KEY)
+    left_out = 0 if lines is None else lines.take()
+    if left_out is not None:
+        log.error("store_failed", error=str(error), left_out=left_out, code=error.code)
+
+
 @web.middleware
 async def answer_errors(request: web.Request, handler: Any) -> web.StreamResponse:
     """Turn every error into an answer; the only place where one becomes a 500."""
@@ -206,7 +228,7 @@ async def answer_errors(request: web.Request, handler: Any) -> web.StreamRespons
     except WritesRefusedError as error:
         return _not_now(request, str(error), error.retry_after_s, error.code)
     except StoreError as error:  # the disk, not the client: the message says which
-        log.error("store_failed", error=str(error), code=error.code)
+        log_store_failure(request, error)
         return _not_now(request, "This peer cannot record or read at the moment.", STORE_RETRY_S, Code.API_UNAVAILABLE)
     except web.HTTPException as error:
         return await _http_exception(request, error)

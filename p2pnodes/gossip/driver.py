@@ -69,6 +69,7 @@ from p2pnodes.gossip.pairs import Pairs
 from p2pnodes.gossip.rates import HEARTBEATS, PINGS, Allowance, flood
 from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.gossip.view import VIEW_SIZE
+from p2pnodes.inbound import FewLines
 from p2pnodes.model.codes import Code, Reason, code_of
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import (
@@ -319,8 +320,8 @@ class Driver:
         self._lobby: Lobby[asyncio.Task[None]] = Lobby()
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: aiohttp.ClientSession | None = None
-        self._refusals = _Allowance(REFUSALS_LOGGED_BURST, REFUSALS_LOGGED_PER_S)
-        self._visitors = _Allowance(VISITORS_LOGGED_BURST, VISITORS_LOGGED_PER_S)
+        self._refusals = FewLines(REFUSALS_LOGGED_BURST, REFUSALS_LOGGED_PER_S)
+        self._visitors = FewLines(VISITORS_LOGGED_BURST, VISITORS_LOGGED_PER_S)
 
     # -- life cycle --------------------------------------------------------------------------------------------------
 
@@ -1133,13 +1134,13 @@ class Driver:
             )
 
     def _log_refusal(self, level: str, remote: str, reason: str) -> None:
-        left_out = self._refusals.take(_now_s())
+        left_out = self._refusals.take()
         if left_out is not None:
             code = code_of(reason, Code.HANDSHAKE_MALFORMED)
             getattr(log, level)("handshake_refused", remote=remote, reason=reason, code=code, left_out=left_out)
 
     def _log_session(self, event: str, link: _Link, **fields: Any) -> None:
-        left_out = self._visitors.take(_now_s()) if link.peer.observer else 0
+        left_out = self._visitors.take() if link.peer.observer else 0
         if left_out:
             fields["left_out"] = left_out
         if left_out is not None:
@@ -1217,28 +1218,6 @@ class _Patience:
             if over_ms <= self._time.patient_ms:
                 del self._over_ms[timeout]
                 timeout.reschedule(_now_s())
-
-
-class _Allowance:
-    """How many log lines may be written: a burst, and then so many each second."""
-
-    def __init__(self, burst: int, per_s: float) -> None:
-        self._burst = burst
-        self._per_s = per_s
-        self._left = float(burst)
-        self._at_s = 0.0
-        self._left_out = 0
-
-    def take(self, now_s: float) -> int | None:
-        """How many were left out before this one; None when this one is left out, too."""
-        self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
-        self._at_s = now_s
-        if self._left < 1:
-            self._left_out += 1
-            return None
-        self._left -= 1
-        left_out, self._left_out = self._left_out, 0
-        return left_out
 
 
 async def _receive(socket: _Socket, pings: Allowance) -> bytes:

@@ -22,7 +22,7 @@ import structlog
 from aiohttp import hdrs, web
 from pydantic import ValidationError
 
-from p2pnodes.inbound import BACKLOG, TokenBuckets, address_key, bind, make_runner, parse_address
+from p2pnodes.inbound import BACKLOG, FewLines, TokenBuckets, address_key, bind, make_runner, parse_address
 from p2pnodes.miner.challenge import (
     CHALLENGE_BYTES_MAX,
     MINER,
@@ -154,8 +154,7 @@ class Agent:
         self._nonces: dict[tuple[bytes, str], float] = {}
         self._per_address = TokenBuckets(ADDRESS_RATE, ADDRESS_BURST, size=ADDRESSES_MAX)
         self._per_validator = TokenBuckets(VALIDATOR_RATE, VALIDATOR_BURST, size=ALLOWED_MAX)
-        self._refusals = TokenBuckets(REFUSALS_PER_S, REFUSALS_BURST, size=1)
-        self._unlogged = 0
+        self._refusals = FewLines(REFUSALS_BURST, REFUSALS_PER_S)
         self._runner: web.AppRunner | None = None
         self._servers: list[asyncio.Server] = []
 
@@ -334,8 +333,8 @@ class Agent:
             ) from error
 
     def _log_refusal(self, request: web.Request, refusal: _RefusedError) -> None:
-        if self._refusals.take("", time.monotonic()):
-            self._unlogged += 1
+        unlogged = self._refusals.take()
+        if unlogged is None:
             return
         log.warning(
             "challenge_refused",
@@ -344,9 +343,8 @@ class Agent:
             code=refusal.code,
             validator=printable(request.headers.get(VALIDATOR, "")[:64]),
             remote=request.remote,
-            unlogged=self._unlogged,
+            unlogged=unlogged,
         )
-        self._unlogged = 0
 
 
 class _Door(asyncio.Protocol):

@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from p2pnodes.api import errors
+from p2pnodes.api.errors import STORE_FAILURES_LOGGED_BURST
 from p2pnodes.api.settings import ApiSettings
 from p2pnodes.model.codes import HEADER, Code, Reason
 from p2pnodes.model.errors import StoreError, WritesRefusedError
@@ -212,6 +214,18 @@ class TestFailures:
         answer = await use(await self.serve(make_client, db, clock, StoreError("disk I/O error on /var/lib/secret")))
         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
         assert answer.detail == "This peer cannot record or read at the moment."
+
+    async def test_a_failing_disk_is_a_few_lines_however_many_ask(
+        self, make_client: MakeClient, db: Database, clock: Clock
+    ) -> None:
+        """The log may be on the same disk."""
+        miner = await self.serve(make_client, db, clock, StoreError("disk I/O error"))
+        with capture_logs() as logs:
+            for _ in range(2 * STORE_FAILURES_LOGGED_BURST):
+                assert (await miner.post(server(1))).status == 503
+        told = [line for line in logs if line["event"] == "store_failed"]
+        assert STORE_FAILURES_LOGGED_BURST <= len(told) < 2 * STORE_FAILURES_LOGGED_BURST
+        assert (told[0]["error"], told[0]["left_out"]) == ("disk I/O error", 0)
 
     async def test_a_database_that_cannot_be_read_is_503(
         self, alice: Miner, db: Database, monkeypatch: pytest.MonkeyPatch

@@ -20,6 +20,7 @@ from p2pnodes.gossip import dials, driver, engine, fetch, frames, lobby, pace
 from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES
 from p2pnodes.gossip.frames import FRAME_BYTES_MAX, Digest, Events
 from p2pnodes.gossip.handshake import HandshakeError, Peer, RefusedByPeerError
+from p2pnodes.inbound import FewLines
 from p2pnodes.model import codec
 from p2pnodes.model.branches import rivalry
 from p2pnodes.model.codec import DIGEST_BYTES
@@ -764,7 +765,7 @@ class TestObservers:
         self, open_door: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first, second = open_door
-        monkeypatch.setattr(first.driver, "_visitors", driver._Allowance(4, 0.0001))
+        monkeypatch.setattr(first.driver, "_visitors", FewLines(4, 0.0001))
         with capture_logs() as lines:
             for number in range(6):
                 async with stranger(first, Author(f"//Trudy{number}")) as guest:

@@ -460,7 +460,6 @@ class TestBounds:
         assert [(line["event"], line["status"], line["validator"]) for line in lines] == [
             ("challenge_refused", 421, "?" * 64)
         ] * 2
-        assert agent._unlogged == 3
 
     async def test_a_hundred_agents_live_in_one_process(self) -> None:
         clock = Clock()

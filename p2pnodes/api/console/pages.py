@@ -15,7 +15,7 @@ from p2pnodes.api.browser import LOOKS_KEY, PARAMETERS, PENDING_DEFAULT, STATUSE
 from p2pnodes.api.console.assets import assets
 from p2pnodes.api.console.guides import guide
 from p2pnodes.api.console.rendering import HEADERS, ROOT, load, render, segment
-from p2pnodes.api.errors import STORE_RETRY_S, ApiError, echo
+from p2pnodes.api.errors import STORE_RETRY_S, ApiError, echo, log_store_failure
 from p2pnodes.api.naming import UUID_SEGMENT, claim_id, node, unknown_claim
 from p2pnodes.api.overview import agreement
 from p2pnodes.api.parameters import choice, once
@@ -231,7 +231,7 @@ def _served(page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]
         except ApiError as error:
             return _failed(request, error.status, str(error), error.code, error.headers or {})
         except StoreError as error:
-            log.error("store_failed", error=str(error), code=error.code)
+            log_store_failure(request, error)
             return _failed(request, 503, str(error), error.code, {hdrs.RETRY_AFTER: str(STORE_RETRY_S)})
         except Exception:
             log.exception("request_failed", path=echo(request.path), code=Code.SYSTEM_BUG)
