@@ -843,6 +843,12 @@ class Ledger:
             self.facts.keep_body(add.claim_id, add.body)
         else:
             key = self._claim_key(add.claim_id)
+            # Between two parts of a cut nothing carries one that rows may still name; what did goes with a later part.
+            new = self._connection.execute(
+                "UPDATE claim SET position = ? WHERE claim = ?"
+                " AND NOT EXISTS (SELECT 1 FROM carriage WHERE carriage.claim = claim.claim) RETURNING claim",
+                (position, key),
+            ).fetchone()
         if counted and (new is not None or self.facts.all_void(key)):
             self._new_claims.append(add.claim_id)
         self._connection.execute(

@@ -282,6 +282,40 @@ def test_what_was_proposed_and_signed_goes_with_its_events(writers: list[Author]
     assert execute("SELECT count(*) FROM signature").fetchone() == (0,)
 
 
+@pytest.mark.parametrize("parts", range(1, 8))
+def test_a_claim_that_comes_again_while_the_events_that_carried_it_are_cut_is_read_from_the_new_one(
+    writers: list[Author], parts: int
+) -> None:
+    """It was deleted: no live set keeps it. Between two parts nothing carries it, but rows may still name it."""
+    donor, other = replicas()
+    shared = [event for each in writers for event in each.events]
+    request = add("//Alice", ["gpu-1"])
+    registered = writers[0].add(request)
+    shared += [registered, writers[1].delete(delete("//Alice", "nodes:gpu-1", NOW_S + 1), "gpu-1")]
+    donor.hear(shared)
+    other.hear(shared)
+    weighed = later(world_electorate(), 8 * DAY_MS)
+    for each in (donor, other):
+        each.weigh(weighed)
+    wire = _made_final(donor, weighed)
+    ledger = other.ledger
+    said = checkpoints.certified(NETWORK, wire)
+    assert found(ledger, said.line) == said.statement
+    with ledger.transaction():
+        ledger.checkpoints.take(wire)
+        ledger.enforce()
+    for _ in range(parts):
+        with ledger.transaction():
+            ledger.cut()
+    carried = writers[2].write(Carry((registered.wire,)), at_ms=weighed.time_ms)
+    for each in (donor, other):
+        each.hear([carried])
+        assert dangling(each.ledger.facts.connection) == []
+    cut(ledger)
+    same(donor, other)
+    assert other.ledger.facts.raw_body(request_id(NETWORK.id, request)) == request.body
+
+
 @pytest.mark.parametrize("slices", [0, 1])
 def test_half_of_a_live_set_beside_what_was_there_before_is_no_problem(
     writers: list[Author], tmp_path: Path, slices: int
