@@ -955,8 +955,27 @@ MUTANTS: Final = (
         "rebuild-of-half-a-live-set",
         "7",
         "A rebuild beside half of a live set judges what lies above the cut without any delegation",
-        (Edit(Ledger, "_rebuild_kept", "and self.checkpoints.stage is Stage.LOADING", "and False"),),
+        (Edit(Ledger, "_rebuild_kept", "and self._lacks_slices", "and False"),),
         UnitTests("store/test_meeting.py::test_half_of_a_live_set_beside_what_was_there_before_is_no_problem"),
+        1,
+    ),
+    Mutant(
+        "windows-that-a-rebuild-brings-back",
+        "1",
+        "A rebuild behind the last slice of a live set takes up delegations of a branch that goes",
+        (Edit(Ledger, "_rebuild_kept", "and self._lacks_slices", "and True"),),
+        UnitTests("store/test_meeting.py::test_the_window_of_a_log_is_that_of_the_branch_that_a_checkpoint_took"),
+        1,
+    ),
+    Mutant(
+        "read-from-what-a-cut-takes",
+        "7",
+        "A claim that comes again between two parts of a cut is read from an event that goes with a later part",
+        (Edit(Ledger, "_state_add", "AND NOT EXISTS (", "AND FALSE AND EXISTS ("),),
+        UnitTests(
+            "store/test_meeting.py"
+            "::test_a_claim_that_comes_again_while_the_events_that_carried_it_are_cut_is_read_from_the_new_one"
+        ),
         1,
     ),
     Mutant(

@@ -128,7 +128,11 @@ def test_a_deletion_that_is_kept_counts_where_another_branch_used_its_signature_
     same(donor, other)
 
 
-def test_the_window_of_a_log_is_that_of_the_branch_that_a_checkpoint_took(writers: list[Author]) -> None:
+@pytest.mark.parametrize("rebuilt_after", [None, 0, 1, 99])
+def test_the_window_of_a_log_is_that_of_the_branch_that_a_checkpoint_took(
+    writers: list[Author], rebuilt_after: int | None
+) -> None:
+    """Also where an upgrade derives all anew behind so many slices: behind the last one, from that branch alone."""
     donor, other = replicas()
     shared = [event for each in writers for event in each.events]
     shared.append(writers[0].add(add("//Alice", ["gpu-1"])))
@@ -143,13 +147,18 @@ def test_the_window_of_a_log_is_that_of_the_branch_that_a_checkpoint_took(writer
     ledger = other.ledger
     with ledger.transaction():
         ledger.begin_loading(wire)
-    number = ledger.checkpoints.line.number
-    for index in range(checkpoints.certified(NETWORK, wire).statement.slices):
-        with ledger.transaction():
-            ledger.load(index, *Donor().slice(donor.ledger.facts.connection, number, index))
+    number, slices = ledger.checkpoints.line.number, checkpoints.certified(NETWORK, wire).statement.slices
+    for index in range(slices + 1):
+        if rebuilt_after is not None and index == min(rebuilt_after, slices):
+            with ledger.transaction():
+                ledger.rebuild()
+        if index < slices:
+            with ledger.transaction():
+                ledger.load(index, *Donor().slice(donor.ledger.facts.connection, number, index))
     while ledger.checkpoints.stage is Stage.LOADING:
         with ledger.transaction():
             ledger.cut()
+    assert ledger.logs[clone.log].prefix.delegation == donor.ledger.logs[clone.log].prefix.delegation
     more = [writers[1].add(add("//Bob", ["gpu-2"], weighed.time_ms // 1000), at_ms=weighed.time_ms)]
     assert len(ledger.weights.enrolled) == 3
     other.hear(more)
