@@ -1620,13 +1620,16 @@ class Ledger:
         known = self._known(event for _, event in events)
         for (_, event), judgement in zip(events, judged, strict=True):
             self._load_event(event, judgement, known.get((event.log, event.seq)))
+        for log in dict.fromkeys(leaf.log for leaf in found):
+            state = self._logs[log]
+            self._keep(state._replace(prefix=state.prefix._replace(delegation=self._latest_delegation(state.key))))
         self._count_cut_away(len(known) - len(events))
+        self._events += len(events) - len(known)
         self.checkpoints.keep_slice(index, self._logs[found[0].log].key, found[0].seq, hashed)
-        if not self.checkpoints.loaded:
-            return False
-        self.checkpoints.forget_other_delegations()  # rows, and what is heard next, follow from those that are kept
-        self._mandates_dirty = True
-        return True
+        if self.checkpoints.loaded:
+            self.checkpoints.forget_other_delegations()  # rows, and what is heard next, follow from those that are kept
+            self._mandates_dirty = self._reload = True
+        return self.checkpoints.loaded
 
     def _known(self, events: Iterable[Event]) -> dict[tuple[LogId, int], tuple[int, bytes]]:
         """Position and id of what is stored at the places of some events, by log and seq."""

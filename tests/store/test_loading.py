@@ -22,6 +22,7 @@ from p2pnodes.store.loading import NOTHING, Answer, Found, Lack, consider, lacki
 from p2pnodes.store.rebuild import rebuild
 from p2pnodes.store.schema import open_writer
 from tests.gossip.past import Past
+from tests.store.restarts import assert_a_start_finds_it
 from tests.store.test_checkpoints import cut, found, proposed
 from tests.support import BLOCK, MINERS, NETWORK, NOW_MS, VALIDATORS, Author, add, electorate, memory_ledger
 
@@ -227,6 +228,19 @@ class TestSlices:
         assert "signature" in answer.detail
         assert stored(ledger.facts.connection) == 0
         assert 0 in missing(ledger).missing
+
+    def test_a_start_behind_each_of_them_finds_what_was_known(self, pasts: list[Past]) -> None:
+        """Of a newcomer, too, of whose logs nothing was here: how many events these have, and who they speak for."""
+        ledger = memory_ledger(None, pasts[0].electorate)
+        considered(ledger, pasts[0])
+        for place in range(pasts[0].slices):
+            assert brought(ledger, pasts[0], place) == Answer(Found.TAKEN)
+            assert ledger.state.events == stored(ledger.facts.connection)
+            assert_a_start_finds_it(ledger)
+        while ledger.state.loading or ledger.state.cutting:
+            with ledger.transaction():
+                ledger.cut()
+            assert_a_start_finds_it(ledger)
 
     def test_one_that_is_here_already_changes_nothing(self, pasts: list[Past]) -> None:
         ledger = memory_ledger(None, pasts[0].electorate)

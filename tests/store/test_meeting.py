@@ -5,8 +5,8 @@ and then hears the rest, holds what the donor holds, and nothing names what is g
 """
 
 import sqlite3
-from collections.abc import Callable, Container, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from copy import copy
 from itertools import count
 from pathlib import Path
@@ -22,7 +22,7 @@ from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import P2PNodesError, StoreError
 from p2pnodes.model.events import Carry, Checkpoint, Event, Head, LogId, Place, Release
 from p2pnodes.model.requests import request_id
-from p2pnodes.store import checkpoints
+from p2pnodes.store import checkpoints, cutting, settling
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.admission import admit_add
 from p2pnodes.store.audit import audit
@@ -35,6 +35,7 @@ from p2pnodes.store.rebuild import differences, hold, rebuild
 from p2pnodes.store.schema import open_writer
 from tests.model.world import VALIDATORS, Proof, proofs_in, signed_closing
 from tests.store.references import dangling
+from tests.store.restarts import assert_a_start_finds_it
 from tests.store.test_checkpoints import (
     CHUTE,
     DAY_MS,
@@ -155,6 +156,7 @@ def test_the_window_of_a_log_is_that_of_the_branch_that_a_checkpoint_took(
         if index < slices:
             with ledger.transaction():
                 ledger.load(index, *Donor().slice(donor.ledger.facts.connection, number, index))
+        assert_a_start_finds_it(ledger)
     while ledger.checkpoints.stage is Stage.LOADING:
         with ledger.transaction():
             ledger.cut()
@@ -484,6 +486,20 @@ def make(donor: Replica) -> Made | None:
     return Made(line, statement.slices, wire, disk, ledger.weights.electorate)
 
 
+class Watched(Ledger):
+    """A ledger that is looked at behind each transaction while a live set is loaded, or anything is taken away."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        try:
+            with super().transaction():
+                yield
+        finally:
+            if self.checkpoints.stage is not Stage.DONE or self.moving:
+                assert dangling(self.facts.connection) == []
+                assert_a_start_finds_it(self)
+
+
 class Receiver(Replica):
     """A daemon to which anything happens between any two steps; its disk is looked at behind each."""
 
@@ -497,6 +513,7 @@ class Receiver(Replica):
             proofs: All that there are.
         """
         super().__init__(now_ms)
+        self.ledger = Watched(self.ledger.facts.connection, NETWORK)
         self.draw, self.events, self.proofs = draw, events, proofs
         self.electorates: list[Electorate] = []
 
@@ -507,9 +524,9 @@ class Receiver(Replica):
     def look(self) -> None:
         """Require that nothing is named that is gone, and that as many events are here as are told."""
         assert dangling(self.ledger.facts.connection) == []
+        assert_a_start_finds_it(self.ledger)
         (stored,) = self.ledger.facts.connection.execute("SELECT count(*) FROM events").fetchone()
-        if self.stage is not Stage.LOADING:
-            assert self.ledger.state.events == stored
+        assert self.ledger.state.events == stored
 
     def disturb(self) -> None:
         """Let something happen, or nothing."""
@@ -517,9 +534,7 @@ class Receiver(Replica):
         happens = ("move", "restart", "undone", "proofs", "hear", "weigh", "forget", "rebuild")
         match draw(st.sampled_from((*[""] * 5, *happens))):
             case "restart":
-                self.ledger = Ledger(ledger.facts.connection, NETWORK)
-                if self.stage is not Stage.LOADING:
-                    assert self.ledger.state == ledger.state
+                self.ledger = Watched(ledger.facts.connection, NETWORK)
             case "undone":
                 with suppress(UndoneError), ledger.transaction():
                     if self.stage is Stage.CUTTING or ledger.leaving or ledger.checkpoints.loaded:
@@ -666,6 +681,9 @@ class TestWhateverWasThere:
             for name in ("EVENTS_PER_PART", "LEAVES_PER_PART"):
                 monkeypatch.setattr(ledger_module, name, 1)
             monkeypatch.setattr(ledger_module, "EVENTS_PER_MOVE", 1)
+            for name in ("CLAIMS_PER_PART", "ROWS_PER_PART"):
+                monkeypatch.setattr(cutting, name, 2)
+            monkeypatch.setattr(settling, "CLAIMS_PER_PART", 2)
 
         @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
         @given(drawn=st.one_of(lives(ends=True), lives(ends=True, more=MORE)), data=st.data())
