@@ -168,10 +168,10 @@ class Searches:
         session.searched[log] = self._time.ms + PAUSE_MS
 
     def ended(self, logs: Collection[LogId], held: Mapping[LogId, LogState]) -> None:
-        """Drop searches above what is proved now: logs have ended there."""
+        """Drop searches above what is proved now: logs have ended there, or are not held any more."""
         for session in self._sessions.values():
             for log in session.searches.keys() & set(logs):
-                if held[log].cut is not None:
+                if log not in held or held[log].cut is not None:
                     del session.searches[log]
 
     def tick(self) -> None:

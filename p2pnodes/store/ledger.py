@@ -399,7 +399,7 @@ class Ledger:
             self.temporary_failure = None
             self._keep_parts()
             if self._reload:
-                self._load()
+                self._load_committed()
             else:
                 self._refresh_state()
         self.written = self._connection.total_changes != changes

@@ -11,7 +11,9 @@ from p2pnodes.gossip.fetch import WANTS_MAX
 from p2pnodes.gossip.frames import ALL_SLICES, Digest, Events, Mark, Range, Vector, Want
 from p2pnodes.gossip.pace import DIGEST_INTERVAL_MS
 from p2pnodes.gossip.search import PAUSE_MS, PROBE_BYTES, PROBES_MAX, SEARCH_MS_MAX, SEARCHES_MAX, Search
+from p2pnodes.model.branches import displaced
 from p2pnodes.model.events import Close, Event, Evidence, Head, closing
+from p2pnodes.store import ledger as ledger_module
 from tests.gossip.harness import Net, Node, clone, entry, peer_of
 from tests.support import NETWORK, VALIDATORS, Author, electorate
 
@@ -378,5 +380,24 @@ class TestStore:
         with a.ledger.transaction():
             (outcome,) = a.ledger.receive(failures(twin, 1), a.now_ms)
         assert outcome.proved
+        a.tell_ends()
+        assert a.row()["searches"] == 0
+
+    def test_a_search_ends_when_its_log_is_gone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is told of as one that ended, by a commit before."""
+        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+        net, a, b, author = branches(7, 40, 40)
+        net.join(a, b)
+        for _ in range(4):
+            net.step()
+        assert a.row()["searches"] == 1
+        others = (Author(C, number=number) for number in range(1, 99))
+        other = next(each for each in others if author.log in displaced([author.log, each.log], (), 1))
+        with a.ledger.transaction():
+            a.ledger.receive([other.delegate()], a.now_ms)
+        gone = False
+        while not gone:
+            with a.ledger.transaction():
+                gone = a.ledger.forget(author.log)
         a.tell_ends()
         assert a.row()["searches"] == 0

@@ -16,12 +16,14 @@ from p2pnodes.model.requests import request_id
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store import settling
 from p2pnodes.store.audit import audit
+from p2pnodes.store.changes import Changes
 from p2pnodes.store.checkpoints import ELECTORATES_KEPT, Donor, certified
 from p2pnodes.store.ledger import Ledger, Result
 from p2pnodes.store.loading import NOTHING, Answer, Found, Lack, consider, lacking, load
 from p2pnodes.store.rebuild import rebuild
 from p2pnodes.store.schema import open_writer
 from tests.gossip.past import Past
+from tests.model.world import signed_closing
 from tests.store.restarts import assert_a_start_finds_it
 from tests.store.test_checkpoints import cut, found, proposed
 from tests.support import BLOCK, MINERS, NETWORK, NOW_MS, VALIDATORS, Author, add, electorate, memory_ledger
@@ -56,6 +58,25 @@ class TestACertificate:
         assert considered(ledger, pasts[0]).found is Found.LOADS
         assert ledger.state.loading
         assert missing(ledger) == Lack(pasts[0].number, pasts[0].slices, list(range(pasts[0].slices)))
+
+    def test_what_came_in_the_same_transaction_is_told_all_the_same(self, pasts: list[Past]) -> None:
+        """Jobs share commits: peers are sent own events, verifiers hear of claims, carriers of logs that ended."""
+        author = Author(VALIDATORS[0], number=9)
+        ledger = Ledger(open_writer(":memory:"), NETWORK, author.node_key)
+        close = signed_closing(VALIDATORS[1], Author(VALIDATORS[1]).log, None)
+        with ledger.transaction():
+            ledger.set_electorate(pasts[0].electorate)
+            ledger.receive(pasts[0].events[:3], pasts[0].now_ms)
+        ledger.writes_refused = None
+        with ledger.transaction():
+            own = ledger.open_log(9, author.delegation(not_after=pasts[0].now_ms // 1000 + 99), pasts[0].now_ms)
+            outcomes = ledger.receive(pasts[0].events[3:], pasts[0].now_ms)
+            assert {outcome.result for outcome in outcomes} == {Result.STORED}
+            ledger.receive_proofs([close], pasts[0].now_ms)
+            ledger.begin_loading(pasts[0].certificate)
+        assert ledger.take_appended() == [own]
+        assert len(ledger.take_new_claims()) == sum(event.kind == "add" for event in pasts[0].events)
+        assert close.log in ledger.take_ended()
 
     def test_whoever_holds_all_below_the_cut_finds_the_live_set_itself(self, pasts: list[Past]) -> None:
         ledger = memory_ledger(None, pasts[0].electorate)
@@ -343,6 +364,19 @@ class TestRows:
                 assert again.state.state_root == Ledger(pasts[0].copy(), NETWORK).state.state_root
                 disk.close()
         assert parts > pasts[0].slices
+
+    def test_followers_are_told_to_read_anew_when_they_are_there(self, pasts: list[Past]) -> None:
+        """As rows changed that nobody was told of."""
+        ledger = memory_ledger(None, pasts[0].electorate)
+        considered(ledger, pasts[0])
+        for place in range(pasts[0].slices):
+            brought(ledger, pasts[0], place)
+        ledger.take_changes()
+        while ledger.state.loading:
+            assert ledger.take_changes() is None
+            with ledger.transaction():
+                ledger.cut()
+        assert ledger.take_changes() == Changes(too_many=True)
 
     def test_an_electorate_that_changes_between_two_parts_begins_them_anew(self, pasts: list[Past]) -> None:
         ledger = self.loaded(memory_ledger(None, pasts[0].electorate), pasts[0])
