@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from p2pnodes.model.inventory import Weights
+from p2pnodes.model.stateroot import StateRoot
 from p2pnodes.store.buckets import Held
 from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.facts import Facts
@@ -49,7 +50,7 @@ def _remembered(ledger: Ledger) -> dict[str, Any]:
     found["_per_hotkey"] = {hotkey: logs for hotkey, logs in found["_per_hotkey"].items() if logs}
     found["slices_held"] = set(ledger.checkpoints.slices_held())
     if ledger.state.loading:
-        found["state"] = ledger.state._replace(root=None, nodes=0)
+        found["state"] = ledger.state._replace(root=StateRoot().now(), nodes=0)
     return found
 
 
