@@ -16,6 +16,7 @@ _OF_THE_RUN: Final = {
         *("commit_s", "written", "temporary_failure", "_wrote", "_stale", "_compared", "_vector_electorate"),
         *("_changes", "_new_claims", "_voted", "_appended", "_ended"),  # whom they are told has asked, or asks anew
         *("recount", "_live_set", "_cutting", "_settling", "_kept"),  # long work begins anew
+        "_addresses",  # what is written down already, of some
         "clock",  # see ``assert_a_start_finds_it``
     },
     Checkpoints: {"_connection", "_network", "_lines", "_slices", "_kept", "lately", "_electorate"},
