@@ -7,8 +7,9 @@ the store is finished behind it, because others may be waiting for those events.
 Whom to dial, the engine says, and how long a silent peer is waited for is measured in its patient time (``timeline``):
 what this daemon did not live, or lived late, is held against nobody.
 
-Backpressure: a socket is not read while the store has STORING_BYTES_MAX of its session's events to work on, so the
-peer's own queue fills. The other way round, the engine hears what has been written and stops pushing to a slow peer.
+Backpressure: a socket is not read while the store has STORING_BYTES_MAX of its session's events to work on, or
+LEFT_BYTES_MAX of those that sessions left behind, so the peer's own queue fills. The other way round, the engine hears
+what has been written and stops pushing to a slow peer.
 """
 
 import asyncio
@@ -137,6 +138,10 @@ STORING_BYTES_MAX: Final = 2 << 20
 STORING_EVENTS_MAX: Final = 1_024
 """Events of one session that go to the store as one job; stores that wait share a job, and so a commit."""
 
+LEFT_BYTES_MAX: Final = 16 << 20
+"""Events of sessions that have ended which the store still works on, before no socket is read any more. While a disk
+hangs, whoever comes, sends and goes again would have any number of them wait; a session in good health leaves few."""
+
 ONLINE_S_MAX: Final = 8.0
 """Silence of all peers from which on this daemon's own network is suspected. In good health somebody is heard sooner: a
 peer that is asked because of QUIET_S answers at once. It must be below the time that a verifier gives a silent miner:
@@ -212,6 +217,8 @@ class _Link:
         """Set when something waits in ``outgoing``."""
         self.stores: deque[Store] = deque()
         self.storing_bytes = 0
+        self.at_store_bytes = 0
+        """Of these what the store has taken up: it is done behind the session's end, too."""
         self.storing = False
         self.room = asyncio.Event()
         """Set while the socket may be read."""
@@ -320,6 +327,11 @@ class Driver:
         self._lobby: Lobby[asyncio.Task[None]] = Lobby()
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: aiohttp.ClientSession | None = None
+        self._left_bytes = 0
+        """See LEFT_BYTES_MAX."""
+        self._room = asyncio.Event()
+        """Set while sockets may be read."""
+        self._room.set()
         self._refusals = FewLines(REFUSALS_LOGGED_BURST, REFUSALS_LOGGED_PER_S)
         self._visitors = FewLines(VISITORS_LOGGED_BURST, VISITORS_LOGGED_PER_S)
 
@@ -829,6 +841,7 @@ class Driver:
         if self._links.pop(link.id, None) is None:
             return
         self._pairs.closed(link.peer.node_key, link.id)
+        self._leave(link.at_store_bytes)
         link.stores.clear()
         link.outgoing.clear()
         if not link.over.done():
@@ -838,6 +851,14 @@ class Driver:
             dial.ended(now_s - link.since_s, now_s, self._rng)
         self._perform(self._engine.closed(link.id, self._clock()))
 
+    def _leave(self, size_bytes: int) -> None:
+        """Note that the store has more or less to work on of sessions that have ended."""
+        self._left_bytes += size_bytes
+        if self._left_bytes > LEFT_BYTES_MAX:
+            self._room.clear()
+        else:
+            self._room.set()
+
     async def _receive_frames(self, link: _Link) -> None:
         def over() -> None:
             self._end(link, Reason(f"over {UNREAD_BYTES_MAX} bytes without a whole message", Code.SESSION_FLOOD))
@@ -845,6 +866,7 @@ class Driver:
         while True:
             link.unread(over)
             await link.room.wait()
+            await self._room.wait()
             link.listening_ms = self._engine.time.patient_ms
             message = await _receive(link.socket, link.pings)
             self._traffic.received(message)
@@ -890,7 +912,13 @@ class Driver:
                 while link.stores and count + len(link.stores[0].events) <= STORING_EVENTS_MAX:
                     batch.append(link.stores.popleft())
                     count += len(batch[-1].events)
-                outcomes = await self._receive_events([event for store in batch for event in store.events])
+                size_bytes = link.at_store_bytes = sum(map(_size, batch))
+                try:
+                    outcomes = await self._receive_events([event for store in batch for event in store.events])
+                finally:
+                    link.at_store_bytes = 0
+                    if link.id not in self._links:
+                        self._leave(-size_bytes)
                 done = 0
                 for store in batch:
                     part = None if outcomes is None else outcomes[done : done + len(store.events)]

@@ -176,6 +176,41 @@ class TestExchange:
         assert link.room.is_set()
         await still_talk(first, second)
 
+    async def test_no_socket_is_read_while_the_store_has_too_much_of_sessions_that_have_ended(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While a disk hangs, whoever comes, sends and goes would have any number of batches wait."""
+        monkeypatch.setattr(driver, "LEFT_BYTES_MAX", 0)
+        first, second = honest
+        await until(lambda: first.sees_all_of(second))
+        receive, released, taken = second.database.receive, asyncio.Event(), 0
+
+        async def slow(events: Sequence[Event], at_ms: int) -> list[Outcome]:
+            nonlocal taken
+            taken += 1
+            await released.wait()
+            return await receive(events, at_ms)
+
+        monkeypatch.setattr(second.database, "receive", slow)
+        gone, coming = Author(VALIDATORS[2], seed=1), Author(VALIDATORS[2], seed=2)
+        async with stranger(second, gone) as guest:
+            await guest.shake()
+            await guest.send(Events([gone.delegate().wire]).encode())
+            await until(lambda: taken == 1)
+            assert second.driver._room.is_set()
+        await until(lambda: not second.driver._room.is_set())
+        async with stranger(second, coming) as guest:
+            await guest.shake()
+            await until(lambda: len(second.sessions) == 2)
+            for _ in range(10):  # turns of the loop, in the first of which a task begins to read
+                await asyncio.sleep(0)
+            (link,) = (link for link in second.driver._links.values() if link.peer.node_key == coming.log.node_key)
+            assert link.listening_ms is None
+        released.set()
+        await until(second.driver._room.is_set)
+        await first.post("gpu-1")
+        await until(lambda: second.database.state.nodes == 1)
+
 
 class TestSessions:
     """One session per pair, for as long as both live."""
