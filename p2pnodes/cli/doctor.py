@@ -207,7 +207,7 @@ def _database(settings: "Settings") -> Iterator["Finding"]:
             "use that network's parameters, or another data_dir", Code.DATA_OTHER_NETWORK,
         )  # fmt: skip
     else:
-        yield Finding("database", "ok", f"{path} is whole")
+        yield Finding("database", "ok", f"SQLite finds {path} whole; `p2pnodes db verify` looks at what it says")
 
 
 def _ports(settings: "Settings") -> Iterator["Finding"]:

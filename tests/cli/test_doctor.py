@@ -58,7 +58,7 @@ class TestStopped:
         ended = cli("doctor", "--config", config, "--offline")
         assert (ended.code, ended.err) == (0, "")
         assert "no problems found" in ended.out
-        assert f"{database} is whole" in ended.out
+        assert f"SQLite finds {database} whole" in ended.out
 
     def test_that_it_does_not_answer_is_the_problem(self, cli: Cli, config: Path, database: Path) -> None:
         change(config, http={"port": 0})
