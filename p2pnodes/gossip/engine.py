@@ -529,13 +529,13 @@ class Engine:
         return self._outbox.take()
 
     def _live(self, events: Sequence[Event], state: State) -> Sequence[Event]:
-        """Those of newly stored events that go on at once; what is over an author's rate, others find and fetch."""
-        live = [
-            event
-            for event in events
-            if self._authors.live(state.logs[event.log].hotkey, len(event.wire), self._time.ms)
-        ]
-        if len(live) < len(events):
+        """Those of newly stored events that go on at once; what is over an author's rate, others find and fetch.
+
+        A log may be gone with the same commit, or the next one: where a live set is to be loaded that does not name it.
+        """
+        stored = [(state.logs[event.log].hotkey, event) for event in events if event.log in state.logs]
+        live = [event for hotkey, event in stored if self._authors.live(hotkey, len(event.wire), self._time.ms)]
+        if len(live) < len(stored):
             self._pace.trouble()
         return live
 

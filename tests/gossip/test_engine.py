@@ -52,6 +52,15 @@ def said(node: Node, kind: type) -> int:
 class TestPush:
     """An event that is new here goes to every session whose peer is not known to hold it."""
 
+    def test_what_is_stored_in_a_log_that_is_gone_by_now_is_not_pushed(self) -> None:
+        """A certificate may have come with it whose live set does not name that log; what else was stored goes on."""
+        net, a, b, _ = three()
+        gone, other = Author(A, number=9).delegate(), a.author.add(add("//Alice", ["gpu-1"]))
+        a.holds(other)
+        a.do(a.engine.appended([gone, other], a.now_ms))
+        net.run()
+        assert (b.head(gone.log), b.head(other.log)) == (-1, 1)
+
     def test_an_own_event_reaches_all_peers(self) -> None:
         net, a, b, c = three()
         a.writes(a.author.add(add("//Alice", ["gpu-1"])))
