@@ -134,11 +134,12 @@ class Loading:
 
     def heard(self, session: Session, digest: Digest, state: State) -> None:
         """Take what a peer's digest says of its checkpoint."""
-        if _is_higher(digest, state):
-            if session.higher_since_ms is None:
-                session.higher_since_ms = self._time.patient_ms
-        elif digest.checkpoint is not None:  # while a peer takes away what one leaves out, it names none
-            session.higher_since_ms = None
+        named = digest.checkpoint
+        if named is not None:  # while a peer takes away what one leaves out, it names none
+            if named <= state.checkpoint:
+                session.higher = None
+            elif session.higher is None or session.higher[0] <= state.checkpoint:  # that one came as events
+                session.higher = named, self._time.patient_ms
         self._ask(state)
         self._want(state)
 
@@ -157,8 +158,8 @@ class Loading:
             for session in self._sessions.values()
             if session.digest is not None
             and _is_higher(session.digest, state)
-            and session.higher_since_ms is not None
-            and (at_once or session.higher_since_ms <= limit_ms)
+            and session.higher is not None
+            and (at_once or session.higher[1] <= limit_ms)
             and session.certificate_wanted is None
             and self._time.ms >= session.certificate_next_ms
             and not session.behind

@@ -149,8 +149,9 @@ class Session:
         self.behind_ms = 0
         """Since when, in patient time."""
 
-        self.higher_since_ms: int | None = None
-        """Since when the peer names a higher checkpoint than is in force here, in patient time; None while not so."""
+        self.higher: tuple[int, int] | None = None
+        """First higher checkpoint than is in force here that the peer named, and since when it names such, in patient
+        time; None while it does not."""
         self.certificate_wanted: tuple[int, int] | None = None
         """Number of the certificate that the peer is asked for, and since when, in patient time."""
         self.certificate_next_ms = 0

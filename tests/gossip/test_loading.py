@@ -34,12 +34,13 @@ from p2pnodes.model.codes import Code
 from p2pnodes.model.events import Head
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.checkpoints import Donor, Stage
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.vector import SLICES
 from tests.gossip.harness import Net, Node, peer_of
 from tests.gossip.past import Past, restart
 from tests.store.test_checkpoints import cut
 from tests.store.test_leaving import strange
-from tests.support import Author, electorate
+from tests.support import NETWORK, Author, electorate
 
 NEWCOMER = "//validator2"
 HASH = bytes(32)
@@ -213,6 +214,22 @@ class TestACertificate:
         wait(node, 2_000)
         node.hear(1, digest(node, past.number))
         assert who_was_asked(node) == [1]
+
+    def test_the_next_checkpoint_is_waited_for_anew_when_the_one_that_was_named_is_in_force(
+        self, past: Past, pasts: list[Past]
+    ) -> None:
+        """Its signatures come as events, too: whoever names none meanwhile has not named that one for a while."""
+        node, following = past.node(NEWCOMER), pasts[1].number
+        node.holds(*past.events[:3])
+        peers(node, past, 1)
+        node.hear(1, digest(node, None))
+        node.ledger = Ledger(past.copy(), NETWORK)
+        wait(node, CERTIFICATE_WAIT_MS)
+        node.hear(1, digest(node, following))
+        wait(node, CERTIFICATE_WAIT_MS - 1_000)
+        assert wants(node) == []
+        wait(node, 1_000)
+        assert wants(node) == [CertificateWant(following)]
 
     def test_whoever_was_away_loads_what_it_lacks(self, past: Past) -> None:
         node = past.node(NEWCOMER)
