@@ -43,9 +43,11 @@ FROM verdict v JOIN claim c USING (claim) JOIN logs l USING (log) JOIN address a
 --   uuid, claim_id, validator, placed (1, or 0 after a release), at (when that was written)
 DROP VIEW IF EXISTS placements;
 CREATE VIEW placements AS
-SELECT p.uuid, lower(hex(p.claim_id)) AS claim_id, a.address AS validator, p.chute NOTNULL AS placed,
-       strftime('%Y-%m-%dT%H:%M:%fZ', (p.hlc >> 16) / 1000.0, 'unixepoch') AS at
-FROM placement p JOIN logs l USING (log) JOIN address a USING (hotkey);
+SELECT p.uuid, lower(hex(p.claim_id)) AS claim_id,
+       -- not joined: SQLite would go through all of them by the index, and look up each
+       (SELECT a.address FROM logs l JOIN address a USING (hotkey) WHERE l.log = p.log) AS validator,
+       p.chute NOTNULL AS placed, strftime('%Y-%m-%dT%H:%M:%fZ', (p.hlc >> 16) / 1000.0, 'unixepoch') AS at
+FROM placement p;
 
 -- One row per log of each validator: who writes it, where it says it listens, how far we hold it.
 --   hotkey, node_key, number (of the log), url, delegated_until, events (held), last_event_at,

@@ -229,6 +229,22 @@ class TestRelease:
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
         assert plan[0] == "SEARCH placement USING COVERING INDEX placement_of (uuid=? AND log=?)"
 
+    @pytest.mark.parametrize(
+        ("looked_for", "first"),
+        [
+            ("1", "SCAN p"),
+            ("claim_id = ''", "SCAN p"),
+            ("validator = ''", "SCAN p"),
+            ("uuid = ''", "SEARCH p USING INDEX placement_of (uuid=?)"),
+        ],
+    )
+    def test_operators_find_those_on_a_gpu_by_it_and_read_all_in_the_order_of_the_disk(
+        self, writer: Ledger, looked_for: str, first: str
+    ) -> None:
+        """Through the index, each of half a million would be looked up for itself, anywhere on the disk."""
+        query = f"EXPLAIN QUERY PLAN SELECT * FROM placements WHERE {looked_for}"
+        assert writer.facts.connection.execute(query).fetchone()[3] == first
+
     def test_more_gpus_than_an_event_holds_take_several(self, writer: Ledger) -> None:
         """Another build of this validator's may have placed so many under one claim."""
         uuids = [f"gpu-{number:03}" for number in range(GPUS_PER_EVENT_MAX + 1)]
