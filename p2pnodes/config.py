@@ -386,9 +386,7 @@ def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> Setti
             for details in error.errors()
             if unusable is None or details["type"] != "missing"  # the network file may say what is missing
         ]
-        if unusable is None or len(problems) > len(unusable.problems):
-            raise InvalidSettingsError(problems) from None
-    if unusable is not None:
+    if unusable is not None and problems == unusable.problems:
         raise unusable
     if problems:
         raise InvalidSettingsError(problems)

@@ -603,6 +603,15 @@ class TestProblems:
         assert found[0] == f"{file.parent}/absent.toml: no such file; expected a TOML file"
         assert sorted(problem.split(": ")[1] for problem in found[1:]) == ["colour", "http.port", "log.level"]
 
+    def test_one_hides_no_variable_either_where_the_network_is_known_without_it(
+        self, problems: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("P2PNODES_COLOUR", "red")
+        found = problems(network_file="absent.toml")
+        assert [("P2PNODES_COLOUR" in problem, "absent.toml" in problem) for problem in found] == [
+            (True, False), (False, True),
+        ]  # fmt: skip
+
     def test_what_a_network_file_that_cannot_be_used_may_say_is_not_missed(
         self, problems: Callable[..., list[str]], file: Path
     ) -> None:
