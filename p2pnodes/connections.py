@@ -213,11 +213,14 @@ def while_open(handler: Handler) -> Handler:
     """A handler of reads that ends with its connection.
 
     aiohttp goes on with a request whose client has gone. Connections are bounded, but whoever asks and leaves at once
-    would have any number of requests wait for the database.
+    would have any number of requests wait for the database. A connection may have ended while its request waited for
+    its turn; nothing is begun for it then.
     """
 
     async def reading(request: web.Request) -> web.StreamResponse:
-        door = None if request.transport is None else request.transport.get_protocol()
+        if request.transport is None:
+            raise ConnectionResetError("the client has gone")
+        door = request.transport.get_protocol()
         return await (door.while_open(handler(request)) if isinstance(door, Door) else handler(request))
 
     return reading

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from p2pnodes import connections
 from p2pnodes.connections import (
@@ -138,6 +139,20 @@ class TestWhileOpen:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+    async def test_nothing_is_begun_for_who_left_while_waiting_for_its_turn(self) -> None:
+        """From Python 3.12 on aiohttp begins the requests behind the first one while their connection ends."""
+        begun: list[web.Request] = []
+
+        async def handler(request: web.Request) -> web.Response:
+            begun.append(request)
+            return web.Response()
+
+        request = make_mocked_request("GET", "/")
+        request.protocol.transport = None
+        with pytest.raises(ConnectionResetError):
+            await while_open(handler)(request)
+        assert begun == []
 
 
 class TestCrowd:
