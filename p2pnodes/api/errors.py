@@ -233,9 +233,9 @@ async def answer_errors(request: web.Request, handler: Any) -> web.StreamRespons
     except web.HTTPException as error:
         return await _http_exception(request, error)
     except ConnectionError:
-        if request.writer.output_size:
-            raise
-        return web.Response(status=400)  # the client went away in its request; raised, it would be a traceback
+        if request.writer.output_size and request.transport is not None:
+            raise  # part of an answer is out, and nothing sensible can follow it
+        return web.Response(status=400)  # for nobody, the client went away; raised, it would be a traceback
     except Exception:
         log.exception("request_failed", method=echo(request.method), path=echo(request.path), code=Code.SYSTEM_BUG)
         if request.writer.output_size:

@@ -43,7 +43,8 @@ def measuring(answered: Answered, *, upstream: bool) -> Any:
         begun_s, code = loop.time(), CUT
         try:
             response = await handler(request)
-            code = str(response.status) if 100 <= response.status <= 599 else OTHER
+            if response.prepared or request.transport is not None:  # else nobody hears it
+                code = str(response.status) if 100 <= response.status <= 599 else OTHER
             return response
         finally:
             route = _route(request, upstream=upstream)

@@ -6,13 +6,12 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from aiohttp import web
 
 from p2pnodes.api.admin import create_admin_app, start_admin
 from p2pnodes.api.app import create_app
 from p2pnodes.api.settings import ApiSettings
 from p2pnodes.api.stream import EVENTS_KEY
-from p2pnodes.inbound import make_runner
+from p2pnodes.inbound import listen, make_runner
 from p2pnodes.metrics import status_registry
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import LogId, delegate
@@ -74,10 +73,9 @@ async def make_client(db: Database, clock: Clock, resolver: FakeResolver) -> Asy
             runner = make_runner(app, shutdown_timeout_s=1)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            (port,) = [address[1] for address in runner.addresses]
-            session = await stack.enter_async_context(aiohttp.ClientSession(f"http://127.0.0.1:{port}"))
-            return Client(session, port)
+            host, _, port = (await listen(runner, "127.0.0.1", 0, advice="use another")).rpartition(":")
+            session = await stack.enter_async_context(aiohttp.ClientSession(f"http://{host}:{port}"))
+            return Client(session, int(port))
 
         yield make
 
