@@ -113,6 +113,7 @@ class Away(Cut):
             self.revive(away)
             with in_time(f"{away.name} loads a live set", NEW_S_MAX):
                 await eventually(partial(_loads, away), NEW_S_MAX)
+                await eventually(partial(_is_up, away), NEW_S_MAX)  # the file says so since the kill before, too
             await asyncio.sleep(self.rng.uniform(0, LOADING_S))
             await self.kill(away)
             stage = _stage(away)
@@ -138,6 +139,11 @@ def _stage(peer: Peer) -> str:
 
 async def _loads(peer: Peer) -> bool:
     return _stage(peer) == Stage.LOADING
+
+
+async def _is_up(peer: Peer) -> bool:
+    """Whether a daemon that has to load does by its own word, or has done so."""
+    return (await peer.status())["checkpoint"]["loading"] is not None or not await _loads(peer)
 
 
 async def _has_loaded(peer: Peer) -> bool:
