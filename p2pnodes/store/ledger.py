@@ -1363,18 +1363,21 @@ class Ledger:
         """Take away the next part of what the checkpoint in force leaves out; call inside a transaction.
 
         Where its live set is loaded, first goes what cannot stay beside it, and nothing more before it is whole; then
-        the rows come that follow from it.
+        the rows come that follow from it. What goes, goes in one part of a transaction: the next one begins with the
+        rows that follow from it. All loads that end at the same time ask for a part, and share a transaction.
 
         Returns:
             Whether all of it is gone.
         """
+        alone = self._part == self._kept[0]
         self._next_part()
         if self._leaving is not None:
-            self._leave()
+            if alone:
+                self._leave()
             return False
         if self.checkpoints.loaded:
             return self._settle_loaded()
-        if self.checkpoints.loading is not None:
+        if self.checkpoints.loading is not None or not alone:
             return False
         if self._cutting is None:
             self._cutting = Cutting(self._connection, self.checkpoints)

@@ -15,6 +15,7 @@ from p2pnodes.store.checkpoints import Donor, Stage, certified
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
 from tests.gossip.past import Past, lived
+from tests.store.references import dangling
 from tests.store.test_checkpoints import DAY_MS
 from tests.store.test_undone import memory
 from tests.support import NETWORK, memory_ledger
@@ -204,6 +205,23 @@ class TestACut:
         assert shaky.state == steady.state
         assert shaky.checkpoints.stage is Stage.DONE
         require_memory(shaky)
+
+    def test_it_does_one_part_of_a_transaction_however_many_ask(self, past: Past) -> None:
+        """The next part begins with the rows that follow from it; claims would go that rows still name."""
+        steady, asked = holder(past), holder(past)
+        line = certified(NETWORK, past.certificate).line
+        for ledger in (steady, asked):
+            parts(ledger, partial(ledger.find_live_set, line), None)
+            with ledger.transaction():
+                ledger.enforce()
+
+        def thrice() -> bool:
+            ended = [asked.cut() for _ in range(3)]
+            return any(ended)
+
+        assert parts(asked, thrice, None) == parts(steady, steady.cut, None)
+        assert asked.state == steady.state
+        assert dangling(asked.facts.connection) == []
 
 
 class TestALiveSetThatWasLoaded:
