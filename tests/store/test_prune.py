@@ -181,7 +181,8 @@ class TestDatabase:
         assert item.size_bytes >= 3 * FREE_BYTES_MIN
         size_bytes = database.stat().st_size
         assert remove(database, [item]) >= 3 * FREE_BYTES_MIN
-        assert database.stat().st_size <= size_bytes - item.size_bytes
+        page = 4_096  # a copy may have one more: what little is in a database is laid out anew
+        assert database.stat().st_size <= size_bytes - item.size_bytes + page
         assert audit(database, NETWORK) == before
         assert found(database) == []
 
