@@ -172,6 +172,9 @@ VISITORS_LOGGED_PER_S: Final = 1.0
 """The same about observers' sessions, each of which begins and ends; whoever opens hundreds a second, each with another
 hotkey, must not fill the disk."""
 
+_PEER_CLOSED: Final = "the peer closed"
+"""How a reason begins where the other side ended it."""
+
 _Work = Callable[..., Coroutine[Any, Any, None]]
 _Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
@@ -1168,7 +1171,9 @@ class Driver:
             getattr(log, level)("handshake_refused", remote=remote, reason=reason, code=code, left_out=left_out)
 
     def _log_session(self, event: str, link: _Link, **fields: Any) -> None:
-        left_out = self._visitors.take() if link.peer.observer else 0
+        # Why we ended a session is always told; that somebody came, or went by himself, is not.
+        plain = str(fields.get("reason", _PEER_CLOSED)).startswith(_PEER_CLOSED)
+        left_out = self._visitors.take() if link.peer.observer and plain else 0
         if left_out:
             fields["left_out"] = left_out
         if left_out is not None:
@@ -1271,9 +1276,9 @@ async def _receive(socket: _Socket, pings: Allowance) -> bytes:
             broken = _reason(socket.exception(), Code.SESSION_LOST)
             raise ConnectionError(f"the connection broke: {broken}")
         case aiohttp.WSMsgType.CLOSE if message.extra:
-            raise ConnectionError(f"the peer closed: {printable(str(message.extra))}")
+            raise ConnectionError(f"{_PEER_CLOSED}: {printable(str(message.extra))}")
         case _:
-            raise ConnectionError("the peer closed the connection")
+            raise ConnectionError(f"{_PEER_CLOSED} the connection")
 
 
 async def _refuse(socket: _Socket, error: Exception, reason: str) -> None:
