@@ -114,16 +114,21 @@ async def test_one_caller_that_goes_away_leaves_the_read_to_the_others() -> None
     assert store.renders == 1
 
 
-async def test_who_asks_and_leaves_has_nothing_wait_for_its_turn() -> None:
-    """A stranger with an address for each request would have any number of them wait, each for another miner."""
-    store, go_on = Store(), asyncio.Event()
-    held = store.cache()
+def keep_busy(held: cache.RootedCache, go_on: asyncio.Event) -> list[asyncio.Task[cache.Rendered]]:
+    """Render as many answers as may be at once, until told to go on."""
 
     async def slow() -> bytes:
         await go_on.wait()
         return b"slow"
 
-    running = [asyncio.create_task(held.compute(f"slow {n}", slow)) for n in range(cache.COMPUTED_AT_ONCE_MAX)]
+    return [asyncio.create_task(held.compute(f"slow {n}", slow)) for n in range(cache.COMPUTED_AT_ONCE_MAX)]
+
+
+async def test_who_asks_and_leaves_has_nothing_wait_for_its_turn() -> None:
+    """A stranger with an address for each request would have any number of them wait, each for another miner."""
+    store, go_on = Store(), asyncio.Event()
+    held = store.cache()
+    running = keep_busy(held, go_on)
     await asyncio.sleep(0)
     leaving = [asyncio.create_task(held.compute(f"left {n % 50}", store.read(b"one"))) for n in range(100)]
     staying = asyncio.create_task(held.compute("left 7", store.read(b"one")))
@@ -146,12 +151,7 @@ async def test_who_asks_in_the_moment_in_which_another_one_leaves_is_answered() 
     """What nobody waited for is being cancelled then."""
     store, go_on = Store(), asyncio.Event()
     held = store.cache()
-
-    async def slow() -> bytes:
-        await go_on.wait()
-        return b"slow"
-
-    running = [asyncio.create_task(held.compute(f"slow {n}", slow)) for n in range(cache.COMPUTED_AT_ONCE_MAX)]
+    running = keep_busy(held, go_on)
     leaving = asyncio.create_task(held.compute("one", store.read(b"one")))
     await asyncio.sleep(0)
     leaving.cancel()

@@ -72,6 +72,19 @@ async def still_talk(first: Node, second: Node) -> None:
     await until(lambda: second.events > begin and first.sees_all_of(second))
 
 
+def hang(node: Node, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, list[int]]:
+    """Have a node's store keep events waiting until the event is set; how many it was given each time."""
+    receive, released, taken = node.database.receive, asyncio.Event(), list[int]()
+
+    async def slow(events: Sequence[Event], at_ms: int) -> list[Outcome]:
+        taken.append(len(events))
+        await released.wait()
+        return await receive(events, at_ms)
+
+    monkeypatch.setattr(node.database, "receive", slow)
+    return released, taken
+
+
 class TestExchange:
     """What one daemon writes, all hold."""
 
@@ -159,16 +172,9 @@ class TestExchange:
         monkeypatch.setattr(driver, "STORING_BYTES_MAX", 0)
         first, second = honest
         await until(lambda: first.sees_all_of(second))
-        receive, released, sizes = second.database.receive, asyncio.Event(), []
-
-        async def slow(events: Sequence[Event], at_ms: int) -> list[Outcome]:
-            sizes.append(len(events))
-            await released.wait()
-            return await receive(events, at_ms)
-
-        monkeypatch.setattr(second.database, "receive", slow)
+        released, taken = hang(second, monkeypatch)
         await first.post("gpu-1")
-        await until(lambda: sizes)
+        await until(lambda: taken)
         (link,) = second.driver._links.values()
         assert not link.room.is_set()
         released.set()
@@ -183,20 +189,12 @@ class TestExchange:
         monkeypatch.setattr(driver, "LEFT_BYTES_MAX", 0)
         first, second = honest
         await until(lambda: first.sees_all_of(second))
-        receive, released, taken = second.database.receive, asyncio.Event(), 0
-
-        async def slow(events: Sequence[Event], at_ms: int) -> list[Outcome]:
-            nonlocal taken
-            taken += 1
-            await released.wait()
-            return await receive(events, at_ms)
-
-        monkeypatch.setattr(second.database, "receive", slow)
+        released, taken = hang(second, monkeypatch)
         gone, coming = Author(VALIDATORS[2], seed=1), Author(VALIDATORS[2], seed=2)
         async with stranger(second, gone) as guest:
             await guest.shake()
             await guest.send(Events([gone.delegate().wire]).encode())
-            await until(lambda: taken == 1)
+            await until(lambda: len(taken) == 1)
             assert second.driver._room.is_set()
         await until(lambda: not second.driver._room.is_set())
         async with stranger(second, coming) as guest:

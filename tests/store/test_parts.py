@@ -75,6 +75,15 @@ def holder(past: Past) -> Ledger:
     return ledger
 
 
+def cutter(past: Past) -> Ledger:
+    """Who has its checkpoint in force; nothing that it leaves out is gone yet."""
+    ledger = holder(past)
+    parts(ledger, partial(ledger.find_live_set, certified(NETWORK, past.certificate).line), None)
+    with ledger.transaction():
+        ledger.enforce()
+    return ledger
+
+
 def newcomer(past: Past) -> Ledger:
     """Who has loaded its live set; no row follows from that yet."""
     ledger = memory_ledger(None, past.electorate)
@@ -193,12 +202,7 @@ class TestACut:
     """What a checkpoint leaves out goes."""
 
     def test_it_ends_though_every_third_transaction_fails(self, past: Past) -> None:
-        steady, shaky = holder(past), holder(past)
-        line = certified(NETWORK, past.certificate).line
-        for ledger in (steady, shaky):
-            parts(ledger, partial(ledger.find_live_set, line), None)
-            with ledger.transaction():
-                ledger.enforce()
+        steady, shaky = cutter(past), cutter(past)
         least = parts(steady, steady.cut, None)
         assert least > 5 * EVERY
         assert parts(shaky, shaky.cut) <= least * EVERY / (EVERY - 1) + 1
@@ -208,12 +212,7 @@ class TestACut:
 
     def test_it_does_one_part_of_a_transaction_however_many_ask(self, past: Past) -> None:
         """The next part begins with the rows that follow from it; claims would go that rows still name."""
-        steady, asked = holder(past), holder(past)
-        line = certified(NETWORK, past.certificate).line
-        for ledger in (steady, asked):
-            parts(ledger, partial(ledger.find_live_set, line), None)
-            with ledger.transaction():
-                ledger.enforce()
+        steady, asked = cutter(past), cutter(past)
 
         def thrice() -> bool:
             ended = [asked.cut() for _ in range(3)]
