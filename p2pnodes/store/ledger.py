@@ -61,7 +61,7 @@ from p2pnodes.model.validity import (
     contents,
     judge,
 )
-from p2pnodes.store import buckets, pins, supply, words
+from p2pnodes.store import buckets, indexes, pins, supply, words
 from p2pnodes.store.changes import ChangeCollector, Changes
 from p2pnodes.store.checkpoints import Checkpoints, Stage
 from p2pnodes.store.cutting import Cutting, read_elsewhere
@@ -148,6 +148,10 @@ costs as much as its bytes, up to 40 us a kB. One may have more alone. A log cou
 
 LEAVES_PER_PART: Final = 65_536
 """Leaves of a live set that was found here that are forgotten in one transaction: some 25 ms."""
+
+NEWCOMER_PARTS: Final = 4
+"""Who holds less than one of so many parts of a live set loads it without ``indexes.LIFTED``: laid over what was there
+before and stays they would cost more than they save."""
 
 EVENTS_PER_MOVE: Final = 4_096
 TOUCHED_PER_MOVE: Final = 4_096
@@ -363,6 +367,8 @@ class Ledger:
         """False from just before a commit until ``state`` tells of it: readers may then be ahead of ``state``."""
         self._check_network()
         self._load()
+        if self.checkpoints.loading is None:  # a build that knows of none away may have ended a load
+            indexes.lay_all(connection)
         self._derive_what_is_known_now()
         self._displace_what_counted()
 
@@ -1397,8 +1403,9 @@ class Ledger:
         """Have the next rows follow from a live set that is whole; whether nothing is left to be taken away, either."""
         if self._settling is None or not self._settling.weights.same_votes(self.weights):
             self._settling = Settling(self.facts, self.weights)
-        self._settling.advance()
         if not self._settling.done:
+            self._settling.advance()
+        if not self._settling.done or indexes.lay(self._connection):
             return False
         self._settling = None
         statement = self.checkpoints.loading
@@ -1619,6 +1626,8 @@ class Ledger:
             check([event for _, event in events])
         judged = [_judge_kept(event) for _, event in events]  # before anything is written: ids do not cover signatures
         self._wrote = True
+        if not self.checkpoints.slices_held() and self._held_events() * NEWCOMER_PARTS < statement.leaves:
+            indexes.lift(self._connection)
         self.checkpoints.keep_leaves({(self._logs[leaf.log].key, leaf.seq): leaf.mask for leaf in found})
         known = self._known(event for _, event in events)
         for (_, event), judgement in zip(events, judged, strict=True):
@@ -1958,7 +1967,7 @@ class Ledger:
         )
         new = list(values(self.facts, found.new))
         self._connection.executemany(INSERT, new)
-        supply.add(self._connection, map(COUNTED, new))
+        supply.add(self._connection, Counter(map(COUNTED, new)))
 
     def _note_changes(self, decided: Mapping[str, Decision], found: Difference, recounted: AbstractSet[int]) -> None:
         """Note for the followers what became of some GPUs.

@@ -29,6 +29,7 @@ from typing import Final
 
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
+from p2pnodes.store import indexes
 
 SCHEMA: Final = 7
 """Schema that this build writes.
@@ -151,6 +152,8 @@ def migrate(connection: sqlite3.Connection) -> None:
             f"the database has schema {found}, this build knows {SCHEMA}: install a newer p2pnodes",
             code=Code.DATA_NEWER,
         )
+    if 0 < found < SCHEMA:
+        indexes.lay_all(connection)  # migrations rely on what those before them made
     for number in range(found + 1, SCHEMA + 1):
         script = resources.files(_PACKAGE).joinpath(f"migrations/{number:04}.sql").read_text()
         connection.executescript(

@@ -2,12 +2,13 @@
 
 First it is recorded which GPUs several claims name, in the order of the GPUs. Then each claim is counted and its GPUs
 are decided, in the order of the claims: each claim and each body is read once. The rows are sorted (``store.sorter``)
-and take the place of those that are held, some buckets at a time, and so do the buckets' hashes. So a page is written
-once, and not once for each of its rows. Rows that are right already stay. After a transaction that was undone it goes
-on (``store.parts``).
+and take the place of those that are held, some buckets at a time, and so do the buckets' hashes. Last they are counted
+(``store.supply``), what they are counted by sorted as well. So a page is written once, and not once for each of its
+rows. Rows that are right already stay. After a transaction that was undone it goes on (``store.parts``).
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Collection
 from itertools import chain, islice, pairwise
 from operator import itemgetter
@@ -54,7 +55,7 @@ class Settling(Parts):
     """Decides everything anew; call ``advance`` until ``done``."""
 
     # ``root`` is written over
-    MOVING = ("done", "rows", "_at", "_claim", "_sorter", "_sorted", "_named", "_rows", "_bucket")
+    MOVING = ("done", "rows", "_at", "_claim", "_sorter", "_sorted", "_named", "_rows", "_bucket", "_counts")
 
     def __init__(self, facts: Facts, weights: Weights) -> None:
         """Begin; call inside a transaction.
@@ -72,12 +73,12 @@ class Settling(Parts):
         self._facts = facts
         self._connection: sqlite3.Connection = facts.connection
         self._sorter = Sorter(self._connection)
-        self._steps = (self._clear, self._collect, self._name, self._decide, self._replace, self._tidy)
+        self._steps = (self._clear, self._collect, self._name, self._decide, self._replace, self._count, self._tidy)
         self._at = 0
         """The step that it is at."""
         self._claim = 0
         """The last claim that was looked at in this step."""
-        self._sorted = Merged(self._connection, 0)
+        self._sorted = Merged(self._connection)
         """What was sorted in the step before."""
         self._named = _NONE
         """The last GPU that was looked at, and the claim that names it."""
@@ -85,6 +86,8 @@ class Settling(Parts):
         """Decided, and neither sorted nor in their place."""
         self._bucket = 0
         """The first one whose rows are not in their place."""
+        self._counts: Counter[tuple[bytes, str, bytes]] = Counter()
+        """Rows in their place whose counts are not sorted, by miner, model and chute; the latter is empty for none."""
 
     def advance(self) -> None:
         """Do the next part; call inside a transaction."""
@@ -166,31 +169,42 @@ class Settling(Parts):
         first = {uuid: found for uuid, found in decided.items() if min(found.claims) > after}
         alone = [(uuid, key) for uuid, found in first.items() if found.owner is None for key in found.claims]
         self._connection.executemany("INSERT OR IGNORE INTO claim_gpu VALUES (?, ?)", alone)
-        rows = list(values(self._facts, compare(first, {}).new))
-        supply.add(self._connection, map(COUNTED, rows))
-        self._rows += rows
+        self._rows += values(self._facts, compare(first, {}).new)
         self._claim = keys[-1]
         return True
 
     def _replace(self) -> bool:
         """Put the rows of some buckets in the place of those that are held, and rehash these buckets."""
         last, rows = self._next_rows()
+        self._counts.update((miner, model, chute or b"") for miner, model, chute in map(COUNTED, rows))
         span = range(self._bucket, last + 1)
         query = f"SELECT {', '.join(COLUMNS)} FROM node WHERE bucket BETWEEN ? AND ?"  # noqa: S608 - no values
         held = {_KEY(row): row for row in self._connection.execute(query, (span[0], span[-1]))}
         if held:
             right = {_KEY(row) for row in rows if _KEY(row) in held and _SAME(held[_KEY(row)]) == _SAME(row)}
             gone = sorted(held.keys() - right)
-            supply.add(self._connection, [COUNTED(held[key]) for key in gone])  # they are taken off as they go
             self._connection.executemany("DELETE FROM node WHERE bucket = ? AND uuid = ?", gone)
             rows = [row for row in rows if _KEY(row) not in right]
         self._connection.executemany(INSERT, rows)
         self.rows += buckets.renew(self._connection, self.root, span)
         self._bucket = last + 1
-        if self._bucket < BUCKETS:
-            return True
-        buckets.written(self._connection)
-        return False
+        done = self._bucket == BUCKETS
+        if done or len(self._counts) >= ROWS_SORTED:
+            self._sorter.add((*key, count) for key, count in self._counts.items())
+            self._counts = Counter()
+        if done:
+            buckets.written(self._connection)
+            self._sorted = self._sorter.merged()
+        return not done
+
+    def _count(self) -> bool:
+        """Count some rows; before that nothing is counted, so that no row that goes is taken off."""
+        counted = list(islice(self._sorted, ROWS_PER_PART))
+        counts: Counter[supply.Key] = Counter()
+        for miner, model, chute, count in counted:
+            counts[miner, model, chute or None] += count
+        supply.add(self._connection, counts)
+        return bool(counted)
 
     def _tidy(self) -> bool:
         """Forget of some GPUs that several claims name which of these has the row."""

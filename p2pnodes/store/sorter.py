@@ -35,6 +35,8 @@ class Sorter:
             "CREATE TEMP TABLE IF NOT EXISTS waiting (place INTEGER PRIMARY KEY, rows BLOB NOT NULL)"
         )
         self._runs = 0
+        self._merged = 0
+        """Those of its runs that were merged, or are being merged: the first ones."""
 
     def clear(self) -> bool:
         """Forget some of what another one left; whether there was anything."""
@@ -51,26 +53,26 @@ class Sorter:
         self._runs += 1
 
     def merged(self) -> "Merged":
-        """All rows in order; each block is forgotten as it is read. Others may be added when all have come."""
-        runs, self._runs = self._runs, 0
+        """All rows so far in order; each block is forgotten as it is read. Others may be added meanwhile."""
+        runs, self._merged = range(self._merged, self._runs), self._runs
         return Merged(self._connection, runs)
 
 
 class Merged(Iterator[Row]):
     """The rows of all runs in order. A copy goes on from the same row, as often as what it reads is there again."""
 
-    def __init__(self, connection: sqlite3.Connection, runs: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, runs: range = range(0)) -> None:
         """Begin; the first blocks are read with the first row.
 
         Args:
             connection: With the temporary table that they wait in.
-            runs: How many there are.
+            runs: Their numbers.
         """
         self._connection = connection
         self._begun = False
-        self._blocks: list[tuple[Row, ...]] = [()] * runs
+        self._blocks: list[tuple[Row, ...]] = [()] * len(runs)
         """Of each run the block that is being read."""
-        self._places = [run * _PLACES for run in range(runs)]
+        self._places = [run * _PLACES for run in runs]
         """Of each run the place of the block behind that."""
         self._heads: list[tuple[Row, int, int]] = []
         """Of each run that has more its next row, the run, and the place behind that row in its block: a heap."""

@@ -5,9 +5,11 @@ change or go are counted by triggers on ``node`` (migration 3), one by one: that
 """
 
 import sqlite3
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final
+
+Key = tuple[bytes, str, bytes | None]
+"""Miner, model and chute, as in ``node``."""
 
 _ADD: Final = (
     "INSERT INTO supply {} ON CONFLICT (miner, gpu_identifier)"
@@ -18,14 +20,13 @@ _LET: Final = (
 )
 
 
-def add(connection: sqlite3.Connection, rows: Iterable[tuple[bytes, str, bytes | None]]) -> None:
+def add(connection: sqlite3.Connection, counts: Mapping[Key, int]) -> None:
     """Count rows that are inserted in the same transaction.
 
     Args:
         connection: The writer's.
-        rows: Miner, model and chute of each, as in ``node``.
+        counts: How many there are of each.
     """
-    counts = Counter(rows)
     connection.executemany(
         _ADD.format("VALUES (?, ?, ?, ?)"),
         [

@@ -198,6 +198,7 @@ async def _loaded(  # noqa: PLR0917 - the same
             checker_peak = max(checker_peak, rss_bytes(checker.pid))
 
     database.on_written = written
+    gc.freeze()  # as a daemon does when it is there
     begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
     under_way: set[asyncio.Task[Answer]] = set()
     with slices.open("rb") as file:

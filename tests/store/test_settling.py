@@ -1,12 +1,15 @@
 """Everything is decided anew part by part, and no part's cost follows the size of the inventory."""
 
+import sqlite3
+from collections.abc import Mapping
+
 import pytest
 
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Place
 from p2pnodes.model.inventory import Weights
 from p2pnodes.model.requests import request_id
-from p2pnodes.store import buckets, settling, sorter
+from p2pnodes.store import buckets, settling, sorter, supply
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.settling import Settling
 from tests.store.steps import steps
@@ -73,6 +76,26 @@ def test_behind_it_all_hashes_are_written() -> None:
     execute("COMMIT")
     found = buckets.load(ledger.facts.connection)
     assert (found.root.root(), found.rows, found.unwritten) == (ledger.state.state_root, ledger.state.nodes, {})
+
+
+def test_gpus_are_counted_in_the_order_of_what_they_are_counted_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the claims each chute would write a page of its own: of 1,000,000 GPUs that was most of it."""
+    ledger, counted = filled(64), list[supply.Key]()
+    connection = ledger.facts.connection
+    held = [connection.execute(f"SELECT * FROM {table}").fetchall() for table in ("supply", "tenancy")]
+    assert all(held)
+    add_counts = supply.add
+
+    def count(connection: sqlite3.Connection, counts: Mapping[supply.Key, int]) -> None:
+        counted.extend(counts)
+        add_counts(connection, counts)
+
+    monkeypatch.setattr(supply, "add", count)
+    dearest(ledger, ALL)
+    assert [connection.execute(f"SELECT * FROM {table}").fetchall() for table in ("supply", "tenancy")] == held
+    keys = [(miner, model, chute or b"") for miner, model, chute in counted]
+    assert keys == sorted(keys)
+    assert len(keys) > settling.ROWS_PER_PART  # of several parts
 
 
 class TestCost:

@@ -41,6 +41,19 @@ def test_all_rows_come_out_in_order_and_none_is_left(added: list[list[Row]], blo
     connection.close()
 
 
+@given(ROWS, ROWS)
+def test_rows_that_are_added_while_others_are_read_wait_for_the_next_merge(first: list[Row], then: list[Row]) -> None:
+    connection = disk()
+    sorter, read = Sorter(connection), list[Row]()
+    sorter.add(first)
+    for number, row in enumerate(sorter.merged()):
+        read.append(row)
+        sorter.add(then[number : number + 1])
+    sorter.add(then[len(first) :])
+    assert (read, list(sorter.merged())) == (sorted(first), sorted(then))
+    connection.close()
+
+
 def test_rows_come_out_as_they_were() -> None:
     connection = disk()
     sorter = Sorter(connection)
