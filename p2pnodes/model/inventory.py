@@ -415,12 +415,12 @@ def standing(uuid: str, claims: Iterable[Claim], deletions: Iterable[Deletion], 
     """The claims on a GPU that count and that no delete ends, in order of their stamps."""
     endings = (ending(deletion, uuid, electorate) for deletion in deletions)
     last = _last_endings(end for end in endings if isinstance(end, Ending))
-    alive = (
+    alive = [
         claim
         for claim in claims
         if not ((end := last.get(claim.miner)) and end.ends(claim)) and counts(claim, electorate)
-    )
-    return sorted(alive, key=lambda claim: claim.stamp)
+    ]
+    return sorted(alive, key=lambda claim: claim.stamp) if len(alive) > 1 else alive  # mostly there is one alone
 
 
 def _last_endings(endings: Iterable[Ending]) -> dict[bytes, Ending]:
@@ -468,7 +468,9 @@ def current_place(claim: Claim, placements: Iterable[Placement], weights: Weight
 def latest_place(words: Iterable[Placement]) -> Placement | None:
     """Of last words on a GPU under one claim the place that is above the others; None where all are releases."""
     places = [placement for placement in words if placement.chute is not None]
-    return max(places, key=lambda p: (_placement_order(p), p.author)) if places else None
+    if len(places) > 1:  # mostly there is one alone
+        return max(places, key=lambda p: (_placement_order(p), p.author))
+    return places[0] if places else None
 
 
 def chute_of(claim: Claim, placements: Iterable[Placement], weights: Weights) -> Chute | None:

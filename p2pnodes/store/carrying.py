@@ -51,7 +51,7 @@ from p2pnodes.model.events import CARRIED_MAX, PAYLOAD_BYTES_MAX, Carry, Event, 
 from p2pnodes.model.inventory import Carriage, Claim, DeleteCarriage, Deletion, Ending, Weights
 from p2pnodes.model.rendezvous import place_of, ranking
 from p2pnodes.store.checkpoints import read_line
-from p2pnodes.store.facts import CLAIMS_ON, Facts, claims_on_key
+from p2pnodes.store.facts import CLAIMS_ON, Facts, claims_on_key, unpack_uuids
 from p2pnodes.store.ledger import Ledger
 
 T = TypeVar("T", Carriage, DeleteCarriage)
@@ -417,7 +417,7 @@ def _restored(request: _Request, uuid: str) -> "list[_Said[DeleteCarriage]]":
 def _cases(connection: sqlite3.Connection, reading: _Reading, keys: Collection[int]) -> dict[int, _Case]:
     """Everything that decides about some claims, of those that are known."""
     claims = {
-        key: Claim(claim_id, miner, nonce, tuple(codec.unpack(uuids)), ())  # type: ignore[arg-type]
+        key: Claim(claim_id, miner, nonce, unpack_uuids(uuids), ())
         for key, claim_id, miner, nonce, uuids in _select(
             connection,
             "SELECT claim, claim_id, miner, nonce, uuids FROM claim"

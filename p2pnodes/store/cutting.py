@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from functools import cache, partial
 from typing import Any, Final
 
-from p2pnodes.model import codec
 from p2pnodes.store import words
 from p2pnodes.store.checkpoints import Checkpoints
-from p2pnodes.store.facts import Facts
+from p2pnodes.store.facts import Facts, unpack_uuids
 from p2pnodes.store.parts import Parts
 
 CLAIMS_PER_PART: Final = 64
@@ -279,4 +278,4 @@ def _forget(connection: sqlite3.Connection, key: int) -> None:
 
 def _named(uuids: bytes | None) -> list[str]:
     """The GPUs of a claim, as the database has them; none while only verdicts name it."""
-    return [] if uuids is None else list(codec.unpack(uuids))  # type: ignore[arg-type]
+    return [] if uuids is None else list(unpack_uuids(uuids))

@@ -217,7 +217,7 @@ class Facts:
             " WHERE miner NOTNULL AND claim IN (SELECT value FROM json_each(?))"
         )
         return {
-            key: Claim(claim_id, miner, nonce, tuple(codec.unpack(uuids)), tuple(carriages.get(key, ())))  # type: ignore[arg-type]
+            key: Claim(claim_id, miner, nonce, unpack_uuids(uuids), tuple(carriages.get(key, ())))
             for key, claim_id, miner, nonce, uuids in self._select(query, keys)
         }
 
@@ -259,7 +259,7 @@ class Facts:
         """Every GPU that a claim names, in order; of all claims, so it takes as long."""
         found: set[str] = set()
         for (uuids,) in self.connection.execute("SELECT uuids FROM claim WHERE uuids NOTNULL"):
-            found.update(msgpack.unpackb(uuids))
+            found.update(unpack_uuids(uuids))
         return sorted(found)
 
     def naming(self, uuids: Collection[str], held: Held | None = None) -> list[tuple[str, int]]:
@@ -658,7 +658,7 @@ class Facts:
         """What is recorded of some claims: row key, tally, and the GPUs that it names."""
         query = "SELECT claim, uuids, status, since, detail FROM claim WHERE claim IN (SELECT value FROM json_each(?))"
         for key, uuids, *tally in self._select(query, keys).fetchall():
-            yield key, Tally(*tally), () if uuids is None else tuple(codec.unpack(uuids))  # type: ignore[arg-type]
+            yield key, Tally(*tally), () if uuids is None else unpack_uuids(uuids)
 
     def recorded(self, keys: Collection[int]) -> dict[int, Tally]:
         """The tallies that are recorded of some claims."""
@@ -703,6 +703,12 @@ def chute_from(data: bytes | None) -> Chute | None:
 def unpack_chute(data: bytes) -> Chute:
     """The same where there is one."""
     return Chute(*msgpack.unpackb(data))  # our own bytes: the codec's checks would take six times as long
+
+
+def unpack_uuids(data: bytes) -> tuple[str, ...]:
+    """The GPUs that a claim names, from ``claim.uuids``; our own bytes as well."""
+    uuids: tuple[str, ...] = msgpack.unpackb(data, use_list=False)
+    return uuids
 
 
 def _lost(claim_id: bytes) -> StoreError:

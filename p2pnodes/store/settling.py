@@ -14,12 +14,10 @@ from itertools import chain, islice, pairwise
 from operator import itemgetter
 from typing import Any, Final
 
-import msgpack
-
 from p2pnodes.model.inventory import Tally, Weights
 from p2pnodes.model.stateroot import BUCKETS, StateRoot
 from p2pnodes.store import buckets, supply
-from p2pnodes.store.facts import Facts
+from p2pnodes.store.facts import Facts, unpack_uuids
 from p2pnodes.store.parts import Parts
 from p2pnodes.store.rows import COLUMNS, COUNTED, INSERT, compare, decide, values
 from p2pnodes.store.sorter import Merged, Sorter
@@ -122,7 +120,7 @@ class Settling(Parts):
         for key, uuids in self._connection.execute(query, (after, NAMED_PER_PART)):
             self._claim = key
             if uuids is not None:
-                named += [(uuid, key) for uuid in msgpack.unpackb(uuids)]
+                named += [(uuid, key) for uuid in unpack_uuids(uuids)]
             if len(named) >= NAMED_PER_PART:
                 break
         if self._claim > after:
