@@ -185,9 +185,9 @@ def main() -> None:
             fail(error)
         except UsageError as error:
             fail_usage(error)
-        except typer.Abort:  # the answer to a question was no
+        except typer.Abort as error:  # the answer to a question was no, or there is none
             note("not done")
-            sys.exit(ExitCode.FAILED)
+            sys.exit(ExitCode.INTERRUPTED if isinstance(error.__context__, KeyboardInterrupt) else ExitCode.FAILED)
         finally:
             _flush()
     except OSError as error:

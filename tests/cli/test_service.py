@@ -1,7 +1,9 @@
 """``service install``: what it would do is shown first, what is there is kept, and what is written can be read."""
 
 import os
+import signal
 import stat
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -289,6 +291,31 @@ class TestRefused:
         ended = cli(*OPTIONS, "--observer", "--root", tmp_path / "image", "--yes")
         assert ended.code == 1
         assert "cannot be" in ended.err
+
+
+class TestQuestions:
+    """What is not given is asked for on a terminal; nothing is written before the last answer."""
+
+    @pytest.mark.parametrize(("interrupts", "code"), [(True, 130), (False, 1)])
+    def test_ctrl_c_there_is_told_from_no_answer(self, tmp_path: Path, interrupts: bool, code: int) -> None:
+        ours, theirs = os.openpty()
+        command = [sys.executable, "-m", "p2pnodes", "service", "install", "--root", str(tmp_path)]
+        with subprocess.Popen(command, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as asked:
+            assert asked.stderr is not None
+            shown = b""
+            while not shown.endswith(b"]:"):
+                character = asked.stderr.read(1)
+                assert character, shown
+                shown += character
+            if interrupts:
+                asked.send_signal(signal.SIGINT)
+            else:
+                os.write(ours, b"\x04")
+            assert asked.stderr.read().strip() == b"p2pnodes: not done"
+            assert asked.wait(timeout=30) == code
+        os.close(ours)
+        os.close(theirs)
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestFound:
