@@ -37,6 +37,7 @@ from p2pnodes.model.inventory import (
 from p2pnodes.model.requests import NONCE_WINDOW_S, Add, request_id
 from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store.checkpoints import cut_logs
+from p2pnodes.store.schema import REFILL
 
 FROM_NODE: Final = (
     "FROM json_each(?) k CROSS JOIN node n ON n.bucket = json_extract(k.value, '$[0]')"
@@ -701,14 +702,40 @@ def chute_from(data: bytes | None) -> Chute | None:
 
 
 def unpack_chute(data: bytes) -> Chute:
-    """The same where there is one."""
-    return Chute(*msgpack.unpackb(data))  # our own bytes: the codec's checks would take six times as long
+    """The same where there is one.
+
+    Raises:
+        StoreError: It is damaged.
+    """
+    try:
+        return Chute(*msgpack.unpackb(data))  # our own bytes: the codec's checks would take six times as long
+    except _UNREADABLE as error:
+        raise _damaged("what runs on a GPU", error) from error
 
 
 def unpack_uuids(data: bytes) -> tuple[str, ...]:
-    """The GPUs that a claim names, from ``claim.uuids``; our own bytes as well."""
-    uuids: tuple[str, ...] = msgpack.unpackb(data, use_list=False)
+    """The GPUs that a claim names, from ``claim.uuids``; our own bytes as well.
+
+    Raises:
+        StoreError: They are damaged.
+    """
+    try:
+        uuids: tuple[str, ...] = msgpack.unpackb(data, use_list=False)
+        "".join(uuids)  # refuses what is no text
+    except _UNREADABLE as error:
+        raise _damaged("the GPUs of a claim", error) from error
     return uuids
+
+
+_UNREADABLE: Final = (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException)
+"""What msgpack says of bytes that it did not write, and Python of other values than were written."""
+
+
+def _damaged(what: str, error: Exception) -> StoreError:
+    return StoreError(
+        f"the database is damaged: {what} cannot be read ({type(error).__name__}: {error}); {REFILL}",
+        code=Code.DATA_DAMAGED,
+    )
 
 
 def _lost(claim_id: bytes) -> StoreError:

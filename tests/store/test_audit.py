@@ -17,6 +17,8 @@ from p2pnodes.store.facts import Facts
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.rebuild import rebuild
 from p2pnodes.store.schema import open_writer
+from tests.gossip.past import Past
+from tests.store.test_indexes import begun, take
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate
 
 
@@ -222,3 +224,18 @@ def test_a_body_whose_event_is_missing_is_damage(path: Path) -> None:
         connection.execute("DELETE FROM events WHERE kind = 'add'")
         with pytest.raises(StoreError, match="the database is damaged: the event that carries claim"):
             Facts(connection).body(claim_id)
+
+
+def test_damage_to_what_rows_are_to_follow_from_is_told_in_words(pasts: list[Past], tmp_path: Path) -> None:
+    """A live set is here and its rows are not, as behind a kill; what claims name is read then first."""
+    past, path = pasts[0], tmp_path / "loaded.db"
+    ledger = begun(past)
+    take(ledger, past, *range(past.slices))
+    assert ledger.state.loaded
+    with closing(open_writer(path)) as disk:
+        ledger.facts.connection.backup(disk)
+    assert audit(path, NETWORK).problems == []
+    change(path, "UPDATE claim SET uuids = x'91' WHERE claim = 3")
+    assert any("claim: a rebuild lacks" in found for found in audit(path, NETWORK).problems)
+    with pytest.raises(StoreError, match="the GPUs of a claim cannot be read"):
+        rebuild(path, NETWORK)

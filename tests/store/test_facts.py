@@ -8,7 +8,7 @@ import pytest
 from p2pnodes.model.claims import Body, parse_body
 from p2pnodes.model.errors import StoreError
 from p2pnodes.model.requests import request_id, sign_add
-from p2pnodes.store.facts import Facts, Server
+from p2pnodes.store.facts import Facts, Server, unpack_chute, unpack_uuids
 from p2pnodes.store.ledger import Ledger
 from tests.support import NETWORK, NOW_S, Author, body, gpu, hotkey, memory_ledger
 
@@ -84,3 +84,15 @@ def test_the_last_event_below_a_time_is_found_without_a_walk(holes: list[int]) -
             assert last == max(below, default=low)
         assert len(statements) <= 4  # halves of eleven
         statements.clear()
+
+
+@pytest.mark.parametrize("data", [b"", b"\x91", b"\xc1", b"\x91\xa1\xff", b"\x05", b"\x91\x05", b"\x81\x90\x01"])
+def test_a_list_of_gpus_that_is_none_is_damage(data: bytes) -> None:
+    with pytest.raises(StoreError, match="the database is damaged: the GPUs of a claim cannot be read"):
+        unpack_uuids(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x91", b"\xc1", b"\x91\xa1\xff", b"\x05", b"\x91\x05", b"\x81\x90\x01"])
+def test_a_chute_that_is_none_is_damage(data: bytes) -> None:
+    with pytest.raises(StoreError, match="the database is damaged: what runs on a GPU cannot be read"):
+        unpack_chute(data)
