@@ -115,6 +115,12 @@ def require_memory(ledger: Ledger) -> None:
     assert [(name, known[name], read[name]) for name in known if known[name] != read[name]] == []
 
 
+def counted(ledger: Ledger) -> int:
+    """How many GPUs are counted by miner and model."""
+    (gpus,) = ledger.facts.connection.execute("SELECT sum(provisioned + idle) FROM supply").fetchone()
+    return int(gpus)
+
+
 def leaves(ledger: Ledger, line: Line) -> list[tuple[object, ...]]:
     """What is recorded of a live set."""
     execute = ledger.facts.connection.execute
@@ -234,6 +240,7 @@ class TestALiveSetThatWasLoaded:
         assert shaky.state == steady.state
         assert shaky.state.nodes > 0
         require_memory(shaky)
+        assert counted(shaky) == counted(steady) == shaky.state.nodes
 
     def test_they_follow_where_another_connection_takes_up_the_work(self, past: Past) -> None:
         """A restart begins anew, whatever the one before has left."""
