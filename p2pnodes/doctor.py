@@ -14,7 +14,7 @@ from p2pnodes.model.codes import Code
 Level = Literal["ok", "warning", "problem", "not checked"]
 
 DISK_BYTES_MIN: Final = 256 << 20
-"""Free space below which a daemon may stop writing any hour: a write-ahead log alone takes up to 64 MiB."""
+"""Free space below which a daemon may stop writing any hour: a write-ahead log takes 64 MiB, or 160 behind a load."""
 
 DELEGATION_S_MIN: Final = 3 * 86_400
 """Time that a delegation should still hold: who signs it elsewhere needs some days."""

@@ -45,7 +45,7 @@ from p2pnodes.store.facts import Facts, StoredClaim, Task
 from p2pnodes.store.ledger import EVENTS_PER_READ, Ledger, Outcome, State, read_log
 from p2pnodes.store.loading import Answer, Lack, consider, lacking, load
 from p2pnodes.store.placing import Placed
-from p2pnodes.store.schema import BUSY_TIMEOUT_MS, REFILL, open_reader, open_writer
+from p2pnodes.store.schema import BUSY_TIMEOUT_MS, CHECK, open_reader, open_writer, what_to_do
 from p2pnodes.store.signatures import SharedCheck
 from p2pnodes.store.snapshots import NodeRow, Part
 
@@ -455,7 +455,7 @@ class Database:
                 connection.close()
             if isinstance(error, sqlite3.Error):
                 error = StoreError(
-                    f"cannot read the database {self.path}: {error}; {REFILL}",
+                    f"cannot read the database {self.path}: {error}{what_to_do(error, CHECK)}",
                     code=Code.DATA_UNREADABLE,
                 )
             self._call(_reject, self._opened, error)

@@ -16,6 +16,10 @@ from p2pnodes.model import codec
 LIFTED: Final = ("claim_miner", "claim_open", "claim_pending", "node_open", "placement_of")
 """By what claims, rows and places are found beside their keys."""
 
+SORTED_KIB: Final = 8_192
+"""What SQLite sorts of an index at once, in memory of its own, and what it keeps of the database meanwhile: as much as
+the cache may hold, which is 64 MiB at other times."""
+
 _AWAY: Final = "indexes_away"
 """Key in ``meta``: SQL of each that is to be laid, msgpack; it is there while any is away."""
 
@@ -44,7 +48,12 @@ def lay(connection: sqlite3.Connection) -> bool:
     named = away(connection)
     if not named:
         return False
-    connection.execute(named[0])
+    (before,) = connection.execute("PRAGMA cache_size").fetchone()
+    connection.execute(f"PRAGMA cache_size = -{SORTED_KIB}")
+    try:
+        connection.execute(named[0])
+    finally:
+        connection.execute(f"PRAGMA cache_size = {before}")
     _note(connection, named[1:])
     return True
 

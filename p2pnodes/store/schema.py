@@ -57,6 +57,9 @@ that was written often is copied once."""
 REFILL: Final = "restore a backup, or start empty and let peers refill it"
 """What to do about a database that cannot be read."""
 
+CHECK: Final = "; check the path, its owner and the disk"
+"""The same where it is not damaged, behind what SQLite says."""
+
 _PACKAGE = "p2pnodes.store"
 
 # Bytes and None go to SQLite as they are. Python looks for an adapter of each such value, and where it finds none it
@@ -78,7 +81,7 @@ def open_writer(path: Path | str, *, as_it_is: bool = False) -> sqlite3.Connecti
     Raises:
         StoreError: Not a database, of a newer schema than this build may open, locked, or not writable.
     """
-    with _opening(f"cannot open the database {path}", "; check the path, its owner and the disk") as opened:
+    with _opening(f"cannot open the database {path}", CHECK) as opened:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
         opened.append(connection)
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")

@@ -416,6 +416,19 @@ class TestLifeCycle:
         with pytest.raises(StoreError, match=r"p2pnodes\.db.*not a database"):
             await Database.open(path, NETWORK, None, now_ms=lambda: NOW_MS)
 
+    async def test_a_disk_that_is_full_at_the_start_is_no_damage(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(database_module, "Ledger", fail)
+        with pytest.raises(StoreError) as refused:
+            await Database.open(tmp_path / "p2pnodes.db", NETWORK, None, now_ms=lambda: NOW_MS)
+        assert f"{refused.value}".endswith(
+            "p2pnodes.db: database or disk is full; check the path, its owner and the disk"
+        )
+
     async def test_events_from_a_peer_are_handed_out_as_received(self, database: Database) -> None:
         author = Author("//validator1")
         author.delegate()

@@ -127,6 +127,25 @@ def test_migrations_find_them_laid(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert laid(new) == ALL
 
 
+def test_laying_one_takes_little_memory(pasts: list[Past]) -> None:
+    """SQLite sorts as much at once as the cache may hold, in memory of its own."""
+    disk, done = pasts[0].copy(), list[str]()
+    with disk:
+        disk.execute("BEGIN")
+        indexes.lift(disk)
+    (size,) = disk.execute("PRAGMA cache_size").fetchone()
+    disk.set_trace_callback(done.append)
+    indexes.lay_all(disk)
+    disk.set_trace_callback(None)
+    made = [number for number, statement in enumerate(done) if statement.startswith("CREATE INDEX")]
+    assert len(made) == len(LIFTED)
+    for number in made:
+        assert done[number - 1] == f"PRAGMA cache_size = -{indexes.SORTED_KIB}"
+        assert done[number + 1] == f"PRAGMA cache_size = {size}"
+    assert indexes.SORTED_KIB <= 8_192
+    assert size == -65_536
+
+
 def test_one_that_cannot_be_laid_stays_to_be_laid() -> None:
     with closing(open_writer(":memory:")) as connection:
         with connection:
@@ -136,6 +155,7 @@ def test_one_that_cannot_be_laid_stays_to_be_laid() -> None:
         with pytest.raises(sqlite3.OperationalError, match="already exists"):
             indexes.lay_all(connection)
         assert not connection.in_transaction
+        assert connection.execute("PRAGMA cache_size").fetchone() == (-65_536,)
         connection.execute("DROP INDEX claim_miner")
         indexes.lay_all(connection)
         assert laid(connection) == ALL
