@@ -988,7 +988,7 @@ class Ledger:
         Behind all that move at once: it looks at all logs.
         """
         if self._cuts_moved:
-            self.clock.latest = max(each.hlc for each in self._logs.values())
+            self.clock.latest = max(0, *(each.hlc for each in self._logs.values()))  # -1 where nothing counts
             self._cuts_moved = False
 
     @property
@@ -1043,11 +1043,12 @@ class Ledger:
     def _counted_to(self, state: LogState) -> LogState:
         """A log's state with what its cut leaves."""
         cut, head = state.cut, state.head
+        entry = self.checkpoints.line.logs.get(state.id)
+        if cut is not None and entry is not None and entry.head.seq == cut - 1:
+            # Of another branch, which is to go, the event in its place may be here.
+            return state._replace(counted=entry.head, hlc=entry.hlc)
         if cut is None or cut > head.seq:
             return state._replace(counted=head, hlc=state.prefix.hlc)
-        entry = self.checkpoints.line.logs.get(state.id)
-        if entry is not None and entry.head.seq == cut - 1:
-            return state._replace(counted=entry.head, hlc=entry.hlc)
         last = self._connection.execute(
             "SELECT id, hlc_max FROM events WHERE log = ? AND seq = ?", (state.key, cut - 1)
         ).fetchone()
@@ -1824,6 +1825,8 @@ class Ledger:
             )
             self._state_facts(event, state.key, position, judgement, counted=counted)
             told.one_more()
+        if self._leaving is not None and log in self._leaving and (last := self._last_stored(state.key)) is not None:
+            _, prefix = last  # what is left of it need not reach that cut, nor be of its branch
         self._keep(self._counted_to(self._logs[log]._replace(prefix=prefix)))
 
     def _closed_prefix(self, state: LogState) -> Prefix:

@@ -763,6 +763,13 @@ class TestClock:
         assert ledger.clock.latest == before
         assert reloaded(ledger).clock.latest == before
 
+    def test_where_nothing_counts_it_stands_where_that_of_a_new_daemon_stands(
+        self, ledger: Ledger, author: Author
+    ) -> None:
+        receive(ledger, *author.events)
+        prove(ledger, evidence_of(author, 0))
+        assert ledger.clock.latest == reloaded(ledger).clock.latest == 0
+
     def test_a_daemon_whose_clock_ran_ahead_closes_its_log_below_that_and_writes_on(self) -> None:
         own = Author("//validator0")
         ledger = writing_ledger(own)

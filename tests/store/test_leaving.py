@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2pnodes.model.checkpoint import line_of
-from p2pnodes.model.events import Event, Head
+from p2pnodes.model.events import Event, Evidence, Head
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import Donor, Stage
@@ -19,6 +19,7 @@ from p2pnodes.store.loading import NOTHING, Answer, Found, consider
 from p2pnodes.store.rebuild import rebuild
 from tests.gossip.past import Past
 from tests.store.references import dangling
+from tests.store.restarts import assert_a_start_finds_it
 from tests.store.test_checkpoints import cut, found, proposed
 from tests.store.test_loading import brought, considered, missing, stored
 from tests.store.test_moving import copy_of
@@ -154,6 +155,44 @@ class TestParts:
             parts += 1
         assert parts == leaves // 3 + 1
         loads(ledger, pasts[0])
+
+    @pytest.mark.usefixtures("few")
+    def test_a_daemon_that_derives_all_anew_between_two_parts_knows_what_the_next_start_knows(
+        self, pasts: list[Past]
+    ) -> None:
+        """What is left of a log need not reach its cut: the end of that is not what stands behind it."""
+        ledger = strange(pasts[0])
+        considered(ledger, pasts[0])
+        assert ledger.leaving
+        while ledger.leaving:
+            with ledger.transaction():
+                ledger.rebuild()
+            assert_a_start_finds_it(ledger)
+            part(ledger)
+            assert_a_start_finds_it(ledger)
+        loads(ledger, pasts[0])
+
+    @pytest.mark.usefixtures("few")
+    def test_of_a_log_that_forked_below_its_cut_what_counts_is_that_cut_while_its_branch_goes(
+        self, pasts: list[Past]
+    ) -> None:
+        """Once no more was left than reached the cut, the event of the other branch counted that is in its place."""
+        ledger, (branch, _) = memory_ledger(None, pasts[0].electorate), rivals(pasts[0])
+        with ledger.transaction():
+            ledger.receive(branch.events, pasts[0].now_ms)
+        considered(ledger, pasts[0])
+        rival = next(event for event in pasts[0].events if event.log == branch.log and event.seq == 1)
+        low, high = sorted((branch.events[1], rival), key=lambda event: event.id)
+        with ledger.transaction():
+            ledger.receive_proofs([Evidence(low.header, low.signature, high.header, high.signature)], pasts[0].now_ms)
+        head = ledger.checkpoints.line.logs[branch.log].head
+        assert ledger.leaving
+        while ledger.leaving:
+            assert ledger.counted(branch.log) == head
+            assert_a_start_finds_it(ledger)
+            part(ledger)
+        assert ledger.counted(branch.log) == head
+        assert_a_start_finds_it(ledger)
 
     @pytest.mark.usefixtures("few")
     def test_a_daemon_killed_between_two_parts_goes_on(self, pasts: list[Past], tmp_path: Path) -> None:
