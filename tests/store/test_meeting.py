@@ -584,7 +584,8 @@ class Receiver(Replica):
             if self._ends(parts):
                 return
             with self.ledger.transaction():
-                self.ledger.cut()
+                for _ in range(self.draw(st.integers(1, 3))):
+                    self.ledger.cut()
             parts = None if parts is None else parts - 1
         order = self.draw(st.permutations(range(made.slices)))
         for place in order if self.stage is Stage.LOADING else ():
@@ -598,7 +599,8 @@ class Receiver(Replica):
             if self._ends(parts):
                 return
             with self.ledger.transaction():
-                self.ledger.cut()
+                for _ in range(self.draw(st.integers(1, 3))):
+                    self.ledger.cut()
             parts = None if parts is None else parts - 1
 
     def _ends(self, parts: int | None) -> bool:
