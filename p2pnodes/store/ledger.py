@@ -988,7 +988,8 @@ class Ledger:
         Behind all that move at once: it looks at all logs.
         """
         if self._cuts_moved:
-            self.clock.latest = max(0, *(each.hlc for each in self._logs.values()))  # -1 where nothing counts
+            latest = max((each.hlc for each in self._logs.values()), default=0)
+            self.clock.latest = max(0, latest)  # of a log of which nothing counts it is -1
             self._cuts_moved = False
 
     @property
