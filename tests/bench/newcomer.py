@@ -51,6 +51,9 @@ WANTED: Final = {1: 0.4, GPUS_PER_SERVER: 0.15}
 free, less a fifth for a noisy machine; the aim is 0.5."""
 
 STEP_S_MAX: Final = 0.1
+"""What others may have to wait for beside a load. Behind its rows each index is laid at once (``store.indexes``), which
+takes longer from some 100,000 GPUs on; nothing is served yet then."""
+
 MEMORY_MB: Final = 250.0
 """What a daemon may take."""
 
