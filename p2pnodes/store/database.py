@@ -45,7 +45,7 @@ from p2pnodes.store.facts import Facts, StoredClaim, Task
 from p2pnodes.store.ledger import EVENTS_PER_READ, Ledger, Outcome, State, read_log
 from p2pnodes.store.loading import Answer, Lack, consider, lacking, load
 from p2pnodes.store.placing import Placed
-from p2pnodes.store.schema import BUSY_TIMEOUT_MS, CHECK, open_reader, open_writer, what_to_do
+from p2pnodes.store.schema import BUSY_TIMEOUT_MS, CHECK, open_reader, open_writer, opening
 from p2pnodes.store.signatures import SharedCheck
 from p2pnodes.store.snapshots import NodeRow, Part
 
@@ -446,18 +446,12 @@ class Database:
         await self._queue(lambda ledger: ledger.set_electorate(electorate), electorate)
 
     def _write_loop(self) -> None:
-        connection: sqlite3.Connection | None = None
         try:
-            connection = open_writer(self.path)
-            self._ledger = Ledger(connection, self._network, self._node_key)
+            with opening(f"cannot read the database {self.path}", CHECK) as opened:
+                connection = open_writer(self.path)
+                opened.append(connection)
+                self._ledger = Ledger(connection, self._network, self._node_key)
         except BaseException as error:  # noqa: BLE001 - handed to the caller of open()
-            if connection is not None:
-                connection.close()
-            if isinstance(error, sqlite3.Error):
-                error = StoreError(
-                    f"cannot read the database {self.path}: {error}{what_to_do(error, CHECK)}",
-                    code=Code.DATA_UNREADABLE,
-                )
             self._call(_reject, self._opened, error)
             self._call(self._closed.set)
             return

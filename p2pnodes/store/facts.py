@@ -710,7 +710,7 @@ def unpack_chute(data: bytes) -> Chute:
     try:
         return Chute(*msgpack.unpackb(data))  # our own bytes: the codec's checks would take six times as long
     except _UNREADABLE as error:
-        raise _damaged("what runs on a GPU", error) from error
+        raise _unreadable("what runs on a GPU", error) from error
 
 
 def unpack_uuids(data: bytes) -> tuple[str, ...]:
@@ -723,7 +723,7 @@ def unpack_uuids(data: bytes) -> tuple[str, ...]:
         uuids: tuple[str, ...] = msgpack.unpackb(data, use_list=False)
         "".join(uuids)  # refuses what is no text
     except _UNREADABLE as error:
-        raise _damaged("the GPUs of a claim", error) from error
+        raise _unreadable("the GPUs of a claim", error) from error
     return uuids
 
 
@@ -731,19 +731,16 @@ _UNREADABLE: Final = (ValueError, TypeError, RecursionError, OverflowError, msgp
 """What msgpack says of bytes that it did not write, and Python of other values than were written."""
 
 
-def _damaged(what: str, error: Exception) -> StoreError:
-    return StoreError(
-        f"the database is damaged: {what} cannot be read ({type(error).__name__}: {error}); {REFILL}",
-        code=Code.DATA_DAMAGED,
-    )
+def _unreadable(what: str, error: Exception) -> StoreError:
+    return _damaged(f"{what} cannot be read ({type(error).__name__}: {error})")
 
 
 def _lost(claim_id: bytes) -> StoreError:
-    return StoreError(
-        f"the database is damaged: the event that carries claim {claim_id.hex()} is not in it; restore a "
-        "backup, or start empty and let peers refill it",
-        code=Code.DATA_DAMAGED,
-    )
+    return _damaged(f"the event that carries claim {claim_id.hex()} is not in it")
+
+
+def _damaged(what: str) -> StoreError:
+    return StoreError(f"the database is damaged: {what}; {REFILL}", code=Code.DATA_DAMAGED)
 
 
 def _server(body: Body) -> Server:

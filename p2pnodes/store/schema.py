@@ -81,7 +81,7 @@ def open_writer(path: Path | str, *, as_it_is: bool = False) -> sqlite3.Connecti
     Raises:
         StoreError: Not a database, of a newer schema than this build may open, locked, or not writable.
     """
-    with _opening(f"cannot open the database {path}", CHECK) as opened:
+    with opening(f"cannot open the database {path}", CHECK) as opened:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
         opened.append(connection)
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
@@ -103,7 +103,7 @@ def open_reader(path: Path, *, still: bool = False) -> sqlite3.Connection:
         path: The SQLite file.
         still: Nobody writes it for as long as it is open: then it can be read where nothing can be written beside it.
     """
-    with _opening(f"cannot read the database {path}") as opened:
+    with opening(f"cannot read the database {path}") as opened:
         uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None)
         opened.append(connection)
@@ -127,10 +127,11 @@ def what_to_do(error: Exception, otherwise: str = "") -> str:
 
 
 @contextmanager
-def _opening(what: str, advice: str = "") -> Iterator[list[sqlite3.Connection]]:
+def opening(what: str, advice: str = "") -> Iterator[list[sqlite3.Connection]]:
     """Close what was opened when the rest of the opening fails; SQLite's errors become a StoreError.
 
-    Its words about a damaged schema quote that, and where it is no text any more Python has only its own error.
+    Whoever opens a connection adds it to the list that is handed out. SQLite's words about a damaged schema quote that,
+    and where it is no text any more Python has only its own error.
     """
     opened: list[sqlite3.Connection] = []
     try:

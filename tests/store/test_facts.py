@@ -86,13 +86,18 @@ def test_the_last_event_below_a_time_is_found_without_a_walk(holes: list[int]) -
         statements.clear()
 
 
-@pytest.mark.parametrize("data", [b"", b"\x91", b"\xc1", b"\x91\xa1\xff", b"\x05", b"\x91\x05", b"\x81\x90\x01"])
+NO_TEXTS = pytest.mark.parametrize(
+    "data", [b"", b"\x91", b"\xc1", b"\x91\xa1\xff", b"\x05", b"\x91\x05", b"\x81\x90\x01"]
+)
+
+
+@NO_TEXTS
 def test_a_list_of_gpus_that_is_none_is_damage(data: bytes) -> None:
     with pytest.raises(StoreError, match="the database is damaged: the GPUs of a claim cannot be read"):
         unpack_uuids(data)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x91", b"\xc1", b"\x91\xa1\xff", b"\x05", b"\x91\x05", b"\x81\x90\x01"])
+@NO_TEXTS
 def test_a_chute_that_is_none_is_damage(data: bytes) -> None:
     with pytest.raises(StoreError, match="the database is damaged: what runs on a GPU cannot be read"):
         unpack_chute(data)

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from p2pnodes.store import indexes, schema
-from p2pnodes.store.checkpoints import Donor
 from p2pnodes.store.indexes import LIFTED
 from p2pnodes.store.ledger import NEWCOMER_PARTS, Ledger
+from p2pnodes.store.loading import Answer, Found
 from p2pnodes.store.schema import open_writer
 from tests.gossip.past import Past
+from tests.store.test_leaving import part
+from tests.store.test_loading import brought, considered
 from tests.support import NETWORK, memory_ledger
 
 
@@ -28,22 +30,15 @@ LEAN = {name: sql for name, sql in ALL.items() if name not in LIFTED}
 def begun(past: Past, ledger: Ledger | None = None) -> Ledger:
     """Who is about to load."""
     ledger = ledger or memory_ledger(None, past.electorate)
-    with ledger.transaction():
-        ledger.begin_loading(past.certificate)
+    considered(ledger, past)
     while ledger.leaving:
-        cut(ledger)
+        part(ledger)
     return ledger
 
 
 def take(ledger: Ledger, past: Past, *slices: int) -> None:
-    for index in slices:
-        with ledger.transaction():
-            ledger.load(index, *Donor().slice(past.disk, past.number, index))
-
-
-def cut(ledger: Ledger) -> bool:
-    with ledger.transaction():
-        return ledger.cut()
+    for place in slices:
+        assert brought(ledger, past, place) == Answer(Found.TAKEN)
 
 
 def test_a_newcomer_loads_without_them_and_has_them_when_it_is_there(pasts: list[Past]) -> None:
@@ -56,7 +51,7 @@ def test_a_newcomer_loads_without_them_and_has_them_when_it_is_there(pasts: list
     take(ledger, past, *range(1, past.slices))
     counts = [len(laid(connection))]
     while ledger.state.loading:
-        cut(ledger)
+        part(ledger)
         counts.append(len(laid(connection)))
     assert laid(connection) == ALL
     assert max(after - before for before, after in pairwise(counts)) == 1  # each in its own part
@@ -73,8 +68,8 @@ def test_whoever_is_killed_meanwhile_goes_on_without_them(pasts: list[Past]) -> 
         assert len(laid(ledger.facts.connection)) == killed_at - 1
         while len(laid(ledger.facts.connection)) < killed_at:
             assert ledger.state.loading
-            cut(ledger)
-    cut(ledger)
+            part(ledger)
+    part(ledger)
     assert not ledger.state.loading
     assert laid(ledger.facts.connection) == ALL
     assert ledger.state.state_root == Ledger(past.disk, NETWORK).state.state_root
@@ -87,7 +82,7 @@ def test_they_come_back_though_another_checkpoint_is_loaded_instead(pasts: list[
     take(begun(second, ledger), second, *range(second.slices))
     assert laid(ledger.facts.connection) == LEAN
     while ledger.state.loading:
-        cut(ledger)
+        part(ledger)
     assert laid(ledger.facts.connection) == ALL
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from p2pnodes.model.branches import rivalry
 from p2pnodes.model.checkpoint import line_of
-from p2pnodes.model.events import Event, Evidence, Head
+from p2pnodes.model.events import Event, Head
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import Donor, Stage
@@ -60,6 +61,14 @@ def strange(past: Past) -> Ledger:
     return ledger
 
 
+def branched(past: Past) -> tuple[Ledger, Author]:
+    """Who has heard the first one of the rivals alone, and that."""
+    ledger, (branch, _) = memory_ledger(None, past.electorate), rivals(past)
+    with ledger.transaction():
+        ledger.receive(branch.events, past.now_ms)
+    return ledger, branch
+
+
 def part(ledger: Ledger) -> None:
     with ledger.transaction():
         ledger.cut()
@@ -106,9 +115,7 @@ class TestParts:
     ) -> None:
         """An event may carry 64 requests; one goes in any case."""
         monkeypatch.setattr(ledger_module, "BYTES_PER_PART", size_bytes)
-        ledger, (branch, _) = memory_ledger(None, pasts[0].electorate), rivals(pasts[0])
-        with ledger.transaction():
-            ledger.receive(branch.events, pasts[0].now_ms)
+        ledger, branch = branched(pasts[0])
         assert 3 * len(branch.events[-1].wire) <= 2_400 < 4 * len(branch.events[-1].wire)
         considered(ledger, pasts[0])
         assert stored(ledger.facts.connection) == len(branch.events) - gone
@@ -124,9 +131,7 @@ class TestParts:
         self, pasts: list[Past]
     ) -> None:
         """Of the own one the next log names it as the one before, and may close it there."""
-        ledger, (branch, _) = memory_ledger(None, pasts[0].electorate), rivals(pasts[0])
-        with ledger.transaction():
-            ledger.receive(branch.events, pasts[0].now_ms)
+        ledger, branch = branched(pasts[0])
         with ledger.transaction():
             assert consider(ledger, pasts[0].number, pasts[0].certificate).found is Found.LOADS
             assert not ledger.leaving
@@ -177,14 +182,13 @@ class TestParts:
         self, pasts: list[Past]
     ) -> None:
         """Once no more was left than reached the cut, the event of the other branch counted that is in its place."""
-        ledger, (branch, _) = memory_ledger(None, pasts[0].electorate), rivals(pasts[0])
-        with ledger.transaction():
-            ledger.receive(branch.events, pasts[0].now_ms)
+        ledger, branch = branched(pasts[0])
         considered(ledger, pasts[0])
         rival = next(event for event in pasts[0].events if event.log == branch.log and event.seq == 1)
-        low, high = sorted((branch.events[1], rival), key=lambda event: event.id)
+        evidence = rivalry(branch.events[1], rival)
+        assert evidence is not None
         with ledger.transaction():
-            ledger.receive_proofs([Evidence(low.header, low.signature, high.header, high.signature)], pasts[0].now_ms)
+            ledger.receive_proofs([evidence], pasts[0].now_ms)
         head = ledger.checkpoints.line.logs[branch.log].head
         assert ledger.leaving
         while ledger.leaving:
