@@ -30,7 +30,7 @@ from p2pnodes.store import carrying, gathering
 from p2pnodes.store.carrying import DECIDED_PER_PART, Carried, Cursor, Part
 from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.gathering import Gathered, Mark, concerns
-from p2pnodes.store.ledger import State
+from p2pnodes.store.state import State
 
 log = structlog.get_logger("p2pnodes.carrier")
 

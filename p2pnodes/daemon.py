@@ -58,9 +58,9 @@ from p2pnodes.store.checking import CheckerProcess
 from p2pnodes.store.checks import read_check
 from p2pnodes.store.database import Commit, Database, Written
 from p2pnodes.store.elsewhere import written_elsewhere
-from p2pnodes.store.ledger import LogState, Outcome, Result
 from p2pnodes.store.ownlog import written_by
 from p2pnodes.store.placing import Placed
+from p2pnodes.store.state import LogState, Outcome, Result
 from p2pnodes.verify.exchange import Exchange
 from p2pnodes.verify.scheduler import Scheduler
 from p2pnodes.verify.verifier import NoneVerifier, Setup, Verifier, make_verifier

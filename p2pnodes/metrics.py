@@ -22,7 +22,7 @@ from p2pnodes.api.overview import DIVERGED, EQUAL, UNHEARD, difference
 from p2pnodes.gossip.bans import Offence
 from p2pnodes.model.events import FINDINGS, PAYLOADS, Event
 from p2pnodes.store.database import GROUP_JOBS_MAX, Written
-from p2pnodes.store.ledger import Outcome, Result
+from p2pnodes.store.state import Outcome, Result
 from p2pnodes.verify.scheduler import UNAVAILABLE
 
 # They would nearly double the series, and say no more than when the process started.

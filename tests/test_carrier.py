@@ -33,7 +33,8 @@ from p2pnodes.store.carrying import DECIDED_PER_PART, Carried, Cursor, Need, Par
 from p2pnodes.store.database import Database
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.gathering import Gathered, Mark
-from p2pnodes.store.ledger import Ledger, State
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.state import State
 from tests.support import BLOCK, NETWORK, NOW_MS, Author, add, electorate, hotkey, memory_ledger
 
 OWN: Final = hotkey("//validator0").public_key

@@ -27,7 +27,7 @@ from p2pnodes.model.events import Event, LogId, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.notify import Supervisor
 from p2pnodes.store.database import Database
-from p2pnodes.store.ledger import Result, State
+from p2pnodes.store.state import Result, State
 from tests.gossip.past import lived
 from tests.store.test_checkpoints import DAY_MS
 from tests.support import hotkey

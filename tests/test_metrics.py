@@ -16,7 +16,8 @@ from p2pnodes.model.errors import StoreError, WritesRefusedError
 from p2pnodes.model.events import Event
 from p2pnodes.store import database as database_module
 from p2pnodes.store.database import Database, Written
-from p2pnodes.store.ledger import Ledger, Outcome, Result
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.state import Outcome, Result
 from tests.fake_daemon import FakeDaemon
 from tests.support import NETWORK, NOW_MS, Author, electorate, program
 

@@ -16,7 +16,7 @@ from p2pnodes.api.errors import JSON_HEADERS
 from p2pnodes.api.inventory import Inventory
 from p2pnodes.model.codec import digest
 from p2pnodes.store.database import Detail
-from p2pnodes.store.ledger import State
+from p2pnodes.store.state import State
 
 ENTRIES_MAX: Final = 256
 BYTES_MAX: Final = 32 * 1024 * 1024

@@ -9,8 +9,8 @@ from p2pnodes.model.inventory import TaskStatus
 from p2pnodes.model.requests import Add, Delete
 from p2pnodes.store.database import Detail
 from p2pnodes.store.facts import StoredClaim, Task
-from p2pnodes.store.ledger import State
 from p2pnodes.store.snapshots import NodeRow, Part
+from p2pnodes.store.state import State
 
 
 class Inventory(Protocol):

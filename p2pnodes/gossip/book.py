@@ -14,7 +14,7 @@ from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.model.errors import RemoteProtocolError
 from p2pnodes.model.events import Delegation, LogId
 from p2pnodes.model.keys import ss58_encode
-from p2pnodes.store.ledger import State
+from p2pnodes.store.state import State
 
 MET_MAX: Final = 256
 """Validators that peers are told of; beyond it the one that was not met for longest is forgotten."""

@@ -86,8 +86,8 @@ from p2pnodes.model.keys import NodeKey, ss58_encode
 from p2pnodes.model.network import Network
 from p2pnodes.outbound import PrivateAddressError, PublicResolver, require_public_literal, tls_reason
 from p2pnodes.store.database import Database
-from p2pnodes.store.ledger import Outcome
 from p2pnodes.store.loading import Answer, Found
+from p2pnodes.store.state import Outcome
 
 log = structlog.get_logger("p2pnodes.gossip")
 

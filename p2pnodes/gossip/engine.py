@@ -88,8 +88,8 @@ from p2pnodes.model.errors import LocalProtocolError, RemoteProtocolError
 from p2pnodes.model.events import Close as Closing
 from p2pnodes.model.events import Event, Evidence, Head, LogId
 from p2pnodes.model.network import Network
-from p2pnodes.store.ledger import Outcome, Result, State
 from p2pnodes.store.loading import Answer, Lack
+from p2pnodes.store.state import Outcome, Result, State
 
 __all__ = [
     "TICK_MS",

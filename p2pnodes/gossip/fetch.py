@@ -22,7 +22,7 @@ from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.errors import RemoteProtocolError
 from p2pnodes.model.events import EVENT_BYTES_MAX, LogId
-from p2pnodes.store.ledger import Outcome, State
+from p2pnodes.store.state import Outcome, State
 
 WANTS_MAX: Final = 4
 """Wants without an answer in one session, each way; WANT_BYTES_MAX for each may lie before a pushed event."""

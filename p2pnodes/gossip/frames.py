@@ -170,7 +170,7 @@ class Digest(NamedTuple):
     Attributes:
         asks: Whether the receiver answers with its own digest at once; an answer never asks.
         clock_ms: The sender's wall clock, Unix milliseconds.
-        vector: Digest of its version vector, as far as its logs are permitted: ``store.ledger.State.vector_digest``.
+        vector: Digest of its version vector, as far as its logs are permitted: ``store.state.State.vector_digest``.
         state_root: Its state root.
         electorate: Digest of its electorate; state roots compare only where this, the vector and the checkpoint are
             equal.

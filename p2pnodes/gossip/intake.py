@@ -16,7 +16,7 @@ from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.model.codec import digest
 from p2pnodes.model.errors import RemoteProtocolError
 from p2pnodes.model.events import Event, LogId
-from p2pnodes.store.ledger import Outcome, Result, State
+from p2pnodes.store.state import Outcome, Result, State
 
 SEEN_MAX: Final = 16_384
 """Events remembered as being stored or just stored; one that was forgotten is a duplicate that the store finds."""

@@ -26,8 +26,8 @@ from p2pnodes.gossip.session import Session, SessionId
 from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.errors import LocalProtocolError, RemoteProtocolError
-from p2pnodes.store.ledger import State
 from p2pnodes.store.loading import Answer, Found, Lack
+from p2pnodes.store.state import State
 
 CERTIFICATE_WAIT_MS: Final = 60_000
 """How long a peer names a higher checkpoint, in patient time, until its certificate is asked for; how long too few

@@ -14,7 +14,7 @@ from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.model.branches import ended_log, ends_by
 from p2pnodes.model.errors import RemoteProtocolError
 from p2pnodes.model.events import Close, Evidence, LogId
-from p2pnodes.store.ledger import State
+from p2pnodes.store.state import State
 
 
 class Proving:

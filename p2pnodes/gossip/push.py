@@ -26,7 +26,7 @@ from p2pnodes.gossip.rates import STRANGERS
 from p2pnodes.gossip.session import Session, SessionId
 from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.model.events import Event, LogId
-from p2pnodes.store.ledger import State
+from p2pnodes.store.state import State
 
 ANNOUNCE_MS: Final = (400, 800)
 """From an event's storing to its announcement on lazy links; each time drawn between these. Nearly always the event is

@@ -17,7 +17,7 @@ from p2pnodes.gossip.session import Session, SessionId, Wanted
 from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.model.codes import Code
 from p2pnodes.model.events import Event, LogId
-from p2pnodes.store.ledger import LogState, Outcome, Result
+from p2pnodes.store.state import LogState, Outcome, Result
 
 SEARCHES_MAX: Final = 2
 """Searches at once in one session: they take places of wants, and fetching must go on. Others begin later, with the

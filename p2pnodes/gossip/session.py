@@ -9,7 +9,7 @@ from p2pnodes.gossip.handshake import Peer
 from p2pnodes.gossip.rates import SessionRates
 from p2pnodes.model.events import Close, Event, Evidence, Head, LogId
 from p2pnodes.model.keys import ss58_encode
-from p2pnodes.store.ledger import LogState, State
+from p2pnodes.store.state import LogState, State
 from p2pnodes.store.vector import SLICES, slice_of
 
 if TYPE_CHECKING:

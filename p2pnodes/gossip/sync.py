@@ -27,7 +27,7 @@ from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import LocalProtocolError, RemoteProtocolError
 from p2pnodes.model.events import LogId
-from p2pnodes.store.ledger import LogState, State
+from p2pnodes.store.state import LogState, State
 from p2pnodes.store.vector import SLICES, slice_of
 
 RIVALS_NOTED_MAX: Final = 64

@@ -42,12 +42,13 @@ from p2pnodes.store.browse import BROWSE_S_MAX, BROWSE_STEPS
 from p2pnodes.store.changes import Changes
 from p2pnodes.store.checkpoints import Donor, read_certificate
 from p2pnodes.store.facts import Facts, StoredClaim, Task
-from p2pnodes.store.ledger import EVENTS_PER_READ, Ledger, Outcome, State, read_log
+from p2pnodes.store.ledger import EVENTS_PER_READ, Ledger, read_log
 from p2pnodes.store.loading import Answer, Lack, consider, lacking, load
 from p2pnodes.store.placing import Placed
 from p2pnodes.store.schema import BUSY_TIMEOUT_MS, CHECK, open_reader, open_writer, opening
 from p2pnodes.store.signatures import SharedCheck
 from p2pnodes.store.snapshots import NodeRow, Part
+from p2pnodes.store.state import Outcome, State
 
 log = structlog.get_logger("p2pnodes.store")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, hlc_ms
 from p2pnodes.model.events import LogId
-from p2pnodes.store.ledger import LogState
+from p2pnodes.store.state import LogState
 
 
 def written_elsewhere(

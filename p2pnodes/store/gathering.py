@@ -47,8 +47,9 @@ from p2pnodes.model.requests import request_id
 from p2pnodes.store.carrying import ITEM_BYTES, LIST_BYTES, raw_request
 from p2pnodes.store.checkpoints import plain_mask
 from p2pnodes.store.facts import Facts, chute_from
-from p2pnodes.store.ledger import Ledger, LogState
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import left_out
+from p2pnodes.store.state import LogState
 
 ITEMS_PER_STEP: Final = CARRIED_MAX
 """Requests that a step looks at: some milliseconds of the writer's."""

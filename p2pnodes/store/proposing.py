@@ -19,7 +19,8 @@ from p2pnodes.model.codes import Code
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import LocalProtocolError
 from p2pnodes.model.events import PINS_BYTES_MAX, CutLog, Head, LogId, Propose
-from p2pnodes.store.ledger import Ledger, LogState
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.state import LogState
 
 View = Mapping[LogId, int]
 """Last seq of each log up to which it is looked at. Of one that is not in it, what the cut in force names is taken as

@@ -8,7 +8,7 @@ from p2pnodes.api import cache
 from p2pnodes.api.cache import RootedCache
 from p2pnodes.api.inventory import Inventory
 from p2pnodes.model.stateroot import StateRoot
-from p2pnodes.store.ledger import State
+from p2pnodes.store.state import State
 from tests.support import memory_ledger
 
 

@@ -26,8 +26,9 @@ from p2pnodes.gossip.frames import BATCH_BYTES
 from p2pnodes.model.electorate import Electorate, Pin
 from p2pnodes.model.events import AddPayload, Event, LogId, Payload, Verdict
 from p2pnodes.model.requests import request_id, sign_add
-from p2pnodes.store.ledger import Ledger, Result, State
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
+from p2pnodes.store.state import Result, State
 from tests.bench.baselines import Courier, Flood, Gossipsub, Memberlist, Textbook
 from tests.bench.measure import progress, share
 from tests.bench.world import uuids

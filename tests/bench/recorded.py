@@ -20,7 +20,7 @@ from p2pnodes.config import Settings, load_settings
 from p2pnodes.daemon import Daemon, configure_logging
 from p2pnodes.model.events import Event
 from p2pnodes.store.database import Commit
-from p2pnodes.store.ledger import Outcome, Result
+from p2pnodes.store.state import Outcome, Result
 
 RECORD: Final = struct.Struct("<8sQ")
 """The begin of an event's id (of the rival: a message's number), and CLOCK_MONOTONIC in nanoseconds."""

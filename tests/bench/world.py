@@ -15,8 +15,9 @@ from p2pnodes.model.events import AddPayload, Event, LogId, Payload, Place, Rele
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import request_id, sign_add
 from p2pnodes.store.database import Database
-from p2pnodes.store.ledger import Ledger, Outcome, Result, batched
+from p2pnodes.store.ledger import Ledger, batched
 from p2pnodes.store.schema import open_writer
+from p2pnodes.store.state import Outcome, Result
 from tests.support import NETWORK, Author, body, electorate, hotkey
 
 DAY_S: Final = 86_400

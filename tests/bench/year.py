@@ -52,8 +52,9 @@ from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.rendezvous import ranking
 from p2pnodes.model.requests import PURPOSE_DELETE, request_id, sign_add, sign_delete
 from p2pnodes.store.checkpoints import Stage
-from p2pnodes.store.ledger import Ledger, Result, batched
+from p2pnodes.store.ledger import Ledger, batched
 from p2pnodes.store.schema import open_writer
+from p2pnodes.store.state import Result
 from p2pnodes.verify.finding import Finding
 from p2pnodes.verify.renewals import Renewals
 from p2pnodes.verify.turns import first_ones, renew_ms

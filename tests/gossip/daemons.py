@@ -23,7 +23,7 @@ from p2pnodes.model.events import Delegation, LogId
 from p2pnodes.model.network import Network
 from p2pnodes.store.ahead import Checker
 from p2pnodes.store.database import Commit, Database
-from p2pnodes.store.ledger import Outcome
+from p2pnodes.store.state import Outcome
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, electorate
 
 DEADLINE_S: Final = 10.0

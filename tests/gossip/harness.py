@@ -30,8 +30,9 @@ from p2pnodes.model.events import Close as Closing
 from p2pnodes.model.events import Event, Evidence, Head, LogId
 from p2pnodes.model.protocol import PROTOCOL_VERSION
 from p2pnodes.store.checkpoints import Donor, read_certificate
-from p2pnodes.store.ledger import Ledger, State
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Answer, Found, consider, lacking, load
+from p2pnodes.store.state import State
 from tests.support import NETWORK, NOW_MS, Author, memory_ledger
 
 

@@ -31,7 +31,7 @@ from p2pnodes.model.keys import verify_node
 from p2pnodes.model.network import Network
 from p2pnodes.store import ahead
 from p2pnodes.store.checking import CheckerProcess
-from p2pnodes.store.ledger import Outcome
+from p2pnodes.store.state import Outcome
 from tests.gossip.daemons import Node, Stranger, now_ms, stranger, until
 from tests.gossip.harness import clone
 from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, electorate, hotkey

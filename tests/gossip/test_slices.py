@@ -11,7 +11,7 @@ from p2pnodes.model.codec import digest
 from p2pnodes.model.events import Head, LogId
 from p2pnodes.model.stateroot import StateRoot
 from p2pnodes.model.validity import EMPTY
-from p2pnodes.store.ledger import LogState, State
+from p2pnodes.store.state import LogState, State
 from p2pnodes.store.vector import SLICES, digest_over, slice_digests, slice_of
 from tests.gossip.harness import Net, Node, entry, peer_of
 from tests.support import NETWORK, NOW_MS, VALIDATORS, Author

@@ -21,8 +21,9 @@ from p2pnodes.model.requests import Add, Delete, request_id
 from p2pnodes.model.stateroot import state_root
 from p2pnodes.store.checkpoints import Donor
 from p2pnodes.store.facts import StoredClaim
-from p2pnodes.store.ledger import Ledger, Outcome, Result
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Answer, Found, load
+from p2pnodes.store.state import Outcome, Result
 from tests.sim.peer import CheckFailedError, SimPeer
 
 COMMITS_PER_LOOK: Final = 128

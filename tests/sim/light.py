@@ -26,7 +26,7 @@ from p2pnodes.model.protocol import PROTOCOL_VERSION
 from p2pnodes.model.stateroot import StateRoot
 from p2pnodes.model.validity import Prefix
 from p2pnodes.store.database import GROUP_JOBS_MAX
-from p2pnodes.store.ledger import LogState, Outcome, Result, State
+from p2pnodes.store.state import LogState, Outcome, Result, State
 from p2pnodes.store.vector import SLICES, digest_over, slice_digest, slice_of
 from tests.sim.clock import START_MS, Clock
 from tests.sim.network import FRAME_OVERHEAD_BYTES, Network

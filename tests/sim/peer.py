@@ -49,9 +49,10 @@ from p2pnodes.store.carrying import Carried, Cursor
 from p2pnodes.store.checkpoints import Donor, read_certificate
 from p2pnodes.store.database import GROUP_JOBS_MAX
 from p2pnodes.store.gathering import Gathered
-from p2pnodes.store.ledger import Ledger, Outcome, Result
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Answer, Found, Lack, consider, lacking
 from p2pnodes.store.schema import open_writer
+from p2pnodes.store.state import Outcome, Result
 from p2pnodes.verify.renewals import Renewals
 from p2pnodes.verify.scheduler import PAUSE_MS, QUEUED_CLAIMS_MAX, WALK
 from p2pnodes.verify.turns import OVERDUE

@@ -8,7 +8,7 @@ import pytest
 from p2pnodes.gossip import frames
 from p2pnodes.gossip.engine import Member
 from p2pnodes.model.events import Event, Verdict
-from p2pnodes.store.ledger import Result
+from p2pnodes.store.state import Result
 from p2pnodes.store.vector import vector_digest
 from tests.sim.clock import START_MS, Clock
 from tests.sim.light import KINDS, Archive, Identity, LightPeer, LightStore, Surroundings, Tally, events_in

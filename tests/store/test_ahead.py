@@ -30,7 +30,7 @@ from p2pnodes.store.ahead import (
 from p2pnodes.store.checker import BATCH_BYTES_MAX, Answer, answer, pack_batch
 from p2pnodes.store.checking import CheckerError
 from p2pnodes.store.database import Database
-from p2pnodes.store.ledger import Result
+from p2pnodes.store.state import Result
 from tests.support import NETWORK, NOW_MS, Author, add, electorate
 
 AUTHOR, MINER = "//validator1", "//miner0"

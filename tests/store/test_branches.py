@@ -38,8 +38,9 @@ from p2pnodes.store.audit import audit
 from p2pnodes.store.changes import Changes
 from p2pnodes.store.database import Commit, Database
 from p2pnodes.store.facts import Facts
-from p2pnodes.store.ledger import FOREIGN_EVENT, OWN_LOG_CLOSED, Ledger, LogState, Outcome, Result
+from p2pnodes.store.ledger import FOREIGN_EVENT, OWN_LOG_CLOSED, Ledger
 from p2pnodes.store.schema import open_writer
+from p2pnodes.store.state import LogState, Outcome, Result
 from p2pnodes.store.vector import digest_over, slice_of, vector_digest
 from tests.model.world import World, worlds
 from tests.store.steps import steps

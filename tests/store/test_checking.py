@@ -32,7 +32,7 @@ from p2pnodes.store.checker import (
 )
 from p2pnodes.store.checking import CheckerError, CheckerProcess
 from p2pnodes.store.database import Database
-from p2pnodes.store.ledger import Result
+from p2pnodes.store.state import Result
 from tests.e2e.waiting import alive, until_dead
 from tests.replying import replying
 from tests.support import NETWORK, NOW_MS, Author, add, delete, electorate

@@ -23,10 +23,11 @@ from p2pnodes.store.admission import ConflictError
 from p2pnodes.store.checkpoints import Donor
 from p2pnodes.store.database import Commit, Database, Written
 from p2pnodes.store.facts import Facts, StoredClaim
-from p2pnodes.store.ledger import Ledger, Result
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Found
 from p2pnodes.store.schema import BUSY_TIMEOUT_MS
 from p2pnodes.store.signatures import SharedCheck
+from p2pnodes.store.state import Result
 from tests.gossip.past import Past
 from tests.support import NETWORK, NOW_MS, Author, add, electorate
 

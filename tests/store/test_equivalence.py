@@ -15,8 +15,9 @@ from p2pnodes.model.events import Event
 from p2pnodes.model.inventory import Row
 from p2pnodes.model.stateroot import state_root
 from p2pnodes.store.facts import chute_from
-from p2pnodes.store.ledger import Ledger, Result
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
+from p2pnodes.store.state import Result
 from tests.model.reference import Reference
 from tests.model.world import Proof, World, arrivals, proofs_in, worlds
 from tests.store.references import dangling

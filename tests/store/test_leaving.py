@@ -15,9 +15,10 @@ from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import Donor, Stage
 from p2pnodes.store.database import Database
-from p2pnodes.store.ledger import Ledger, Result
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import NOTHING, Answer, Found, consider
 from p2pnodes.store.rebuild import rebuild
+from p2pnodes.store.state import Result
 from tests.gossip.past import Past
 from tests.store.references import dangling
 from tests.store.restarts import assert_a_start_finds_it

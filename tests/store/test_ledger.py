@@ -23,10 +23,11 @@ from p2pnodes.model.requests import request_id
 from p2pnodes.model.stateroot import state_root
 from p2pnodes.store import buckets
 from p2pnodes.store import ledger as ledger_module
-from p2pnodes.store.ledger import Ledger, Outcome, Result
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import proposal
 from p2pnodes.store.rebuild import differences, hold
 from p2pnodes.store.schema import open_writer
+from p2pnodes.store.state import Outcome, Result
 from tests.support import BLOCK, NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, forks, hotkey, memory_ledger
 
 TEMPORARY_BYTES: Final = 16_000_000

@@ -18,10 +18,11 @@ from p2pnodes.store import settling
 from p2pnodes.store.audit import audit
 from p2pnodes.store.changes import Changes
 from p2pnodes.store.checkpoints import ELECTORATES_KEPT, Donor, certified
-from p2pnodes.store.ledger import Ledger, Result
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import NOTHING, Answer, Found, Lack, consider, lacking, load
 from p2pnodes.store.rebuild import rebuild
 from p2pnodes.store.schema import open_writer
+from p2pnodes.store.state import Result
 from tests.gossip.past import Past
 from tests.model.world import signed_closing
 from tests.store.restarts import assert_a_start_finds_it

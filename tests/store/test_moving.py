@@ -19,10 +19,11 @@ from p2pnodes.model.validity import contents
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import Stage
-from p2pnodes.store.ledger import Ledger, Result
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Answer, Found
 from p2pnodes.store.rebuild import differences, finish_cut, hold
 from p2pnodes.store.rebuild import rebuild as rebuild_file
+from p2pnodes.store.state import Result
 from tests.gossip.past import Past
 from tests.model.world import MINERS, VALIDATORS, World, worlds
 from tests.store.steps import steps

@@ -14,8 +14,9 @@ from p2pnodes.model.inventory import Mandate, Weights
 from p2pnodes.model.proof import ProofError, Statement
 from p2pnodes.store import proofs
 from p2pnodes.store.database import Database
-from p2pnodes.store.ledger import Ledger, Result
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
+from p2pnodes.store.state import Result
 from tests.model.proof_scene import DAY_S, GPU_UUIDS, STAKES, Scene
 from tests.model.world import VALIDATORS, World, raw_event, worlds
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, delete, electorate, hotkey

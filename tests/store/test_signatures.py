@@ -8,8 +8,8 @@ import pytest
 from p2pnodes.gossip.driver import STORING_EVENTS_MAX
 from p2pnodes.model.events import Event
 from p2pnodes.model.keys import VERIFICATIONS_KEPT, verify_node
-from p2pnodes.store.ledger import Result
 from p2pnodes.store.signatures import EVENTS_MIN, SharedCheck, check
+from p2pnodes.store.state import Result
 from tests.support import NOW_MS, Author, memory_ledger
 
 
