@@ -210,13 +210,13 @@ class Clerk:
         self._looked_ms = now_ms
         if not self._moments or now_ms >= self._moments[-1].at_ms + margin_ms // MOMENTS_PER_MARGIN:
             held = {log_id: state.head.seq for log_id, state in ledger.logs.items()}
-            self._moments.append(_Moment(now_ms, held, ledger.counted_logs()))
+            self._moments.append(_Moment(now_ms, held, ledger.logs.counted()))
         while len(self._moments) > 1 and self._moments[1].at_ms <= now_ms - margin_ms:
             self._moments.popleft()
 
     def _past(self, ledger: Ledger) -> Past:
         """What is remembered, for who signs."""
-        counted = ledger.counted_logs()
+        counted = ledger.logs.counted()
         for moment in self._moments:
             for log_id, seq in moment.counted.items():
                 counted[log_id] = max(seq, counted.get(log_id, -1))

@@ -21,7 +21,6 @@ from p2pnodes.gossip.contact import Contact
 from p2pnodes.model.errors import ConfigError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Delegation, Head, LogId, closing, delegate
 from p2pnodes.model.network import Network
-from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.ownlog import written_by
@@ -666,7 +665,7 @@ class TestWhatRunsMeanwhile:
             await until(lambda: not daemon.readiness())
             before, key = own(daemon), key_file(daemon)
             with monkeypatch.context() as patch:
-                patch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+                patch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 1)
                 with pytest.raises(WritesRefusedError, match="has 1 logs"):
                     await daemon.rotate_key()
             assert (own(daemon), key_file(daemon)) == (before, key)

@@ -545,7 +545,7 @@ class TestStandingStill:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It may be the only one who holds what is to be carried."""
-        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+        monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 1)
         at, uri = desk(0), desk(0).order()[1]
         with at.ledger.transaction():
             at.ledger.receive([Author(uri, number=number).delegate() for number in range(1, 9)], at.wall_ms)
@@ -793,7 +793,7 @@ class TestTooManyLogs:
                 at.ledger.receive([Author(uri, number=log.number).delegate()], at.wall_ms)
 
     def test_a_displaced_log_goes_when_its_time_is_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 2)
+        monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 2)
         monkeypatch.setattr(ledger_module, "EVENTS_PER_PART", 1)
         at = desk(0)
         *_, uri = at.others
@@ -816,8 +816,8 @@ class TestTooManyLogs:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Else a validator could stop checkpoints for ever: to find logs whose ids hash low costs it nothing."""
-        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 4)
-        monkeypatch.setattr(ledger_module, "DISPLACED_PER_HOTKEY_MAX", 99)
+        monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 4)
+        monkeypatch.setattr("p2pnodes.store.logs.DISPLACED_PER_HOTKEY_MAX", 99)
         at = desk(2)
         rogue, second, _ = at.order()
         order = displaced([Author(rogue, number=number).log for number in range(1, 40)], (), 0)
@@ -842,7 +842,7 @@ class TestTooManyLogs:
         self, monkeypatch: pytest.MonkeyPatch, *, busy: bool
     ) -> None:
         """Who begins late, or takes long to find a live set, would else refuse what the others have signed."""
-        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 4)
+        monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 4)
         at = desk(2)
         rogue, second, _ = at.order()
         *rest, last = displaced([Author(rogue, number=number).log for number in range(1, 40)], (), 0)
@@ -876,7 +876,7 @@ class TestTooManyLogs:
 
         Whoever has not signed forgot them by then, and took others.
         """
-        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 4 if named else 2)
+        monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 4 if named else 2)
         at = desk(2)
         rogue, second, _ = at.order()
         *rest, last = displaced([Author(rogue, number=number).log for number in range(1, 40)], (), 0)
@@ -895,7 +895,7 @@ class TestTooManyLogs:
 
     def test_one_of_the_own_validator_stays_while_nothing_may_be_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nobody else need hold what it says, so nobody else can carry it."""
-        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+        monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 1)
         at, uri = desk(0), desk(0).order()[0]
         order = displaced([at.log, *(Author(uri, number=number).log for number in range(1, 9))], (), 0)
         with at.ledger.transaction():

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import Final, TypeVar
 
 from p2pnodes.model import codec, inventory
-from p2pnodes.model.branches import NO_ENDS, Ends, displaced, ended_log, ends_by, proof_order, rivalry
+from p2pnodes.model.branches import NO_ENDS, ended_log, ends_by, proof_order, rivalry
 from p2pnodes.model.checkpoint import Certified, Leaf, Line, ended_ms, is_over, judge_kept, proves, slice_digest
 from p2pnodes.model.claims import GPUS_PER_CLAIM_MAX
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
@@ -67,6 +67,7 @@ from p2pnodes.store.ends import keep as keep_end
 from p2pnodes.store.ends import of_all, of_log
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.liveset import LiveSet
+from p2pnodes.store.logs import Logs, crowded_out, too_many
 from p2pnodes.store.recount import Recount
 from p2pnodes.store.reweighed import UUID_LAST, Reweighed, windows
 from p2pnodes.store.rows import (
@@ -84,7 +85,7 @@ from p2pnodes.store.rows import (
 )
 from p2pnodes.store.settling import Settling
 from p2pnodes.store.state import LogState, Outcome, Result, State
-from p2pnodes.store.vector import Slices, digest_over
+from p2pnodes.store.vector import digest_over
 
 T = TypeVar("T")
 
@@ -133,12 +134,6 @@ _UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in 
 ADDRESSES_KEPT: Final = 16_384
 """Hotkeys of which it is remembered that their address is written down; of others it is written again, which changes
 nothing. Requests name whom they like, so their number has no bound."""
-
-LOGS_PER_HOTKEY_MAX: Final = 256
-"""Bound of the logs of one validator that count (rule 6)."""
-
-DISPLACED_PER_HOTKEY_MAX: Final = 64
-"""Logs beyond these that are still here, see ``Ledger.forget``; while so many are, no further one is displaced."""
 
 EVENTS_PER_PART: Final = 256
 BYTES_PER_PART: Final = 262_144
@@ -194,21 +189,12 @@ class Ledger:
         """Whether the last transaction wrote anything; one that did not says nothing of the disk."""
         self.temporary_failure: str | None = None
         """What SQLite said of the last transaction, which is committed all the same: see ``_is_committed``."""
+        self.logs = Logs()
+        """Every log that is held, as the open transaction has it."""
         self.recount: Recount | None = None
         """What is known so far under the weights of an electorate that is not in force yet."""
         self._connection = connection
         self._node_key = node_key
-        self._logs: dict[LogId, LogState] = {}
-        self._heads: dict[LogId, Head] = {}
-        self._ends: dict[LogId, Ends] = {}
-        self._slices = Slices()
-        self._compared: set[LogId] | None = None
-        """Logs whose entries in the version vector may have changed since ``state``; None for all."""
-        self._vector_electorate = pins.EMPTY
-        """Whose permits they are compared by."""
-        self._per_hotkey: dict[bytes, int] = {}
-        self._over: set[LogId] = set()
-        """Logs that are held and ``is_over``."""
         self._addresses: dict[bytes, None] = {}
         """Hotkeys whose address is written down, some of them."""
         self._dirty_claims: set[int] = set()
@@ -243,9 +229,6 @@ class Ledger:
         """Whether ``meta`` says which these are; it does behind every transaction."""
         self._cuts_moved = False
         """Whether cuts moved since the clock was set by what counts."""
-        self._leaving: dict[LogId, int] | None = None
-        """Logs of which events have to go before a live set can be loaded, each with the first seq that does: all of
-        them at 0. None where nothing has to go."""
         self._moved = self._moved_touched = 0
         """Events that count otherwise since the open transaction, and how much more they marked as not settled."""
         self._reload = False
@@ -350,12 +333,12 @@ class Ledger:
         lower: list[Evidence | Close] = []
         for proof in proofs:
             with suppress(codec.MalformedError):
-                state = self._logs.get(ended_log(proof))
+                state = self.logs.get(ended_log(proof))
                 if state is not None and (isinstance(proof, Evidence) or proof.hotkey == state.hotkey):
                     lower.append(proof)
         # The lowest first, so that of each kind a log takes one and leaves the others.
         for proof in sorted(lower, key=proof_order):
-            ends = self._logs[ended_log(proof)].ends
+            ends = self.logs[ended_log(proof)].ends
             # First what costs nothing: a proof that is known already comes from every peer.
             if ends.merged(ends_by(proof)) != ends and self._proves(proof):
                 self._take_end(proof, now_ms)
@@ -401,19 +384,14 @@ class Ledger:
         if node_key is None:
             raise LocalProtocolError("this ledger has no node key and cannot write", code=Code.SYSTEM_MISUSE)
         log = LogId(node_key.public_key, number)
-        if log in self._logs:
+        if log in self.logs:
             raise LocalProtocolError(f"log {log} exists already", code=Code.SYSTEM_MISUSE)
-        if len(self._logs_of(delegation.hotkey)) >= LOGS_PER_HOTKEY_MAX:
-            raise WritesRefusedError(
-                f"this hotkey has {LOGS_PER_HOTKEY_MAX} logs, the most that peers accept",
-                retry_after_s=600,
-                code=Code.WRITES_LOGS_FULL,
-            )
+        self.logs.check_room(delegation.hotkey)
         self.receive_proofs(closings, now_ms)
         event = self._write(node_key, log, None, EMPTY, delegation, self.clock.tick(now_ms))
         self._node_key = node_key
         for close in closings:
-            state = self._logs[log]
+            state = self.logs[log]
             self._write(node_key, log, state.head, state.prefix, close, self.clock.tick(now_ms))
         self._set_meta(OWN_LOG, codec.pack([*log]))
         self.own_log = log
@@ -450,13 +428,8 @@ class Ledger:
 
     def counted(self, log: LogId) -> Head | None:
         """The last event of a log that counts, as the open transaction has it; None when none does."""
-        state = self._logs.get(log)
+        state = self.logs.get(log)
         return None if state is None else state.counted
-
-    @property
-    def logs(self) -> Mapping[LogId, LogState]:
-        """Every log that is held, as the open transaction has it."""
-        return self._logs
 
     def own_logs(self) -> dict[LogId, LogState]:
         """Every log of this ledger's node key."""
@@ -471,9 +444,9 @@ class Ledger:
     def _receive(self, event: Event, now_ms: int) -> Outcome:
         if event.network_id != self.network.id:
             return Outcome(event, Result.REFUSED, "the event is of another network")
-        state = self._logs.get(event.log)
+        state = self.logs.get(event.log)
         if state is not None and state.displaced:
-            return Outcome(event, Result.REFUSED, _OVER if event.log in self._over else _too_many(state.hotkey))
+            return Outcome(event, Result.REFUSED, _OVER if event.log in self.logs.over else too_many(state.hotkey))
         if state is not None and event.seq <= state.head.seq:
             return self._known_or_fork(event, state, now_ms)
         if (state is None and event.seq) or (state is not None and event.seq > state.head.seq + 1):
@@ -498,7 +471,7 @@ class Ledger:
         nexts: dict[LogId, int] = {}
         for event in events:
             log, seq = event.log, event.seq
-            state = self._logs.get(log)
+            state = self.logs.get(log)
             if seq == nexts.get(log, state.head.seq + 1 if state else 0):
                 nexts[log] = seq + 1
                 following.append(event)
@@ -512,8 +485,8 @@ class Ledger:
             hotkey = judgement.payload.hotkey
             if is_over(log, ended_ms(judgement.prefix.hlc, judgement.payload.not_after), self.checkpoints.line):
                 return _OVER
-            if not self._has_room(log, hotkey):
-                return _too_many(hotkey)
+            if not self.logs.have_room(log, hotkey, self.checkpoints.line.logs):
+                return too_many(hotkey)
         else:
             return f"a log must begin with a valid delegation: {judgement.void or 'found another kind'}"
         if not self.weights.electorate.permitted(hotkey):
@@ -521,15 +494,6 @@ class Ledger:
                 f"the hotkey {ss58_encode(hotkey)} holds no validator permit at block {self.weights.electorate.block}"
             )
         return None
-
-    def _has_room(self, log: LogId, hotkey: bytes) -> bool:
-        """Whether one more log of a hotkey is to be stored: it has few, or this one comes before one of them."""
-        held = self._per_hotkey.get(hotkey, 0)
-        if held < LOGS_PER_HOTKEY_MAX:
-            return True
-        if held >= LOGS_PER_HOTKEY_MAX + DISPLACED_PER_HOTKEY_MAX:
-            return False
-        return log not in displaced([*self._logs_of(hotkey), log], self.checkpoints.line.logs, LOGS_PER_HOTKEY_MAX)
 
     def _known_or_fork(self, event: Event, state: LogState, now_ms: int) -> Outcome:
         stored = self._stored_id(state, event.seq)
@@ -570,7 +534,7 @@ class Ledger:
                 f"back: at most {SKEW_AHEAD_MS_MAX} ms are allowed, check the system's time",
                 code=Code.WRITES_CLOCK_AHEAD,
             )
-        state = self._logs.get(self.own_log)
+        state = self.logs.get(self.own_log)
         if state is None:
             raise WritesRefusedError("the own log is not open yet", code=Code.WRITES_NO_LOG)
         if state.cut is not None and state.cut <= state.head.seq + 1:
@@ -595,7 +559,7 @@ class Ledger:
         judgement = judge(event, prefix)
         if judgement.void is not None:
             raise WritesRefusedError(f"peers would find this event void: {judgement.void}", code=Code.WRITES_VOID)
-        self._store(event, self._logs.get(log), judgement)
+        self._store(event, self.logs.get(log), judgement)
         self._appended.append(event)
         return event
 
@@ -622,15 +586,15 @@ class Ledger:
                 judgement.void, before, event.wire,
             ),
         )  # fmt: skip
-        self._keep(LogState(
+        self.logs.keep(LogState(
             state.key, event.log, state.hotkey, head, judgement.prefix, state.ends, cut,
             head if counted else state.counted,
             max(event.hlc, state.hlc) if counted else state.hlc,
         ))  # fmt: skip
         if cut is not None and not moving:
             self._record_cut(state.key, cut)
-        if event.seq == 0 and self._per_hotkey[state.hotkey] > LOGS_PER_HOTKEY_MAX:
-            self._displace(self._logs_of(state.hotkey))
+        if event.seq == 0 and self.logs.has_too_many(state.hotkey):
+            self._displace(self.logs.of(state.hotkey))
         self._events += 1
         if counted:
             self.clock.observe(event.hlc)
@@ -656,7 +620,7 @@ class Ledger:
             "INSERT INTO logs (log, node_key, number, hotkey) VALUES (?, ?, ?, ?)", (key, *log, hotkey)
         )
         self.checkpoints.note_log(key, log)
-        self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
+        self.logs.per_hotkey[hotkey] += 1
         ends = of_log(self._connection, log, hotkey)
         if ends != NO_ENDS:
             self._ended[log] = None
@@ -831,11 +795,11 @@ class Ledger:
             return
         self._wrote = True
         log = ended_log(proof)
-        state = self._logs.get(log)
+        state = self.logs.get(log)
         if state is None or (isinstance(proof, Close) and proof.hotkey != state.hotkey):
             return
         state = state._replace(ends=state.ends.merged(ends_by(proof)))
-        self._keep(state)
+        self.logs.keep(state)
         self._ended[log] = None
         if log == self.own_log:
             self._disown(log, OWN_LOG_CLOSED if isinstance(proof, Close) else OWN_LOG_FORKED)
@@ -865,7 +829,7 @@ class Ledger:
         """Let a log count up to another seq than before: a first part at once, see ``move_on``."""
         if cut == state.cut:
             return
-        self._keep(self._counted_to(state._replace(cut=cut)))
+        self.logs.keep(self._counted_to(state._replace(cut=cut)))
         self._follow_cut(state.id)
         self._cuts_moved = True
 
@@ -875,7 +839,7 @@ class Ledger:
         Behind all that move at once: it looks at all logs.
         """
         if self._cuts_moved:
-            latest = max((each.hlc for each in self._logs.values()), default=0)
+            latest = max((each.hlc for each in self.logs.values()), default=0)
             self.clock.latest = max(0, latest)  # of a log of which nothing counts it is -1
             self._cuts_moved = False
 
@@ -913,7 +877,7 @@ class Ledger:
 
     def _follow_cut(self, log: LogId) -> None:
         """Let a log count up to its cut, as far as the open transaction has room for it."""
-        state = self._logs[log]
+        state = self.logs[log]
         following = state.head.seq + 1
         before, after = (
             following if seq is None else min(seq, following) for seq in (self.facts.cuts.get(state.key), state.cut)
@@ -1031,66 +995,35 @@ class Ledger:
             if kept.seq == seq:
                 words.say_kept(self._connection, log, kept, kept.uuids)
 
-    def _logs_of(self, hotkey: bytes) -> list[LogId]:
-        """The logs of a hotkey that are not over, nor go."""
-        return [log for log, state in self._logs.items() if state.hotkey == hotkey and self._stands(log)]
-
-    def _stands(self, log: LogId) -> bool:
-        """Whether a log is not over, nor goes (``begin_loading``)."""
-        return log not in self._over and (self._leaving is None or self._leaving.get(log) != 0)
-
-    def counted_logs(self) -> dict[LogId, int]:
-        """The last event of each log that counts now."""
-        return {log: state.counted.seq for log, state in self._logs.items() if state.counted is not None}
-
-    def is_over(self, log: LogId) -> bool:
-        """Whether a log that is held has ended, and counts for nothing because the cut in force does not name it."""
-        return log in self._over
-
-    def crowded(self) -> set[bytes]:
-        """Hotkeys with so many logs that another one may displace one of them, unless the cut in force names it."""
-        logs = Counter(state.hotkey for log, state in self._logs.items() if log not in self._over)
-        return {hotkey for hotkey, count in logs.items() if count >= LOGS_PER_HOTKEY_MAX}
-
-    def _beyond(self, logs: Sequence[LogId]) -> set[LogId]:
-        """Those of a hotkey's logs by which it has too many."""
-        if len(logs) <= LOGS_PER_HOTKEY_MAX:  # almost always; else all their ids are hashed
-            return set()
-        return set(displaced(logs, self.checkpoints.line.logs, LOGS_PER_HOTKEY_MAX))
-
     def _displace_all(self) -> None:
         """Decide anew which logs count, where another cut is in force."""
-        self._find_over()
-        standing: dict[bytes, list[LogId]] = {}
-        for log, state in self._logs.items():
-            if self._stands(log):
-                standing.setdefault(state.hotkey, []).append(log)
-        for logs in standing.values():
+        self.logs.find_over(self._connection, self.checkpoints.line)
+        for logs in self.logs.standing():
             self._displace(logs)
-        for log in self._over:
+        for log in self.logs.over:
             self._set_displaced(log, beyond=True)
         self._set_clock_back()
 
     def _displace_what_counted(self) -> None:
         """Let logs count no more that a build of before let count: then it is carried what only they carry."""
-        logs = [state for state in self._logs.values() if state.displaced and state.cut != 0]
+        logs = [state for state in self.logs.values() if state.displaced and state.cut != 0]
         if logs:
             with self.transaction():
                 for state in logs:
-                    self._keep(state._replace(displaced=False))
+                    self.logs.keep(state._replace(displaced=False))
                     self._set_displaced(state.id, beyond=True)
                 self._set_clock_back()
 
     def _displace(self, logs: Sequence[LogId]) -> None:
         """Let those of a hotkey's logs count no more by which it has too many; the others do."""
-        beyond = self._beyond(logs)
+        beyond = crowded_out(logs, self.checkpoints.line.logs)
         for log in logs:
             self._set_displaced(log, beyond=log in beyond)
         self._set_clock_back()
 
     def _set_displaced(self, log: LogId, *, beyond: bool) -> None:
         """Let a log count no more, or again; what only it carries, others carry then."""
-        state = self._logs[log]
+        state = self.logs[log]
         if beyond == state.displaced:
             return
         if beyond and log == self.own_log:
@@ -1099,19 +1032,9 @@ class Ledger:
             self._count_cut_away(last[0].seq - state.head.seq)  # below a cut the last ones may be gone
             state = state._replace(head=last[0], prefix=last[1])
         state = state._replace(displaced=beyond)
-        self._keep(state)
+        self.logs.keep(state)
         self._ended[log] = None
         self._move_cut(state, self.cut_of(state))
-
-    def _find_over(self) -> None:
-        """Learn which logs are over."""
-        line = self.checkpoints.line
-        self._over.clear()
-        if line.number:
-            query = "SELECT node_key, number, hlc, not_after FROM delegations JOIN logs USING (log) WHERE seq = 0"
-            for node_key, number, *ends in self._connection.execute(query):
-                if is_over(log := LogId(node_key, number), ended_ms(*ends), line):
-                    self._over.add(log)
 
     def forget(self, log: LogId) -> bool:
         """Take away the next part of a displaced log, from its end down; call inside a transaction.
@@ -1121,7 +1044,7 @@ class Ledger:
         Returns:
             Whether all of it is gone.
         """
-        state = self._logs[log]
+        state = self.logs[log]
         if not state.displaced:
             raise LocalProtocolError(f"BUG! log {log} counts and is not to be forgotten", code=Code.SYSTEM_BUG)
         if log in self._moving:
@@ -1152,7 +1075,7 @@ class Ledger:
         last = self._last_stored(state.key) or (Head(-1, b""), state.prefix)
         # Of one that was cut, some had been gone before.
         self._count_cut_away(last[0].seq + len(gone) - state.head.seq)
-        self._keep(self._counted_to(state._replace(head=last[0], prefix=last[1])))
+        self.logs.keep(self._counted_to(state._replace(head=last[0], prefix=last[1])))
         return last[0].seq < low
 
     def _forget_log(self, state: LogState) -> None:
@@ -1162,13 +1085,10 @@ class Ledger:
         if state.id in self._moving:
             self._moving.discard(state.id)
             self._moving_noted = False
-        del self._logs[state.id]
-        self._over.discard(state.id)
-        self._per_hotkey[state.hotkey] -= 1
+        self.logs.forget(state.id)
         self.facts.note_cut(state.key, None)
         if self._live_set is not None and state.id in self._live_set.line.logs:  # others are found in spite of it
             self.forget_finding()
-        self._compared = None
 
     def _forgotten_key(self) -> int:
         """Highest row key of a log that was forgotten; 0 for none."""
@@ -1249,7 +1169,7 @@ class Ledger:
         self.checkpoints.enforce(said, Stage.CUTTING)
         self._live_set = self._cutting = None
         self._displace_all()
-        for state in list(self._logs.values()):
+        for state in list(self.logs.values()):
             if state.cut is not None:  # an end that was proved meanwhile lies just above the cut now
                 self._move_cut(state, self.cut_of(state))
         self._set_clock_back()
@@ -1266,7 +1186,7 @@ class Ledger:
         """
         alone = self._part == self._kept[0]
         self._next_part()
-        if self._leaving is not None:
+        if self.logs.leaving is not None:
             if alone:
                 self._leave()
             return False
@@ -1328,15 +1248,15 @@ class Ledger:
         before = self.checkpoints.line.logs
         self.checkpoints.begin(certificate)
         self.checkpoints.forget_slices()
-        self._find_over()
-        self._leaving = self._find_leaving(before)
+        self.logs.find_over(self._connection, self.checkpoints.line)
+        self.logs.leaving = self._find_leaving(before)
         self._disown_unless_held(before)
         self._displace_all()
         for log, entry in self.checkpoints.line.logs.items():
-            if log not in self._leaving:
+            if log not in self.logs.leaving:
                 self._enter(log, entry)
-        for log in sorted(self._leaving):
-            if self._take_away(self._logs[log], self._leaving[log], _Room(0)):  # it is gone already
+        for log in sorted(self.logs.leaving):
+            if self._take_away(self.logs[log], self.logs.leaving[log], _Room(0)):  # it is gone already
                 self._end_leaving(log)
         self._displace_all()
         self._leave()
@@ -1345,7 +1265,7 @@ class Ledger:
     @property
     def leaving(self) -> bool:
         """Whether something that is here has to go before a live set can be loaded: ``cut`` is to be called."""
-        return self._leaving is not None
+        return self.logs.leaving is not None
 
     def _find_leaving(self, before: Mapping[LogId, CutLog]) -> dict[LogId, int]:
         """Find the logs of which events cannot stay beside the cut in force, each with the first seq that cannot.
@@ -1359,11 +1279,11 @@ class Ledger:
         Args:
             before: How far the cut before went.
         """
-        leaving = {} if self._leaving is None else {**self._leaving}
-        for log, state in self._logs.items():
+        leaving = {} if self.logs.leaving is None else {**self.logs.leaving}
+        for log, state in self.logs.items():
             entry, closed = self.checkpoints.line.logs.get(log), before.get(log)
             if entry is None:
-                low = None if closed is None or log in self._over else 0
+                low = None if closed is None or log in self.logs.over else 0
             elif entry.hotkey != state.hotkey or (closed is not None and closed.head.seq > entry.head.seq):
                 low = 0
             elif state.head.seq >= entry.head.seq and self._held_at(log, entry, before) != entry.head.id:
@@ -1376,7 +1296,7 @@ class Ledger:
 
     def _held_at(self, log: LogId, entry: CutLog, before: Mapping[LogId, CutLog]) -> bytes | None:
         """Id of the event of a log that is here, or was, where the cut in force ends; None where none came."""
-        closed, state = before.get(log), self._logs.get(log)
+        closed, state = before.get(log), self.logs.get(log)
         if closed is not None and closed.head.seq == entry.head.seq:
             return closed.head.id
         return None if state is None else self.facts.stored_id(state.key, entry.head.seq)
@@ -1384,45 +1304,45 @@ class Ledger:
     def _disown_unless_held(self, before: Mapping[LogId, CutLog]) -> None:
         """Stop writing the own log if it ends in an event that this daemon did not write, or goes from here."""
         log = self.own_log
-        if log is None or self._leaving is None:
+        if log is None or self.logs.leaving is None:
             return
         entry = self.checkpoints.line.logs.get(log)
-        if log in self._leaving or (entry is not None and self._held_at(log, entry, before) != entry.head.id):
+        if log in self.logs.leaving or (entry is not None and self._held_at(log, entry, before) != entry.head.id):
             self._disown(log, FOREIGN_EVENT)
 
     def _enter(self, log: LogId, entry: CutLog) -> None:
         """Let a log go on from the cut in force: of what is here nothing speaks against it."""
-        state = self._logs[log] if log in self._logs else self._open(log, entry.hotkey)
+        state = self.logs[log] if log in self.logs else self._open(log, entry.hotkey)
         self._count_cut_away(max(0, entry.head.seq - state.head.seq))
         if log in self._moving:  # it goes on behind what is loaded; what comes next lies above it
             low, high = entry.head.seq, max(entry.head.seq, state.head.seq)
             self._record_cut(state.key, min(max(self.facts.cuts[state.key], low + 1), high + 1))
         else:
             self._record_cut(state.key, self.cut_of(state))
-        self._logs[log] = state
+        self.logs[log] = state
 
     def _leave(self) -> None:
         """Take away the next part of what cannot stay beside a live set that is to be loaded."""
-        assert self._leaving is not None
+        assert self.logs.leaving is not None
         if self.checkpoints.forget_leaves(LEAVES_PER_PART) < LEAVES_PER_PART:
             room, hotkeys = _Room(EVENTS_PER_PART), set()
-            for log in sorted(self._leaving):
-                if not self._take_away(self._logs[log], self._leaving[log], room):
+            for log in sorted(self.logs.leaving):
+                if not self._take_away(self.logs[log], self.logs.leaving[log], room):
                     break
                 hotkeys.add(self._end_leaving(log))
                 room.takes(0)
             for hotkey in hotkeys:
-                self._displace(self._logs_of(hotkey))
-            if not self._leaving:
-                self._leaving = None
+                self._displace(self.logs.of(hotkey))
+            if not self.logs.leaving:
+                self.logs.leaving = None
             self._reload |= bool(hotkeys)
         self._note_leaving()
 
     def _end_leaving(self, log: LogId) -> bytes:
         """Let a log go on from the cut in force, if that names it, where all is gone that had to; its hotkey then."""
-        assert self._leaving is not None
-        state, entry = self._logs[log], self.checkpoints.line.logs.get(log)
-        if not self._leaving.pop(log):
+        assert self.logs.leaving is not None
+        state, entry = self.logs[log], self.checkpoints.line.logs.get(log)
+        if not self.logs.leaving.pop(log):
             self._forget_log(state)
         if entry is None:
             return state.hotkey
@@ -1430,10 +1350,11 @@ class Ledger:
         return entry.hotkey
 
     def _note_leaving(self) -> None:
-        if self._leaving is None:
+        if self.logs.leaving is None:
             self._connection.execute("DELETE FROM meta WHERE key = ?", (_LEAVING,))
             return
-        self._set_meta(_LEAVING, codec.pack([[self._logs[log].key, low] for log, low in sorted(self._leaving.items())]))
+        leaving = sorted(self.logs.leaving.items())
+        self._set_meta(_LEAVING, codec.pack([[self.logs[log].key, low] for log, low in leaving]))
 
     def _next_part(self) -> None:
         """Count a part of long work: by that a commit that failed behind the database's own is told from one before."""
@@ -1504,7 +1425,7 @@ class Ledger:
             MalformedError: It is forged: it does not lie under the root that the certificate names.
         """
         statement = self.checkpoints.loading
-        if statement is None or self._leaving is not None or index in self.checkpoints.slices_held():
+        if statement is None or self.logs.leaving is not None or index in self.checkpoints.slices_held():
             return False
         events = [(mask, Event.decode(each) if isinstance(each, bytes) else each) for mask, each in leaves]
         found = [Leaf(event.log, event.seq, event.id, mask) for mask, event in events]
@@ -1517,16 +1438,16 @@ class Ledger:
         self._wrote = True
         if not self.checkpoints.slices_held() and self._held_events() * NEWCOMER_PARTS < statement.leaves:
             indexes.lift(self._connection)
-        self.checkpoints.keep_leaves({(self._logs[leaf.log].key, leaf.seq): leaf.mask for leaf in found})
+        self.checkpoints.keep_leaves({(self.logs[leaf.log].key, leaf.seq): leaf.mask for leaf in found})
         known = self._known(event for _, event in events)
         for (_, event), judgement in zip(events, judged, strict=True):
             self._load_event(event, judgement, known.get((event.log, event.seq)))
         for log in dict.fromkeys(leaf.log for leaf in found):
-            state = self._logs[log]
-            self._keep(state._replace(prefix=state.prefix._replace(delegation=self._latest_delegation(state.key))))
+            state = self.logs[log]
+            self.logs.keep(state._replace(prefix=state.prefix._replace(delegation=self._latest_delegation(state.key))))
         self._count_cut_away(len(known) - len(events))
         self._events += len(events) - len(known)
-        self.checkpoints.keep_slice(index, self._logs[found[0].log].key, found[0].seq, hashed)
+        self.checkpoints.keep_slice(index, self.logs[found[0].log].key, found[0].seq, hashed)
         if self.checkpoints.loaded:
             self.checkpoints.forget_other_delegations()  # rows, and what is heard next, follow from those that are kept
             self._mandates_dirty = self._reload = True
@@ -1541,7 +1462,7 @@ class Ledger:
         return {
             (log, seq): (position, event_id)
             for log, named in seqs.items()
-            for seq, position, event_id in self._connection.execute(query, (self._logs[log].key, f"{named}"))
+            for seq, position, event_id in self._connection.execute(query, (self.logs[log].key, f"{named}"))
         }
 
     def _load_event(self, event: Event, judgement: Judgement, held: tuple[int, bytes] | None) -> None:
@@ -1552,7 +1473,7 @@ class Ledger:
             judgement: What it says.
             held: Position and id of what is stored in its place.
         """
-        state = self._logs[event.log]
+        state = self.logs[event.log]
         if held is not None and held[1] == event.id:  # what was made of it here need not be what a checkpoint keeps
             self._unsay(state.key, event.seq, event.seq, [event])
             self._state_facts(event, state.key, held[0], judgement, counted=True)
@@ -1668,15 +1589,15 @@ class Ledger:
         for table in reversed(DERIVED):  # rows go when nothing counts them any more
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the line above
         for log in self._moving:
-            self._record_cut(self._logs[log].key, self._logs[log].cut)
+            self._record_cut(self.logs[log].key, self.logs[log].cut)
         self._moving.clear()
         self._moving_noted = False
         told = _Told(progress, self._events)
         self._rebuilding = True
         # What the checkpoint in force keeps comes first: what lies above it may carry the same requests again.
-        for state in list(self._logs.values()):
+        for state in list(self.logs.values()):
             self._rebuild_kept(state, told)
-        for state in list(self._logs.values()):
+        for state in list(self.logs.values()):
             self._rebuild_above(state, told)
         self._rebuilding = False
         self._new_claims.clear()
@@ -1704,7 +1625,7 @@ class Ledger:
         for position, event in self._wires(state.key, self.checkpoints.cuts.get(state.key, -1), codec.INT_MAX):
             judgement = judge(event, prefix)
             prefix = judgement.prefix
-            cut = self._logs[log].cut  # an event that tells of an end may have moved it
+            cut = self.logs[log].cut  # an event that tells of an end may have moved it
             counted = cut is None or event.seq < cut
             before = self._replaced(judgement, state.key, event) if counted else None
             self._connection.execute(
@@ -1713,9 +1634,10 @@ class Ledger:
             )
             self._state_facts(event, state.key, position, judgement, counted=counted)
             told.one_more()
-        if self._leaving is not None and log in self._leaving and (last := self._last_stored(state.key)) is not None:
+        leaving = self.logs.leaving or {}
+        if log in leaving and (last := self._last_stored(state.key)) is not None:
             _, prefix = last  # what is left of it need not reach that cut, nor be of its branch
-        self._keep(self._counted_to(self._logs[log]._replace(prefix=prefix)))
+        self.logs.keep(self._counted_to(self.logs[log]._replace(prefix=prefix)))
 
     def _closed_prefix(self, state: LogState) -> Prefix:
         """What the first event of a log above the cut of the checkpoint in force is judged by."""
@@ -1741,7 +1663,7 @@ class Ledger:
     def _settle(self) -> None:
         """Bring tallies, rows and state root in step with facts and electorate."""
         if not self._moving_noted:
-            self._set_meta(_MOVING, codec.pack(sorted(self._logs[log].key for log in self._moving)))
+            self._set_meta(_MOVING, codec.pack(sorted(self.logs[log].key for log in self._moving)))
             self._moving_noted = True
         if self._mandates_dirty:
             mandates = self.facts.mandates()
@@ -1924,9 +1846,9 @@ class Ledger:
             return None
         node_key, number = codec.fields(codec.unpack(held), 2, "own log")
         log = LogId(codec.binary(node_key, "node key", KEY_BYTES), codec.integer(number, "log number"))
-        if log.node_key != self._node_key.public_key or log not in self._logs:
+        if log.node_key != self._node_key.public_key or log not in self.logs:
             return None
-        return log if self._logs[log].ends == NO_ENDS else None
+        return log if self.logs[log].ends == NO_ENDS else None
 
     def _disown(self, log: LogId, reason: Reason) -> None:
         """Stop writing the own log, also after a restart: somebody else writes it, too, or it has ended (rule 4)."""
@@ -1964,9 +1886,7 @@ class Ledger:
         self._voted.clear()
         self._appended.clear()
         self._ended.clear()
-        self._logs = {}
-        self._compared = None
-        self._per_hotkey = {}
+        self.logs = Logs()
         self._addresses = {}
         self.facts = Facts(self._connection)
         self.checkpoints.load()
@@ -1978,7 +1898,7 @@ class Ledger:
         left = self._meta(_LEAVING)
         leaving = {} if left is None else _leaving_from(left)
         still: dict[LogId, int] = {}
-        self._leaving = None if left is None else still
+        self.logs.leaving = None if left is None else still
         moving = frozenset(codec.array(codec.unpack(self._meta(_MOVING) or b"\x90"), 0, codec.INT_MAX, "moving logs"))
         ends = of_all(self._connection)
         for key, *log_id, hotkey, cut in execute("SELECT log, node_key, number, hotkey, cut FROM logs").fetchall():
@@ -1996,19 +1916,20 @@ class Ledger:
                     code=Code.DATA_DAMAGED,
                 )
             state = LogState(key, log, hotkey, *last, ends.get(log, NO_ENDS), cut)
-            self._logs[log] = self._counted_to(state)
+            self.logs[log] = self._counted_to(state)
             if key in moving:
                 self._moving.add(log)
             else:
-                self.clock.observe(self._logs[log].hlc)
-            self._per_hotkey[hotkey] = self._per_hotkey.get(hotkey, 0) + 1
-        self._find_over()
-        many = (hotkey for hotkey, count in self._per_hotkey.items() if count > LOGS_PER_HOTKEY_MAX)
-        for log in self._over.union(*(self._beyond(self._logs_of(hotkey)) for hotkey in many)):
-            self._logs[log] = self._logs[log]._replace(displaced=True)
+                self.clock.observe(self.logs[log].hlc)
+            self.logs.per_hotkey[hotkey] += 1
+        self.logs.find_over(self._connection, self.checkpoints.line)
+        many = filter(self.logs.has_too_many, self.logs.per_hotkey)
+        beyond = (crowded_out(self.logs.of(hotkey), self.checkpoints.line.logs) for hotkey in many)
+        for log in self.logs.over.union(*beyond):
+            self.logs[log] = self.logs[log]._replace(displaced=True)
         for log in self._moving:
-            self._logs[log] = self._counted_to(self._logs[log]._replace(cut=self.cut_of(self._logs[log])))
-            self.clock.observe(self._logs[log].hlc)
+            self.logs[log] = self._counted_to(self.logs[log]._replace(cut=self.cut_of(self.logs[log])))
+            self.clock.observe(self.logs[log].hlc)
         self.own_log = self._stored_own_log()
         self.weights = Weights(self.network, pins.load(self._connection), self.facts.mandates())
         self.checkpoints.weigh(self.weights.electorate)
@@ -2036,8 +1957,8 @@ class Ledger:
 
         Source: sqlite.org/lang_attach.html: with a write-ahead log, transactions are atomic within each file alone.
         """
-        for log in self._logs if self._compared is None else self._compared:
-            now, known = self._logs[log], self.state.logs.get(log)
+        for log in self.logs if self.logs.changed is None else self.logs.changed:
+            now, known = self.logs[log], self.state.logs.get(log)
             if known is None or now.head.seq > known.head.seq:  # where events went, what is left was there before, too
                 return self.facts.stored_id(now.key, now.head.seq) == now.head.id
             if now.ends != known.ends:
@@ -2055,7 +1976,7 @@ class Ledger:
 
     def _held_events(self) -> int:
         """Events that are stored: a log is held from its beginning but for what checkpoints left out."""
-        return sum(state.head.seq + 1 for state in self._logs.values()) - self._cut_away
+        return sum(state.head.seq + 1 for state in self.logs.values()) - self._cut_away
 
     def _latest_delegation(self, key: int, last: int = codec.INT_MAX) -> Delegation | None:
         """The latest valid delegation of a log, above its cut or below, up to a seq."""
@@ -2077,26 +1998,20 @@ class Ledger:
                 self.rebuild()
             self._set_meta(_DERIVED_BY, derived_by)
 
-    def _keep(self, state: LogState) -> None:
-        """Keep what is known of a log now."""
-        self._logs[state.id] = state
-        if self._compared is not None:
-            self._compared.add(state.id)
-
     def _refresh_state(self) -> None:
         self.committed_weights = self.weights
-        self._refresh_vector()
+        self.logs.compare(self.weights.electorate)
         self.state = State(
-            dict(self._logs),
-            dict(self._heads),
+            dict(self.logs),
+            dict(self.logs.heads),
             self._buckets.root.now(),
             self.weights.electorate.digest,
-            digest_over(self._slices.digests),
+            digest_over(self.logs.slices.digests),
             self._events,
             self._nodes,
-            dict(self._ends),
+            dict(self.logs.ends),
             self.own_log,
-            self._slices.digests,
+            self.logs.slices.digests,
             self.checkpoints.line.number,
             self.checkpoints.highest,
             self.checkpoints.loading is not None,
@@ -2104,29 +2019,6 @@ class Ledger:
             self.checkpoints.loaded,
             self.checkpoints.stage is Stage.CUTTING or self.moving,
         )
-
-    def _refresh_vector(self) -> None:
-        """Bring the version vector in step with what changed."""
-        electorate = self.weights.electorate
-        if electorate is not self._vector_electorate:  # other hotkeys may be permitted
-            self._vector_electorate, self._compared = electorate, None
-        whole = self._compared is None
-        if self._compared is None:
-            self._heads, self._ends, self._compared = {}, {}, set(self._logs)
-        for log in self._compared:
-            state = self._logs[log]
-            if electorate.permitted(state.hotkey):
-                if state.counted is not None:
-                    self._heads[log] = state.counted
-                else:
-                    self._heads.pop(log, None)
-                if state.ends != NO_ENDS:
-                    self._ends[log] = state.ends
-        if whole:
-            self._slices.renew(self._heads, self._ends)
-        else:
-            self._slices.update(self._heads, self._ends, self._compared)
-        self._compared = set()
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -2191,10 +2083,6 @@ def _leaving_from(packed: bytes) -> dict[int, int]:
     """Row keys and first seqs, as ``meta`` has them."""
     pairs = [codec.fields(pair, 2, "a log") for pair in codec.array(codec.unpack(packed), 0, codec.INT_MAX, "logs")]
     return {codec.integer(key, "row key of a log"): codec.integer(low, "first seq") for key, low in pairs}
-
-
-def _too_many(hotkey: bytes) -> str:
-    return f"the hotkey {ss58_encode(hotkey)} has {LOGS_PER_HOTKEY_MAX} other logs, and no more count"
 
 
 def stored_network(connection: sqlite3.Connection) -> bytes | None:

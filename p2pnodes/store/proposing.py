@@ -134,7 +134,7 @@ def _sure(ledger: Ledger) -> View:
     A closing with a lower id counts instead of one that names the same seq, and may be right about that event where the
     other was not: then that counts again.
     """
-    sure = ledger.counted_logs()
+    sure = ledger.logs.counted()
     for log, state in ledger.logs.items():
         if log in sure and state.ends.close is not None:
             good, _ = closing_order(state.ends.close)
@@ -169,11 +169,11 @@ def older(
     if view is None:
         view = {log: state.head.seq for log, state in ledger.logs.items()}
     if counted is None:
-        counted = ledger.counted_logs()
+        counted = ledger.logs.counted()
     ended = {log for log in named if log in view and _ended_ms(ledger, ledger.logs[log], view[log]) < horizon_ms}
     known = {entry.hotkey for log, entry in named.items() if log not in ended}
     if crowded is None:
-        crowded = ledger.crowded()
+        crowded = ledger.logs.crowded()
     found: list[Reach] = []
     for log in ledger.logs if logs is None else logs:
         state, before = ledger.logs[log], named.get(log)
@@ -297,7 +297,7 @@ def refusal(ledger: Ledger, proposed: Propose, line: Line, electorates: Collecti
     if (why := objection(ledger, line)) is not None:
         return why
     for log, entry in line.logs.items():
-        if ledger.is_over(log):  # it may have counted until the cut in force was, and that is not long ago everywhere
+        if log in ledger.logs.over:  # it may have counted until the cut in force was, not long ago everywhere
             return f"log {log} is over"
         if entry.head.seq > past.counted.get(log, -1):
             return f"log {log} has not counted up to seq {entry.head.seq} lately"

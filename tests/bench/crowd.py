@@ -109,7 +109,7 @@ class Crowd:
         payload = AddPayload(request, BLOCK)
         event = author.write(payload, at_ms=self._begin_ms)
         add = CarriedAdd(request_id(NETWORK.id, request), payload, parse_body(request.body), event.hlc)
-        log = ledger._logs[event.log]
+        log = ledger.logs[event.log]
         ledger._store(event, log, Judgement(None, payload, (add,), (), log.prefix._replace(hlc=event.hlc)))
 
 

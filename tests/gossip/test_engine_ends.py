@@ -27,7 +27,6 @@ from p2pnodes.gossip.session import PROVING_MAX
 from p2pnodes.model.branches import displaced, rivalry
 from p2pnodes.model.errors import LocalProtocolError
 from p2pnodes.model.events import Close, Evidence, Head, closing
-from p2pnodes.store import ledger
 from p2pnodes.store.vector import NO_LOGS, SLICES
 from tests.gossip.harness import Net, Node, clone, entry, peer_of
 from tests.support import NETWORK, NOW_MS, VALIDATORS, Author, hotkey
@@ -495,7 +494,7 @@ class TestTooManyLogs:
     def test_peers_that_were_shown_others_agree_and_keep_quiet(
         self, monkeypatch: pytest.MonkeyPatch, forgets: int
     ) -> None:
-        monkeypatch.setattr(ledger, "LOGS_PER_HOTKEY_MAX", self.BOUND)
+        monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", self.BOUND)
         net, nodes, authors = self.halves()
         net.run(30_000)
         assert net.agree()
@@ -518,7 +517,7 @@ class TestTooManyLogs:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """There are as many as before."""
-        monkeypatch.setattr(ledger, "LOGS_PER_HOTKEY_MAX", self.BOUND)
+        monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", self.BOUND)
         net, (a, _), _ = self.halves()
         net.run(30_000)
         a.hear(1, Have([News(log_tag(a.author.log), 0, 0)]).encode())

@@ -7,7 +7,7 @@ import pytest
 from p2pnodes.gossip import ownlog
 from p2pnodes.gossip.ownlog import HEARING_MS_MAX, LOGS_MANY, LOGS_PER_DOUBLING, Hearing, Step, patience_ms
 from p2pnodes.model.events import Head
-from p2pnodes.store.ledger import LOGS_PER_HOTKEY_MAX
+from p2pnodes.store.logs import LOGS_PER_HOTKEY_MAX
 
 OWN = Head(5, b"a" * 32)
 A, B, C = b"A" * 32, b"B" * 32, b"C" * 32

@@ -13,7 +13,6 @@ from p2pnodes.gossip.pace import DIGEST_INTERVAL_MS
 from p2pnodes.gossip.search import PAUSE_MS, PROBE_BYTES, PROBES_MAX, SEARCH_MS_MAX, SEARCHES_MAX, Search
 from p2pnodes.model.branches import displaced
 from p2pnodes.model.events import Close, Event, Evidence, Head, closing
-from p2pnodes.store import ledger as ledger_module
 from tests.gossip.harness import Net, Node, clone, entry, peer_of
 from tests.support import NETWORK, VALIDATORS, Author, electorate
 
@@ -385,7 +384,7 @@ class TestStore:
 
     def test_a_search_ends_when_its_log_is_gone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is told of as one that ended, by a commit before."""
-        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+        monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 1)
         net, a, b, author = branches(7, 40, 40)
         net.join(a, b)
         for _ in range(4):

@@ -27,7 +27,7 @@ from p2pnodes.model.events import (
 from p2pnodes.model.inventory import Chute, Row
 from p2pnodes.model.network import Network
 from p2pnodes.model.validity import EMPTY, Judgement, judge
-from p2pnodes.store import ledger
+from p2pnodes.store import logs as bounds
 
 
 class Said(NamedTuple):
@@ -90,7 +90,7 @@ def counted_events(
         if author:
             own.sort(key=lambda log: codec.digest(codec.pack([log.node_key, log.number])))
             own.sort(key=lambda log: log not in closed)
-            del own[ledger.LOGS_PER_HOTKEY_MAX :]
+            del own[bounds.LOGS_PER_HOTKEY_MAX :]
     few = {log for own in by_author.values() for log in own}
     return [said for log, held in logs.items() if log in few for said in _counted(log, held, told, closed.get(log, -1))]
 

@@ -36,6 +36,7 @@ from p2pnodes.store import admission, ends, proposing
 from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.liveset import LiveSet
+from p2pnodes.store.logs import Logs
 from tests.sim import stories
 from tests.sim.mutation import Drawn, Edit, Found, Mutant, Played, Swap, UnitTests, hunt
 from tests.sim.parts import MUTANTS as PARTS
@@ -662,7 +663,7 @@ _OWN: Final = (
         "vector-stale",
         "sync",
         "The version vector is not brought in step with what was stored",
-        (Edit(Ledger, "_keep", "self._compared.add(state.id)", "pass"),),
+        (Edit(Logs, "keep", "self.changed.add(state.id)", "pass"),),
         ANY,
     ),
     Mutant(

@@ -19,6 +19,7 @@ from p2pnodes.store.database import Database
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.liveset import LiveSet
+from p2pnodes.store.logs import Logs
 from p2pnodes.store.parts import Parts
 from p2pnodes.store.recount import Recount
 from p2pnodes.store.settling import Settling
@@ -739,7 +740,7 @@ MUTANTS: Final = (
         "first-come-stay",
         "1",
         "Of a hotkey with too many logs those count that came first: other ones on other peers",
-        (Edit(Ledger, "_has_room", "return log not in displaced(", "return log in ()  # displaced("),),
+        (Edit(Logs, "have_room", "return log not in displaced(", "return log in ()  # displaced("),),
         _ENDLESS,
         20,
     ),
@@ -786,7 +787,7 @@ MUTANTS: Final = (
         "displaced-for-ever-more",
         "6",
         "As many logs may wait to be forgotten as somebody opens",
-        (Edit(Ledger, "_has_room", "held >= LOGS_PER_HOTKEY_MAX + DISPLACED_PER_HOTKEY_MAX", "False"),),
+        (Edit(Logs, "have_room", "held >= LOGS_PER_HOTKEY_MAX + DISPLACED_PER_HOTKEY_MAX", "False"),),
         _MANY,
         1,
     ),
@@ -887,7 +888,7 @@ MUTANTS: Final = (
         "half-loaded-and-named-no-more",
         "7",
         "A log of which a part was loaded stays where the live set that is loaded instead does not have it",
-        (Edit(Ledger, "_find_leaving", "None if closed is None or log in self._over else 0", "None"),),
+        (Edit(Ledger, "_find_leaving", "None if closed is None or log in self.logs.over else 0", "None"),),
         _OVER,
         1,
     ),
@@ -913,7 +914,7 @@ MUTANTS: Final = (
         "loaded-beside-what-has-to-go",
         "7",
         "A slice is taken while something is here that cannot stay beside it",
-        (Edit(Ledger, "load", "self._leaving is not None or ", ""),),
+        (Edit(Ledger, "load", "self.logs.leaving is not None or ", ""),),
         UnitTests("store/test_leaving.py"),
         1,
     ),
@@ -921,7 +922,7 @@ MUTANTS: Final = (
         "what-had-to-go-stays",
         "1",
         "What had to go before a checkpoint's live set could be loaded stays where a higher one takes its place",
-        (Edit(Ledger, "_find_leaving", "{} if self._leaving is None else {**self._leaving}", "{}"),),
+        (Edit(Ledger, "_find_leaving", "{} if self.logs.leaving is None else {**self.logs.leaving}", "{}"),),
         UnitTests("store/test_leaving.py"),
         1,
     ),
@@ -1216,7 +1217,7 @@ MUTANTS: Final = (
         "over-and-named",
         "cut",
         "A log that is over is named again as long as it is remembered that it counted",
-        (Edit(proposing, "refusal", "if ledger.is_over(log):", "if False:"),),
+        (Edit(proposing, "refusal", "if log in ledger.logs.over:", "if False:"),),
         UnitTests("store/test_checkpoints.py::TestLogsThatAreOver"),
         1,
     ),

@@ -8,18 +8,20 @@ from p2pnodes.store.buckets import Held
 from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.logs import Logs
 from p2pnodes.store.vector import Slices
 
 _OF_THE_RUN: Final = {
     Ledger: {
         *("network", "_connection", "_node_key", "writes_refused", "foreign_own", "foreign_reason", "settled"),
-        *("commit_s", "written", "temporary_failure", "_wrote", "_stale", "_compared", "_vector_electorate"),
+        *("commit_s", "written", "temporary_failure", "_wrote", "_stale"),
         *("_changes", "_new_claims", "_voted", "_appended", "_ended"),  # whom they are told has asked, or asks anew
         *("recount", "_live_set", "_cutting", "_settling", "_kept"),  # long work begins anew
         "_addresses",  # what is written down already, of some
         "clock",  # see ``assert_a_start_finds_it``
     },
     Checkpoints: {"_connection", "_network", "_lines", "_slices", "_kept", "lately", "_electorate"},
+    Logs: {"changed", "_electorate"},
     Facts: {"connection", "_hotkeys", "_bodies"},
     Slices: {"_logs"},
 }
@@ -48,7 +50,6 @@ def _remembered(ledger: Ledger) -> dict[str, Any]:
     """Everything that a ledger knows of its database, by attribute."""
     names = vars(ledger).keys() - _OF_THE_RUN[Ledger] - (_ROWS if ledger.state.loading else set())
     found = {name: _plain(getattr(ledger, name)) for name in sorted(names)}
-    found["_per_hotkey"] = {hotkey: logs for hotkey, logs in found["_per_hotkey"].items() if logs}
     found["slices_held"] = set(ledger.checkpoints.slices_held())
     if ledger.state.loading:
         found["state"] = ledger.state._replace(root=StateRoot().now(), nodes=0)
@@ -62,8 +63,9 @@ def _plain(value: Any) -> Any:
             return value.electorate.current, value.electorate.previous, value.enrolled, value.young
         case Held():
             return value.root.now(), value.unwritten  # ``_nodes`` tells how many rows there are
-        case Checkpoints() | Facts() | Slices():
+        case Checkpoints() | Facts() | Slices() | Logs():
             names = vars(value).keys() - _OF_THE_RUN[type(value)]
-            return {name: getattr(value, name) for name in sorted(names)}
+            found = {name: _plain(getattr(value, name)) for name in sorted(names)}
+            return {**found, "each": {**value}} if isinstance(value, Logs) else found
         case _:
             return value

@@ -23,7 +23,6 @@ from p2pnodes.model.inventory import Chute, Row
 from p2pnodes.model.proof import check
 from p2pnodes.model.requests import NONCE_WINDOW_S, bound_purpose, request_id
 from p2pnodes.store import carrying, checkpoints, liveset, proposing
-from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import CERTIFICATES_KEPT, kept_leaves, read_slice
 from p2pnodes.store.ledger import Ledger
@@ -1081,7 +1080,7 @@ class TestRoom:
     @staticmethod
     def past(ledger: Ledger) -> Past:
         """As if all that is here had been for long."""
-        return Past({log: state.head.seq for log, state in ledger.logs.items()}, ledger.counted_logs())
+        return Past({log: state.head.seq for log, state in ledger.logs.items()}, ledger.logs.counted())
 
     def test_one_that_names_more_logs_of_a_hotkey_than_have_room_is_not_signed(
         self, monkeypatch: pytest.MonkeyPatch
@@ -1134,7 +1133,7 @@ class TestRoom:
         assert now is not None
         assert waiting.log in {entry.log for entry in now.logs}
         line = line_of(NETWORK, in_an_event(ledger, payload), payload)
-        past = past._replace(counted=ledger.counted_logs())
+        past = past._replace(counted=ledger.logs.counted())
         assert refusal(ledger, payload, line, [ledger.weights.electorate.digest], past) is None
 
     @pytest.mark.parametrize("shown", ["logs", "closing"])
@@ -1145,7 +1144,7 @@ class TestRoom:
         for name, room in (("LOGS_PER_HOTKEY_CUT", 1), ("SURPLUS_PER_HOTKEY_MAX", 0), ("SURPLUS_LOGS_MAX", 1)):
             monkeypatch.setattr(checkpoint, name, room)
         monkeypatch.setattr(proposing, "LOGS_PER_HOTKEY_CUT", 1)
-        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 5)
+        monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 5)
         first, last = sorted(VALIDATORS[:2], key=lambda uri: hotkey(uri).public_key)  # who comes first has room
         named, unsettled, youngest, *later_ones = (Author(first, number=number) for number in range(5))
         other, waiting = (Author(last, number=number) for number in range(2))
@@ -1164,7 +1163,7 @@ class TestRoom:
         assert {entry.log for entry in payload.logs} == {named.log, other.log}
         if shown == "logs":
             TestLogsThatAreOver.hear(ledger, *later_ones, days=11)
-            assert ledger.crowded() == {named.hotkey.public_key}
+            assert ledger.logs.crowded() == {named.hotkey.public_key}
         else:
             with ledger.transaction():
                 ledger.receive_proofs([closing_of(unsettled.hotkey, NETWORK.id, unsettled.log, None)], NOW_S * 1000)
@@ -1461,7 +1460,7 @@ class TestLogsThatAreOver:
         self.delete(ledger)
         self.make(ledger, 9)
         with pytest.MonkeyPatch.context() as older:
-            older.setattr(ledger_module, "is_over", lambda *_: False)
+            older.setattr("p2pnodes.store.logs.is_over", lambda *_: False)
             self.make(ledger, 10)
         assert over.log in ledger.state.heads
         with closing(sqlite3.connect(tmp_path / "copy.db")) as copied:

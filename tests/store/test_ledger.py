@@ -378,7 +378,7 @@ class TestAppend:
         assert writer.state.heads[author.log].seq == 1
 
     def test_own_logs_per_hotkey_are_bounded(self, writer: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+        monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 1)
         with pytest.raises(WritesRefusedError, match="logs"), writer.transaction():
             writer.open_log(9, Author("//validator0", number=9).delegation(), NOW_MS)
 
@@ -406,8 +406,8 @@ class TestTooManyLogs:
     @pytest.fixture(autouse=True)
     def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let a hotkey have few logs, that are forgotten event by event."""
-        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", self.BOUND)
-        monkeypatch.setattr(ledger_module, "DISPLACED_PER_HOTKEY_MAX", 2)
+        monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", self.BOUND)
+        monkeypatch.setattr("p2pnodes.store.logs.DISPLACED_PER_HOTKEY_MAX", 2)
         monkeypatch.setattr(ledger_module, "EVENTS_PER_PART", 1)
 
     @staticmethod

@@ -438,7 +438,7 @@ class TestTooManyLogs:
         self, pasts: list[Past], monkeypatch: pytest.MonkeyPatch, parts: int
     ) -> None:
         """Here it was displaced by another one, and some parts of it are forgotten already."""
-        monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+        monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 1)
         monkeypatch.setattr(ledger_module, "EVENTS_PER_PART", 4)
         log = Author(VALIDATORS[0]).log
         numbers = (number for number in count(1) if displaced([log, log._replace(number=number)], (), 1) == [log])
@@ -478,12 +478,12 @@ class TestTooManyLogs:
         disk = pasts[0].copy()
         for number, key in ((1, 4), (2, 5)):
             author = Author(VALIDATORS[0], number=number)
-            monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 2)
+            monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 2)
             ledger = Ledger(disk, NETWORK)
             with ledger.transaction():
                 ledger.receive([author.delegate()], pasts[0].now_ms)
             assert ledger.state.logs[author.log].key == key
-            monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+            monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 1)
             ledger = Ledger(disk, NETWORK)
             with ledger.transaction():
                 assert ledger.forget(author.log)

@@ -679,7 +679,7 @@ class TestWhateverWasThere:
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, few: bool
     ) -> None:
         if few:  # logs count
-            monkeypatch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 2)
+            monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 2)
             for name in ("EVENTS_PER_PART", "LEAVES_PER_PART"):
                 monkeypatch.setattr(ledger_module, name, 1)
             monkeypatch.setattr(ledger_module, "EVENTS_PER_MOVE", 1)

@@ -76,7 +76,7 @@ def rebuilt_otherwise(ledger: Ledger) -> list[str]:
     """What a rebuild of the events that count so far, on a copy, holds otherwise."""
     again = Ledger(copy_of(ledger), NETWORK)
     for log, state in list(again.logs.items()):
-        again._logs[log] = again._counted_to(state._replace(cut=again.facts.cuts.get(state.key)))
+        again.logs[log] = again._counted_to(state._replace(cut=again.facts.cuts.get(state.key)))
     again._moving.clear()
     hold(again.facts.connection)
     return differences(again)
@@ -303,7 +303,7 @@ class TestCost:
                 sys.setprofile(None)
 
         with monkeypatch.context() as patch:
-            patch.setattr(ledger_module, "LOGS_PER_HOTKEY_MAX", 1)
+            patch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 1)
             found = steps(ledger.facts.connection, displaced)
         assert sum(state.displaced for state in ledger.logs.values()) == logs - 1
         return next(calls), found

@@ -181,10 +181,10 @@ def memory(ledger: Ledger) -> dict[str, Any]:
     return {
         "state": ledger.state,
         "settled": ledger.settled and ledger.weights is ledger.committed_weights is ledger._settled_weights,
-        "logs": ledger._logs,
+        "logs": ledger.logs,
         "own": (ledger.own_log, ledger.foreign_own),
-        "hotkeys": (ledger._per_hotkey, ledger._addresses.keys() - addresses(ledger)),
-        "vector": (ledger._heads, ledger._ends, ledger._slices.digests, ledger._compared),
+        "hotkeys": (ledger.logs.per_hotkey, ledger._addresses.keys() - addresses(ledger)),
+        "vector": (ledger.logs.heads, ledger.logs.ends, ledger.logs.slices.digests, ledger.logs.changed),
         "weights": (electorate.current, electorate.previous, ledger.weights.enrolled),
         "rows": (ledger._buckets.root.root(), ledger._buckets.unwritten, ledger._nodes),
         "events": (ledger._events, ledger._cut_away),

@@ -23,7 +23,7 @@ from p2pnodes.model.inventory import Chute
 from p2pnodes.model.rendezvous import ranking
 from p2pnodes.model.requests import NONCE_WINDOW_S
 from p2pnodes.store import checkpoints
-from p2pnodes.store import ledger as ledger_module
+from p2pnodes.store import logs as logs_module
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import proposal
 from p2pnodes.store.schema import open_writer
@@ -559,7 +559,7 @@ def displaced_behind_a_proposal(stage: Stage) -> None:
     The others hear of the proposal late, when the log would be gone if only its requests mattered. It is signed all the
     same, and in force: who has signed it already could sign no other one of its number.
     """
-    bounds = (ledger_module, "LOGS_PER_HOTKEY_MAX", 4), (clerk, "DISPLACED_MS", 5_000)
+    bounds = (logs_module, "LOGS_PER_HOTKEY_MAX", 4), (clerk, "DISPLACED_MS", 5_000)
     late = (
         (clerk, "MARGINS_PER_HORIZON", 2),
         (clerk, "TURN_MS_MIN", 60_000),
