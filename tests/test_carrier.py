@@ -202,7 +202,7 @@ class TestWhatBeginsAWalk:
         proof = closing(author.hotkey, NETWORK.id, author.log, Head(first.seq, first.id))
         with ledger.transaction():
             ledger.receive_proofs([proof], NOW_MS)
-        assert self.told(rounds, ledger, ended=bool(ledger.take_ended()))
+        assert self.told(rounds, ledger, ended=bool(ledger.news.take_ended()))
         hear(ledger, author.add(add("//Alice", ["gpu-1"])))
         assert self.told(rounds, ledger)
 

@@ -743,7 +743,7 @@ class TestCutsThatMove:
             at.others[uri].verdict(bytes(32), at_ms=at.wall_ms)
         with at.ledger.transaction():
             at.ledger.receive(at.others[uri].events, at.wall_ms)
-        monkeypatch.setattr(ledger_module, "EVENTS_PER_MOVE", 1)
+        monkeypatch.setattr("p2pnodes.store.unsettled.EVENTS_PER_MOVE", 1)
         with at.ledger.transaction():
             at.ledger.receive_proofs([self.end(at)], at.wall_ms)
         parts = 0

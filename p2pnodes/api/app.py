@@ -85,7 +85,7 @@ from p2pnodes.store.admission import (
     ReusedSignatureError,
     TooManyClaimsError,
 )
-from p2pnodes.store.ledger import batched
+from p2pnodes.store.parts import batched
 
 log = structlog.get_logger(__name__)
 

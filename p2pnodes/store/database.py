@@ -625,11 +625,11 @@ class Database:
         if ledger.temporary_failure is not None:
             log.warning("temporary_file_failed", error=ledger.temporary_failure, code=Code.DATA_TEMPORARY)
         commit = Commit(
-            tuple(ledger.take_appended()),
-            tuple(ledger.take_new_claims()),
-            tuple(ledger.take_voted()),
-            ledger.take_changes(),
-            tuple(ledger.take_ended()),
+            tuple(ledger.news.take_appended()),
+            tuple(ledger.news.take_new_claims()),
+            tuple(ledger.news.take_voted()),
+            ledger.news.take_changes(),
+            tuple(ledger.news.take_ended()),
         )
         self._call(self._committed, jobs, results, commit, written)
 

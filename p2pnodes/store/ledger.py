@@ -7,18 +7,14 @@ prefixes, weights, bucket hashes) mirrors the database and is read anew whenever
 
 import sqlite3
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import chain, islice
 from typing import Final, TypeVar
 
-from p2pnodes.model import codec, inventory
+from p2pnodes.model import codec
 from p2pnodes.model.branches import NO_ENDS, ended_log, ends_by, proof_order, rivalry
 from p2pnodes.model.checkpoint import Certified, Leaf, Line, ended_ms, is_over, judge_kept, proves, slice_digest
-from p2pnodes.model.claims import GPUS_PER_CLAIM_MAX
 from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, HybridClock, hlc_ms
 from p2pnodes.model.codes import Code, Reason
 from p2pnodes.model.electorate import Electorate
@@ -29,38 +25,26 @@ from p2pnodes.model.events import (
     Close,
     CutLog,
     Delegation,
-    DeletePayload,
     Event,
     Evidence,
     Head,
     LogId,
     Payload,
-    Place,
-    Propose,
-    Release,
-    Renew,
-    Verdict,
 )
-from p2pnodes.model.inventory import Row, Tally, Weights
+from p2pnodes.model.inventory import Row, Weights
 from p2pnodes.model.keys import KEY_BYTES, NodeKey, ss58_encode
 from p2pnodes.model.network import Network
 from p2pnodes.model.protocol import PROTOCOL_VERSION
-from p2pnodes.model.requests import parse_nonce
-from p2pnodes.model.stateroot import BUCKETS, bucket_of
+from p2pnodes.model.stateroot import BUCKETS
 from p2pnodes.model.validity import (
     EMPTY,
-    CarriedAdd,
-    CarriedDelete,
-    Contents,
     Judgement,
     Prefix,
     check_close,
     check_evidence,
-    contents,
     judge,
 )
-from p2pnodes.store import buckets, indexes, pins, supply, words
-from p2pnodes.store.changes import ChangeCollector, Changes
+from p2pnodes.store import indexes, pins
 from p2pnodes.store.checkpoints import Checkpoints, Stage
 from p2pnodes.store.cutting import Cutting, read_elsewhere
 from p2pnodes.store.ends import keep as keep_end
@@ -68,23 +52,13 @@ from p2pnodes.store.ends import of_all, of_log
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.liveset import LiveSet
 from p2pnodes.store.logs import Logs, crowded_out, too_many
+from p2pnodes.store.news import News
 from p2pnodes.store.recount import Recount
-from p2pnodes.store.reweighed import UUID_LAST, Reweighed, windows
-from p2pnodes.store.rows import (
-    COUNTED,
-    INSERT,
-    VARYING,
-    Decision,
-    Difference,
-    compare,
-    decide,
-    lost,
-    turned,
-    values,
-    varying,
-)
 from p2pnodes.store.settling import Settling
 from p2pnodes.store.state import LogState, Outcome, Result, State
+from p2pnodes.store.statements import Statements
+from p2pnodes.store.unsettled import Unsettled
+from p2pnodes.store.upkeep import Upkeep
 from p2pnodes.store.vector import digest_over
 
 T = TypeVar("T")
@@ -98,9 +72,6 @@ OWN_LOG_DISPLACED: Final = Reason(
     "no peer keeps this daemon's log any more: its hotkey has too many logs, or it ended long ago", Code.LOG_DISPLACED
 )
 """Why writes stop until a new log is open (rules 4 to 6)."""
-
-GPUS_PER_READ: Final = 512
-"""GPUs whose facts are read at once when rows are settled: few statements, bounded memory."""
 
 EVENTS_PER_READ: Final = 1_024
 """Events that a rebuild reads at once."""
@@ -129,12 +100,6 @@ were done (``Ledger._next_part``); the row keys of the logs that do not count up
 above them (``Ledger.move_on``); and while something has to go before a live set can be loaded the row keys of the logs
 whose events do, each with the first seq that does (``Ledger.begin_loading``)."""
 
-_UPDATE_ROW: Final = f"UPDATE node SET {', '.join(f'{column} = ?' for column in VARYING)} WHERE bucket = ? AND uuid = ?"  # noqa: S608
-
-ADDRESSES_KEPT: Final = 16_384
-"""Hotkeys of which it is remembered that their address is written down; of others it is written again, which changes
-nothing. Requests name whom they like, so their number has no bound."""
-
 EVENTS_PER_PART: Final = 256
 BYTES_PER_PART: Final = 262_144
 """Events of logs that are taken away in one transaction, and their bytes, before no further one is: what one carries
@@ -146,11 +111,6 @@ LEAVES_PER_PART: Final = 65_536
 NEWCOMER_PARTS: Final = 4
 """Who holds less than one of so many parts of a live set loads it without ``indexes.LIFTED``: laid over what was there
 before and stays they would cost more than they save."""
-
-EVENTS_PER_MOVE: Final = 4_096
-TOUCHED_PER_MOVE: Final = 4_096
-"""Valid events of logs whose cuts move that count no more, or again, in one transaction; and GPUs that these may touch,
-with GPUS_PER_CLAIM_MAX of each claim, before no further event is looked at. One touches up to 1,280: up to 0.2 s."""
 
 
 class Ledger:
@@ -191,27 +151,15 @@ class Ledger:
         """What SQLite said of the last transaction, which is committed all the same: see ``_is_committed``."""
         self.logs = Logs()
         """Every log that is held, as the open transaction has it."""
+        self.news = News()
+        """What is to be told of transactions."""
         self.recount: Recount | None = None
         """What is known so far under the weights of an electorate that is not in force yet."""
         self._connection = connection
         self._node_key = node_key
-        self._addresses: dict[bytes, None] = {}
-        """Hotkeys whose address is written down, some of them."""
-        self._dirty_claims: set[int] = set()
-        self._dirty_uuids: dict[str, None] = {}  # in order, so that the GPUs of one claim are settled together
-        self._placed_uuids: dict[str, None] = {}
-        self._recounted: set[int] = set()
-        self._changes = ChangeCollector()
-        self._rebuilding = False
-        self._all_dirty = False
-        """Whether every tally and row is to be computed anew."""
-        self._reweighed = False
-        """Whether those are that other weights than ``_settled_weights`` can change."""
-        self._mandates_dirty = False
-        self._new_claims: list[bytes] = []
-        self._voted: list[bytes] = []
-        self._appended: list[Event] = []
-        self._ended: dict[LogId, None] = {}
+        self._unsettled = Unsettled()
+        self._statements: Statements
+        self._upkeep: Upkeep
         self._wrote = False
         self._stale = False
         self._live_set: LiveSet | None = None
@@ -229,8 +177,6 @@ class Ledger:
         """Whether ``meta`` says which these are; it does behind every transaction."""
         self._cuts_moved = False
         """Whether cuts moved since the clock was set by what counts."""
-        self._moved = self._moved_touched = 0
-        """Events that count otherwise since the open transaction, and how much more they marked as not settled."""
         self._reload = False
         """Whether heads and prefixes are to be read anew behind the open transaction."""
         self.settled = True
@@ -269,13 +215,13 @@ class Ledger:
                 self.settled = True
                 raise
             self._node_key, self.foreign_own = after
-            self._load_committed()
+            self._load(committed=True)
             self.temporary_failure = f"{error}"
         else:
             self.temporary_failure = None
             self._keep_parts()
             if self._reload:
-                self._load_committed()
+                self._load(committed=True)
             else:
                 self._refresh_state()
         self.written = self._connection.total_changes != changes
@@ -560,7 +506,7 @@ class Ledger:
         if judgement.void is not None:
             raise WritesRefusedError(f"peers would find this event void: {judgement.void}", code=Code.WRITES_VOID)
         self._store(event, self.logs.get(log), judgement)
-        self._appended.append(event)
+        self.news.appended.append(event)
         return event
 
     # -- facts -------------------------------------------------------------------------------------------------------
@@ -577,7 +523,7 @@ class Ledger:
         counted = cut is None or event.seq < cut
         moving = event.log in self._moving
         told = counted and not (moving and self.facts.is_void(state.key, event.seq))  # the others in their turn
-        before = self._replaced(judgement, state.key, event) if told else None
+        before = self._statements.replaced(judgement, state.key, event) if told else None
         cursor = self._connection.execute(
             "INSERT INTO events (log, seq, id, hlc, hlc_max, kind, judged, void, before, wire)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -598,22 +544,17 @@ class Ledger:
         self._events += 1
         if counted:
             self.clock.observe(event.hlc)
-        self._state_facts(event, state.key, cursor.lastrowid or 0, judgement, counted=told)
+        self._state(event, state.key, cursor.lastrowid or 0, judgement, counted=told)
 
-    def _replaced(self, judgement: Judgement, log: int, event: Event) -> bytes | None:
-        """What an event that counts replaces, as ``events.before`` holds it."""
-        word = judgement.payload
-        if not isinstance(word, words.Word) or not self._is_above(log, event.seq, event.hlc):
-            return None
-        return words.replaced(self._connection, log, word)
-
-    def _is_above(self, log: int, seq: int, hlc: int) -> bool:
-        """Whether a word lies above the cut of the checkpoint in force and is not too late for it."""
-        return not self.checkpoints.below(log, seq) and self.checkpoints.keeps_word(log, seq, 0, hlc)
+    def _state(self, event: Event, log: int, position: int, judgement: Judgement, *, counted: bool) -> None:
+        """Record what an event says, and take what it proves; arguments as ``Statements.record`` has them."""
+        self._statements.record(event, log, position, judgement, counted=counted)
+        if isinstance(judgement.payload, Close | Evidence):
+            self._take_end(judgement.payload, hlc_ms(event.hlc))
 
     def _open(self, log: LogId, hotkey: bytes) -> LogState:
         """Begin to hold a log that speaks for a hotkey."""
-        self._name(hotkey)
+        self._statements.name(hotkey)
         (key,) = self._connection.execute("SELECT coalesce(max(log), 0) FROM logs").fetchone()
         key = max(key, self._forgotten_key()) + 1  # readers remember whose log has which
         self._connection.execute(
@@ -623,164 +564,9 @@ class Ledger:
         self.logs.per_hotkey[hotkey] += 1
         ends = of_log(self._connection, log, hotkey)
         if ends != NO_ENDS:
-            self._ended[log] = None
+            self.news.ended[log] = None
         state = LogState(key, log, hotkey, Head(-1, b""), EMPTY, ends)
         return state._replace(cut=self.cut_of(state))
-
-    def _heard(self, word: words.Word, log: int, seq: int, hlc: int) -> words.Word | None:
-        """What of a word counts as far as the checkpoint in force goes; None for nothing."""
-        keeps = self.checkpoints.keeps_word
-        if isinstance(word, words.Saying) or not self.checkpoints.below(log, seq):
-            return word if keeps(log, seq, 0, hlc) else None
-        uuids = tuple(uuid for item, uuid in enumerate(word.uuids) if keeps(log, seq, item, hlc))
-        return word._replace(uuids=uuids) if uuids else None
-
-    def _state_facts(self, event: Event, log: int, position: int, judgement: Judgement, *, counted: bool) -> None:
-        """Record what an event says, as far as the checkpoint in force lets it count.
-
-        Requests and delegations are recorded whether their log's cut lets them count or not, words only if it does.
-        """
-        keeps = self.checkpoints.keeps_request
-        for add in judgement.adds:
-            nonce = parse_nonce(add.payload.request.nonce) or 0
-            held = partial(self.checkpoints.holds_claim, add.claim_id)
-            if keeps(log, event.seq, add.item, nonce, held):
-                self._state_add(add, log, event.seq, position, nonce, counted=counted)
-        for delete in judgement.deletes:
-            nonce = parse_nonce(delete.payload.request.nonce) or 0
-            held = partial(self.checkpoints.holds_deletion, delete.request_id)
-            if keeps(log, event.seq, delete.item, nonce, held):
-                self._state_delete(delete, log, event.seq, nonce, counted=counted)
-        match judgement.payload:
-            case Propose() as payload if payload.number >= self.checkpoints.line.number:
-                self.checkpoints.proposed(event, log, payload)
-            case Checkpoint() as payload if payload.number >= self.checkpoints.line.number:
-                self.checkpoints.signed(event, log, payload)
-            case (Verdict() | Renew() | Place() | Release()) as word:
-                heard = self._heard(word, log, event.seq, event.hlc)
-                if heard is not None:
-                    self._state_word(heard, log, event, counted=counted)
-            case Delegation() as delegation:
-                self._connection.execute(
-                    "INSERT INTO delegations VALUES (?, ?, ?, ?, ?, ?)",
-                    (log, event.seq, event.hlc, delegation.url, delegation.not_before, delegation.not_after),
-                )
-                self._mandates_dirty = self._mandates_dirty or counted
-            case (Close() | Evidence()) as proof:
-                self._take_end(proof, hlc_ms(event.hlc))
-            case _:  # requests are done above
-                pass
-
-    def _state_word(self, word: words.Word, log: int, event: Event, *, counted: bool) -> None:
-        if isinstance(word, words.Saying):
-            for verdict in word.verdicts:
-                key = self._claim_key(verdict.claim_id)
-                if counted:
-                    words.say_verdict(self._connection, key, log, event.seq, event.hlc, verdict)
-                    self._voted.append(verdict.claim_id)
-                    self._dirty_claims.add(key)
-        elif counted:
-            words.say_placement(self._connection, log, event.seq, event.hlc, word, self.checkpoints.cuts.get(log, -1))
-            self._placed_uuids |= dict.fromkeys(word.uuids)
-
-    def _state_add(self, add: CarriedAdd, log: int, seq: int, position: int, nonce: int, *, counted: bool) -> None:
-        request = add.payload.request
-        uuids = [node.uuid for node in add.body.nodes]
-        new = self._connection.execute(
-            "INSERT INTO claim (claim_id, miner, nonce, position, uuids, status, detail) VALUES (?, ?, ?, ?, ?, ?, '')"
-            " ON CONFLICT (claim_id) DO UPDATE SET miner = excluded.miner, nonce = excluded.nonce,"
-            " position = excluded.position, uuids = excluded.uuids WHERE miner IS NULL RETURNING claim",
-            (add.claim_id, request.hotkey, nonce, position, codec.pack(uuids), inventory.PENDING),
-        ).fetchone()
-        if new is not None:
-            (key,) = new
-            self._name(request.hotkey)
-            if not self._names_later:
-                self._name_gpus(key, uuids, counted=counted)
-            self.facts.keep_body(add.claim_id, add.body)
-        else:
-            key = self._claim_key(add.claim_id)
-            # Between two parts of a cut nothing carries one that rows may still name; what did goes with a later part.
-            new = self._connection.execute(
-                "UPDATE claim SET position = ? WHERE claim = ?"
-                " AND NOT EXISTS (SELECT 1 FROM carriage WHERE carriage.claim = claim.claim) RETURNING claim",
-                (position, key),
-            ).fetchone()
-        if counted and (new is not None or self.facts.all_void(key)):
-            self._new_claims.append(add.claim_id)
-        self._connection.execute(
-            "INSERT INTO carriage VALUES (?, ?, ?, ?, ?, ?)",
-            (key, log, seq, add.item, add.payload.electorate_block, add.hlc),
-        )
-        if counted:
-            self._dirty_claims.add(key)
-            self._dirty_uuids |= dict.fromkeys(uuids)
-
-    def _name_gpus(self, key: int, uuids: Collection[str], *, counted: bool) -> None:
-        """Record which GPUs a claim names; of one that counts, the rows may tell when they are settled."""
-        if counted:
-            for uuid in uuids:
-                self.facts.fresh.setdefault(uuid, []).append(key)
-        else:
-            self._connection.executemany("INSERT INTO claim_gpu VALUES (?, ?)", [(uuid, key) for uuid in uuids])
-
-    @property
-    def _names_later(self) -> bool:
-        """Whether it is recorded behind all events, in order, which claims name which GPUs (``store.settling``)."""
-        return self._rebuilding or self.checkpoints.stage is Stage.LOADING
-
-    def _state_delete(self, delete: CarriedDelete, log: int, seq: int, nonce: int, *, counted: bool) -> None:
-        payload: DeletePayload = delete.payload
-        request = payload.request
-        named: list[str] = []
-        if not request.bound:
-            named = self.facts.named_by(delete.request_id)
-            others = (uuid for uuid in named if uuid != payload.uuid)
-            says = partial(self._says_deletion, log, delete.request_id)
-            if len(list(islice(filter(says, others), 2))) > 1 and not says(payload.uuid):
-                return  # two GPUs in one log end nothing already, and a hundred would not end less
-        self._connection.execute(
-            "INSERT INTO deletion VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                payload.uuid,
-                delete.request_id,
-                log,
-                seq,
-                delete.item,
-                request.hotkey,
-                nonce,
-                request.bound,
-                codec.pack(list(payload.claim_ids)),
-            ),
-        )
-        if counted:
-            self._dirty_uuids |= dict.fromkeys((payload.uuid, *named))
-
-    def _says_deletion(self, log: int, request: bytes, uuid: str) -> bool:
-        """Whether a log is recorded to name a GPU under a delete request.
-
-        Of another branch, or of before, some may still be here that go with the checkpoint in force.
-        """
-        below, lives = self.checkpoints.below, self.checkpoints.lives
-        query = "SELECT seq, item FROM deletion WHERE uuid = ? AND request_id = ? AND log = ? ORDER BY seq DESC"
-        said = self._connection.execute(query, (uuid, request, log))
-        return any(not below(log, seq) or lives(log, seq, item) for seq, item in said)
-
-    def _claim_key(self, claim_id: bytes) -> int:
-        key = self.facts.claim_key(claim_id)
-        if key is None:
-            cursor = self._connection.execute(
-                "INSERT INTO claim (claim_id, status, detail) VALUES (?, ?, '')", (claim_id, inventory.PENDING)
-            )
-            key = cursor.lastrowid or 0
-        return key
-
-    def _name(self, hotkey: bytes) -> None:
-        if hotkey not in self._addresses:
-            self._connection.execute("INSERT OR IGNORE INTO address VALUES (?, ?)", (hotkey, ss58_encode(hotkey)))
-            self._addresses[hotkey] = None
-            if len(self._addresses) > ADDRESSES_KEPT:
-                del self._addresses[next(iter(self._addresses))]
 
     # -- ends --------------------------------------------------------------------------------------------------------
 
@@ -800,7 +586,7 @@ class Ledger:
             return
         state = state._replace(ends=state.ends.merged(ends_by(proof)))
         self.logs.keep(state)
-        self._ended[log] = None
+        self.news.ended[log] = None
         if log == self.own_log:
             self._disown(log, OWN_LOG_CLOSED if isinstance(proof, Close) else OWN_LOG_FORKED)
         self._move_cut(state, self.cut_of(state))
@@ -863,17 +649,16 @@ class Ledger:
             self._follow_cut(log)
             if log in self._moving:
                 return False
-            self._ended[log] = None  # what only it carries is found by now
+            self.news.ended[log] = None  # what only it carries is found by now
         return True
 
-    @property
     def _moves(self) -> bool:
         """Whether more may count otherwise in the open transaction."""
-        if self._rebuilding:
+        if self._statements.rebuilding:
             return True
         if self._loads:  # rows are decided from what is here, and marks are forgotten
             return False
-        return self._moved < EVENTS_PER_MOVE and self._moved_touched < TOUCHED_PER_MOVE
+        return self._unsettled.takes_moves
 
     def _follow_cut(self, log: LogId) -> None:
         """Let a log count up to its cut, as far as the open transaction has room for it."""
@@ -882,11 +667,11 @@ class Ledger:
         before, after = (
             following if seq is None else min(seq, following) for seq in (self.facts.cuts.get(state.key), state.cut)
         )
-        while before != after and self._moves:
+        while before != after and self._moves():
             if after < before:
-                before = self._take_back(state.key, after, before)
+                before = self._statements.take_back(state.key, after, before, self._moves)
             else:  # of two closings with one seq the lower id counts, and may name the stored event
-                before = self._say_again(state.key, before, after)
+                before = self._statements.say_again(state.key, before, after, self._moves)
         self._record_cut(state.key, state.cut if before == after else before)
         if (before != after) != (log in self._moving):
             self._moving ^= {log}
@@ -913,87 +698,6 @@ class Ledger:
         if self.facts.cuts.get(log) != cut:
             self._connection.execute("UPDATE logs SET cut = ? WHERE log = ?", (cut, log))
             self.facts.note_cut(log, cut)
-
-    def _take_back(self, log: int, low: int, high: int) -> int:
-        """Let the last events of a log from seq ``low`` below ``high`` count no more.
-
-        Returns:
-            The seq from which on they do not.
-        """
-        query = (
-            "SELECT seq, hlc, before, wire FROM events WHERE log = ? AND seq >= ? AND seq < ? AND judged"
-            " AND void IS NULL ORDER BY seq DESC"
-        )
-        taken = words.Taken({}, {})
-        known: set[bytes] = set()
-        for seq, hlc, before, wire in self._connection.execute(query, (log, low, high)):
-            if not self._moves:
-                break
-            said = contents(Event.decode(wire))
-            self._count_move(said, known)
-            if isinstance(said.payload, words.Word) and self._is_above(log, seq, hlc):
-                taken.add(said.payload, before)
-            high = seq
-        else:
-            high = low
-        kept = partial(self.checkpoints.kept_places, log)
-        words.take_back(self._connection, log, taken, partial(self.checkpoints.keeps_word, log), kept)
-        return high
-
-    def _say_again(self, log: int, low: int, high: int) -> int:
-        """Let the first events of a log from seq ``low`` below ``high`` count again, below a cut what that keeps.
-
-        Returns:
-            The seq below which they do.
-        """
-        query = (
-            "SELECT seq, position, hlc, wire FROM events WHERE log = ? AND seq >= ? AND seq < ? AND judged"
-            " AND void IS NULL ORDER BY seq"
-        )
-        known: set[bytes] = set()
-        for seq, position, hlc, wire in self._connection.execute(query, (log, low, high)):
-            if not self._moves:
-                return low
-            said = contents(Event.decode(wire))
-            self._count_move(said, known)
-            self._new_claims.extend(filter(self._counts_nowhere, said.adds))
-            low = seq + 1
-            word = said.payload
-            if isinstance(word, Place) and self.checkpoints.is_kept(log, seq):
-                self._say_kept(log, seq)
-            if not isinstance(word, words.Word) or not self._is_above(log, seq, hlc):
-                continue
-            before = words.replaced(self._connection, log, word)
-            self._connection.execute("UPDATE events SET before = ? WHERE position = ?", (before, position))
-            if isinstance(word, words.Saying):
-                for verdict in word.verdicts:
-                    words.say_verdict(self._connection, self._claim_key(verdict.claim_id), log, seq, hlc, verdict)
-            else:
-                words.say_placement(self._connection, log, seq, hlc, word, self.checkpoints.cuts.get(log, -1))
-        return high
-
-    def _count_move(self, said: Contents, known: set[bytes]) -> None:
-        """Mark what an event says something about, which counts otherwise now, and count how much more that is."""
-        marked = self._marked
-        self._touch(said, known)
-        self._moved += 1
-        self._moved_touched += self._marked - marked
-
-    @property
-    def _marked(self) -> int:
-        """GPUs that are not settled, at most."""
-        return len(self._dirty_claims) * GPUS_PER_CLAIM_MAX + len(self._dirty_uuids) + len(self._placed_uuids)
-
-    def _counts_nowhere(self, claim_id: bytes) -> bool:
-        """Whether no event that carries a claim counted before the open transaction; verifiers are told then."""
-        key = self.facts.claim_key(claim_id)
-        return key is not None and self.facts.all_void(key)
-
-    def _say_kept(self, log: int, seq: int) -> None:
-        """Let what the live set in force keeps of a place be the last word of its log again."""
-        for kept in self.checkpoints.kept_places(log, seq - 1, 1):
-            if kept.seq == seq:
-                words.say_kept(self._connection, log, kept, kept.uuids)
 
     def _displace_all(self) -> None:
         """Decide anew which logs count, where another cut is in force."""
@@ -1033,7 +737,7 @@ class Ledger:
             state = state._replace(head=last[0], prefix=last[1])
         state = state._replace(displaced=beyond)
         self.logs.keep(state)
-        self._ended[log] = None
+        self.news.ended[log] = None
         self._move_cut(state, self.cut_of(state))
 
     def forget(self, log: LogId) -> bool:
@@ -1070,7 +774,7 @@ class Ledger:
                 break
             gone.append(seq)
         if gone:
-            self._drop(state.key, gone[-1], gone[0])
+            self._statements.drop(state.key, gone[-1], gone[0])
             self._events -= len(gone)
         last = self._last_stored(state.key) or (Head(-1, b""), state.prefix)
         # Of one that was cut, some had been gone before.
@@ -1093,37 +797,6 @@ class Ledger:
     def _forgotten_key(self) -> int:
         """Highest row key of a log that was forgotten; 0 for none."""
         return codec.integer(codec.unpack(self._meta(_FORGOTTEN_KEY) or b"\0"), "row key of a log")
-
-    def _touch(self, said: Contents, known: set[bytes]) -> None:
-        """Mark what an event says something about as not settled.
-
-        Args:
-            said: What it says.
-            known: Claims on which verdicts were marked lately, not to be looked up again; these are added.
-        """
-        if isinstance(said.payload, Delegation):
-            self._mandates_dirty = True
-        if self.checkpoints.stage is Stage.LOADING:  # everything is decided when all is here
-            return
-        for claim_id in said.adds:
-            row = self._connection.execute("SELECT claim, uuids FROM claim WHERE claim_id = ?", (claim_id,)).fetchone()
-            if row is not None and row[1] is not None:  # a rebuild may not have come to it yet
-                self._dirty_claims.add(row[0])
-                self._dirty_uuids |= dict.fromkeys(codec.unpack(row[1]))  # type: ignore[arg-type]
-        for request, payload in said.deletes:
-            self._dirty_uuids[payload.uuid] = None
-            if not payload.request.bound:
-                self._dirty_uuids |= dict.fromkeys(self.facts.named_by(request))
-        match said.payload:
-            case (Verdict() | Renew()) as word:
-                found = [claim_id for claim_id in words.claims_of(word) if claim_id not in known]
-                known.update(found)
-                keys = map(self.facts.claim_key, found)
-                self._dirty_claims.update(key for key in keys if key is not None)
-            case (Place() | Release()) as word:
-                self._placed_uuids |= dict.fromkeys(word.uuids)
-            case _:
-                pass
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -1197,9 +870,9 @@ class Ledger:
         if self._cutting is None:
             self._cutting = Cutting(self._connection, self.checkpoints)
         touched = self._cutting.advance()
-        self._dirty_claims |= touched.claims
-        self._dirty_uuids |= touched.uuids
-        self._placed_uuids |= touched.placed
+        self._unsettled.claims |= touched.claims
+        self._unsettled.uuids |= touched.uuids
+        self._unsettled.placed |= touched.placed
         self._count_cut_away(touched.events)
         self._events -= touched.events
         if self._cutting.done:
@@ -1222,7 +895,7 @@ class Ledger:
         # Nothing was here before: there is nothing else.
         alone = self._held_events() == statement.leaves and not self.checkpoints.holds_older_sets()
         self.checkpoints.reach(Stage.DONE if alone else Stage.CUTTING)
-        self._changes.give_up()
+        self.news.changes.give_up()
         self._reload = True
         return alone
 
@@ -1450,7 +1123,7 @@ class Ledger:
         self.checkpoints.keep_slice(index, self.logs[found[0].log].key, found[0].seq, hashed)
         if self.checkpoints.loaded:
             self.checkpoints.forget_other_delegations()  # rows, and what is heard next, follow from those that are kept
-            self._mandates_dirty = self._reload = True
+            self._unsettled.mandates = self._reload = True
         return self.checkpoints.loaded
 
     def _known(self, events: Iterable[Event]) -> dict[tuple[LogId, int], tuple[int, bytes]]:
@@ -1475,41 +1148,19 @@ class Ledger:
         """
         state = self.logs[event.log]
         if held is not None and held[1] == event.id:  # what was made of it here need not be what a checkpoint keeps
-            self._unsay(state.key, event.seq, event.seq, [event])
-            self._state_facts(event, state.key, held[0], judgement, counted=True)
+            self._statements.unsay(state.key, event.seq, event.seq, [event])
+            self._state(event, state.key, held[0], judgement, counted=True)
             lives = partial(self.checkpoints.lives, state.key, event.seq)
             read_elsewhere(self._connection, [add.claim_id for add in judgement.adds if not lives(add.item)])
             return
         if held is not None:
-            self._drop(state.key, event.seq, event.seq)
+            self._statements.drop(state.key, event.seq, event.seq)
         cursor = self._connection.execute(
             "INSERT INTO events (log, seq, id, hlc, hlc_max, kind, judged, void, wire)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?)",
             (state.key, event.seq, event.id, event.hlc, event.hlc, event.kind, judgement.judged, event.wire),
         )
-        self._state_facts(event, state.key, cursor.lastrowid or 0, judgement, counted=True)
-
-    def _unsay(self, log: int, low: int, high: int, valid: Iterable[Event]) -> dict[bytes, None]:
-        """Forget what a log's events from seq ``low`` to ``high`` say, the valid ones; the claims that they carried."""
-        said = [contents(event) for event in valid]
-        known: set[bytes] = set()
-        for each in said:
-            self._touch(each, known)
-        words.drop(self._connection, log, low, high, said)
-        return dict.fromkeys(chain.from_iterable(each.adds for each in said))
-
-    def _drop(self, log: int, low: int, high: int) -> None:
-        """Forget events of a log, from seq ``low`` to ``high``, and what they said."""
-        query = (
-            "SELECT seq, judged AND void IS NULL, wire FROM events WHERE log = ? AND seq BETWEEN ? AND ?"
-            " ORDER BY seq LIMIT ?"
-        )
-        while part := self._connection.execute(query, (log, low, high, EVENTS_PER_PART)).fetchall():
-            last = part[-1][0]
-            carried = self._unsay(log, low, last, (Event.decode(wire) for _, valid, wire in part if valid))
-            self._connection.execute("DELETE FROM events WHERE log = ? AND seq BETWEEN ? AND ?", (log, low, last))
-            read_elsewhere(self._connection, carried)
-            low = last + 1
+        self._state(event, state.key, cursor.lastrowid or 0, judgement, counted=True)
 
     # -- rows --------------------------------------------------------------------------------------------------------
 
@@ -1522,8 +1173,8 @@ class Ledger:
         pins.save(self._connection, electorate)
         self.weights = Weights(self.network, electorate, self.facts.mandates())
         self.checkpoints.weigh(electorate)
-        self._mandates_dirty = False
-        self._reweighed = self._reweighed or electorate.digest != held.digest  # addresses weigh nothing
+        self._unsettled.mandates = False
+        self._unsettled.reweighed |= electorate.digest != held.digest  # addresses weigh nothing
 
     def begin_recount(self, electorate: Electorate) -> None:
         """Begin to recount under another electorate, instead of any that was begun; call outside of transactions.
@@ -1565,12 +1216,7 @@ class Ledger:
         pins.save(self._connection, self.recount.weights.electorate)
         self.weights = self.recount.weights
         self.checkpoints.weigh(self.weights.electorate)
-        applied = self.recount.apply(self.facts, self._changes)
-        self._nodes += applied.grown
-        buckets.change(self._connection, self._buckets, applied.buckets)
-        self._dirty_claims |= applied.claims
-        self._placed_uuids |= dict.fromkeys(applied.uuids)
-        self._recounted = applied.recounted
+        self._upkeep.take_over(self.recount.apply(self.facts, self.news.changes))
 
     def end_recount(self) -> None:
         """Forget a recount; call outside of transactions."""
@@ -1593,16 +1239,16 @@ class Ledger:
         self._moving.clear()
         self._moving_noted = False
         told = _Told(progress, self._events)
-        self._rebuilding = True
+        self._statements.rebuilding = True
         # What the checkpoint in force keeps comes first: what lies above it may carry the same requests again.
         for state in list(self.logs.values()):
             self._rebuild_kept(state, told)
         for state in list(self.logs.values()):
             self._rebuild_above(state, told)
-        self._rebuilding = False
-        self._new_claims.clear()
-        self._voted.clear()
-        self._all_dirty = self._mandates_dirty = True
+        self._statements.rebuilding = False
+        self.news.new_claims.clear()
+        self.news.voted.clear()
+        self._unsettled.everything = self._unsettled.mandates = True
 
     def _rebuild_kept(self, state: LogState, told: "_Told") -> None:
         """State again what a log's events at or below the cut of the checkpoint in force say, as far as it is kept."""
@@ -1613,10 +1259,10 @@ class Ledger:
                 (judgement.judged, judgement.void, position),
             )
             if self.checkpoints.is_kept(state.key, event.seq):
-                self._state_facts(event, state.key, position, judgement, counted=True)
+                self._state(event, state.key, position, judgement, counted=True)
             elif isinstance(judgement.payload, Delegation) and self._lacks_slices:
                 # Peers may yet bring another one; until then events above are judged by this, and the own log speaks.
-                self._state_facts(event, state.key, position, judgement, counted=True)
+                self._state(event, state.key, position, judgement, counted=True)
             told.one_more()
 
     def _rebuild_above(self, state: LogState, told: "_Told") -> None:
@@ -1627,12 +1273,12 @@ class Ledger:
             prefix = judgement.prefix
             cut = self.logs[log].cut  # an event that tells of an end may have moved it
             counted = cut is None or event.seq < cut
-            before = self._replaced(judgement, state.key, event) if counted else None
+            before = self._statements.replaced(judgement, state.key, event) if counted else None
             self._connection.execute(
                 "UPDATE events SET judged = ?, void = ?, before = ? WHERE position = ?",
                 (judgement.judged, judgement.void, before, position),
             )
-            self._state_facts(event, state.key, position, judgement, counted=counted)
+            self._state(event, state.key, position, judgement, counted=counted)
             told.one_more()
         leaving = self.logs.leaving or {}
         if log in leaving and (last := self._last_stored(state.key)) is not None:
@@ -1655,48 +1301,38 @@ class Ledger:
 
     def rows(self) -> Iterator[Row]:
         """Every current row as f decides it now, in order of uuids, computed anew and not read."""
-        for part in batched(self.facts.gpus(), GPUS_PER_READ):
-            for decision in decide(self.facts, part, self._count, self.weights).values():
-                if decision.row is not None:
-                    yield decision.row
+        return self._upkeep.decided(self.weights)
 
     def _settle(self) -> None:
         """Bring tallies, rows and state root in step with facts and electorate."""
         if not self._moving_noted:
             self._set_meta(_MOVING, codec.pack(sorted(self.logs[log].key for log in self._moving)))
             self._moving_noted = True
-        if self._mandates_dirty:
+        marks = self._unsettled
+        if marks.mandates:
             mandates = self.facts.mandates()
             weights = Weights(self.network, self.weights.electorate, mandates)
-            self._reweighed = self._reweighed or not weights.same_votes(self.weights)
+            marks.reweighed |= not weights.same_votes(self.weights)
             self.weights = weights
-            self._mandates_dirty = False
             if self.recount is not None:
                 self.recount.weigh(Weights(self.network, self.recount.weights.electorate, mandates))
         # A daemon's event loop waits for as long as one call holds the interpreter: what concerns everything is done in
         # parts and remembered by numbers, so that neither a large set nor the garbage collector takes long.
-        if self._all_dirty:
+        if marks.everything:
             self._settle_all()
         elif self.checkpoints.stage is Stage.LOADING:
             pass  # rows follow when all of the live set is here (``cut``), and nobody reads them before
-        elif self._reweighed:
-            self._settle_reweighed()
+        elif marks.reweighed:
+            self._upkeep.settle_reweighed(self.weights)
         else:
-            recounted = self._settle_tallies(batched(self._dirty_claims, GPUS_PER_READ))
-            dirty = self._dirty_uuids | self._placed_uuids | dict.fromkeys(self._named(recounted))
-            self._settle_rows(dirty, recounted | self._recounted)
+            decided = self._upkeep.settle(self.weights)
             if self.recount is not None:
-                self.recount.touch(self._dirty_claims, dirty, self._placed_uuids)
-        if self.recount is not None and (self._all_dirty or self._reweighed or self._loads):
+                self.recount.touch(marks.claims, decided, marks.placed)
+        if self.recount is not None and (marks.everything or marks.reweighed or self._loads):
             self.recount.restart()  # it is told of no claim and no GPU by name
-        self._all_dirty = self._reweighed = False
-        self._dirty_claims.clear()
-        self._dirty_uuids.clear()
-        self._placed_uuids.clear()
-        self._recounted.clear()
+        marks.clear()
         self.facts.fresh.clear()
-        self._moved = self._moved_touched = 0
-        self._settled_weights = self.weights
+        self._upkeep.weights = self.weights
 
     def _settle_all(self) -> None:
         """Settle everything; followers read it anew."""
@@ -1706,95 +1342,7 @@ class Ledger:
         settling = Settling(self.facts, self.weights)
         while not settling.done:
             settling.advance()
-        self._buckets, self._nodes = buckets.Held(settling.root, settling.rows, {}), settling.rows
-        self._changes.give_up()
-
-    def _settle_reweighed(self) -> None:
-        """Settle what was touched, and what other weights can change."""
-        reweighed = Reweighed(self.facts, self._settled_weights, self.weights)
-        recounted = self._settle_tallies(batched(self._dirty_claims, GPUS_PER_READ))
-        stirred: set[int] = set()
-        for window in windows(reweighed):
-            recounted |= self._settle_tallies([window.tallies])
-            stirred.update(window.stirred)
-        touched = self._dirty_uuids | self._placed_uuids | dict.fromkeys(reweighed.gpus("", UUID_LAST))
-        self._settle_rows(chain(touched, self._named(sorted(recounted | stirred))), recounted)
-
-    def _named(self, keys: Iterable[int]) -> Iterator[str]:
-        """The GPUs that claims name."""
-        for part in batched(keys, GPUS_PER_READ):
-            for _, _, uuids in self.facts.held_tallies(part):
-                yield from uuids
-
-    def _settle_tallies(self, parts: Iterable[Collection[int]]) -> set[int]:
-        """Recount claims and record the tallies that differ; the claims whose tallies did."""
-        changed: set[int] = set()
-        for part in parts:
-            found = self._count(part)
-            for key, held, _ in self.facts.held_tallies(part):
-                if held != found[key]:
-                    self._connection.execute(
-                        "UPDATE claim SET status = ?, since = ?, detail = ? WHERE claim = ?", (*found[key], key)
-                    )
-                    changed.add(key)
-        return changed
-
-    def _count(self, keys: Collection[int]) -> dict[int, Tally]:
-        return self.facts.tallies(keys, self.weights)
-
-    def _settle_rows(self, uuids: Iterable[str], recounted: AbstractSet[int]) -> None:
-        """Decide GPUs anew, write the rows that differ, and rehash their buckets.
-
-        Args:
-            uuids: The GPUs, best those of one claim one after the other: then each claim and body is read once.
-            recounted: Claims whose tallies changed.
-        """
-        changed: set[int] = set()
-        for part in batched(uuids, GPUS_PER_READ):
-            held = self.facts.held_rows(part)
-            decided = decide(self.facts, dict.fromkeys(part), self.facts.recorded, self.weights, held)
-            found = compare(decided, held)
-            self._write_naming(decided, found)
-            self._write_rows(found)
-            self._nodes += found.grown
-            changed.update(map(bucket_of, found.gone), map(bucket_of, found.written))
-            self._note_changes(decided, found, recounted)
-        buckets.change(self._connection, self._buckets, sorted(changed))
-
-    def _write_naming(self, decided: Mapping[str, Decision], found: Difference) -> None:
-        """Record which claims name some GPUs beside those that have the rows."""
-        fresh = {uuid: self.facts.fresh.pop(uuid) for uuid in decided if uuid in self.facts.fresh}
-        self._connection.executemany(
-            "DELETE FROM claim_gpu WHERE uuid = ? AND claim = ?",
-            [(each.row.uuid, each.claim) for each in found.new if each.claim not in fresh.get(each.row.uuid, ())],
-        )
-        others = [(uuid, key) for uuid, keys in fresh.items() for key in keys if key != decided[uuid].owner]
-        self._connection.executemany("INSERT INTO claim_gpu VALUES (?, ?)", [*found.left.items(), *others])
-
-    def _write_rows(self, found: Difference) -> None:
-        self._connection.executemany(
-            "DELETE FROM node WHERE bucket = ? AND uuid = ?", [(bucket_of(uuid), uuid) for uuid in found.left]
-        )
-        self._connection.executemany(
-            _UPDATE_ROW, [(*varying(each), bucket_of(each.row.uuid), each.row.uuid) for each in found.changed]
-        )
-        new = list(values(self.facts, found.new))
-        self._connection.executemany(INSERT, new)
-        supply.add(self._connection, Counter(map(COUNTED, new)))
-
-    def _note_changes(self, decided: Mapping[str, Decision], found: Difference, recounted: AbstractSet[int]) -> None:
-        """Note for the followers what became of some GPUs.
-
-        Args:
-            decided: Each GPU that was looked at, as it is now.
-            found: How their rows changed.
-            recounted: Claims whose tallies changed.
-        """
-        electorates = self._settled_weights.electorate, self.weights.electorate
-        others = turned(decided, found, recounted, None if electorates[0] is electorates[1] else electorates)
-        touched = (self._dirty_uuids.keys() & decided).union(others)
-        claims = [key for uuid in touched for key in decided[uuid].claims]
-        self._changes.add(lost(self.facts, decided, found.left), found.written, claims)
+        self._upkeep.replace(settling.root, settling.rows)
 
     def open_claims(self, miner: bytes, now_ms: int) -> int:
         """How many claims of a miner have no verdict of the network, not counting those that have lapsed."""
@@ -1809,30 +1357,6 @@ class Ledger:
         rows = self._connection.execute("SELECT uuid, log, seq FROM deletion WHERE request_id = ?", (request,))
         permitted, facts = self.weights.electorate.permitted, self.facts
         return {uuid for uuid, log, seq in rows if permitted(facts.author(log)) and not facts.is_void(log, seq)}
-
-    def take_appended(self) -> list[Event]:
-        """Own events written since the last call, to be sent once they are durable."""
-        found, self._appended = self._appended, []
-        return found
-
-    def take_new_claims(self) -> list[bytes]:
-        """Ids of claims that became known, or count again, since the last call, for the verifiers."""
-        found, self._new_claims = self._new_claims, []
-        return found
-
-    def take_voted(self) -> list[bytes]:
-        """Ids of claims on which verdicts came since the last call, for whoever waits for them."""
-        found, self._voted = self._voted, []
-        return found
-
-    def take_ended(self) -> list[LogId]:
-        """Logs of whose ends more became known since the last call."""
-        found, self._ended = list(self._ended), {}
-        return found
-
-    def take_changes(self) -> Changes | None:
-        """What transactions changed in the inventory since the last call, for those who follow it."""
-        return self._changes.take()
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
@@ -1873,28 +1397,25 @@ class Ledger:
                 code=Code.DATA_OTHER_NETWORK,
             )
 
-    def _load(self) -> None:
-        """Read the in-memory state from the database."""
+    def _load(self, *, committed: bool = False) -> None:
+        """Read the in-memory state from the database.
+
+        Args:
+            committed: What there is to tell of the open transaction stays.
+        """
         execute = self._connection.execute
-        self._dirty_claims.clear()
-        self._dirty_uuids.clear()
-        self._placed_uuids.clear()
-        self._recounted.clear()
-        self._changes.clear()
-        self._rebuilding = self._all_dirty = self._reweighed = self._mandates_dirty = self._wrote = False
-        self._new_claims.clear()
-        self._voted.clear()
-        self._appended.clear()
-        self._ended.clear()
+        if not committed:
+            self.news.clear()
+        self._wrote = False
+        self._unsettled.clear()
         self.logs = Logs()
-        self._addresses = {}
         self.facts = Facts(self._connection)
         self.checkpoints.load()
+        self._statements = Statements(self.facts, self.checkpoints, self._unsettled, self.news)
         self._reload = False
         self._take_up_parts()
         self._moving.clear()
         self._moving_noted, self._cuts_moved = True, False
-        self._moved = self._moved_touched = 0
         left = self._meta(_LEAVING)
         leaving = {} if left is None else _leaving_from(left)
         still: dict[LogId, int] = {}
@@ -1935,9 +1456,7 @@ class Ledger:
         self.checkpoints.weigh(self.weights.electorate)
         if self.recount is not None:  # it may have been told of delegations that were undone
             self.recount.weigh(Weights(self.network, self.recount.weights.electorate, self.facts.mandates()))
-        self._settled_weights = self.weights
-        self._buckets = buckets.load(self._connection)
-        self._nodes = self._buckets.rows
+        self._upkeep = Upkeep(self.facts, self._unsettled, self.news.changes, self.weights)
         self._cut_away = codec.integer(codec.unpack(self._meta(_CUT_AWAY) or b"\0"), "events that are cut away")
         self._events = self._held_events()
         self._refresh_state()
@@ -1966,14 +1485,6 @@ class Ledger:
         ours, before, held = self.weights.electorate, self.committed_weights.electorate, pins.load(self._connection)
         return ours is not before and (held.current, held.previous) == (ours.current, ours.previous)
 
-    def _load_committed(self) -> None:
-        """Read the in-memory state from the database, and keep what is to be told of the transaction that it is in."""
-        told = [*self._new_claims], [*self._voted], [*self._appended], {**self._ended}
-        changes, self._changes = self._changes, ChangeCollector()
-        self._load()
-        self._new_claims, self._voted, self._appended, self._ended = told
-        self._changes = changes
-
     def _held_events(self) -> int:
         """Events that are stored: a log is held from its beginning but for what checkpoints left out."""
         return sum(state.head.seq + 1 for state in self.logs.values()) - self._cut_away
@@ -1993,7 +1504,7 @@ class Ledger:
         if self._meta(_DERIVED_BY) == derived_by:
             return
         with self.transaction():
-            self._all_dirty = True  # rows that a migration took away come back
+            self._unsettled.everything = True  # rows that a migration took away come back
             if self._connection.execute("SELECT 1 FROM events WHERE NOT judged LIMIT 1").fetchone():
                 self.rebuild()
             self._set_meta(_DERIVED_BY, derived_by)
@@ -2004,11 +1515,11 @@ class Ledger:
         self.state = State(
             dict(self.logs),
             dict(self.logs.heads),
-            self._buckets.root.now(),
+            self._upkeep.root,
             self.weights.electorate.digest,
             digest_over(self.logs.slices.digests),
             self._events,
-            self._nodes,
+            self._upkeep.rows,
             dict(self.logs.ends),
             self.own_log,
             self.logs.slices.digests,
@@ -2019,13 +1530,6 @@ class Ledger:
             self.checkpoints.loaded,
             self.checkpoints.stage is Stage.CUTTING or self.moving,
         )
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of up to ``size`` items; ``itertools.batched`` comes with Python 3.12."""
-    iterator = iter(items)
-    while part := list(islice(iterator, size)):
-        yield part
 
 
 class _Room:

@@ -5,10 +5,14 @@ behind one that is undone: so it goes on where the last committed part ended. Be
 on a disk that fails now and then.
 """
 
+from collections.abc import Iterable, Iterator
 from copy import copy
-from typing import Any, ClassVar
+from itertools import islice
+from typing import Any, ClassVar, TypeVar
 
 from p2pnodes.store.facts import Facts
+
+T = TypeVar("T")
 
 
 class Parts:
@@ -32,3 +36,10 @@ class Parts:
         del facts
         for name, value in self._kept.items():
             setattr(self, name, copy(value))
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of up to ``size`` items; ``itertools.batched`` comes with Python 3.12."""
+    iterator = iter(items)
+    while part := list(islice(iterator, size)):
+        yield part

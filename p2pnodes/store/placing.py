@@ -11,7 +11,8 @@ from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import GPUS_PER_EVENT_MAX, Event, Place, Release
 from p2pnodes.model.inventory import Chute, Placement, last_words
-from p2pnodes.store.ledger import Ledger, batched
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.parts import batched
 
 GPUS_PER_REQUEST_MAX: Final = 512
 """GPUs that one command may place or release; at most as many events share its transaction."""

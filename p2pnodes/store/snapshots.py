@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 from p2pnodes.model import codec
 from p2pnodes.model.inventory import Chute, Weights
 from p2pnodes.store.facts import FROM_NODE, Facts, Task, chute_from, row_keys
-from p2pnodes.store.ledger import GPUS_PER_READ, batched
+from p2pnodes.store.parts import batched
+from p2pnodes.store.upkeep import GPUS_PER_READ
 
 CLAIMS_PER_PART: Final = 64
 """Claims that one part looks at, at most 640 GPUs: some 10 ms."""

@@ -35,7 +35,8 @@ from p2pnodes.model.events import Event, LogId, Verdict
 from p2pnodes.process import MALLOC_ARENAS
 from p2pnodes.store.checking import CheckerProcess
 from p2pnodes.store.database import Commit
-from p2pnodes.store.ledger import Ledger, batched
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.parts import batched
 from p2pnodes.store.schema import open_writer
 from p2pnodes.store.state import Outcome, Result
 from tests.bench.measure import progress, share

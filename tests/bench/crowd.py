@@ -10,7 +10,8 @@ from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import FAILED, VERIFIED, AddPayload
 from p2pnodes.model.requests import request_id, sign_add
 from p2pnodes.model.validity import CarriedAdd, Judgement
-from p2pnodes.store.ledger import Ledger, batched
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.parts import batched
 from p2pnodes.store.schema import open_writer
 from p2pnodes.store.state import Result
 from tests.bench.world import MINERS, open_ledger, uuids

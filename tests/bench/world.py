@@ -15,7 +15,8 @@ from p2pnodes.model.events import AddPayload, Event, LogId, Payload, Place, Rele
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import request_id, sign_add
 from p2pnodes.store.database import Database
-from p2pnodes.store.ledger import Ledger, batched
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.parts import batched
 from p2pnodes.store.schema import open_writer
 from p2pnodes.store.state import Outcome, Result
 from tests.support import NETWORK, Author, body, electorate, hotkey
@@ -74,7 +75,7 @@ def fill(path: Path, gpus: int, per_server: int = GPUS_PER_SERVER) -> None:
         with ledger.transaction():
             for server in servers:
                 _fill(ledger, server, per_server, now_ms)
-        for told in (ledger.take_appended, ledger.take_new_claims, ledger.take_voted):
+        for told in (ledger.news.take_appended, ledger.news.take_new_claims, ledger.news.take_voted):
             told()  # nobody is told; it waits in memory
     assert ledger.state.nodes == gpus
     ledger.facts.close()

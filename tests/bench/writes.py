@@ -25,7 +25,7 @@ from p2pnodes.model.requests import (
     tail_of,
 )
 from p2pnodes.model.stateroot import bucket_of
-from p2pnodes.store.ledger import batched
+from p2pnodes.store.parts import batched
 from tests.bench.floor import GPUS_PER_POST, Floor
 from tests.bench.load import answered, delete, drive, post
 from tests.bench.measure import ROUNDS, Ratio, compare, costs, of_pairs, progress

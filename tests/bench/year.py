@@ -52,7 +52,8 @@ from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.rendezvous import ranking
 from p2pnodes.model.requests import PURPOSE_DELETE, request_id, sign_add, sign_delete
 from p2pnodes.store.checkpoints import Stage
-from p2pnodes.store.ledger import Ledger, batched
+from p2pnodes.store.ledger import Ledger
+from p2pnodes.store.parts import batched
 from p2pnodes.store.schema import open_writer
 from p2pnodes.store.state import Result
 from p2pnodes.verify.finding import Finding
@@ -289,7 +290,7 @@ class Year:
             outcomes = self.ledger.receive(self._waiting, self._now_ms)
         assert {outcome.result for outcome in outcomes} <= {Result.STORED}
         assert not any(outcome.detail for outcome in outcomes)
-        self.ever += sum(len(event.wire) for event in (*self._waiting, *self.ledger.take_appended()))
+        self.ever += sum(len(event.wire) for event in (*self._waiting, *self.ledger.news.take_appended()))
         self._waiting.clear()
 
     def _attend(self) -> None:

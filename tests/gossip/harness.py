@@ -152,7 +152,7 @@ class Node:
 
     def tell_ends(self) -> None:
         """Hand the engine what became known of logs' ends, as the daemon does after each commit."""
-        if ended := self.ledger.take_ended():
+        if ended := self.ledger.news.take_ended():
             self.do(self.engine.ended(ended, self.now_ms))
 
     def read_one(self) -> None:
@@ -211,7 +211,7 @@ class Node:
         with self.ledger.transaction():
             outcomes = self.ledger.receive(events, self.now_ms)
         assert {outcome.result for outcome in outcomes} == {"stored"}, outcomes
-        self.ledger.take_ended()  # nobody is told of what was known for ever
+        self.ledger.news.take_ended()  # nobody is told of what was known for ever
 
     def writes(self, *events: Event) -> None:
         """Write own events: durable, then pushed."""

@@ -37,6 +37,8 @@ from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.liveset import LiveSet
 from p2pnodes.store.logs import Logs
+from p2pnodes.store.statements import Statements
+from p2pnodes.store.upkeep import Upkeep
 from tests.sim import stories
 from tests.sim.mutation import Drawn, Edit, Found, Mutant, Played, Swap, UnitTests, hunt
 from tests.sim.parts import MUTANTS as PARTS
@@ -104,21 +106,21 @@ _OWN: Final = (
         "touched-gpus-forgotten",
         "1",
         "A registration is recorded, and the rows of its GPUs are not recomputed",
-        (Edit(Ledger, "_state_add", "self._dirty_uuids |= dict.fromkeys(uuids)", "pass"),),
+        (Edit(Statements, "_record_add", "self._unsettled.uuids |= dict.fromkeys(uuids)", "pass"),),
         CALM,
     ),
     Mutant(
         "verdict-moves-nothing",
         "1",
         "A verdict is recorded, and its claim is not counted again",
-        (Edit(Ledger, "_state_word", "self._dirty_claims.add(key)", "pass"),),
+        (Edit(Statements, "_record_word", "self._unsettled.claims.add(key)", "pass"),),
         CALM,
     ),
     Mutant(
         "delete-moves-nothing",
         "1",
         "A deletion is recorded, and the row of its GPU is not recomputed",
-        (Edit(Ledger, "_state_delete", "dict.fromkeys((payload.uuid, *named))", "dict.fromkeys(named)"),),
+        (Edit(Statements, "_record_delete", "dict.fromkeys((payload.uuid, *named))", "dict.fromkeys(named)"),),
         CALM,
     ),
     Mutant(
@@ -129,7 +131,7 @@ _OWN: Final = (
             Edit(
                 Ledger,
                 "set_electorate",
-                "self._reweighed = self._reweighed or electorate.digest != held.digest",
+                "self._unsettled.reweighed |= electorate.digest != held.digest",
                 "pass",
             ),
         ),
@@ -270,7 +272,14 @@ _OWN: Final = (
         "cut-leaves-words",
         "5",
         "What lies above a fork was said, and is not taken back",
-        (Edit(Ledger, "_follow_cut", "before = self._take_back(state.key, after, before)", "before = after"),),
+        (
+            Edit(
+                Ledger,
+                "_follow_cut",
+                "before = self._statements.take_back(state.key, after, before, self._moves)",
+                "before = after",
+            ),
+        ),
         Played("branches-for-two-sides"),
     ),
     Mutant(
@@ -356,9 +365,9 @@ _OWN: Final = (
         "The state root is not brought in step with the rows",
         (
             Edit(
-                Ledger,
+                Upkeep,
                 "_settle_rows",
-                "buckets.change(self._connection, self._buckets, sorted(changed))",
+                "buckets.change(self._connection, self._held, sorted(changed))",
                 "pass",
             ),
         ),
@@ -943,9 +952,9 @@ _OWN: Final = (
         "cut",
         "What a cut takes away is not settled",
         (
-            Edit(Ledger, "cut", "self._dirty_claims |= touched.claims", "pass"),
-            Edit(Ledger, "cut", "self._dirty_uuids |= touched.uuids", "pass"),
-            Edit(Ledger, "cut", "self._placed_uuids |= touched.placed", "pass"),
+            Edit(Ledger, "cut", "self._unsettled.claims |= touched.claims", "pass"),
+            Edit(Ledger, "cut", "self._unsettled.uuids |= touched.uuids", "pass"),
+            Edit(Ledger, "cut", "self._unsettled.placed |= touched.placed", "pass"),
         ),
         Played("what-comes-late"),
         20,

@@ -23,6 +23,9 @@ from p2pnodes.store.logs import Logs
 from p2pnodes.store.parts import Parts
 from p2pnodes.store.recount import Recount
 from p2pnodes.store.settling import Settling
+from p2pnodes.store.statements import Statements
+from p2pnodes.store.unsettled import Unsettled
+from p2pnodes.store.upkeep import Upkeep
 from p2pnodes.store.words import Taken
 from p2pnodes.verify import verdicts
 from p2pnodes.verify.renewals import Renewals
@@ -201,7 +204,7 @@ MUTANTS: Final = (
         "renewal-touches-one-claim",
         "1",
         "When a renewal ends to count, one of its claims is counted again",
-        (Edit(Ledger, "_touch", "in words.claims_of(word) if", "in words.claims_of(word)[:1] if"),),
+        (Edit(Statements, "touch", "in words.claims_of(word) if", "in words.claims_of(word)[:1] if"),),
         Drawn(("fork", "crash", "partition"), minutes=2.0),
         20,
     ),
@@ -839,7 +842,7 @@ MUTANTS: Final = (
         "forgotten-body",
         "7",
         "A claim is read from an event that is gone with its log",
-        (Edit(Ledger, "_drop", "read_elsewhere(self._connection, carried)", "pass"),),
+        (Edit(Statements, "drop", "read_elsewhere(self._connection, carried)", "pass"),),
         _MANY,
         1,
     ),
@@ -930,7 +933,7 @@ MUTANTS: Final = (
         "deletions-of-another-branch-hide-others",
         "1",
         "Two GPUs under one signature on a branch that goes hide a deletion that a live set keeps",
-        (Edit(Ledger, "_says_deletion", "not below(log, seq) or lives(log, seq, item)", "True"),),
+        (Edit(Statements, "_says_deletion", "not below(log, seq) or lives(log, seq, item)", "True"),),
         UnitTests(
             "store/test_meeting.py::test_a_deletion_that_is_kept_counts_where_another_branch_used_its_signature_twice"
         ),
@@ -972,7 +975,7 @@ MUTANTS: Final = (
         "read-from-what-a-cut-takes",
         "7",
         "A claim that comes again between two parts of a cut is read from an event that goes with a later part",
-        (Edit(Ledger, "_state_add", "AND NOT EXISTS (", "AND FALSE AND EXISTS ("),),
+        (Edit(Statements, "_record_add", "AND NOT EXISTS (", "AND FALSE AND EXISTS ("),),
         UnitTests(
             "store/test_meeting.py"
             "::test_a_claim_that_comes_again_while_the_events_that_carried_it_are_cut_is_read_from_the_new_one"
@@ -1040,7 +1043,7 @@ MUTANTS: Final = (
         "moves-without-bound",
         "6",
         "What an end voids is taken back in one transaction, however much it is",
-        (Edit(Ledger, "_moves", "self._moved < EVENTS_PER_MOVE and ", ""),),
+        (Edit(Unsettled, "takes_moves", "self.moved < EVENTS_PER_MOVE and ", ""),),
         _MOVING,
         1,
     ),
@@ -1048,7 +1051,7 @@ MUTANTS: Final = (
         "touches-without-bound",
         "6",
         "What an end voids is taken back in one transaction, however many GPUs it touches",
-        (Edit(Ledger, "_moves", " and self._moved_touched < TOUCHED_PER_MOVE", ""),),
+        (Edit(Unsettled, "takes_moves", " and self.moved_touched < TOUCHED_PER_MOVE", ""),),
         _MOVING,
         1,
     ),
@@ -1072,7 +1075,7 @@ MUTANTS: Final = (
         "moves-and-nobody-looks",
         "7",
         "Nobody looks for what is to be carried when all of a log that ended counts no more",
-        (Edit(Ledger, "move_on", "self._ended[log] = None", "pass"),),
+        (Edit(Ledger, "move_on", "self.news.ended[log] = None", "pass"),),
         _MOVING,
         1,
     ),
@@ -1241,7 +1244,7 @@ MUTANTS: Final = (
         "places-of-an-ended-log",
         "row",
         "Places that a checkpoint keeps of a log do not count again where its end was shown before",
-        (Edit(Ledger, "_say_again", "self._say_kept(log, seq)", "pass"),),
+        (Edit(Statements, "say_again", "self._say_kept(log, seq)", "pass"),),
         _ENDS,
         1,
     ),
@@ -1494,7 +1497,7 @@ MUTANTS: Final = (
         "loser-is-forgotten",
         "1",
         "A claim that loses a GPU's row names the GPU no more",
-        (Edit(Ledger, "_write_naming", "*found.left.items(), ", ""),),
+        (Edit(Upkeep, "_write_naming", "*found.left.items(), ", ""),),
         _NAMING,
         1,
     ),
@@ -1502,7 +1505,7 @@ MUTANTS: Final = (
         "late-comer-is-forgotten",
         "1",
         "A claim on a GPU that another one has names the GPU no more behind its transaction",
-        (Edit(Ledger, "_write_naming", ", *others]", "]"),),
+        (Edit(Upkeep, "_write_naming", ", *others]", "]"),),
         _NAMING,
         1,
     ),
@@ -1510,7 +1513,7 @@ MUTANTS: Final = (
         "told-twice",
         "1",
         "A claim that gains a GPU's row is told beside it still",
-        (Edit(Ledger, "_write_naming", "for each in found.new if", "for each in () if"),),
+        (Edit(Upkeep, "_write_naming", "for each in found.new if", "for each in () if"),),
         _NAMING,
         1,
     ),

@@ -326,10 +326,10 @@ class SimPeer:
         jobs, self._jobs = self._jobs[:GROUP_JOBS_MAX], self._jobs[GROUP_JOBS_MAX:]
         results = self._run([job for job, _ in jobs])
         self.world.committed(self)
-        appended, claims = self.ledger.take_appended(), self.ledger.take_new_claims()
-        self._voted.update(self.ledger.take_voted())
-        self.ledger.take_changes()  # nobody follows them here
-        ended = self.ledger.take_ended()
+        appended, claims = self.ledger.news.take_appended(), self.ledger.news.take_new_claims()
+        self._voted.update(self.ledger.news.take_voted())
+        self.ledger.news.take_changes()  # nobody follows them here
+        ended = self.ledger.news.take_ended()
         # A crash between the fsync and this: durable, but neither answered nor sent.
         self.later(self.rng.uniform(0, 1), lambda: self._committed(appended, claims, ended))
         for (_, done), result in zip(jobs, results, strict=True):

@@ -9,26 +9,27 @@ from p2pnodes.store.checkpoints import Checkpoints
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.logs import Logs
+from p2pnodes.store.unsettled import Unsettled
+from p2pnodes.store.upkeep import Upkeep
 from p2pnodes.store.vector import Slices
 
 _OF_THE_RUN: Final = {
     Ledger: {
         *("network", "_connection", "_node_key", "writes_refused", "foreign_own", "foreign_reason", "settled"),
         *("commit_s", "written", "temporary_failure", "_wrote", "_stale"),
-        *("_changes", "_new_claims", "_voted", "_appended", "_ended"),  # whom they are told has asked, or asks anew
+        "news",  # whoever it is told has asked, or asks anew
+        "_statements",  # knows nothing but what is written down already
         *("recount", "_live_set", "_cutting", "_settling", "_kept"),  # long work begins anew
-        "_addresses",  # what is written down already, of some
         "clock",  # see ``assert_a_start_finds_it``
     },
     Checkpoints: {"_connection", "_network", "_lines", "_slices", "_kept", "lately", "_electorate"},
     Logs: {"changed", "_electorate"},
+    Upkeep: {"_connection", "_facts", "_unsettled", "_changes"},
+    Unsettled: set(),
     Facts: {"connection", "_hotkeys", "_bodies"},
     Slices: {"_logs"},
 }
 """What is not compared, of each class: what one run is given, counts, or has read before."""
-
-_ROWS: Final = {"_nodes", "_buckets"}
-"""While a live set is loaded the rows are some of before and some of it; nobody is answered."""
 
 
 def assert_a_start_finds_it(ledger: Ledger) -> None:
@@ -48,10 +49,11 @@ def assert_a_start_finds_it(ledger: Ledger) -> None:
 
 def _remembered(ledger: Ledger) -> dict[str, Any]:
     """Everything that a ledger knows of its database, by attribute."""
-    names = vars(ledger).keys() - _OF_THE_RUN[Ledger] - (_ROWS if ledger.state.loading else set())
+    names = vars(ledger).keys() - _OF_THE_RUN[Ledger]
     found = {name: _plain(getattr(ledger, name)) for name in sorted(names)}
     found["slices_held"] = set(ledger.checkpoints.slices_held())
-    if ledger.state.loading:
+    if ledger.state.loading:  # the rows are some of before and some of it; nobody is answered
+        found["_upkeep"] = found["_upkeep"]["weights"]
         found["state"] = ledger.state._replace(root=StateRoot().now(), nodes=0)
     return found
 
@@ -62,8 +64,8 @@ def _plain(value: Any) -> Any:
         case Weights():
             return value.electorate.current, value.electorate.previous, value.enrolled, value.young
         case Held():
-            return value.root.now(), value.unwritten  # ``_nodes`` tells how many rows there are
-        case Checkpoints() | Facts() | Slices() | Logs():
+            return value.root.now(), value.unwritten  # ``Upkeep.rows`` tells how many rows there are
+        case Checkpoints() | Facts() | Slices() | Logs() | Upkeep() | Unsettled():
             names = vars(value).keys() - _OF_THE_RUN[type(value)]
             found = {name: _plain(getattr(value, name)) for name in sorted(names)}
             return {**found, "each": {**value}} if isinstance(value, Logs) else found

@@ -296,16 +296,16 @@ class TestCut:
     ) -> None:
         monkeypatch.setattr(changes_module, "CHANGES_MAX", 3)
         receive(ledger, *author.events)
-        ledger.take_changes()
+        ledger.news.take_changes()
         prove(ledger, close_of(author, None))
         assert shown(ledger) == {}
-        assert ledger.take_changes() == Changes(too_many=True)
+        assert ledger.news.take_changes() == Changes(too_many=True)
 
     def test_followers_are_told_of_each_gpu_that_it_changes(self, ledger: Ledger, author: Author) -> None:
         receive(ledger, *author.events)
-        ledger.take_changes()
+        ledger.news.take_changes()
         prove(ledger, evidence_of(author, 4))
-        changes = ledger.take_changes()
+        changes = ledger.news.take_changes()
         assert changes is not None
         assert changes.nodes == ("gpu-1",)
         assert {gone.uuid for gone in changes.gone} == {"gpu-2", "gpu-3"}
@@ -563,18 +563,18 @@ class TestWhatIsAboveACut:
         receive(ledger, author.events[0])
         prove(ledger, close_of(author, head_at(author, 0)))
         receive(ledger, *author.events[1:])
-        assert ledger.take_new_claims() == []
-        assert ledger.take_voted() == []
+        assert ledger.news.take_new_claims() == []
+        assert ledger.news.take_voted() == []
         carrier = Author("//validator1")
         carrier.delegate()
         carrier.write(Carry((author.events[1].wire,)))
         receive(ledger, *carrier.events)
-        assert ledger.take_new_claims() == [CLAIM]
+        assert ledger.news.take_new_claims() == [CLAIM]
         again = Author("//validator2")
         again.delegate()
         again.write(Carry((author.events[1].wire,)))
         receive(ledger, *again.events)
-        assert ledger.take_new_claims() == []
+        assert ledger.news.take_new_claims() == []
 
     def test_a_retry_of_it_is_recorded_here(self, author: Author) -> None:
         own = Author("//validator1")
@@ -683,7 +683,7 @@ class TestProofsFromPeers:
         for proof in hostile:
             prove(ledger, proof)
             assert ledger.state == before
-        assert ledger.take_ended() == []
+        assert ledger.news.take_ended() == []
 
     def test_a_bad_one_does_not_stop_the_good_ones(self, ledger: Ledger, author: Author) -> None:
         receive(ledger, *author.events)
@@ -703,20 +703,20 @@ class TestProofsFromPeers:
 
     def test_ended_logs_are_told_once(self, ledger: Ledger, author: Author) -> None:
         receive(ledger, *author.events)
-        assert ledger.take_ended() == []
+        assert ledger.news.take_ended() == []
         prove(ledger, evidence_of(author, 3))
-        assert ledger.take_ended() == [author.log]
+        assert ledger.news.take_ended() == [author.log]
         prove(ledger, evidence_of(author, 3))
-        assert ledger.take_ended() == []
+        assert ledger.news.take_ended() == []
 
     def test_a_log_that_comes_after_its_proof_is_told_too(self, ledger: Ledger, author: Author) -> None:
         teller = Author("//validator1")
         teller.delegate()
         teller.write(evidence_of(author, 3))
         receive(ledger, *teller.events)
-        assert ledger.take_ended() == []
+        assert ledger.news.take_ended() == []
         receive(ledger, author.events[0])
-        assert ledger.take_ended() == [author.log]
+        assert ledger.news.take_ended() == [author.log]
 
 
 def rivals_of_different_events(author: Author) -> Evidence:
@@ -936,7 +936,7 @@ class TestDurable:
         with pytest.raises(ZeroDivisionError):
             interrupted()
         assert (ledger.state, shown(ledger), ledger.clock.latest) == (before, rows, clock)
-        assert ledger.take_ended() == []
+        assert ledger.news.take_ended() == []
         assert ledger.facts.cuts == {}
         prove(ledger, evidence_of(author, 3))
         assert shown(ledger) == AT_CUT[3]

@@ -91,7 +91,7 @@ def carry(ledger: Ledger, now_ms: int = NOW_MS) -> list[Event]:
             carried = carrying.carry(ledger, keys[: carrying.DECIDED_PER_PART], OWN, now_ms)
         assert carried.done or carried.requests
         keys = keys[carried.done :]
-        events += ledger.take_appended()
+        events += ledger.news.take_appended()
     return [event for event in events if event.kind == "carry"]
 
 
@@ -520,7 +520,7 @@ class TestWriting:
         hear(ledger, *stayer.events, stayer.write(Carry((event.wire,))))
         with ledger.transaction():
             assert carrying.carry(ledger, keys, OWN, NOW_MS) == (1, 0)
-        assert ledger.take_appended()[1:] == []
+        assert ledger.news.take_appended()[1:] == []
 
     def test_an_event_holds_as_many_requests_as_a_carry_may(self) -> None:
         ledger, leaver = opened(), author_of(LEAVER)

@@ -50,7 +50,7 @@ class Follower:
 
 def taken(ledger: Ledger) -> Changes:
     """What was told since the last look; nothing is an empty change."""
-    return ledger.take_changes() or Changes()
+    return ledger.news.take_changes() or Changes()
 
 
 class TestFollowers:
@@ -86,7 +86,7 @@ class TestPrecision:
         key = writer.facts.claim_key(claim.claim_id)
         changes = taken(writer)
         assert (set(changes.nodes), changes.claims, changes.gone) == ({"gpu-1", "gpu-2"}, (key,), ())
-        assert writer.take_changes() is None
+        assert writer.news.take_changes() is None
 
     def test_a_verdict_that_decides_nothing_tells_nothing(self, writer: Ledger) -> None:
         claim = admit(writer, add("//Alice", ["gpu-1"]))
@@ -94,7 +94,7 @@ class TestPrecision:
         taken(writer)
         with writer.transaction():
             writer.append(lambda hlc: Verdict(claim.claim_id, VERIFIED, "test", "", hlc), NOW_MS + 5000)
-        assert writer.take_changes() is None
+        assert writer.news.take_changes() is None
 
     def test_a_deletion_tells_whose_row_is_gone(self, writer: Ledger) -> None:
         admit(writer, add("//Alice", ["gpu-1"]))
@@ -133,7 +133,7 @@ class TestPrecision:
         taken(writer)
         with writer.transaction():
             writer.set_electorate(electorate(200, NOW_MS + 1))
-        assert writer.take_changes() is None
+        assert writer.news.take_changes() is None
 
     def test_a_miner_who_leaves_the_chain_is_told_also_where_he_owned_nothing(self, writer: Ledger) -> None:
         admit(writer, add("//Alice", ["gpu-1"]))
@@ -155,7 +155,7 @@ class TestPrecision:
 
         with pytest.raises(ZeroDivisionError):
             fail()
-        assert writer.take_changes() is None
+        assert writer.news.take_changes() is None
 
 
 class TestBounds:
@@ -185,7 +185,7 @@ class TestBounds:
         monkeypatch.setattr(changes_module, "CHANGES_MAX", 3)
         with ledger.transaction():
             ledger.set_electorate(electorate(200, NOW_MS + 1, miners=[]))
-        assert ledger.take_changes() == Changes(too_many=True)
+        assert ledger.news.take_changes() == Changes(too_many=True)
 
 
 class TestSnapshots:

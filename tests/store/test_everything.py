@@ -5,7 +5,7 @@ import pytest
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Event
 from p2pnodes.model.requests import request_id
-from p2pnodes.store import ledger as store
+from p2pnodes.store import upkeep
 from p2pnodes.store.changes import Changes
 from p2pnodes.store.ledger import Ledger
 from tests.support import BLOCK, NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, delete, electorate, memory_ledger
@@ -41,10 +41,10 @@ def after_the_change(events: list[Event]) -> tuple[Ledger, Changes | None]:
     ledger = memory_ledger()
     with ledger.transaction():
         ledger.receive(events, NOW_MS)
-    ledger.take_changes()
+    ledger.news.take_changes()
     with ledger.transaction():
         ledger.set_electorate(turned())
-    return ledger, ledger.take_changes()
+    return ledger, ledger.news.take_changes()
 
 
 class TestParts:
@@ -57,7 +57,7 @@ class TestParts:
         fresh = memory_ledger(who=turned())
         with fresh.transaction():
             fresh.receive(events, NOW_MS)
-        monkeypatch.setattr(store, "GPUS_PER_READ", size)
+        monkeypatch.setattr(upkeep, "GPUS_PER_READ", size)
         ledger, _ = after_the_change(events)
         assert {row.status for row in ledger.rows()} == {"failed", "pending"}
         assert list(ledger.rows()) == list(fresh.rows())
@@ -67,7 +67,7 @@ class TestParts:
     @pytest.mark.parametrize("size", [1, 2, 5])
     def test_followers_are_told_the_same(self, events: list[Event], size: int, monkeypatch: pytest.MonkeyPatch) -> None:
         _, at_once = after_the_change(events)
-        monkeypatch.setattr(store, "GPUS_PER_READ", size)
+        monkeypatch.setattr(upkeep, "GPUS_PER_READ", size)
         _, in_parts = after_the_change(events)
         assert at_once is not None
         assert in_parts is not None

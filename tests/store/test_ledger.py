@@ -21,7 +21,7 @@ from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
 from p2pnodes.model.requests import request_id
 from p2pnodes.model.stateroot import state_root
-from p2pnodes.store import buckets
+from p2pnodes.store import buckets, statements
 from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import proposal
@@ -267,18 +267,18 @@ class TestBounds:
         self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Whoever writes events can make up as many as he likes; each has its address in the database once."""
-        monkeypatch.setattr(ledger_module, "ADDRESSES_KEPT", 3)
+        monkeypatch.setattr(statements, "ADDRESSES_KEPT", 3)
         author = Author("//validator1")
         author.delegate()
         for gpu, number in enumerate((0, 1, 2, 3, 4, 5, 0, 5)):
             author.add(add(f"//Miner{number}", [f"gpu-{gpu}"], NOW_S))
         receive(ledger, *author.events)
-        assert len(ledger._addresses) == 3
+        assert len(ledger._statements._addresses) == 3
         named = [name for (name,) in ledger._connection.execute("SELECT address FROM address")]
         assert sorted(named) == sorted({hotkey(f"//Miner{n}").address for n in range(6)} | {author.hotkey.address})
         with ledger.transaction():
             ledger._reload = True
-        assert not ledger._addresses, "nothing is read that grows without end"
+        assert not ledger._statements._addresses, "nothing is read that grows without end"
 
     def test_addresses_that_change_alone_are_taken(self, ledger: Ledger) -> None:
         held = ledger.weights.electorate.current
@@ -342,7 +342,7 @@ class TestAppend:
         with writer.transaction():
             event = writer.append(lambda hlc: Verdict(bytes(32), "verified", "none", "", hlc), NOW_MS)
         assert event.seq == 1
-        assert writer.take_appended()[-1] == event
+        assert writer.news.take_appended()[-1] == event
 
     def test_a_void_own_event_is_refused_and_leaves_no_trace(self, writer: Ledger) -> None:
         before = writer.state
@@ -613,14 +613,14 @@ class TestTransaction:
             ledger.set_electorate(electorate())
             ledger.open_log(0, author.delegation(), NOW_MS)
         ledger.writes_refused = None
-        ledger.take_appended()
-        ledger.take_changes()
+        ledger.news.take_appended()
+        ledger.news.take_changes()
         payload = AddPayload(add("//Alice", ["gpu-1"]), BLOCK)
         self.at_a_full_temporary_directory(ledger, lambda ledger: ledger.append(lambda _: payload, NOW_MS))
-        (event,) = ledger.take_appended()
+        (event,) = ledger.news.take_appended()
         assert ledger.state.logs[event.log].head == (1, event.id)
-        assert ledger.take_new_claims() == [request_id(NETWORK.id, payload.request)]
-        changes = ledger.take_changes()
+        assert ledger.news.take_new_claims() == [request_id(NETWORK.id, payload.request)]
+        changes = ledger.news.take_changes()
         assert changes is not None
         assert changes.nodes == ("gpu-1",)
         assert "disk I/O" in (ledger.temporary_failure or "")
@@ -634,19 +634,19 @@ class TestTransaction:
         ledger, author = Ledger(open_writer(tmp_path / "p2pnodes.db"), NETWORK), Author("//validator1")
         with ledger.transaction():
             ledger.set_electorate(electorate())
-        ledger.take_changes()
+        ledger.news.take_changes()
         author.delegate()
         claim = add("//Alice", ["gpu-1"])
         author.add(claim)
         self.at_a_full_temporary_directory(ledger, lambda ledger: ledger.receive(author.events, NOW_MS))
         assert ledger.state.heads == {author.log: author.head}
-        assert ledger.take_new_claims() == [request_id(NETWORK.id, claim)]
-        changes = ledger.take_changes()
+        assert ledger.news.take_new_claims() == [request_id(NETWORK.id, claim)]
+        changes = ledger.news.take_changes()
         assert changes is not None
         assert changes.nodes == ("gpu-1",)
         close = closing(author.hotkey, NETWORK.id, author.log, None)
         self.at_a_full_temporary_directory(ledger, lambda ledger: ledger.receive_proofs([close], NOW_MS))
-        assert ledger.take_ended() == [author.log]
+        assert ledger.news.take_ended() == [author.log]
         assert ledger.state.nodes == 0
 
     def test_and_so_is_a_change_of_the_electorate(self, tmp_path: Path) -> None:
@@ -657,11 +657,11 @@ class TestTransaction:
         with ledger.transaction():
             ledger.set_electorate(electorate())
             ledger.receive(author.events, NOW_MS)
-        ledger.take_changes()
+        ledger.news.take_changes()
         turned = electorate(BLOCK + 100, stakes={"//validator1": 1})
         self.at_a_full_temporary_directory(ledger, lambda ledger: ledger.set_electorate(turned))
         assert (ledger.state.electorate_digest, ledger.state.nodes) == (turned.digest, 0)
-        changes = ledger.take_changes()
+        changes = ledger.news.take_changes()
         assert changes is not None
         assert [gone.uuid for gone in changes.gone] == ["gpu-1"]
 

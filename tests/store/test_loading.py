@@ -75,9 +75,9 @@ class TestACertificate:
             assert {outcome.result for outcome in outcomes} == {Result.STORED}
             ledger.receive_proofs([close], pasts[0].now_ms)
             ledger.begin_loading(pasts[0].certificate)
-        assert ledger.take_appended() == [own]
-        assert len(ledger.take_new_claims()) == sum(event.kind == "add" for event in pasts[0].events)
-        assert close.log in ledger.take_ended()
+        assert ledger.news.take_appended() == [own]
+        assert len(ledger.news.take_new_claims()) == sum(event.kind == "add" for event in pasts[0].events)
+        assert close.log in ledger.news.take_ended()
 
     def test_whoever_holds_all_below_the_cut_finds_the_live_set_itself(self, pasts: list[Past]) -> None:
         ledger = memory_ledger(None, pasts[0].electorate)
@@ -372,12 +372,12 @@ class TestRows:
         considered(ledger, pasts[0])
         for place in range(pasts[0].slices):
             brought(ledger, pasts[0], place)
-        ledger.take_changes()
+        ledger.news.take_changes()
         while ledger.state.loading:
-            assert ledger.take_changes() is None
+            assert ledger.news.take_changes() is None
             with ledger.transaction():
                 ledger.cut()
-        assert ledger.take_changes() == Changes(too_many=True)
+        assert ledger.news.take_changes() == Changes(too_many=True)
 
     def test_an_electorate_that_changes_between_two_parts_begins_them_anew(self, pasts: list[Past]) -> None:
         ledger = self.loaded(memory_ledger(None, pasts[0].electorate), pasts[0])

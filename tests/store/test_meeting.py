@@ -682,7 +682,7 @@ class TestWhateverWasThere:
             monkeypatch.setattr("p2pnodes.store.logs.LOGS_PER_HOTKEY_MAX", 2)
             for name in ("EVENTS_PER_PART", "LEAVES_PER_PART"):
                 monkeypatch.setattr(ledger_module, name, 1)
-            monkeypatch.setattr(ledger_module, "EVENTS_PER_MOVE", 1)
+            monkeypatch.setattr("p2pnodes.store.unsettled.EVENTS_PER_MOVE", 1)
             for name in ("CLAIMS_PER_PART", "ROWS_PER_PART"):
                 monkeypatch.setattr(cutting, name, 2)
             monkeypatch.setattr(settling, "CLAIMS_PER_PART", 2)

@@ -16,7 +16,6 @@ from p2pnodes.model.events import Carry, Place
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import request_id
 from p2pnodes.model.validity import contents
-from p2pnodes.store import ledger as ledger_module
 from p2pnodes.store.audit import audit
 from p2pnodes.store.checkpoints import Stage
 from p2pnodes.store.ledger import Ledger
@@ -51,8 +50,8 @@ pytestmark = pytest.mark.timeout(400)
 
 
 def bound(monkeypatch: pytest.MonkeyPatch, events: int, touched: int = 10_000) -> None:
-    monkeypatch.setattr(ledger_module, "EVENTS_PER_MOVE", events)
-    monkeypatch.setattr(ledger_module, "TOUCHED_PER_MOVE", touched)
+    monkeypatch.setattr("p2pnodes.store.unsettled.EVENTS_PER_MOVE", events)
+    monkeypatch.setattr("p2pnodes.store.unsettled.TOUCHED_PER_MOVE", touched)
 
 
 @pytest.fixture
@@ -202,9 +201,9 @@ class TestParts:
         bound(monkeypatch, 5)
         receive(ledger, *author.events)
         prove(ledger, evidence_of(author, 0))
-        assert ledger.take_ended() == [author.log]
+        assert ledger.news.take_ended() == [author.log]
         assert move_on(ledger)
-        assert ledger.take_ended() == [author.log]
+        assert ledger.news.take_ended() == [author.log]
 
 
 class TestBounds:
@@ -282,7 +281,7 @@ class TestCost:
     @pytest.mark.parametrize("events", [2, 10_000])
     def test_each_log_costs_as_much_as_where_they_are_few(self, monkeypatch: pytest.MonkeyPatch, events: int) -> None:
         """Whether they count for nothing at once, or in parts: the cuts of all were read, and all clocks, for each."""
-        monkeypatch.setattr(ledger_module, "EVENTS_PER_MOVE", events)
+        monkeypatch.setattr("p2pnodes.store.unsettled.EVENTS_PER_MOVE", events)
         few, many = (self.cost(monkeypatch, logs) for logs in (32, 128))
         assert all(more <= 1.25 * 4 * less for less, more in zip(few, many, strict=True)), (few, many)
 
@@ -364,14 +363,14 @@ class TestMeanwhile:
         with ledger.transaction():
             ledger._set_displaced(author.log, beyond=True)
         finish_moves(ledger)
-        assert sorted(ledger.take_new_claims()) == sorted((CLAIM, second, request_id(NETWORK.id, third)))
+        assert sorted(ledger.news.take_new_claims()) == sorted((CLAIM, second, request_id(NETWORK.id, third)))
         with ledger.transaction():
             ledger._set_displaced(author.log, beyond=False)
         told = []
         while ledger.moving:
-            told.append((ledger.facts.cuts[1], ledger.take_new_claims()))
+            told.append((ledger.facts.cuts[1], ledger.news.take_new_claims()))
             move_on(ledger)
-        told.append((8, ledger.take_new_claims()))
+        told.append((8, ledger.news.take_new_claims()))
         assert [each for each in told if each[1]] == [(2, [CLAIM]), (8, [request_id(NETWORK.id, third)])]
 
     def test_the_clock_is_set_back_at_once(self, author: Author) -> None:

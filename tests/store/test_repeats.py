@@ -52,7 +52,7 @@ def test_a_deletion_under_a_signature_that_was_used_often_is_recorded_as_before(
 
 
 def test_where_such_a_log_ends_a_part_costs_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("p2pnodes.store.ledger.EVENTS_PER_MOVE", 1)
+    monkeypatch.setattr("p2pnodes.store.unsettled.EVENTS_PER_MOVE", 1)
 
     def cost(repeats: int) -> int:
         ledger, author, _ = said(repeats)

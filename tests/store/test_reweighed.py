@@ -160,7 +160,7 @@ class TestTallies:
         claim_id = scene.claim("//Alice", ["gpu-1"], FAILED, FAILED)
         with scene.ledger.transaction():
             scene.ledger.facts.connection.execute("UPDATE verdict SET detail = 'other' WHERE log = 2")
-            scene.ledger._all_dirty = True
+            scene.ledger._unsettled.everything = True
         assert scene.named(STAKES | {VALIDATORS[1]: 101}).tallies == {scene.key(claim_id)}
 
     def test_verdicts_that_lapse_name_their_claims(self, scene: Scene) -> None:
@@ -187,7 +187,7 @@ class TestTallies:
             scene.ledger.facts.connection.execute(
                 "UPDATE verdict SET hlc = (SELECT max(hlc) FROM verdict WHERE log = 1) WHERE log = 4"
             )
-            scene.ledger._all_dirty = True
+            scene.ledger._unsettled.everything = True
         assert scene.named(STAKES).tallies == {scene.key(claim_id)}
 
     def test_stakes_too_large_for_sums_have_everything_counted(self, scene: Scene) -> None:

@@ -316,7 +316,7 @@ class TestSlices:
             monkeypatch.setattr(module, "CHANGES_MAX", 5)
         pair.one.ledger.begin_recount(turned())
         finish(pair.one.ledger)
-        assert pair.one.ledger.take_changes() == Changes(too_many=True)
+        assert pair.one.ledger.news.take_changes() == Changes(too_many=True)
 
 
 class Scene:

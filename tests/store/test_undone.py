@@ -19,6 +19,7 @@ from p2pnodes.model.events import Checkpoint
 from p2pnodes.store.checkpoints import Stage
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
+from p2pnodes.store.unsettled import Unsettled
 from tests.model.world import VALIDATORS, proofs_in
 from tests.store.test_checkpoints import Lives, certificate, cut, found, lives, load, proposed, small_slices
 from tests.store.test_equivalence import Replica
@@ -180,19 +181,19 @@ def memory(ledger: Ledger) -> dict[str, Any]:
     held, electorate = ledger.checkpoints, ledger.weights.electorate
     return {
         "state": ledger.state,
-        "settled": ledger.settled and ledger.weights is ledger.committed_weights is ledger._settled_weights,
+        "settled": ledger.settled and ledger.weights is ledger.committed_weights is ledger._upkeep.weights,
         "logs": ledger.logs,
         "own": (ledger.own_log, ledger.foreign_own),
-        "hotkeys": (ledger.logs.per_hotkey, ledger._addresses.keys() - addresses(ledger)),
+        "hotkeys": (ledger.logs.per_hotkey, ledger._statements._addresses.keys() - addresses(ledger)),
         "vector": (ledger.logs.heads, ledger.logs.ends, ledger.logs.slices.digests, ledger.logs.changed),
         "weights": (electorate.current, electorate.previous, ledger.weights.enrolled),
-        "rows": (ledger._buckets.root.root(), ledger._buckets.unwritten, ledger._nodes),
+        "rows": (ledger._upkeep._held.root.root(), ledger._upkeep._held.unwritten, ledger._upkeep.rows),
         "events": (ledger._events, ledger._cut_away),
         "cuts": ledger.facts.cuts,
         "checkpoints": (held.line, held.stage, held.current, held.cuts, held._known, held.slices_held()),
         "left": (
-            ledger._dirty_claims, ledger._dirty_uuids, ledger._placed_uuids, ledger._recounted,
-            ledger._all_dirty, ledger._reweighed, ledger._mandates_dirty, ledger._reload, ledger._wrote, ledger._stale,
+            vars(ledger._unsettled) == vars(Unsettled()), ledger._statements.rebuilding,
+            ledger._reload, ledger._wrote, ledger._stale,
         ),
     }  # fmt: skip
 

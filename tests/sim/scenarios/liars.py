@@ -11,7 +11,7 @@ from p2pnodes.model.branches import displaced
 from p2pnodes.model.clock import hlc_at
 from p2pnodes.model.events import ABSTAIN, FAILED, VERIFIED, AddPayload, Verdict
 from p2pnodes.model.inventory import PENDING
-from p2pnodes.store import ledger, logs
+from p2pnodes.store import ledger, logs, unsettled
 from tests.sim.bounds import patched
 from tests.sim.peer import CheckFailedError
 from tests.sim.rogue import Rogue
@@ -37,7 +37,7 @@ FORGOTTEN_MS: Final = 90_000
 FEW: Final = (
     (logs, "LOGS_PER_HOTKEY_MAX", LOGS_MAX),
     (ledger, "EVENTS_PER_PART", 1),
-    (ledger, "EVENTS_PER_MOVE", 2),
+    (unsettled, "EVENTS_PER_MOVE", 2),
     (clerk, "DISPLACED_MS", FORGOTTEN_MS),
     (clerk, "MARGINS_PER_HORIZON", 604_800),  # a few seconds: a displaced log stays for one margin at least
 )
