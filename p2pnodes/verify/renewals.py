@@ -5,7 +5,9 @@ they do. So such findings are gathered, and published as one ``renew`` event: wi
 64 verdicts do, and costs every peer one check of a signature. Whatever may change a vote is published at once.
 
 What waits here is not published yet, and so not said: a daemon that is killed checks these claims again, because their
-entries in the book stay due. Pure: times come in as Unix milliseconds.
+entries in the book stay due. So does one that could not tell them for long, be it that it holds no permit, that writes
+are refused or that its machine slept: a verdict counts from when it is published, so what it says must have been found
+shortly before. Pure: times come in as Unix milliseconds.
 """
 
 from typing import Final
@@ -78,6 +80,11 @@ class Renewals:
     def slots_ms(self) -> dict[bytes, int]:
         """All that wait, each with the length of a turn at it."""
         return {claim_id: slot_ms for claim_id, (_, slot_ms) in self._held.items()}
+
+    def drop_late(self, now_ms: int) -> None:
+        """Let go of what could not be told for as long again as a renewal waits at most: it is to be found anew."""
+        late_ms = now_ms - self._wait_ms
+        self._held = {claim_id: held for claim_id, held in self._held.items() if held[0] >= late_ms}
 
     def forget(self, claim_id: bytes) -> None:
         """Let a claim go: it is told, or something else was."""

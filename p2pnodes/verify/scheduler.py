@@ -432,7 +432,8 @@ class Scheduler:
                 await self._publish()
 
     async def _publish(self) -> None:
-        """Write the verdicts that wait for each other, but of claims that are gone meanwhile."""
+        """Write the verdicts that wait for each other, unless found long ago, or of claims that are gone meanwhile."""
+        self._renewals.drop_late(self._now_ms())
         for claim_id in self._renewals.slots_ms():
             if await self._prospect(claim_id) is None:
                 self._renewals.forget(claim_id)

@@ -56,6 +56,15 @@ class TestWaiting:
         assert not renewals.due(verdict_ms + int(TTL_MS * TOLD_BY) - 1)
         assert renewals.due(verdict_ms + int(TTL_MS * TOLD_BY))
 
+    def test_what_could_not_be_told_in_twice_its_time_is_let_go(self, renewals: Renewals) -> None:
+        assert renewals.take(CLAIM, AGAIN, vote(0.5), 0, NOW_MS)
+        assert renewals.take(b"1" * 32, AGAIN, vote(0.5), 0, NOW_MS + 1)
+        renewals.drop_late(NOW_MS + 2 * WAIT_MS)
+        assert len(renewals) == 2
+        renewals.drop_late(NOW_MS + 2 * WAIT_MS + 1)
+        assert CLAIM not in renewals
+        assert len(renewals) == 1
+
     def test_one_that_is_late_does_not_wait(self, renewals: Renewals) -> None:
         assert not renewals.take(CLAIM, AGAIN, vote(TOLD_BY), 0, NOW_MS)
         assert len(renewals) == 0

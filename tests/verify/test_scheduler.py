@@ -854,6 +854,19 @@ class TestTogether:
         running(Scripted())
         await eventually(say(6, database))
 
+    async def test_what_could_not_be_told_for_long_is_checked_again_instead(
+        self, database: Database, running: Running, clock: Clock, claims: list[StoredClaim]
+    ) -> None:
+        """What was found is no news any more, and would count for a whole life from now on."""
+        scheduler = running(Scripted(*[Finding(VERIFIED)] * 3, *[Finding(FAILED, "gone")] * 3))
+        await eventually(renewed(scheduler, 3))
+        database.ledger.writes_refused = Reason("the clock is off", Code.WRITES_CLOCK)
+        clock.ms += int(TTL_MS * 0.2)
+        database.ledger.writes_refused = None
+        await eventually(say(6, database))
+        assert await verdicts(database) == [(FAILED, "gone")] * 3
+        assert await database.query("event_log", {"kind": "renew"}, 100) == []
+
 
 class TestCut:
     """Verdicts above the cut of the own log are made anew at once, and those of others are not this one's business."""
