@@ -268,7 +268,7 @@ class ChainSource:
         Raises:
             ChainError: No endpoint gives what can be believed; ``status`` shows each one's reason.
         """
-        due = [endpoint for endpoint in self._endpoints if endpoint.retry_ms <= self._now_ms()] or self._endpoints
+        due = [endpoint for endpoint in self._endpoints if self._is_due(endpoint)] or self._endpoints
         self._offsets = {}
         try:
             electorate = await self._poll(due)
@@ -548,7 +548,7 @@ class ChainSource:
         for endpoint in self._endpoints:
             if not self._offsets or self._agreed_offset_ms() is not None:
                 return
-            wanted = endpoint.offset_ms is not None or endpoint.retry_ms <= self._now_ms()
+            wanted = endpoint.offset_ms is not None or self._is_due(endpoint)
             if wanted and endpoint not in self._offsets:
                 await self._ask(endpoint)
 
@@ -617,6 +617,10 @@ class ChainSource:
         if last is None or last.pins[0].block != self._earlier(block):
             return None
         return last if self._confirmed or len(self._endpoints) == 1 else None
+
+    def _is_due(self, endpoint: _Endpoint) -> bool:
+        """Whether an endpoint may be asked; a pause that is longer than any began under a clock that ran ahead."""
+        return not 0 < endpoint.retry_ms - self._now_ms() <= BACKOFF_MS_MAX
 
     def _well(self, endpoint: _Endpoint) -> None:
         if endpoint.error is not None:

@@ -519,6 +519,20 @@ class TestFailover:
         assert await chain.poll() is None
         assert scene.asked == [(B, "heads")]
 
+    async def test_a_pause_that_began_under_a_clock_that_ran_ahead_does_not_hold(self) -> None:
+        """As on a machine that starts with a wrong clock and without a network, and gets both right."""
+        scene = world(A, B, clock_off_ms=365 * 86_400_000, held=Electorate(pin(1_000), pin(900)))
+        scene.nodes[A].error = scene.nodes[B].error = "no network"
+        chain = scene.source()
+        with pytest.raises(ChainError):
+            await chain.poll()
+        scene.nodes[A].error = scene.nodes[B].error = None
+        scene.clock_off_ms = 0
+        assert await chain.poll() is None
+        scene.head = 1_105
+        assert pins_of(await chain.poll()) == (pin(1_100), pin(1_000))
+        assert chain.status()["confirmed"], "the second endpoint is not asked for a year"
+
     async def test_an_endpoint_that_is_well_again_is_preferred_again(self) -> None:
         scene = world(A, B, held=Electorate(pin(1_000), pin(900)))
         scene.nodes[A].error = "gone"
