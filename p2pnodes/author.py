@@ -41,6 +41,7 @@ from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import LOG_NUMBER_MAX, Close, Delegation, Head, LogId, closing
 from p2pnodes.model.keys import KEY_BYTES, Hotkey, NodeKey, ss58_encode
 from p2pnodes.model.validity import check_close
+from p2pnodes.steady import steady_ms
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
 
@@ -124,7 +125,7 @@ class Author:
         self._unused = "there is no own log that goes on"
         """Why the log before is not written on in, where there is none to take up."""
         self._refusal: str | None = None
-        self._contact = Contact(settings.network, _monotonic_ms())
+        self._contact = Contact(settings.network, steady_ms())
         self._news: frozenset[LogId] = frozenset()
         self._found: dict[LogId, None] = {}
         self._told: dict[LogId, None] = {}
@@ -561,11 +562,11 @@ class Author:
         if heard_ms is None:
             await self._database.write(lambda ledger: ledger.note_heard(now_ms))
         else:
-            self._contact = Contact(self._settings.network, _monotonic_ms() - max(0, now_ms - heard_ms))
+            self._contact = Contact(self._settings.network, steady_ms() - max(0, now_ms - heard_ms))
 
     async def _note_contact(self) -> None:
         """Keep for the next start when a quorum was heard of."""
-        now_ms = _monotonic_ms()
+        now_ms = steady_ms()
         since_ms = self._contact.news(self.hotkey, self._database.ledger.weights.enrolled, now_ms)
         if since_ms is not None:
             at_ms = self._now_ms() - (now_ms - since_ms)
@@ -688,8 +689,8 @@ class Author:
             )
         if (trouble := self._clock_trouble()) is not None:
             return Reason(trouble, Code.WRITES_CLOCK)
-        self._contact.note(self._heard_from.own_head_reports(), _monotonic_ms())
-        if self._contact.lost(self.hotkey, ledger.weights.enrolled, _monotonic_ms()):
+        self._contact.note(self._heard_from.own_head_reports(), steady_ms())
+        if self._contact.lost(self.hotkey, ledger.weights.enrolled, steady_ms()):
             return Reason(
                 "validators with a quorum of the stake have not been heard of for half the horizon: what is written "
                 "now might come too late to count; look why there are no sessions (`p2pnodes peers`)",
@@ -720,10 +721,6 @@ class Author:
             "signed": "here" if self._hotkey is not None else "elsewhere",
             "error": self._brought_error,
         }
-
-
-def _monotonic_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
 
 
 def alike(reason: str) -> str:

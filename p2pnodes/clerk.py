@@ -12,7 +12,6 @@ better: nothing waits for a checkpoint but room on the disk.
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,6 +27,7 @@ from p2pnodes.model.events import Checkpoint, LogId
 from p2pnodes.model.keys import ss58_encode
 from p2pnodes.model.network import Network
 from p2pnodes.model.rendezvous import place_of, ranking
+from p2pnodes.steady import steady_ms
 from p2pnodes.store.checkpoints import Stage
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
@@ -201,7 +201,7 @@ class Clerk:
         return any(log_id in moment.counted for moment in self._moments)
 
     def _remember(self, ledger: Ledger, now_ms: int) -> None:
-        """Note what is here. Where a daemon stood still for long (SIGSTOP) what was here before says nothing of now."""
+        """Note what is here. Where a daemon stood still or slept for long what was here before says nothing of now."""
         margin_ms = _margin_ms(ledger.network)
         if now_ms > self._looked_ms + margin_ms + REST_MS_MAX:
             self._moments.clear()
@@ -384,7 +384,7 @@ class Office:
             alarms = self.clerk.mismatch, self.clerk.lacks  # those of a transaction that fails are told to nobody
             try:
                 step = await self._database.write(
-                    lambda ledger: self.clerk.step(ledger, self._hotkey(), _monotonic_ms(), self._now_ms())
+                    lambda ledger: self.clerk.step(ledger, self._hotkey(), steady_ms(), self._now_ms())
                 )
             except P2PNodesError as error:
                 self.clerk.mismatch, self.clerk.lacks = alarms
@@ -416,7 +416,3 @@ class Office:
             with suppress(TimeoutError):
                 async with asyncio.timeout(rest_s):
                     await self._woken.wait()
-
-
-def _monotonic_ms() -> int:
-    return time.monotonic_ns() // 1_000_000

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
@@ -208,3 +209,13 @@ def program(name: str) -> str:
             pytest.fail(f"{name} is not installed")
         pytest.skip(f"{name} is not installed")
     return found
+
+
+def machine_sleeps(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """Have the machine sleep: of its clocks that do not go back one alone goes on."""
+    now_ns = time.clock_gettime_ns
+
+    def awake_ns(clock: int) -> int:
+        return now_ns(clock) + (seconds * 1_000_000_000 if clock == time.CLOCK_BOOTTIME else 0)
+
+    monkeypatch.setattr(time, "clock_gettime_ns", awake_ns)

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from p2pnodes.gossip.contact import Contact
 from p2pnodes.model.errors import ConfigError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Delegation, Head, LogId, closing, delegate
 from p2pnodes.model.network import Network
+from p2pnodes.steady import steady_ms
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.ownlog import written_by
-from tests.support import Author, hotkey
+from tests.support import Author, hotkey, machine_sleeps
 from tests.test_daemon import VALIDATOR, config, running, until
 
 __all__ = ["config"]  # the fixture
@@ -577,7 +579,7 @@ class TestContact:
         begin = Contact.__init__
 
         def noting(contact: Contact, network: Network, heard_ms: int) -> None:
-            began.append(heard_ms - author_module._monotonic_ms())
+            began.append(heard_ms - steady_ms())
             begin(contact, network, heard_ms)
 
         async with running(config) as daemon:
@@ -587,6 +589,20 @@ class TestContact:
         monkeypatch.setattr(Contact, "__init__", noting)
         async with running(config):
             assert began[-1] == pytest.approx(-3 * 86_400_000, abs=60_000)
+
+    async def test_neither_does_a_machine_that_sleeps(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked_ms: list[int] = []
+
+        def lost(_: Contact, __: bytes | None, ___: Mapping[bytes, int], now_ms: int) -> bool:
+            asked_ms.append(now_ms)
+            return False
+
+        monkeypatch.setattr(Contact, "lost", lost)
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            machine_sleeps(monkeypatch, 4 * 86_400)
+            await author(daemon).tend()
+        assert asked_ms[-1] - asked_ms[0] >= 4 * 86_400_000
 
 
 def test_a_reason_is_news_by_its_words_and_not_by_its_numbers() -> None:

@@ -12,7 +12,9 @@ import structlog
 
 from p2pnodes import clerk as clerk_module
 from p2pnodes.clerk import (
+    BUSY,
     DISPLACED_MS,
+    IDLE,
     MARGINS_PER_HORIZON,
     MOMENTS_PER_MARGIN,
     REST_MS_MAX,
@@ -45,7 +47,19 @@ from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import cut_of, entry_at, proposal, refusal
 from p2pnodes.store.schema import open_writer
 from tests.store.test_checkpoints import found
-from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, add, electorate, hotkey, proposals, signatures
+from tests.support import (
+    NETWORK,
+    NOW_MS,
+    NOW_S,
+    VALIDATORS,
+    Author,
+    add,
+    electorate,
+    hotkey,
+    machine_sleeps,
+    proposals,
+    signatures,
+)
 
 HORIZON_MS: Final = NETWORK.horizon_s * 1000
 MARGIN_MS: Final = HORIZON_MS // MARGINS_PER_HORIZON
@@ -553,6 +567,31 @@ class TestStandingStill:
         at.now_ms += max(self.LONG_MS, 2 * DISPLACED_MS)
         assert at.work() == []
         assert "log_forgotten" in at.work(DISPLACED_MS)
+
+    async def test_one_that_slept_with_its_machine_is_one_of_these(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        database = await Database.open(tmp_path / "p2pnodes.db", NETWORK, None, now_ms=lambda: NOW_MS)
+        office = Office(database, NETWORK, lambda: None, lambda: NOW_MS)
+        seen: list[int] = []
+
+        def step(_: Ledger, __: bytes | None, now_ms: int, ___: int) -> Step:
+            seen.append(now_ms)
+            if len(seen) == 1:
+                machine_sleeps(monkeypatch, 3_600)
+                return BUSY
+            return IDLE
+
+        monkeypatch.setattr(office.clerk, "step", step)
+        office.start()
+        try:
+            async with asyncio.timeout(10):
+                while len(seen) < 2:
+                    await asyncio.sleep(0.005)
+        finally:
+            await office.stop()
+            await database.close()
+        assert seen[1] - seen[0] >= 3_600_000
 
 
 class TestEnforcing:

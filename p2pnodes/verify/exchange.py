@@ -28,6 +28,7 @@ from p2pnodes.outbound import (
     ThreadResolver,
     require_public_literal,
 )
+from p2pnodes.steady import steady_s
 from p2pnodes.verify.finding import VerifierUnavailableError
 
 CONNECT_S_MAX: Final = 5.0
@@ -37,7 +38,8 @@ Who waits for one is not on the clock yet: this daemon's own limit makes nobody 
 
 HEADER_BYTES_MAX: Final = 8_190
 LATE_S_MAX: Final = 1.0
-"""Lateness of the own event loop during an exchange from which on its time-out, or its time, is not the miner's."""
+"""Lateness of the own event loop during an exchange from which on its time-out, or its time, is not the miner's. A
+machine that slept is late by all of that."""
 
 BEAT_S: Final = 0.1
 """How often the event loop's lateness is looked at."""
@@ -163,7 +165,7 @@ class Exchange:
         """
         assert self._hosts is not None, "BUG! the exchange is not started"
         async with self._host_turns:
-            begun_s = _clock_s()
+            begun_s = steady_s()
             try:
                 target = URL(url)
                 if not self._allow_private:
@@ -215,7 +217,7 @@ class Exchange:
         headers: Mapping[str, str] | None,
         body: bytes | None,
     ) -> Answer:
-        begun_s = _clock_s()
+        begun_s = steady_s()
         async with (
             asyncio.timeout(timeout_s),
             session.request(method, url, headers=headers, data=body, allow_redirects=False) as answer,
@@ -225,27 +227,32 @@ class Exchange:
                 content += part
                 if len(content) > bytes_max:
                     raise NoAnswerError(f"an answer of over {bytes_max} bytes")
-        return Answer(answer.status, bytes(content), _clock_s() - begun_s, self._late_s(begun_s))
+        return Answer(answer.status, bytes(content), steady_s() - begun_s, self._late_s(begun_s))
 
     def _require_own_health(self, begun_s: float) -> None:
         """Blame nobody else for silence while this daemon may be the cause."""
         if (late_s := self._late_s(begun_s)) > LATE_S_MAX:
-            raise VerifierUnavailableError(f"this daemon was busy for {late_s:.1f} s while it waited; give it more CPU")
+            raise VerifierUnavailableError(was_busy(late_s))
         if not self._online():
             raise VerifierUnavailableError("a host does not answer, and no peer either: this network may be down")
 
     def _late_s(self, since_s: float) -> float:
         """The most by which the event loop was late since a moment; a beat that is overdue counts, too."""
-        overdue_s = max(0.0, _clock_s() - self._beat_due_s)
+        overdue_s = max(0.0, steady_s() - self._beat_due_s)
         return max([overdue_s, *(late_s for at_s, late_s in self._beats if at_s >= since_s)])
 
     async def _watch_loop(self) -> None:
         while True:
-            self._beat_due_s = _clock_s() + BEAT_S
+            self._beat_due_s = steady_s() + BEAT_S
             await asyncio.sleep(BEAT_S)
-            now_s = _clock_s()
+            now_s = steady_s()
             if (late_s := now_s - self._beat_due_s) >= LATE_S_MIN:
                 self._beats.append((now_s, late_s))
+
+
+def was_busy(late_s: float) -> str:
+    """What the operator is told where this daemon's own lateness makes an answer worthless, or none."""
+    return f"this daemon was busy for {late_s:.1f} s while it waited; give it more CPU"
 
 
 def _session(resolver: aiohttp.abc.AbstractResolver) -> aiohttp.ClientSession:
@@ -299,8 +306,3 @@ def _reason(error: Exception) -> str:
             return printable(str(cause))
         case _:
             return type(cause).__name__
-
-
-def _clock_s() -> float:
-    """A clock that never goes back, seconds."""
-    return asyncio.get_running_loop().time()

@@ -44,6 +44,7 @@ from p2pnodes.model.gpus import GpuSpecError, GpuTable, supported_gpus
 from p2pnodes.model.keys import ss58_encode
 from p2pnodes.model.problems import FOUND_CHARS_MAX, found_and_expected, shown
 from p2pnodes.model.requests import UUID_CHARS_MAX
+from p2pnodes.steady import steady_s
 from p2pnodes.store.facts import StoredClaim
 from p2pnodes.verify.exchange import Answer, Exchange, NoAnswerError, host_url
 from p2pnodes.verify.finding import Finding, VerifierUnavailableError
@@ -470,7 +471,7 @@ class _ServerCheck:
         index = bytes([self._server.nodes.index(self._asked(number))])
         while True:
             challenge = (index + self._setup.randbytes(CHALLENGE_BYTES - 1)).hex()
-            begun_s = _clock_s()
+            begun_s = steady_s()
             try:
                 answer = await self._ask(
                     "GET",
@@ -481,7 +482,7 @@ class _ServerCheck:
                 )
             except NoAnswerError as error:
                 self._info_silent += 1
-                self._info_left_s -= _clock_s() - begun_s + RETRY_PAUSE_S
+                self._info_left_s -= steady_s() - begun_s + RETRY_PAUSE_S
                 if self._info_silent == ATTEMPTS_MAX:
                     self._fail_silent(f"GET /info: {error}", self._info_silent, INFO_S_MAX)
                 self._require_time_left(number)
@@ -527,7 +528,7 @@ class _ServerCheck:
 
     async def _prove(self, group: _Group, challenge: _Challenge) -> None:
         for attempt in range(1, ATTEMPTS_MAX + 1):
-            begun_s = _clock_s()
+            begun_s = steady_s()
             try:
                 answer = await self._ask(
                     "POST",
@@ -538,7 +539,7 @@ class _ServerCheck:
                     body=challenge.body,
                 )
             except NoAnswerError as error:
-                if attempt == ATTEMPTS_MAX or _clock_s() - begun_s > EARLY_S_MAX:
+                if attempt == ATTEMPTS_MAX or steady_s() - begun_s > EARLY_S_MAX:
                     self._fail_silent(f"POST /prove: {error}", attempt, group.timeout_s)
                 await asyncio.sleep(RETRY_PAUSE_S)
                 challenge = await self._prepare(group)  # never the same work again: it may have gone on meanwhile
@@ -762,7 +763,3 @@ async def _together(work: Iterable[Coroutine[Any, Any, _Value]]) -> list[_Value]
     else:
         return [task.result() for task in tasks]
     raise failure
-
-
-def _clock_s() -> float:
-    return asyncio.get_running_loop().time()

@@ -39,8 +39,8 @@ from p2pnodes.model.gpus import GpuSpecError, GpuTable, supported_gpus
 from p2pnodes.model.keys import ss58_encode
 from p2pnodes.model.problems import shown
 from p2pnodes.store.facts import StoredClaim
-from p2pnodes.verify.exchange import Answer, NoAnswerError, host_url
-from p2pnodes.verify.finding import Finding
+from p2pnodes.verify.exchange import LATE_S_MAX, Answer, NoAnswerError, host_url, was_busy
+from p2pnodes.verify.finding import Finding, VerifierUnavailableError
 from p2pnodes.verify.verifier import Setup, Verifier
 
 SLOT_S: Final = 15.0
@@ -181,6 +181,8 @@ class NvmlVerifier(Verifier):
                 answer.body, challenge, miner=miner, validator=setup.signer.address, now_s=setup.now_s()
             )
         except MalformedReportError as error:
+            if answer.late_s > LATE_S_MAX:  # it may have grown old here
+                raise VerifierUnavailableError(was_busy(answer.late_s)) from error
             return _failed(nodes[0], f"asked its agent, and {error}")
         return self._compared(nodes, report)
 

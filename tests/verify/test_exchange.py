@@ -18,6 +18,7 @@ from p2pnodes.outbound import PrivateAddressError, PublicResolver
 from p2pnodes.verify import exchange as exchange_module
 from p2pnodes.verify.exchange import Answer, Exchange, NoAnswerError, host_url
 from p2pnodes.verify.finding import VerifierUnavailableError
+from tests.support import machine_sleeps
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PUBLIC = "1.1.1.1"
@@ -452,6 +453,15 @@ class TestOwnFaults:
             with pytest.raises(VerifierUnavailableError, match=r"^this daemon was busy for 0\.\d s while it waited"):
                 await ask(exchange, url, timeout_s=0.3)
 
+    async def test_a_connection_that_broke_while_the_machine_slept_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def breaks(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            machine_sleeps(monkeypatch, 3_600)
+            writer.transport.abort()
+
+        async with listening(breaks) as url, exchanging() as exchange:
+            with pytest.raises(VerifierUnavailableError, match=r"^this daemon was busy for \d{4}\.\d s"):
+                await ask(exchange, url)
+
     @pytest.mark.parametrize("fault", WIRE_FAULTS)
     async def test_whatever_a_service_of_the_operator_does_is(self, fault: str) -> None:
         handler, reason = WIRE_FAULTS[fault]
@@ -477,6 +487,17 @@ class TestLateness:
         async with listening(stands_still) as url, exchanging() as exchange:
             answer = await ask(exchange, url)
         assert 0.5 - exchange_module.BEAT_S <= answer.late_s <= answer.elapsed_s
+
+    async def test_a_machine_that_slept_is_late_by_all_of_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else the work of a GPU that took a minute seems to have taken seconds, and so to be another's."""
+
+        async def sleeps(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            machine_sleeps(monkeypatch, 60)
+            writer.write(answer_of(b""))
+
+        async with listening(sleeps) as url, exchanging() as exchange:
+            answer = await ask(exchange, url)
+        assert 59 <= answer.late_s <= answer.elapsed_s
 
     async def test_lateness_of_before_is_not_counted(self) -> None:
         async with listening(sends(answer_of(b""))) as url, exchanging() as exchange:

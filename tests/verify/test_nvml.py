@@ -39,7 +39,7 @@ from p2pnodes.verify.verifier import Setup
 from tests.miner.agents import MINER, OTHER, VALIDATOR, running
 from tests.miner.fake_api import FakeApi, Reply, answers, dead_url, hangs_up, never_answers, serving
 from tests.miner.nvml import changed, recording
-from tests.support import NETWORK, NOW_S, hotkey
+from tests.support import NETWORK, NOW_S, hotkey, machine_sleeps
 
 HOST: Final = recording("h200")
 FACTS: Final = [describe(gpu).gpu for gpu in HOST.gpus]
@@ -517,6 +517,25 @@ class TestNoVerdict:
         online.value = False
         with pytest.raises(VerifierUnavailableError, match="this network may be down"):
             await verifier.verify(claim_of(dead_url()))
+
+    async def test_a_report_that_grew_old_while_the_machine_slept_is_asked_for_again(
+        self, verifier: NvmlVerifier, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slept_s = 0
+
+        async def sleeps(request: web.Request) -> web.StreamResponse:
+            nonlocal slept_s
+            answer = await lies()(request)
+            slept_s = 120
+            machine_sleeps(monkeypatch, slept_s)
+            return answer
+
+        verifier.setup = verifier.setup._replace(now_s=lambda: time.time() + slept_s)
+        async with serving(FakeApi(sleeps)) as api:
+            with pytest.raises(
+                VerifierUnavailableError, match=r"^this daemon was busy for 1[12]\d\.\d s while it waited"
+            ):
+                await verifier.verify(claim_of(api.url))
 
     async def test_what_failed_counts_before_what_could_not_be_checked(
         self, verifier: NvmlVerifier, online: Online
