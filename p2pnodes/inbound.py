@@ -205,7 +205,7 @@ async def bind(host: str, port: int, *, advice: str, handover: Handover | None =
     taken: list[socket.socket] = []
     absent: OSError | None = None
     try:
-        found = await look_up(host, port, flags=socket.AI_PASSIVE)
+        found = await asyncio.shield(look_up(host, port, flags=socket.AI_PASSIVE))
         if handover is not None:
             wanted = [Place(family, address[0], port) for family, _, _, _, address in found]
             taken = await asyncio.to_thread(handover.take, wanted, dual=host == EVERY_ADDRESS)

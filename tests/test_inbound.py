@@ -1,8 +1,10 @@
 """Where connections come in: addresses, names, and both versions of IP at once."""
 
+import asyncio
 import errno
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from typing import Any
@@ -139,6 +141,28 @@ class TestNames:
     async def test_a_name_that_does_not_resolve_is_refused(self) -> None:
         with pytest.raises(ConfigError, match=r"^cannot listen on p2pnodes.invalid:80: .*[a-z]; use another$"):
             await bind("p2pnodes.invalid", 80, advice=ADVICE)
+
+    async def test_who_stops_while_one_is_looked_up_leaves_no_traceback(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A daemon that is told to stop just then."""
+        loop, asked, go, troubles = asyncio.get_running_loop(), asyncio.Event(), threading.Event(), list[object]()
+
+        def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
+            loop.call_soon_threadsafe(asked.set)
+            go.wait(10)
+            return []
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        loop.set_exception_handler(lambda _, trouble: troubles.append(trouble))
+        binding = asyncio.create_task(bind("localhost", 0, advice=ADVICE))
+        await asked.wait()
+        binding.cancel()
+        await asyncio.wait([binding])
+        go.set()
+        while any(thread.name == "p2pnodes-lookup" for thread in threading.enumerate()):
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        assert binding.cancelled()
+        assert troubles == []
 
 
 class TestRefusals:
