@@ -237,8 +237,13 @@ class Database:
         except BaseException:
             await database._closed.wait()  # the thread has said its last word to this loop
             raise
-        database._reader = await aiosqlite.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        await database._reader.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        try:
+            uri = f"{path.resolve().as_uri()}?mode=ro"
+            database._reader = await aiosqlite.connect(uri, uri=True, isolation_level=None)
+            await database._reader.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        except BaseException:  # the process would wait at its end for a reader that nobody closes
+            await database.close()
+            raise
         return database
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
+import aiosqlite
 import pytest
 
 from p2pnodes.model.claims import parse_body
@@ -404,6 +405,26 @@ class TestLifeCycle:
         gate.set()
         await database.close()
         assert database.queued_jobs == 0
+
+    @pytest.mark.parametrize("step", ["connect", "execute"])
+    async def test_a_start_that_is_stopped_leaves_no_thread_that_the_process_would_wait_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        before, reached = set(threading.enumerate()), asyncio.Event()
+
+        async def hangs(*_: object, **__: object) -> None:
+            reached.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(*{"connect": (aiosqlite, step), "execute": (aiosqlite.Connection, step)}[step], hangs)
+        opening = asyncio.create_task(opened(tmp_path / "p2pnodes.db", Author("//validator0")))
+        await reached.wait()
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        async with asyncio.timeout(10):  # a thread that has said its last word takes a moment to end
+            while not set(threading.enumerate()) <= before:
+                await asyncio.sleep(0.001)
 
     async def test_a_write_after_close_is_refused(self, tmp_path: Path) -> None:
         database = await opened(tmp_path / "p2pnodes.db", Author("//validator0"))
