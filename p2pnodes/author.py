@@ -217,9 +217,27 @@ class Author:
                 "hotkey_changed", before=ss58_encode(delegation.hotkey), now=self.address, code=Code.KEY_CHANGED
             )
             return
-        if self._hotkey is not None and self.stale(delegation):
-            delegation = self._sign(own, delegation.predecessor)
         self.delegation = own, delegation
+        self._speak_anew()
+
+    def _speak_anew(self) -> None:
+        """Speak through a later delegation to the own log where one is due.
+
+        It is written once that may be. Peers are shown it before: they talk to nobody whose delegation has ended, and
+        while they do not, nothing may be written.
+        """
+        if self.delegation is not None and self._is_due(*self.delegation):
+            own, held = self.delegation
+            self.delegation = own, self._sign(own, held.predecessor)
+
+    def _is_due(self, own: LogId, held: Delegation) -> bool:
+        """Whether another delegation to a log can be had, and is to replace one that is held."""
+        if self._hotkey is not None:
+            return self.stale(held)
+        if self._brought is None or self._brought.log != own:
+            return False
+        brought = self._brought.delegation
+        return self._now_s < brought.not_after and _goes_before(brought, held)
 
     def stale(self, delegation: Delegation) -> bool:
         """Whether less than half of a delegation's days are left, or it names another URL than this daemon has."""
@@ -529,6 +547,7 @@ class Author:
             await self._hear()
         elif self._hotkey is not None and self._ahead_by_itself():
             await self._leave_bad_events()
+        self._speak_anew()
         self._refuse_writes(self._why_no_writes())
         if ledger.writes_refused is None and time.monotonic() >= self._write_at:
             self._write_at = time.monotonic() + REOPEN_BACKOFF_S  # if it fails
@@ -543,13 +562,7 @@ class Author:
         delegation = ledger.delegation_of(own) if own else None
         if own is None or delegation is None:
             return
-        brought = self._brought
-        due = (
-            self.stale(delegation)
-            if self._hotkey is not None
-            else brought is not None and brought.log == own and _goes_before(brought.delegation, delegation)
-        )
-        if due:
+        if self._is_due(own, delegation):
             renewed = self._sign(own, delegation.predecessor)
             await self._database.write(lambda ledger: ledger.renew(renewed, self._now_ms()))
             self.delegation = own, renewed

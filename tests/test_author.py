@@ -114,6 +114,20 @@ class TestDelegation:
         async with running(config) as daemon:
             assert author(daemon).stale(delegation(begun_days_ago=0, days_left=30, url="http://192.0.2.1"))
 
+    async def test_one_that_ended_while_nothing_could_be_written_is_renewed(self, config: Path, clock: Clock) -> None:
+        """As where a permit is lost for weeks and comes back, or a machine slept."""
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            log_id = own(daemon)
+            clock.ahead_s = 31 * DAY_S
+            await author(daemon).tend()
+            await until(lambda: not daemon.readiness())
+            assert own(daemon) == log_id
+            await write(daemon)
+            held = daemon._database.ledger.delegation_of(log_id)
+            assert held is not None
+            assert held.not_after > clock() // 1000
+
     async def test_one_that_ended_without_a_hotkey_to_renew_it_is_no_secret(self, config: Path) -> None:
         async with running(config) as daemon:
             writing = author(daemon)
@@ -241,6 +255,28 @@ class TestAHotkeyElsewhere:
             later = self.bring(daemon, not_after=first.delegation.not_after + 5 * DAY_S)
             await until(lambda: daemon.status()["delegation"]["not_after"] == later.delegation.not_after)
             assert own(daemon) == first.log
+
+    @pytest.mark.parametrize("restarted", [False, True])
+    async def test_a_later_one_renews_it_also_once_it_has_ended(
+        self, hotkey_elsewhere: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock, *, restarted: bool
+    ) -> None:
+        """As whoever is late, and does what the refusal says."""
+        monkeypatch.setattr(author_module, "REOPEN_BACKOFF_S", 0.05)
+        async with running(hotkey_elsewhere) as daemon:
+            first = self.bring(daemon)
+            await until(lambda: not daemon.readiness())
+            clock.ahead_s = 31 * DAY_S
+            await until(lambda: any("bring a new delegation_file" in reason for reason in daemon.readiness()))
+            later = self.bring(daemon)
+            assert later.log == first.log
+            if not restarted:
+                await until(lambda: not daemon.readiness())
+        async with running(hotkey_elsewhere) as daemon:
+            await until(lambda: not daemon.readiness())
+            await write(daemon)
+            held = daemon._database.ledger.delegation_of(first.log)
+            assert held is not None
+            assert held.not_after == later.delegation.not_after
 
     async def test_one_for_another_url_takes_its_place_although_it_ends_earlier(
         self, hotkey_elsewhere: Path, monkeypatch: pytest.MonkeyPatch
