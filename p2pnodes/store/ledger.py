@@ -779,7 +779,10 @@ class Ledger:
         last = self._last_stored(state.key) or (Head(-1, b""), state.prefix)
         # Of one that was cut, some had been gone before.
         self._count_cut_away(last[0].seq + len(gone) - state.head.seq)
-        self.logs.keep(self._counted_to(state._replace(head=last[0], prefix=last[1])))
+        state = state._replace(head=last[0], prefix=last[1])
+        if state.id in self._moving:  # a closing may have named another event of those; the next start asks, too
+            state = state._replace(cut=self.cut_of(state))
+        self.logs.keep(self._counted_to(state))
         return last[0].seq < low
 
     def _forget_log(self, state: LogState) -> None:

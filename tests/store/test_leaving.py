@@ -20,6 +20,7 @@ from p2pnodes.store.loading import NOTHING, Answer, Found, consider
 from p2pnodes.store.rebuild import rebuild
 from p2pnodes.store.state import Result
 from tests.gossip.past import Past
+from tests.model.world import signed_closing
 from tests.store.references import dangling
 from tests.store.restarts import assert_a_start_finds_it
 from tests.store.test_checkpoints import cut, found, proposed
@@ -197,6 +198,20 @@ class TestParts:
             assert_a_start_finds_it(ledger)
             part(ledger)
         assert ledger.counted(branch.log) == head
+        assert_a_start_finds_it(ledger)
+
+    @pytest.mark.usefixtures("few")
+    def test_a_closing_is_asked_again_whether_it_names_another_event_where_that_goes(self, pasts: list[Past]) -> None:
+        """Its log is cut above the event that it names, then: so the next start has it."""
+        ledger, branch = branched(pasts[0])
+        considered(ledger, pasts[0])
+        close = signed_closing(VALIDATORS[1], branch.log, Head(ledger.logs[branch.log].head.seq - 1, bytes(32)))
+        with ledger.transaction():
+            ledger.receive_proofs([close], NOW_MS)
+        assert ledger.moving
+        while ledger.leaving:
+            assert_a_start_finds_it(ledger)
+            part(ledger)
         assert_a_start_finds_it(ledger)
 
     @pytest.mark.usefixtures("few")
