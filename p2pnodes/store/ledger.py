@@ -1086,7 +1086,9 @@ class Ledger:
         path: Sequence[bytes],
         check: Callable[[Sequence[Event]], None] | None = None,
     ) -> bool:
-        """Take one slice of the live set that is being loaded; call inside a transaction.
+        """Take one slice of the live set that is being loaded; call inside a transaction, behind ``begin_loading``'s.
+
+        Where something had to go, it is also behind the one with the last of that: heads are read anew between the two.
 
         Args:
             index: Of the slice; one that is here already changes nothing.
@@ -1099,10 +1101,16 @@ class Ledger:
 
         Raises:
             MalformedError: It is forged: it does not lie under the root that the certificate names.
+            LocalProtocolError: It comes too early, in one of these transactions.
         """
         statement = self.checkpoints.loading
         if statement is None or self.logs.leaving is not None or index in self.checkpoints.slices_held():
             return False
+        if self._reload:
+            raise LocalProtocolError(
+                f"BUG! slice {index} comes in the transaction from which on its live set is loaded",
+                code=Code.SYSTEM_BUG,
+            )
         events = [(mask, Event.decode(each) if isinstance(each, bytes) else each) for mask, each in leaves]
         found = [Leaf(event.log, event.seq, event.id, mask) for mask, event in events]
         hashed = slice_digest(leaf.digest() for leaf in found)

@@ -10,7 +10,7 @@ import pytest
 from p2pnodes.model import codec
 from p2pnodes.model.branches import displaced
 from p2pnodes.model.checkpoint import line_of
-from p2pnodes.model.errors import WritesRefusedError
+from p2pnodes.model.errors import LocalProtocolError, WritesRefusedError
 from p2pnodes.model.events import AddPayload, Delegation, Head, Verdict
 from p2pnodes.model.requests import request_id
 from p2pnodes.store import ledger as ledger_module
@@ -263,6 +263,20 @@ class TestSlices:
             with ledger.transaction():
                 ledger.cut()
             assert_a_start_finds_it(ledger)
+
+    def test_none_is_taken_in_the_transaction_in_which_its_certificate_is(self, pasts: list[Past]) -> None:
+        """How far logs go is read anew behind that: less seemed to be here, and indexes were lifted for nothing."""
+        ledger = memory_ledger(None, pasts[0].electorate)
+        with ledger.transaction():
+            ledger.receive(pasts[0].events[:12], pasts[0].now_ms)
+        with ledger.transaction():
+            assert consider(ledger, pasts[0].number, pasts[0].certificate).found is Found.LOADS
+            assert not ledger.leaving
+            with pytest.raises(LocalProtocolError, match="BUG! slice 0 comes in the transaction"):
+                load(ledger, pasts[0].number, 0, *Donor().slice(pasts[0].disk, pasts[0].number, 0))
+        assert missing(ledger).missing == list(range(pasts[0].slices))
+        assert brought(ledger, pasts[0], 0) == Answer(Found.TAKEN)
+        assert_a_start_finds_it(ledger)
 
     def test_one_that_is_here_already_changes_nothing(self, pasts: list[Past]) -> None:
         ledger = memory_ledger(None, pasts[0].electorate)
