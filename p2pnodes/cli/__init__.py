@@ -176,6 +176,7 @@ def main() -> None:
             "standard output is closed; expected an open one: send it to /dev/null to be rid of it", Code.SYSTEM_REFUSED
         )
         sys.exit(ExitCode.FAILED)
+    _open_what_is_closed()
     try:
         try:
             no_core_dumps()  # before any command reads a key
@@ -192,6 +193,19 @@ def main() -> None:
             _flush()
     except OSError as error:
         fail_system(error)
+
+
+def _open_what_is_closed() -> None:
+    """Put /dev/null in the place of a closed standard input or error output, for this process and its children.
+
+    Python has None for them, and prints among the results what is to go to None; and the next file to be opened would
+    take their numbers, so that what a library says on standard error lands in it.
+    """
+    for name, mode in (("stdin", "r"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode)  # noqa: SIM115 - as long as the process
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def _find_configuration() -> None:

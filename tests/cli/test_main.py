@@ -237,6 +237,19 @@ class TestBrokenOutput:
         assert ended.stderr.startswith("p2pnodes: error: standard output is closed; expected an open one")
         assert len(ended.stderr.splitlines()) == 1
 
+    def test_notes_go_nowhere_where_errors_are_closed(self, config: Path, database: Path) -> None:
+        """Python would print them among the results, and a wait that looks for a terminal would be a traceback."""
+        closed = {"stdout": subprocess.PIPE, "preexec_fn": lambda: os.close(2)}
+        assert p2pnodes("nosuch", **closed).stdout == ""
+        assert p2pnodes("db", "verify", database, "--config", config, **closed).returncode == 0
+
+    @pytest.mark.parametrize("arguments", [("logs", "explain"), ("proof", "check", "-"), ("sql", "--database", "X")])
+    def test_a_closed_input_is_an_empty_one(self, arguments: tuple[str, ...], database: Path) -> None:
+        words = [str(database) if word == "X" else word for word in arguments]
+        ended = p2pnodes(*words, stdout=subprocess.PIPE, preexec_fn=lambda: os.close(0))
+        empty = p2pnodes(*words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (empty.returncode, empty.stdout, empty.stderr)
+
     def test_any_other_file_is_named(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(config: object) -> None:
             raise PermissionError(errno.EACCES, "Permission denied", b"/a/file")
@@ -308,6 +321,21 @@ class TestOutput:
         assert ("verified_at" in hidden) is (columns < 400)
         told = f"p2pnodes: (not shown: {', '.join(left_out)}; see --json)\n"
         assert capsys.readouterr().err == (told if left_out else "")
+
+    def test_what_the_doctor_found_and_advises_is_on_any_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        row = {
+            "check": "configuration",
+            "level": "problem",
+            "found": "/etc/p2pnodes/p2pnodes.toml: no such file; expected a TOML file",
+            "advice": "edit it; `p2pnodes config show` explains each setting",
+            "code": "config-file",
+        }
+        stdout = self.terminal(monkeypatch, 80)
+        print_table(tuple(row), [row], empty="")
+        said = "".join(stdout.getvalue().split())
+        assert all(len(line) <= 80 for line in stdout.getvalue().splitlines())
+        assert "expected" in said
+        assert "explains" in said
 
     @pytest.mark.parametrize("columns", [40, 60, 63, 66, 80, 120, 400])
     @pytest.mark.parametrize(
