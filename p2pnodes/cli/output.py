@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 PIPE_COLUMNS: Final = 10_000
 """Width of a table that goes to no terminal."""
 
-FREE_TEXT: Final = frozenset({"chutes", "description", "detail", "last_error", "reason", "value"})
+FREE_TEXT: Final = frozenset(
+    {"advice", "chutes", "description", "detail", "found", "last_error", "meaning", "note", "reason", "value"}
+)
 """Columns of no certain width; only these are broken over several lines where a terminal is too narrow."""
 
 FREE_TEXT_CHARS_MIN: Final = 16
