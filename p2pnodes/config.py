@@ -342,12 +342,13 @@ class Setting(NamedTuple):
     description: str
 
 
-def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> Settings:
+def load_settings(path: Path, options: Mapping[str, Any] | None = None, *, with_environment: bool = True) -> Settings:
     """Read a configuration file and the environment.
 
     Args:
         path: TOML, at most 1 MiB.
         options: Settings from the command line, by their names at the top; they go before everything else.
+        with_environment: Whether this process's variables count; not where another one is to use the file.
 
     Returns:
         Settings with absolute paths.
@@ -358,12 +359,7 @@ def load_settings(path: Path, options: Mapping[str, Any] | None = None) -> Setti
     path = path.expanduser().absolute()
     given = _Layer("command line", "command line", dict(options or {}))
     own = _Layer("file", str(path), read_toml(path))
-    problems = _unknown_variables()
-    try:
-        environment = _Layer("environment", "environment", EnvSettingsSource(Settings)())
-    except SettingsError as error:
-        raise InvalidSettingsError([*problems, _undecodable_variable(error)]) from None
-    problems += _secrets_in(environment)
+    environment, problems = _environment() if with_environment else (_Layer("environment", "environment", {}), [])
 
     layers = [given, environment, own]
     unusable: InvalidSettingsError | None = None
@@ -735,6 +731,20 @@ def _description(key: str, field: FieldInfo) -> str:
 def _variables() -> dict[str, str]:
     """Lower-case name -> name of every variable that is set: case does not matter in them."""
     return {name.lower(): name for name, value in os.environ.items() if value}
+
+
+def _environment() -> tuple[_Layer, list[str]]:
+    """What this process's variables set, and one line for each of them that cannot be used.
+
+    Raises:
+        InvalidSettingsError: One that is a list or table is not JSON.
+    """
+    problems = _unknown_variables()
+    try:
+        environment = _Layer("environment", "environment", EnvSettingsSource(Settings)())
+    except SettingsError as error:
+        raise InvalidSettingsError([*problems, _undecodable_variable(error)]) from None
+    return environment, [*problems, *_secrets_in(environment)]
 
 
 def _unknown_variables() -> list[str]:

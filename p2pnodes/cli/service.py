@@ -164,7 +164,8 @@ def install(
             _require_readable([file.path for file in planned.files if file.path.parent == planned.config.parent], NAME)
     kept = (planned.config, "kept") in [(file.path, action) for file, action in files]
     if kept or not dry_run:
-        settings = load_settings(_below(root, planned.config))  # as the daemon will: what is wrong is told now
+        # As the service will, which has none of this shell's variables: what is wrong is told now.
+        settings = load_settings(_below(root, planned.config), with_environment=False)
         admin_port = settings.admin.port or 0
         for warning in service_warnings(settings):
             warn_line(warning, Code.CONFIG_WARNING)
@@ -213,7 +214,7 @@ def _require_usable(planned: "Plan") -> None:
             if file.path.parent == place:
                 Path(name, file.path.name).write_text(file.content)
         try:
-            load_settings(Path(name, planned.config.name))
+            load_settings(Path(name, planned.config.name), with_environment=False)
         except InvalidSettingsError as error:
             problems = "; ".join(problem.replace(name, str(place)) for problem in error.problems)
             raise ConfigError(f"{problems}; nothing was written", code=Code.CONFIG_SERVICE) from error

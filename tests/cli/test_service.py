@@ -151,6 +151,21 @@ class TestInstall:
         assert warning in checked.err
         assert "hotkey_file" not in checked.err, "the unit hands it over"
 
+    def test_what_this_shell_sets_is_not_the_service_s(
+        self, cli: Cli, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        arguments = (*OPTIONS, "--hotkey-file", "/root/key", "--root", root, "--yes")
+        wanted = cli(*arguments).err
+        (root / ETC).unlink()
+        monkeypatch.setenv("P2PNODES_VERIFY__VERIFIER", "nvml")
+        monkeypatch.setenv("P2PNODES_GOSSIP__BOOTSTRAP", '["https://a.example"]')
+        assert cli(*arguments).err == wanted
+        assert wanted in cli(*arguments).err, "nor that of a configuration that is kept"
+        (root / ETC).unlink()
+        monkeypatch.setenv("P2PNODES_HTTP__PORT", "no port")
+        monkeypatch.setenv("P2PNODES_GOSSIP__BOOTSTRAP", "no list")
+        assert cli(*arguments).code == 0
+
     def test_a_verifier_is_written_and_explained(self, cli: Cli, root: Path) -> None:
         ended = cli(*OPTIONS, "--hotkey-file", "/root/key", "--root", root, "--yes", "--verifier", "graval")
         assert "votes verified without" not in ended.err
