@@ -234,7 +234,7 @@ async def bind(host: str, port: int, *, advice: str, handover: Handover | None =
         for each in listening:
             each.close()
         raise ConfigError(
-            f"cannot listen on {authority(host, port)}: {_why_not(error, host)}; {advice}",
+            f"cannot listen on {authority(host, port)}: {why_not(error, host)}; {advice}",
             code=Code.CONFIG_ADDRESS_TAKEN,
         ) from error
     if handover is not None and len(listening) > len(taken):
@@ -242,7 +242,7 @@ async def bind(host: str, port: int, *, advice: str, handover: Handover | None =
     return listening
 
 
-def _why_not(error: OSError | ValueError, host: str) -> str:
+def why_not(error: OSError | ValueError, host: str) -> str:
     """The operating system's word for an error, without what Python adds to it."""
     if isinstance(error, ValueError) or (":" in host and error.errno in _NO_IPV6):
         return "this system has no IPv6" if host == EVERY_ADDRESS else "this system has no IPv6, or no such address"

@@ -60,7 +60,7 @@ from p2pnodes.api.tail import TAIL_KEY, EventTail
 from p2pnodes.api.tuning import Tunable, Tuning
 from p2pnodes.chain.delegation import DAYS_MAX, parse_closing
 from p2pnodes.connections import DoorSite
-from p2pnodes.inbound import make_runner
+from p2pnodes.inbound import make_runner, why_not
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Close, LogId
@@ -324,8 +324,9 @@ async def start_admin(app: web.Application, path: Path, port: int | None = None)
                 opened = socket.create_server(("127.0.0.1", port), backlog=TCP_BACKLOG)
                 await DoorSite(runner, opened, backlog=TCP_BACKLOG, most=TCP_CONNECTIONS_MAX).start()
             except OSError as error:
+                why = why_not(error, "127.0.0.1")
                 raise ConfigError(
-                    f"admin.port: 127.0.0.1:{port} cannot be listened on ({error.strerror}); expected a free port: "
+                    f"admin.port: 127.0.0.1:{port} cannot be listened on ({why}); expected a free port: "
                     "stop what uses it, or set another",
                     code=Code.CONFIG_ADDRESS_TAKEN,
                 ) from error

@@ -1,5 +1,6 @@
 """How a command asks a running daemon: over the operator's interface (``api/admin.py``) on its Unix socket."""
 
+import errno
 import http.client
 import json
 import socket
@@ -99,11 +100,7 @@ def _exchange(path: Path, route: str, body: Mapping[str, Any] | None, timeout_s:
     except TimeoutError as error:
         raise UnreachableError(f"the daemon at {path} did not answer within {timeout_s:g} s") from error
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnreachableError(
-            f"no daemon answers at {path} ({reason}); expected a running one: is it started, does --config name its "
-            "file, and may you use its socket?"
-        ) from error
+        raise unanswered(path, error) from error
     finally:
         connection.close()
     if len(content) > ANSWER_BYTES_MAX:
@@ -111,6 +108,19 @@ def _exchange(path: Path, route: str, body: Mapping[str, Any] | None, timeout_s:
             f"{path} answered more than {ANSWER_BYTES_MAX} bytes; ask for less with --limit", code=Code.ADMIN_ANSWER
         )
     return answer.status, content
+
+
+def unanswered(path: Path, error: Exception) -> UnreachableError:
+    """Why a daemon's admin socket cannot be asked, and what to do; aiohttp's errors have the system's number, too."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if getattr(error, "errno", None) == errno.EACCES:
+        return UnreachableError(
+            f"{path} cannot be asked ({reason}); run this as the daemon's user, or as a member of its group"
+        )
+    return UnreachableError(
+        f"no daemon answers at {path} ({reason}); expected a running one: is it started, and does --config name its "
+        "file?"
+    )
 
 
 def _said(detail: Any) -> str:

@@ -100,17 +100,20 @@ def _examine(config: Path, options: dict[str, Any], *, offline: bool) -> Iterato
     yield from _disk(settings)
     yield from _copies(settings)
     yield from _database(settings)
+    hidden = False
     try:
         status = ask(settings.admin_socket_path, "/status")
     except UnreachableError as error:
         status = None
-        advice = "start it, and run this again: it knows more"
+        hidden = isinstance(error.__cause__, PermissionError)  # it may run: its ports would be no fault
+        advice = "run this as the daemon's user" if hidden else "start it, and run this again: it knows more"
         if offline:
             yield Finding("daemon", "not checked", str(error), advice)
         else:
             yield Finding("daemon", "problem", str(error), advice, error.code)
     if status is None:
-        yield from _ports(settings)
+        if not hidden:
+            yield from _ports(settings)
         if not offline and not findings.problems:
             yield asyncio.run(_chain(settings))
     else:

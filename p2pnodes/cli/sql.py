@@ -382,8 +382,10 @@ def sql(
     """
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other; give one of them")
+    from p2pnodes.store.copying import is_there
+
     path = database or _database_of(config)
-    if not path.is_file():
+    if not (is_there(path) and path.is_file()):
         raise StoreError(
             f"{path}: no such database; expected the file of a daemon that has been started once",
             code=Code.DATA_MISSING,

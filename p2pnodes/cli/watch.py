@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from p2pnodes.cli.asking import RefusedError, ask
+from p2pnodes.cli.asking import RefusedError, ask, unanswered
 from p2pnodes.cli.output import UnreachableError, cell, note, say, shortened, terminated
 
 if TYPE_CHECKING:
@@ -138,10 +138,7 @@ async def _events(path: Path, filters: Mapping[str, str], after: int) -> AsyncGe
                 raise UnreachableError(f"the daemon at {path} streams no events: {error}") from error
             except (aiohttp.ClientError, OSError) as error:
                 if not met:
-                    raise UnreachableError(
-                        f"no daemon answers at {path} ({getattr(error, 'strerror', None) or error}); expected a "
-                        "running one"
-                    ) from error
+                    raise unanswered(path, error) from error
             if not gone:
                 note("the daemon went away; waiting for it (Ctrl-C ends)")
             gone = True

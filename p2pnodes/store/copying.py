@@ -20,6 +20,23 @@ PAGES_PER_STEP: Final = 1_024
 _CHECK_PATH: Final = "expected a daemon's p2pnodes.db: check the path"
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a database at a path.
+
+    Raises:
+        StoreError: This user may not look there.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError as error:
+        raise StoreError(
+            f"{path}: cannot be looked for ({error.strerror}); run this as the daemon's user", code=Code.DATA_UNREADABLE
+        ) from error
+    return True
+
+
 def copy_database(path: Path, target: sqlite3.Connection, progress: Callable[[int, int], None] | None = None) -> None:
     """Copy a p2pnodes database; the daemon may run meanwhile.
 
@@ -31,7 +48,7 @@ def copy_database(path: Path, target: sqlite3.Connection, progress: Callable[[in
     Raises:
         StoreError: No such file, not a p2pnodes database, unreadable, or no room for the copy.
     """
-    if not path.exists():
+    if not is_there(path):
         raise StoreError(f"{path}: no such database; give the daemon's data directory", code=Code.DATA_MISSING)
     source = open_reader(path)
     try:

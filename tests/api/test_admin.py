@@ -589,6 +589,6 @@ class TestTcp:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
-            with pytest.raises(ConfigError, match=r"admin\.port: 127\.0\.0\.1:\d+ cannot be listened on"):
+            with pytest.raises(ConfigError, match=r"admin\.port: 127\.0\.0\.1:\d+ .* \(Address already in use\);"):
                 await start_admin(app, path, taken.getsockname()[1])
         assert not path.exists()

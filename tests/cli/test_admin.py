@@ -1,6 +1,8 @@
 """The operator's commands against a daemon's admin socket."""
 
 import asyncio
+import errno
+import os
 import socket
 from pathlib import Path
 from typing import Any, get_args
@@ -328,6 +330,22 @@ class TestNobodyThere:
         assert ended.code == 3
         assert ended.error.startswith(
             f"no daemon answers at {config.parent}/data/admin.sock (No such file or directory)"
+        )
+
+    @pytest.mark.parametrize("arguments", [("status",), ("events", "--follow")])
+    def test_a_socket_of_another_user_s_daemon(
+        self, cli: Cli, config: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        monkeypatch.setattr("socket.socket.connect", refuse)
+        monkeypatch.setattr("asyncio.selector_events.BaseSelectorEventLoop.sock_connect", refuse)
+        ended = cli(*arguments, "--config", config)
+        assert (ended.code, ended.out) == (3, "")
+        assert ended.error == (
+            f"{config.parent}/data/admin.sock cannot be asked (Permission denied); run this as the daemon's user, "
+            "or as a member of its group"
         )
 
     def test_a_socket_that_nobody_serves(self, cli: Cli, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from p2pnodes.chain.delegation import misfits, read_delegation
 from p2pnodes.chain.wallet import load_node_key
 from p2pnodes.store import directory
 from p2pnodes.store.audit import audit
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, Forbid
 from tests.support import NETWORK
 
 
@@ -66,6 +66,13 @@ class TestBackup:
         assert ended.code == 1
         assert ended.error == f"{file}: exists already; choose another name, or replace it with --force"
         assert cli("backup", file, "--config", config, "--force").code == 0
+
+    def test_a_database_that_another_user_hides_is_no_fault_of_the_place(
+        self, cli: Cli, config: Path, database: Path, tmp_path: Path, forbid: Forbid
+    ) -> None:
+        forbid(database)
+        ended = cli("backup", tmp_path / "backup.db", "--config", config)
+        assert ended.error == f"{database}: cannot be looked for (Permission denied); run this as the daemon's user"
 
     def test_a_problem_is_one_line_unless_nobody_looks(
         self, cli: Cli, config: Path, database: Path, tmp_path: Path

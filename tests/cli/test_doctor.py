@@ -1,6 +1,8 @@
 """``doctor``: ten faults, each planted alone, are named; without one there are none."""
 
 import asyncio
+import errno
+import os
 import socket
 import sqlite3
 import sys
@@ -99,6 +101,19 @@ class TestStopped:
         ended = cli("doctor", "--config", config, "--json")
         assert problems(ended) == ["daemon", "port"]
         assert f"port {taken}" in str(ended.json)
+
+    def test_a_daemon_that_this_user_may_not_ask_has_its_ports(
+        self, cli: Cli, config: Path, taken: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        change(config, http={"port": taken})
+        monkeypatch.setattr("p2pnodes.cli.asking._UnixConnection.connect", refuse)
+        ended = cli("doctor", "--config", config, "--json")
+        assert problems(ended) == ["daemon"]
+        (daemon,) = [finding for finding in ended.json if finding["check"] == "daemon"]
+        assert daemon["advice"] == "run this as the daemon's user"
 
     def test_a_hotkey_without_a_permit(self, cli: Cli, config: Path) -> None:
         change(config, http={"port": 0})

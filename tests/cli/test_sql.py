@@ -26,7 +26,7 @@ from p2pnodes.model.errors import StoreError
 from p2pnodes.model.events import EVENT_BYTES_MAX
 from p2pnodes.store.database import VIEWS
 from p2pnodes.store.schema import open_reader, open_writer
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, Forbid
 from tests.support import hotkey
 
 module = sys.modules["p2pnodes.cli.sql"]
@@ -241,6 +241,13 @@ class TestRefusals:
         other = tmp_path / "other.db"
         other.write_bytes(b"no database at all, but long enough for a header" * 9)
         assert "expected a database of p2pnodes" in cli("sql", "SELECT 1", "--database", other).error
+
+    def test_one_that_another_user_hides_is_told_with_what_to_do(
+        self, cli: Cli, config: Path, database: Path, forbid: Forbid
+    ) -> None:
+        forbid(database)
+        ended = cli("sql", "SELECT 1", "--config", config)
+        assert ended.error == f"{database}: cannot be looked for (Permission denied); run this as the daemon's user"
 
     def test_usage(self, cli: Cli, config: Path, database: Path) -> None:
         assert "exclude each other" in cli("sql", "SELECT 1", "--config", config, "--json", "--csv").err
