@@ -170,8 +170,9 @@ def load_node_key(path: Path) -> NodeKey:
     seed = _hex_bytes(seed_hex, KEY_BYTES)
     if tag != _NODE_KEY_TAG or seed is None:
         raise ConfigError(
-            f"{path}: not a node key file; expected one line, `{_NODE_KEY_TAG} <64 hex digits>`: restore it, or move "
-            "it away and run `p2pnodes keys new` (the daemon then opens a new log)",
+            f"{path}: not a node key file; expected one line, `{_NODE_KEY_TAG} <64 hex digits>`: move it away, and put "
+            "no old one in its place; the next start makes a new one (where node_key_file is set, `p2pnodes keys new` "
+            "does) and opens a new log",
             code=Code.KEY_MALFORMED,
         )
     return NodeKey.from_seed(seed)

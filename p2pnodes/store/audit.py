@@ -66,7 +66,8 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
         migrate(copy)
         if (held := stored_network(copy)) not in {None, network.id}:  # else each of its events would be told
             raise StoreError(
-                f"{path} is of network {held.hex()}, the settings say {network.id.hex()}: use its own",
+                f"{path} is of network {held.hex()}, the settings say {network.id.hex()}: use that network's "
+                "configuration",
                 code=Code.DATA_OTHER_NETWORK,
             )
         problems += drop_untyped(copy)

@@ -194,7 +194,9 @@ def test_a_signature_that_does_not_hold_is_found(path: Path) -> None:
 def test_a_database_of_another_network_is_one_problem_and_not_one_for_each_event(path: Path) -> None:
     other = Network(genesis_hash="1" * 64, netuid=64)
     (problem,) = audit(path, other).problems
-    assert problem.endswith(f"is of network {NETWORK.id.hex()}, the settings say {other.id.hex()}: use its own")
+    assert problem.endswith(
+        f"is of network {NETWORK.id.hex()}, the settings say {other.id.hex()}: use that network's configuration"
+    )
 
 
 def test_a_newer_schema_than_this_build_knows_is_a_problem(path: Path) -> None:
