@@ -10,6 +10,7 @@
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 from p2pnodes.gossip.backoff import Backoffs
@@ -33,6 +34,11 @@ WANT_BYTES_MIN: Final = 2 * EVENT_BYTES_MAX
 SHARES: Final = 4
 """A session has a want with its minimum of credit if there is room, and more only up to this part of what is left: so
 seven sessions that take all they get, and never answer, leave an eighth one its want."""
+
+NO_CREDIT_MAX: Final = 16
+"""Logs for which there is too little credit, before a session's others are not looked at: what is live comes first, and
+the rest has its turn when credit comes back. Peers name thousands of logs, and each frame of theirs, and each tick,
+would go through all."""
 
 WANT_MS_MAX: Final = 10_000
 """After this long without an answer a range is wanted from another peer as well."""
@@ -157,19 +163,22 @@ class Fetch:
         if not self._may_want(session):
             return
         long: list[LogId] = []
+        no_credit = 0
         for log in self._lacking(session, state, spare):
             if not self._may_want(session):
                 return
             following = self._intake.next_seq(log, state)
-            self._want(session, log, following // BLOCK, state)
+            if not self._want(session, log, following // BLOCK, state):
+                no_credit += 1
+                if no_credit >= NO_CREDIT_MAX:
+                    return
             if session.ahead[log] // BLOCK > following // BLOCK:
                 long.append(log)
         for log in long:
             first = self._intake.next_seq(log, state) // BLOCK
             for block in range(first + 1, first + FETCH_AHEAD):
-                if not self._may_want(session):
+                if not self._may_want(session) or not self._want(session, log, block, state):
                     return
-                self._want(session, log, block, state)
         if session.marks_due and not session.ahead and not session.wanted:
             session.marks_due = False
             session.digest_due = True
@@ -181,7 +190,7 @@ class Fetch:
         """Logs of which a peer may be asked now for what it holds and we don't; tidies up what is no such thing."""
         # The own log first: what others hold of it decides whether it is written on (rule 4).
         own = [state.own] if state.own is not None and state.own in session.ahead else []
-        for log in [*own, *(log for log in session.ahead if log != state.own)]:
+        for log in chain(own, (log for log in list(session.ahead) if log != state.own)):
             following = self._intake.next_seq(log, state)
             held = state.logs.get(log)
             if following > session.ahead[log]:
@@ -197,10 +206,10 @@ class Fetch:
                 session.spared.pop(log, None)
                 yield log
 
-    def _want(self, session: Session, log: LogId, block: int, state: State) -> None:
-        """Want the first range of a block that is missing and that nobody is asked for, if there is credit for it."""
+    def _want(self, session: Session, log: LogId, block: int, state: State) -> bool:
+        """Want the first range of a block that is missing and that nobody is asked for; False where credit lacks."""
         if not self._is_free(session, log, block):
-            return
+            return True
         following = self._intake.next_seq(log, state)
         held = state.logs.get(log)
         end_seq = min(session.ahead[log] + 1, (block + 1) * BLOCK)
@@ -208,19 +217,22 @@ class Fetch:
             end_seq = min(end_seq, held.cut)  # above it nothing counts
         missing = next(self._gaps.missing(log, max(following, block * BLOCK), end_seq), None)
         if missing is None:
-            return
+            return True
         first_seq, end_seq = missing
         count = end_seq - first_seq
         is_next = first_seq == following
         size_bytes = self._credit(session, count, is_next=is_next)
-        if not size_bytes or (log, first_seq) in session.wanted:
-            return
+        if not size_bytes:
+            return False
+        if (log, first_seq) in session.wanted:
+            return True
         session.ahead.move_to_end(log)  # others have their turn
         self._wanted_from[log, block] = session.id
         self._gaps.lent_bytes += size_bytes
         self._gaps.ahead_bytes += 0 if is_next else size_bytes
         session.wanted[log, first_seq] = Wanted(count, size_bytes, self._time.patient_ms, ahead=not is_next)
         self._outbox.send(session, Want(log, first_seq, count, size_bytes).encode())
+        return True
 
     def _is_free(self, session: Session, log: LogId, block: int) -> bool:
         """Whether nobody is asked for a block, or only an observer is and a validator could be."""

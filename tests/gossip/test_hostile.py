@@ -8,10 +8,11 @@ import pytest
 
 from p2pnodes.gossip import frames, rates
 from p2pnodes.gossip.engine import BAN_S, PENDING_BYTES_MAX
-from p2pnodes.gossip.fetch import WANTS_MAX
+from p2pnodes.gossip.fetch import NO_CREDIT_MAX, WANTS_MAX
 from p2pnodes.gossip.frames import (
     AGE_MS_MAX,
     ARRAYS_PER_FRAME_MAX,
+    WANT_BYTES_MAX,
     Book,
     Digest,
     Entry,
@@ -28,12 +29,14 @@ from p2pnodes.gossip.frames import (
     Want,
     scope_of,
 )
-from p2pnodes.gossip.intake import SEEN_MAX
+from p2pnodes.gossip.gaps import CATCHUP_BYTES_MAX
+from p2pnodes.gossip.intake import SEEN_MAX, Intake
 from p2pnodes.gossip.rates import AUTHOR_EVENTS, AUTHOR_PROOFS, DUPLICATES, STALE, STRANGERS, WANTS, Rate, flood
 from p2pnodes.gossip.session import SPARED_MAX, UNKNOWN_LOGS_MAX
 from p2pnodes.model import codec
 from p2pnodes.model.codec import DIGEST_BYTES
 from p2pnodes.model.events import Head, LogId, closing
+from p2pnodes.store.ledger import State
 from p2pnodes.store.vector import SLICES
 from tests.gossip.harness import Node, clone, peer_of
 from tests.gossip.weigh import weigh
@@ -272,6 +275,28 @@ class TestCost:
         logs = sorted(made_up(rng) for _ in range(frames.LOGS_PER_FRAME))
         most = [Entry(log, Head(2**62, HASH), Mark(2**62, (2**62, HASH))) for log in logs]
         assert frames.decode(Vector(15, False, ALL, most).encode()) == Vector(15, False, ALL, most)
+
+    def test_where_liars_hold_all_credit_few_of_the_logs_are_looked_at_that_they_name(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Thousands of each of their sessions at each tick left no time for anything else."""
+        node, rng, sessions = Node(A), random.Random(1), range(1, 25)
+        logs = sorted(made_up(rng) for _ in range(UNKNOWN_LOGS_MAX))
+        vector = Vector(0, True, ALL, [Entry(log, Head(1_000, HASH), None) for log in logs]).encode()
+        for number in sessions:
+            node.open(number, peer_of(Author(f"//validator{number}")))
+            node.hear(number, vector)
+        assert node.engine._fetch.under_way_bytes > CATCHUP_BYTES_MAX - 2 * WANT_BYTES_MAX
+        looked, next_seq = 0, Intake.next_seq
+
+        def counting(intake: Intake, log: LogId, state: State) -> int:
+            nonlocal looked
+            looked += 1
+            return next_seq(intake, log, state)
+
+        monkeypatch.setattr(Intake, "next_seq", counting)
+        node.tick()
+        assert looked <= len(sessions) * 4 * NO_CREDIT_MAX
 
 
 class TestLies:
