@@ -229,8 +229,10 @@ class Sync:
             if session.digest_due:
                 self._pace.trouble()
                 self.greet(session, state, asks=True)
-        if open_ones and self._pace.due(len(self._sessions)):
-            self.greet(self._rng.choice(open_ones), state, asks=True)
+        # Anybody can be an observer: silent ones must not take the turns of validators. They ask at their own pace.
+        asked = [session for session in open_ones if not session.peer.observer] or open_ones
+        if asked and self._pace.due(len(asked)):
+            self.greet(self._rng.choice(asked), state, asks=True)
         self._searches.tick()
         for session in self._sessions.values():
             self.show(session, state)

@@ -5,13 +5,16 @@ from itertools import pairwise
 import pytest
 
 from p2pnodes.gossip import fetch, frames, sync
+from p2pnodes.gossip.engine import TICK_MS
 from p2pnodes.gossip.fetch import SILENT_MS_MAX, STALL_MS, WANT_MS_MAX, WANTS_MAX
 from p2pnodes.gossip.frames import (
     ALL_SLICES,
     WANT_BYTES_MAX,
     Digest,
     Events,
+    Frame,
     Link,
+    Mode,
     Range,
     Slices,
     Vector,
@@ -41,6 +44,10 @@ def pair() -> tuple[Net, Node, Node]:
 
 def verdicts(author: Author, count: int) -> list[Event]:
     return [author.verdict(number.to_bytes(32, "big")) for number in range(count)]
+
+
+def is_asking(frame: Frame) -> bool:
+    return isinstance(frame, Digest) and frame.asks
 
 
 def heads(node: Node) -> list[tuple[LogId, Head]]:
@@ -94,6 +101,30 @@ class TestEqual:
         while not a.said:
             a.tick()
         assert len(a.said) == 1
+
+    def test_rounds_are_with_validators_however_many_observers_there_are(self) -> None:
+        """Silent ones took the turns, and made the pace the slow one: a validator had none in half an hour."""
+        a = Node(A)
+        a.open(1, peer_of(Author(B)))
+        for number in range(2, 50):
+            a.open(number, peer_of(Author("//Mallory", seed=number))._replace(observer=True))
+        a.said.clear()
+        for number in a.outgoing:
+            a.hear(number, Link(Mode.EVENTS).encode())
+            a.outgoing[number].clear()
+        for _ in range(400):
+            a.tick()
+        asked = {number: len([*filter(is_asking, map(frames.decode, sent))]) for number, sent in a.outgoing.items()}
+        assert asked[1] >= 400 * TICK_MS / DIGEST_INTERVAL_MS * 3 / 4
+        assert sum(asked.values()) == asked[1]
+
+    def test_with_observers_alone_they_are_with_these(self) -> None:
+        a = Node(A)
+        a.open(1, peer_of(Author("//Mallory"))._replace(observer=True))
+        a.said.clear()
+        for _ in range(4 * DIGEST_INTERVAL_MS // TICK_MS):
+            a.tick()
+        assert any(map(is_asking, a.said))
 
 
 class TestDifferent:
