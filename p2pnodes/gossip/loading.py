@@ -8,7 +8,9 @@ nor who was away for longer than the horizon, nor who took another branch below 
    normally its signatures come as events. One peer is asked at a time. The store decides whether the live set must be
    loaded.
 2. While it is, nothing else is fetched. Slices are wanted from every peer that names the same checkpoint, WANTS_MAX of
-   each; PENDING_MAX in all are under way or wait for the store. Each proves itself by its path.
+   each; PENDING_MAX in all are under way or wait for the store. Each proves itself by its path. Who brought one is
+   asked first, the quickest before others: whoever only names the checkpoint must not hold the places of those who
+   have it.
 3. Where peers name a higher checkpoint, and nobody has slices of this one any more, that one is loaded instead: who has
    gone on to it has thrown away what lies below. So it is where less than one of PACE_PARTS has come for
    CERTIFICATE_WAIT_MS: whoever brings a slice now and then must not hold a newcomer at a checkpoint of long ago.
@@ -280,6 +282,7 @@ class Loading:
             return
         holders = [session for session in self._sessions.values() if self._may_want(session)]
         self._rng.shuffle(holders)
+        holders.sort(key=_promise)
         while holders and self._missing and len(self._wanted) + len(self._storing) < PENDING_MAX:
             for session in list(holders):  # one of each before a second one
                 place = next(
@@ -308,12 +311,13 @@ class Loading:
         Raises:
             RemoteProtocolError: Nobody wanted it.
         """
-        key = answer.number, answer.place
-        if session.leaves_wanted.pop(key, None) is None:
+        asked_ms = session.leaves_wanted.pop((answer.number, answer.place), None)
+        if asked_ms is None:
             raise RemoteProtocolError(f"slice {answer.place} of checkpoint {answer.number}: it was not wanted")
         if answer.number != self._number:
             return
         late = self._wanted.get(answer.place) != session.id
+        session.leaves_ms = self._time.patient_ms - asked_ms if answer.leaves else None
         if not answer.leaves:
             session.leaves_next_ms = self._time.ms + STALL_MS
             if not late:
@@ -403,6 +407,7 @@ class Loading:
         for (number, place), asked_ms in session.leaves_wanted.items():
             waited_ms = max(waited_ms, late_ms := self._time.patient_ms - asked_ms)
             if late_ms > SLICE_MS_MAX:
+                session.leaves_ms = None
                 session.leaves_next_ms = self._time.ms + STALL_MS
                 if number == self._number and self._wanted.get(place) == session.id:
                     self._give_up(place)
@@ -410,6 +415,11 @@ class Loading:
             reason = f"no answer to a want of a checkpoint for {SILENT_MS_MAX // 1000} s"
             return Close(session.id, Reason(reason, Code.SESSION_SILENT), 0.0)
         return None
+
+
+def _promise(session: Session) -> tuple[bool, bool, int]:
+    """Sorts whom to ask for a slice: who brought its last one, the quickest first; anybody can be an observer."""
+    return session.leaves_ms is None, session.peer.observer, session.leaves_ms or 0
 
 
 def _is_fresh(state: State) -> bool:

@@ -158,6 +158,8 @@ class Session:
         """When the peer may be asked for one."""
         self.leaves_wanted: dict[tuple[int, int], int] = {}
         """Unanswered wants of slices, by checkpoint and slice -> since when, in patient time."""
+        self.leaves_ms: int | None = None
+        """How long the peer took for the last slice that it was asked for, in patient time; None if it brought none."""
         self.leaves_next_ms = 0
         """When the peer may be asked for another slice."""
         self.lending_certificate: int | None = None

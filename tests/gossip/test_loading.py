@@ -424,6 +424,28 @@ class TestSlices:
             newcomer.hear(session, digest(newcomer, number))
         assert [len(asked(newcomer, session)) for session in (1, 2, 3, 4)] == [WANTS_MAX, 0, 0, 0]
 
+    def test_who_only_names_the_checkpoint_does_not_hold_the_places_of_those_who_have_it(self, past: Past) -> None:
+        newcomer = past.node(NEWCOMER)
+        peers(newcomer, past, 1)
+        begin(newcomer, past)
+        give(newcomer, past, 1, asked(newcomer, 1)[0])
+        for session in range(2, 40):
+            newcomer.open(session, peer_of(Author("//validator1", seed=session)))
+            newcomer.hear(session, digest(newcomer, past.number))
+        while wanted := asked(newcomer, 1):
+            give(newcomer, past, 1, wanted[0])
+        left = PENDING_MAX - WANTS_MAX
+        assert newcomer.engine.loading() == {"number": past.number, "held": past.slices - left, "of": past.slices}
+
+    def test_validators_are_asked_before_observers(self, past: Past) -> None:
+        newcomer = past.node(NEWCOMER)
+        for session in range(1, 40):
+            peer = peer_of(Author("//validator0" if session % 13 == 0 else "//Mallory", seed=session))
+            newcomer.open(session, peer._replace(observer=session % 13 != 0))
+            newcomer.hear(session, digest(newcomer, past.number))
+        begin(newcomer, past)
+        assert [len(asked(newcomer, session)) for session in (13, 26, 39)] == [1, 1, 1]
+
     def test_memory_is_bounded_over_all_sessions(self, past: Past) -> None:
         newcomer = past.node(NEWCOMER)
         peers(newcomer, past, 12)
