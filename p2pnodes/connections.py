@@ -1,4 +1,4 @@
-"""Inbound connections below HTTP: how many there are at once, and how much may come on one before it makes sense.
+"""Connections below HTTP: how many inbound ones there are at once, and how much may come on one before it makes sense.
 
 aiohttp takes every connection that the system lets it, keeps an idle one for ``inbound.IDLE_TIMEOUT_S``, and reads a
 WebSocket's control frames and empty fragments without end. So each connection comes through a ``Door``, which counts
@@ -11,9 +11,11 @@ import asyncio
 import resource
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from socket import socket
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
+import aiohttp
 from aiohttp import web
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -44,20 +46,25 @@ def connections_max() -> int:
     return max(CONNECTIONS_MIN, min(CONNECTIONS_MAX, soft - FILES_RESERVED))
 
 
-class Door(asyncio.Protocol):
-    """One connection, on its way to the protocol that serves it."""
+class Meter(asyncio.Protocol):
+    """One connection, on its way to the protocol that has it: counts what comes, and cuts it when that is too much."""
 
-    def __init__(self, server: asyncio.Protocol, crowd: "Crowd") -> None:
+    def __init__(self, server: asyncio.Protocol) -> None:
         """Pass everything on to ``server``."""
         self._server = server
-        self._crowd = crowd
         self._transport: asyncio.Transport | None = None
         self._left: int | None = None
         self._over: Callable[[], object] | None = None
-        self._served = False
-        self._reading: asyncio.Task[Any] | None = None
-        self._lost = False
-        self.address = ""
+
+    @classmethod
+    def between(cls, transport: asyncio.Transport) -> Self:
+        """Step between a connection that has begun and its protocol."""
+        server = transport.get_protocol()
+        assert isinstance(server, asyncio.Protocol)
+        meter = cls(server)
+        meter._transport = transport
+        transport.set_protocol(meter)
+        return meter
 
     def allow(self, size_bytes: int | None, over: Callable[[], object] | None = None) -> None:
         """Bound what may come from now on; it replaces the bound of before.
@@ -68,6 +75,85 @@ class Door(asyncio.Protocol):
         """
         self._left = size_bytes
         self._over = over
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether more came than was allowed, so that the connection was cut."""
+        return self._left is not None and self._left < 0
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; see ``asyncio.Protocol``, and so for the following methods."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._server.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what came, and pass it on."""
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                over, self._over = self._over, None
+                self.cut()
+                if over is not None:
+                    over()
+                return
+        self._server.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """Pass it on."""
+        return self._server.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass it on."""
+        self._server.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Pass it on."""
+        self._server.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on."""
+        self._server.resume_writing()
+
+
+DIALLED: Final[ContextVar[Meter | None]] = ContextVar("dialled", default=None)
+"""The meter of the connection that a task has had made last by a ``MeteredConnector``."""
+
+
+class MeteredConnector(aiohttp.TCPConnector):
+    """Makes connections that are metered: aiohttp's client, too, reads interim answers and empty fragments for ever."""
+
+    def __init__(self, size_bytes: int, **options: Any) -> None:
+        """Allow so many bytes on each connection, until its meter in DIALLED allows more."""
+        super().__init__(**options)
+        self._size_bytes = size_bytes
+
+    async def connect(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
+        """Make one; see ``aiohttp.BaseConnector``."""
+        connection = await super().connect(*args, **kwargs)
+        if connection.transport is not None:
+            meter = Meter.between(connection.transport)
+            meter.allow(self._size_bytes)
+            DIALLED.set(meter)
+        return connection
+
+
+class Door(Meter):
+    """One inbound connection."""
+
+    def __init__(self, server: asyncio.Protocol, crowd: "Crowd") -> None:
+        """Pass everything on to ``server``."""
+        super().__init__(server)
+        self._crowd = crowd
+        self._served = False
+        self._reading: asyncio.Task[Any] | None = None
+        self._lost = False
+        self.address = ""
 
     async def turn(self) -> None:
         """Come back when a request of this connection may be served: one in each turn of the loop.
@@ -104,36 +190,17 @@ class Door(asyncio.Protocol):
         """Take this connection out of the crowd: something else bounds how many of its kind there are."""
         self._crowd.leave(self)
 
-    def cut(self) -> None:
-        """End the connection at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; see ``asyncio.Protocol``, and so for the following methods."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        """Join the crowd, and pass it on."""
         peer: Any = transport.get_extra_info("peername")
         self.address = self._crowd.whose(str(peer[0])) if isinstance(peer, tuple) else ""
         self._crowd.enter(self)
-        self._server.connection_made(transport)
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Count what came, and pass it on."""
         self._crowd.heard(self)
-        if self._left is not None:
-            self._left -= len(data)
-            if self._left < 0:
-                over, self._over = self._over, None
-                self.cut()
-                if over is not None:
-                    over()
-                return
-        self._server.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        """Pass it on."""
-        return self._server.eof_received()
+        super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the crowd, end what only its client wanted, and pass it on."""
@@ -141,15 +208,7 @@ class Door(asyncio.Protocol):
         self._lost = True
         if self._reading is not None:
             self._reading.cancel()
-        self._server.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """Pass it on."""
-        self._server.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Pass it on."""
-        self._server.resume_writing()
+        super().connection_lost(exc)
 
 
 class Crowd:

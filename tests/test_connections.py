@@ -7,9 +7,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
@@ -20,9 +21,11 @@ from p2pnodes.connections import (
     CONNECTIONS_MAX,
     CONNECTIONS_MIN,
     CROWDED_PART,
+    DIALLED,
     FILES_RESERVED,
     Crowd,
     Door,
+    MeteredConnector,
     connections_max,
     while_open,
 )
@@ -111,6 +114,46 @@ class TestDoor:
         door.allow(None)
         door.data_received(bytes(1_000_000))
         assert not wire.is_cut
+
+
+class TestMeteredConnector:
+    """What is dialled may not send what it likes either."""
+
+    async def ask(self, answer: bytes, size_bytes: int, times: int) -> tuple[bool, int]:
+        """Whether a dial of who answers so was cut; how much it got rid of."""
+        sent = 0
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            await reader.readuntil(b"\r\n\r\n")
+            with suppress(ConnectionError):
+                for _ in range(times):
+                    writer.write(answer)
+                    await writer.drain()
+                    sent += len(answer)
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        connector = MeteredConnector(size_bytes, force_close=True)
+        async with server, aiohttp.ClientSession(connector=connector) as client:
+            try:
+                async with client.get(f"http://127.0.0.1:{port}/") as response:
+                    assert await response.read() == b"yes"
+            except aiohttp.ClientError:
+                meter = DIALLED.get()
+                assert meter is not None
+                return meter.exceeded, sent
+            return False, sent
+
+    async def test_an_answer_within_the_bound_comes_through(self) -> None:
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
+        assert await self.ask(answer, len(answer), 1) == (False, len(answer))
+
+    async def test_interim_answers_without_end_are_cut(self) -> None:
+        cut, sent = await self.ask(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1_000, 16_384, 10_000)
+        assert cut
+        assert sent < 16 << 20  # what systems buffer on the way
 
 
 class TestWhileOpen:

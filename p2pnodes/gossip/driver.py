@@ -28,7 +28,7 @@ from aiohttp import hdrs, web
 from nacl.utils import random as random_bytes
 from yarl import URL
 
-from p2pnodes.connections import Door
+from p2pnodes.connections import DIALLED, Door, Meter, MeteredConnector
 from p2pnodes.gossip.bans import Ban, Bans, Offence, OperatorBan, OperatorBans
 from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES, Channel
 from p2pnodes.gossip.dials import DIALS, Dial, Dials
@@ -102,10 +102,10 @@ HANDSHAKE_S_MAX: Final = 10.0
 """Bound of a handshake, in patient time; for a dial, the connection included."""
 
 HANDSHAKE_BYTES_MAX: Final = 16_384
-"""What may come on an inbound connection before it is a session: two messages of a handshake, and some pings."""
+"""What may come on a connection before its other end is proved: two messages of a handshake, HTTP, and some pings."""
 
 UNREAD_BYTES_MAX: Final = 2 * MESSAGE_BYTES_MAX
-"""What may come on an inbound session between two messages, and what is read ahead: more are fragments without end."""
+"""What may come in a session between two messages, and what is read ahead: more are fragments without end."""
 
 SESSIONS_MAX: Final = 256
 """Open sessions; a subnet has at most as many validators."""
@@ -175,6 +175,9 @@ hotkey, must not fill the disk."""
 _PEER_CLOSED: Final = "the peer closed"
 """How a reason begins where the other side ended it."""
 
+_TOO_MUCH: Final = Reason(f"over {HANDSHAKE_BYTES_MAX} bytes in a handshake", Code.HANDSHAKE_MALFORMED)
+"""Reason for the end of a connection."""
+
 _Work = Callable[..., Coroutine[Any, Any, None]]
 _Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
@@ -226,15 +229,15 @@ class _Link:
         self.room = asyncio.Event()
         """Set while the socket may be read."""
         self.room.set()
-        self.door: Door | None = None
-        """The connection, of an inbound session that came through one."""
+        self.meter: Meter | None = None
+        """Counts what comes on the connection, where that is known."""
         self.pings = Allowance(PINGS, _now_ms())
         self.heartbeats = Allowance(HEARTBEATS, _now_ms())
 
     def unread(self, over: Callable[[], None]) -> None:
         """Bound what comes until the next message."""
-        if self.door is not None:
-            self.door.allow(UNREAD_BYTES_MAX, over)
+        if self.meter is not None:
+            self.meter.allow(UNREAD_BYTES_MAX, over)
 
     def count(self, size_bytes: int) -> None:
         """Note that the store has more or less of this session's events to work on."""
@@ -346,8 +349,11 @@ class Driver:
         tracing.on_request_redirect.append(_refuse_redirect)
         self._client = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # a dial as a whole has its own
-            connector=aiohttp.TCPConnector(
-                limit=0, force_close=True, resolver=None if self._allow_private else PublicResolver()
+            connector=MeteredConnector(
+                HANDSHAKE_BYTES_MAX,
+                limit=0,
+                force_close=True,
+                resolver=None if self._allow_private else PublicResolver(),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),  # else whoever is dialled has us keep thousands
             trace_configs=[tracing],
@@ -653,7 +659,7 @@ class Driver:
         link = self._open(socket, peer, keys, dialled=False)
         if door is not None:
             door.keep()
-            link.door = door
+            link.meter = door
         await self._run(link, keys.welcome)
 
     def _admit(self, task: "asyncio.Task[None]", door: Door | None, remote: str) -> None:
@@ -666,8 +672,7 @@ class Driver:
         if leaving is not None:
             leaving.cancel(Reason("too many handshakes at once: this one took longest", Code.HANDSHAKE_FULL))
         if door is not None:
-            over = Reason(f"over {HANDSHAKE_BYTES_MAX} bytes in a handshake", Code.HANDSHAKE_MALFORMED)
-            door.allow(HANDSHAKE_BYTES_MAX, lambda: task.cancel(over))
+            door.allow(HANDSHAKE_BYTES_MAX, lambda: task.cancel(_TOO_MUCH))
 
     async def _respond(self, socket: web.WebSocketResponse, identity: Identity) -> tuple[Peer, Keys]:
         mark = self._pairs.arrived()
@@ -770,10 +775,13 @@ class Driver:
                 )
                 peer, keys = await self._initiate(socket, dial, identity)
             link = self._open(socket, peer, keys, dialled=True)
+            link.meter = DIALLED.get()
             dial.active = False
             await self._run(link)
         except (HandshakeError, OSError, aiohttp.ClientError, ValueError) as error:
             reason = _reason(error, Code.DIAL_FAILED, f"no handshake within {HANDSHAKE_S_MAX:g} s")
+            if (meter := DIALLED.get()) is not None and meter.exceeded:
+                reason = _TOO_MUCH
             dial.active = False
             if isinstance(error, OwnKeyError):
                 dial.found_itself(reason, _now_s())
@@ -797,6 +805,8 @@ class Driver:
         pings = Allowance(PINGS, _now_ms())
         await socket.send_bytes(initiator.hello)
         proof = initiator.prove(await _receive(socket, pings))
+        if (meter := DIALLED.get()) is not None:  # who has proved itself may send frames right behind its welcome
+            meter.allow(UNREAD_BYTES_MAX)
         node_key = dial.node_key = initiator.peer.node_key
         dial.owner = initiator.peer.hotkey
         self._check_ban(initiator.peer)
@@ -1273,7 +1283,7 @@ async def _receive(socket: _Socket, pings: Allowance) -> bytes:
         case aiohttp.WSMsgType.TEXT:
             raise HandshakeError("a text message; expected binary ones", code=Code.HANDSHAKE_MALFORMED)
         case aiohttp.WSMsgType.ERROR:
-            broken = _reason(socket.exception(), Code.SESSION_LOST)
+            broken = _reason(message.data or socket.exception(), Code.SESSION_LOST)
             raise ConnectionError(f"the connection broke: {broken}")
         case aiohttp.WSMsgType.CLOSE if message.extra:
             raise ConnectionError(f"{_PEER_CLOSED}: {printable(str(message.extra))}")

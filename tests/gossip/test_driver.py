@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from p2pnodes.gossip import dials, driver, engine, fetch, frames, lobby, pace
 from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES
 from p2pnodes.gossip.frames import FRAME_BYTES_MAX, Digest, Events
-from p2pnodes.gossip.handshake import HandshakeError, Peer, RefusedByPeerError
+from p2pnodes.gossip.handshake import HandshakeError, Identity, Peer, Policy, RefusedByPeerError, Responder
 from p2pnodes.inbound import FewLines
 from p2pnodes.model import codec
 from p2pnodes.model.branches import rivalry
@@ -376,6 +376,56 @@ class TestSessions:
         finally:
             await runner.cleanup()
         assert set(sent) == {None}
+
+    @pytest.mark.parametrize(
+        ("proved", "opening", "event", "code", "reason"),
+        [
+            (False, b"\x02\x00", "dial_failed", Code.HANDSHAKE_MALFORMED, "over 16384 bytes in a handshake"),
+            (True, b"\x02\x00", "session_closed", Code.SESSION_FLOOD, "over 2097234 bytes without a whole message"),
+            (True, b"\x82\x7f" + (2 << 20).to_bytes(8, "big"), "session_closed", Code.SESSION_LOST, "exceeds limit"),
+        ],
+        ids=["fragments instead of an answer", "fragments in a session", "a message that is too large"],
+    )
+    async def test_who_is_dialled_may_not_send_without_end(  # noqa: PLR0917 - a table
+        self, pair: tuple[Node, Node], proved: bool, opening: bytes, event: str, code: Code, reason: str
+    ) -> None:
+        """Empty fragments took the daemon's time for ten seconds before the handshake ended, for 30 in a session."""
+        first, second = pair
+        cut = asyncio.Event()
+
+        async def flood(request: web.Request) -> web.StreamResponse:
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            if proved:
+                identity = Identity(second.author.node_key, second.author.log, second.author.delegation())
+                responder = Responder(identity, Policy(NETWORK, NOW_S, lambda _: True), bytes([1]) * 32)
+                await socket.send_bytes(responder.answer(await socket.receive_bytes()))
+                _, keys = responder.finish(await socket.receive_bytes())
+                await socket.send_bytes(keys.welcome)
+            transport = request.transport
+            assert transport is not None
+            transport.write(opening)
+            while not transport.is_closing():
+                transport.write(bytes(20_000))  # thousands of empty fragments, or what it may be else
+                await asyncio.sleep(0)
+            cut.set()
+            return socket
+
+        app = web.Application()
+        app.router.add_get(driver.PATH, flood)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            with capture_logs() as logs:
+                first.know({second.hotkey: f"http://127.0.0.1:{runner.addresses[0][1]}"})
+                await asyncio.wait_for(cut.wait(), driver.HANDSHAKE_S_MAX / 2)
+                await until(lambda: any(line["event"] in {"dial_failed", "session_closed"} for line in logs))
+        finally:
+            await runner.cleanup()
+        (line,) = [line for line in logs if line["event"] in {"dial_failed", "session_closed"}]
+        assert (line["event"], line["code"]) == (event, code)
+        assert reason in line["reason"]
 
     @pytest.mark.parametrize("url", ["http://", "nonsense", "ftp://127.0.0.1", "http://[", "http://127.0.0.1:1"])
     async def test_an_address_that_is_none_is_an_error_in_the_status(self, pair: tuple[Node, Node], url: str) -> None:
