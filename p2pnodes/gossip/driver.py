@@ -170,16 +170,21 @@ REFUSALS_LOGGED_PER_S: Final = 1.0
 VISITORS_LOGGED_BURST: Final = 2 * OBSERVERS_MAX
 VISITORS_LOGGED_PER_S: Final = 1.0
 """The same about observers' sessions, each of which begins and ends; whoever opens hundreds a second, each with another
-hotkey, must not fill the disk."""
+hotkey, must not fill the disk. Those that this daemon ends have as many lines of their own: else who comes and goes
+would hide why."""
 
-_PEER_CLOSED: Final = "the peer closed"
-"""How a reason begins where the other side ended it."""
+_WENT: Final = frozenset({Code.SESSION_CLOSED, Code.SESSION_LOST})
+"""Codes of sessions that this daemon did not end."""
 
 _TOO_MUCH: Final = Reason(f"over {HANDSHAKE_BYTES_MAX} bytes in a handshake", Code.HANDSHAKE_MALFORMED)
 """Reason for the end of a connection."""
 
 _Work = Callable[..., Coroutine[Any, Any, None]]
 _Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
+
+
+class _PeerClosedError(ConnectionError):
+    """The other side ended the connection."""
 
 
 class _OnePerPairError(HandshakeError):
@@ -340,6 +345,7 @@ class Driver:
         self._room.set()
         self._refusals = FewLines(REFUSALS_LOGGED_BURST, REFUSALS_LOGGED_PER_S)
         self._visitors = FewLines(VISITORS_LOGGED_BURST, VISITORS_LOGGED_PER_S)
+        self._ended_visitors = FewLines(VISITORS_LOGGED_BURST, VISITORS_LOGGED_PER_S)
 
     # -- life cycle --------------------------------------------------------------------------------------------------
 
@@ -1181,9 +1187,8 @@ class Driver:
             getattr(log, level)("handshake_refused", remote=remote, reason=reason, code=code, left_out=left_out)
 
     def _log_session(self, event: str, link: _Link, **fields: Any) -> None:
-        # Why we ended a session is always told; that somebody came, or went by himself, is not.
-        plain = str(fields.get("reason", _PEER_CLOSED)).startswith(_PEER_CLOSED)
-        left_out = self._visitors.take() if link.peer.observer and plain else 0
+        lines = self._visitors if fields.get("code", Code.SESSION_CLOSED) in _WENT else self._ended_visitors
+        left_out = lines.take() if link.peer.observer else 0
         if left_out:
             fields["left_out"] = left_out
         if left_out is not None:
@@ -1208,6 +1213,8 @@ class Driver:
     async def _supervise(self, link: _Link, work: _Work, *args: Any) -> None:
         try:
             await work(link, *args)
+        except _PeerClosedError as error:
+            self._end(link, _reason(error, Code.SESSION_CLOSED))
         except (RemoteProtocolError, OSError, aiohttp.ClientError) as error:
             self._end(link, _reason(error, Code.SESSION_LOST))
         except Exception:  # a bug: it costs one session, and is logged as what it is
@@ -1273,7 +1280,7 @@ async def _receive(socket: _Socket, pings: Allowance) -> bytes:
     while (message := await socket.receive()).type in {aiohttp.WSMsgType.PING, aiohttp.WSMsgType.PONG}:
         if not pings.take(_now_ms()):
             _abort(socket)  # a polite end would read on
-            raise ConnectionError(flood(PINGS))
+            raise ConnectionError(Reason(flood(PINGS), Code.SESSION_FLOOD))
         if message.type is aiohttp.WSMsgType.PING:
             await socket.pong(message.data)
     match message.type:
@@ -1286,9 +1293,9 @@ async def _receive(socket: _Socket, pings: Allowance) -> bytes:
             broken = _reason(message.data or socket.exception(), Code.SESSION_LOST)
             raise ConnectionError(f"the connection broke: {broken}")
         case aiohttp.WSMsgType.CLOSE if message.extra:
-            raise ConnectionError(f"{_PEER_CLOSED}: {printable(str(message.extra))}")
+            raise _PeerClosedError(f"the peer closed: {printable(str(message.extra))}")
         case _:
-            raise ConnectionError(f"{_PEER_CLOSED} the connection")
+            raise _PeerClosedError("the peer closed the connection")
 
 
 async def _refuse(socket: _Socket, error: Exception, reason: str) -> None:
@@ -1348,6 +1355,8 @@ def _reason(error: BaseException | None, code: Code, timeout: str = "timed out")
             return Reason(printable(tls_reason(error)), Code.DIAL_TLS)
         case aiohttp.ClientConnectorError(os_error=cause) if cause.errno:
             return Reason(strerror(cause.errno) if cause.errno > 0 else printable(cause.strerror or str(cause)), code)
+        case ConnectionError(args=(Reason() as known,)):
+            return known
         case _:
             return Reason(printable(str(error) or type(error).__name__), code)
 

@@ -732,7 +732,7 @@ class Code(StrEnum):
     )
     SESSION_FLOOD = (
         "session-flood",
-        "A peer said more than a rate allows; it is banned for a while.",
+        "A peer said more than a rate allows; for what it signed it is banned for a while.",
         "Tell its operator: no honest build does that. Its events still come through others.",
     )
     SESSION_FORGERY = (
@@ -760,9 +760,14 @@ class Code(StrEnum):
         "The peer reads too slowly to keep up.",
         "Nothing here; it catches up in another session.",
     )
+    SESSION_CLOSED = (
+        "session-closed",
+        "The peer ended the session; what it gave as its reason is told.",
+        "Nothing, if it comes seldom: it is dialled again.",
+    )
     SESSION_LOST = (
         "session-lost",
-        "The connection broke, or the peer closed it.",
+        "The connection broke.",
         "Nothing, if it comes seldom: it is dialled again.",
     )
     SESSION_UNFIT = (

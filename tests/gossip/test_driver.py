@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -861,6 +862,40 @@ class TestObservers:
         assert len(strangers) == 4
         assert len(sessions) > 4, "validators' are told all the same"
         await still_talk(first, second)
+
+    async def test_whose_sessions_are_ended_under_other_hotkeys_again_and_again_do_not_fill_it_either(
+        self, open_door: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, _ = open_door
+        monkeypatch.setattr(first.driver, "_visitors", FewLines(1, 0.0001))
+        monkeypatch.setattr(first.driver, "_ended_visitors", FewLines(2, 0.0001))
+        with capture_logs() as lines:
+            for number in range(6):
+                async with stranger(first, Author(f"//Trudy{number}")) as guest:
+                    await guest.shake()
+                    await guest.send(codec.pack([99]))
+                    await guest.closed()
+            await until(lambda: not any(row["observer"] for row in first.sessions))
+        told = [(line["event"], line.get("code")) for line in lines if line["event"].startswith("session_")]
+        assert told == [("session_opened", None), *[("session_closed", Code.SESSION_PROTOCOL)] * 2]
+
+    @pytest.mark.parametrize("how", ["politely", "by force"])
+    async def test_that_one_went_by_itself_is_told_as_that(self, open_door: tuple[Node, Node], how: str) -> None:
+        first, _ = open_door
+        with capture_logs() as lines:
+            async with stranger(first, self.OBSERVER) as guest:
+                await guest.shake()
+                await until(lambda: any(row["observer"] for row in first.sessions))
+                if how == "politely":
+                    await guest.socket.close(message=b"the peer closed its shop")
+                else:
+                    guest.socket.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+                await until(lambda: lines[-1:] and lines[-1]["event"] == "session_closed")
+        assert lines[-1]["code"] in {Code.SESSION_CLOSED, Code.SESSION_LOST}
+        if how == "politely":
+            assert (lines[-1]["code"], lines[-1]["reason"]) == (
+                Code.SESSION_CLOSED, "the peer closed: the peer closed its shop"
+            )  # fmt: skip
 
     async def test_one_that_gets_a_permit_comes_back_as_a_validator(self, open_door: tuple[Node, Node]) -> None:
         first, _ = open_door
