@@ -56,7 +56,7 @@ from p2pnodes.gossip.frames import (
 )
 from p2pnodes.gossip.gaps import Gaps
 from p2pnodes.gossip.handshake import Peer
-from p2pnodes.gossip.intake import Intake
+from p2pnodes.gossip.intake import SEEN_MAX, Intake
 from p2pnodes.gossip.lending import Lending
 from p2pnodes.gossip.loading import ForgedError, Loading
 from p2pnodes.gossip.pace import Pace
@@ -259,6 +259,8 @@ class Engine:
         self._electorate = store.state.electorate_digest
         self._paused_until_ms = 0
         self._dropped = 0
+        self._stored = 0
+        """Events that were new here, since the start."""
 
     # -- sessions ----------------------------------------------------------------------------------------------------
 
@@ -274,6 +276,7 @@ class Engine:
             raise LocalProtocolError(f"BUG! session {session} is open already", code=Code.SYSTEM_BUG)
         self._time.advance(now_ms)
         opened = Session(session, peer, self._time.ms)
+        opened.excused = self._stored
         self._sessions[session] = opened
         self._pace.trouble()
         self._sync.greet(opened, self._store.state, asks=False)
@@ -351,7 +354,7 @@ class Engine:
                 before = session.duplicates
                 self._accept(session, frame.wires, state, None)
                 late = session.duplicates - before
-                session.rates.spend(DUPLICATES, self._time.ms, late)
+                session.rates.spend(DUPLICATES, self._time.ms, self._repeated(session, late))
                 self._push.came(session, late / len(frame.wires))
             case Have():
                 if not state.loading:
@@ -411,6 +414,16 @@ class Engine:
             return
         self._fetch.taken(session, self._intake.sift(session, wires, state, expected), state)
 
+    def _repeated(self, session: Session, late: int) -> int:
+        """How many of the late events in a pushed frame are not the one copy that each peer may bring of what is new.
+
+        Others may be faster each time, and several authors may write as fast as each of them may: that is no fault.
+        """
+        session.excused = max(session.excused, self._stored - SEEN_MAX)  # older ones are not found to be late
+        excused = min(late, self._stored - session.excused)
+        session.excused += excused
+        return late - excused
+
     def _look(self, session: Session, answer: Range) -> None:
         """Have the store compare an event of a branch that is being searched with what it holds."""
         if not answer.wires:
@@ -450,6 +463,7 @@ class Engine:
             return self._outbox.take()
         state = self._store.state
         stored = [outcome.event for outcome in outcomes if self._outcome(found, outcome, state)]
+        self._stored += len(stored)
         self._push.push(self._live(stored, state))
         forged = next((outcome.event for outcome in outcomes if outcome.result is Result.FORGED), None)
         if found is not None and forged is not None:
@@ -493,6 +507,7 @@ class Engine:
                     return False
                 if session is not None:
                     session.events_stored += 1
+                    session.excused += 1  # this was its copy
                 if detail:
                     self._report(session, "void_event", event, detail)
                 return True
@@ -525,6 +540,7 @@ class Engine:
         """Push own events, which are durable now."""
         self._time.advance(now_ms)
         self._intake.note(events)
+        self._stored += len(events)
         self._push.push(self._live(events, self._store.state))
         return self._outbox.take()
 

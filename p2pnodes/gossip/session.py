@@ -200,6 +200,8 @@ class Session:
         self.events_received = 0
         self.events_stored = 0
         self.duplicates = 0
+        self.excused = 0
+        """How many of all events that were new here the peer has had its copy of, or can have it no more."""
 
     @property
     def linked(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from p2pnodes.gossip import frames, rates
+from p2pnodes.gossip import engine, frames, rates
 from p2pnodes.gossip.engine import BAN_S, PENDING_BYTES_MAX
 from p2pnodes.gossip.fetch import NO_CREDIT_MAX, WANTS_MAX
 from p2pnodes.gossip.frames import (
@@ -129,13 +129,32 @@ class TestFloods:
         node.hear(2, Events([event.wire for event in EVENTS[:500]]).encode())
         node.settle()
         again = Events([event.wire for event in EVENTS[:500]]).encode()
-        for _ in range(DUPLICATES.burst // 500):
+        for _ in range(DUPLICATES.burst // 500 + 1):  # one for the copy that it may have of each
             node.hear(1, again)
         assert not node.closes
         node.hear(1, again)
         assert_banned(node, flood(DUPLICATES))
         assert not node.stores
         assert_honest_goes_on(node)
+
+    def test_who_brings_each_new_event_once_is_not_banned_though_others_were_faster(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Five validators that write as fast as each may, and tell everybody themselves, had the honest banned."""
+        monkeypatch.setattr(engine, "DUPLICATES", DUPLICATES._replace(burst=64, per_s=4))
+        node = victim()
+        node.hear(1, Link(Mode.NOTHING).encode())  # so that the honest link is the last eager one, and never pruned
+        for start in range(0, len(EVENTS) - 4, 4):
+            news = Events([event.wire for event in EVENTS[start : start + 4]]).encode()
+            node.hear(1, news)
+            node.settle()
+            node.hear(2, news)
+            node.tick(100)
+        assert not node.closes
+        again = Events([event.wire for event in EVENTS[start : start + 4]]).encode()
+        for _ in range(64 // 4 + 2):
+            node.hear(1, again)  # what it brought itself is no excuse
+        assert_banned(node, "events that are here already: over 64")
 
     def test_wants_at_the_rate_of_their_answers_are_answered_at_a_rate(self) -> None:
         """Who catches up wants as fast as it is answered: that is no fault, but it has to wait."""
