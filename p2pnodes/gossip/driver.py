@@ -154,6 +154,9 @@ anyway, with more of them their heartbeats, unless all of these fall together.""
 QUIET_AGAIN_S: Final = 1.0
 """Pause before another one is asked, so that several are before ONLINE_S_MAX."""
 
+BEHIND_S: Final = 1.0
+"""How long ``behind`` holds: whoever asks /readyz asks for it, and of each peer it looks at thousands of logs."""
+
 CLOSE_S_MAX: Final = 1.0
 """How long a session may take to say good-bye."""
 
@@ -338,6 +341,8 @@ class Driver:
         self._lobby: Lobby[asyncio.Task[None]] = Lobby()
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: aiohttp.ClientSession | None = None
+        self._behind: tuple[float, int] | None = None
+        """What ``behind`` found, and when."""
         self._left_bytes = 0
         """See LEFT_BYTES_MAX."""
         self._room = asyncio.Event()
@@ -524,8 +529,11 @@ class Driver:
         return set() if own is None else self._engine.own_end_reports(own)
 
     def behind(self) -> int:
-        """See ``Engine.behind``."""
-        return self._engine.behind()
+        """See ``Engine.behind``; as it was up to BEHIND_S ago."""
+        now_s = _now_s()
+        if self._behind is None or now_s >= self._behind[0] + BEHIND_S:
+            self._behind = now_s, self._engine.behind()
+        return self._behind[1]
 
     @property
     def sessions(self) -> int:

@@ -36,7 +36,7 @@ from p2pnodes.gossip.session import SPARED_MAX, UNKNOWN_LOGS_MAX
 from p2pnodes.model import codec
 from p2pnodes.model.codec import DIGEST_BYTES
 from p2pnodes.model.events import Head, LogId, closing
-from p2pnodes.store.ledger import State
+from p2pnodes.store.state import State
 from p2pnodes.store.vector import SLICES
 from tests.gossip.harness import Node, clone, peer_of
 from tests.gossip.weigh import weigh
