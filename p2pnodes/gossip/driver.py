@@ -245,7 +245,7 @@ class _Link:
     def unread(self, over: Callable[[], None]) -> None:
         """Bound what comes until the next message."""
         if self.meter is not None:
-            self.meter.allow(UNREAD_BYTES_MAX, over)
+            self.meter.allow(UNREAD_BYTES_MAX, None if self.over.done() else over)
 
     def count(self, size_bytes: int) -> None:
         """Note that the store has more or less of this session's events to work on."""
@@ -873,6 +873,8 @@ class Driver:
         link.outgoing.clear()
         if not link.over.done():
             link.over.set_result(reason)
+        if link.meter is not None:  # what it calls knows the session, which knows it: nobody would clear up soon
+            link.meter.allow(UNREAD_BYTES_MAX)
         now_s = _now_s()
         for dial in self._dials_of(link.peer):
             dial.ended(now_s - link.since_s, now_s, self._rng)
