@@ -544,9 +544,9 @@ class Ledger:
         self._events += 1
         if counted:
             self.clock.observe(event.hlc)
-        self._state(event, state.key, cursor.lastrowid or 0, judgement, counted=told)
+        self._record(event, state.key, cursor.lastrowid or 0, judgement, counted=told)
 
-    def _state(self, event: Event, log: int, position: int, judgement: Judgement, *, counted: bool) -> None:
+    def _record(self, event: Event, log: int, position: int, judgement: Judgement, *, counted: bool) -> None:
         """Record what an event says, and take what it proves; arguments as ``Statements.record`` has them."""
         self._statements.record(event, log, position, judgement, counted=counted)
         if isinstance(judgement.payload, Close | Evidence):
@@ -1160,7 +1160,7 @@ class Ledger:
         state = self.logs[event.log]
         if held is not None and held[1] == event.id:  # what was made of it here need not be what a checkpoint keeps
             self._statements.unsay(state.key, event.seq, event.seq, [event])
-            self._state(event, state.key, held[0], judgement, counted=True)
+            self._record(event, state.key, held[0], judgement, counted=True)
             lives = partial(self.checkpoints.lives, state.key, event.seq)
             read_elsewhere(self._connection, [add.claim_id for add in judgement.adds if not lives(add.item)])
             return
@@ -1171,7 +1171,7 @@ class Ledger:
             " VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?)",
             (state.key, event.seq, event.id, event.hlc, event.hlc, event.kind, judgement.judged, event.wire),
         )
-        self._state(event, state.key, cursor.lastrowid or 0, judgement, counted=True)
+        self._record(event, state.key, cursor.lastrowid or 0, judgement, counted=True)
 
     # -- rows --------------------------------------------------------------------------------------------------------
 
@@ -1270,10 +1270,10 @@ class Ledger:
                 (judgement.judged, judgement.void, position),
             )
             if self.checkpoints.is_kept(state.key, event.seq):
-                self._state(event, state.key, position, judgement, counted=True)
+                self._record(event, state.key, position, judgement, counted=True)
             elif isinstance(judgement.payload, Delegation) and self._lacks_slices:
                 # Peers may yet bring another one; until then events above are judged by this, and the own log speaks.
-                self._state(event, state.key, position, judgement, counted=True)
+                self._record(event, state.key, position, judgement, counted=True)
             told.one_more()
 
     def _rebuild_above(self, state: LogState, told: "_Told") -> None:
@@ -1289,7 +1289,7 @@ class Ledger:
                 "UPDATE events SET judged = ?, void = ?, before = ? WHERE position = ?",
                 (judgement.judged, judgement.void, before, position),
             )
-            self._state(event, state.key, position, judgement, counted=counted)
+            self._record(event, state.key, position, judgement, counted=counted)
             told.one_more()
         leaving = self.logs.leaving or {}
         if log in leaving and (last := self._last_stored(state.key)) is not None:
