@@ -177,7 +177,8 @@ def _database(settings: "Settings") -> Iterator["Finding"]:
     path = settings.database_path
     deadline_s = time.monotonic() + DATABASE_S_MAX
     try:
-        if status_of(path) is None:
+        found = status_of(path)
+        if found is None or not found.st_size:  # empty where a first start was killed at once
             yield Finding("database", "ok", f"{path}: not there yet, made at the first start")
             return
         connection = open_reader(path)

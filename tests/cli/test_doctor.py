@@ -143,6 +143,11 @@ class TestStopped:
         database.write_bytes(content)
         assert problems(cli("doctor", "--config", config, "--json")) == ["database", "daemon"]
 
+    def test_one_that_is_empty_is_made_by_the_next_start(self, cli: Cli, config: Path, database: Path) -> None:
+        """A first start that was killed at once leaves such a file."""
+        database.write_bytes(b"")
+        assert problems(cli("doctor", "--config", config, "--json")) == ["daemon"]
+
     def test_a_database_of_another_network(self, cli: Cli, config: Path, database: Path) -> None:
         change(config, http={"port": 0})
         with closing(sqlite3.connect(database, isolation_level=None)) as connection:
