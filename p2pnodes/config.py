@@ -87,6 +87,9 @@ _NETWORK_DESCRIPTIONS: Final = {
 _ALTERNATIVES_ERROR: Final = "alternatives"
 """Type of our own pydantic errors about a table as a whole: the input is not shown."""
 
+_HOSTS_WITH_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "0.0.0.0", "::"})  # noqa: S104 - nothing is bound here
+"""Where ``http.host`` is one of these, its port is taken at 127.0.0.1, too."""
+
 _CHAIN_URLS: Final = re.compile(r"electorate(\.urls(\..*)?)?")
 """Keys with URLs of chain endpoints in their values."""
 
@@ -281,6 +284,14 @@ class Settings(BaseSettings):
             raise PydanticCustomError(_ALTERNATIVES_ERROR, "both wallet and hotkey_file are given; expected one")
         if self.wallet is None and "hotkey" in self.model_fields_set:
             raise PydanticCustomError(_ALTERNATIVES_ERROR, "hotkey is given without wallet; expected both")
+        return self
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Self:
+        if self.admin.port and self.admin.port == self.http.port and self.http.host in _HOSTS_WITH_LOOPBACK:
+            raise PydanticCustomError(
+                _ALTERNATIVES_ERROR, f"http.port and admin.port are both {self.http.port}; expected two ports"
+            )
         return self
 
     @property

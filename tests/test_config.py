@@ -574,6 +574,7 @@ class TestProblems:
             ({"electorate": {"file": "e", "max_age_s": 59}}, "electorate.max_age_s: found 59, expected at least 60"),
             ({"wallet": "w", "hotkey_file": "h"}, "both wallet and hotkey_file are given; expected one"),
             ({"hotkey": "h"}, "hotkey is given without wallet; expected both"),
+            ({"admin": {"port": 8000}}, "http.port and admin.port are both 8000; expected two ports"),
             ({"wallet": "a/b"}, 'wallet: found "a/b", expected a name without slashes'),
             ({"wallet": ".."}, "wallet: found "),
             ({"wallet": "x" * 256}, "wallet: found "),
@@ -591,6 +592,11 @@ class TestProblems:
         (problem,) = problems(**changes)
         assert problem.startswith(f"{file}: ")
         assert line.lower() in problem.lower()
+
+    def test_one_port_serves_both_where_miners_have_another_address(self, load: Load) -> None:
+        admin, http = {"port": 9000}, {"port": 9000, "host": "192.0.2.1"}
+        assert load(admin=admin, http=http).admin.port == 9000
+        assert load(admin={"port": 0}, http={"port": 0}).admin.port == 0
 
     def test_all_problems_are_found_at_once(self, problems: Callable[..., list[str]]) -> None:
         found = problems(http={"prot": 1, "port": -1}, log={"level": 7}, delegation_days=1000)
