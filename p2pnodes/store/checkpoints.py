@@ -204,6 +204,11 @@ class Checkpoints:
         return loading is not None and len(self.slices_held()) == loading.slices
 
     @property
+    def lacks_slices(self) -> bool:
+        """Whether slices of it are to come: behind the last one nothing else is left of its delegations."""
+        return self.loading is not None and not self.loaded
+
+    @property
     def pending(self) -> Certified | None:
         """The certificate that comes next: the highest that follows the one in force, else the highest; None for none.
 

@@ -1066,11 +1066,6 @@ class Ledger:
         """Whether a live set is being loaded, or was until this very transaction, after which logs are read anew."""
         return self._reload or self.checkpoints.loading is not None
 
-    @property
-    def _lacks_slices(self) -> bool:
-        """Whether slices of a live set are to come: behind the last one nothing else is left of its delegations."""
-        return self.checkpoints.loading is not None and not self.checkpoints.loaded
-
     def missing_slices(self) -> list[int]:
         """Slices of the live set that is being loaded which are not here yet, in order; none while none is loaded."""
         loading = self.checkpoints.loading
@@ -1271,7 +1266,7 @@ class Ledger:
             )
             if self.checkpoints.is_kept(state.key, event.seq):
                 self._record(event, state.key, position, judgement, counted=True)
-            elif isinstance(judgement.payload, Delegation) and self._lacks_slices:
+            elif isinstance(judgement.payload, Delegation) and self.checkpoints.lacks_slices:
                 # Peers may yet bring another one; until then events above are judged by this, and the own log speaks.
                 self._record(event, state.key, position, judgement, counted=True)
             told.one_more()

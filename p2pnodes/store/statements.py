@@ -214,7 +214,8 @@ class Statements:
         word = judgement.payload
         if not isinstance(word, words.Word) or not self._is_above(log, event.seq, event.hlc):
             return None
-        return words.replaced(self._connection, log, word)
+        awaits = self._checkpoints.lacks_slices and log in self._checkpoints.cuts  # where all is derived anew
+        return words.replaced(self._connection, log, word, awaits=awaits)
 
     def _is_above(self, log: int, seq: int, hlc: int) -> bool:
         """Whether a word lies above the cut of the checkpoint in force and is not too late for it."""

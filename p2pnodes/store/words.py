@@ -23,8 +23,13 @@ Saying = Verdict | Renew
 Word = Saying | Place | Release
 
 
+KEPT: Final = 0
+"""In place of the seq of what a place or release replaced: whatever the live set in force keeps, not all of which was
+here. No word is the first event of its log."""
+
+
 class Taken(NamedTuple):
-    """Words of one log that count no more, with the seq of what each replaced; None where it replaced nothing.
+    """Words of one log that count no more, with the seq of what each replaced, or KEPT; None where that is nothing.
 
     Attributes:
         verdicts: By claim id.
@@ -59,8 +64,15 @@ _UNLESS_LATER: Final = (
 keeps one, and another branch, or what came too late, may have a later one."""
 
 
-def replaced(connection: sqlite3.Connection, log: int, word: Word) -> bytes | None:
-    """What a word of a log will replace, as ``events.before`` holds it."""
+def replaced(connection: sqlite3.Connection, log: int, word: Word, *, awaits: bool = False) -> bytes | None:
+    """What a word of a log will replace, as ``events.before`` holds it.
+
+    Args:
+        connection: The writer's.
+        log: Row key of the log.
+        word: What it says.
+        awaits: Whether a place that it replaces may come yet: slices of a live set that may keep one are not here.
+    """
     if isinstance(word, Saying):
         query = "SELECT v.seq FROM claim c JOIN verdict v USING (claim) WHERE c.claim_id = ? AND v.log = ?"
         found = [connection.execute(query, (verdict.claim_id, log)).fetchone() for verdict in word.verdicts]
@@ -70,7 +82,8 @@ def replaced(connection: sqlite3.Connection, log: int, word: Word) -> bytes | No
         (orjson.dumps(word.uuids).decode(), word.claim_id, log),
     )
     held: dict[str, int] = dict(rows.fetchall())
-    return codec.pack([held.get(uuid) for uuid in word.uuids]) if held else None
+    unknown = KEPT if awaits else None
+    return codec.pack([held.get(uuid, unknown) for uuid in word.uuids]) if held or awaits else None
 
 
 def item_of(wire: bytes, uuid: str) -> int:
@@ -164,7 +177,7 @@ def take_back(
         taken: Its words that count no more.
         counts: Whether an item of one of its events (seq, item, HLC) counts as far as checkpoints go.
         kept: What the live set in force keeps of its places; asked where a word replaced one that does not count, or is
-            gone: what that replaced is to be found there alone.
+            gone, or KEPT: what counts again is to be found there alone.
     """
     connection.executemany(
         "DELETE FROM verdict WHERE claim = (SELECT claim FROM claim WHERE claim_id = ?) AND log = ?",
@@ -178,10 +191,12 @@ def take_back(
         if before is not None:
             verdicts.setdefault(before, set()).add(claim_id)
     places: dict[int, list[tuple[str, bytes]]] = {}
-    for key, before in taken.places.items():
-        if before is not None:
-            places.setdefault(before, []).append(key)
     lost: set[tuple[str, bytes]] = set()
+    for key, before in taken.places.items():
+        if before == KEPT:
+            lost.add(key)
+        elif before is not None:
+            places.setdefault(before, []).append(key)
     for seq in sorted(verdicts.keys() | places.keys()):
         row = connection.execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
         if row is None:  # a checkpoint left it out

@@ -114,6 +114,47 @@ def test_a_place_that_is_kept_counts_where_another_branch_said_something_later(w
     same(donor, other)
 
 
+@pytest.mark.parametrize("rebuilt_after", [None, 0, 99])
+def test_a_place_that_is_kept_counts_again_where_what_replaced_it_ends_though_all_was_derived_anew_meanwhile(
+    writers: list[Author], rebuilt_after: int | None
+) -> None:
+    """Behind so many slices: before the one with the place came, what replaced it seemed to replace nothing."""
+    donor, other = replicas()
+    request = add("//Alice", ["gpu-1"])
+    claim_id = request_id(NETWORK.id, request)
+    shared = [event for each in writers for event in each.events]
+    shared += [writers[0].add(request), writers[1].write(Place(claim_id, ("gpu-1",), *CHUTE))]
+    shared += [writers[1].verdict(bytes(32)) for _ in range(3)]
+    weighed = later(world_electorate(), 8 * DAY_MS)
+    for each in (donor, other):
+        each.hear(shared)
+        each.weigh(weighed)
+    wire = _made_final(donor, weighed)
+    last = writers[1].head
+    above = [writers[1].write(Release(claim_id, ("gpu-1",)), at_ms=weighed.time_ms)]
+    for each in (donor, other):
+        each.hear(above)
+    ledger = other.ledger
+    with ledger.transaction():
+        ledger.begin_loading(wire)
+    slices = checkpoints.certified(NETWORK, wire).statement.slices
+    for index in range(slices + 1):
+        if rebuilt_after is not None and index == min(rebuilt_after, slices):
+            with ledger.transaction():
+                ledger.rebuild()
+        if index < slices:
+            with ledger.transaction():
+                ledger.load(index, *Donor().slice(donor.ledger.facts.connection, ledger.checkpoints.line.number, index))
+    cut(ledger)
+    assert [row.chute for row in other.shown().values()] == [None]
+    close = signed_closing(VALIDATORS[1], writers[1].log, last)
+    for each in (donor, other):
+        each.hear([close])
+        finish_moves(each.ledger)
+    assert [row.chute for row in donor.shown().values()] == [CHUTE]
+    same(donor, other)
+
+
 def test_a_deletion_that_is_kept_counts_where_another_branch_used_its_signature_twice(writers: list[Author]) -> None:
     donor, other = replicas()
     requests = [add("//Alice", [f"gpu-{number}"]) for number in range(3)]
