@@ -1437,9 +1437,10 @@ class TestLogsThatAreOver:
         newcomer = memory_ledger()
         with newcomer.transaction():
             newcomer.begin_loading(first)
-            if place is not None:
-                leaves = read_slice(ledger.facts.connection, ledger.checkpoints.line.number, place)
-                path = ledger.checkpoints.tree(ledger.checkpoints.line.number).path(place)
+        if place is not None:
+            leaves = read_slice(ledger.facts.connection, ledger.checkpoints.line.number, place)
+            path = ledger.checkpoints.tree(ledger.checkpoints.line.number).path(place)
+            with newcomer.transaction():
                 newcomer.load(place, [(leaf.mask, event) for leaf, event in leaves], path)
         self.make(ledger, 10)
         second = ledger.checkpoints.certificate(ledger.checkpoints.line.number)
