@@ -964,6 +964,17 @@ MUTANTS: Final = (
         1,
     ),
     Mutant(
+        "replaced-nothing-so-far",
+        "1",
+        "A word that is derived anew beside half of a live set replaces nothing, whatever comes with the other half",
+        (Edit(words, "replaced", "unknown = KEPT if awaits else None", "unknown = None"),),
+        UnitTests(
+            "store/test_meeting.py::test_a_place_that_is_kept_counts_again_where_what_replaced_it_ends_though_all_was_"
+            "derived_anew_meanwhile"
+        ),
+        1,
+    ),
+    Mutant(
         "windows-that-a-rebuild-brings-back",
         "1",
         "A rebuild behind the last slice of a live set takes up delegations of a branch that goes",
