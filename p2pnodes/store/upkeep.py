@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from itertools import chain
 from typing import Final
 
-from p2pnodes.model.inventory import Row, Tally, Weights
+from p2pnodes.model.inventory import Row, Weights
 from p2pnodes.model.stateroot import Root, StateRoot, bucket_of
 from p2pnodes.store import buckets, supply
 from p2pnodes.store.changes import ChangeCollector
@@ -118,7 +118,7 @@ class Upkeep:
         """Recount claims and record the tallies that differ; the claims whose tallies did."""
         changed: set[int] = set()
         for part in parts:
-            found: Mapping[int, Tally] = self._facts.tallies(part, weights)
+            found = self._facts.tallies(part, weights)
             for key, held, _ in self._facts.held_tallies(part):
                 if held != found[key]:
                     self._connection.execute(
