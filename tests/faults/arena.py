@@ -250,17 +250,26 @@ async def _acknowledged_more(book: Book, complaints: list[str]) -> None:
 
 
 async def _agreement(scene: Scene, complaints: list[str]) -> int:
-    """Wait until all agree; how many events each of them holds."""
+    """Wait until all agree, and show what was acknowledged; how many events each of them holds.
+
+    Requests of a log that ended are carried by others, who agree before that, too.
+    """
     said: list[dict[str, Any]] = []
 
-    async def agreed() -> bool:
+    def agree() -> bool:
+        whole = len(said) == len(scene.net.peers) and not any(each["ready"] for each in said)
+        return whole and len({_state(each) for each in said}) == 1
+
+    async def settled() -> bool:
         said.clear()  # of a peer that does not answer nothing is known
         said.extend([await peer.status() for peer in scene.net.peers])
-        return not any(each["ready"] for each in said) and len({_state(each) for each in said}) == 1
+        return agree() and not any(scene.book.complaints(inventory(peer), peer.name) for peer in scene.net.peers)
 
     try:
-        await eventually(agreed, HEALED_S_MAX)
+        await eventually(settled, HEALED_S_MAX)
     except TimeoutError:
+        if agree():  # then what is lost is told by the book
+            return int(said[0]["events"])
         seen = [(each["ready"], *(text[:12] for text in _state(each))) for each in said]
         complaints.append(f"they do not agree {HEALED_S_MAX:g} s after the last fault: {seen}")
         return 0
