@@ -732,14 +732,15 @@ _UNREADABLE: Final = (ValueError, TypeError, RecursionError, OverflowError, msgp
 
 
 def _unreadable(what: str, error: Exception) -> StoreError:
-    return _damaged(f"{what} cannot be read ({type(error).__name__}: {error})")
+    return damaged(f"{what} cannot be read ({type(error).__name__}: {error})")
 
 
 def _lost(claim_id: bytes) -> StoreError:
-    return _damaged(f"the event that carries claim {claim_id.hex()} is not in it")
+    return damaged(f"the event that carries claim {claim_id.hex()} is not in it")
 
 
-def _damaged(what: str) -> StoreError:
+def damaged(what: str) -> StoreError:
+    """The error of a database in which something lacks, or cannot be read; ``what`` says that."""
     return StoreError(f"the database is damaged: {what}; {REFILL}", code=Code.DATA_DAMAGED)
 
 

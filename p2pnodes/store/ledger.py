@@ -49,7 +49,7 @@ from p2pnodes.store.checkpoints import Checkpoints, Stage
 from p2pnodes.store.cutting import Cutting, read_elsewhere
 from p2pnodes.store.ends import keep as keep_end
 from p2pnodes.store.ends import of_all, of_log
-from p2pnodes.store.facts import Facts
+from p2pnodes.store.facts import Facts, damaged
 from p2pnodes.store.liveset import LiveSet
 from p2pnodes.store.logs import Logs, crowded_out, too_many
 from p2pnodes.store.news import News
@@ -1437,11 +1437,7 @@ class Ledger:
             elif entry is not None and (last is None or last[0].seq < entry.head.seq):
                 last = entry.head, Prefix(self._latest_delegation(key), entry.hlc)
             if last is None:
-                raise StoreError(
-                    f"the database is damaged: no event of log {log} is in it; restore a backup, or start empty and "
-                    "let peers refill it",
-                    code=Code.DATA_DAMAGED,
-                )
+                raise damaged(f"no event of log {log} is in it")
             state = LogState(key, log, hotkey, *last, ends.get(log, NO_ENDS), cut)
             self.logs[log] = self._counted_to(state)
             if key in moving:

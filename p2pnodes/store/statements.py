@@ -92,7 +92,7 @@ class Statements:
                     "INSERT INTO delegations VALUES (?, ?, ?, ?, ?, ?)",
                     (log, event.seq, event.hlc, delegation.url, delegation.not_before, delegation.not_after),
                 )
-                self._unsettled.mandates = self._unsettled.mandates or counted
+                self._unsettled.mandates |= counted
             case _:  # requests are done above, ends of logs by the ledger
                 pass
 
