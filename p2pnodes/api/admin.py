@@ -37,6 +37,7 @@ from p2pnodes.api.browser import (
     FILTER_CHARS_MAX,
     LOOKS_KEY,
     PENDING_DEFAULT,
+    STATUSES,
     Look,
     Looks,
     look,
@@ -55,15 +56,15 @@ from p2pnodes.api.errors import (
 from p2pnodes.api.limits import Places
 from p2pnodes.api.naming import UUID_SEGMENT, claim_id, node, unknown_claim
 from p2pnodes.api.origin import over_unix
-from p2pnodes.api.parameters import boolean, integer, once
-from p2pnodes.api.tail import TAIL_KEY, EventTail
+from p2pnodes.api.parameters import boolean, choice, integer, once
+from p2pnodes.api.tail import STATES, TAIL_KEY, EventTail
 from p2pnodes.api.tuning import Tunable, Tuning
 from p2pnodes.chain.delegation import DAYS_MAX, parse_closing
 from p2pnodes.connections import DoorSite
 from p2pnodes.inbound import make_runner, why_not
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, P2PNodesError, StoreError, WritesRefusedError
-from p2pnodes.model.events import Close, LogId
+from p2pnodes.model.events import FINDINGS, Close, LogId
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.proof import ProofError
 from p2pnodes.store.browse import PENDING_MAX
@@ -233,6 +234,10 @@ class _List(NamedTuple):
     view: str
     filters: frozenset[str]
     ordered: bool = False
+
+
+_CHOICES: Final = {"status": STATUSES, "finding": sorted(FINDINGS), "state": STATES}
+"""What some filters can find, in whichever list; anything else is a slip, and no empty list."""
 
 
 _LISTS: Final = {
@@ -475,7 +480,7 @@ def _after(query: dict[str, str]) -> int | None:
 
 
 def _check_filters(query: Mapping[str, str], served: _List, others: Sequence[str]) -> None:
-    """Refuse what is no filter of a list; ``others`` are the parameters that have been taken already."""
+    """Refuse what is no filter of a list, or can find nothing; ``others`` are the parameters that have been taken."""
     if unknown := sorted(query.keys() - served.filters):
         known = [*others, *sorted(served.filters)]
         raise ApiError(
@@ -483,6 +488,8 @@ def _check_filters(query: Mapping[str, str], served: _List, others: Sequence[str
         )
     if any(len(value) > FILTER_CHARS_MAX for value in query.values()):
         raise ApiError(400, f"a filter is longer than {FILTER_CHARS_MAX} characters", code=Code.API_FORM)
+    for name in query.keys() & _CHOICES.keys():
+        choice(query[name], name, _CHOICES[name])
 
 
 async def _claim(request: web.Request) -> web.Response:

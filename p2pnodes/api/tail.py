@@ -48,6 +48,9 @@ BUSY_RETRY_S: Final = 30
 POSITION_DIGITS_MAX: Final = 18
 """Longest position that is looked at, in digits; SQLite's own have no more than 19."""
 
+STATES: Final = ("valid", "void", "unknown", "cut")
+"""What ``state`` may be in the view ``event_log``."""
+
 Rows = Callable[..., Awaitable[list[dict[str, Any]]]]
 """``DaemonView.query``."""
 

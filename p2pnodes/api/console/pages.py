@@ -19,7 +19,7 @@ from p2pnodes.api.errors import STORE_RETRY_S, ApiError, echo, log_store_failure
 from p2pnodes.api.naming import UUID_SEGMENT, claim_id, node, unknown_claim
 from p2pnodes.api.overview import agreement
 from p2pnodes.api.parameters import choice, once
-from p2pnodes.api.tail import TAIL_KEY
+from p2pnodes.api.tail import STATES, TAIL_KEY
 from p2pnodes.documentation import topic, topics
 from p2pnodes.model.codec import digest
 from p2pnodes.model.codes import HEADER, Code
@@ -36,7 +36,6 @@ EVENTS_SHOWN: Final = 100
 """Events that the page begins with; its tail goes on from there."""
 
 KINDS: Final = tuple(sorted(PAYLOADS))
-STATES: Final = ("valid", "void", "unknown", "cut")
 
 _PAGE_HEADERS: Final = {
     **HEADERS,
