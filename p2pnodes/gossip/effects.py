@@ -1,9 +1,11 @@
 """What the engine asks of whoever drives it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from p2pnodes.gossip.bans import Offence
+from p2pnodes.gossip.rates import Allowance, Rate
 from p2pnodes.gossip.session import Session, SessionId
 from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.model.codes import Code, Reason
@@ -14,11 +16,9 @@ QUEUE_BYTES_MAX: Final = 4 << 20
 """Unsent bytes of a session above which nothing is pushed to it any more: anti-entropy repairs it once it drained. What
 was begun below it may go over it: one frame of events, or one vector."""
 
-NOTICES_BURST: Final = 20
-"""Notices that may come at once; peers cause them, so a hostile one must not fill the disk with log lines."""
-
-NOTICE_INTERVAL_MS: Final = 500
-"""One more notice is allowed each time this long has passed."""
+NOTICES: Final = Rate("notices of one kind", 20, 2)
+"""Peers cause them, so a hostile one must not fill the disk with log lines. Each of the kinds, a dozen in the code, has
+an allowance of its own: who causes many of one must not hide the others."""
 
 
 class Send(NamedTuple):
@@ -130,9 +130,8 @@ class Outbox:
         """Begin empty."""
         self._time = time
         self._effects: list[Effect] = []
-        self._notices_left = NOTICES_BURST
-        self._refilled_ms = 0
-        self._left_out = 0
+        self._notices: dict[str, Allowance] = {}
+        self._left_out: Counter[str] = Counter()
 
     def take(self) -> list[Effect]:
         """The effects since the last call, in order."""
@@ -153,17 +152,15 @@ class Outbox:
         self._effects.append(effect)
 
     def notice(self, session: Session | None, level: str, event: str, **fields: Any) -> None:
-        """Add a log record, unless there were too many just now; the next one then says how many were left out."""
-        refill = (self._time.ms - self._refilled_ms) // NOTICE_INTERVAL_MS
-        self._notices_left = min(NOTICES_BURST, self._notices_left + refill)
-        self._refilled_ms += refill * NOTICE_INTERVAL_MS
-        if not self._notices_left:
-            self._left_out += 1
+        """Add a log record, unless there were too many of its kind just now; the next one then says how many."""
+        allowance = self._notices.get(event)
+        if allowance is None:
+            allowance = self._notices[event] = Allowance(NOTICES, self._time.ms)
+        if not allowance.take(self._time.ms):
+            self._left_out[event] += 1
             return
-        self._notices_left -= 1
-        if self._left_out:
-            fields["left_out"] = self._left_out
-            self._left_out = 0
+        if left_out := self._left_out.pop(event, 0):
+            fields["left_out"] = left_out
         if session is not None:
             fields["peer"] = session.address
         self._effects.append(Notice(None if session is None else session.id, level, event, fields))

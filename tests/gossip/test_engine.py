@@ -4,7 +4,7 @@ import pytest
 
 from p2pnodes.gossip import engine as engine_module
 from p2pnodes.gossip.backoff import BACKOFF_MS, BACKOFF_MS_MAX, Backoffs
-from p2pnodes.gossip.effects import NOTICES_BURST, QUEUE_BYTES_MAX
+from p2pnodes.gossip.effects import NOTICES, QUEUE_BYTES_MAX
 from p2pnodes.gossip.engine import (
     BEHIND_MS_MAX,
     BEHIND_OVER,
@@ -486,11 +486,21 @@ class TestNotices:
         a.do(a.engine.appended(void, a.now_ms))
         net.run()
         assert b.head(a.author.log) == 100
-        assert len(b.notices) == NOTICES_BURST
+        assert len(b.notices) == NOTICES.burst
         net.run(10_000)
         a.writes(a.author.verdict(bytes(32), since=2**60))
         net.run()
-        assert b.noticed("void_event")[-1]["left_out"] == 100 - NOTICES_BURST
+        assert b.noticed("void_event")[-1]["left_out"] == 100 - NOTICES.burst
+
+    def test_a_flood_of_one_kind_hides_no_other(self) -> None:
+        net, a, b, _ = three()
+        a.writes(*(a.author.verdict(bytes(32), since=2**60) for _ in range(100)))
+        net.run()
+        event = a.author.verdict(bytes(32), at_ms=b.now_ms + SKEW_AHEAD_MS_MAX + 5_000)
+        a.now_ms += 10_000
+        a.writes(event)
+        net.run()
+        assert len(b.noticed("event_ahead")) == 1
 
     def test_a_notice_names_the_peer(self) -> None:
         net, a, b, _ = three()
