@@ -677,7 +677,7 @@ def _decode(request: web.Request, raw: bytes) -> Any:
         raise invalid_json(error.pos, error.msg) from error
     except UnicodeDecodeError as error:
         raise invalid_json(error.start, f"not UTF-8: {error.reason}") from error
-    except (ValueError, RecursionError) as error:  # NaN, a number of thousands of digits, nesting
+    except ValueError as error:  # NaN, a number of thousands of digits, nesting
         raise invalid_json(0, str(error)) from error
 
 

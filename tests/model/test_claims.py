@@ -163,6 +163,13 @@ class TestHostileBodies:
             parse_body(data)
 
 
+def depth(value: Any) -> int:
+    """How deep brackets and braces are nested."""
+    if not isinstance(value, list | dict):
+        return 0
+    return 1 + max(map(depth, value.values() if isinstance(value, dict) else value), default=0)
+
+
 class TestJson:
     """What lies beneath."""
 
@@ -178,11 +185,26 @@ class TestJson:
         with pytest.raises(DepthError):
             parse_json(b"[" * (JSON_DEPTH_MAX + 1) + b"]" * (JSON_DEPTH_MAX + 1))
 
+    @given(
+        levels=st.lists(st.booleans(), min_size=JSON_DEPTH_MAX - 2, max_size=JSON_DEPTH_MAX + 2),
+        beside=st.recursive(st.text(alphabet='[]{}"\\a', max_size=5), lambda inner: st.lists(inner, max_size=3)),
+    )
+    def test_what_is_read_is_what_is_nested_no_deeper(self, levels: list[bool], beside: Any) -> None:
+        value: Any = 1
+        for is_object in levels:
+            value = {"[": value, "}": 1} if is_object else [beside if value == 1 else "]]", value, []]
+        text = json.dumps(value).encode()
+        if depth(value) <= JSON_DEPTH_MAX:
+            assert parse_json(text) == value
+        else:
+            with pytest.raises(DepthError):
+                parse_json(text)
+        for unclosed in (text[:-1], b"[" + text, b"[" * 100_000):
+            with pytest.raises(ValueError, match=r"JSON is nested|Expecting"):
+                parse_json(unclosed)
+
     @given(content=st.text(alphabet='[]{}"\\a\n', max_size=200))
     def test_whatever_brackets_and_quotes_come_nothing_deep_is_read(self, content: str) -> None:
-        def depth(value: Any) -> int:
-            return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
-
         try:
             value = parse_json(content.encode())
         except ValueError:
