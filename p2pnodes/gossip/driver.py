@@ -67,7 +67,7 @@ from p2pnodes.gossip.handshake import (
 )
 from p2pnodes.gossip.lobby import Lobby
 from p2pnodes.gossip.pairs import Pairs
-from p2pnodes.gossip.rates import HEARTBEATS, PINGS, Allowance, flood
+from p2pnodes.gossip.rates import HEARTBEATS, PINGS, Allowance, flood, weight
 from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.gossip.view import VIEW_SIZE
 from p2pnodes.inbound import FewLines
@@ -136,7 +136,8 @@ STORING_BYTES_MAX: Final = 2 << 20
 """Events of one session that the store may have to work on before the session's socket is left unread."""
 
 STORING_EVENTS_MAX: Final = 1_024
-"""Events of one session that go to the store as one job; stores that wait share a job, and so a commit."""
+"""Events of one session that go to the store as one job, each by its ``weight``; one that is heavier goes alone. What
+others write waits behind it. Stores that wait share a job, and so a commit."""
 
 LEFT_BYTES_MAX: Final = 16 << 20
 """Events of sessions that have ended which the store still works on, before no socket is read any more. While a disk
@@ -937,10 +938,9 @@ class Driver:
         try:
             while link.stores:
                 batch = [link.stores.popleft()]
-                count = len(batch[0].events)
-                while link.stores and count + len(link.stores[0].events) <= STORING_EVENTS_MAX:
+                left = STORING_EVENTS_MAX - _weight(batch[0].events)
+                while link.stores and (left := left - _weight(link.stores[0].events)) >= 0:
                     batch.append(link.stores.popleft())
-                    count += len(batch[-1].events)
                 size_bytes = link.at_store_bytes = sum(map(_size, batch))
                 try:
                     outcomes = await self._receive_events([event for store in batch for event in store.events])
@@ -958,7 +958,17 @@ class Driver:
             link.storing = False
 
     async def _receive_events(self, events: list[Event]) -> list[Outcome] | None:
-        """What became of events; None when the store did not take them."""
+        """What became of events; None when the store did not take all of them."""
+        outcomes: list[Outcome] = []
+        for job in _jobs(events):
+            stored = await self._receive_job(job)
+            if stored is None:
+                return None
+            outcomes += stored
+        return outcomes
+
+    async def _receive_job(self, events: list[Event]) -> list[Outcome] | None:
+        """The same of what is one job."""
         begun_s = _now_s()
         try:
             outcomes = await self._store.receive(events, self._clock())
@@ -1369,6 +1379,24 @@ def _reason(error: BaseException | None, code: Code, timeout: str = "timed out")
             return known
         case _:
             return Reason(printable(str(error) or type(error).__name__), code)
+
+
+def _weight(events: Iterable[Event]) -> int:
+    return sum(map(weight, events))
+
+
+def _jobs(events: Iterable[Event]) -> Iterator[list[Event]]:
+    """Events as jobs of STORING_EVENTS_MAX, in order."""
+    job: list[Event] = []
+    left = STORING_EVENTS_MAX
+    for event in events:
+        left -= weight(event)
+        if left < 0 and job:
+            yield job
+            job, left = [], STORING_EVENTS_MAX - weight(event)
+        job.append(event)
+    if job:
+        yield job
 
 
 def _size(store: Store) -> int:

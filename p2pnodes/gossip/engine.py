@@ -550,7 +550,7 @@ class Engine:
         A log may be gone with the same commit, or the next one: where a live set is to be loaded that does not name it.
         """
         stored = [(state.logs[event.log].hotkey, event) for event in events if event.log in state.logs]
-        live = [event for hotkey, event in stored if self._authors.live(hotkey, len(event.wire), self._time.ms)]
+        live = [event for hotkey, event in stored if self._authors.live(hotkey, event, self._time.ms)]
         if len(live) < len(stored):
             self._pace.trouble()
         return live

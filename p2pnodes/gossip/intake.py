@@ -217,7 +217,7 @@ class Intake:
         held = state.logs.get(event.log)
         if held is None:
             return session.rates.take(STRANGERS, self._time.ms)
-        return self._authors.allow(held.hotkey, self._time.ms)
+        return self._authors.allow(held.hotkey, event, self._time.ms)
 
     def settle(self, batch: Pending, outcomes: Sequence[Outcome] | None) -> set[LogId]:
         """Take the store's answer to a batch; None when it stored nothing, or nobody will know.

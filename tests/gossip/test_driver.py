@@ -21,6 +21,7 @@ from p2pnodes.gossip import dials, driver, engine, fetch, frames, lobby, pace
 from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES
 from p2pnodes.gossip.frames import FRAME_BYTES_MAX, Digest, Events
 from p2pnodes.gossip.handshake import HandshakeError, Identity, Peer, Policy, RefusedByPeerError, Responder
+from p2pnodes.gossip.rates import weight
 from p2pnodes.inbound import FewLines
 from p2pnodes.model import codec
 from p2pnodes.model.branches import rivalry
@@ -181,6 +182,29 @@ class TestExchange:
         released.set()
         await until(lambda: second.database.state.nodes == 1)
         assert link.room.is_set()
+        await still_talk(first, second)
+
+    async def test_what_others_write_waits_for_a_part_of_what_a_peer_has_sent(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(driver, "STORING_EVENTS_MAX", 20)
+        first, second = honest
+        jobs: list[int] = []
+        receive = second.database.receive
+
+        async def noted(events: Sequence[Event], now_ms: int) -> list[Outcome]:
+            jobs.append(sum(map(weight, events)))
+            return await receive(events, now_ms)
+
+        monkeypatch.setattr(second.database, "receive", noted)
+        author = Author(VALIDATORS[2])
+        sent = [author.delegate(), *(author.renew(*(bytes([each]) * 32 for each in range(64))) for _ in range(10))]
+        async with stranger(second, author) as guest:
+            await guest.shake()
+            await guest.send(Events([event.wire for event in sent]).encode())
+            await until(lambda: second.database.state.heads.get(author.log) == Head(10, sent[-1].id))
+        assert len(jobs) > 5
+        assert max(jobs) <= 20
         await still_talk(first, second)
 
     async def test_no_socket_is_read_while_the_store_has_too_much_of_sessions_that_have_ended(

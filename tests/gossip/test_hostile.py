@@ -35,7 +35,7 @@ from p2pnodes.gossip.rates import AUTHOR_EVENTS, AUTHOR_PROOFS, DUPLICATES, STAL
 from p2pnodes.gossip.session import SPARED_MAX, UNKNOWN_LOGS_MAX
 from p2pnodes.model import codec
 from p2pnodes.model.codec import DIGEST_BYTES
-from p2pnodes.model.events import Head, LogId, closing
+from p2pnodes.model.events import Head, LogId, Place, closing
 from p2pnodes.store.state import State
 from p2pnodes.store.vector import SLICES
 from tests.gossip.harness import Node, clone, peer_of
@@ -237,6 +237,18 @@ class TestLeftOut:
         node.hear(2, Events([event.wire for event in honest]).encode())
         node.settle()
         assert node.head(other.log) == 10
+
+    def test_one_authors_lists_leave_time_for_the_events_of_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each GPU of 64 has the rows of its claims decided again, which takes ten times as long as a registration."""
+        monkeypatch.setattr(rates, "AUTHOR_EVENTS", AUTHOR_EVENTS._replace(burst=500, per_s=1))
+        node, author = victim(), Author(C, seed=3)
+        uuids = tuple(f"GPU-{number:032x}" for number in range(64))
+        places = [Place(HASH, uuids, "chute", f"{number}", False, False, None, None) for number in range(200)]
+        events = [author.delegate(), *map(author.write, places)]
+        for begin in range(0, len(events), 10):
+            node.hear(1, Events([event.wire for event in events[begin : begin + 10]]).encode())
+            node.settle()
+        assert 40 < node.head(author.log) < 60
 
     def test_forged_closings_put_off_none_that_its_hotkey_signed(self) -> None:
         """Or anybody could keep a stolen key from being revoked."""

@@ -23,7 +23,7 @@ from p2pnodes.gossip.rates import (
     SessionRates,
 )
 from p2pnodes.model.errors import RemoteProtocolError
-from p2pnodes.model.events import EVENT_BYTES_MAX
+from p2pnodes.model.events import EVENT_BYTES_MAX, Event, LogId
 
 SOME = Rate("things", 10, 2)
 OTHER = Rate("other things", 1, 1)
@@ -128,28 +128,45 @@ class TestStall:
             session.spend(rate, 90_000)
 
 
+def event(payload_bytes: int = 0, kind: str = "add") -> Event:
+    """An event that is not looked at, but for its kind and size."""
+    payload = bytes(payload_bytes)
+    return Event(payload, b"", b"", payload, b"", 1, b"", LogId(A, 0), 0, b"", 0, kind)
+
+
+SMALL = event()
+
+
 class TestAuthors:
     """One author's flood is its own."""
 
     def test_a_burst_of_honest_bulk_work_is_live(self) -> None:
         authors = AuthorRates()
-        assert all(authors.live(A, 1_000, 0) for _ in range(4_096))
+        assert all(authors.live(A, event(1_000), 0) for _ in range(4_096))
 
     def test_beyond_the_burst_it_is_not_and_others_are(self) -> None:
         authors = AuthorRates()
-        assert sum(authors.live(A, 1, 0) for _ in range(2 * AUTHOR_EVENTS.burst)) == AUTHOR_EVENTS.burst
-        assert authors.live(B, 1, 0)
+        assert sum(authors.live(A, SMALL, 0) for _ in range(2 * AUTHOR_EVENTS.burst)) == AUTHOR_EVENTS.burst
+        assert authors.live(B, SMALL, 0)
 
     def test_large_events_are_counted_by_their_bytes(self) -> None:
         authors = AuthorRates()
-        live = sum(authors.live(A, EVENT_BYTES_MAX, 0) for _ in range(AUTHOR_EVENTS.burst))
+        live = sum(authors.live(A, event(EVENT_BYTES_MAX), 0) for _ in range(AUTHOR_EVENTS.burst))
         assert live == AUTHOR_BYTES.burst // EVENT_BYTES_MAX
+
+    @pytest.mark.parametrize(
+        ("kind", "size_bytes", "as_many"),
+        [("add", 4_095, 1), ("verdict", 200, 1), ("place", 255, 1), ("place", 2_560, 11), ("carry", 46_080, 181)],
+    )
+    def test_lists_count_by_what_they_make_to_do(self, kind: str, size_bytes: int, as_many: int) -> None:
+        authors, heavy = AuthorRates(), event(size_bytes, kind)
+        assert sum(authors.live(A, heavy, 0) for _ in range(1_000)) == min(1_000, AUTHOR_EVENTS.burst // as_many)
 
     def test_it_is_live_again_at_the_rate_that_is_allowed(self) -> None:
         authors = AuthorRates()
-        while authors.live(A, 1, 0):
+        while authors.live(A, SMALL, 0):
             pass
-        assert sum(authors.live(A, 1, 1_000) for _ in range(AUTHOR_EVENTS.burst)) == AUTHOR_EVENTS.per_s
+        assert sum(authors.live(A, SMALL, 1_000) for _ in range(AUTHOR_EVENTS.burst)) == AUTHOR_EVENTS.per_s
 
     def test_proofs_have_an_allowance_of_their_own(self) -> None:
         authors = AuthorRates()
@@ -157,22 +174,22 @@ class TestAuthors:
             assert authors.provable(A, 0)
             authors.proved(A, 0)
         assert not authors.provable(A, 0)
-        assert authors.live(A, 1, 0)
+        assert authors.live(A, SMALL, 0)
         assert authors.provable(A, 5_000)
         authors.proved(A, 5_000)
         assert not authors.provable(A, 5_000)
 
     def test_the_table_is_bounded_and_forgets_who_was_quiet_the_longest(self) -> None:
         authors = AuthorRates()
-        while authors.live(A, 1, 0):
+        while authors.live(A, SMALL, 0):
             pass
         for number in range(AUTHORS_MAX - 1):
-            authors.live(number.to_bytes(32, "big"), 1, 0)
-            assert not authors.live(A, 1, 0)  # who floods all the time is not forgotten
+            authors.live(number.to_bytes(32, "big"), SMALL, 0)
+            assert not authors.live(A, SMALL, 0)  # who floods all the time is not forgotten
         assert len(authors) == AUTHORS_MAX
-        authors.live(B, 1, 0)
+        authors.live(B, SMALL, 0)
         assert len(authors) == AUTHORS_MAX
-        assert not authors.live(A, 1, 0)
+        assert not authors.live(A, SMALL, 0)
 
 
 def test_the_protocol_says_the_same() -> None:

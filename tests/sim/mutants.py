@@ -768,7 +768,7 @@ _OWN: Final = (
         "authors-unbounded",
         "6",
         "All events of an author go to the store as they are pushed, however fast it writes",
-        (Edit(Intake, "_is_live", "self._authors.allow(held.hotkey, self._time.ms)", "True"),),
+        (Edit(Intake, "_is_live", "self._authors.allow(held.hotkey, event, self._time.ms)", "True"),),
         Drawn(("flip",), turn=stories.prolific_author, author_rate=stories.AUTHOR_RATE),
     ),
     Mutant(
