@@ -205,13 +205,11 @@ def _found(ledger: Ledger, key: int) -> StoredClaim:
 
 def _require_newest(ledger: Ledger, request: Add, uuids: Sequence[str]) -> None:
     nonce = parse_nonce(request.nonce) or 0
-    for uuid, deletions in ledger.facts.deletions(uuids).items():
-        for deletion in deletions:
-            if deletion.miner == request.hotkey and deletion.nonce > nonce:
-                raise ClockError(
-                    f"the nonce {nonce} lies below {deletion.nonce}, with which GPU {uuid} was deleted: "
-                    "check the clock of the signing machine and sign again"
-                )
+    for uuid, deleted in ledger.facts.deleted_above(uuids, request.hotkey, nonce).items():
+        raise ClockError(
+            f"the nonce {nonce} lies below {deleted}, with which GPU {uuid} was deleted: "
+            "check the clock of the signing machine and sign again"
+        )
 
 
 def admit_delete(ledger: Ledger, request: Delete, uuid: str, now_ms: int) -> None:

@@ -19,6 +19,7 @@ from p2pnodes.model.claims import Body, parse_body
 from p2pnodes.model.clock import hlc_ms
 from p2pnodes.model.codec import DIGEST_BYTES
 from p2pnodes.model.codes import Code
+from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import P2PNodesError, StoreError
 from p2pnodes.model.events import VERIFIED, AddPayload, Carry, Event, Head, LogId, body_of_add
 from p2pnodes.model.inventory import (
@@ -27,6 +28,7 @@ from p2pnodes.model.inventory import (
     Claim,
     DeleteCarriage,
     Deletion,
+    Ending,
     Mandate,
     Placement,
     Tally,
@@ -63,6 +65,15 @@ _NAMED_BY: Final = (  # from one GPU to the next: one log may name the same one 
     "WITH RECURSIVE named(uuid) AS (SELECT min(uuid) FROM deletion WHERE request_id = ?1 UNION ALL"
     " SELECT (SELECT min(uuid) FROM deletion d WHERE d.request_id = ?1 AND d.uuid > named.uuid)"
     " FROM named WHERE uuid NOTNULL) SELECT uuid FROM named WHERE uuid NOTNULL"
+)
+
+_DELETION: Final = "request_id, miner, nonce, bound, log, seq, uuid, claim_ids"
+_OF_GPUS: Final = "uuid IN (SELECT value FROM json_each(?))"
+
+_LAST_DELETIONS: Final = (  # on each GPU each miner's of his highest nonce
+    f"WITH last AS (SELECT uuid, miner, max(nonce) AS nonce FROM deletion WHERE {_OF_GPUS}"  # noqa: S608 - our own names
+    f" GROUP BY uuid, miner) SELECT {_DELETION} FROM deletion CROSS JOIN last USING (uuid, miner, nonce)"
+    " WHERE uuid IN (SELECT uuid FROM last)"
 )
 
 _NO_CLAIMS: Final[Mapping[int, Claim]] = MappingProxyType({})
@@ -279,10 +290,25 @@ class Facts:
         ]
 
     def claims_on(
-        self, uuids: Collection[str], held: Held | None = None, *, cut: bool = False
+        self,
+        uuids: Collection[str],
+        held: Held | None = None,
+        *,
+        cut: bool = False,
+        ended: Mapping[tuple[str, bytes], int] | None = None,
     ) -> dict[str, Mapping[int, Claim]]:
-        """Every claim that names a GPU, by row key, for each of some GPUs; ``held`` as in ``naming``."""
+        """Every claim that names a GPU, by row key, for each of some GPUs; ``held`` as in ``naming``.
+
+        With ``ended``, as ``last_endings`` gives it, those that have ended by it may be left out.
+        """
         naming = self.naming(uuids, held)
+        if ended:
+            stamps = self._stamps({key for _, key in naming})
+            naming = [
+                (uuid, key)
+                for uuid, key in naming
+                if key in stamps and stamps[key][1] >= ended.get((uuid, stamps[key][0]), 0)
+            ]
         claims = self._claims({key for _, key in naming}, cut=cut) if naming else {}
         alone = {key: {key: claim} for key, claim in claims.items()}  # mostly, all that names a server's GPUs
         found: dict[str, Mapping[int, Claim]] = dict.fromkeys(uuids, _NO_CLAIMS)
@@ -297,6 +323,13 @@ class Facts:
             else:
                 found[uuid] = alone[key]
         return found
+
+    def _stamps(self, keys: Collection[int]) -> dict[int, tuple[bytes, int]]:
+        """Miner and nonce of each of some claims; those that only verdicts name are left out."""
+        query = (
+            "SELECT claim, miner, nonce FROM claim WHERE miner NOTNULL AND claim IN (SELECT value FROM json_each(?))"
+        )
+        return {key: (miner, nonce) for key, miner, nonce in self._select(query, keys)}
 
     def votes(self, keys: Collection[int]) -> dict[int, list[Vote]]:
         """The latest verdict of every log on each of some claims."""
@@ -321,19 +354,20 @@ class Facts:
         Those of an unbound request are all that there are, also for other GPUs (design.md, "How one GPU's row is
         decided"). With ``cut`` those that count for nothing are among them.
         """
+        rows = self._select(f"SELECT {_DELETION} FROM deletion WHERE {_OF_GPUS}", uuids).fetchall()  # noqa: S608
+        return self._deletions(rows, uuids, cut=cut)
+
+    def _deletions(
+        self, rows: Collection[tuple[Any, ...]], uuids: Collection[str], *, cut: bool
+    ) -> dict[str, tuple[Deletion, ...]]:
+        """The delete requests of some rows of ``deletion`` (_DELETION), for each of some GPUs; see ``deletions``."""
         requests: dict[bytes, tuple[bytes, int, bool]] = {}
         carriages: dict[bytes, list[DeleteCarriage]] = {}
-        rows = self._select(
-            "SELECT request_id, miner, nonce, bound, log, seq, uuid, claim_ids FROM deletion"
-            " WHERE uuid IN (SELECT value FROM json_each(?))",
-            uuids,
-        ).fetchall()
         unbound = {request for request, _, _, bound, *_ in rows if not bound}
         bound_rows = [row for row in rows if row[3]]
         siblings = (
             self.connection.execute(
-                "SELECT request_id, miner, nonce, bound, log, seq, uuid, claim_ids FROM deletion"
-                " WHERE bound = 0 AND request_id = ?",
+                f"SELECT {_DELETION} FROM deletion WHERE bound = 0 AND request_id = ?",  # noqa: S608 - our own names
                 (request,),
             )
             for request in unbound
@@ -399,11 +433,45 @@ class Facts:
         )
         return set(self.connection.execute(query, (orjson.dumps(list(uuids)).decode(), hotkey)))
 
+    def last_endings(
+        self, uuids: Collection[str], electorate: Electorate
+    ) -> tuple[dict[str, tuple[Deletion, ...]], dict[tuple[str, bytes], int]]:
+        """What ends claims on each of some GPUs: no more of ``deletions`` than decides, and below which nonces.
+
+        Of a miner's deletions those of the highest nonce end all that the others do. So who registers and deletes a
+        GPU again and again has the last of that looked at, unless nothing of the last counts.
+
+        Returns:
+            For each GPU the deletions that decide which claims stand; and (GPU, miner) -> the nonce below which all
+            of the miner's claims there have ended.
+        """
+        rows = self._select(_LAST_DELETIONS, uuids).fetchall()
+        found = self._deletions(rows, uuids, cut=False)
+        if not rows:
+            return found, {}
+        ends = {uuid: _nonces(uuid, deletions, electorate) for uuid, deletions in found.items()}
+        if unsure := {uuid for _, miner, nonce, *_, uuid, _ in rows if ends[uuid].get(miner) != nonce}:
+            found |= self.deletions(unsure)
+            ends |= {uuid: _nonces(uuid, found[uuid], electorate) for uuid in unsure}
+        return found, {(uuid, miner): nonce for uuid, by in ends.items() for miner, nonce in by.items()}
+
+    def deleted_above(self, uuids: Collection[str], miner: bytes, nonce: int) -> dict[str, int]:
+        """The highest nonce with which a miner deleted each of some GPUs, of those where it is above ``nonce``."""
+        rows = self.connection.execute(
+            f"SELECT uuid, nonce, log, seq FROM deletion WHERE {_OF_GPUS} AND miner = ? AND nonce > ?",  # noqa: S608
+            (orjson.dumps(list(uuids)).decode(), miner, nonce),
+        )
+        found: dict[str, int] = {}
+        for uuid, above, log, seq in rows:
+            if not self.is_void(log, seq):
+                found[uuid] = max(found.get(uuid, above), above)
+        return found
+
     def standing(self, uuids: Collection[str], weights: Weights) -> dict[str, dict[int, Claim]]:
         """The standing claims by row key, in order of their stamps, on each of some GPUs."""
-        deletions = self.deletions(uuids)
+        deletions, ended = self.last_endings(uuids, weights.electorate)
         found: dict[str, dict[int, Claim]] = {}
-        for uuid, claims in self.claims_on(uuids).items():
+        for uuid, claims in self.claims_on(uuids, ended=ended).items():
             order = inventory.standing(uuid, claims.values(), deletions[uuid], weights.electorate)
             keys = {claim.id: key for key, claim in claims.items()}
             found[uuid] = {keys[claim.id]: claim for claim in order}
@@ -770,3 +838,12 @@ def _find_add(event: Event, claim_id: bytes) -> Add:
             if request_id(inner.network_id, add) == claim_id:
                 return add
     raise LookupError("BUG! the event that the claim names does not carry it")
+
+
+def _nonces(uuid: str, deletions: Iterable[Deletion], electorate: Electorate) -> dict[bytes, int]:
+    """The highest nonce of each miner's deletions of a GPU, of those that end something there."""
+    found: dict[bytes, int] = {}
+    for deletion in deletions:
+        if isinstance(inventory.ending(deletion, uuid, electorate), Ending):
+            found[deletion.miner] = max(found.get(deletion.miner, 0), deletion.nonce)
+    return found
