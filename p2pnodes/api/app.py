@@ -93,7 +93,6 @@ __all__ = ["ApiSettings", "create_app", "make_runner"]
 
 GOSSIP_PATH: Final = "/gossip"
 TASK_HEX_CHARS: Final = 32
-TOO_MANY_CLAIMS_RETRY_S: Final = 60
 GPUS_HELD_MAX: Final = 32_768
 """GPUs up to which a detailed view is rendered as a whole and kept, some 6 MB; a larger one as it is sent."""
 
@@ -211,9 +210,7 @@ class NodesApi:
         except ClockError as error:
             raise ApiError(409, str(error), code=error.code) from error
         except TooManyClaimsError as error:
-            raise ApiError(
-                429, str(error), {hdrs.RETRY_AFTER: str(TOO_MANY_CLAIMS_RETRY_S)}, code=error.code
-            ) from error
+            raise ApiError(429, str(error), {hdrs.RETRY_AFTER: str(error.retry_after_s)}, code=error.code) from error
         return bytes_response(202, views.registration(claim, self._table))
 
     async def delete(self, request: web.Request) -> web.StreamResponse:

@@ -82,8 +82,9 @@ ROUTES: Final = (
             409: Answer("GPUs are registered already, or the nonce is older than what is recorded.", schemas.Problem),
             413: Answer("The body is over 64 KiB.", schemas.Problem),
             422: _INVALID,
-            429: Answer("Too many requests, or GPUs that several hotkeys registered more than twice within 24 hours; "
-                        "Retry-After says when to come back.", schemas.Problem),
+            429: Answer("Too many requests; GPUs that several hotkeys registered more than twice within 24 hours, or "
+                        "one 256 times; or too many registrations that wait for their vote. Retry-After says when to "
+                        "come back.", schemas.Problem),
             503: _NO_WRITES,
         },
     ),

@@ -878,8 +878,8 @@ class Code(StrEnum):
     )
     API_TOO_MANY_CLAIMS = (
         "api-too-many-claims",
-        "The hotkey has as many undecided claims as are allowed at once.",
-        "Wait until some of them are decided.",
+        "The hotkey has as many undecided claims as are allowed, or registered a GPU as often as one may in a day.",
+        "Wait as long as Retry-After says; look why the GPU is registered and deleted again and again.",
     )
     API_RATE = (
         "api-rate",

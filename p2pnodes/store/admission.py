@@ -28,10 +28,14 @@ HOPPING_HOTKEYS_MIN: Final = 2
 count if it is the caller's own: who has a GPU may register it again (the central API's rule)."""
 
 HISTORY_CLAIMS_MAX: Final = 256
-"""Claims of one GPU that are looked at for it, those that came here last."""
+"""Claims of one GPU that are looked at for it, those that came here last. As many in the window one hotkey may have on
+a GPU: whatever is decided about that costs all daemons more with each of them."""
 
 OPEN_CLAIMS_PER_MINER_MAX: Final = 2_048
 """Pending claims that one miner may have here (rule 6): 20,480 GPUs waiting for their vote."""
+
+OPEN_CLAIMS_RETRY_S: Final = 60
+"""When a miner with so many shall come back."""
 
 
 Standings = Mapping[str, Mapping[int, inventory.Claim]]
@@ -80,9 +84,14 @@ class ReusedSignatureError(P2PNodesError):
 
 
 class TooManyClaimsError(P2PNodesError):
-    """The miner has as many pending claims as are allowed at once."""
+    """The miner has as many pending claims as are allowed at once, or registered a GPU too often."""
 
     code = Code.API_TOO_MANY_CLAIMS
+
+    def __init__(self, reason: str, retry_after_s: int = OPEN_CLAIMS_RETRY_S) -> None:
+        """Say which, and when it may be otherwise."""
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
 
 
 def admit_add(
@@ -127,7 +136,7 @@ def admit_add(
         raise denial
     if standings:
         _require_no_conflict(ledger, request, standings)
-        _require_no_hopping(ledger, request.hotkey, uuids, now_ms)
+        _require_short_histories(ledger, request.hotkey, uuids, now_ms)
     if refusal is not None:
         raise refusal
     if duplicates := duplicate_uuids(body):
@@ -168,13 +177,19 @@ def _require_no_conflict(ledger: Ledger, request: Add, standings: Standings) -> 
         raise ConflictError(conflicts)
 
 
-def _require_no_hopping(ledger: Ledger, miner: bytes, uuids: Sequence[str], now_ms: int) -> None:
-    """Refuse GPUs that go from hotkey to hotkey (compat.md, section 3, 429); the log is their history."""
+def _require_short_histories(ledger: Ledger, miner: bytes, uuids: Sequence[str], now_ms: int) -> None:
+    """Refuse GPUs that go from hotkey to hotkey (compat.md, section 3, 429), and those that one registers too often.
+
+    The log is their history.
+    """
     since_hlc = hlc_at(max(0, now_ms - HOPPING_WINDOW_MS))
     uses: list[tuple[str, int]] = []
     until_ms = 0
+    often: list[tuple[str, int]] = []
     for uuid in dict.fromkeys(uuids):
         history = ledger.facts.history(uuid, since_hlc, HISTORY_CLAIMS_MAX)
+        if sum(claimant == miner for _, claimant in history) >= HISTORY_CLAIMS_MAX:
+            often.append((uuid, hlc_ms(history[0][0]) + HOPPING_WINDOW_MS))
         if history and history[-1][1] == miner:
             del history[-1]
         hops = _hops(history)
@@ -183,7 +198,17 @@ def _require_no_hopping(ledger: Ledger, miner: bytes, uuids: Sequence[str], now_
             until_ms = max(until_ms, hlc_ms(history[hops - 1][0]) + HOPPING_WINDOW_MS)
     if uses:
         uses.sort(key=lambda use: -use[1])
-        raise HoppingError(uses, max(1, (until_ms - now_ms) // 1000 + 1))
+        raise HoppingError(uses, _seconds_until(until_ms, now_ms))
+    for uuid, until_ms in often:
+        raise TooManyClaimsError(
+            f"GPU {uuid} was registered {HISTORY_CLAIMS_MAX} times by this hotkey within "
+            f"{HOPPING_WINDOW_MS // 3_600_000} hours",
+            _seconds_until(until_ms, now_ms),
+        )
+
+
+def _seconds_until(until_ms: int, now_ms: int) -> int:
+    return max(1, (until_ms - now_ms) // 1000 + 1)
 
 
 def _hops(history: Sequence[tuple[int, bytes]]) -> int:

@@ -237,9 +237,30 @@ class TestHopping:
         self.claim(writer, "//Bob", ["gpu-1"], NOW_S + 10)
         admit(writer, add("//Charlie", ["gpu-1"], NOW_S + 20), now_ms=NOW_MS + 20_000)
 
-    def test_one_hotkey_may_claim_its_gpu_as_often_as_it_likes(self, writer: Ledger) -> None:
+    def test_one_hotkey_alone_does_not_hop(self, writer: Ledger) -> None:
         for at in range(5):
             self.claim(writer, "//Alice", ["gpu-1"], NOW_S + 10 * at)
+
+    def test_one_hotkey_may_claim_a_gpu_so_often_in_a_day_and_then_waits_for_the_first_to_be_as_old(
+        self, writer: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However it was decided: each claim makes whatever is decided about the GPU cost all daemons more."""
+        monkeypatch.setattr(admission, "HISTORY_CLAIMS_MAX", 3)
+        for at in range(3):
+            verify(writer, self.claim(writer, "//Alice", ["gpu-1"], NOW_S + 10 * at))
+        with pytest.raises(TooManyClaimsError, match="GPU gpu-1 was registered 3 times") as found:
+            admit(writer, add("//Alice", ["gpu-2", "gpu-1"], NOW_S + 40), now_ms=NOW_MS + 40_000)
+        then_s = NOW_S + 40 + found.value.retry_after_s
+        assert then_s == NOW_S + 86_401
+        admit(writer, add("//Alice", ["gpu-2", "gpu-1"], then_s), now_ms=then_s * 1000)
+
+    def test_what_one_hotkey_claimed_so_often_another_may_claim(
+        self, writer: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(admission, "HISTORY_CLAIMS_MAX", 3)
+        for at in range(3):
+            self.claim(writer, "//Alice", ["gpu-1"], NOW_S + 10 * at)
+        admit(writer, add("//Bob", ["gpu-1"], NOW_S + 40), now_ms=NOW_MS + 40_000)
 
     def test_standing_claims_count_too(self, writer: Ledger) -> None:
         for at, miner in enumerate(["//Alice", "//Bob", "//Charlie"]):
