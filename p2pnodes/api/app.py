@@ -658,7 +658,8 @@ def _parsed(request: web.Request, raw: bytes) -> Body | None:
 
 
 def _is_json(request: web.Request) -> bool:
-    kind = request.content_type if hdrs.CONTENT_TYPE in request.headers else "application/json"
+    # An empty one is none, as upstream takes it.
+    kind = request.content_type if request.headers.get(hdrs.CONTENT_TYPE) else "application/json"
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 

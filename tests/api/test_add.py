@@ -57,6 +57,7 @@ class TestAccepted:
     async def test_json_may_come_without_a_content_type_or_with_a_json_like_one(self, alice: Miner) -> None:
         assert (await alice.post(server(1), {"Content-Type": "application/vnd.miner+json"})).status == 202
         assert (await alice.post(server(1, 1), {"Content-Type": "application/json; charset=utf-8"})).status == 202
+        assert (await alice.post(server(1, 2), {"Content-Type": ""})).status == 202
 
     async def test_authorization_beside_a_signature_is_ignored(self, alice: Miner) -> None:
         assert (await alice.post(server(1), {"Authorization": "Bearer x"})).status == 202
