@@ -72,6 +72,26 @@ class TestList:
         assert len({node["uuid"] for node in nodes}) == len(nodes) == 50
         assert reads == [2, 2, 1]
 
+    async def test_a_claim_that_is_forgotten_while_it_is_sent_is_left_out(
+        self, alice: Miner, bob: Miner, db: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Checkpoints do so with what has ended: who reads slowly got half a list, and the log a traceback."""
+        for first in (0, 10, 20):
+            await alice.post(server(1, first))
+        await bob.post(server(1, 30))
+        (lost, _), (taken, _), _ = await db.owned(ALICE.public_key)
+        ((others, _),) = await db.owned(BOB.public_key)
+        stored_claims = db.stored_claims
+
+        async def later(keys: list[int]) -> Any:
+            found = await stored_claims([*keys, others])
+            del found[lost]
+            found[taken] = found.pop(others)
+            return found
+
+        monkeypatch.setattr(db, "stored_claims", later)
+        assert [node["uuid"] for node in listed(await alice.own_nodes())] == [gpu(20)["uuid"]]
+
 
 class TestBounds:
     """Each list that is being sent holds all that it names, for as long as its reader likes."""
