@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from p2pnodes.cli.findings import status_of
 from p2pnodes.cli.output import (
     ExitCode,
     JsonOption,
@@ -30,6 +29,7 @@ from p2pnodes.cli.settings import ConfigOption
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, StoreError
 from p2pnodes.store import COPY_DAYS_DEFAULT
+from p2pnodes.store.directory import status_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -128,19 +128,20 @@ def diff(
     """
     from p2pnodes.config import load_settings
     from p2pnodes.store.checkpoints import kept_leaves, live_difference, live_sets
+    from p2pnodes.store.copying import open_ours
     from p2pnodes.store.ledger import stored_network
-    from p2pnodes.store.schema import open_reader
+    from p2pnodes.store.schema import CHECK, what_to_do
 
     path = load_settings(config).database_path
     with ExitStack() as stack:
         other = stack.enter_context(_looking_for(other, path.name))
-        for each in (path, other):
-            if not each.exists():
-                raise StoreError(f"{each}: no such database; give a daemon's, or a backup", code=Code.DATA_MISSING)
-        here, there = (stack.enter_context(closing(open_reader(each))) for each in (path, other))
+        here, there = (stack.enter_context(closing(open_ours(each))) for each in (path, other))
         try:
             if stored_network(here) != stored_network(there):
-                raise StoreError(f"{other} is of another network than {path}", code=Code.DATA_OTHER_NETWORK)
+                raise StoreError(
+                    f"{other} is of another network than {path}; give a database of this network",
+                    code=Code.DATA_OTHER_NETWORK,
+                )
             number = max(live_sets(here) & live_sets(there), default=0)
             found = [
                 {
@@ -154,7 +155,10 @@ def diff(
                 for mine, leaf in live_difference(kept_leaves(here, number), kept_leaves(there, number))
             ]
         except sqlite3.Error as error:
-            raise StoreError(f"{path} and {other} cannot be compared: {error}", code=Code.DATA_UNREADABLE) from error
+            advice = what_to_do(error, CHECK)
+            raise StoreError(
+                f"{path} and {other} cannot be compared: {error}{advice}", code=Code.DATA_UNREADABLE
+            ) from error
     if as_json:
         print_json({"number": number, "differences": found})
     elif not number:

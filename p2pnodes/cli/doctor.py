@@ -127,8 +127,9 @@ def _examine(config: Path, options: dict[str, Any], *, offline: bool) -> Iterato
 
 
 def _disk(settings: "Settings") -> Iterator["Finding"]:
-    from p2pnodes.cli.findings import nearest, status_of
+    from p2pnodes.cli.findings import nearest
     from p2pnodes.doctor import Finding, of_disk
+    from p2pnodes.store.directory import status_of
 
     path = settings.database_path
     try:
@@ -169,10 +170,11 @@ def _copies(settings: "Settings") -> Iterator["Finding"]:
 
 def _database(settings: "Settings") -> Iterator["Finding"]:
     """Look whether SQLite finds the file whole, and whether it is this network's."""
-    from p2pnodes.cli.findings import status_of
     from p2pnodes.doctor import Finding
+    from p2pnodes.store.copying import open_ours
+    from p2pnodes.store.directory import status_of
     from p2pnodes.store.ledger import stored_network
-    from p2pnodes.store.schema import REFILL, open_reader
+    from p2pnodes.store.schema import REFILL, require_known
 
     path = settings.database_path
     deadline_s = time.monotonic() + DATABASE_S_MAX
@@ -181,8 +183,9 @@ def _database(settings: "Settings") -> Iterator["Finding"]:
         if found is None or not found.st_size:  # empty where a first start was killed at once
             yield Finding("database", "ok", f"{path}: not there yet, made at the first start")
             return
-        connection = open_reader(path)
+        connection = open_ours(path)
         try:
+            require_known(connection)
             connection.set_progress_handler(lambda: time.monotonic() > deadline_s, _STEPS_BETWEEN_LOOKS)
             held = stored_network(connection)
             (integrity,) = connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -200,8 +203,10 @@ def _database(settings: "Settings") -> Iterator["Finding"]:
                 "`p2pnodes db verify` looks at all of it",
             )
         else:
+            told = isinstance(error, StoreError)  # with what to do
             code = error.code if isinstance(error, StoreError) else Code.DATA_DAMAGED
-            yield Finding("database", "problem", f"{path}: {error}", REFILL, code)
+            found_text = f"{error}" if f"{path}" in f"{error}" else f"{path}: {error}"
+            yield Finding("database", "problem", found_text, "" if told else REFILL, code)
         return
     if integrity != "ok":
         yield Finding("database", "problem", f"{path}: SQLite finds it damaged: {integrity}", REFILL, Code.DATA_DAMAGED)

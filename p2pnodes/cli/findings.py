@@ -5,11 +5,12 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from p2pnodes.cli.output import duration, utc
 from p2pnodes.model.errors import P2PNodesError
+from p2pnodes.store.directory import status_of
 
 if TYPE_CHECKING:
     from p2pnodes.chain.delegation import SignedDelegation
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from p2pnodes.config import Settings
     from p2pnodes.model.electorate import Electorate
     from p2pnodes.model.keys import NodeKey
-
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 _Found = TypeVar("_Found")
 
@@ -35,18 +34,6 @@ class Findings(NamedTuple):
     problems: list[str]
     warnings: list[str]
     shown: dict[str, Any]
-
-
-def status_of(path: Path) -> os.stat_result | None:
-    """What a path leads to, None when there is nothing.
-
-    Raises:
-        OSError: It cannot be told, as in another user's directory; ``Path.exists`` hides that in newer Pythons.
-    """
-    try:
-        return path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def nearest(path: Path) -> tuple[Path, os.stat_result]:
@@ -231,11 +218,12 @@ def _hotkey_warnings(
 def _chain_warnings(settings: "Settings") -> list[str]:
     """What makes the chain's endpoints worth less than they could be."""
     from p2pnodes.model.addresses import has_credentials, without_credentials
+    from p2pnodes.service import LOOPBACK
 
     urls = settings.electorate.urls
     hosts = {urlsplit(url).hostname for url in urls}
     warnings: list[str] = []
-    if urls and len(hosts) < 2 and not hosts <= _LOOPBACK:
+    if urls and len(hosts) < 2 and not hosts <= LOOPBACK:
         warnings.append(
             "electorate.urls: one endpoint, so nothing tells when it lies or stands still; "
             "give a second one of another operator"
@@ -244,7 +232,7 @@ def _chain_warnings(settings: "Settings") -> list[str]:
         f"electorate.urls: {without_credentials(url)} is not encrypted: whoever is in between can change what it says; "
         "use wss://"
         for url in urls
-        if url.startswith("ws://") and urlsplit(url).hostname not in _LOOPBACK
+        if url.startswith("ws://") and urlsplit(url).hostname not in LOOPBACK
     ]
     if any(has_credentials(url) for url in urls) and settings.origins.get("electorate.urls") == "file":
         mode = stat.S_IMODE(settings.config_file.stat().st_mode)

@@ -385,7 +385,7 @@ def sql(
     from p2pnodes.store.copying import is_there
 
     path = database or _database_of(config)
-    if not (is_there(path) and path.is_file()):
+    if not is_there(path):
         raise StoreError(
             f"{path}: no such database; expected the file of a daemon that has been started once",
             code=Code.DATA_MISSING,
@@ -413,7 +413,7 @@ def _opened(path: Path, seconds: float, rows: int) -> Iterator[Questions]:
     Raises:
         StoreError: It cannot be read, or is another program's.
     """
-    from p2pnodes.store.schema import open_reader
+    from p2pnodes.store.schema import open_reader, what_to_do
 
     stopped = not path.with_name(f"{path.name}-wal").exists()
     for still in (False, True):
@@ -424,9 +424,8 @@ def _opened(path: Path, seconds: float, rows: int) -> Iterator[Questions]:
             except sqlite3.Error as error:
                 if stopped and not still and getattr(error, "sqlite_errorcode", None) in _NOT_BESIDE:
                     continue
-                raise StoreError(
-                    f"{path}: {error}; expected a database of p2pnodes that you may read", code=Code.DATA_UNREADABLE
-                ) from error
+                advice = what_to_do(error, "; expected a database of p2pnodes that you may read")
+                raise StoreError(f"{path}: {error}{advice}", code=Code.DATA_UNREADABLE) from error
             yield questions
             return
 

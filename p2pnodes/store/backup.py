@@ -105,6 +105,8 @@ def back_up(
         draft = Path(name)
         try:
             _copy(database, draft, progress)
+            if verify:
+                _require_network(draft, database, network)
             copied = _examine(draft, network, f"no backup of {database} was made", verify=verify, progress=progress)
             _publish(draft, file, replace=replace)
         finally:
@@ -351,21 +353,35 @@ def _forget_own_log(file: Path, path: Path, network: Network) -> None:
     Raises:
         StoreError: It is of another network, of a newer schema, or cannot be read.
     """
+    _require_network(path, file, network, "give a backup of this network")
     try:
-        with closing(open_reader(path)) as connection:
-            held = stored_network(connection)
-        if held != network.id:
-            found = "none" if held is None else held.hex()
-            raise StoreError(
-                f"{file}: is of network {found}, the settings say {network.id.hex()}; give a backup of this network",
-                code=Code.DATA_OTHER_NETWORK,
-            )
         with closing(open_writer(path)) as connection:
             connection.execute("DELETE FROM meta WHERE key = ?", (OWN_LOG,))
             Ledger(connection, network)  # judges what the build that wrote it could not
             connection.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error as error:
         raise StoreError(f"{file}: cannot be read: {error}; give another backup", code=Code.DATA_BACKUP_BAD) from error
+
+
+def _require_network(
+    path: Path, file: Path, network: Network, advice: str = "use that network's configuration"
+) -> None:
+    """Refuse a copy of another network's database, by the name of what it is a copy of.
+
+    Raises:
+        StoreError: It is of another network, or cannot be read.
+    """
+    try:
+        with closing(open_reader(path)) as connection:
+            held = stored_network(connection)
+    except sqlite3.Error as error:
+        raise StoreError(f"{file}: cannot be read: {error}; give another backup", code=Code.DATA_BACKUP_BAD) from error
+    if held != network.id:
+        found = "none" if held is None else held.hex()
+        raise StoreError(
+            f"{file}: is of network {found}, the settings say {network.id.hex()}; {advice}",
+            code=Code.DATA_OTHER_NETWORK,
+        )
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -6,13 +6,15 @@ commit, and never end beside a busy writer. The price is that the write-ahead lo
 """
 
 import sqlite3
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
-from p2pnodes.store.schema import REFILL, open_reader
+from p2pnodes.store.directory import status_of
+from p2pnodes.store.schema import CHECK, REFILL, open_reader, what_to_do
 
 PAGES_PER_STEP: Final = 1_024
 """Pages of 4 KiB that are copied between two reports of progress: some milliseconds."""
@@ -21,20 +23,41 @@ _CHECK_PATH: Final = "expected a daemon's p2pnodes.db: check the path"
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a database at a path.
+    """Whether there is a file at a path.
 
     Raises:
-        StoreError: This user may not look there.
+        StoreError: This user may not look there, or something else stands there.
     """
     try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except PermissionError as error:
+        status = status_of(path)
+    except OSError as error:
+        advice = "run this as the daemon's user" if isinstance(error, PermissionError) else "check the path"
         raise StoreError(
-            f"{path}: cannot be looked for ({error.strerror}); run this as the daemon's user", code=Code.DATA_UNREADABLE
+            f"{path}: cannot be looked for ({error.strerror}); {advice}", code=Code.DATA_UNREADABLE
         ) from error
-    return True
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        raise StoreError(f"{path}: no p2pnodes database (it is no file); {_CHECK_PATH}", code=Code.DATA_MISSING)
+    return status is not None
+
+
+def open_ours(path: Path) -> sqlite3.Connection:
+    """Open a p2pnodes database to read, for one thread; the daemon may run meanwhile.
+
+    Raises:
+        StoreError: No such file, not a p2pnodes database, or unreadable.
+    """
+    if not is_there(path):
+        raise StoreError(f"{path}: no such database; give the daemon's data directory", code=Code.DATA_MISSING)
+    source = open_reader(path)
+    try:
+        if not source.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone():
+            raise StoreError(f"{path}: no p2pnodes database (it has no events); {_CHECK_PATH}", code=Code.DATA_MISSING)
+    except BaseException as error:
+        source.close()
+        if isinstance(error, sqlite3.Error):
+            raise _unreadable(path, error) from error
+        raise
+    return source
 
 
 def copy_database(path: Path, target: sqlite3.Connection, progress: Callable[[int, int], None] | None = None) -> None:
@@ -48,32 +71,31 @@ def copy_database(path: Path, target: sqlite3.Connection, progress: Callable[[in
     Raises:
         StoreError: No such file, not a p2pnodes database, unreadable, or no room for the copy.
     """
-    if not is_there(path):
-        raise StoreError(f"{path}: no such database; give the daemon's data directory", code=Code.DATA_MISSING)
-    source = open_reader(path)
+    source = open_ours(path)
     try:
         source.execute("BEGIN")
-        (ours,) = source.execute("SELECT count(*) FROM sqlite_master WHERE name = 'events'").fetchone()
-        if not ours:
-            raise StoreError(f"{path}: no p2pnodes database (it has no events); {_CHECK_PATH}", code=Code.DATA_MISSING)
+        source.execute("SELECT 1 FROM sqlite_master").fetchone()  # the transaction sees one state from here on
         report = None if progress is None else _report(progress)
         source.backup(target, pages=PAGES_PER_STEP, progress=report)
     except sqlite3.Error as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            raise StoreError(
-                f"{path}: no p2pnodes database ({error}); {_CHECK_PATH}, or {REFILL}", code=Code.DATA_MISSING
-            ) from error
-        if error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN:
-            raise StoreError(
-                f"{path}: cannot be opened ({error}); run this as the daemon's user", code=Code.DATA_UNREADABLE
-            ) from error
-        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            raise StoreError(
-                f"{path}: there is no room for a copy ({error}); make room on the disk", code=Code.DATA_DISK_LOW
-            ) from error
-        raise StoreError(f"{path}: cannot be read: {error}; {REFILL}", code=Code.DATA_UNREADABLE) from error
+        raise _unreadable(path, error) from error
     finally:
         source.close()
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> StoreError:
+    """What is told of a database that SQLite cannot read, or not copy."""
+    if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+        return StoreError(f"{path}: no p2pnodes database ({error}); {_CHECK_PATH}, or {REFILL}", code=Code.DATA_MISSING)
+    if error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN:
+        return StoreError(
+            f"{path}: cannot be opened ({error}); run this as the daemon's user", code=Code.DATA_UNREADABLE
+        )
+    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        return StoreError(
+            f"{path}: there is no room for a copy ({error}); make room on the disk", code=Code.DATA_DISK_LOW
+        )
+    return StoreError(f"{path}: cannot be read: {error}{what_to_do(error, CHECK)}", code=Code.DATA_UNREADABLE)
 
 
 def _report(progress: Callable[[int, int], None]) -> Callable[[int, int, int], None]:

@@ -15,6 +15,18 @@ MODE: Final = 0o750
 """Of a directory that is made here: the daemon's group may look into the database, others may not."""
 
 
+def status_of(path: Path) -> os.stat_result | None:
+    """What a path leads to, None when there is nothing.
+
+    Raises:
+        OSError: It cannot be told, as in another user's directory; ``Path.exists`` hides that in newer Pythons.
+    """
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def make(path: Path) -> None:
     """Make the data directory, unless it is there.
 

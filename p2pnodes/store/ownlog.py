@@ -13,6 +13,7 @@ from p2pnodes.model.errors import StoreError
 from p2pnodes.model.events import Delegation, Event, Head, LogId
 from p2pnodes.model.keys import KEY_BYTES
 from p2pnodes.store.checkpoints import cut_logs
+from p2pnodes.store.copying import is_there
 from p2pnodes.store.ledger import OWN_LOG
 from p2pnodes.store.schema import open_reader, what_to_do
 
@@ -39,7 +40,7 @@ def read_own_log(path: Path, node_key: bytes) -> OwnLog | None:
     Raises:
         StoreError: It cannot be read.
     """
-    if not path.exists():
+    if not is_there(path):
         return None
     connection = open_reader(path)
     try:
@@ -58,7 +59,7 @@ def written_by(path: Path) -> bytes | None:
     Raises:
         StoreError: It cannot be read.
     """
-    if not path.exists():
+    if not is_there(path):
         return None
     try:
         connection = open_reader(path)

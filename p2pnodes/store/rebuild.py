@@ -13,6 +13,7 @@ from p2pnodes.model.errors import P2PNodesError, StoreError
 from p2pnodes.model.network import Network
 from p2pnodes.store import buckets
 from p2pnodes.store.checkpoints import Stage, live_set_damage
+from p2pnodes.store.copying import open_ours
 from p2pnodes.store.ledger import DERIVED, Ledger
 from p2pnodes.store.schema import REFILL, open_writer, untyped
 
@@ -65,8 +66,7 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
         StoreError: No such database, of another network, its log or the live set in force is damaged, or it cannot be
             written: nothing changed.
     """
-    if not path.exists():
-        raise StoreError(f"{path}: no such database; give the daemon's data directory", code=Code.DATA_MISSING)
+    open_ours(path).close()  # a writer would make a database of an empty file, and of another program's one, too
     connection = open_writer(path)
     try:
         mended = drop_untyped(connection)

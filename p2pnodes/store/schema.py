@@ -148,13 +148,13 @@ def migrate(connection: sqlite3.Connection) -> None:
     """Bring a database to the current schema; a ``Ledger`` then derives what a migration took away.
 
     Raises:
-        StoreError: It is of a newer schema than this build may open.
+        StoreError: It is of a newer schema than this build may open, or another program's.
     """
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found > SCHEMA and _lowest_compatible(connection) > SCHEMA:
+    found = require_known(connection)
+    if not found and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
         raise StoreError(
-            f"the database has schema {found}, this build knows {SCHEMA}: install a newer p2pnodes",
-            code=Code.DATA_NEWER,
+            "the database is another program's: it has tables, but no schema of p2pnodes; check the path",
+            code=Code.DATA_MISSING,
         )
     if 0 < found < SCHEMA:
         indexes.lay_all(connection)  # migrations rely on what those before them made
@@ -168,6 +168,21 @@ def migrate(connection: sqlite3.Connection) -> None:
         )
     views = resources.files(_PACKAGE).joinpath("views.sql").read_text()
     connection.executescript(f"BEGIN IMMEDIATE; {views} COMMIT;")
+
+
+def require_known(connection: sqlite3.Connection) -> int:
+    """The number of a database's schema; 0 for none.
+
+    Raises:
+        StoreError: It is newer than this build may open.
+    """
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > SCHEMA and _lowest_compatible(connection) > SCHEMA:
+        raise StoreError(
+            f"the database has schema {found}, this build knows {SCHEMA}: install a newer p2pnodes",
+            code=Code.DATA_NEWER,
+        )
+    return int(found)
 
 
 def untyped(connection: sqlite3.Connection) -> Iterator[tuple[str, str, str]]:

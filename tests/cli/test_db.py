@@ -76,8 +76,8 @@ class TestVerify:
         else:
             os.truncate(database, size)
         ended = cli("db", "rebuild", "--config", config)
-        assert (ended.code, ended.error_code) == (1, "data-unreadable")
-        assert ended.error.endswith(told)
+        assert (ended.code, ended.error_code) == (1, "data-missing" if size is None else "data-unreadable")
+        assert ended.error.endswith(told.removeprefix("; "))
         with pytest.raises(StoreError, match=f"{told}$"):  # what a start reads first
             written_by(database)
 
@@ -88,6 +88,33 @@ class TestVerify:
         ended = cli("db", "verify", tmp_path / "other.db", "--config", config)
         assert (ended.code, ended.out) == (1, "")
         assert "no p2pnodes database (it has no events)" in ended.error
+
+    @pytest.mark.parametrize("foreign", [True, False], ids=["another program's", "empty"])
+    def test_and_no_rebuild_makes_one_of_it(self, cli: Cli, config: Path, database: Path, *, foreign: bool) -> None:
+        """It would say that no row differs, and leave twenty tables in somebody else's file."""
+        database.unlink()
+        with closing(sqlite3.connect(database)) as connection:
+            if foreign:
+                connection.execute("CREATE TABLE cookies (name TEXT)")
+        before = database.read_bytes()
+        ended = cli("db", "rebuild", "--config", config)
+        assert (ended.code, ended.out, ended.error_code) == (1, "", "data-missing")
+        assert ended.error.startswith(f"{database}: no p2pnodes database (it has no events); expected ")
+        assert database.read_bytes() == before
+
+    @pytest.mark.parametrize(
+        "command", [("db", "rebuild"), ("backup", "b.db"), ("sql", "SELECT 1"), ("db", "diff", "")]
+    )
+    def test_a_directory_in_its_place_is_no_damage(
+        self, cli: Cli, config: Path, database: Path, tmp_path: Path, command: tuple[str, ...]
+    ) -> None:
+        other = database.rename(tmp_path / "other.db")
+        database.mkdir()
+        ended = cli(*(part or str(other) for part in command), "--config", config)
+        assert (ended.code, ended.error_code) == (1, "data-missing")
+        assert ended.error == (
+            f"{database}: no p2pnodes database (it is no file); expected a daemon's p2pnodes.db: check the path"
+        )
 
     def test_a_database_that_another_user_hides_is_one_line(
         self, cli: Cli, config: Path, database: Path, forbid: Forbid
@@ -253,6 +280,26 @@ class TestDiff:
         assert ended.code == 1
         assert f"{tmp_path / 'absent.db'}: no such database" in ended.err
         assert "[data-missing]" in ended.err
+
+    @pytest.mark.parametrize("content", [b"", b"no database at all" * 100])
+    def test_one_that_is_none_is_named_with_what_to_do(
+        self, cli: Cli, config: Path, database: Path, tmp_path: Path, content: bytes
+    ) -> None:
+        path = tmp_path / "other.db"
+        path.write_bytes(content)
+        ended = cli("db", "diff", path, "--config", config)
+        assert (ended.code, ended.out, ended.error_code) == (1, "", "data-missing")
+        assert ended.error.startswith(f"{path}: no p2pnodes database (")
+        assert "check the path" in ended.error
+
+    def test_a_damaged_one_is_told_with_what_to_do(
+        self, cli: Cli, config: Path, cut_databases: tuple[Path, Path]
+    ) -> None:
+        with closing(sqlite3.connect(cut_databases[1])) as connection:
+            connection.execute("DROP TABLE live")
+        ended = cli("db", "diff", cut_databases[1], "--config", config)
+        assert (ended.code, ended.error_code) == (1, "data-unreadable")
+        assert ended.error.endswith("cannot be compared: no such table: live; check the path, its owner and the disk")
 
     def test_one_of_another_network_is_refused(self, cli: Cli, config: Path, cut_databases: tuple[Path, Path]) -> None:
         """Numbers of checkpoints are alike there, and all that is kept would differ."""

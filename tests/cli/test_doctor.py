@@ -143,6 +143,25 @@ class TestStopped:
         database.write_bytes(content)
         assert problems(cli("doctor", "--config", config, "--json")) == ["database", "daemon"]
 
+    @pytest.mark.parametrize(
+        ("statement", "told"),
+        [
+            ("PRAGMA user_version = 99", ("data-newer", "install a newer p2pnodes")),
+            ("DROP TABLE events", ("data-missing", "no p2pnodes database (it has no events); expected ")),
+        ],
+    )
+    def test_a_database_that_no_daemon_starts_on(
+        self, cli: Cli, config: Path, database: Path, statement: str, told: tuple[str, str]
+    ) -> None:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("UPDATE compatibility SET lowest = 99")
+            connection.execute(statement)
+        ended = cli("doctor", "--config", config, "--offline", "--json")
+        assert ended.code == 1
+        (finding,) = [each for each in ended.json if each["check"] == "database"]
+        assert (finding["level"], finding["code"]) == ("problem", told[0])
+        assert told[1] in finding["found"]
+
     def test_one_that_is_empty_is_made_by_the_next_start(self, cli: Cli, config: Path, database: Path) -> None:
         """A first start that was killed at once leaves such a file."""
         database.write_bytes(b"")

@@ -178,7 +178,7 @@ def test_a_schema_that_is_no_text_any_more_is_one_clear_error(path: Path) -> Non
     path.write_bytes(content.replace(b"CREATE TABLE events (", b"CREATE TABLE events \xef"))
     with pytest.raises(StoreError, match="cannot read the database"):
         audit(path, NETWORK)
-    with pytest.raises(StoreError, match="cannot open the database"):
+    with pytest.raises(StoreError, match="cannot read the database"):
         rebuild(path, NETWORK)
 
 

@@ -370,6 +370,12 @@ class TestRestore:
         ):
             pytest.fail("it was drafted")
 
+    def test_a_backup_of_another_networks_database_names_that(self, database: Path, tmp_path: Path) -> None:
+        """Not the draft, which is gone when somebody reads it."""
+        other = Network(genesis_hash="1" * 64, netuid=64)
+        with pytest.raises(StoreError, match=f"^{database}: is of network {NETWORK.id.hex()}, the settings say"):
+            back_up(database, tmp_path / "other.db", other)
+
     def test_the_database_itself_is_no_backup(self, saved: Path, database: Path) -> None:
         with pytest.raises(StoreError, match="is the database itself"):
             restore(database, database)
