@@ -149,6 +149,14 @@ def _writes(status: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(
             "database", "problem", f"cannot be written: {failure}", "see the disk, and its owner", Code.DATA_NOT_WRITTEN
         )
+    database = status["database"]
+    if found := database.get("damaged_events"):  # a daemon of a release before knows of none
+        left = database["damaged_left"]
+        yield Finding(
+            "database", "problem" if left else "warning",
+            f"{found} stored events were found damaged since the start, {left} of them did not come again from peers",
+            "look at the disk (`smartctl`, `dmesg`), then run `p2pnodes db verify`", Code.DATA_EVENT,
+        )  # fmt: skip
     if status["role"] == "observer":
         return
     writes = status["writes"]

@@ -571,6 +571,12 @@ TABLE: Final[Mapping[str, tuple[Described, ...]]] = {
             buckets=JOB_BUCKETS,
         ),
         Described(
+            "p2pnodes_damaged_events_total",
+            Kind.COUNTER,
+            "Stored events that were found damaged when peers asked for them: look at the disk.",
+            read=_one(lambda status: status["database"]["damaged_events"]),
+        ),
+        Described(
             "p2pnodes_refused_jobs_total",
             Kind.COUNTER,
             "Writes that were refused because too many waited for the disk.",

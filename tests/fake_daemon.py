@@ -128,6 +128,8 @@ STATUS: Final[dict[str, Any]] = {
         "free_bytes": 50_000_000,
         "disk_bytes": 100_000_000,
         "refused_jobs": 0,
+        "damaged_events": 0,
+        "damaged_left": 0,
         "failure": None,
     },
     "clock_offset_ms": -1500,

@@ -224,6 +224,7 @@ class TestDashboard:
 NOT_SHOWN: Final = {
     "p2pnodes_loading_slices",  # of a daemon's first minutes; `p2pnodes status` has them
     "p2pnodes_checkpoint_without_own_logs",
+    "p2pnodes_damaged_events_total",  # of a disk that fails; an alert tells of each
     "p2pnodes_own_log_seq",  # own events by kind are
     "p2pnodes_electorate_block",  # its age is
     "p2pnodes_electorate_source_working",

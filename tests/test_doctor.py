@@ -44,6 +44,11 @@ def test_a_daemon_that_is_well_has_no_finding_but_good_ones() -> None:
     assert not any(finding.advice for finding in found)
 
 
+def test_events_that_came_again_leave_a_warning_of_the_disk() -> None:
+    (finding,) = bad(judged(lambda status: status["database"].update(damaged_events=2)))
+    assert (finding.level, finding.check) == ("warning", "database")
+
+
 def unconnect(status: dict[str, Any]) -> None:
     status["gossip"]["peers"][PEER] = {"hotkey": "5Peer", "connected": False, "last_error": "Connection refused"}
 
@@ -65,6 +70,10 @@ FAULTS: dict[str, tuple[str, str, Plant]] = {
         "delegation", "another node key", lambda status: status["delegation"].update(error="it is for another node key")
     ),
     "disk full": ("database", "no space left", lambda status: status["database"].update(failure="no space left")),
+    "events damaged": (
+        "database", "2 stored events were found damaged since the start, 1 of them did not come again",
+        lambda status: status["database"].update(damaged_events=2, damaged_left=1),
+    ),
     "writes refused": (
         "writes", "starting", lambda status: status["writes"].update(allowed=False, reason="starting")
     ),

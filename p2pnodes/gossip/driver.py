@@ -85,6 +85,7 @@ from p2pnodes.model.events import Delegation, Event, Head, LogId
 from p2pnodes.model.keys import NodeKey, ss58_encode
 from p2pnodes.model.network import Network
 from p2pnodes.outbound import PrivateAddressError, PublicResolver, require_public_literal, tls_reason
+from p2pnodes.store.damage import DamagedEventError
 from p2pnodes.store.database import Database
 from p2pnodes.store.loading import Answer, Found
 from p2pnodes.store.state import Outcome
@@ -996,7 +997,9 @@ class Driver:
         wires: list[bytes] = []
         try:
             wires = await self._store.read_log(wanted.log, wanted.first_seq, wanted.size_bytes_max, wanted.count_max)
-        except (StoreError, sqlite3.Error) as error:  # the peer hears "none" and asks somebody else
+        except DamagedEventError as error:  # the peer hears "none" and asks somebody else; the store has told of it
+            self._perform(self._engine.damaged(error.log, error.seq, self._clock()))
+        except (StoreError, sqlite3.Error) as error:  # the peer hears the same
             log.warning("log_not_read", log=str(wanted.log), error=str(error), code=Code.DATA_UNREADABLE)
         self._perform(self._engine.read(link.id, wanted.log, wanted.first_seq, wires, self._clock()))
 
@@ -1044,6 +1047,8 @@ class Driver:
         path: Sequence[bytes] = ()
         try:
             leaves, path = await self._store.live_slice(wanted.number, wanted.place)
+        except DamagedEventError as error:  # the same
+            self._perform(self._engine.damaged(error.log, error.seq, self._clock()))
         except (StoreError, sqlite3.Error) as error:  # the same
             log.warning("checkpoint_not_read", number=wanted.number, error=str(error), code=Code.DATA_UNREADABLE)
         self._perform(self._engine.read_leaves(link.id, wanted.number, wanted.place, leaves, path, self._clock()))

@@ -76,6 +76,7 @@ from p2pnodes.gossip.rates import (
     FloodError,
     Rate,
 )
+from p2pnodes.gossip.repair import Repairs
 from p2pnodes.gossip.search import Searches
 from p2pnodes.gossip.session import Pending, Session, SessionId
 from p2pnodes.gossip.sync import Sync
@@ -212,6 +213,7 @@ class Engine:
         self._intake = Intake(network.id, self._backoffs, self._authors, gaps, self._time)
         self._proving = Proving(self._outbox, self._authors, self._time)
         self._searches = Searches(self._sessions, wants_max=WANTS_MAX, outbox=self._outbox, time=self._time)
+        self._repairs = Repairs(self._sessions, wants_max=WANTS_MAX, outbox=self._outbox, time=self._time, rng=rng)
         self._book = AddressBook(network.id, permitted, self._time)
         self._book_renew_ms = 0
         self._pace = Pace(self._time, rng)
@@ -425,14 +427,15 @@ class Engine:
         return late - excused
 
     def _look(self, session: Session, answer: Range) -> None:
-        """Have the store compare an event of a branch that is being searched with what it holds."""
+        """Have the store compare an event with what it holds: one of a branch that is searched, or for a repair."""
         if not answer.wires:
             self._searches.lose(session, answer.log, f"it has no event at seq {answer.first_seq}")
+            self._repairs.failed(answer.log, answer.first_seq)
             return
         event = self._intake.single(answer.wires[0], answer.log, answer.first_seq)
         if self._paused or session.storing_bytes > PENDING_BYTES_MAX:
             self._searches.judged(session, event, None)
-        elif answer.log in session.searches:
+        elif answer.log in session.searches or self._repairs.wants(event):
             self._fetch.submit(session, Pending((event,), (), len(event.wire), probe=True))
 
     @property
@@ -475,8 +478,9 @@ class Engine:
         return self._outbox.take()
 
     def _compared(self, session: Session, event: Event, outcome: Outcome | None) -> None:
-        """Take what the store found of an event that a search looked at; None when it failed."""
+        """Take what the store found of an event that was asked for alone; None when it failed."""
         self._searches.judged(session, event, outcome)
+        self._repairs.judged(event, outcome)
         if outcome is None:
             self._pause(session)
         elif outcome.result is Result.FORGED:
@@ -603,6 +607,12 @@ class Engine:
             self._sync.read(found, log, first_seq, list(wires))
         return self._outbox.take()
 
+    def damaged(self, log: LogId, seq: int, now_ms: int) -> list[Effect]:
+        """Take note that a stored event is damaged: peers are asked for it, and ``Ledger.receive`` puts it in place."""
+        self._time.advance(now_ms)
+        self._repairs.need(log, seq)
+        return self._outbox.take()
+
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def considered(self, session: SessionId, number: int, answer: Answer, now_ms: int) -> list[Effect]:
@@ -702,6 +712,8 @@ class Engine:
         for over in [*silent, *self._view.tick(), *self._too_slow()]:
             if over.session in self._sessions:
                 self._close(self._sessions[over.session], over.reason, over.ban_s)
+        if not (self._paused or state.loading):
+            self._repairs.tick()
         self._push.tick(state)
         if self._time.ms >= self._book_renew_ms:
             self._renew_book(state)

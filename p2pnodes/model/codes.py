@@ -242,6 +242,11 @@ class Code(StrEnum):
         "The database contradicts itself, or SQLite finds it damaged.",
         "Keep a copy, check the disk, then restore a backup or start empty: peers bring everything but the node key.",
     )
+    DATA_EVENT = (
+        "data-event",
+        "A stored event is not what it was when it was stored. It is not sent to peers, and asked for again from them.",
+        "Look at the disk (`smartctl`, `dmesg`), and run `p2pnodes db verify`: more than that may be damaged.",
+    )
     DATA_OTHER_NETWORK = (
         "data-other-network",
         "The database or backup belongs to another network than the settings name.",

@@ -177,6 +177,24 @@ class Event(NamedTuple):
             kind_of(payload),
         )  # fmt: skip
 
+    @staticmethod
+    def is_whole(wire: bytes, event_id: bytes) -> bool:
+        """Whether bytes are the event with an id; a quarter of what decoding them costs, some 1.5 microseconds.
+
+        The id vouches for the header, and that for the payload, whose hash is its last field. Nothing but the log's
+        key vouches for the signature, so one that is damaged is not seen.
+        """
+        try:
+            header, signature, payload = msgpack.unpackb(wire)
+            return bool(
+                codec.digest(header) == event_id
+                and header[-DIGEST_BYTES:] == codec.digest(payload)
+                and len(signature) == SIGNATURE_BYTES
+                and msgpack.packb([header, signature, payload]) == wire
+            )
+        except (ValueError, TypeError, RecursionError, msgpack.UnpackException):  # what is no event
+            return False
+
     def signed(self) -> bool:
         """Whether the log's node key signed the header; about 60 microseconds."""
         return verify_node(self.log.node_key, self.header, self.signature)

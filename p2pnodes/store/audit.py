@@ -3,7 +3,7 @@
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from p2pnodes.model.branches import Ends, ended_log
 from p2pnodes.model.checkpoint import judge_kept
@@ -16,7 +16,7 @@ from p2pnodes.model.validity import EMPTY, Prefix, check_close, check_evidence, 
 from p2pnodes.store.checkpoints import Checkpoints, Stage, live_set_damage
 from p2pnodes.store.copying import copy_database
 from p2pnodes.store.ledger import Ledger, stored_network
-from p2pnodes.store.rebuild import PROBLEMS_MAX, Progress, differences, drop_untyped, finish_cut, hold
+from p2pnodes.store.rebuild import PROBLEMS_MAX, Progress, as_text, differences, drop_untyped, finish_cut, hold
 from p2pnodes.store.schema import migrate, open_writer
 
 
@@ -57,6 +57,7 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
     except BaseException:
         copy.close()
         raise
+    copy.text_factory = as_text
     problems: list[str] = []
     logs, events, rows, root = 0, 0, 0, ""
     try:
@@ -77,6 +78,7 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
         if (wrong := live_set_damage(copy, network)) is not None:
             problems.append(wrong)
         _check_ends(copy, network, problems)
+        _check_claims(copy, problems)
         logs, rows, root = _check_rows(copy, network, problems, progress)
     except (sqlite3.Error, P2PNodesError) as error:
         problems.append(f"the check could not go on: {error}")
@@ -91,11 +93,12 @@ def _check_logs(copy: sqlite3.Connection, network: Network, problems: list[str],
     done = 0
     logs = copy.execute("SELECT log, node_key, number, hotkey, cut IS 0 FROM logs").fetchall()
     for key, node_key, number, hotkey, counts_nothing in logs:
-        entry = checkpoints.line.logs.get(LogId(node_key, number))
+        log = LogId(node_key, number)
+        entry = checkpoints.line.logs.get(log)
         cut = -1 if entry is None else entry.head.seq
         head, prefix = None if entry is None else entry.head, EMPTY
-        query = "SELECT seq, id, judged, void, hlc_max, wire FROM events WHERE log = ? ORDER BY seq"
-        for seq, event_id, judged, void, hlc_max, wire in copy.execute(query, (key,)):
+        query = "SELECT seq, id, hlc, kind, judged, void, hlc_max, wire FROM events WHERE log = ? ORDER BY seq"
+        for seq, event_id, hlc, kind, judged, void, hlc_max, wire in copy.execute(query, (key,)):
             done += 1
             if progress and done % 1000 == 0:
                 progress("checking events", done, total)
@@ -107,6 +110,8 @@ def _check_logs(copy: sqlite3.Connection, network: Network, problems: list[str],
                 continue
             wrongs = [
                 (event.id != event_id or event.seq != seq, "the row names another event than its bytes"),
+                ((event.hlc, event.kind) != (hlc, kind), "the row names another HLC or kind than its bytes"),
+                (event.log != log, "is of another log than the log's row says"),
                 (event.network_id != network.id, "is of another network"),
                 (not event.signed(), "its signature does not hold"),
             ]
@@ -141,6 +146,20 @@ def _check_logs(copy: sqlite3.Connection, network: Network, problems: list[str],
     if progress:
         progress("checking events", done, total)
     return done
+
+
+_NOT_CARRIED: Final = (
+    "SELECT count(*) FROM claim c WHERE miner NOTNULL AND NOT EXISTS (SELECT 1 FROM events e"
+    " JOIN carriage r USING (log, seq) WHERE e.position = c.position AND r.claim = c.claim)"
+)
+"""How many claims name an event that does not carry them: any of those that do will do, so rows need not differ."""
+
+
+def _check_claims(copy: sqlite3.Connection, problems: list[str]) -> None:
+    """Check that each claim can be read from the event that it names."""
+    (claims,) = copy.execute(_NOT_CARRIED).fetchone()
+    if claims:
+        problems.append(f"claim: {claims} rows name an event that does not carry the claim")
 
 
 def _check_ends(copy: sqlite3.Connection, network: Network, problems: list[str]) -> None:

@@ -17,7 +17,7 @@ from p2pnodes.model.codec import MalformedError
 from p2pnodes.model.inventory import Scales, Weights
 from p2pnodes.model.keys import ss58_decode
 from p2pnodes.model.requests import UUID_CHARS_MAX
-from p2pnodes.store.facts import FROM_NODE, Facts, row_keys
+from p2pnodes.store.facts import FROM_NODE, Facts, row_keys, unpack_uuids
 
 BROWSE_S_MAX: Final = 2.0
 """Seconds after which a walk over the inventory is given up: 100,000 rows take about a tenth of a second."""
@@ -273,7 +273,7 @@ def _is_beyond(uuid: str, other: str, *, down: bool) -> bool:
 
 
 def _uuids(packed: bytes) -> set[str]:
-    return set(codec.unpack(packed))  # type: ignore[arg-type]
+    return set(unpack_uuids(packed))
 
 
 def _owners(facts: Facts, named: Mapping[int, Collection[str]]) -> dict[str, int]:

@@ -11,7 +11,8 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from p2pnodes.model.stateroot import StateRoot
+from p2pnodes.model.stateroot import BUCKETS, StateRoot
+from p2pnodes.store.damage import REBUILD, damaged
 
 BUCKETS_PER_READ: Final = 64
 """Buckets that are rehashed at once."""
@@ -19,6 +20,10 @@ BUCKETS_PER_READ: Final = 64
 UNWRITTEN_MAX: Final = 4_096
 """Buckets that changed since their hashes were written: five to a page of the database then. At 1,000,000 rows a start
 computes so many anew in some 0.1 s."""
+
+
+_TABLES: Final = ("bucket", "bucket_changed")
+_STRAY: Final = f"bucket NOT BETWEEN 0 AND {BUCKETS - 1}"
 
 
 class Held(NamedTuple):
@@ -36,9 +41,15 @@ class Held(NamedTuple):
 
 
 def load(connection: sqlite3.Connection) -> Held:
-    """What is kept, and what it lacks by the digests that the rows bear."""
+    """What is kept, and what it lacks by the digests that the rows bear.
+
+    Raises:
+        StoreError: It is damaged.
+    """
     root, total = StateRoot(), 0
     changed = {bucket for (bucket,) in connection.execute("SELECT bucket FROM bucket_changed")}
+    if any(connection.execute(f"SELECT 1 FROM {table} WHERE {_STRAY} LIMIT 1").fetchone() for table in _TABLES):  # noqa: S608 - ours
+        raise damaged("a hash is kept of a bucket that there is not", REBUILD)
     for bucket, rows, hashed in connection.execute("SELECT bucket, rows, hash FROM bucket"):
         if bucket not in changed:
             root.load(bucket, hashed)
@@ -105,6 +116,14 @@ def write(connection: sqlite3.Connection, held: Held, table: str = "bucket") -> 
 def written(connection: sqlite3.Connection) -> None:
     """Note that all hashes are."""
     connection.execute("DELETE FROM bucket_changed")
+
+
+def drop_strays(connection: sqlite3.Connection) -> Iterator[str]:
+    """Forget what is kept of buckets that there are not, for who derives everything anew; what was wrong, in lines."""
+    for table in _TABLES:
+        gone = connection.execute(f"DELETE FROM {table} WHERE {_STRAY}").rowcount  # noqa: S608 - ours
+        if gone:
+            yield f"table {table}: {gone} rows are of buckets that there are not"
 
 
 def _insert(connection: sqlite3.Connection, root: StateRoot, rows: Mapping[int, int], table: str = "bucket") -> None:

@@ -47,11 +47,12 @@ import orjson
 
 from p2pnodes.model import codec, inventory
 from p2pnodes.model.electorate import Electorate
-from p2pnodes.model.events import CARRIED_MAX, PAYLOAD_BYTES_MAX, Carry, Event, LogId
+from p2pnodes.model.events import CARRIED_MAX, PAYLOAD_BYTES_MAX, Carry, LogId
 from p2pnodes.model.inventory import Carriage, Claim, DeleteCarriage, Deletion, Ending, Weights
 from p2pnodes.model.rendezvous import place_of, ranking
 from p2pnodes.store.checkpoints import read_line
-from p2pnodes.store.facts import CLAIMS_ON, Facts, claims_on_key, unpack_uuids
+from p2pnodes.store.damage import stored_event
+from p2pnodes.store.facts import CLAIMS_ON, Facts, claims_on_key, unpack_ids, unpack_uuids
 from p2pnodes.store.ledger import Ledger
 
 T = TypeVar("T", Carriage, DeleteCarriage)
@@ -473,7 +474,7 @@ def _requests(connection: sqlite3.Connection, reading: _Reading, uuids: Collecti
     for request, miner, nonce, is_bound, log, seq, item, uuid, claim_ids in (*bound, *unbound):
         author = reading.authors[log]
         deletions[request] = Deletion(request, miner, nonce, bool(is_bound), ())
-        carriage = DeleteCarriage(author, uuid, frozenset(codec.unpack(claim_ids)))  # type: ignore[arg-type]
+        carriage = DeleteCarriage(author, uuid, unpack_ids(claim_ids))
         said.setdefault(request, []).append(_Said(_At(log, seq, item), author, reading.cut(log, seq), carriage))
     found: dict[str, list[_Request]] = {}
     for request, deletion in deletions.items():
@@ -547,7 +548,7 @@ def carry(ledger: Ledger, keys: Sequence[int], own: bytes, now_ms: int) -> Carri
 def raw_request(connection: sqlite3.Connection, log: int, seq: int, item: int) -> bytes:
     """The raw event of a request's first author, also where it lies in a ``carry``."""
     (wire,) = connection.execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
-    event = Event.decode(wire)
+    event = stored_event(wire)
     if event.kind != "carry":
         return bytes(wire)
     inner = Carry.from_wire(codec.unpack(event.payload)).events

@@ -32,6 +32,8 @@ from p2pnodes.model.checkpoint import (
     Tree,
     check,
     line_of,
+    proves,
+    slice_digest,
     stakes_of,
     suffices,
 )
@@ -39,6 +41,7 @@ from p2pnodes.model.codec import INT_MAX, MalformedError
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Checkpoint, CutLog, Event, LogId, Place, Propose
 from p2pnodes.model.network import Network
+from p2pnodes.store.damage import DamagedEventError, damaged, reading, stored_event
 
 CERTIFICATES_KEPT: Final = 8
 """Certificates that are kept, the latest: to tell what was in force, not for anybody who joins."""
@@ -253,7 +256,7 @@ class Checkpoints:
             (self.line.number, log, after, limit),
         ).fetchall()
         for seq, hlc, mask, wire in rows:
-            word = Place.from_wire(codec.unpack(Event.decode(wire).payload))
+            word = Place.from_wire(codec.unpack(stored_event(wire).payload))
             yield Kept(seq, hlc, word, [uuid for item, uuid in enumerate(word.uuids) if mask >> item & 1])
 
     def keeps_request(self, log: int, seq: int, item: int, nonce: int, held: Callable[[], bool]) -> bool:
@@ -322,7 +325,7 @@ class Checkpoints:
         row = self._connection.execute(
             "SELECT wire FROM proposal JOIN events USING (log, seq) WHERE proposal.id = ?", (proposal,)
         ).fetchone()
-        return None if row is None else Event.decode(row[0])
+        return None if row is None else stored_event(row[0])
 
     def signed_number(self, hotkey: bytes) -> int:
         """Highest number that a validator has signed; 0 for none."""
@@ -436,7 +439,7 @@ class Checkpoints:
             "SELECT max(seq) FROM delegations WHERE log = ? AND seq < ?", (log, seq)
         ).fetchone()
         wires = [self._connection.execute(query, (log, each)).fetchone()[0] for each in (delegated, seq)]
-        return Signature(*(Event.decode(wire) for wire in wires))
+        return Signature(*(stored_event(wire) for wire in wires))
 
     # -- live sets ---------------------------------------------------------------------------------------------------
 
@@ -520,7 +523,7 @@ def cut_logs(connection: sqlite3.Connection) -> dict[LogId, CutLog]:
     row = _in_force(connection)
     if row is None:
         return {}
-    payload = Propose.from_wire(codec.unpack(Certificate.decode(row[2]).proposal.payload))
+    payload = Propose.from_wire(codec.unpack(_certificate(row[2]).proposal.payload))
     return {entry.log: entry for entry in payload.logs}
 
 
@@ -529,7 +532,10 @@ def _in_force(connection: sqlite3.Connection) -> tuple[int, Stage, bytes] | None
     row = connection.execute(
         "SELECT number, stage, wire FROM certificate WHERE stage <> ? ORDER BY number DESC LIMIT 1", (Stage.KNOWN,)
     ).fetchone()
-    return None if row is None else (row[0], Stage(row[1]), row[2])
+    if row is None:
+        return None
+    with reading("a certificate"):
+        return row[0], Stage(row[1]), row[2]
 
 
 def read_slice(connection: sqlite3.Connection, number: int, index: int) -> list[tuple[Leaf, bytes]]:
@@ -583,7 +589,8 @@ def live_set_damage(connection: sqlite3.Connection, network: Network) -> str | N
     if checkpoints.line.number == 0 or checkpoints.stage is Stage.LOADING:
         return None
     certificate = checkpoints.certificate(checkpoints.line.number)
-    assert certificate is not None
+    if certificate is None:
+        return f"the certificate of checkpoint {checkpoints.line.number} is not in it under its number"
     statement = certified(network, certificate).statement
     slicer = Slicer()
     for index in range(statement.slices):
@@ -591,7 +598,9 @@ def live_set_damage(connection: sqlite3.Connection, network: Network) -> str | N
             slicer.add(leaf, len(wire))
     tree = slicer.tree()
     if (slicer.leaves, len(tree), tree.root) == (statement.leaves, statement.slices, statement.root):
-        return None
+        if tree_of(connection, statement.number).root == tree.root:
+            return None
+        return f"checkpoint {statement.number}: the hashes of its live set's slices are not those of its events"
     return (
         f"checkpoint {statement.number}: {slicer.leaves} events are kept below its cut with another root than that "
         f"of the {statement.leaves} that validators signed"
@@ -635,15 +644,30 @@ class Donor:
     def slice(
         self, connection: sqlite3.Connection, number: int, index: int
     ) -> tuple[list[tuple[int, bytes]], list[bytes]]:
-        """Mask and event of each leaf of a slice, and its path; none unless its live set is in force, and all here."""
+        """Mask and event of each leaf of a slice, and its path; none unless its live set is in force, and all here.
+
+        Raises:
+            DamagedEventError: One of its events is damaged.
+            StoreError: What else belongs to it is. Whoever is sent any of that takes the sender for a liar.
+        """
         row = _in_force(connection)
         if row is None or row[0] != number or row[1] is Stage.LOADING:  # of older ones, parts may be gone
             return [], []
         if self._number != number:
-            self._number, self._tree = number, tree_of(connection, number)
+            tree = tree_of(connection, number)
+            if tree.root not in _roots(row[2]):
+                raise damaged(f"the hashes of the live set of checkpoint {number} are not those that were signed")
+            self._number, self._tree = number, tree
         if index >= len(self._tree):
             return [], []
-        return [(leaf.mask, wire) for leaf, wire in read_slice(connection, number, index)], self._tree.path(index)
+        leaves, path = read_slice(connection, number, index), self._tree.path(index)
+        for leaf, wire in leaves:
+            if not Event.is_whole(wire, leaf.id):
+                raise DamagedEventError(leaf.log, leaf.seq)
+        hashed = slice_digest(leaf.digest() for leaf, _ in leaves)
+        if not proves(path, hashed, index, len(self._tree), self._tree.root):
+            raise damaged(f"slice {index} of the live set of checkpoint {number} is not what was signed")
+        return [(leaf.mask, wire) for leaf, wire in leaves], path
 
 
 def tree_of(connection: sqlite3.Connection, number: int) -> Tree:
@@ -652,7 +676,31 @@ def tree_of(connection: sqlite3.Connection, number: int) -> Tree:
     return Tree(hashed for (hashed,) in rows)
 
 
+def _roots(wire: bytes) -> set[bytes]:
+    """The Merkle roots that the signatures of a certificate name."""
+    signatures = _certificate(wire).signatures
+    return {Checkpoint.from_wire(codec.unpack(each.checkpoint.payload)).root for each in signatures}
+
+
+def _certificate(wire: bytes) -> Certificate:
+    """A certificate from the database.
+
+    Raises:
+        StoreError: It is damaged.
+    """
+    with reading("a certificate"):
+        return Certificate.decode(wire)
+
+
 def read_certificate(connection: sqlite3.Connection, number: int) -> bytes | None:
-    """A certificate that is held, as peers and ``Checkpoints.take`` have it."""
+    """A certificate that is held, as peers and ``Checkpoints.take`` have it.
+
+    Raises:
+        StoreError: It is damaged; signatures are not looked at.
+    """
     row = connection.execute("SELECT wire FROM certificate WHERE number = ?", (number,)).fetchone()
-    return None if row is None else row[0]
+    if row is None:
+        return None
+    wire: bytes = row[0]
+    _certificate(wire)
+    return wire

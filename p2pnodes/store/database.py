@@ -12,9 +12,9 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TypeVar
@@ -41,8 +41,9 @@ from p2pnodes.store.ahead import Ahead, Checker
 from p2pnodes.store.browse import BROWSE_S_MAX, BROWSE_STEPS
 from p2pnodes.store.changes import Changes
 from p2pnodes.store.checkpoints import Donor, read_certificate
+from p2pnodes.store.damage import DamagedEventError
 from p2pnodes.store.facts import Facts, StoredClaim, Task
-from p2pnodes.store.ledger import EVENTS_PER_READ, Ledger, read_log
+from p2pnodes.store.ledger import EVENTS_PER_READ, MENDED, Ledger, read_log
 from p2pnodes.store.loading import Answer, Lack, consider, lacking, load
 from p2pnodes.store.placing import Placed
 from p2pnodes.store.schema import BUSY_TIMEOUT_MS, CHECK, open_reader, open_writer, opening
@@ -78,6 +79,9 @@ _EVERYBODYS: Final = frozenset(
 
 QUEUED_JOBS_MAX: Final = 4_096
 """Jobs that may wait for the writer; beyond it a write is refused with 503."""
+
+DAMAGED_MAX: Final = 1_024
+"""Stored events that are remembered as damaged; a disk that has more of them is to be replaced."""
 
 BROWSES_WAITING_MAX: Final = 32
 """Reads of people that may wait for one another (``Database.browse``); beyond it one is refused."""
@@ -201,6 +205,10 @@ class Database:
         changed rows."""
         self.on_written: Callable[[Written], None] = _ignore
         """Called in the event loop after each transaction of jobs that was committed."""
+        self._damaged: set[tuple[LogId, int]] = set()
+        """Stored events that were found damaged and have not come again."""
+        self.damaged_events = 0
+        """How many were found damaged since the start."""
         self.refused_jobs = 0
         """Jobs that were refused since the start, because QUEUED_JOBS_MAX waited."""
 
@@ -241,8 +249,10 @@ class Database:
             uri = f"{path.resolve().as_uri()}?mode=ro"
             database._reader = await aiosqlite.connect(uri, uri=True, isolation_level=None)
             await database._reader.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        except BaseException:  # the process would wait at its end for a reader that nobody closes
+        except BaseException as error:  # the process would wait at its end for a reader that nobody closes
             await database.close()
+            if isinstance(error, sqlite3.Error):
+                raise _unreadable(error) from error
             raise
         return database
 
@@ -313,7 +323,8 @@ class Database:
         """For ``p2pnodes status``: sizes in bytes of the file and its write-ahead log, space left, what is wrong.
 
         ``free_bytes`` is what an unprivileged process may still write on the file's disk, ``disk_bytes`` its size;
-        both None, like a size, where the system does not say.
+        both None, like a size, where the system does not say. ``damaged_events`` were found since the start, of which
+        ``damaged_left`` have not come again from peers.
         """
         try:
             disk = os.statvfs(self.path)
@@ -325,6 +336,8 @@ class Database:
             "free_bytes": disk and disk.f_bavail * disk.f_frsize,
             "disk_bytes": disk and disk.f_blocks * disk.f_frsize,
             "refused_jobs": self.refused_jobs,
+            "damaged_events": self.damaged_events,
+            "damaged_left": len(self._damaged),
             "failure": self.failure,
         }
 
@@ -372,7 +385,12 @@ class Database:
     async def receive(self, events: Sequence[Event], now_ms: int) -> list[Outcome]:
         """Store events that a peer sent."""
         async with self._checked_ahead(events) as check:
-            return await self.write(lambda ledger: ledger.receive(events, now_ms, check))
+            outcomes = await self.write(lambda ledger: ledger.receive(events, now_ms, check))
+        for event, _, detail, _ in outcomes:
+            if detail == MENDED:
+                self._damaged.discard((event.log, event.seq))
+                log.warning("event_mended", log=str(event.log), seq=event.seq, code=Code.DATA_EVENT)
+        return outcomes
 
     async def receive_proofs(self, proofs: Sequence[Evidence | Close], now_ms: int) -> None:
         """Take proofs of the ends of logs, which a peer sent; see ``Ledger.receive_proofs``."""
@@ -667,7 +685,10 @@ class Database:
         self, log_id: LogId, first_seq: int, size_bytes_max: int, count_max: int = EVENTS_PER_READ
     ) -> list[bytes]:
         """Consecutive events of a log as received; see ``ledger.read_log``."""
-        return await self.read(lambda facts: read_log(facts.connection, log_id, first_seq, size_bytes_max, count_max))
+        with self._noting_damage():
+            return await self.read(
+                lambda facts: read_log(facts.connection, log_id, first_seq, size_bytes_max, count_max)
+            )
 
     async def certificate(self, number: int) -> bytes | None:
         """The certificate of a checkpoint; None where there is none."""
@@ -675,7 +696,21 @@ class Database:
 
     async def live_slice(self, number: int, index: int) -> tuple[list[tuple[int, bytes]], list[bytes]]:
         """A slice of the live set in force with what proves it; see ``Donor.slice``."""
-        return await self.read(lambda facts: self._donor.slice(facts.connection, number, index))
+        with self._noting_damage():
+            return await self.read(lambda facts: self._donor.slice(facts.connection, number, index))
+
+    @contextmanager
+    def _noting_damage(self) -> Iterator[None]:
+        """Tell the operator once of each event that is found damaged, as far as DAMAGED_MAX goes."""
+        try:
+            yield
+        except DamagedEventError as error:
+            at = error.log, error.seq
+            if at not in self._damaged and len(self._damaged) < DAMAGED_MAX:
+                self._damaged.add(at)
+                self.damaged_events += 1
+                log.error("event_damaged", log=str(error.log), seq=error.seq, code=Code.DATA_EVENT)
+            raise
 
     async def task_status(self, miner: bytes, task: bytes) -> TaskStatus | None:
         """Status of a miner's task (the first 16 bytes of its claim id); None when unknown."""

@@ -39,7 +39,7 @@ from p2pnodes.model.inventory import (
 from p2pnodes.model.requests import NONCE_WINDOW_S, Add, request_id
 from p2pnodes.model.stateroot import bucket_of
 from p2pnodes.store.checkpoints import cut_logs
-from p2pnodes.store.schema import REFILL
+from p2pnodes.store.damage import REBUILD, damaged, reading, stored_event
 
 FROM_NODE: Final = (
     "FROM json_each(?) k CROSS JOIN node n ON n.bucket = json_extract(k.value, '$[0]')"
@@ -170,11 +170,17 @@ class Facts:
         return seq >= self.cuts.get(log, seq + 1)
 
     def author(self, log: int) -> bytes:
-        """Hotkey that a log speaks for."""
-        hotkey = self._hotkeys.get(log)
+        """Hotkey that a log speaks for, by the log's row key.
+
+        Raises:
+            StoreError: There is no such log.
+        """
+        hotkey: bytes | None = self._hotkeys.get(log)
         if hotkey is None:
-            (hotkey,) = self.connection.execute("SELECT hotkey FROM logs WHERE log = ?", (log,)).fetchone()
-            self._hotkeys[log] = hotkey
+            row = self.connection.execute("SELECT hotkey FROM logs WHERE log = ?", (log,)).fetchone()
+            if row is None:
+                raise damaged(f"log {log} is not in it, of which it holds statements")
+            hotkey = self._hotkeys[log] = row[0]
         return hotkey
 
     def mandates(self) -> dict[bytes, Mandate]:
@@ -377,9 +383,7 @@ class Facts:
             if void and not cut:
                 continue
             requests[request] = miner, nonce, bool(bound)
-            carriages.setdefault(request, []).append(
-                DeleteCarriage(self.author(log), named, frozenset(codec.unpack(ids)), void)  # type: ignore[arg-type]
-            )
+            carriages.setdefault(request, []).append(DeleteCarriage(self.author(log), named, unpack_ids(ids), void))
         found: dict[str, list[Deletion]] = {uuid: [] for uuid in uuids}
         for request, fields in requests.items():
             deletion = Deletion(request, *fields, tuple(carriages[request]))
@@ -506,7 +510,7 @@ class Facts:
             " WHERE claim IN (SELECT value FROM json_each(?))"
         )
         for key, claim_id, kind, wire in self._select(query, claims.keys() - bodies.keys()):
-            found[key] = _shown(body_of_add(wire) if kind == "add" else _find_add(Event.decode(wire), claim_id).body)
+            found[key] = _shown(_body_of_add(wire) if kind == "add" else _find_add(stored_event(wire), claim_id).body)
         for claim_id in (claims[key] for key in claims.keys() - found.keys()):
             raise _lost(claim_id)
         return found
@@ -528,7 +532,7 @@ class Facts:
         ).fetchone()
         if row is None:
             raise _lost(claim_id)
-        return _find_add(Event.decode(row[0]), claim_id).body
+        return _find_add(stored_event(row[0]), claim_id).body
 
     def stored(self, key: int, weights: Weights) -> StoredClaim | None:
         """A claim as its miner sees it; None while only verdicts name it."""
@@ -579,6 +583,8 @@ class Facts:
         if key is None or claim is None:
             return None
         claims = self.claims_on(claim.uuids, cut=True)
+        if any(key not in on for on in claims.values()):
+            raise damaged(f"claim {claim_id.hex()} is not found by the GPUs that it names", REBUILD)
         ids = {other: each.id for on in claims.values() for other, each in on.items()}
         tallies = {ids[other]: vote for other, vote in self.tallies(ids, weights).items()}
         return explain.claim(
@@ -775,10 +781,8 @@ def unpack_chute(data: bytes) -> Chute:
     Raises:
         StoreError: It is damaged.
     """
-    try:
+    with reading("what runs on a GPU"):
         return Chute(*msgpack.unpackb(data))  # our own bytes: the codec's checks would take six times as long
-    except _UNREADABLE as error:
-        raise _unreadable("what runs on a GPU", error) from error
 
 
 def unpack_uuids(data: bytes) -> tuple[str, ...]:
@@ -787,29 +791,34 @@ def unpack_uuids(data: bytes) -> tuple[str, ...]:
     Raises:
         StoreError: They are damaged.
     """
-    try:
+    with reading("the GPUs of a claim"):
         uuids: tuple[str, ...] = msgpack.unpackb(data, use_list=False)
         "".join(uuids)  # refuses what is no text
-    except _UNREADABLE as error:
-        raise _unreadable("the GPUs of a claim", error) from error
     return uuids
 
 
-_UNREADABLE: Final = (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException)
-"""What msgpack says of bytes that it did not write, and Python of other values than were written."""
+def unpack_ids(data: bytes) -> frozenset[bytes]:
+    """The claims that a delete request names, from ``deletion.claim_ids``.
+
+    Raises:
+        StoreError: They are damaged.
+    """
+    with reading("the claims of a deletion"):
+        return frozenset(codec.unpack(data))  # type: ignore[arg-type]
 
 
-def _unreadable(what: str, error: Exception) -> StoreError:
-    return damaged(f"{what} cannot be read ({type(error).__name__}: {error})")
+def _body_of_add(wire: bytes) -> bytes:
+    """What the miner sent, from an ``add`` event.
+
+    Raises:
+        StoreError: It is damaged.
+    """
+    with reading("an event"):
+        return body_of_add(wire)
 
 
 def _lost(claim_id: bytes) -> StoreError:
     return damaged(f"the event that carries claim {claim_id.hex()} is not in it")
-
-
-def damaged(what: str) -> StoreError:
-    """The error of a database in which something lacks, or cannot be read; ``what`` says that."""
-    return StoreError(f"the database is damaged: {what}; {REFILL}", code=Code.DATA_DAMAGED)
 
 
 def _server(body: Body) -> Server:
@@ -837,7 +846,7 @@ def _find_add(event: Event, claim_id: bytes) -> Add:
             add = AddPayload.from_wire(codec.unpack(inner.payload)).request
             if request_id(inner.network_id, add) == claim_id:
                 return add
-    raise LookupError("BUG! the event that the claim names does not carry it")
+    raise _lost(claim_id)
 
 
 def _nonces(uuid: str, deletions: Iterable[Deletion], electorate: Electorate) -> dict[bytes, int]:

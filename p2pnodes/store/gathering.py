@@ -46,6 +46,7 @@ from p2pnodes.model.inventory import Chute, Placement, last_words, latest_place
 from p2pnodes.model.requests import request_id
 from p2pnodes.store.carrying import ITEM_BYTES, LIST_BYTES, raw_request
 from p2pnodes.store.checkpoints import plain_mask
+from p2pnodes.store.damage import stored_event
 from p2pnodes.store.facts import Facts, chute_from
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import left_out
@@ -175,7 +176,7 @@ def _requests(ledger: Ledger, logs: _Logs, after: At, now_ms: int) -> Gathered:
     left = PAYLOAD_BYTES_MAX - LIST_BYTES
     for at in items[:ITEMS_PER_STEP]:
         wire = raw_request(ledger.facts.connection, *at)
-        if _is_needed(ledger.facts, Event.decode(wire), at, logs.stay):
+        if _is_needed(ledger.facts, stored_event(wire), at, logs.stay):
             left -= len(wire) + ITEM_BYTES
             if left < 0:
                 break
@@ -228,7 +229,7 @@ def _all_items(connection: sqlite3.Connection, log: int, seq: int, kind: str) ->
     if kind != "carry":
         return 1
     (wire,) = connection.execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
-    return (1 << len(Carry.from_wire(codec.unpack(Event.decode(wire).payload)).events)) - 1
+    return (1 << len(Carry.from_wire(codec.unpack(stored_event(wire).payload)).events)) - 1
 
 
 def _is_needed(facts: Facts, request: Event, at: At, stay: Collection[int]) -> bool:

@@ -47,9 +47,10 @@ from p2pnodes.model.validity import (
 from p2pnodes.store import indexes, pins
 from p2pnodes.store.checkpoints import Checkpoints, Stage
 from p2pnodes.store.cutting import Cutting, read_elsewhere
+from p2pnodes.store.damage import DamagedEventError, damaged, reading, stored_event
 from p2pnodes.store.ends import keep as keep_end
 from p2pnodes.store.ends import of_all, of_log
-from p2pnodes.store.facts import Facts, damaged
+from p2pnodes.store.facts import Facts
 from p2pnodes.store.liveset import LiveSet
 from p2pnodes.store.logs import Logs, crowded_out, too_many
 from p2pnodes.store.news import News
@@ -62,6 +63,9 @@ from p2pnodes.store.upkeep import Upkeep
 from p2pnodes.store.vector import digest_over
 
 T = TypeVar("T")
+
+MENDED: Final = "what was stored of it was damaged, and is whole again"
+"""Detail of an event that is known, where it came again in the place of a damaged one."""
 
 FOREIGN_EVENT: Final = Reason(
     "an event that this daemon did not write appeared in its own log: two daemons write it", Code.WRITES_FOREIGN
@@ -125,11 +129,12 @@ class Ledger:
             node_key: Signs own events; None for a ledger that only reads and receives.
 
         Raises:
-            StoreError: The database belongs to another network.
+            StoreError: The database belongs to another network, or is damaged.
         """
         self.network = network
-        self.facts = Facts(connection)
-        self.checkpoints = Checkpoints(connection, network)
+        with reading("something in it"):
+            self.facts = Facts(connection)
+            self.checkpoints = Checkpoints(connection, network)
         self.clock = HybridClock()
         self.writes_refused: str | None = Reason("the daemon is starting", Code.WRITES_STARTING)
         """Why own events may not be written; None when they may."""
@@ -181,12 +186,13 @@ class Ledger:
         """Whether heads and prefixes are to be read anew behind the open transaction."""
         self.settled = True
         """False from just before a commit until ``state`` tells of it: readers may then be ahead of ``state``."""
-        self._check_network()
-        self._load()
-        if self.checkpoints.loading is None:  # a build that knows of none away may have ended a load
-            indexes.lay_all(connection)
-        self._derive_what_is_known_now()
-        self._displace_what_counted()
+        with reading("something in it"):
+            self._check_network()
+            self._load()
+            if self.checkpoints.loading is None:  # a build that knows of none away may have ended a load
+                indexes.lay_all(connection)
+            self._derive_what_is_known_now()
+            self._displace_what_counted()
 
     # -- transactions ------------------------------------------------------------------------------------------------
 
@@ -444,16 +450,41 @@ class Ledger:
     def _known_or_fork(self, event: Event, state: LogState, now_ms: int) -> Outcome:
         stored = self._stored_id(state, event.seq)
         if stored == event.id:
-            return Outcome(event, Result.KNOWN, "")
+            return Outcome(event, Result.KNOWN, self._mend(event, state))
         if self.checkpoints.below(state.key, event.seq):  # what a checkpoint closed no fork opens again
             return Outcome(event, Result.KNOWN, "")
         if not event.signed():
             return Outcome(event, Result.FORGED, "the header does not carry its node key's signature")
-        (wire,) = self._connection.execute(
+        row = self._connection.execute(
             "SELECT wire FROM events WHERE log = ? AND seq = ?", (state.key, event.seq)
         ).fetchone()
-        evidence = rivalry(Event.decode(wire), event)
+        wire = b"" if row is None else row[0]
+        evidence = None  # nothing can be shown by an event that is damaged
+        if Event.is_whole(wire, event.id):  # the row names another event than its bytes, which are this one
+            return Outcome(event, Result.KNOWN, self._mend(event, state))
+        if stored is not None and Event.is_whole(wire, stored):
+            evidence = rivalry(Event.decode(wire), event)
         return self._fork(event, evidence, f"seq {event.seq} is stored with another id", now_ms)
+
+    def _mend(self, event: Event, state: LogState) -> str:
+        """Put an event that came again in the place of what is stored of it, where that is damaged; what was done.
+
+        What was made of it when it was stored stays: it was whole then.
+        """
+        where = "WHERE log = ? AND seq = ?"
+        row = self._connection.execute(f"SELECT id, wire FROM events {where}", (state.key, event.seq)).fetchone()  # noqa: S608 - our own text
+        if row is None or row == (event.id, event.wire) or not event.signed():
+            return ""
+        if row[0] == event.id and _is_sound(row[1], event.id):  # a second signature of the same event
+            return ""
+        self._wrote = True
+        self._connection.execute(
+            f"UPDATE events SET id = ?, wire = ? {where}",  # noqa: S608 - the same
+            (event.id, event.wire, state.key, event.seq),
+        )
+        if event.seq == state.head.seq:
+            self.logs.keep(self._counted_to(state._replace(head=Head(event.seq, event.id))))
+        return MENDED
 
     def _fork(self, event: Event, evidence: Evidence | None, detail: str, now_ms: int) -> Outcome:
         """Answer to a signed event that the stored branch does not have."""
@@ -1238,6 +1269,8 @@ class Ledger:
         """
         self._wrote = True
         self._connection.execute("UPDATE events SET before = NULL WHERE before NOTNULL")
+        for state in self.logs.values():
+            self._statements.name(state.hotkey)
         for table in reversed(DERIVED):  # rows go when nothing counts them any more
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the line above
         for log in self._moving:
@@ -1498,7 +1531,7 @@ class Ledger:
             " AND seq = (SELECT max(seq) FROM delegations WHERE log = ?1 AND seq <= ?2)",
             (key, last),
         ).fetchone()
-        return None if row is None else Delegation.from_wire(codec.unpack(Event.decode(row[0]).payload))
+        return None if row is None else Delegation.from_wire(codec.unpack(stored_event(row[0]).payload))
 
     def _derive_what_is_known_now(self) -> None:
         """Rebuild what the build before left: events that it could not judge, or rows that lie in other buckets."""
@@ -1568,6 +1601,11 @@ class _Told:
             self._progress(self._done, self._of)
 
 
+def _is_sound(wire: bytes, event_id: bytes) -> bool:
+    """Whether bytes are the event with an id, its signature included."""
+    return Event.is_whole(wire, event_id) and Event.decode(wire).signed()
+
+
 def _judge_kept(event: Event) -> Judgement:
     """Judge an event of a live set.
 
@@ -1600,17 +1638,29 @@ def stored_network(connection: sqlite3.Connection) -> bytes | None:
 def read_log(
     connection: sqlite3.Connection, log: LogId, first_seq: int, size_bytes_max: int, count_max: int = EVENTS_PER_READ
 ) -> list[bytes]:
-    """Consecutive events of a log from ``first_seq``: at least one if it exists, else no more than the bounds."""
+    """Consecutive events of a log from ``first_seq``: at least one if it exists, else no more than the bounds.
+
+    They end before one that is damaged: whoever is sent that takes the sender for a liar.
+
+    Raises:
+        DamagedEventError: The first one is.
+    """
     wires: list[bytes] = []
     size = 0
-    rows: Iterable[tuple[int, bytes]] = connection.execute(
-        "SELECT seq, wire FROM events WHERE log = (SELECT log FROM logs WHERE node_key = ? AND number = ?) AND seq >= ?"
-        " ORDER BY seq LIMIT ?",
+    rows: Iterable[tuple[int, bytes, bytes]] = connection.execute(
+        "SELECT seq, id, wire FROM events WHERE log = (SELECT log FROM logs WHERE node_key = ? AND number = ?)"
+        " AND seq >= ? ORDER BY seq LIMIT ?",
         (*log, first_seq, count_max),
     )
-    for seq, wire in rows:
+    for seq, event_id, wire in rows:
+        if seq != first_seq + len(wires):  # a checkpoint may have left some out
+            break
+        if not Event.is_whole(wire, event_id):
+            if wires:
+                break
+            raise DamagedEventError(log, seq)
         size += len(wire)
-        if seq != first_seq + len(wires) or (wires and size > size_bytes_max):  # a checkpoint may have left some out
+        if wires and size > size_bytes_max:
             break
         wires.append(wire)
     return wires

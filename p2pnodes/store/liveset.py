@@ -29,7 +29,7 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any, Final
 
-from p2pnodes.model import codec, inventory
+from p2pnodes.model import inventory
 from p2pnodes.model.checkpoint import (
     Leaf,
     Line,
@@ -41,11 +41,12 @@ from p2pnodes.model.checkpoint import (
     needed_carriages,
     needed_deletions,
 )
-from p2pnodes.model.events import Checkpoint, Event, LogId, Place, Release
+from p2pnodes.model.events import Checkpoint, LogId, Place, Release
 from p2pnodes.model.inventory import Carriage, Chute, DeleteCarriage, Placement
 from p2pnodes.model.validity import contents
 from p2pnodes.store.checkpoints import Checkpoints, plain_mask, signed_mask
-from p2pnodes.store.facts import Facts
+from p2pnodes.store.damage import stored_event
+from p2pnodes.store.facts import Facts, unpack_ids
 from p2pnodes.store.parts import Parts
 
 CLAIMS_PER_PART: Final = 64
@@ -270,7 +271,7 @@ class LiveSet(Parts):
             by_author: dict[bytes, list[tuple[Item, DeleteCarriage]]] = {}
             for log, seq, item, uuid, ids in self._connection.execute(query, (request,)).fetchall():
                 if not self._facts.is_void(log, seq):
-                    carriage = DeleteCarriage(self._facts.author(log), uuid, frozenset(codec.unpack(ids)))  # type: ignore[arg-type]
+                    carriage = DeleteCarriage(self._facts.author(log), uuid, unpack_ids(ids))
                     by_author.setdefault(carriage.author, []).append(((log, seq, item), carriage))
             for said in by_author.values():
                 self._mark(needed_deletions(sorted(said, key=lambda each: self._order(each[0]))))
@@ -353,6 +354,6 @@ class LiveSet(Parts):
 
 
 def _word(wire: bytes) -> Place | Release:
-    word = contents(Event.decode(wire)).payload
+    word = contents(stored_event(wire)).payload
     assert isinstance(word, Place | Release)
     return word

@@ -10,10 +10,11 @@ from typing import NamedTuple
 from p2pnodes.model import codec
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
-from p2pnodes.model.events import Delegation, Event, Head, LogId
+from p2pnodes.model.events import Delegation, Head, LogId
 from p2pnodes.model.keys import KEY_BYTES
 from p2pnodes.store.checkpoints import cut_logs
 from p2pnodes.store.copying import is_there
+from p2pnodes.store.damage import stored_event
 from p2pnodes.store.ledger import OWN_LOG
 from p2pnodes.store.schema import open_reader, what_to_do
 
@@ -106,7 +107,7 @@ def _read(connection: sqlite3.Connection, node_key: bytes) -> OwnLog | None:
         counted = entry.head
     return OwnLog(
         own,
-        None if delegated is None else Delegation.from_wire(codec.unpack(Event.decode(delegated[0]).payload)),
+        None if delegated is None else Delegation.from_wire(codec.unpack(stored_event(delegated[0]).payload)),
         None if counted is None else Head(*counted),
         cut is None and _written(connection) == own,
     )

@@ -13,6 +13,7 @@ from p2pnodes.model.events import FAILED, Event
 from p2pnodes.model.inventory import Carriage, Claim, Mandate, Vote, Weights
 from p2pnodes.model.proof import Proof, ProofError
 from p2pnodes.model.stateroot import bucket_of
+from p2pnodes.store.damage import damaged, stored_event
 from p2pnodes.store.facts import Facts
 
 
@@ -86,8 +87,10 @@ class _Logs:
         """Everything that was taken."""
         for log, seqs in self._seqs.items():
             for seq in seqs:
-                (wire,) = self._execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
-                yield Event.decode(wire)
+                row = self._execute("SELECT wire FROM events WHERE log = ? AND seq = ?", (log, seq)).fetchone()
+                if row is None:
+                    raise damaged(f"seq {seq} of log {log} is not in it, by which it holds a statement")
+                yield stored_event(row[0])
 
 
 def _carriage(facts: Facts, key: int, claim: Claim, electorate: Electorate) -> tuple[int, int]:

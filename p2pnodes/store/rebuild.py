@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, StoreError
+from p2pnodes.model.keys import KEY_BYTES, ss58_encode
 from p2pnodes.model.network import Network
 from p2pnodes.store import buckets
 from p2pnodes.store.checkpoints import Stage, live_set_damage
@@ -26,10 +27,10 @@ PROBLEMS_MAX: Final = 100
 _JUDGEMENTS: Final = "judgements"
 """No table: what is in the events of a judgement that is not simply that they are valid."""
 
-_COMPARED: Final = ("logs", "events", _JUDGEMENTS, "fork", "closing", *DERIVED)
+_COMPARED: Final = ("logs", "events", _JUDGEMENTS, "fork", "closing", "address", *DERIVED)
 """Every table that ``Ledger.rebuild`` derives from the log, and those in which it may only find what they hold."""
 
-_MENDED: Final = frozenset({*DERIVED, "bucket_changed", "checks"})
+_MENDED: Final = frozenset({*DERIVED, "bucket_changed", "checks", "address"})
 """Tables that a rebuild fills, and the validator's own book of checks: what is struck out there is checked again."""
 
 
@@ -68,6 +69,7 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
     """
     open_ours(path).close()  # a writer would make a database of an empty file, and of another program's one, too
     connection = open_writer(path)
+    connection.text_factory = as_text
     try:
         mended = drop_untyped(connection)
         ledger = Ledger(connection, network)
@@ -93,8 +95,16 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
         connection.close()
 
 
+def as_text(data: bytes) -> str:
+    """A text as whoever compares reads it: a byte of it that flipped makes it differ, and keeps nobody from reading."""
+    return data.decode(errors="backslashreplace")
+
+
 def drop_untyped(connection: sqlite3.Connection) -> list[str]:
-    """Forget rows with values of other types than their columns', where they can be derived again or be done without.
+    """Forget what no ledger opens with, where it can be derived again or be done without.
+
+    That is rows with values of other types than their columns', hashes of buckets that there are not, and addresses
+    that are not their hotkeys'.
 
     Returns:
         What was wrong, a line each.
@@ -108,7 +118,15 @@ def drop_untyped(connection: sqlite3.Connection) -> list[str]:
             raise StoreError(f"{wrong}; {REFILL}", code=Code.DATA_DAMAGED)
     for table, condition, _ in found:
         connection.execute(f"DELETE FROM {table} WHERE {condition}")  # noqa: S608 - of our schema
-    return [wrong for *_, wrong in found]
+    return [*(wrong for *_, wrong in found), *buckets.drop_strays(connection), *_drop_wrong_addresses(connection)]
+
+
+def _drop_wrong_addresses(connection: sqlite3.Connection) -> Iterator[str]:
+    """Forget SS58 addresses that are not their hotkeys'; a rebuild writes them anew."""
+    for hotkey, address in connection.execute("SELECT hotkey, address FROM address").fetchall():
+        if len(hotkey) != KEY_BYTES or ss58_encode(hotkey) != address:
+            connection.execute("DELETE FROM address WHERE hotkey = ?", (hotkey,))
+            yield f"table address: {hotkey.hex()} is not {address}"
 
 
 def hold(connection: sqlite3.Connection) -> None:

@@ -6,9 +6,8 @@ No part costs more than the claims that it looks at, so that a reader of everyth
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
-from p2pnodes.model import codec
 from p2pnodes.model.inventory import Chute, Weights
-from p2pnodes.store.facts import FROM_NODE, Facts, Task, chute_from, row_keys
+from p2pnodes.store.facts import FROM_NODE, Facts, Task, chute_from, row_keys, unpack_uuids
 from p2pnodes.store.parts import batched
 from p2pnodes.store.upkeep import GPUS_PER_READ
 
@@ -113,4 +112,4 @@ def owned(facts: Facts, miner: bytes) -> list[tuple[int, list[str]]]:
 
 
 def _uuids(packed: bytes) -> list[str]:
-    return list(dict.fromkeys(codec.unpack(packed)))  # type: ignore[arg-type]
+    return list(dict.fromkeys(unpack_uuids(packed)))

@@ -18,7 +18,8 @@ from p2pnodes.model.validity import CarriedAdd, CarriedDelete, Contents, Judgeme
 from p2pnodes.store import words
 from p2pnodes.store.checkpoints import Checkpoints, Stage
 from p2pnodes.store.cutting import read_elsewhere
-from p2pnodes.store.facts import Facts
+from p2pnodes.store.damage import stored_event
+from p2pnodes.store.facts import Facts, unpack_uuids
 from p2pnodes.store.news import News
 from p2pnodes.store.unsettled import Unsettled
 
@@ -250,7 +251,7 @@ class Statements:
         for seq, hlc, before, wire in self._connection.execute(query, (log, low, high)):
             if not goes_on():
                 break
-            said = contents(Event.decode(wire))
+            said = contents(stored_event(wire))
             self._count_move(said, known)
             if isinstance(said.payload, words.Word) and self._is_above(log, seq, hlc):
                 taken.add(said.payload, before)
@@ -281,7 +282,7 @@ class Statements:
         for seq, position, hlc, wire in self._connection.execute(query, (log, low, high)):
             if not goes_on():
                 return low
-            said = contents(Event.decode(wire))
+            said = contents(stored_event(wire))
             self._count_move(said, known)
             self._news.new_claims.extend(filter(self._counts_nowhere, said.adds))
             low = seq + 1
@@ -332,7 +333,7 @@ class Statements:
             row = self._connection.execute("SELECT claim, uuids FROM claim WHERE claim_id = ?", (claim_id,)).fetchone()
             if row is not None and row[1] is not None:  # a rebuild may not have come to it yet
                 self._unsettled.claims.add(row[0])
-                self._unsettled.uuids |= dict.fromkeys(codec.unpack(row[1]))  # type: ignore[arg-type]
+                self._unsettled.uuids |= dict.fromkeys(unpack_uuids(row[1]))
         for request, payload in said.deletes:
             self._unsettled.uuids[payload.uuid] = None
             if not payload.request.bound:
@@ -365,7 +366,7 @@ class Statements:
         )
         while part := self._connection.execute(query, (log, low, high, DROPPED_PER_READ)).fetchall():
             last = part[-1][0]
-            carried = self.unsay(log, low, last, (Event.decode(wire) for _, valid, wire in part if valid))
+            carried = self.unsay(log, low, last, (stored_event(wire) for _, valid, wire in part if valid))
             self._connection.execute("DELETE FROM events WHERE log = ? AND seq BETWEEN ? AND ?", (log, low, last))
             read_elsewhere(self._connection, carried)
             low = last + 1

@@ -11,10 +11,11 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from p2pnodes.model import codec
-from p2pnodes.model.events import Event, Place, Release, Renew, Verdict
+from p2pnodes.model.events import Place, Release, Renew, Verdict
 from p2pnodes.model.inventory import Chute
 from p2pnodes.model.validity import Contents, contents
 from p2pnodes.store.checkpoints import Kept
+from p2pnodes.store.damage import stored_event
 from p2pnodes.store.facts import chute_fields
 
 Saying = Verdict | Renew
@@ -88,7 +89,7 @@ def replaced(connection: sqlite3.Connection, log: int, word: Word, *, awaits: bo
 
 def item_of(wire: bytes, uuid: str) -> int:
     """Which item of a place or release names a GPU."""
-    word = contents(Event.decode(wire)).payload
+    word = contents(stored_event(wire)).payload
     assert isinstance(word, Place | Release)
     return word.uuids.index(uuid)
 
@@ -202,7 +203,7 @@ def take_back(
         if row is None:  # a checkpoint left it out
             lost.update(places.get(seq, ()))
             continue
-        event = Event.decode(row[0])
+        event = stored_event(row[0])
         match contents(event).payload:
             case (Verdict() | Renew()) as word:
                 if not counts(seq, 0, event.hlc):

@@ -30,6 +30,7 @@ from p2pnodes.model.events import Close as Closing
 from p2pnodes.model.events import Event, Evidence, Head, LogId
 from p2pnodes.model.protocol import PROTOCOL_VERSION
 from p2pnodes.store.checkpoints import Donor, read_certificate
+from p2pnodes.store.damage import DamagedEventError
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Answer, Found, consider, lacking, load
 from p2pnodes.store.state import State
@@ -160,7 +161,11 @@ class Node:
         connection = self.ledger.facts.connection
         match self.reads.popleft():
             case Read(session, log, first_seq, size_bytes_max, count_max):
-                wires = self.ledger.read(log, first_seq, size_bytes_max, count_max)
+                wires = []
+                try:
+                    wires = self.ledger.read(log, first_seq, size_bytes_max, count_max)
+                except DamagedEventError as error:
+                    self.do(self.engine.damaged(error.log, error.seq, self.now_ms))
                 self.do(self.engine.read(session, log, first_seq, wires, self.now_ms))
             case ReadCertificate(session, number):
                 wire = read_certificate(connection, number) or b""

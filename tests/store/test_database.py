@@ -438,6 +438,16 @@ class TestLifeCycle:
         with pytest.raises(StoreError, match=r"p2pnodes\.db.*not a database"):
             await Database.open(path, NETWORK, None, now_ms=lambda: NOW_MS)
 
+    async def test_a_disk_that_fails_when_readers_are_opened_is_one_clear_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def fail(*_: object, **__: object) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        monkeypatch.setattr("aiosqlite.connect", fail)
+        with pytest.raises(StoreError, match="the database cannot be read: disk I/O error; check the disk"):
+            await Database.open(tmp_path / "p2pnodes.db", NETWORK, None, now_ms=lambda: NOW_MS)
+
     async def test_a_disk_that_is_full_at_the_start_is_no_damage(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
