@@ -517,14 +517,17 @@ class Database:
             job = self._jobs.get(timeout=None if self.failure is None else TRIED_S)
         except Empty:
             return jobs, True
-        deadline = time.monotonic() + GATHER_S
         while job is not None:
             jobs.append(job)
             if len(jobs) >= GROUP_JOBS_MAX:
                 return jobs, True
+            # Not by a timed get: CPython's takes what is left of its time anew behind a first look, and where that is
+            # less than nothing it waits for ever, with these jobs in hand (3.11's _queuemodule.c, SimpleQueue.get).
+            if crowded and self._jobs.empty():
+                time.sleep(GATHER_S)
+                crowded = False
             try:
-                left_s = deadline - time.monotonic()
-                job = self._jobs.get(timeout=left_s) if crowded and left_s > 0 else self._jobs.get_nowait()
+                job = self._jobs.get_nowait()
             except Empty:
                 return jobs, True
         return jobs, False

@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import aiosqlite
 import pytest
@@ -80,6 +82,28 @@ class TestWriting:
         finally:
             sys.setswitchinterval(interval_s)
         assert [written.jobs for written in commits] == [16]
+
+    async def test_a_crowd_is_gathered_without_a_timed_get(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """CPython's, of a few microseconds, may last for ever: who came first would wait for whoever comes next."""
+        waited: list[float] = []
+
+        class Told(SimpleQueue[Any]):
+            def get(self, block: bool = True, timeout: float | None = None) -> Any:
+                if timeout is not None:
+                    waited.append(timeout)
+                return super().get(block, timeout)
+
+        monkeypatch.setattr(database_module, "SimpleQueue", Told)
+        database = await opened(tmp_path / "p2pnodes.db", Author("//validator0"))
+        written: list[Written] = []
+        database.on_written = written.append
+        for crowd in range(3):
+            await asyncio.gather(*(submit(database, add("//Alice", [f"gpu-{crowd}-{n}"])) for n in range(8)))
+        await database.close()
+        assert waited == []
+        assert max(each.jobs for each in written) > 1
 
     async def test_an_answered_write_is_in_the_file_of_a_process_that_reads_it(self, database: Database) -> None:
         claim = await submit(database, add("//Alice", ["gpu-1"]))
