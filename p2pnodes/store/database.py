@@ -522,7 +522,8 @@ class Database:
             if len(jobs) >= GROUP_JOBS_MAX:
                 return jobs, True
             # Not by a timed get: CPython's takes what is left of its time anew behind a first look, and where that is
-            # less than nothing it waits for ever, with these jobs in hand (3.11's _queuemodule.c, SimpleQueue.get).
+            # less than nothing it waits for ever, with these jobs in hand.
+            # Source: SimpleQueue.get in Modules/_queuemodule.c of 3.11 and 3.12.
             if crowded and self._jobs.empty():
                 time.sleep(GATHER_S)
                 crowded = False
