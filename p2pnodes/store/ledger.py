@@ -189,10 +189,10 @@ class Ledger:
         with reading("something in it"):
             self._check_network()
             self._load()
-            if self.checkpoints.loading is None:  # a build that knows of none away may have ended a load
-                indexes.lay_all(connection)
-            self._derive_what_is_known_now()
-            self._displace_what_counted()
+        if self.checkpoints.loading is None:  # a build that knows of none away may have ended a load
+            indexes.lay_all(connection)
+        self._derive_what_is_known_now()
+        self._displace_what_counted()
 
     # -- transactions ------------------------------------------------------------------------------------------------
 
