@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from p2pnodes.cli.output import JsonOption, print_fields, print_json, say, warn_line
+from p2pnodes.cli.output import JsonOption, print_fields, print_json, say, terminated, warn_line
 from p2pnodes.cli.progress import phases
 from p2pnodes.cli.settings import ConfigOption
 from p2pnodes.model.codes import Code
@@ -43,7 +43,7 @@ def backup(
 
     settings = load_settings(config)
     begin = time.monotonic()
-    with phases() as progress:
+    with terminated(), phases() as progress:  # a timer's deadline must leave nothing behind
         copied = back_up(
             settings.database_path, file, settings.network, verify=verify, replace=force, progress=progress
         )
@@ -81,6 +81,7 @@ def restore(
     begin = time.monotonic()
     directory.make(settings.data_dir)
     with (
+        terminated(),
         directory.hold(settings.data_dir),
         phases() as progress,
         drafted(file, settings.database_path, settings.network, progress) as draft,

@@ -206,7 +206,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 @contextmanager
 def terminated() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end what draws on a terminal as Ctrl-C does: the terminal is put right on the way out."""
+    """Let SIGTERM and SIGHUP end this as Ctrl-C does: the terminal is put right, and drafts are removed."""
 
     def end(number: int, _frame: object) -> NoReturn:
         sys.exit(128 + number)

@@ -18,6 +18,7 @@ start open a new log.
 The old log stays as it is. Peers send what the backup lacks of it, and its requests and verdicts count on.
 """
 
+import fcntl
 import os
 import sqlite3
 import stat
@@ -46,6 +47,9 @@ with the hosts of their servers, and the names of this operator's checks."""
 
 DATABASE_MODE: Final = 0o640
 """Of a restored database where there was none: the directory's group may look into it."""
+
+_DRAFT_PREFIX: Final = ".p2pnodes-backup-"
+"""Begins the name of a draft, beside the backup that it is to become."""
 
 _BESIDE: Final = ("-journal", "-wal", "-shm")
 """What SQLite may keep beside a database. One of another database would be played into it."""
@@ -83,7 +87,8 @@ def back_up(
     """Write a checked copy of a database to a file; the daemon may run meanwhile.
 
     The copy is made under another name in the directory of ``file``, and needs room there; the check needs as much in
-    SQLite's temporary directory. A process that is killed leaves its draft, ``.p2pnodes-backup-*``.
+    SQLite's temporary directory. A process that is killed leaves its draft, ``.p2pnodes-backup-*``; the next backup
+    into that directory removes it.
 
     Args:
         database: The SQLite file.
@@ -100,23 +105,63 @@ def back_up(
     file = file.resolve()
     _require_place(database, file, replace=replace)
     try:
-        descriptor, name = tempfile.mkstemp(prefix=".p2pnodes-backup-", dir=file.parent)  # mode 0600
-        os.close(descriptor)
-        draft = Path(name)
-        try:
+        _remove_left(file.parent)
+        with _held_draft(file.parent) as draft:
             _copy(database, draft, progress)
             if verify:
                 _require_network(draft, database, network)
             copied = _examine(draft, network, f"no backup of {database} was made", verify=verify, progress=progress)
             _publish(draft, file, replace=replace)
-        finally:
-            _remove(draft)
     except OSError as error:
         raise StoreError(
             f"{file}: the backup cannot be written ({error.strerror}); choose another place",
             code=Code.DATA_BACKUP_PLACE,
         ) from error
     return copied
+
+
+@contextmanager
+def _held_draft(directory: Path) -> Iterator[Path]:
+    """An empty file, mode 0600, that is gone when the block ends; locked, so that nobody takes it for one left behind.
+
+    Where the file system knows no locks nobody removes anything either: see ``_remove_left``.
+    """
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=_DRAFT_PREFIX, dir=directory)
+        draft = Path(name)
+        try:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not draft.exists():  # somebody found it in the moment before it was locked
+                continue
+            try:
+                yield draft
+            finally:
+                _remove(draft)
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _remove_left(directory: Path) -> None:
+    """Remove the drafts of processes that were killed: each is as large as a backup, and has a name that nobody sees.
+
+    Whose process lives holds the lock of its draft. Who may not open a draft did not write it.
+    """
+    for path in directory.glob(f"{_DRAFT_PREFIX}*"):
+        if path.name.endswith(_BESIDE):  # goes with the draft that it is beside
+            continue
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(path)
+        except OSError:  # it is being written, or this user may not remove it: the next backup looks again
+            continue
+        finally:
+            os.close(descriptor)
 
 
 def _require_place(database: Path, file: Path, *, replace: bool) -> None:
@@ -157,7 +202,7 @@ def _copy(source: Path, draft: Path, progress: Progress | None) -> None:
         with closing(sqlite3.connect(draft, isolation_level=None)) as target:
             target.execute("PRAGMA journal_mode = OFF")  # a draft that is cut short is thrown away
             target.execute("PRAGMA synchronous = OFF")  # it is made durable as a whole
-            copy_database(source, target, report)
+            copy_database(source, target, report, into=str(draft.parent))
         with closing(sqlite3.connect(draft, isolation_level=None)) as target:
             target.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error as error:

@@ -14,7 +14,7 @@ from typing import Final
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import StoreError
 from p2pnodes.store.directory import status_of
-from p2pnodes.store.schema import CHECK, REFILL, open_reader, what_to_do
+from p2pnodes.store.schema import CHECK, REFILL, TEMPORARY, open_reader, what_to_do
 
 PAGES_PER_STEP: Final = 1_024
 """Pages of 4 KiB that are copied between two reports of progress: some milliseconds."""
@@ -60,13 +60,16 @@ def open_ours(path: Path) -> sqlite3.Connection:
     return source
 
 
-def copy_database(path: Path, target: sqlite3.Connection, progress: Callable[[int, int], None] | None = None) -> None:
+def copy_database(
+    path: Path, target: sqlite3.Connection, progress: Callable[[int, int], None] | None = None, *, into: str = TEMPORARY
+) -> None:
     """Copy a p2pnodes database; the daemon may run meanwhile.
 
     Args:
         path: The SQLite file.
         target: A database, which becomes the copy. Memory stays bounded by its cache.
         progress: If given, called now and then with pages copied and pages in all.
+        into: Where ``target`` is, for whoever has to make room there.
 
     Raises:
         StoreError: No such file, not a p2pnodes database, unreadable, or no room for the copy.
@@ -78,22 +81,22 @@ def copy_database(path: Path, target: sqlite3.Connection, progress: Callable[[in
         report = None if progress is None else _report(progress)
         source.backup(target, pages=PAGES_PER_STEP, progress=report)
     except sqlite3.Error as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise StoreError(
+                f"{path}: there is no room for a copy in {into} ({error}); make room there", code=Code.DATA_DISK_LOW
+            ) from error
         raise _unreadable(path, error) from error
     finally:
         source.close()
 
 
 def _unreadable(path: Path, error: sqlite3.Error) -> StoreError:
-    """What is told of a database that SQLite cannot read, or not copy."""
+    """What is told of a database that SQLite cannot read."""
     if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
         return StoreError(f"{path}: no p2pnodes database ({error}); {_CHECK_PATH}, or {REFILL}", code=Code.DATA_MISSING)
     if error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN:
         return StoreError(
             f"{path}: cannot be opened ({error}); run this as the daemon's user", code=Code.DATA_UNREADABLE
-        )
-    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-        return StoreError(
-            f"{path}: there is no room for a copy ({error}); make room on the disk", code=Code.DATA_DISK_LOW
         )
     return StoreError(f"{path}: cannot be read: {error}{what_to_do(error, CHECK)}", code=Code.DATA_UNREADABLE)
 

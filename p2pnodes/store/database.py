@@ -46,7 +46,7 @@ from p2pnodes.store.facts import Facts, StoredClaim, Task
 from p2pnodes.store.ledger import EVENTS_PER_READ, MENDED, Ledger, read_log
 from p2pnodes.store.loading import Answer, Lack, consider, lacking, load
 from p2pnodes.store.placing import Placed
-from p2pnodes.store.schema import BUSY_TIMEOUT_MS, CHECK, open_reader, open_writer, opening
+from p2pnodes.store.schema import BUSY_TIMEOUT_MS, CHECK, TEMPORARY, open_reader, open_writer, opening
 from p2pnodes.store.signatures import SharedCheck
 from p2pnodes.store.snapshots import NodeRow, Part
 from p2pnodes.store.state import Outcome, State
@@ -579,7 +579,7 @@ class Database:
             if isinstance(error, sqlite3.Error):
                 failure = StoreError(
                     f"what electorate {ledger.recount.weights.electorate.block} changes cannot be kept: {error}; check "
-                    "space and permissions of SQLite's temporary directory ($SQLITE_TMPDIR, else /var/tmp or /tmp)",
+                    f"space and permissions of {TEMPORARY}",
                     code=Code.DATA_NOT_WRITTEN,
                 )
             self._give_up_change(ledger, failure)

@@ -50,6 +50,9 @@ LOWEST_SCHEMA_COMPATIBLE: Final = 6
 BUSY_TIMEOUT_MS: Final = 5_000
 """How long a connection waits for another one's lock: only a second process ever holds one."""
 
+TEMPORARY: Final = "SQLite's temporary directory ($SQLITE_TMPDIR, else /var/tmp or /tmp)"
+"""Where a database without a name is, and what does not fit memory."""
+
 WAL_PAGES_MAX: Final = 16_384
 """Pages of 4 KiB after which the write-ahead log is copied into the database: claims touch pages at random, and a page
 that was written often is copied once."""

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import tomli_w
 
 from p2pnodes.chain.delegation import misfits, read_delegation
 from p2pnodes.chain.wallet import load_node_key
-from p2pnodes.store import directory
+from p2pnodes.store import backup, directory
 from p2pnodes.store.audit import audit
 from tests.cli.conftest import Cli, Forbid
 from tests.support import NETWORK
@@ -66,6 +67,22 @@ class TestBackup:
         assert ended.code == 1
         assert ended.error == f"{file}: exists already; choose another name, or replace it with --force"
         assert cli("backup", file, "--config", config, "--force").code == 0
+
+    @pytest.mark.parametrize("command", ["backup", "restore"])
+    def test_one_that_is_told_to_end_leaves_nothing_behind(
+        self, command: str, cli: Cli, config: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def ended(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)  # as `timeout` does, or a timer's TimeoutStartSec=
+
+        def found() -> set[Path]:
+            return {path for path in file.parent.rglob("*") if not path.name.endswith(("-wal", "-shm", "lock"))}
+
+        before = found()
+        monkeypatch.setattr(backup, "audit", ended)
+        where = file.with_name("another.db") if command == "backup" else file
+        assert cli(command, where, "--config", config).code == 128 + signal.SIGTERM
+        assert found() == before
 
     def test_a_database_that_another_user_hides_is_no_fault_of_the_place(
         self, cli: Cli, config: Path, database: Path, tmp_path: Path, forbid: Forbid

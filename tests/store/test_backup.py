@@ -1,7 +1,9 @@
 """A backup is a whole and checked copy; a restored one never goes on with its old log."""
 
 import errno
+import fcntl
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -226,6 +228,48 @@ class TestBackUp:
             back_up(database, file, NETWORK, progress=interrupt)
         assert list(file.parent.iterdir()) == []
 
+    def test_what_killed_ones_left_goes_with_the_next_one(self, database: Path, file: Path) -> None:
+        left = file.with_name(".p2pnodes-backup-left")
+        for name in (left.name, f"{left.name}-journal", ".p2pnodes-other"):
+            file.with_name(name).write_text("x")
+        back_up(database, file, NETWORK)
+        assert sorted(path.name for path in file.parent.iterdir()) == [".p2pnodes-other", "backup.db"]
+
+    def test_what_another_one_is_writing_stays(self, database: Path, file: Path) -> None:
+        def begin_another(what: str, done: int, of: int) -> None:
+            if what == "copying" and not file.exists():
+                back_up(database, file, NETWORK)
+
+        other = file.with_name("other.db")
+        assert back_up(database, other, NETWORK, progress=begin_another).events == 4
+        assert sorted(files(file.parent)) == ["backup.db", "other.db"]
+
+    def test_where_nothing_can_be_locked_a_backup_is_made_and_nothing_removed(
+        self, database: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        file.with_name(".p2pnodes-backup-left").touch()
+        back_up(database, file, NETWORK)
+        assert sorted(files(file.parent)) == [".p2pnodes-backup-left", "backup.db"]
+
+    def test_a_draft_that_somebody_removes_before_it_is_locked_is_made_anew(
+        self, database: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lock, removed = fcntl.flock, 0
+
+        def late(descriptor: int, how: int) -> None:
+            nonlocal removed
+            if not removed:
+                removed = [path.unlink() for path in file.parent.iterdir()].count(None)
+            lock(descriptor, how)
+
+        monkeypatch.setattr(fcntl, "flock", late)
+        back_up(database, file, NETWORK)
+        assert (removed, sorted(files(file.parent))) == (1, ["backup.db"])
+
     @pytest.mark.parametrize(
         ("place", "reason"),
         [
@@ -250,6 +294,14 @@ class TestBackUp:
         file.symlink_to(database)
         with pytest.raises(StoreError, match="lies in the data directory"):
             back_up(database, file, NETWORK, replace=True)
+
+    def test_a_full_disk_is_named_by_where_the_copy_was_to_be(self, database: Path) -> None:
+        target = sqlite3.connect(":memory:")
+        target.execute("PRAGMA max_page_count = 2")  # as full as a disk can be
+        for into in ("/backups", copying.TEMPORARY):
+            with pytest.raises(StoreError, match=re.escape(f"no room for a copy in {into} ")):
+                copying.copy_database(database, target, into=into)
+        target.close()
 
     def test_no_database_is_one_clear_error(self, file: Path, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="no such database"):
