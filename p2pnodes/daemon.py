@@ -291,29 +291,31 @@ class Daemon:
     async def _report(self) -> None:
         """Tell the supervisor again and again how the daemon is, and that it lives, as far as that is so.
 
-        A sign of life is more than a turn of the event loop: the writer must have come to a job that was put to it
-        then. That it fails, as on a full disk, is no reason to be started anew.
+        A sign of life is more than a turn of the event loop: the writer must have come to a job since the last one.
+        That it fails, as on a full disk, is no reason to be started anew; nor that so many wait that none has room.
         """
         if self._supervisor.address is None:
             return
         within_s = self._supervisor.watchdog_s
         pause_s = STATUS_S if within_s is None else min(STATUS_S, within_s / 3)
+        seen = self._database.turns
         while True:
             await asyncio.sleep(pause_s)
             if within_s is None:
                 self._supervisor.status(self._condition())
-            elif await self._writer_turns():
+                continue
+            if self._database.turns == seen and not self._database.queued_jobs:  # it has nothing to do
+                await self._ask_writer()
+            if self._database.turns != seen:
+                seen = self._database.turns
                 self._supervisor.alive(self._condition())
 
-    async def _writer_turns(self) -> bool:
-        """Wait until the writer has done a job, or failed at it; false when it has no room for another one."""
+    async def _ask_writer(self) -> None:
+        """Wait until the writer has done a job, or failed at it."""
         try:
             await self._database.write(lambda _: None)
-        except WritesRefusedError:
-            return False
         except P2PNodesError as error:
             log.debug("writer_failed", error=str(error), code=error.code)
-        return True
 
     def _condition(self) -> str:
         """How the daemon is, one line for people."""

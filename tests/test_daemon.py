@@ -4,12 +4,14 @@ import asyncio
 import gc
 import logging
 import os
+import sqlite3
+import threading
 import time
 import tomllib
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import aiohttp
 import pytest
@@ -22,11 +24,13 @@ from p2pnodes.daemon import Daemon, is_journal, now_ms
 from p2pnodes.metrics import METRICS
 from p2pnodes.model.clock import hlc_at
 from p2pnodes.model.codes import Code, Reason
-from p2pnodes.model.errors import StoreError, WritesRefusedError
+from p2pnodes.model.errors import WritesRefusedError
 from p2pnodes.model.events import Event, LogId, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.notify import Supervisor
+from p2pnodes.store import database as database_module
 from p2pnodes.store.database import Database
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.state import Result, State
 from tests.gossip.past import lived
 from tests.store.test_checkpoints import DAY_MS
@@ -234,22 +238,18 @@ class Ear(Supervisor):
 class TestSignsOfLife:
     """A watchdog is fed by the writer's work, not by the event loop alone."""
 
-    async def test_they_stop_while_the_writer_does_nothing_and_go_on_when_it_does(
-        self, config: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_they_stop_while_the_writer_does_nothing_and_go_on_when_it_does(self, config: Path) -> None:
         ear = Ear()
-        async with running(config, ear):
+        async with running(config, ear) as daemon:
             await until(lambda: ear.alives >= 2)
-            held, waiting = asyncio.Event(), asyncio.Event()
-            write = Database.write
+            waiting, held = threading.Event(), threading.Event()
 
-            async def holding(database: Database, job: Any) -> Any:
+            def hang(_: Ledger) -> None:  # as a disk does
                 waiting.set()
-                await held.wait()
-                return await write(database, job)
+                held.wait()
 
-            monkeypatch.setattr(Database, "write", holding)
-            await waiting.wait()
+            job = asyncio.create_task(daemon._database.write(hang))
+            await asyncio.to_thread(waiting.wait)
             before = ear.alives
             turns = 0
 
@@ -264,6 +264,7 @@ class TestSignsOfLife:
             assert turns > 0
             assert ear.alives <= before + 1, "one turn may have been on its way"
             held.set()
+            await job
             await until(lambda: ear.alives > before + 1)
 
     async def test_a_disk_that_is_full_is_no_reason_to_start_anew(
@@ -272,28 +273,37 @@ class TestSignsOfLife:
         ear = Ear()
         async with running(config, ear):
 
-            async def full(database: Database, job: Any) -> Any:
-                raise StoreError("the disk is full")
+            def full(_: Ledger) -> NoReturn:
+                raise sqlite3.OperationalError("database or disk is full")
 
-            monkeypatch.setattr(Database, "write", full)
+            monkeypatch.setattr(Ledger, "transaction", full)
             before = ear.alives
             await until(lambda: ear.alives > before + 2)
 
-    async def test_a_writer_that_has_no_room_gives_none(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_writer_that_is_never_done_lives(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(database_module, "QUEUED_JOBS_MAX", 8)
         ear = Ear()
-        async with running(config, ear):
-            refused = 0
+        async with running(config, ear) as daemon:
+            begun = threading.Event()
 
-            async def crowded(database: Database, job: Any) -> Any:
-                nonlocal refused
-                refused += 1
-                raise WritesRefusedError("4096 writes wait for the disk already")
+            def work(_: Ledger) -> None:
+                begun.set()
+                time.sleep(0.002)  # some statements, which let go of the interpreter
 
-            monkeypatch.setattr(Database, "write", crowded)
-            await until(lambda: refused >= 1)
-            before, seen = ear.alives, refused
-            await until(lambda: refused > seen + 2)
-            assert ear.alives <= before + 1
+            async def again() -> None:
+                while True:
+                    with suppress(WritesRefusedError):
+                        await daemon._database.write(work)
+                    await asyncio.sleep(0)
+
+            busy = [asyncio.create_task(again()) for _ in range(3 * 8)]  # each of the turns finds it full
+            await asyncio.to_thread(begun.wait)
+            before = ear.alives
+            await until(lambda: ear.alives > before + 3)
+            assert daemon._database.refused_jobs
+            for task in busy:
+                task.cancel()
+            await asyncio.gather(*busy, return_exceptions=True)
 
 
 def test_only_the_stream_that_systemd_names_is_the_journal(tmp_path: Path) -> None:

@@ -209,6 +209,9 @@ class Database:
         """Stored events that were found damaged and have not come again."""
         self.damaged_events = 0
         """How many were found damaged since the start."""
+        self.turns = 0
+        """Jobs and slices of a recount that the writer has come to since the start; it stands still while the disk, or
+        one of these, keeps the writer from the next."""
         self.refused_jobs = 0
         """Jobs that were refused since the start, because QUEUED_JOBS_MAX waited."""
 
@@ -538,8 +541,11 @@ class Database:
         begun_s = time.perf_counter()
         try:
             with ledger.transaction():
-                results.extend(ledger.attempt(job.run) for job in jobs)
+                for job in jobs:
+                    self.turns += 1
+                    results.append(ledger.attempt(job.run))
         except BaseException as error:  # noqa: BLE001 - every job of the group is told
+            self.turns += 1  # also where it failed before the first job
             # One bad job must not take its neighbours with it, be it that its temporary files found no room. But what
             # the disk did to all it would do to each, and each would wait for that, and for everything to be read anew.
             if len(jobs) > 1 and not (_is_everybodys(error) and not self._takes_writes(ledger)):
@@ -569,6 +575,7 @@ class Database:
     def _go_on_changing(self, ledger: Ledger) -> None:
         """Recount for a while; switch when that is done."""
         assert ledger.recount is not None
+        self.turns += 1
         if ledger.state.loading:  # what rows are now they are no more when its live set is here
             self._change_at_once(ledger)
             return
