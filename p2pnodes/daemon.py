@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -69,8 +70,14 @@ log = structlog.get_logger("p2pnodes.daemon")
 
 OWN_LOG_POLL_S: Final = 0.25
 TARGETS_POLL_S: Final = 2.0
-STOP_S_MAX: Final = 4.0
-"""Bound of a graceful stop; systemd and the devnet give 5 s."""
+STOP_S_MAX: Final = 12.0
+"""Bound of a stop as a whole, whatever hangs (``bound_stop``); the unit gives more, and it takes a second or two."""
+
+LAST_ANSWERS_S: Final = 2.0
+"""Of these for miners' requests that are in progress."""
+
+STOP_TASKS_TOLD: Final = 16
+"""Names of tasks and of threads that the log has when a stop is given up."""
 
 STATUS_S: Final = 5.0
 """How often a supervisor hears how the daemon is; where it wants signs of life, three times in their time at least."""
@@ -99,6 +106,7 @@ class Daemon:
         reread: Callable[[], Settings] | None = None,
         supervisor: Supervisor | None = None,
         handover: Handover | None = None,
+        on_stop: Callable[[], object] = lambda: None,
     ) -> None:
         """Take checked settings; nothing is opened yet.
 
@@ -107,8 +115,10 @@ class Daemon:
             reread: Reads the settings anew, at SIGHUP; None: they are those of the start for ever.
             supervisor: Who started this process and wants to hear from it.
             handover: Holds the sockets on which the process before this one listened.
+            on_stop: Called when ``run`` begins to end, for whatever reason.
         """
         self.settings = settings
+        self._on_stop = on_stop
         self._reread = reread
         self._supervisor = supervisor or Supervisor()
         self._handover = handover
@@ -192,6 +202,7 @@ class Daemon:
             log.info("stopping")
             self._supervisor.stopping()
         finally:
+            self._on_stop()
             for task in (starting, stopped):
                 task.cancel()
             await asyncio.gather(starting, stopped, return_exceptions=True)
@@ -471,7 +482,7 @@ class Daemon:
             answered=self._instruments.answered,
         )
         self._events = app[EVENTS_KEY]
-        runner = make_runner(app, shutdown_timeout_s=STOP_S_MAX / 2)
+        runner = make_runner(app, shutdown_timeout_s=LAST_ANSWERS_S)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         where = await listen(
@@ -1027,8 +1038,48 @@ def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int
     configure_logging(settings.log)
     supervisor = Supervisor.from_environment(os.environ, os.getpid())
     handover = Handover.from_environment(os.environ, os.getpid(), supervisor)
-    asyncio.run(Daemon(settings, reread=reread, supervisor=supervisor, handover=handover).run())
+    daemon = Daemon(settings, reread=reread, supervisor=supervisor, handover=handover, on_stop=bound_stop)
+    asyncio.run(daemon.run())
     return 0
+
+
+def bound_stop(seconds: float = STOP_S_MAX, end: Callable[[int], object] = os._exit) -> None:
+    """See that this process ends within some time, whatever hangs, and say what does.
+
+    A plugin can ignore that it is cancelled, a file of settings lie on a network disk that does not answer. Nothing is
+    lost by it: what was acknowledged is durable. To be called in the event loop.
+
+    Args:
+        seconds: From now on.
+        end: Ends the process with an exit status, at once.
+    """
+    loop = asyncio.get_running_loop()
+
+    def give_up() -> None:
+        tasks = sorted({_where(task.get_coro()) for task in asyncio.all_tasks(loop)})
+        threads = sorted(thread.name for thread in threading.enumerate())
+        log.error(
+            "stop_given_up",
+            after_s=seconds,
+            tasks=tasks[:STOP_TASKS_TOLD],
+            threads=threads[:STOP_TASKS_TOLD],
+            code=Code.SYSTEM_STOP,
+        )
+        end(1)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.name = "p2pnodes-stop"
+    timer.daemon = True  # a process that is done does not wait for it
+    timer.start()
+
+
+def _where(work: object) -> str:
+    """What a suspended coroutine is at: its name, that of what it waits for, and so on."""
+    names: list[str] = []
+    while (name := getattr(work, "__qualname__", None)) is not None:
+        names.append(name)
+        work = getattr(work, "cr_await", None)
+    return " > ".join(names)
 
 
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}

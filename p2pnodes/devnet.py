@@ -44,7 +44,7 @@ STAKE: Final = 100
 MINERS: Final = ("//Alice", "//Bob", "//Charlie", "//Dave")
 READY_S_MAX: Final = 60.0
 STOP_S_MAX: Final = 5.0
-"""What a daemon gets to stop by itself, as under systemd."""
+"""What a daemon gets to stop by itself; one that hangs is killed sooner than it would end (``daemon.STOP_S_MAX``)."""
 
 RESTART_S_MIN: Final = 0.5
 RESTART_S_MAX: Final = 30.0

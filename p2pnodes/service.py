@@ -58,6 +58,7 @@ Restart=on-failure
 RestartSec=5s
 # A large log of another build's is counted anew at the start.
 TimeoutStartSec=30min
+# It bounds its own stop (12 s), and says then what did not end.
 TimeoutStopSec=15s
 # A stop is told to the daemon alone: it ends the processes that it has started, which end with it in any case. Told
 # too, one dies in the middle of an answer and is blamed for it. What is there after the time, or after it, is killed.

@@ -16,15 +16,16 @@ from typing import Any, NoReturn
 import aiohttp
 import pytest
 import tomli_w
+from structlog.testing import capture_logs
 
 from p2pnodes.chain.file import ElectorateFile
 from p2pnodes.chain.wallet import write_hotkey_file
 from p2pnodes.config import load_settings
-from p2pnodes.daemon import Daemon, is_journal, now_ms
+from p2pnodes.daemon import Daemon, bound_stop, is_journal, now_ms
 from p2pnodes.metrics import METRICS
 from p2pnodes.model.clock import hlc_at
 from p2pnodes.model.codes import Code, Reason
-from p2pnodes.model.errors import WritesRefusedError
+from p2pnodes.model.errors import ConfigError, WritesRefusedError
 from p2pnodes.model.events import Event, LogId, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.notify import Supervisor
@@ -304,6 +305,48 @@ class TestSignsOfLife:
             for task in busy:
                 task.cancel()
             await asyncio.gather(*busy, return_exceptions=True)
+
+
+class TestStop:
+    """A stop ends, whatever hangs."""
+
+    async def test_it_is_given_up_when_something_does_not_let_go_and_the_log_says_what(self) -> None:
+        ended: asyncio.Queue[int] = asyncio.Queue()
+
+        async def hangs() -> None:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await asyncio.Event().wait()
+
+        loop = asyncio.get_running_loop()
+        hanging = asyncio.create_task(hangs())
+        await asyncio.sleep(0)  # it begins
+        with capture_logs() as records:
+            bound_stop(0.01, lambda status: loop.call_soon_threadsafe(ended.put_nowait, status))
+            hanging.cancel()
+            async with asyncio.timeout(20):
+                assert await ended.get() == 1
+        hanging.cancel()
+        (record,) = records
+        assert (record["event"], record["code"]) == ("stop_given_up", Code.SYSTEM_STOP)
+        assert [name for name in record["tasks"] if name.endswith("hangs > Event.wait")]
+        assert "MainThread" in record["threads"]
+
+    @pytest.mark.parametrize("starts", [True, False])
+    async def test_it_is_bounded_from_its_beginning(self, config: Path, *, starts: bool) -> None:
+        if not starts:
+            (config.parent / "data").write_text("no directory")
+        began: list[bool] = []
+        daemon = Daemon(load_settings(config), on_stop=lambda: began.append(daemon._stopping.is_set()))
+        running = asyncio.create_task(daemon.run())
+        if starts:
+            await until(lambda: daemon._url is not None)
+            daemon._stopping.set()
+            await running
+        else:
+            with pytest.raises(ConfigError):
+                await running
+        assert began == [starts]
 
 
 def test_only_the_stream_that_systemd_names_is_the_journal(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The texts of the service: systemd takes the unit, its sandbox is worth something, the plan says all that is done."""
 
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from p2pnodes import service
+from p2pnodes.daemon import STOP_S_MAX
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.service import Choice, Plan, plan, sysusers, unit
 from tests.support import program
@@ -59,6 +61,12 @@ class TestUnit:
     def test_a_stop_is_told_to_the_daemon_alone_which_ends_what_it_has_started(self, *, user: bool) -> None:
         """Told as well, the process that reads the chain dies in the middle of it, and the endpoint is blamed."""
         assert "\nKillMode=mixed\n" in unit(user=user)
+
+    @pytest.mark.parametrize("user", [False, True])
+    def test_a_daemon_says_what_hangs_before_it_is_killed(self, *, user: bool) -> None:
+        (stop_s,) = re.findall(r"\nTimeoutStopSec=(\d+)s\n", unit(user=user))
+        assert int(stop_s) > STOP_S_MAX + 2
+        assert f"({STOP_S_MAX:g} s)" in unit(user=user)
 
     def test_its_exposure_is_low(self, tmp_path: Path) -> None:
         path = written(tmp_path, unit())

@@ -1124,6 +1124,11 @@ class Code(StrEnum):
         "The supervisor that started the daemon, such as systemd, could not be told how it is.",
         "See NOTIFY_SOCKET and the unit; the daemon goes on, but may be taken for hung.",
     )
+    SYSTEM_STOP = (
+        "system-stop",
+        "The daemon was told to stop, something did not let go in time, and the process ended all the same.",
+        "Nothing acknowledged is lost. The record names what still ran: a plugin that ignores its end, say.",
+    )
     SYSTEM_DEVNET = (
         "system-devnet",
         "A devnet or demo cannot be started with these options, did not come up, or a step of it failed.",
