@@ -537,6 +537,10 @@ class Driver:
             self._behind = now_s, self._engine.behind()
         return self._behind[1]
 
+    def agreed(self) -> bool:
+        """See ``Engine.agreed``."""
+        return self._engine.agreed()
+
     @property
     def sessions(self) -> int:
         """Open sessions."""

@@ -861,6 +861,13 @@ class Engine:
         state = self._store.state
         return max((session.we_lack(state) for session in self._sessions.values()), default=0)
 
+    def agreed(self) -> bool:
+        """Whether some peer's latest digest says that it held what we hold now."""
+        vector = self._store.state.vector_digest
+        return any(
+            session.digest is not None and session.digest.vector == vector for session in self._sessions.values()
+        )
+
     def counts(self) -> dict[str, int]:
         """What was counted since the start.
 

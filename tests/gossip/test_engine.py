@@ -521,9 +521,18 @@ class TestStatus:
         assert row["url"] == "http://192.0.2.1"
         assert (row["peer_lacks"], row["we_lack"], row["queue_bytes"], row["wants"]) == (0, 0, 0, 0)
         assert row["same_vector"]
+        assert a.engine.agreed()
         assert row["same_state_root"]
         assert row["same_electorate"]
         assert row["rtt_ms"] == 0
+
+    def test_nobody_agrees_with_who_has_just_written(self) -> None:
+        net, a, _, _ = three()
+        net.run(20_000)
+        a.writes(a.author.verdict(bytes(32)))
+        assert not a.engine.agreed()
+        net.run(20_000)
+        assert a.engine.agreed()
 
     def test_lag_counts_events_on_both_sides(self) -> None:
         a, b = Node(A), Node(B)
