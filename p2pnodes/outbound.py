@@ -22,7 +22,8 @@ from yarl import URL
 from p2pnodes.model.addresses import is_public
 
 LOOKUPS_MAX: Final = 256
-"""Names that one resolver looks up at the same time: each has a thread for as long as its name servers take."""
+"""Names that one resolver looks up at the same time: each has a thread for as long as its name servers take.
+``TasksMax=`` of the unit has room for those of all resolvers."""
 
 _NO_KNOWN_CA: Final = frozenset({18, 19, 20, 21})
 """How OpenSSL says that a certificate leads to no authority that is trusted; not that it expired or names another host.
@@ -36,7 +37,7 @@ class PrivateAddressError(OSError):
 
 
 class LookupsBusyError(OSError):
-    """Too many names are being looked up already: no word on this one."""
+    """Too many names are being looked up already, or there is no thread for one more: no word on this one."""
 
 
 def look_up(name: str, port: int = 0, family: int = socket.AF_UNSPEC, flags: int = 0) -> "asyncio.Future[list[Any]]":
@@ -46,7 +47,8 @@ def look_up(name: str, port: int = 0, family: int = socket.AF_UNSPEC, flags: int
     daemon thread, a name that hangs does not hold up the daemon's stop.
 
     Returns:
-        What ``socket.getaddrinfo`` gives for TCP; an OSError where the name does not resolve. Done when the thread is.
+        What ``socket.getaddrinfo`` gives for TCP; an OSError where the name does not resolve, a ``LookupsBusyError``
+        where the system allows no more threads. Done when the thread is.
     """
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[Any]] = loop.create_future()
@@ -64,7 +66,11 @@ def look_up(name: str, port: int = 0, family: int = socket.AF_UNSPEC, flags: int
         with suppress(RuntimeError):  # the loop has ended, and nobody waits
             loop.call_soon_threadsafe(*outcome)
 
-    threading.Thread(target=ask, name="p2pnodes-lookup", daemon=True).start()
+    try:
+        threading.Thread(target=ask, name="p2pnodes-lookup", daemon=True).start()
+    except RuntimeError:  # TasksMax= of the service, or the user's own bound
+        busy = LookupsBusyError(errno.EAGAIN, "the system allows no more threads, in which names are looked up")
+        found.set_exception(busy)
     return found
 
 

@@ -71,7 +71,9 @@ FileDescriptorStoreMax=8
 {user}UMask=0027
 LimitNOFILE=16384
 LimitCORE=0
-TasksMax=128
+# A name that is looked up has a thread until its servers answer: 32 of miners that register, 256 of peers, 512 of hosts
+# and services that are asked. The daemon has some 40 threads and two processes besides.
+TasksMax=1024
 {sandbox}
 [Install]
 WantedBy={target}

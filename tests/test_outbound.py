@@ -1,12 +1,16 @@
-"""Why there is no TLS with a host: what its operator reads."""
+"""Names are looked up in threads of their own, and why there is no TLS with a host is what its operator reads."""
 
+import asyncio
+import socket
 import ssl
+import threading
 from unittest.mock import Mock
 
 import aiohttp
 import pytest
 
-from p2pnodes.outbound import tls_reason
+from p2pnodes import outbound
+from p2pnodes.outbound import LookupsBusyError, ThreadResolver, look_up, tls_reason
 
 
 def untrusted(code: int, message: str) -> aiohttp.ClientSSLError:
@@ -38,3 +42,32 @@ class TestTlsReason:
         found = tls_reason(aiohttp.ClientConnectorSSLError(Mock(host="h", port=443), error))
         assert found.startswith("TLS failed: ")
         assert "wrong version number" in found
+
+
+class TestThreads:
+    """Where the system allows no more threads, that is no word on the name, and passes."""
+
+    @pytest.fixture
+    def full(self, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        return monkeypatch
+
+    async def test_without_a_thread_it_is_busy(self, full: pytest.MonkeyPatch) -> None:
+        with pytest.raises(LookupsBusyError, match="no more threads"):
+            await look_up("host.example")
+
+    async def test_a_resolver_resolves_again_once_there_are_threads(self, full: pytest.MonkeyPatch) -> None:
+        full.setattr(outbound, "LOOKUPS_MAX", 2)
+        resolver = ThreadResolver()
+        for _ in range(2 + 1):
+            with pytest.raises(LookupsBusyError, match="no more threads"):
+                await resolver.resolve("host.example", 80)
+            await asyncio.sleep(0)  # what has ended counts from the next turn on
+        full.undo()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(socket, "getaddrinfo", lambda *_, **__: [(socket.AF_INET, 0, 0, "", ("192.0.2.1", 80))])
+            (found,) = await resolver.resolve("host.example", 80)
+        assert found["host"] == "192.0.2.1"

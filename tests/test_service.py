@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
-from p2pnodes import service
+from p2pnodes import outbound, service
+from p2pnodes.api import hosts
 from p2pnodes.daemon import STOP_S_MAX
 from p2pnodes.model.errors import ConfigError
 from p2pnodes.service import Choice, Plan, plan, sysusers, unit
 from tests.support import program
+
+OTHER_TASKS = 64
+"""Threads besides: the writer, readers, up to 32 of asyncio's pool; and the daemon's processes with theirs."""
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 EXPOSURE_MAX = 2.0
@@ -61,6 +65,12 @@ class TestUnit:
     def test_a_stop_is_told_to_the_daemon_alone_which_ends_what_it_has_started(self, *, user: bool) -> None:
         """Told as well, the process that reads the chain dies in the middle of it, and the endpoint is blamed."""
         assert "\nKillMode=mixed\n" in unit(user=user)
+
+    @pytest.mark.parametrize("user", [False, True])
+    def test_it_has_room_for_all_threads_in_which_names_are_looked_up(self, *, user: bool) -> None:
+        (tasks,) = re.findall(r"\nTasksMax=(\d+)\n", unit(user=user))
+        resolvers = 3  # of the driver, and two of the verifiers' exchange
+        assert int(tasks) >= hosts.LOOKUPS_MAX + resolvers * outbound.LOOKUPS_MAX + OTHER_TASKS
 
     @pytest.mark.parametrize("user", [False, True])
     def test_a_daemon_says_what_hangs_before_it_is_killed(self, *, user: bool) -> None:

@@ -15,13 +15,16 @@ from weakref import WeakValueDictionary
 from p2pnodes.model.addresses import is_public
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import WritesRefusedError
-from p2pnodes.outbound import look_up
+from p2pnodes.outbound import LookupsBusyError, look_up
 
 LOOKUPS_MAX: Final = 32
 """Names that are looked up at the same time, over all requests: a lookup that hangs holds a thread."""
 
 LOOKUPS_PER_MINER_MAX: Final = 4
 """Of those, for one miner: it takes several miners whose names hang to delay others, who are told to try again."""
+
+BUSY_RETRY_S: Final = 2
+"""When a miner shall come back whose names could not be looked up."""
 
 HOSTS_KEPT: Final = 1_024
 """Hosts that are kept parsed: a miner's servers are few, and each of their GPUs names its server."""
@@ -78,6 +81,8 @@ class HostCheck:
     async def _name_acceptable(self, name: str, miner: bytes) -> bool:
         try:
             found = [_literal(text) for text in await self._look_up(name, miner)]
+        except LookupsBusyError as error:  # no fault of the miner's
+            raise _busy() from error
         except (OSError, UnicodeError):  # UnicodeError: a label that the resolver cannot encode
             return False
         return bool(found) and all(address is not None and self._public(address) for address in found)
@@ -93,9 +98,7 @@ class HostCheck:
                 await self._slots.acquire()
         except TimeoutError as error:
             own.release()
-            raise WritesRefusedError(
-                "too many names are being looked up: try again", retry_after_s=2, code=Code.WRITES_BUSY
-            ) from error
+            raise _busy() from error
         except BaseException:
             own.release()
             raise
@@ -114,6 +117,12 @@ class HostCheck:
 
     def _public(self, address: IPv4Address | IPv6Address) -> bool:
         return self._allow_private or is_public(address)
+
+
+def _busy() -> WritesRefusedError:
+    return WritesRefusedError(
+        "too many names are being looked up: try again", retry_after_s=BUSY_RETRY_S, code=Code.WRITES_BUSY
+    )
 
 
 @lru_cache(HOSTS_KEPT)

@@ -1,11 +1,12 @@
 """Verification hosts: public addresses and names only, and an answer within the timeout."""
 
 import asyncio
+import threading
 from ipaddress import ip_address
 
 import pytest
 
-from p2pnodes.api.hosts import LOOKUPS_MAX, LOOKUPS_PER_MINER_MAX, HostCheck, system_resolver
+from p2pnodes.api.hosts import LOOKUPS_MAX, LOOKUPS_PER_MINER_MAX, HostCheck, Resolver, system_resolver
 from p2pnodes.api.settings import ApiSettings
 from p2pnodes.model.addresses import is_public
 from p2pnodes.model.errors import WritesRefusedError
@@ -34,7 +35,7 @@ def test_any_other_address_is_not(address: str) -> None:
     assert not is_public(ip_address(address))
 
 
-def check(resolver: FakeResolver, *, allow_private: bool = False, timeout_s: float = 5) -> HostCheck:
+def check(resolver: Resolver, *, allow_private: bool = False, timeout_s: float = 5) -> HostCheck:
     return HostCheck(resolver, timeout_s=timeout_s, allow_private=allow_private)
 
 
@@ -90,6 +91,19 @@ async def test_lookups_of_all_miners_together_are_bounded(resolver: FakeResolver
     with pytest.raises(WritesRefusedError, match="try again"):  # not: your host is invalid
         await hosts.acceptable(["public.example"], b"another")
     assert len(resolver.asked) == LOOKUPS_MAX
+
+
+async def test_a_lookup_that_gets_no_thread_is_no_fault_of_the_miner(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = check(system_resolver)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(WritesRefusedError, match="try again"):
+            await hosts.acceptable(["public.example"], MINER)
+    assert not await hosts.acceptable(["..example"], MINER), "it is judged by its name again"
 
 
 async def test_slots_are_free_again_when_lookups_end(resolver: FakeResolver) -> None:
