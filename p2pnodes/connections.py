@@ -8,6 +8,8 @@ if that is a crowd by itself. Whoever has thousands of addresses gains nothing b
 """
 
 import asyncio
+import errno
+import os
 import resource
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -37,6 +39,9 @@ and be over the bound on them and on files for as long as their predecessors tak
 FILES_RESERVED: Final = 768
 """Files for all else: dialled sessions, miners' hosts, the database, the chain."""
 
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What ``accept`` says where the process or the system has no room for a connection. Source: accept(2)."""
+
 
 def connections_max() -> int:
     """How many inbound connections this process has room for."""
@@ -44,6 +49,36 @@ def connections_max() -> int:
     if soft == resource.RLIM_INFINITY:
         return CONNECTIONS_MAX
     return max(CONNECTIONS_MIN, min(CONNECTIONS_MAX, soft - FILES_RESERVED))
+
+
+class Listening(socket):
+    """A socket that listens, and whose ``accept`` fails once where there is no file for another connection.
+
+    asyncio then looks away for a second. But before, it goes on to accept as many as it may at once, fails as often,
+    and each failure brings a look of its own a second later, which fails as often again: a line of the log for each, as
+    many as a core can write, and little else has a turn.
+    """
+
+    _failed = False
+
+    @classmethod
+    def of(cls, sock: socket) -> Self:
+        """Take over a socket; the object that had it is closed."""
+        timeout_s = sock.gettimeout()
+        taken = cls(fileno=sock.detach())
+        taken.settimeout(timeout_s)
+        return taken
+
+    def accept(self) -> tuple[socket, Any]:
+        """Take a connection; see ``socket.accept``. Behind a failure nobody waits, at the first call."""
+        if self._failed:
+            self._failed = False
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        try:
+            return super().accept()
+        except OSError as error:
+            self._failed = error.errno in _NO_ROOM
+            raise
 
 
 class Meter(asyncio.Protocol):

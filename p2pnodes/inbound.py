@@ -23,7 +23,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from p2pnodes.connections import DoorSite, in_turn
+from p2pnodes.connections import DoorSite, Listening, in_turn
 from p2pnodes.handover import Handover, Place
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, printable
@@ -255,7 +255,7 @@ async def listen(runner: web.AppRunner, host: str, port: int, *, advice: str, ha
     Returns:
         ``HOST:PORT`` of the first address, with the port that it is.
     """
-    listening = await bind(host, port, advice=advice, handover=handover)
+    listening = [Listening.of(each) for each in await bind(host, port, advice=advice, handover=handover)]
     for each in listening:
         await DoorSite(runner, each, backlog=BACKLOG, whose=whose).start()
     return authority(*listening[0].getsockname()[:2])

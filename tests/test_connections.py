@@ -1,10 +1,12 @@
 """Inbound connections are bounded, by number and by what may come on one; whoever is quiet makes room, nobody else."""
 
 import asyncio
+import os
 import resource
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -25,6 +27,7 @@ from p2pnodes.connections import (
     FILES_RESERVED,
     Crowd,
     Door,
+    Listening,
     MeteredConnector,
     connections_max,
     while_open,
@@ -339,6 +342,41 @@ class TestListener:
             writer.close()
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.endswith(b"127.0.0.1")
+
+    async def test_without_a_file_for_a_connection_it_is_looked_for_again_and_no_more(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By itself asyncio fails 64 times at a look, and looks again for each of these."""
+        monkeypatch.setattr("asyncio.constants.ACCEPT_RETRY_DELAY", 0.05)
+        told: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+        accepted = asyncio.Event()
+
+        class Accepted(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                accepted.set()
+
+        listening = Listening.of(socket.create_server(("127.0.0.1", 0)))
+        server = await loop.create_server(Accepted, sock=listening, backlog=64)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as client:
+            client.setblocking(False)
+            free = os.dup(client.fileno())  # no file from here on
+            os.close(free)
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+                await loop.sock_connect(client, listening.getsockname())
+                begin = time.monotonic()
+                while len(told) < 4:
+                    await asyncio.sleep(0.001)
+                assert time.monotonic() - begin > 2 * 0.05
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            async with asyncio.timeout(20):
+                await accepted.wait()
+        server.close()
+        assert set(told) == {"socket.accept() out of system resource"}
 
     async def test_a_crowd_that_comes_at_once_is_accepted_a_few_at_a_time(
         self, monkeypatch: pytest.MonkeyPatch

@@ -60,7 +60,7 @@ from p2pnodes.api.parameters import boolean, choice, integer, once
 from p2pnodes.api.tail import STATES, TAIL_KEY, EventTail
 from p2pnodes.api.tuning import Tunable, Tuning
 from p2pnodes.chain.delegation import DAYS_MAX, parse_closing
-from p2pnodes.connections import DoorSite
+from p2pnodes.connections import DoorSite, Listening
 from p2pnodes.inbound import make_runner, why_not
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import ConfigError, P2PNodesError, StoreError, WritesRefusedError
@@ -319,14 +319,14 @@ async def start_admin(app: web.Application, path: Path, port: int | None = None)
         path.unlink(missing_ok=True)
 
     runner = make_runner(app, shutdown_timeout_s=SHUTDOWN_S)
-    listener = await asyncio.to_thread(_bind, path)
+    listener = Listening.of(await asyncio.to_thread(_bind, path))
     app.on_cleanup.append(remove_socket)
     await runner.setup()
     try:
         await web.SockSite(runner, listener).start()
         if port is not None:
             try:
-                opened = socket.create_server(("127.0.0.1", port), backlog=TCP_BACKLOG)
+                opened = Listening.of(socket.create_server(("127.0.0.1", port), backlog=TCP_BACKLOG))
                 await DoorSite(runner, opened, backlog=TCP_BACKLOG, most=TCP_CONNECTIONS_MAX).start()
             except OSError as error:
                 why = why_not(error, "127.0.0.1")
