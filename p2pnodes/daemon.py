@@ -1070,7 +1070,8 @@ def bound_stop(seconds: float = STOP_S_MAX, end: Callable[[int], object] = os._e
     timer = threading.Timer(seconds, give_up)
     timer.name = "p2pnodes-stop"
     timer.daemon = True  # a process that is done does not wait for it
-    timer.start()
+    with suppress(RuntimeError):  # the system allows no more threads: what can still be done is to stop as it goes
+        timer.start()
 
 
 def _where(work: object) -> str:

@@ -347,6 +347,13 @@ class TestStop:
         assert [name for name in record["tasks"] if name.endswith("hangs > Event.wait")]
         assert "MainThread" in record["threads"]
 
+    async def test_without_a_thread_to_watch_it_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(_: threading.Thread) -> NoReturn:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        bound_stop(60, lambda _: pytest.fail("it was ended"))
+
     @pytest.mark.parametrize("starts", [True, False])
     async def test_it_is_bounded_from_its_beginning(self, config: Path, *, starts: bool) -> None:
         if not starts:
