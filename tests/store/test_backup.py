@@ -21,7 +21,7 @@ from p2pnodes.store.audit import audit
 from p2pnodes.store.backup import back_up, drafted
 from p2pnodes.store.directory import sync
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.schema import SCHEMA, open_reader, open_writer
+from p2pnodes.store.schema import SCHEMA, TEMPORARY, open_reader, open_writer
 from tests.support import NETWORK, NOW_MS, Author, add, electorate
 
 MARK = "20260131T120000Z"
@@ -258,17 +258,17 @@ class TestBackUp:
     def test_a_draft_that_somebody_removes_before_it_is_locked_is_made_anew(
         self, database: Path, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        lock, removed = fcntl.flock, 0
+        lock, removed = fcntl.flock, list[Path]()
 
         def late(descriptor: int, how: int) -> None:
-            nonlocal removed
             if not removed:
-                removed = [path.unlink() for path in file.parent.iterdir()].count(None)
+                removed.extend(file.parent.iterdir())
+                removed[0].unlink()
             lock(descriptor, how)
 
         monkeypatch.setattr(fcntl, "flock", late)
         back_up(database, file, NETWORK)
-        assert (removed, sorted(files(file.parent))) == (1, ["backup.db"])
+        assert (len(removed), sorted(files(file.parent))) == (1, ["backup.db"])
 
     @pytest.mark.parametrize(
         ("place", "reason"),
@@ -298,7 +298,7 @@ class TestBackUp:
     def test_a_full_disk_is_named_by_where_the_copy_was_to_be(self, database: Path) -> None:
         target = sqlite3.connect(":memory:")
         target.execute("PRAGMA max_page_count = 2")  # as full as a disk can be
-        for into in ("/backups", copying.TEMPORARY):
+        for into in ("/backups", TEMPORARY):
             with pytest.raises(StoreError, match=re.escape(f"no room for a copy in {into} ")):
                 copying.copy_database(database, target, into=into)
         target.close()
