@@ -21,8 +21,11 @@ registration: the row keeps its time, and a miner that left the chain and came b
 
 **A delete** is carried when it ends a claim that counts, or will by what is carried, and no deletion that lasts ends
 that claim. Otherwise it is of no use: also when its claim goes with it. It lies before the add in the same event, or in
-an earlier one, so nobody sees the GPU listed in between. What a delete does is read from the events of it that count
-now, if there are any, and from all that are known otherwise:
+an earlier one, so nobody sees the GPU listed in between. But an add that the live set in force holds does not go with
+an author that loses the permit: it is there when that author comes back, and for whoever loads the live set, who does
+not get what that author said above the cut. So what ends such a claim is carried, too; else it were too old one day,
+and the add were not. What a delete does is read from the events of it that count now, if there are any, and from all
+that are known otherwise:
 
 - *Unbound* signatures name no GPU, so its author said which. Where the events that are read name several GPUs the
   deletion ends nothing, and carrying it would not change that; it is left alone. Where one of them counts, what others
@@ -50,7 +53,7 @@ from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import CARRIED_MAX, PAYLOAD_BYTES_MAX, Carry, LogId
 from p2pnodes.model.inventory import Carriage, Claim, DeleteCarriage, Deletion, Ending, Weights
 from p2pnodes.model.rendezvous import place_of, ranking
-from p2pnodes.store.checkpoints import read_line
+from p2pnodes.store.checkpoints import plain_mask, read_line
 from p2pnodes.store.damage import stored_event
 from p2pnodes.store.facts import CLAIMS_ON, Facts, claims_on_key, unpack_ids, unpack_uuids
 from p2pnodes.store.ledger import Ledger
@@ -193,6 +196,9 @@ class _Reading:
         logs = facts.connection.execute("SELECT log, hotkey, cut, node_key, number FROM logs").fetchall()
         self.authors: dict[int, bytes] = {log: hotkey for log, hotkey, *_ in logs}
         self._cuts: dict[int, int] = {log: cut for log, _, cut, *_ in logs if cut is not None}
+        self._connection, self._number = facts.connection, line.number
+        self._closed = {log: line.logs[LogId(*name)].head.seq for log, _, _, *name in logs if LogId(*name) in line.logs}
+        """The last seq at or below the cut in force."""
         self._fading: dict[int, int] = {}
         """Logs that the cut in force does not name though they are older, for it has room for so many -> the first seq
         that is not older. No live set holds what lies below, and what is too old counts for nothing there."""
@@ -222,6 +228,16 @@ class _Reading:
         """Whether an event lies at or above the cut of its log."""
         cut = self._cuts.get(log)
         return cut is not None and seq >= cut
+
+    def is_kept(self, said: "Iterable[_Said[Carriage]]") -> bool:
+        """Whether the live set in force holds one of some events that carry a request."""
+        query = "SELECT mask FROM live WHERE number = ? AND log = ? AND seq = ?"
+        for log, seq, item in (one.at for one in said):
+            if seq <= self._closed.get(log, -1):
+                row = self._connection.execute(query, (self._number, log, seq)).fetchone()
+                if row is not None and plain_mask(row[0]) >> item & 1:
+                    return True
+        return False
 
     def counts(self, said: "_Said[Carriage] | _Said[DeleteCarriage]") -> bool:
         """Whether what an event says counts now, as far as its author goes."""
@@ -357,7 +373,7 @@ def _unit(case: _Case, reading: _Reading) -> _Unit:
     lasts = _counts(claim, (said for said in case.said if reading.lasts(said.at.log, said.at.seq)), reading.lasting)
     ended = all(_ending(case, uuid, lasting=False) for uuid in claim.uuids)
     returns = not lasts and not ended and _counts(claim, case.said, reading.known)
-    if not lasts and not returns:
+    if not lasts and not returns and not (ended and reading.is_kept(case.said)):
         return _Unit(claim.id, (), ())
     deletes = dict.fromkeys(said for uuid in claim.uuids for said in _wanted_deletes(case, uuid))
     return _Unit(claim.id, tuple(deletes), (_wanted_add(case, reading),) if returns else ())

@@ -974,6 +974,85 @@ class TestPlacesUnderWhatIsCarried:
         assert at.replica.shown() == {}
 
 
+class Deleted:
+    """A GPU is deleted a week after it was registered, both through one validator, which loses its permit then.
+
+    A checkpoint comes in between: the registration lies below its cut and the deletion above, where it stays, for what
+    a validator without a permit has said no later cut reaches.
+    """
+
+    WHO: Final = (*VALIDATORS[:3], "//Eve")
+
+    def __init__(self, purpose: str) -> None:
+        """Let it happen."""
+        self.replica = Replica((NOW_S + 99 * 86_400) * 1000)
+        self.writers = [Author(uri) for uri in self.WHO]
+        for each in self.writers:
+            each.write(each.delegation(not_after=NOW_S + 99 * 86_400))
+        self.writers[3].add(add("//Alice", ["gpu-1", "gpu-2"]))
+        self.deletions = [
+            self.writers[3].delete(
+                delete("//Alice", purpose or bound_purpose(uuid), NOW_S + days * 86_400), uuid,
+                at_ms=NOW_S * 1000 + days * DAY_MS,
+            )
+            for uuid, days in (("gpu-2", 6), ("gpu-1", 7))
+        ]  # fmt: skip
+        self.weigh(0, self.WHO)
+        self.replica.hear([event for each in self.writers for event in each.events])
+        self.cut(8, self.WHO)
+
+    def weigh(self, days: int, voters: Sequence[str]) -> Electorate:
+        """Let time go on to so many days after the beginning."""
+        stakes = dict.fromkeys(voters, 100)
+        self.electorate = world_electorate(BLOCK + days, NOW_S * 1000 + days * DAY_MS, stakes=stakes)
+        self.replica.weigh(self.electorate)
+        return self.electorate
+
+    def cut(self, days: int, voters: Sequence[str]) -> bytes:
+        """Put a checkpoint in force so many days after the beginning; its certificate."""
+        return _made_final(self.replica, self.weigh(days, voters))
+
+    def wanted(self) -> list[bytes]:
+        """The events that somebody else would carry."""
+        connection, own = self.replica.ledger.facts.connection, self.writers[2].hotkey.public_key
+        reading = carrying._Reading(self.replica.ledger.facts, self.replica.ledger.weights)
+        found = carrying.part(self.replica.ledger.facts, carrying.Cursor(), self.replica.ledger.weights, own)
+        units = carrying._units(connection, reading, [need.key for need in found.needs])
+        return [carrying.raw_request(connection, *at) for unit in units.values() for at in unit.places]
+
+
+@pytest.mark.parametrize("purpose", ["", "nodes"])
+class TestWhatAValidatorDeletedThatLostItsPermit:
+    """It is carried as long as a live set holds the registration, which would come back as soon as it is too old."""
+
+    def test_it_does_not_come_back_with_the_permit_or_by_being_carried(self, purpose: str) -> None:
+        at = Deleted(purpose)
+        assert at.replica.shown() == {}
+        assert at.wanted() == []
+        at.weigh(9, at.WHO[:3])
+        assert set(at.wanted()) == {event.wire for event in at.deletions}
+        at.replica.hear([at.writers[1].write(Carry(tuple(at.wanted())), at_ms=NOW_S * 1000 + 9 * DAY_MS)])
+        for days in (10, 16, 17, 28, 29, 40):
+            wire = at.cut(days, at.WHO[:3])
+            assert at.wanted() == []
+            newcomer = Replica((NOW_S + 99 * 86_400) * 1000)
+            newcomer.weigh(at.electorate)
+            statement = checkpoints.certified(NETWORK, wire).statement
+            load(at.replica.ledger, newcomer.ledger, wire, range(statement.slices))
+            newcomer.hear([event for each in at.writers for event in each.events])
+            for each in (at.replica, newcomer):
+                each.weigh(at.weigh(days, at.WHO))
+                assert each.shown() == {}
+        (left,) = at.replica.ledger.facts.connection.execute("SELECT count(*) FROM claim").fetchone()
+        assert left == 0
+
+    def test_nothing_is_carried_where_no_live_set_holds_the_registration(self, purpose: str) -> None:
+        at = Deleted(purpose)
+        at.cut(15, at.WHO)
+        at.weigh(16, at.WHO[:3])
+        assert at.wanted() == []
+
+
 def test_who_says_that_a_claim_came_before_its_miner_takes_no_place_from_it(writers: list[Author]) -> None:
     """What it records of the claim does not count: so it does not say either that nobody waits for it."""
     miner, request = hotkey("//Alice").public_key, add("//Alice", ["gpu-1"])
