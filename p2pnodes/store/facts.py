@@ -259,7 +259,8 @@ class Facts:
             " ORDER BY claim DESC LIMIT ?) g CROSS JOIN claim c ON c.claim = g.claim WHERE c.nonce >= ?",
             (*claims_on_key(uuid), orjson.dumps(self.fresh.get(uuid, [])).decode(), limit, since_s),
         )
-        return sorted((hlc, miner) for hlc, miner in found if hlc >= since_hlc)
+        # Between two parts of a cut nothing carries one that is about to be forgotten.
+        return sorted((hlc, miner) for hlc, miner in found if hlc is not None and hlc >= since_hlc)
 
     def named(self, uuids: Collection[str]) -> bool:
         """Whether any claim or deletion ever named one of these GPUs."""

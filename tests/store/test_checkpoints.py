@@ -974,6 +974,29 @@ class TestPlacesUnderWhatIsCarried:
         assert at.replica.shown() == {}
 
 
+def test_whose_a_gpu_was_is_told_while_a_cut_takes_that_away() -> None:
+    """A horizon may be shorter than the time for which a GPU that goes from hotkey to hotkey is refused."""
+    replica, writers = Replica(NOW_S * 1000 + HOUR_MS), [opened(uri) for uri in VALIDATORS[:3]]
+    first = writers[0].add(add("//Alice", ["gpu-1"]))
+    writers[0].delete(delete("//Alice", "nodes", NOW_S + 1), "gpu-1", at_ms=NOW_S * 1000 + 1_000)
+    replica.weigh(world_electorate())
+    replica.hear([event for writer in writers for event in writer.events])
+    replica.weigh(later(world_electorate(), 23 * DAY_MS))
+    ledger, made = replica.ledger, proposed(replica.ledger)
+    assert made is not None
+    wire = certificate(made[0], found(ledger, line_of(NETWORK, *made)), VALIDATORS[:3], NOW_S * 1000 + 23 * DAY_MS)
+    told = [ledger.facts.history("gpu-1", 0, 9)]
+    with ledger.transaction():
+        ledger.checkpoints.take(wire)
+        ledger.enforce()
+    while ledger.checkpoints.stage is checkpoints.Stage.CUTTING:
+        with ledger.transaction():
+            ledger.cut()
+        told.append(ledger.facts.history("gpu-1", 0, 9))
+    assert told[0] == [(first.hlc, hotkey("//Alice").public_key)]
+    assert told[-1] == []
+
+
 class Deleted:
     """A GPU is deleted a week after it was registered, both through one validator, which loses its permit then.
 
