@@ -417,12 +417,19 @@ class Fetch:
         return None
 
     def _expire(self, state: State) -> None:
-        """Drop what has waited too long for something that does not come."""
+        """Drop what has waited too long for something that does not come.
+
+        What stood before it may have come in a live set, and not as an event: then it is the turn of what waits.
+        """
         for log in self._gaps.logs():
             run = self._gaps.first(log)
-            if run is not None and run.first_seq > self._intake.next_seq(log, state):
+            if run is None:
+                continue
+            if run.first_seq > self._intake.next_seq(log, state):
                 self._intake.forget(self._gaps.drop_older(log, self._time.ms - WAITING_MS_MAX))
                 self._seek((log,), state)
+            else:
+                self._turns[log] = None
 
     def _pull_from_observers(self, state: State) -> None:
         """Want from observers what no validator that answers says it holds."""

@@ -444,6 +444,20 @@ class TestBroken:
         crowd.node.settle()
         assert crowd.node.head(author.log) == 4
 
+    def test_what_waits_has_its_turn_when_what_stood_before_it_comes_in_a_live_set(self) -> None:
+        """Else it would be taken for here, and be wanted from nobody, as long as its session lasts."""
+        author = long_log(0, 8)
+        crowd = Crowd(author, sessions=2)
+        crowd.node.holds(*author.events[:2])
+        crowd.node.hear(1, Events([event.wire for event in author.events[4:]]).encode())
+        (want,) = crowd.wants(1)
+        crowd.serve(1, want, [])
+        crowd.node.holds(*author.events[2:4])  # the engine is told of no event
+        crowd.node.tick()
+        crowd.node.settle()
+        assert crowd.holds_all()
+        assert crowd.gaps.size_bytes == crowd.fetch.under_way_bytes == 0
+
     def test_a_log_that_forked_leaves_nothing_that_waits(self) -> None:
         author = Author(C)
         author.delegate()
