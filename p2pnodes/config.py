@@ -252,7 +252,11 @@ class Settings(BaseSettings):
         "of this file; this file goes before it.",
     )
     delegation_days: int = Field(
-        30, ge=1, le=366, description="Days for which the hotkey delegates to the node key; renewed when half is over."
+        30,
+        ge=1,
+        le=366,
+        description="Days for which the hotkey delegates to the node key; renewed when half is over. With less than "
+        "two horizons of the network this validator weighs in few checkpoints, or in none.",
     )
     network: Network = Field(description="Parameters that make the network; peers with others are refused.")
     http: HttpSettings = Field(default_factory=HttpSettings, description="Where miners and peers reach this daemon.")
