@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
+from tests.sim.horizons import LONG
 from tests.sim.hunt import Result, explain, run, run_all
 from tests.sim.world import FAULTS, PEERS_MAX, Spec
 
@@ -39,18 +40,22 @@ def main() -> int:
     parser.add_argument("--only", help="numbers of the faults that strike, of all that the seed draws; or none")
     parser.add_argument("--shrink", type=int, default=SHRINK_RUNS, help="runs that shrinking a failure may take")
     parser.add_argument("--tight", action="store_true", help="make the engine's limits so small that all are met")
+    parser.add_argument("--horizons", action="store_true", help="let horizons pass, with faults of their own")
     parser.add_argument("--log", action="store_true", help="print every line of the run's log")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each run")
     arguments = parser.parse_args()
-    named = {"all": FAULTS, "none": ()}.get(arguments.faults, tuple(arguments.faults.split(",")))
-    if unknown := set(named) - set(FAULTS):
-        parser.error(f"no fault {min(unknown)!r}: there are {', '.join(FAULTS)}, all and none")
+    every = tuple(LONG) if arguments.horizons else FAULTS
+    named = {"all": every, "none": ()}.get(arguments.faults, tuple(arguments.faults.split(",")))
+    if unknown := set(named) - set(every):
+        parser.error(f"no fault {min(unknown)!r}: there are {', '.join(every)}, all and none")
     only = None
     if arguments.only is not None:
         only = () if arguments.only == "none" else tuple(sorted(map(int, arguments.only.split(","))))
     many = arguments.forever or arguments.seeds > 1
     minutes = arguments.minutes or (MINUTES_OF_MANY if many else MINUTES)
-    spec = Spec(arguments.seed, arguments.peers, minutes, tuple(sorted(named)), arguments.tight, only)
+    spec = Spec(
+        arguments.seed, arguments.peers, minutes, tuple(sorted(named)), arguments.tight, only, arguments.horizons
+    )
     if many:
         last = None if arguments.forever else arguments.seeds
         seeds = itertools.islice(itertools.count(spec.seed), last)

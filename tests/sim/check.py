@@ -42,8 +42,8 @@ def check(world: "World") -> None:
     for peer in honest:
         same(peer, honest[0])
         as_on_disk(peer)
-        _rows(peer)
-        _honest(peer, liars)
+        rebuilt(peer)
+        honest_logs(peer, liars)
         for acknowledged in world.workload.acknowledged:
             _kept(peer, acknowledged)
         for author in honest:
@@ -66,7 +66,12 @@ def same(peer: SimPeer, first: SimPeer) -> None:
         raise CheckFailedError(f"{peer.name} and {first.name} have different state roots (rule 1)")
 
 
-def _rows(peer: SimPeer) -> None:
+def rebuilt(peer: SimPeer) -> None:
+    """Require that a peer's rows are what f gives and a rebuild finds, in a database without damage.
+
+    Raises:
+        CheckFailedError: They are not.
+    """
     root = peer.ledger.state.state_root
     if state_root(peer.ledger.rows()) != root:
         raise CheckFailedError(f"{peer.name} keeps rows that f does not give (rule 1)")
@@ -78,7 +83,12 @@ def _rows(peer: SimPeer) -> None:
         raise CheckFailedError(f"{peer.name} has a damaged database (rule 7): {found}")
 
 
-def _honest(peer: SimPeer, liars: Iterable[bytes]) -> None:
+def honest_logs(peer: SimPeer, liars: Iterable[bytes]) -> None:
+    """Require that no log of others than these hotkeys forks or holds void events.
+
+    Raises:
+        CheckFailedError: One does.
+    """
     unknown = set(liars)
     if found := {log: fork for log, fork in forks(peer.ledger).items() if _author(peer, log) not in unknown}:
         raise CheckFailedError(f"{peer.name} saw an honest author fork (rule 4): {found}")

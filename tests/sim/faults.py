@@ -8,7 +8,7 @@ A kind is a function in ``KINDS``; it does its harm and returns what it touched 
 """
 
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tests.sim import byzantine
@@ -80,18 +80,20 @@ class Kind(NamedTuple):
     byzantine: bool = False
 
 
-def plan(kinds: Iterable[str], seed: str, minutes: float) -> list[Fault]:
+def plan(kinds: Iterable[str], seed: str, minutes: float, known: Mapping[str, Kind] | None = None) -> list[Fault]:
     """Draw the faults of a run, in order of time.
 
     Args:
         kinds: Which may happen. A kind that is alone strikes at its own rate, of several each in its mood.
         seed: Of the run.
         minutes: Length of the run; no fault begins behind it.
+        known: What each kind is; KINDS unless given.
     """
+    known = KINDS if known is None else known
     chosen = sorted(set(kinds))
     faults: list[Fault] = []
     for name in chosen:
-        kind, rng = KINDS[name], random.Random(f"{seed} faults {name}")
+        kind, rng = known[name], random.Random(f"{seed} faults {name}")
         mood = rng.choice(MOODS) if len(chosen) > 1 else 1.0
         at_ms = CALM_MS
         while mood:

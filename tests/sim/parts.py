@@ -10,6 +10,7 @@ from typing import Final
 from p2pnodes import carrier
 from p2pnodes.author import Author
 from p2pnodes.clerk import Clerk
+from p2pnodes.gossip.fetch import Fetch
 from p2pnodes.model import branches, checkpoint, proof, validity
 from p2pnodes.model.events import Renew
 from p2pnodes.store import buckets, carrying, gathering, proposing, words
@@ -1613,6 +1614,23 @@ MUTANTS: Final = (
         "When everything is derived anew, of several claims on a GPU one is looked at",
         (Edit(Settling, "_name", "if before[0] == each[0]:", "if False:"),),
         _NAMING,
+        1,
+    ),
+    # -- what goes with a permit, and what does not --------------------------------------------------------------------
+    Mutant(
+        "deleted-until-it-is-too-old",
+        "7",
+        "A deletion is not carried where the registration, which a live set holds, is of the same author",
+        (Edit(carrying, "_unit", " and not (ended and reading.is_kept(case.said))", ""),),
+        UnitTests("store/test_checkpoints.py::TestWhatAValidatorDeletedThatLostItsPermit"),
+        1,
+    ),
+    Mutant(
+        "waits-behind-a-live-set",
+        "sync",
+        "What waits has its turn behind an event alone, and not behind what a live set brings",
+        (Edit(Fetch, "_expire", "self._turns[log] = None", "pass"),),
+        UnitTests("gossip/test_fetch.py"),
         1,
     ),
 )

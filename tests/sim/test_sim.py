@@ -13,6 +13,7 @@ import pytest
 from tests.sim import bounds, faults
 from tests.sim.check import check
 from tests.sim.faults import KINDS, Fault, Kind, Struck, plan
+from tests.sim.horizons import LONG
 from tests.sim.hunt import commit, explain, run, run_all
 from tests.sim.network import Network
 from tests.sim.peer import CheckFailedError, SimPeer
@@ -38,6 +39,13 @@ def test_more_peers_than_a_view_holds_agree_too() -> None:
 @pytest.mark.parametrize("seed", range(11, 14))
 def test_it_agrees_under_limits_so_tight_that_they_are_met(seed: int) -> None:
     World(seed, peers=3 + seed % 3, minutes=0.8, tight=True).run()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_it_agrees_where_horizons_pass_and_what_was_deleted_does_not_come_back(seed: int) -> None:
+    world = World(seed, peers=3, minutes=6, faults=LONG, horizons=True)
+    world.run()
+    assert world.peers[0].ledger.state.checkpoint > 0
 
 
 def test_tight_limits_are_met() -> None:

@@ -52,7 +52,8 @@ class Workload:
         self._world = world
         self._rng = random.Random(f"{world.seed} workload")
         self._ended = False
-        self._posted: list[tuple[Add | Delete, str, str]] = []
+        self.posted: list[tuple[Add | Delete, str, str]] = []
+        """Every request, with the GPU of a delete, and what it is called."""
         self._registered: list[tuple[str, str]] = []
         self.acknowledged: list[Acknowledged] = []
 
@@ -75,11 +76,11 @@ class Workload:
     def _request(self) -> None:
         rng = self._rng
         kind = rng.choices(("add", "delete", "again"), (5, 3, 1))[0]
-        if kind == "again" and self._posted:
-            self._post(*rng.choice(self._posted), rng.randrange(len(self._world.peers)), retries=0)
+        if kind == "again" and self.posted:
+            self._post(*rng.choice(self.posted), rng.randrange(len(self._world.peers)), retries=0)
         else:
             request, uuid, label = self._delete() if kind == "delete" else self._add()
-            self._posted.append((request, uuid, label))
+            self.posted.append((request, uuid, label))
             first = rng.randrange(len(self._world.peers))
             self._post(request, uuid, label, first, retries=len(self._world.peers))
             if rng.random() < 0.2:  # rule 2: the same to another peer at the same time is the same claim

@@ -14,6 +14,9 @@ from p2pnodes.store.schema import open_writer
 from tests.sim.bounds import open_door, tight_bounds
 from tests.sim.check import Deliveries, agree, check, within_bounds
 from tests.sim.faults import KINDS, Fault, plan
+from tests.sim.horizons import EPOCH_MS as PASSING_MS
+from tests.sim.horizons import HORIZON_S, LONG, TTL_S, Validator, shorter
+from tests.sim.horizons import check as check_behind
 from tests.sim.liar import Liar
 from tests.sim.memo import memoised
 from tests.sim.peer import SimPeer
@@ -28,6 +31,9 @@ FAULTS: Final[tuple[str, ...]] = tuple(KINDS)
 PEERS_MAX: Final = 256
 EPOCH_MS: Final = 20_000
 """Time between two electorates; the real one is 20 minutes, faults need to meet many."""
+
+PASSING: Final = NETWORK.model_copy(update={"horizon_s": HORIZON_S, "verdict_ttl_s": TTL_S})
+"""Of worlds in which horizons pass."""
 
 NEWS_MS: Final = 6_000.0
 """A peer learns of a new electorate within this time."""
@@ -72,6 +78,7 @@ class Spec(NamedTuple):
         faults: Some of FAULTS.
         tight: Whether under the small limits of ``bounds``.
         only: Numbers of the faults that strike, as places in the list that is drawn; None: all.
+        horizons: Whether horizons pass in it, see there; its faults are some of ``horizons.LONG``.
     """
 
     seed: int
@@ -80,13 +87,15 @@ class Spec(NamedTuple):
     faults: tuple[str, ...] = FAULTS
     tight: bool = False
     only: tuple[int, ...] | None = None
+    horizons: bool = False
 
     @property
     def command(self) -> str:
         """What repeats the run."""
-        faults = "all" if set(self.faults) == set(FAULTS) else ",".join(sorted(self.faults)) or "none"
+        every = LONG if self.horizons else FAULTS
+        faults = "all" if set(self.faults) == set(every) else ",".join(sorted(self.faults)) or "none"
         command = f"python -m tests.sim --peers {self.peers} --seed {self.seed} --minutes {self.minutes:g}"
-        command += f" --faults {faults}{' --tight' if self.tight else ''}"
+        command += f" --faults {faults}{' --tight' if self.tight else ''}{' --horizons' if self.horizons else ''}"
         if self.only is not None:
             command += f" --only {','.join(map(str, self.only)) or 'none'}"
         return command
@@ -120,32 +129,46 @@ class World(Simulation):
         faults: Collection[str] = FAULTS,
         tight: bool = False,
         only: Collection[int] | None = None,
+        horizons: bool = False,
         echo: bool = False,
     ) -> None:
         """Prepare a run; for the arguments see ``Spec``. With ``echo`` the log is printed as it grows."""
         if not 2 <= peers <= PEERS_MAX:
             raise ValueError(f"{peers} peers: expected 2 to {PEERS_MAX}")
-        super().__init__(seed, parameters=NETWORK, faults=faults, echo=echo)
+        super().__init__(seed, parameters=PASSING if horizons else NETWORK, faults=faults, echo=echo)
         self.spec = Spec(
-            seed, peers, minutes, tuple(sorted(self.faults)), tight, None if only is None else tuple(sorted(only))
+            seed,
+            peers,
+            minutes,
+            tuple(sorted(self.faults)),
+            tight,
+            None if only is None else tuple(sorted(only)),
+            horizons,
         )
+        self._kinds = LONG if horizons else KINDS
+        self._epoch_ms = PASSING_MS if horizons else EPOCH_MS
         self.minutes = minutes
         self.truth.everybody = True
         drawn = random.Random(f"{seed} world")
-        self.stakes = _stakes(peers, drawn)
+        self.stakes = [STAKE] * peers if horizons else _stakes(peers, drawn)
         self.without_permit: set[int] = set()
         """Validators that lose their permit with the next electorate."""
         self._epochs = 0
-        before = self._next_electorate(None, int(self.clock.now_ms) - EPOCH_MS)
+        before = self._next_electorate(None, int(self.clock.now_ms) - self._epoch_ms)
         self.electorate = self._next_electorate(before, int(self.clock.now_ms))
         liars = self._draw_liars(drawn)
-        self.peers = [Liar(self, index) if index in liars else SimPeer(self, index) for index in range(peers)]
+        honest = Validator if horizons else SimPeer
+        self.peers = [Liar(self, index) if index in liars else honest(self, index) for index in range(peers)]
         if peers > CROWD:
             self._enrol_all()
         self.workload = Workload(self)
-        self.plan = plan(self.faults, str(seed), minutes)
+        self.plan = plan(self.faults, str(seed), minutes, self._kinds)
         """Every fault that is drawn, also those that ``only`` leaves out."""
         self.incidents: list[Incident] = []
+        self.gaps = 0
+        """The most numbers that came to nothing between two checkpoints in force."""
+        self._final = 0
+        """The highest number in force anywhere."""
         self.restored_ms = 0.0
         """When the last peer went back to a backup."""
         self._undo: dict[int, Callable[[], None]] = {}
@@ -162,12 +185,13 @@ class World(Simulation):
             faults=spec.faults,
             tight=spec.tight,
             only=spec.only,
+            horizons=spec.horizons,
             echo=echo,
         )
 
     def _draw_liars(self, rng: random.Random) -> set[int]:
         count = len(self.stakes)
-        if count < PEERS_WITH_LIARS_MIN or not any(KINDS[kind].byzantine for kind in self.faults):
+        if count < PEERS_WITH_LIARS_MIN or not any(self._kinds[kind].byzantine for kind in self.faults):
             return set()
         liars: set[int] = set()
         for index in rng.sample(range(count), count):
@@ -214,6 +238,8 @@ class World(Simulation):
                 stack.enter_context(seeded_signatures(self.seed))
                 stack.enter_context(memoised())
                 stack.enter_context(open_door())
+                if self.spec.horizons:
+                    stack.enter_context(shorter())
                 if self.spec.tight:
                     stack.enter_context(tight_bounds())
                 self._run()
@@ -232,12 +258,12 @@ class World(Simulation):
         for number, fault in enumerate(self.plan):
             if self.spec.only is None or number in self.spec.only:
                 self.clock.after(fault.at_ms, partial(self._strike, number, fault))
-        self.clock.after(EPOCH_MS, self._epoch)
+        self.clock.after(self._epoch_ms, self._epoch)
         self.clock.after(SAMPLE_MS, self._sample)
         self.clock.run_for(self.minutes * 60_000)
         self._heal()
         self._rest()
-        check(self)
+        (check_behind if self.spec.horizons else check)(self)
         for row in self.peers[0].ledger.rows():
             owner = row.miner.hex()[:8]
             self.trace("all", "row", f"{row.uuid} {owner} {row.status} {row.created_hlc} {row.verified_since}")
@@ -245,7 +271,7 @@ class World(Simulation):
     # -- faults ------------------------------------------------------------------------------------------------------
 
     def _strike(self, number: int, fault: Fault) -> None:
-        struck = KINDS[fault.kind].strike(self, fault, random.Random(fault.seed))
+        struck = self._kinds[fault.kind].strike(self, fault, random.Random(fault.seed))
         if struck is None:
             self.trace("net", "fault", f"{number} {fault.kind} finds nobody")
             return
@@ -300,6 +326,9 @@ class World(Simulation):
             self.without_permit.clear()
             self._epoch(last=True)
             self._epoch(last=True)
+        if self.spec.horizons:  # what is on its way then is put in force
+            for number in (1, 2):
+                self.clock.after(number * self._epoch_ms, partial(self._epoch, last=True))
 
     def _rest(self) -> None:
         """Wait until all agree and nothing changes any more."""
@@ -323,6 +352,14 @@ class World(Simulation):
         """Expect everywhere what an honest peer has acknowledged."""
         self.deliveries.acknowledged(peer, events)
 
+    def committed(self, peer: SimPeer) -> None:
+        """Look at what a commit left, and count the checkpoints that came to nothing."""
+        super().committed(peer)
+        number = peer.ledger.checkpoints.line.number
+        if number > self._final:
+            self.gaps = max(self.gaps, number - self._final - 1) if self._final else 0
+            self._final = number
+
     def delivered(self, peer: SimPeer, event: Event) -> None:
         """Take note that it has arrived."""
         self.deliveries.delivered(peer, event)
@@ -331,7 +368,8 @@ class World(Simulation):
         for peer in self.honest:
             if peer.up:
                 within_bounds(peer)
-        self.deliveries.look()
+        if not self.spec.horizons:  # what lies behind a horizon comes no more
+            self.deliveries.look()
         self.clock.after(SAMPLE_MS, self._sample)
 
     # -- the chain ---------------------------------------------------------------------------------------------------
@@ -352,7 +390,7 @@ class World(Simulation):
         for peer in self.peers:
             peer.later(peer.news_ms + peer.rng.uniform(0, NEWS_MS), peer.weigh)
         if not last:
-            self.clock.after(EPOCH_MS, self._next_epoch)
+            self.clock.after(self._epoch_ms, self._next_epoch)
 
     def _next_epoch(self) -> None:
         if not self.network.healed:
