@@ -548,7 +548,10 @@ class Author:
         elif self._hotkey is not None and self._ahead_by_itself():
             await self._leave_bad_events()
         self._speak_anew()
-        self._refuse_writes(self._why_no_writes())
+        reason = self._why_no_writes()
+        if reason is None and ledger.writes_refused is not None:
+            await self._renew()  # behind a delegation that has ended all that comes first would be void
+        self._refuse_writes(reason)
         if ledger.writes_refused is None and time.monotonic() >= self._write_at:
             self._write_at = time.monotonic() + REOPEN_BACKOFF_S  # if it fails
             await self._renew()
@@ -557,6 +560,7 @@ class Author:
             self._write_at = 0.0
 
     async def _renew(self) -> None:
+        """Write a later delegation where one is due; nothing speaks against writing, whatever is refused still."""
         ledger = self._database.ledger
         own = ledger.own_log
         delegation = ledger.delegation_of(own) if own else None
@@ -564,7 +568,15 @@ class Author:
             return
         if self._is_due(own, delegation):
             renewed = self._sign(own, delegation.predecessor)
-            await self._database.write(lambda ledger: ledger.renew(renewed, self._now_ms()))
+
+            def job(ledger: Ledger) -> None:
+                refused, ledger.writes_refused = ledger.writes_refused, None
+                try:
+                    ledger.renew(renewed, self._now_ms())
+                finally:
+                    ledger.writes_refused = refused
+
+            await self._database.write(job)
             self.delegation = own, renewed
             log.info("delegation_renewed", log=str(own), not_after=renewed.not_after)
 

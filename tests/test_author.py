@@ -278,6 +278,31 @@ class TestAHotkeyElsewhere:
             assert held is not None
             assert held.not_after == later.delegation.not_after
 
+    async def test_nothing_is_written_before_the_one_that_renews_an_ended_one(
+        self, hotkey_elsewhere: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    ) -> None:
+        """It would be void."""
+        monkeypatch.setattr(author_module, "REOPEN_BACKOFF_S", 0.05)
+        async with running(hotkey_elsewhere) as daemon:
+            self.bring(daemon)
+            await until(lambda: not daemon.readiness())
+            clock.ahead_s = 31 * DAY_S
+            await until(lambda: any("bring a new delegation_file" in reason for reason in daemon.readiness()))
+            ledger, allowed = daemon._database.ledger, list[bool]()
+            assert daemon._author is not None
+            refuse = daemon._author._refuse_writes
+
+            def told(reason: str | None) -> None:
+                if reason is None and ledger.writes_refused is not None:
+                    held = ledger.delegation_of(ledger.own_log) if ledger.own_log else None
+                    allowed.append(held is not None and held.not_after > clock() / 1000)
+                refuse(reason)
+
+            monkeypatch.setattr(daemon._author, "_refuse_writes", told)
+            self.bring(daemon)
+            await until(lambda: not daemon.readiness())
+            assert allowed == [True]
+
     async def test_one_for_another_url_takes_its_place_although_it_ends_earlier(
         self, hotkey_elsewhere: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
