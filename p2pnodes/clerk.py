@@ -368,6 +368,7 @@ class Office:
         due = due_at(self._network, state.checkpoint) if state.checkpoint else None
         return {
             "number": state.checkpoint,
+            "id": state.checkpoint_id.hex() or None,
             "due_at": due,
             "age_s": None if due is None else self._now_ms() // 1000 - due,
             "final": state.certificate,

@@ -156,6 +156,12 @@ class GossipSettings(_Table):
         "of node keys, about a third of the rest drawn at random, and those that drew this daemon. More sessions cost "
         "more announcements, and let events survive the loss of more peers at once.",
     )
+    trusted_checkpoint: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="Id of a checkpoint that is believed though its signers hold no quorum of the stake of today, as "
+        "other operators' `p2pnodes status` shows it; for who is told checkpoint-distrusted and has asked them.",
+    )
 
 
 class ElectorateSettings(_Table):

@@ -251,6 +251,8 @@ class Daemon:
                 heard=self,
                 now_ms=now_ms,
             )
+        if (vouched := settings.gossip.trusted_checkpoint) is not None:
+            self._database.ledger.checkpoints.vouched = bytes.fromhex(vouched)
         self._office = office = Office(self._database, settings.network, self._own_hotkey, now_ms)
         self._driver = self._make_driver(self._node_key)
         if self._author is not None:

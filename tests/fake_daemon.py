@@ -85,6 +85,7 @@ STATUS: Final[dict[str, Any]] = {
         "problem": None,
         "differs": False,
         "leaves_own_log_out": False,
+        "id": "c1" * 32,
         "lacks": None,
         "loading": None,
     },

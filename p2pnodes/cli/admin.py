@@ -172,6 +172,7 @@ def _print_status(found: Mapping[str, Any]) -> None:
             "holds": f"{found['nodes']} GPUs, {found['events']} events",
             "received": _counts(found["outcomes"]),
             "checkpoint": _checkpoint(found["checkpoint"]),
+            "checkpoint id": found["checkpoint"]["id"],
             "forks": f"{len(found['forks'])} proved: see `p2pnodes forks`" if found["forks"] else "none proved",
             **({"other logs": _other_logs(others)} if (others := found["other_logs"]) else {}),
             "closed logs": found["closed_logs"],

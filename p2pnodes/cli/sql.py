@@ -424,7 +424,9 @@ def _opened(path: Path, seconds: float, rows: int) -> Iterator[Questions]:
             except sqlite3.Error as error:
                 if stopped and not still and getattr(error, "sqlite_errorcode", None) in _NOT_BESIDE:
                     continue
-                advice = what_to_do(error, "; expected a database of p2pnodes that you may read")
+                expected = "; expected a database of p2pnodes that you may read"
+                foreign = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB
+                advice = expected if foreign else what_to_do(error, expected)
                 raise StoreError(f"{path}: {error}{advice}", code=Code.DATA_UNREADABLE) from error
             yield questions
             return

@@ -596,7 +596,7 @@ class Code(StrEnum):
     CHECKPOINT_DISTRUSTED = (
         "checkpoint-distrusted",
         "A peer sent a certificate whose signers have no quorum of the stake in the electorate that is known here.",
-        "Wait: it is asked for again. If this stays, check the electorate's age and source in `p2pnodes status`.",
+        "Wait: it is asked for again. If this stays, see “No checkpoint is believed” in `p2pnodes docs recover`.",
     )
 
     # -- void events -------------------------------------------------------------------------------------------------

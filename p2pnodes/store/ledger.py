@@ -1564,6 +1564,7 @@ class Ledger:
             self.leaving,
             self.checkpoints.loaded,
             self.checkpoints.stage is Stage.CUTTING or self.moving,
+            self.checkpoints.line.proposal,
         )
 
 

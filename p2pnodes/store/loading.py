@@ -79,7 +79,8 @@ def consider(ledger: Ledger, number: int, wire: bytes) -> Answer:
     if number <= held.line.number or number < held.highest:
         return Answer(Found.TAKEN)
     if not held.trusts(said):
-        return Answer(Found.DISTRUSTED, "its signers have no quorum of the stake in the electorate that is known here")
+        reason = "its signers have no quorum of the stake in the electorate that is known here; its id is "
+        return Answer(Found.DISTRUSTED, f"{reason}{said.line.proposal.hex()}")
     # While a live set is loaded, what lies below its cut only seems to be here.
     if held.loading is None:
         why, pending = hindrance(ledger, said), held.pending

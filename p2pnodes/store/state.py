@@ -88,6 +88,7 @@ class State(NamedTuple):
         own: The log that own events go to; None while there is none.
         slices: The hashes of the parts of the version vector; see ``store.vector``.
         checkpoint: Number of the checkpoint in force, 0 for none; state roots compare only where it is equal.
+        checkpoint_id: Its id, which is that of its proposal; empty for none.
         certificate: Number of the latest that is final, 0 for none.
         loading: Whether the live set of the one in force comes from peers just now: nothing else can be said.
         leaving: Whether something that is here has to go before any of that can be taken.
@@ -112,6 +113,7 @@ class State(NamedTuple):
     leaving: bool = False
     loaded: bool = False
     cutting: bool = False
+    checkpoint_id: bytes = b""
 
     @property
     def settled(self) -> int | None:

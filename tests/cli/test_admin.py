@@ -123,13 +123,13 @@ class TestStatus:
 
 async def test_status_tells_of_a_checkpoint_that_is_not_found_here(ask: Ask, daemon: FakeDaemon) -> None:
     daemon.snapshot["checkpoint"]["lacks"] = 20_001
-    (line,) = [line for line in (await ask("status")).out.splitlines() if line.startswith("checkpoint ")]
+    (line,) = [line for line in (await ask("status")).out.splitlines() if line.startswith("checkpoint  ")]
     assert "20001 is final, and not all that it takes is here" in line
 
 
 async def test_status_tells_of_a_checkpoint_that_has_no_room_for_the_own_log(ask: Ask, daemon: FakeDaemon) -> None:
     daemon.snapshot["checkpoint"]["leaves_own_log_out"] = True
-    (line,) = [line for line in (await ask("status")).out.splitlines() if line.startswith("checkpoint ")]
+    (line,) = [line for line in (await ask("status")).out.splitlines() if line.startswith("checkpoint  ")]
     assert "does not name the own log: see `p2pnodes logs explain log-left-out`" in line
 
 
@@ -145,7 +145,7 @@ async def test_status_tells_how_far_a_checkpoint_is_loaded(
 ) -> None:
     daemon.snapshot["checkpoint"]["loading"] = {"number": 20_000, "held": held, "of": of}
     lines = (await ask("status")).out.splitlines()
-    (line,) = [line for line in lines if line.startswith("checkpoint ")]
+    (line,) = [line for line in lines if line.startswith("checkpoint  ")]
     assert line.removeprefix("checkpoint").strip() == shown
 
 

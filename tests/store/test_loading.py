@@ -110,6 +110,13 @@ class TestACertificate:
         assert considered(ledger, pasts[0]).found is Found.DISTRUSTED
         assert not ledger.state.loading
 
+    def test_the_operator_may_know_a_checkpoint_from_others_and_needs_its_id_for_that(self, pasts: list[Past]) -> None:
+        ledger = memory_ledger(None, electorate(stakes={}))
+        shown = considered(ledger, pasts[0]).detail.rpartition(" ")[2]
+        ledger.checkpoints.vouched = bytes.fromhex(shown)
+        assert considered(ledger, pasts[0]).found is Found.LOADS
+        assert ledger.state.checkpoint_id.hex() == shown
+
     def test_signers_are_trusted_for_the_stake_of_then_where_that_was_in_force_here_lately(
         self, pasts: list[Past]
     ) -> None:
