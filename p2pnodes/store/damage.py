@@ -66,7 +66,12 @@ def reading(what: str) -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
-        raise damaged(f"{what} cannot be read ({type(error).__name__}: {error})") from error
+        raise unreadable(what, error) from error
+
+
+def unreadable(what: str, error: Exception) -> StoreError:
+    """What ``reading`` raises, for who reads a million of them, and takes no microsecond more for each."""
+    return damaged(f"{what} cannot be read ({type(error).__name__}: {error})")
 
 
 def stored_event(wire: bytes) -> Event:
@@ -75,8 +80,10 @@ def stored_event(wire: bytes) -> Event:
     Raises:
         StoreError: It is damaged.
     """
-    with reading("an event"):
+    try:
         return Event.decode(wire)
+    except UNREADABLE as error:
+        raise unreadable("an event", error) from error
 
 
 def stored_value(data: bytes, what: str) -> codec.Value:
