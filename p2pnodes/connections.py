@@ -63,7 +63,9 @@ class Listening(socket):
 
     @classmethod
     def of(cls, sock: socket) -> Self:
-        """Take over a socket; the object that had it is closed."""
+        """Take over a socket; the object that had it is closed, unless it is one of these already."""
+        if isinstance(sock, cls):
+            return sock
         timeout_s = sock.gettimeout()
         taken = cls(fileno=sock.detach())
         taken.settimeout(timeout_s)

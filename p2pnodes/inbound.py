@@ -185,7 +185,7 @@ def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def bind(host: str, port: int, *, advice: str, handover: Handover | None = None) -> list[socket.socket]:
+async def bind(host: str, port: int, *, advice: str, handover: Handover | None = None) -> list[Listening]:
     """Sockets that listen on a host, for the caller to close.
 
     Args:
@@ -239,7 +239,7 @@ async def bind(host: str, port: int, *, advice: str, handover: Handover | None =
         ) from error
     if handover is not None and len(listening) > len(taken):
         handover.keep(listening[len(taken) :])
-    return listening
+    return [Listening.of(each) for each in listening]
 
 
 def why_not(error: OSError | ValueError, host: str) -> str:
@@ -255,7 +255,7 @@ async def listen(runner: web.AppRunner, host: str, port: int, *, advice: str, ha
     Returns:
         ``HOST:PORT`` of the first address, with the port that it is.
     """
-    listening = [Listening.of(each) for each in await bind(host, port, advice=advice, handover=handover)]
+    listening = await bind(host, port, advice=advice, handover=handover)
     for each in listening:
         await DoorSite(runner, each, backlog=BACKLOG, whose=whose).start()
     return authority(*listening[0].getsockname()[:2])

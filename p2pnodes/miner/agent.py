@@ -22,7 +22,6 @@ import structlog
 from aiohttp import hdrs, web
 from pydantic import ValidationError
 
-from p2pnodes.connections import Listening
 from p2pnodes.inbound import BACKLOG, FewLines, TokenBuckets, address_key, bind, make_runner, parse_address
 from p2pnodes.miner.challenge import (
     CHALLENGE_BYTES_MAX,
@@ -196,8 +195,7 @@ class Agent:
             raise
         loop = asyncio.get_running_loop()
         self._servers = [
-            await loop.create_server(lambda: _Door(server), sock=Listening.of(each), backlog=BACKLOG)
-            for each in listening
+            await loop.create_server(lambda: _Door(server), sock=each, backlog=BACKLOG) for each in listening
         ]
         return shown
 

@@ -15,7 +15,7 @@ from p2pnodes import clerk
 from p2pnodes.model import checkpoint, inventory, validity
 from p2pnodes.model.checkpoint import PER_HORIZON
 from p2pnodes.model.claims import parse_body
-from p2pnodes.model.events import Delegation, Event, Head, LogId, Place, Release, delegate
+from p2pnodes.model.events import Event, LogId, Place, Release
 from p2pnodes.model.inventory import Chute, Objection
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.requests import Add, Delete, request_id
@@ -63,19 +63,13 @@ def shorter() -> Iterator[None]:
 class Validator(SimPeer):
     """A peer that renews its delegations, as the daemon does, and checks no claims once the network has healed."""
 
+    delegation_s = DELEGATION_S
     _renewing = False
 
     def start(self) -> None:
         """Start on the disk as it is."""
         self._renewing = False
         super().start()
-
-    def _delegation(self, own: LogId, predecessor: tuple[LogId, Head | None] | None, now_ms: int) -> Delegation:
-        now_s = now_ms // 1000
-        return delegate(
-            self.hotkey, self.world.parameters.id, own, url=self.world.url(self.index),
-            not_before=now_s - DELEGATION_S, not_after=now_s + DELEGATION_S, predecessor=predecessor,
-        )  # fmt: skip
 
     def _next_log(self, ledger: Ledger, node_key: NodeKey, now_ms: int) -> LogId:  # type: ignore[override]
         """The daemon waits for a number that no clock ahead can have given before (``Author._number_min``)."""

@@ -130,6 +130,8 @@ class SimPeer:
     """One validator. Its disk outlives a crash, everything else does not."""
 
     honest = True
+    delegation_s = DELEGATION_S
+    """How long before and behind its signing a delegation holds."""
 
     def __init__(self, world: "Simulation", index: int) -> None:
         self.world = world
@@ -741,7 +743,7 @@ class SimPeer:
         now_s = now_ms // 1000
         return delegate(
             self.hotkey, self.world.parameters.id, own, url=self.world.url(self.index),
-            not_before=now_s - DELEGATION_S, not_after=now_s + DELEGATION_S, predecessor=predecessor,
+            not_before=now_s - self.delegation_s, not_after=now_s + self.delegation_s, predecessor=predecessor,
         )  # fmt: skip
 
     def _open_log(

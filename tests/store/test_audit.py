@@ -18,6 +18,7 @@ from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.rebuild import rebuild
 from p2pnodes.store.schema import open_writer
 from tests.gossip.past import Past
+from tests.store.files import change
 from tests.store.test_indexes import begun, take
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate
 
@@ -40,12 +41,6 @@ def path(tmp_path: Path) -> Path:
         ledger.receive(peer.events, NOW_MS)
     connection.close()
     return path
-
-
-def change(path: Path, statement: str, *values: object) -> None:
-    with sqlite3.connect(path) as connection:
-        assert connection.execute(statement, values).rowcount == 1
-    connection.close()
 
 
 def test_a_sound_database_has_no_problems(path: Path) -> None:

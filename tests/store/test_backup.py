@@ -22,6 +22,7 @@ from p2pnodes.store.backup import back_up, drafted
 from p2pnodes.store.directory import sync
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import SCHEMA, TEMPORARY, open_reader, open_writer
+from tests.store.files import change
 from tests.support import NETWORK, NOW_MS, Author, add, electorate
 
 MARK = "20260131T120000Z"
@@ -63,12 +64,6 @@ def file(tmp_path: Path) -> Path:
     """Where the backup is to be."""
     (tmp_path / "elsewhere").mkdir()
     return tmp_path / "elsewhere" / "backup.db"
-
-
-def change(path: Path, statement: str) -> None:
-    with sqlite3.connect(path) as connection:
-        assert connection.execute(statement).rowcount == 1
-    connection.close()
 
 
 def files(directory: Path) -> dict[str, bytes]:

@@ -21,6 +21,7 @@ from p2pnodes.store.rebuild import rebuild
 from p2pnodes.store.schema import open_writer
 from p2pnodes.store.state import Result
 from tests.gossip.past import Past
+from tests.store.files import change, keep
 from tests.store.test_indexes import begun
 from tests.support import NETWORK, NOW_MS, Author, add, electorate, memory_ledger
 
@@ -191,19 +192,7 @@ def audit_of(ledger: Ledger) -> list[str]:
 @pytest.fixture
 def path(tmp_path: Path, author: Author) -> Path:
     """The same database in a file."""
-    path = tmp_path / "p2pnodes.db"
-    connection = open_writer(path)
-    ledger = Ledger(connection, NETWORK)
-    with ledger.transaction():
-        ledger.set_electorate(electorate())
-        ledger.receive(author.events, NOW_MS)
-    connection.close()
-    return path
-
-
-def change(path: Path, statement: str) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        assert connection.execute(statement).rowcount >= 1
+    return keep(tmp_path / "p2pnodes.db", author.events)
 
 
 def _shown(facts: Facts, claim_id: bytes) -> object:
@@ -297,7 +286,7 @@ class TestVerify:
         ],
     )
     def test_what_follows_from_the_log_is_named_and_mended(self, path: Path, statement: str, problem: str) -> None:
-        change(path, statement)
+        change(path, statement, several=True)
         found = audit(path, NETWORK).problems
         assert any(problem in each for each in found)
         assert not any("could not go on" in each for each in found)
@@ -336,7 +325,7 @@ class TestDatabase:
     ) -> None:
         assert DAMAGED_MAX
         monkeypatch.setattr("p2pnodes.store.database.DAMAGED_MAX", 1)
-        change(path, "UPDATE events SET wire = x'93' WHERE seq > 1")
+        change(path, "UPDATE events SET wire = x'93' WHERE seq > 1", several=True)
         database = await Database.open(path, NETWORK, None, now_ms=lambda: NOW_MS)
         try:
             for seq in (2, 3):

@@ -11,10 +11,9 @@ from p2pnodes.model.errors import StoreError
 from p2pnodes.model.network import Network
 from p2pnodes.store import rebuild as module
 from p2pnodes.store.audit import audit
-from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.rebuild import PROBLEMS_MAX, rebuild
-from p2pnodes.store.schema import open_writer
-from tests.support import NETWORK, NOW_MS, Author, add, electorate
+from tests.store.files import change, keep
+from tests.support import NETWORK, Author, add
 
 CLAIMS = 11
 GPUS = 10 * CLAIMS
@@ -23,26 +22,13 @@ GPUS = 10 * CLAIMS
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A database with more rows than differences are told of, and a void event."""
-    path = tmp_path / "p2pnodes.db"
     author = Author("//validator0")
     author.delegate()
     requests = [add("//Alice", [f"gpu-{claim}-{index}" for index in range(10)]) for claim in range(CLAIMS)]
     for request in requests:
         author.add(request)
     author.add(requests[0]._replace(body=requests[0].body + b" "))  # void: the signature is over other bytes
-    connection = open_writer(path)
-    ledger = Ledger(connection, NETWORK)
-    with ledger.transaction():
-        ledger.set_electorate(electorate())
-        ledger.receive(author.events, NOW_MS)
-    connection.close()
-    return path
-
-
-def change(path: Path, statement: str) -> None:
-    with sqlite3.connect(path) as connection:
-        assert connection.execute(statement).rowcount > 0
-    connection.close()
+    return keep(tmp_path / "p2pnodes.db", author.events)
 
 
 def dump(path: Path) -> list[str]:
@@ -76,7 +62,7 @@ def test_rows_that_are_right_do_not_differ(path: Path) -> None:
 )
 def test_rows_that_were_changed_are_named_and_set_right(path: Path, statement: str, difference: str) -> None:
     sound = audit(path, NETWORK)
-    change(path, statement)
+    change(path, statement, several=True)
     assert any(found.startswith(difference) for found in rebuild(path, NETWORK).differences)
     assert audit(path, NETWORK) == sound
     assert rebuild(path, NETWORK).differences == []
@@ -91,7 +77,7 @@ def test_both_state_roots_are_told(path: Path) -> None:
 
 
 def test_so_many_differences_are_told_and_no_more(path: Path) -> None:
-    change(path, "DELETE FROM node")
+    change(path, "DELETE FROM node", several=True)
     report = rebuild(path, NETWORK)
     assert len(report.differences) == PROBLEMS_MAX < GPUS
     assert audit(path, NETWORK).problems == []
@@ -121,7 +107,7 @@ def test_a_kill_in_the_middle_leaves_the_old_rows(path: Path) -> None:
     ],
 )
 def test_a_damaged_log_changes_nothing(path: Path, statement: str, reason: str) -> None:
-    change(path, statement)
+    change(path, statement, several=True)
     before = dump(path)
     with pytest.raises(StoreError, match=reason):
         rebuild(path, NETWORK)
