@@ -63,11 +63,11 @@ def tight_bounds() -> Iterator[None]:
 
 @contextmanager
 def patched(values: Iterable[tuple[Any, str, int]]) -> Iterator[None]:
-    """Run the body with other values of some modules' constants."""
+    """Run the body with other values of what some modules or classes hold constant."""
     with ExitStack() as stack:
-        for module, name, value in values:
-            assert hasattr(module, name)
-            stack.enter_context(patch.object(module, name, value))
+        for owner, name, value in values:
+            assert hasattr(owner, name)
+            stack.enter_context(patch.object(owner, name, value))
         yield
 
 

@@ -77,7 +77,6 @@ SCAN_MS: Final = 5_000
 METHOD: Final = "simulated"
 
 SKEW_MS_MAX: Final = 5_000
-DELEGATION_S: Final = 86_400
 
 MEMBERS_MS: Final = 2_000
 """How often a peer looks who the validators are and where they are, as the daemon does (TARGETS_POLL_S)."""
@@ -130,7 +129,7 @@ class SimPeer:
     """One validator. Its disk outlives a crash, everything else does not."""
 
     honest = True
-    delegation_s = DELEGATION_S
+    delegation_s = 86_400
     """How long before and behind its signing a delegation holds."""
 
     def __init__(self, world: "Simulation", index: int) -> None:

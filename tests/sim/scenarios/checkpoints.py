@@ -28,7 +28,6 @@ from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.proposing import proposal
 from p2pnodes.store.schema import open_writer
 from tests.sim import outcome
-from tests.sim import peer as peers
 from tests.sim.bounds import patched
 from tests.sim.check import agree
 from tests.sim.forger import Forger
@@ -634,7 +633,7 @@ def one_log_after_the_other(stage: Stage) -> None:
     logs: list[LogId | None] = []
     room = (checkpoint, "SURPLUS_PER_HOTKEY_MAX", 0), (checkpoint, "SETTLED_PER_HOTKEY_MAX", 8)
     with patched(((clerk, "DISPLACED_MS", 60_000), *room)):
-        with patched(((peers, "DELEGATION_S", HORIZON_S),)):
+        with patched(((SimPeer, "delegation_s", HORIZON_S),)):
             count = stage.rng.randint(6, 9)
             # With more claims somebody always checks one again, and the network never rests.
             used = {0, *stage.rng.sample(range(count), 2)}
