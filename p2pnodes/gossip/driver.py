@@ -29,7 +29,7 @@ from nacl.utils import random as random_bytes
 from yarl import URL
 
 from p2pnodes.connections import DIALLED, Door, Meter, MeteredConnector
-from p2pnodes.gossip.bans import Ban, Bans, Offence, OperatorBan, OperatorBans
+from p2pnodes.gossip.bans import Ban, Offence, OperatorBan, OperatorBans
 from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES, Channel
 from p2pnodes.gossip.dials import DIALS, Dial, Dials
 from p2pnodes.gossip.engine import (
@@ -68,6 +68,7 @@ from p2pnodes.gossip.handshake import (
 from p2pnodes.gossip.lobby import Lobby
 from p2pnodes.gossip.pairs import Pairs
 from p2pnodes.gossip.rates import HEARTBEATS, PINGS, Allowance, flood, weight
+from p2pnodes.gossip.refused import Refused
 from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.gossip.view import VIEW_SIZE
 from p2pnodes.inbound import FewLines
@@ -332,10 +333,7 @@ class Driver:
         self._sessions = 0
         self._traffic = _Traffic()
         self._pairs = Pairs(node_key.public_key)
-        self._bans = Bans()
-        self._observer_bans = Bans()
-        """Apart from the others: who has hotkeys for nothing must not make validators' bans be forgotten."""
-        self._operator_bans = OperatorBans() if operator_bans is None else operator_bans
+        self._refused = Refused(lambda hotkey: electorate().permitted(hotkey), operator_bans)
         self._dials = Dials()
         self._members: list[tuple[bytes, ...]] = []
         """Keys of each other validator: its hotkey and, where it is known, its node key."""
@@ -432,11 +430,10 @@ class Driver:
                 "this is a key of this daemon's own; expected a peer's: see `p2pnodes peers`", code=Code.ADMIN_NOT_NOW
             )
         now_s = _now_s()
-        ban = self._operator_bans.add(key, reason, ban_s, now_s, is_node_key=is_node_key)
+        row = self._refused.add(key, reason, ban_s, now_s, is_node_key=is_node_key)
         ends = [link for link in self._links.values() if key in {link.peer.hotkey, link.peer.node_key}]
         for link in ends:
             self._end(link, BANNED)
-        row = self._operator_ban_row(key, ban, now_s)
         log.info(
             "peer_banned", peer=row["node_key"] or row["hotkey"], reason=printable(reason), ban_s=ban_s, ended=len(ends)
         )
@@ -444,50 +441,18 @@ class Driver:
 
     def lift(self, key: bytes) -> bool:
         """End the bans of a peer, the operator's and our own; whether there was one."""
-        now_s = _now_s()
-        ban = self._operator_bans.find([key], now_s)
-        lifted = [bans.lift(key, now_s) for bans in (self._operator_bans, self._bans, self._observer_bans)]
-        if any(lifted):
-            log.info("ban_lifted", peer=key.hex() if ban is not None and ban.is_node_key else ss58_encode(key))
-        return any(lifted)
+        peer = self._refused.lift(key, _now_s())
+        if peer is not None:
+            log.info("ban_lifted", peer=peer)
+        return peer is not None
 
     def bans(self) -> list[dict[str, Any]]:
-        """Everybody who is refused for a while, JSON-able.
-
-        ``hotkey`` (SS58) or, where the operator banned one, ``node_key`` (hex), the other is None; ``observer``;
-        whether it was the ``operator``; ``banned_s`` for how long still; ``ban_reason`` and its ``code``.
-        """
-        now_s = _now_s()
-        own = [
-            {
-                "hotkey": ss58_encode(hotkey),
-                "node_key": None,
-                "observer": bans is self._observer_bans,
-                "operator": False,
-                "banned_s": round(ban.until_s - now_s, 1),
-                "ban_reason": ban.reason,
-                "code": code_of(ban.reason, Code.SESSION_PROTOCOL),
-            }
-            for bans in (self._bans, self._observer_bans)
-            for hotkey, ban in bans.active(now_s).items()
-        ]
-        return own + [self._operator_ban_row(key, ban, now_s) for key, ban in self._operator_bans.active(now_s).items()]
-
-    def _operator_ban_row(self, key: bytes, ban: OperatorBan, now_s: float) -> dict[str, Any]:
-        """One of the operator's as ``bans`` lists it."""
-        return {
-            "hotkey": None if ban.is_node_key else ss58_encode(key),
-            "node_key": key.hex() if ban.is_node_key else None,
-            "observer": not ban.is_node_key and not self._electorate().permitted(key),
-            "operator": True,
-            "banned_s": round(ban.until_s - now_s, 1),
-            "ban_reason": ban.reason,
-            "code": ban.reason.code,
-        }
+        """Everybody who is refused for a while, JSON-able; see ``Refused.rows``."""
+        return self._refused.rows(_now_s())
 
     def _nobody_left(self, now_s: float) -> str | None:
         """What the operator should know who bans everybody; None while somebody is left."""
-        if not self._members or any(self._operator_bans.find(keys, now_s) is None for keys in self._members):
+        if not self._members or not all(self._refused.by_operator(keys, now_s) for keys in self._members):
             return None
         return (
             "every other validator is banned now: this daemon hears nothing new, and its writes reach nobody until a "
@@ -621,10 +586,7 @@ class Driver:
             "loop": self._engine.time.status(),
             "traffic": self._traffic.status(),
             "counts": self._engine.counts(),
-            "ban_counts": {
-                **{each.value: self._bans.counts[each] + self._observer_bans.counts[each] for each in Offence},
-                Offence.OPERATOR.value: self._operator_bans.count,
-            },
+            "ban_counts": self._refused.counts(),
             "peers": peers,
             "bans": self.bans(),
         }
@@ -675,7 +637,7 @@ class Driver:
             return
         finally:
             self._lobby.leave(task)
-        self._bans_for(peer).opened(peer.hotkey, _now_s())
+        self._refused.own(observer=peer.observer).opened(peer.hotkey, _now_s())
         link = self._open(socket, peer, keys, dialled=False)
         if door is not None:
             door.keep()
@@ -1111,7 +1073,8 @@ class Driver:
                 self._spawn_for(link, self._read_leaves, effect)
             case Close(reason=reason, ban_s=ban_s, offence=offence):
                 if ban_s:
-                    self._bans_for(link.peer).add(link.peer.hotkey, reason, ban_s, _now_s(), offence=offence)
+                    bans = self._refused.own(observer=link.peer.observer)
+                    bans.add(link.peer.hotkey, reason, ban_s, _now_s(), offence=offence)
                 self._end(link, reason)
 
     async def _tick(self) -> None:
@@ -1186,16 +1149,9 @@ class Driver:
         """Open sessions with observers."""
         return sum(link.peer.observer for link in self._links.values())
 
-    def _bans_for(self, peer: Peer) -> Bans:
-        return self._observer_bans if peer.observer else self._bans
-
     def _ban_of(self, *keys: bytes) -> OperatorBan | Ban | None:
-        """The ban of a peer by its keys, the operator's before our own."""
-        now_s = _now_s()
-        if (ban := self._operator_bans.find(keys, now_s)) is not None:
-            return ban
-        own = (bans.find(key, now_s) for bans in (self._bans, self._observer_bans) for key in keys)
-        return next((found for found in own if found is not None), None)
+        """The ban of a peer by its keys; see ``Refused.find``."""
+        return self._refused.find(keys, _now_s())
 
     def _check_ban(self, peer: Peer) -> None:
         ban = self._ban_of(peer.hotkey, peer.node_key)
