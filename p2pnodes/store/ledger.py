@@ -47,7 +47,7 @@ from p2pnodes.model.validity import (
 from p2pnodes.store import indexes, pins
 from p2pnodes.store.checkpoints import Checkpoints, Stage
 from p2pnodes.store.cutting import Cutting, read_elsewhere
-from p2pnodes.store.damage import DamagedEventError, damaged, reading, stored_event
+from p2pnodes.store.damage import DamagedEventError, damaged, reading, stored_event, unreadable
 from p2pnodes.store.ends import keep as keep_end
 from p2pnodes.store.ends import of_all, of_log
 from p2pnodes.store.facts import Facts
@@ -103,6 +103,9 @@ are held checkpoints left out; the highest row key of a log that is not held any
 were done (``Ledger._next_part``); the row keys of the logs that do not count up to their cuts yet, or still count
 above them (``Ledger.move_on``); and while something has to go before a live set can be loaded the row keys of the logs
 whose events do, each with the first seq that does (``Ledger.begin_loading``)."""
+
+_NOTHING: Final = b""
+"""What all that follows from the events was derived by where some of it was struck out: see ``derive_anew``."""
 
 EVENTS_PER_PART: Final = 256
 BYTES_PER_PART: Final = 262_144
@@ -1426,15 +1429,8 @@ class Ledger:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def _check_network(self) -> None:
-        held = stored_network(self._connection)
-        if held is None:
+        if require_network(self._connection, self.network) is None:
             self._set_meta(NETWORK_ID, self.network.id)
-        elif held != self.network.id:
-            raise StoreError(
-                f"the database belongs to network {held.hex()}, the settings say {self.network.id.hex()}: "
-                "use the data directory of this network, or restore the network's parameters",
-                code=Code.DATA_OTHER_NETWORK,
-            )
 
     def _load(self, *, committed: bool = False) -> None:
         """Read the in-memory state from the database.
@@ -1536,12 +1532,17 @@ class Ledger:
     def _derive_what_is_known_now(self) -> None:
         """Rebuild what the build before left: events that it could not judge, or rows that lie in other buckets."""
         derived_by = codec.pack([PROTOCOL_VERSION, sorted(PAYLOADS), BUCKETS])
-        if self._meta(_DERIVED_BY) == derived_by:
+        held = self._meta(_DERIVED_BY)
+        if held == derived_by:
             return
         with self.transaction():
             self._unsettled.everything = True  # rows that a migration took away come back
-            if self._connection.execute("SELECT 1 FROM events WHERE NOT judged LIMIT 1").fetchone():
-                self.rebuild()
+            unjudged = "SELECT 1 FROM events WHERE NOT judged LIMIT 1"
+            if held == _NOTHING or self._connection.execute(unjudged).fetchone():
+                try:
+                    self.rebuild()
+                except codec.MalformedError as error:
+                    raise unreadable("an event", error) from error
             self._set_meta(_DERIVED_BY, derived_by)
 
     def _refresh_state(self) -> None:
@@ -1634,6 +1635,30 @@ def stored_network(connection: sqlite3.Connection) -> bytes | None:
     """Id of the network that a database is of; None before a ledger opened it."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (NETWORK_ID,)).fetchone()
     return None if row is None else row[0]
+
+
+def require_network(connection: sqlite3.Connection, network: Network) -> bytes | None:
+    """Id of the network that a database is of; None before a ledger opened it.
+
+    Raises:
+        StoreError: It belongs to another network.
+    """
+    held = stored_network(connection)
+    if held not in {None, network.id}:
+        raise StoreError(
+            f"the database belongs to network {held.hex()}, the settings say {network.id.hex()}: "
+            "use the data directory of this network, or restore the network's parameters",
+            code=Code.DATA_OTHER_NETWORK,
+        )
+    return held
+
+
+def derive_anew(connection: sqlite3.Connection) -> None:
+    """Have the next ledger that opens a database derive everything from its events; call inside a transaction.
+
+    For who strikes out some of what follows from them: whatever becomes of him, nobody goes on with what is left.
+    """
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_DERIVED_BY, _NOTHING))
 
 
 def read_log(

@@ -15,8 +15,8 @@ from p2pnodes.model.network import Network
 from p2pnodes.store import buckets
 from p2pnodes.store.checkpoints import Stage, live_set_damage
 from p2pnodes.store.copying import open_ours
-from p2pnodes.store.ledger import DERIVED, Ledger
-from p2pnodes.store.schema import REFILL, open_writer, untyped
+from p2pnodes.store.ledger import DERIVED, Ledger, derive_anew, require_network
+from p2pnodes.store.schema import CHECK, REFILL, open_writer, untyped, what_to_do
 
 Progress = Callable[[str, int, int], None]
 """Called now and then with what is being done, how much of it is done, and of how much."""
@@ -55,7 +55,8 @@ class RebuildReport(NamedTuple):
 def rebuild(path: Path, network: Network, progress: Progress | None = None) -> RebuildReport:
     """Derive every row of a database from its log; the caller holds the data directory (``directory.hold``).
 
-    One transaction: it is done whole or not at all, at whatever instruction it ends. The write-ahead log takes as much
+    One transaction: it is done whole or not at all, at whatever instruction it ends. Where something had to be struck
+    out before it (``drop_untyped``), the next start does what it did not come to. The write-ahead log takes as much
     room meanwhile as the rows do.
 
     Args:
@@ -71,19 +72,25 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
     connection = open_writer(path)
     connection.text_factory = as_text
     try:
-        mended = drop_untyped(connection)
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            mended = drop_untyped(connection)
+            require_network(connection, network)
+            if (damage := live_set_damage(connection, network)) is not None:  # its rows would be others than anybody's
+                raise StoreError(f"{path}: nothing changed: {damage}; {REFILL}", code=Code.DATA_REBUILD_FAILED)
+            before = _hold_all(connection) if mended else None
+            if mended:
+                derive_anew(connection)  # wherever this ends, nobody goes on with what is left
         ledger = Ledger(connection, network)
-        if (damage := live_set_damage(connection, network)) is not None:  # rows of it would be others than anybody has
-            raise StoreError(f"{path}: nothing changed: {damage}; {REFILL}", code=Code.DATA_REBUILD_FAILED)
         finish_cut(ledger)
-        hold(connection)
-        before = buckets.of_rows(connection).root.root()
+        before = before or _hold_all(connection)
         found = mended + differences(ledger, progress)
         state = ledger.state
-        return RebuildReport(state.events, state.nodes, state.state_root.hex(), before.hex(), found[:PROBLEMS_MAX])
+        return RebuildReport(state.events, state.nodes, state.state_root.hex(), before, found[:PROBLEMS_MAX])
     except sqlite3.Error as error:
+        advice = what_to_do(error, CHECK)
         raise StoreError(
-            f"{path}: cannot be rebuilt, nothing changed: {error}; {REFILL}", code=Code.DATA_REBUILD_FAILED
+            f"{path}: cannot be rebuilt, nothing changed: {error}{advice}", code=Code.DATA_REBUILD_FAILED
         ) from error
     except StoreError:
         raise
@@ -93,6 +100,12 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
         ) from error
     finally:
         connection.close()
+
+
+def _hold_all(connection: sqlite3.Connection) -> str:
+    """``hold``, and the state root of the rows that are there, hex."""
+    hold(connection)
+    return buckets.of_rows(connection).root.root().hex()
 
 
 def as_text(data: bytes) -> str:

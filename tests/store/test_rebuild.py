@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from p2pnodes.model.errors import StoreError
 from p2pnodes.model.network import Network
 from p2pnodes.store import rebuild as module
 from p2pnodes.store.audit import audit
+from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.rebuild import PROBLEMS_MAX, rebuild
+from p2pnodes.store.schema import open_writer
 from tests.store.files import change, keep
 from tests.support import NETWORK, Author, add
 
@@ -114,13 +117,64 @@ def test_a_damaged_log_changes_nothing(path: Path, statement: str, reason: str) 
     assert dump(path) == before
 
 
-def test_what_sqlite_refuses_is_one_clear_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
+def full(*_: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
 
+
+def test_what_sqlite_refuses_is_one_clear_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "hold", full)
     with pytest.raises(StoreError, match="cannot be rebuilt, nothing changed: database or disk is full"):
         rebuild(path, NETWORK)
+
+
+def test_nobody_is_told_to_throw_a_database_away_that_is_not_damaged(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "differences", full)
+    with pytest.raises(StoreError, match=r"check the path, its owner and the disk$"):
+        rebuild(path, NETWORK)
+
+
+@pytest.mark.parametrize("failing", ["finish_cut", "differences"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE node SET status = x'00' WHERE uuid = 'gpu-0-1'",
+        "UPDATE claim SET detail = x'00'",
+        "UPDATE delegations SET hlc = 'x'",
+        "UPDATE bucket_changed SET bucket = 'x'",
+    ],
+)
+def test_what_was_struck_out_is_derived_wherever_it_ends(
+    path: Path, monkeypatch: pytest.MonkeyPatch, statement: str, failing: str
+) -> None:
+    """Rows of wrong types go before a ledger can open; the daemon would go on with those that are left."""
+    sound = audit(path, NETWORK)
+    change(path, statement, several=True)
+    monkeypatch.setattr(module, failing, full)
+    with pytest.raises(StoreError, match="disk is full"):
+        rebuild(path, NETWORK)
+    with closing(open_writer(path)) as connection:
+        state = Ledger(connection, NETWORK).state
+    assert (state.state_root.hex(), state.nodes) == (sound.state_root, sound.rows)
+
+
+def test_beside_what_was_struck_out_the_rest_that_differed_is_told(path: Path) -> None:
+    sound = audit(path, NETWORK)
+    change(path, "UPDATE node SET status = x'00' WHERE uuid = 'gpu-0-1'")
+    change(path, "UPDATE supply SET idle = 7")
+    report = rebuild(path, NETWORK)
+    assert {found.partition(":")[0] for found in report.differences} == {"table node", "node", "bucket", "supply"}
+    assert report.state_root == sound.state_root != report.state_root_before
+    assert audit(path, NETWORK) == sound
+
+
+def test_a_damaged_log_is_told_where_something_was_struck_out(path: Path) -> None:
+    change(path, "UPDATE claim SET detail = x'00'", several=True)
+    change(path, "UPDATE events SET wire = x'00' WHERE seq = 2")
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"the database is damaged: an event cannot be read .*; restore a backup"):
+            rebuild(path, NETWORK)
 
 
 def test_an_absent_database_is_not_made(tmp_path: Path) -> None:
