@@ -46,7 +46,7 @@ from p2pnodes.store.facts import Facts, StoredClaim, Task
 from p2pnodes.store.ledger import EVENTS_PER_READ, MENDED, Ledger, read_log
 from p2pnodes.store.loading import Answer, Lack, consider, lacking, load
 from p2pnodes.store.placing import Placed
-from p2pnodes.store.schema import BUSY_TIMEOUT_MS, CHECK, TEMPORARY, open_reader, open_writer, opening
+from p2pnodes.store.schema import BUSY_TIMEOUT_MS, CHECK, FAILURES, TEMPORARY, open_reader, open_writer, opening, told
 from p2pnodes.store.signatures import SharedCheck
 from p2pnodes.store.snapshots import NodeRow, Part
 from p2pnodes.store.state import Outcome, State
@@ -254,7 +254,7 @@ class Database:
             await database._reader.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         except BaseException as error:  # the process would wait at its end for a reader that nobody closes
             await database.close()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, FAILURES):
                 raise _unreadable(error) from error
             raise
         return database
@@ -502,8 +502,8 @@ class Database:
             connection.execute("PRAGMA busy_timeout = 0")  # a reader may hold the file for as long as it likes
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.close()
-        except sqlite3.Error as error:  # nothing is lost: what is committed stands in the write-ahead log
-            log.warning("no_last_checkpoint", error=str(error), code=Code.DATA_CHECKPOINT)
+        except FAILURES as error:  # nothing is lost: what is committed stands in the write-ahead log
+            log.warning("no_last_checkpoint", error=told(error), code=Code.DATA_CHECKPOINT)
         finally:
             self._call(self._closed.set)
 
@@ -583,10 +583,10 @@ class Database:
             ledger.advance_recount(SLICE_S)
         except BaseException as error:  # noqa: BLE001 - whoever waits is told
             failure = self._why_failed(error)
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, FAILURES):
                 failure = StoreError(
-                    f"what electorate {ledger.recount.weights.electorate.block} changes cannot be kept: {error}; check "
-                    f"space and permissions of {TEMPORARY}",
+                    f"what electorate {ledger.recount.weights.electorate.block} changes cannot be kept: {told(error)}; "
+                    f"check space and permissions of {TEMPORARY}",
                     code=Code.DATA_NOT_WRITTEN,
                 )
             self._give_up_change(ledger, failure)
@@ -622,9 +622,10 @@ class Database:
         """Note why a transaction failed, and say what whoever waits for it is told."""
         self._note_failure(error)
         log.error("transaction_failed", error=self.failure, code=Code.DATA_NOT_WRITTEN)
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, FAILURES):
             return StoreError(
-                f"the database cannot write: {error}; check disk space and permissions", code=Code.DATA_NOT_WRITTEN
+                f"the database cannot write: {told(error)}; check disk space and permissions",
+                code=Code.DATA_NOT_WRITTEN,
             )
         return error
 
@@ -842,7 +843,7 @@ class Database:
             raise StoreError("the database is not open", code=Code.DATA_STOPPING)
         try:
             return list(await self._reader.execute_fetchall(query, values))
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise _unreadable(error) from error
 
     async def read(self, function: Callable[[Facts], T]) -> T:
@@ -876,7 +877,7 @@ class Database:
             self._browsing.connection.set_progress_handler(lambda: time.monotonic() > deadline_s, BROWSE_STEPS)
             with self._browsing.snapshot():
                 return function(self._browsing)
-        except sqlite3.Error as error:
+        except FAILURES as error:
             if time.monotonic() > deadline_s:
                 raise BrowseError(
                     f"this look through the inventory took over {BROWSE_S_MAX:g} s and was given up: filter for less"
@@ -916,7 +917,7 @@ class Database:
                 self._facts = Facts(open_reader(self.path))
             with self._facts.snapshot():
                 return function(self._facts)
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise _unreadable(error) from error
 
 
@@ -925,9 +926,10 @@ def _is_everybodys(error: BaseException) -> bool:
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _EVERYBODYS  # the rest says more exactly what it is
 
 
-def _unreadable(error: sqlite3.Error) -> StoreError:
+def _unreadable(error: BaseException) -> StoreError:
     return StoreError(
-        f"the database cannot be read: {error}; check the disk and the file's permissions", code=Code.DATA_UNREADABLE
+        f"the database cannot be read: {told(error)}; check the disk and the file's permissions",
+        code=Code.DATA_UNREADABLE,
     )
 
 

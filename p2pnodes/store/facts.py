@@ -152,7 +152,8 @@ class Facts:
             self.read_cuts()
             yield
         finally:
-            self.connection.execute("COMMIT")
+            if self.connection.in_transaction:  # SQLite has ended it where it could not read
+                self.connection.execute("COMMIT")
 
     def read_cuts(self) -> None:
         """Learn where logs are cut, as of now."""

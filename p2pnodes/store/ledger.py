@@ -55,6 +55,7 @@ from p2pnodes.store.liveset import LiveSet
 from p2pnodes.store.logs import Logs, crowded_out, too_many
 from p2pnodes.store.news import News
 from p2pnodes.store.recount import Recount
+from p2pnodes.store.schema import FAILURES, told
 from p2pnodes.store.settling import Settling
 from p2pnodes.store.state import LogState, Outcome, Result, State
 from p2pnodes.store.statements import Statements
@@ -219,13 +220,13 @@ class Ledger:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             after, (self._node_key, self.foreign_own) = (self._node_key, self.foreign_own), before
-            if self.settled or not isinstance(error, sqlite3.Error) or not self._is_committed():
+            if self.settled or not isinstance(error, FAILURES) or not self._is_committed():
                 self._load()
                 self.settled = True
                 raise
             self._node_key, self.foreign_own = after
             self._load(committed=True)
-            self.temporary_failure = f"{error}"
+            self.temporary_failure = told(error)
         else:
             self.temporary_failure = None
             self._keep_parts()

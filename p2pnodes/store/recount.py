@@ -25,6 +25,7 @@ from p2pnodes.store import rows, supply
 from p2pnodes.store.changes import CHANGES_MAX, ChangeCollector, Gone
 from p2pnodes.store.facts import Facts
 from p2pnodes.store.reweighed import Reweighed
+from p2pnodes.store.schema import FAILURES
 
 T = TypeVar("T")
 
@@ -111,7 +112,7 @@ class Recount:
 
     def close(self) -> None:
         """Forget everything; call outside of transactions."""
-        with suppress(sqlite3.OperationalError):  # a statement that failed may hold it still: the next one takes over
+        with suppress(*FAILURES):  # a statement that failed may hold it still: the next one takes over
             self._connection.execute("DETACH recount")
 
     @property

@@ -63,6 +63,12 @@ REFILL: Final = "restore a backup, or start empty and let peers refill it"
 CHECK: Final = "; check the path, its owner and the disk"
 """The same where it is not damaged, behind what SQLite says."""
 
+FAILURES: Final = (sqlite3.Error, MemoryError)
+"""What Python raises where SQLite fails; that it had no memory is no ``sqlite3.Error``.
+
+Source: CPython's Modules/_sqlite/util.c, get_exception_class.
+"""
+
 _PACKAGE = "p2pnodes.store"
 
 # Bytes and None go to SQLite as they are. Python looks for an adapter of each such value, and where it finds none it
@@ -129,6 +135,11 @@ def what_to_do(error: Exception, otherwise: str = "") -> str:
     return f"; {REFILL}" if damaged else otherwise
 
 
+def told(error: BaseException) -> str:
+    """The words of one of FAILURES; Python's has none."""
+    return "out of memory" if isinstance(error, MemoryError) else f"{error}"
+
+
 @contextmanager
 def opening(what: str, advice: str = "") -> Iterator[list[sqlite3.Connection]]:
     """Close what was opened when the rest of the opening fails; SQLite's errors become a StoreError.
@@ -142,8 +153,9 @@ def opening(what: str, advice: str = "") -> Iterator[list[sqlite3.Connection]]:
     except BaseException as error:
         for connection in opened:
             connection.close()
-        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
-            raise StoreError(f"{what}: {error}{what_to_do(error, advice)}", code=Code.DATA_UNREADABLE) from error
+        if isinstance(error, (*FAILURES, UnicodeDecodeError)):
+            advice = what_to_do(error, advice)
+            raise StoreError(f"{what}: {told(error)}{advice}", code=Code.DATA_UNREADABLE) from error
         raise
 
 

@@ -485,6 +485,34 @@ class TestLifeCycle:
             "p2pnodes.db: database or disk is full; check the path, its owner and the disk"
         )
 
+    async def test_too_little_memory_is_one_clear_error(
+        self, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of all that goes wrong in SQLite this alone is none of its errors in Python."""
+
+        def fail(*_: object) -> None:
+            raise MemoryError
+
+        with pytest.raises(StoreError, match="cannot write: out of memory"):
+            await database.write(fail)
+        for read in (database.read, database.browse):
+            with pytest.raises(StoreError, match="cannot be read: out of memory"):
+                await read(fail)
+        monkeypatch.setattr(database_module, "Ledger", fail)
+        with pytest.raises(StoreError, match=r"other\.db: out of memory"):
+            await Database.open(tmp_path / "other.db", NETWORK, None, now_ms=lambda: NOW_MS)
+
+    async def test_a_read_that_the_disk_breaks_off_is_told_with_what_the_disk_said(self, database: Database) -> None:
+        """SQLite has ended the transaction then; that there is none to be ended is not the cause."""
+
+        def fail(facts: Facts) -> None:
+            facts.connection.execute("ROLLBACK")
+            raise sqlite3.OperationalError("disk I/O error")
+
+        with pytest.raises(StoreError, match="cannot be read: disk I/O error"):
+            await database.read(fail)
+        assert await database.read(lambda facts: facts.cuts) == {}
+
     async def test_events_from_a_peer_are_handed_out_as_received(self, database: Database) -> None:
         author = Author("//validator1")
         author.delegate()

@@ -793,6 +793,23 @@ class TestDatabase:
         assert database.electorate.block == BLOCK + 100
         assert database.failure is None
 
+    async def test_one_that_cannot_be_ended_either_leaves_the_writer_at_work(
+        self, database: Database, gate: Gate
+    ) -> None:
+        """SQLite reads the schema for that, from a disk that has just failed: whoever writes would wait for ever."""
+        change = await begun(database, gate, turned())
+        connection = database.ledger.facts.connection
+        connection.set_authorizer(lambda action, *_: action == sqlite3.SQLITE_DETACH)
+        gate.error = sqlite3.DatabaseError("database disk image is malformed")
+        with pytest.raises(StoreError, match="malformed"):
+            await change
+        async with asyncio.timeout(WITHIN_S):
+            await submit(database, add("//Alice", ["gpu-new"]))
+        connection.set_authorizer(None)
+        gate.open.set()
+        await database.set_electorate(turned())
+        assert database.electorate.block == BLOCK + 100
+
     async def test_a_switch_that_fails_is_told_and_can_be_asked_for_again(
         self, database: Database, gate: Gate, monkeypatch: pytest.MonkeyPatch
     ) -> None:
