@@ -1,7 +1,6 @@
 """``p2pnodes db verify``: is the database what its own log says it must be?"""
 
 import sqlite3
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,7 +16,7 @@ from p2pnodes.store.checkpoints import Checkpoints, Stage, live_set_damage
 from p2pnodes.store.copying import copy_database
 from p2pnodes.store.ledger import Ledger, stored_network
 from p2pnodes.store.rebuild import PROBLEMS_MAX, Progress, as_text, differences, drop_untyped, finish_cut, hold
-from p2pnodes.store.schema import migrate, open_writer
+from p2pnodes.store.schema import TEMPORARY, is_of_the_disk, migrate, open_writer
 
 
 class AuditReport(NamedTuple):
@@ -49,7 +48,7 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
         progress: If given, called now and then with what is being done, how much of it is done, and of how much.
 
     Raises:
-        StoreError: No such file, or not a database.
+        StoreError: No such file, not a database, or its copy cannot be kept.
     """
     copy = open_writer("", as_it_is=True)  # a temporary file: memory stays bounded by SQLite's cache
     try:
@@ -72,8 +71,11 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
                 code=Code.DATA_OTHER_NETWORK,
             )
         problems += drop_untyped(copy)
-        with suppress(sqlite3.Error, P2PNodesError):  # what keeps it from that is told below
+        try:
             finish_cut(Ledger(copy, network))
+        except (sqlite3.Error, P2PNodesError) as error:  # what keeps it from that is told below
+            if is_of_the_disk(error):
+                raise
         events = _check_logs(copy, network, problems, progress)
         if (wrong := live_set_damage(copy, network)) is not None:
             problems.append(wrong)
@@ -81,6 +83,11 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
         _check_claims(copy, problems)
         logs, rows, root = _check_rows(copy, network, problems, progress)
     except (sqlite3.Error, P2PNodesError) as error:
+        if is_of_the_disk(error):  # where the copy is: it says nothing of the database
+            raise StoreError(
+                f"{path}: cannot be checked: {error}; make room for two more copies in {TEMPORARY}, or check its disk",
+                code=Code.DATA_DISK_LOW,
+            ) from error
         problems.append(f"the check could not go on: {error}")
     finally:
         copy.close()

@@ -36,7 +36,7 @@ from p2pnodes.store.audit import audit
 from p2pnodes.store.copying import copy_database
 from p2pnodes.store.directory import hand_over, sync
 from p2pnodes.store.ledger import OWN_LOG, Ledger, stored_network
-from p2pnodes.store.schema import SCHEMA, open_reader, open_writer
+from p2pnodes.store.schema import SCHEMA, is_of_the_disk, open_reader, open_writer
 
 Progress = Callable[[str, int, int], None]
 """Called now and then with what is being done, how much of it is done, and of how much."""
@@ -228,7 +228,8 @@ def _examine(draft: Path, network: Network, failed: str, *, verify: bool, progre
     try:
         return _examined(draft, network, failed, verify=verify, progress=progress)
     except sqlite3.Error as error:
-        raise StoreError(f"{failed}: SQLite finds the file damaged: {error}", code=Code.DATA_BACKUP_BAD) from error
+        found = "the copy cannot be checked" if is_of_the_disk(error) else "SQLite finds the file damaged"
+        raise StoreError(f"{failed}: {found}: {error}", code=Code.DATA_BACKUP_BAD) from error
 
 
 def _examined(draft: Path, network: Network, failed: str, *, verify: bool, progress: Progress | None) -> Copied:
@@ -396,7 +397,7 @@ def _forget_own_log(file: Path, path: Path, network: Network) -> None:
     """Bring a copy to this build's schema and judgement, and take the name of its own log out of it.
 
     Raises:
-        StoreError: It is of another network, of a newer schema, or cannot be read.
+        StoreError: It is of another network, of a newer schema, or cannot be read or written.
     """
     _require_network(path, file, network, "give a backup of this network")
     try:
@@ -405,6 +406,10 @@ def _forget_own_log(file: Path, path: Path, network: Network) -> None:
             Ledger(connection, network)  # judges what the build that wrote it could not
             connection.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error as error:
+        if is_of_the_disk(error):
+            raise StoreError(
+                f"{path}: cannot be written: {error}; make room, and repeat", code=Code.DATA_RESTORE_FAILED
+            ) from error
         raise StoreError(f"{file}: cannot be read: {error}; give another backup", code=Code.DATA_BACKUP_BAD) from error
 
 

@@ -46,7 +46,17 @@ from p2pnodes.store.facts import Facts, StoredClaim, Task
 from p2pnodes.store.ledger import EVENTS_PER_READ, MENDED, Ledger, read_log
 from p2pnodes.store.loading import Answer, Lack, consider, lacking, load
 from p2pnodes.store.placing import Placed
-from p2pnodes.store.schema import BUSY_TIMEOUT_MS, CHECK, FAILURES, TEMPORARY, open_reader, open_writer, opening, told
+from p2pnodes.store.schema import (
+    BUSY_TIMEOUT_MS,
+    CHECK,
+    FAILURES,
+    TEMPORARY,
+    is_of_the_disk,
+    open_reader,
+    open_writer,
+    opening,
+    told,
+)
 from p2pnodes.store.signatures import SharedCheck
 from p2pnodes.store.snapshots import NodeRow, Part
 from p2pnodes.store.state import Outcome, State
@@ -64,18 +74,6 @@ SLICE_S: Final = 0.02
 
 TRIED_S: Final = 5.0
 """How long after a transaction failed it is tried whether the disk takes writes again, and then again and again."""
-
-_EVERYBODYS: Final = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_READONLY,
-    }
-)
-"""What SQLite says of the disk, or of another process that holds it, and of no job that was to be written."""
 
 QUEUED_JOBS_MAX: Final = 4_096
 """Jobs that may wait for the writer; beyond it a write is refused with 503."""
@@ -548,7 +546,7 @@ class Database:
             self.turns += 1  # also where it failed before the first job
             # One bad job must not take its neighbours with it, be it that its temporary files found no room. But what
             # the disk did to all it would do to each, and each would wait for that, and for everything to be read anew.
-            if len(jobs) > 1 and not (_is_everybodys(error) and not self._takes_writes(ledger)):
+            if len(jobs) > 1 and not (is_of_the_disk(error) and not self._takes_writes(ledger)):
                 for job in jobs:
                     self._run_group(ledger, [job])
                 return
@@ -919,11 +917,6 @@ class Database:
                 return function(self._facts)
         except FAILURES as error:
             raise _unreadable(error) from error
-
-
-def _is_everybodys(error: BaseException) -> bool:
-    """Whether an error says nothing of the job that met it: any other one would have met it as well."""
-    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _EVERYBODYS  # the rest says more exactly what it is
 
 
 def _unreadable(error: BaseException) -> StoreError:

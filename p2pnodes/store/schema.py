@@ -69,6 +69,17 @@ FAILURES: Final = (sqlite3.Error, MemoryError)
 Source: CPython's Modules/_sqlite/util.c, get_exception_class.
 """
 
+_OF_THE_DISK: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
 _PACKAGE = "p2pnodes.store"
 
 # Bytes and None go to SQLite as they are. Python looks for an adapter of each such value, and where it finds none it
@@ -84,13 +95,13 @@ def open_writer(path: Path | str, *, as_it_is: bool = False) -> sqlite3.Connecti
     ``synchronous=FULL`` with WAL: a committed transaction survives the loss of power (rule 3).
 
     Args:
-        path: The SQLite file.
+        path: The SQLite file; empty for one in TEMPORARY that is gone with the connection.
         as_it_is: Leave its schema, whatever that is; for who writes no rows.
 
     Raises:
         StoreError: Not a database, of a newer schema than this build may open, locked, or not writable.
     """
-    with opening(f"cannot open the database {path}", CHECK) as opened:
+    with opening(f"cannot open the database {path or f'in {TEMPORARY}'}", CHECK) as opened:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
         opened.append(connection)
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
@@ -138,6 +149,11 @@ def what_to_do(error: Exception, otherwise: str = "") -> str:
 def told(error: BaseException) -> str:
     """The words of one of FAILURES; Python's has none."""
     return "out of memory" if isinstance(error, MemoryError) else f"{error}"
+
+
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether an error is about the disk, or another process that holds it: whatever was asked would have met it."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _OF_THE_DISK  # the rest says more exactly what it is
 
 
 @contextmanager

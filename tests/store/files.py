@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 from p2pnodes.model.events import Event
 from p2pnodes.store.ledger import Ledger
@@ -26,3 +27,10 @@ def change(path: Path, statement: str, *values: object, several: bool = False) -
     with closing(sqlite3.connect(path)) as connection, connection:
         changed = connection.execute(statement, values).rowcount
         assert changed > 0 if several else changed == 1, changed
+
+
+def full(*_: object, **__: object) -> NoReturn:
+    """What becomes of whatever SQLite is asked for on a full disk."""
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    raise error

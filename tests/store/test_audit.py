@@ -11,6 +11,7 @@ import pytest
 from p2pnodes.model.errors import StoreError
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.network import Network
+from p2pnodes.store import audit as module
 from p2pnodes.store import buckets
 from p2pnodes.store.audit import audit
 from p2pnodes.store.facts import Facts
@@ -18,7 +19,7 @@ from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.rebuild import rebuild
 from p2pnodes.store.schema import open_writer
 from tests.gossip.past import Past
-from tests.store.files import change
+from tests.store.files import change, full
 from tests.store.test_indexes import begun, take
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate
 
@@ -51,6 +52,17 @@ def test_a_sound_database_has_no_problems(path: Path) -> None:
     assert list(seen) == ["checking events", "deriving rows", "settling rows", "comparing"]
     assert seen["checking events"] == seen["deriving rows"] == (5, 5)
     assert all(done == of for done, of in seen.values())
+
+
+@pytest.mark.parametrize("at", ["open_writer", "drop_untyped", "finish_cut", "hold", "differences"])
+def test_no_room_for_the_copy_that_is_checked_is_no_problem_of_the_database(
+    path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Who is told of problems rebuilds, or restores a backup."""
+    monkeypatch.setattr(*((sqlite3, "connect") if at == "open_writer" else (module, at)), full)
+    with pytest.raises(StoreError, match=r"database or disk is full; .*") as refused:
+        audit(path, NETWORK)
+    assert "SQLite's temporary directory" in str(refused.value)
 
 
 def test_the_check_changes_nothing(path: Path) -> None:

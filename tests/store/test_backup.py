@@ -22,7 +22,7 @@ from p2pnodes.store.backup import back_up, drafted
 from p2pnodes.store.directory import sync
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import SCHEMA, TEMPORARY, open_reader, open_writer
-from tests.store.files import change
+from tests.store.files import change, full
 from tests.support import NETWORK, NOW_MS, Author, add, electorate
 
 MARK = "20260131T120000Z"
@@ -298,6 +298,14 @@ class TestBackUp:
                 copying.copy_database(database, target, into=into)
         target.close()
 
+    def test_no_room_for_its_check_is_no_fault_of_the_database(
+        self, database: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("p2pnodes.store.audit.finish_cut", full)
+        with pytest.raises(StoreError, match="cannot be checked: database or disk is full; make room"):
+            back_up(database, file, NETWORK)
+        assert list(file.parent.iterdir()) == []
+
     def test_no_database_is_one_clear_error(self, file: Path, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="no such database"):
             back_up(tmp_path / "data" / "p2pnodes.db", file, NETWORK)
@@ -400,6 +408,15 @@ class TestRestore:
             restore(saved, database)
         assert files(database.parent) == before
         assert uuids(database) == {"gpu-1", "gpu-2", "gpu-3"}
+
+    def test_no_room_beside_the_database_is_no_fault_of_the_backup(
+        self, saved: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = files(database.parent)
+        monkeypatch.setattr(backup, "Ledger", full)
+        with pytest.raises(StoreError, match=r"restoring: cannot be written: database or disk is full; make room"):
+            restore(saved, database)
+        assert files(database.parent) == before
 
     def test_a_newer_schema_is_refused(self, saved: Path, database: Path) -> None:
         connection = sqlite3.connect(saved, isolation_level=None)

@@ -15,7 +15,7 @@ from p2pnodes.store.audit import audit
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.rebuild import PROBLEMS_MAX, rebuild
 from p2pnodes.store.schema import open_writer
-from tests.store.files import change, keep
+from tests.store.files import change, full, keep
 from tests.support import NETWORK, Author, add
 
 CLAIMS = 11
@@ -115,10 +115,6 @@ def test_a_damaged_log_changes_nothing(path: Path, statement: str, reason: str) 
     with pytest.raises(StoreError, match=reason):
         rebuild(path, NETWORK)
     assert dump(path) == before
-
-
-def full(*_: object) -> None:
-    raise sqlite3.OperationalError("database or disk is full")
 
 
 def test_what_sqlite_refuses_is_one_clear_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
