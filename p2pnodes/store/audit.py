@@ -85,7 +85,7 @@ def audit(path: Path, network: Network, progress: Progress | None = None) -> Aud
     except (sqlite3.Error, P2PNodesError) as error:
         if is_of_the_disk(error):  # where the copy is: it says nothing of the database
             raise StoreError(
-                f"{path}: cannot be checked: {error}; make room for two more copies in {TEMPORARY}, or check its disk",
+                f"{path}: cannot be checked: {error}; make room in {TEMPORARY}, or check its disk",
                 code=Code.DATA_DISK_LOW,
             ) from error
         problems.append(f"the check could not go on: {error}")

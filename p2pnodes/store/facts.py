@@ -147,13 +147,18 @@ class Facts:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read one state of the database throughout the body; not for the writer's connection."""
+        self._end()  # one before, if there was no memory for that
         self.connection.execute("BEGIN")
         try:
             self.read_cuts()
             yield
         finally:
-            if self.connection.in_transaction:  # SQLite has ended it where it could not read
-                self.connection.execute("COMMIT")
+            self._end()
+
+    def _end(self) -> None:
+        """End the open transaction, if there is one; where it could not read SQLite has done so."""
+        if self.connection.in_transaction:
+            self.connection.execute("COMMIT")
 
     def read_cuts(self) -> None:
         """Learn where logs are cut, as of now."""

@@ -203,6 +203,7 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Run the body in one transaction; rows are settled before it commits, everything is undone when it raises."""
+        self._undo()  # one before, if there was no memory for that
         if self._stale:
             self._load()
         self._connection.execute("BEGIN IMMEDIATE")
@@ -217,9 +218,8 @@ class Ledger:
             self._connection.execute("COMMIT")
             self.commit_s = time.perf_counter() - begun_s
         except BaseException as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
             after, (self._node_key, self.foreign_own) = (self._node_key, self.foreign_own), before
+            self._undo()
             if self.settled or not isinstance(error, FAILURES) or not self._is_committed():
                 self._load()
                 self.settled = True
@@ -238,6 +238,11 @@ class Ledger:
         self._wrote = False
         self._stale = False  # last: a load that failed half way is done again
         self.settled = True
+
+    def _undo(self) -> None:
+        """End the open transaction, if there is one; SQLite may have done so."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
     def attempt(self, job: "Callable[[Ledger], T]") -> T | P2PNodesError:
         """Run one job of a group inside the open transaction; hand back the error of one that refused before writing.
@@ -1235,6 +1240,7 @@ class Ledger:
             sqlite3.Error: What is known so far could not be kept; end it.
         """
         assert self.recount is not None
+        self._undo()
         if self._stale:
             self._load()
         deadline = time.monotonic() + slice_s
@@ -1246,8 +1252,7 @@ class Ledger:
                     break
             self._connection.execute("COMMIT")
         except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            self._undo()
             raise
 
     def switch(self) -> None:

@@ -17,13 +17,15 @@ from p2pnodes.model.checkpoint import Line, line_of, stakes_of, suffices
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.events import Checkpoint
 from p2pnodes.store.checkpoints import Stage
+from p2pnodes.store.facts import Facts
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.schema import open_writer
 from p2pnodes.store.unsettled import Unsettled
 from tests.model.world import VALIDATORS, proofs_in
+from tests.store.restarts import assert_a_start_finds_it
 from tests.store.test_checkpoints import Lives, certificate, cut, found, lives, load, proposed, small_slices
 from tests.store.test_equivalence import Replica
-from tests.support import NETWORK, hotkey
+from tests.support import BLOCK, NETWORK, NOW_MS, Author, electorate, hotkey, memory_ledger
 
 __all__ = ["small_slices"]  # the fixture
 
@@ -279,3 +281,59 @@ class TestEveryTransaction:
             assert replica.ledger.failed > 0
             assert replica.ledger.state.vector_digest == steady.ledger.state.vector_digest
             replica.check(steady.shown())
+
+
+class Forgetful(sqlite3.Connection):
+    """A connection that has no memory for the next statements that would end a transaction."""
+
+    lacks = 0
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        if self.lacks and args[0] in {"COMMIT", "ROLLBACK"}:
+            self.lacks -= 1
+            raise MemoryError
+        return super().execute(*args)
+
+
+class TestATransactionThatDoesNotEnd:
+    """The next one ends it: nothing of it is taken for what is stored, and nobody waits for a restart."""
+
+    @pytest.fixture
+    def connection(self) -> Forgetful:
+        connection = sqlite3.connect(":memory:", isolation_level=None, factory=Forgetful)
+        memory_ledger().facts.connection.backup(connection)
+        return connection
+
+    def test_one_that_writes(self, connection: Forgetful) -> None:
+        ledger, author = Ledger(connection, NETWORK), Author(VALIDATORS[0])
+        author.delegate()
+        connection.lacks = 2
+        with pytest.raises(MemoryError), ledger.transaction():
+            ledger.receive(author.events, NOW_MS)
+        with ledger.transaction():
+            assert not ledger.logs
+        assert ledger.state.events == 0
+        with ledger.transaction():
+            ledger.receive(author.events, NOW_MS)
+        assert ledger.state.events == 1
+        assert_a_start_finds_it(ledger)
+
+    def test_one_of_a_recount(self, connection: Forgetful) -> None:
+        ledger = Ledger(connection, NETWORK)
+        ledger.begin_recount(electorate(BLOCK + 100))
+        connection.lacks = 2
+        with pytest.raises(MemoryError):
+            ledger.advance_recount(0)
+        ledger.begin_recount(electorate(BLOCK + 100))
+        ledger.advance_recount(0)
+        ledger.end_recount()
+        assert not connection.in_transaction
+
+    def test_one_that_reads(self, connection: Forgetful) -> None:
+        facts = Facts(connection)
+        connection.lacks = 1
+        with pytest.raises(MemoryError), facts.snapshot():
+            assert facts.cuts == {}
+        with facts.snapshot():
+            assert facts.cuts == {}
+        assert not connection.in_transaction
