@@ -72,6 +72,10 @@ def main(config: str, options: str) -> NoReturn:
         from p2pnodes.cli.output import fail_system
 
         fail_system(error)
+    except MemoryError:
+        from p2pnodes.cli.output import fail_memory
+
+        fail_memory()
     except KeyboardInterrupt:  # before the daemon listens to signals
         sys.exit(_INTERRUPTED)
 

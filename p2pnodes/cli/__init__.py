@@ -23,7 +23,17 @@ from p2pnodes.cli.devnet import devnet
 from p2pnodes.cli.docs import docs
 from p2pnodes.cli.doctor import doctor
 from p2pnodes.cli.forks import forks
-from p2pnodes.cli.output import EXIT_CODES, ExitCode, command, fail, fail_line, fail_system, fail_usage, note
+from p2pnodes.cli.output import (
+    EXIT_CODES,
+    ExitCode,
+    command,
+    fail,
+    fail_line,
+    fail_memory,
+    fail_system,
+    fail_usage,
+    note,
+)
 from p2pnodes.cli.sql import sql
 from p2pnodes.cli.top import top
 from p2pnodes.cli.verify import verify
@@ -193,6 +203,8 @@ def main() -> None:
             _flush()
     except OSError as error:
         fail_system(error)
+    except MemoryError:
+        fail_memory()
 
 
 def _open_what_is_closed() -> None:

@@ -186,6 +186,12 @@ def fail_system(error: OSError) -> NoReturn:
     sys.exit(ExitCode.FAILED)
 
 
+def fail_memory() -> NoReturn:
+    """Print that memory did not suffice as one line on stderr and end the program."""
+    fail_line("out of memory; expected more: see what else runs, and the limits of this process", Code.SYSTEM_REFUSED)
+    sys.exit(ExitCode.FAILED)
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is done that cannot be undone.
 

@@ -128,6 +128,27 @@ class TestErrors:
         assert ended.error == r"found this,\nexpected \x1b[31mthat"
         assert ended.out == ""
 
+    def test_too_little_memory_is_one_line(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(config: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr("p2pnodes.config.load_settings", broken)
+        ended = cli("config", "show", "--config", "x")
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.error == "out of memory; expected more: see what else runs, and the limits of this process"
+
+    def test_too_little_memory_is_one_line_of_a_daemon_too(self) -> None:
+        script = (
+            "from p2pnodes import config, process\n"
+            "def broken(*_): raise MemoryError\n"
+            "config.load_settings = broken\n"
+            "process.main('x', '{}')"
+        )
+        ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=60)
+        assert ended.returncode == 1
+        assert ended.stderr.startswith("p2pnodes: error: out of memory; ")
+        assert ended.stderr.count("\n") == 1
+
     def test_a_mistyped_command_is_usage_and_suggests(self, cli: Cli) -> None:
         ended = cli("statsu")
         assert ended.code == 2
