@@ -56,6 +56,7 @@ from p2pnodes.store.schema import (
     open_writer,
     opening,
     told,
+    what_to_do,
 )
 from p2pnodes.store.signatures import SharedCheck
 from p2pnodes.store.snapshots import NodeRow, Part
@@ -621,10 +622,8 @@ class Database:
         self._note_failure(error)
         log.error("transaction_failed", error=self.failure, code=Code.DATA_NOT_WRITTEN)
         if isinstance(error, FAILURES):
-            return StoreError(
-                f"the database cannot write: {told(error)}; check disk space and permissions",
-                code=Code.DATA_NOT_WRITTEN,
-            )
+            advice = what_to_do(error, "; check disk space and permissions")
+            return StoreError(f"the database cannot write: {told(error)}{advice}", code=Code.DATA_NOT_WRITTEN)
         return error
 
     def _try_disk(self, ledger: Ledger) -> None:

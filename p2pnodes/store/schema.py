@@ -135,13 +135,17 @@ def open_reader(path: Path, *, still: bool = False) -> sqlite3.Connection:
 
 
 def what_to_do(error: Exception, otherwise: str = "") -> str:
-    """What follows SQLite's words about a database that cannot be opened or read: where it is damaged, REFILL.
+    """What follows SQLite's words about a database that cannot be opened, read or written.
+
+    Where it is damaged, REFILL; where somebody else holds it, that.
 
     Args:
         error: What SQLite, or Python about its answer, said.
-        otherwise: What follows where that means no damage.
+        otherwise: What follows where that means neither.
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary one; Python's own errors have none
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return "; another program (sqlite3, datasette?) writes it: end that"
     damaged = isinstance(error, UnicodeDecodeError) or code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
     return f"; {REFILL}" if damaged else otherwise
 

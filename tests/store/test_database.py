@@ -485,6 +485,19 @@ class TestLifeCycle:
             "p2pnodes.db: database or disk is full; check the path, its owner and the disk"
         )
 
+    async def test_another_program_that_writes_is_named_as_what_is_in_the_way(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("p2pnodes.store.schema.BUSY_TIMEOUT_MS", 1)
+        await database.write(lambda ledger: ledger.facts.connection.execute("PRAGMA busy_timeout = 1"))
+        with closing(sqlite3.connect(database.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match=r"cannot write: database is locked; another program .*: end that$"):
+                await submit(database, add("//Alice", ["gpu-1"]))
+            with pytest.raises(StoreError, match=r"is locked; another program .*: end that$"):
+                await Database.open(database.path, NETWORK, None, now_ms=lambda: NOW_MS)
+        await submit(database, add("//Alice", ["gpu-1"]))
+
     async def test_too_little_memory_is_one_clear_error(
         self, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
