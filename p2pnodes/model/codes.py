@@ -260,7 +260,7 @@ class Code(StrEnum):
     DATA_NOT_WRITTEN = (
         "data-not-written",
         "A transaction failed, so that nothing of it was recorded; writes answer 503 meanwhile.",
-        "Check free space and the disk's health (`df`, `dmesg`); the daemon goes on by itself once it can write.",
+        "Check free space and the disk (`df`, `dmesg`), put back files that were moved; it goes on once it can write.",
     )
     DATA_TEMPORARY = (
         "data-temporary",

@@ -106,6 +106,12 @@ class BrowseError(P2PNodesError):
     code = Code.ADMIN_NOT_NOW
 
 
+class MovedError(StoreError):
+    """The files that are written are not the ones that the next start would find; the message says what to do."""
+
+    code = Code.DATA_NOT_WRITTEN
+
+
 class Detail(NamedTuple):
     """GPUs of one miner.
 
@@ -154,6 +160,13 @@ class Written(NamedTuple):
     commit_s: float
 
 
+class _FileId(NamedTuple):
+    """Which file it is that is at a path."""
+
+    device: int
+    inode: int
+
+
 class _Job(NamedTuple):
     run: Callable[[Ledger], Any]
     future: "asyncio.Future[Any]"
@@ -182,6 +195,7 @@ class Database:
         self._waiting = 0
         self._submitted: list[_Job] = []  # in this turn of the event loop
         self._changing: list[_Job] = []  # the writer's: those who wait for the recount
+        self._files: tuple[_FileId | None, ...] = ()  # those that the writer has open
         self._thread = threading.Thread(target=self._write_loop, name="p2pnodes-writer", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
@@ -477,6 +491,7 @@ class Database:
                 connection = open_writer(self.path)
                 opened.append(connection)
                 self._ledger = Ledger(connection, self._network, self._node_key)
+                self._files = self._files_there()
         except BaseException as error:  # noqa: BLE001 - handed to the caller of open()
             self._call(_reject, self._opened, error)
             self._call(self._closed.set)
@@ -539,7 +554,7 @@ class Database:
         results: list[Any] = []
         begun_s = time.perf_counter()
         try:
-            with ledger.transaction():
+            with self._transaction(ledger):
                 for job in jobs:
                     self.turns += 1
                     results.append(ledger.attempt(job.run))
@@ -547,7 +562,8 @@ class Database:
             self.turns += 1  # also where it failed before the first job
             # One bad job must not take its neighbours with it, be it that its temporary files found no room. But what
             # the disk did to all it would do to each, and each would wait for that, and for everything to be read anew.
-            if len(jobs) > 1 and not (is_of_the_disk(error) and not self._takes_writes(ledger)):
+            everybodys = isinstance(error, MovedError) or is_of_the_disk(error)
+            if len(jobs) > 1 and not (everybodys and not self._takes_writes(ledger)):
                 for job in jobs:
                     self._run_group(ledger, [job])
                 return
@@ -555,6 +571,26 @@ class Database:
             return
         written = Written(len(jobs), time.perf_counter() - begun_s - ledger.commit_s, ledger.commit_s)
         self._tell_commit(ledger, jobs, results, written)
+
+    @contextmanager
+    def _transaction(self, ledger: Ledger) -> Iterator[None]:
+        """A transaction of the ledger that is not committed to files which the next start would not find.
+
+        Raises:
+            MovedError: They were moved, removed or replaced. SQLite goes on in them, and says nothing.
+        """
+        with ledger.transaction():
+            yield
+            if self._files_there() != self._files:
+                raise MovedError(
+                    f"{self.path}, or its write-ahead log, was moved, removed or replaced while this daemon runs: what "
+                    "is written now would be lost; put back what was there, or restart the daemon to go on with what "
+                    "is there now"
+                )
+
+    def _files_there(self) -> tuple["_FileId | None", ...]:
+        """Which files the database and its write-ahead log are."""
+        return tuple(map(_file_id, (self.path, self.path.with_name(f"{self.path.name}-wal"))))
 
     def _begin_change(self, ledger: Ledger, job: _Job, electorate: Electorate) -> None:
         """Begin to recount for an electorate, or wait with others for one that is being recounted."""
@@ -602,7 +638,7 @@ class Database:
 
     def _change(self, ledger: Ledger, change: Callable[[Ledger], None]) -> None:
         try:
-            with ledger.transaction():
+            with self._transaction(ledger):
                 change(ledger)
         except BaseException as error:  # noqa: BLE001 - whoever waits is told
             self._give_up_change(ledger, self._why_failed(error))
@@ -637,7 +673,7 @@ class Database:
     def _takes_writes(self, ledger: Ledger) -> bool:
         """Whether the disk takes a write now; the log has been told that it did not."""
         try:
-            with ledger.transaction():
+            with self._transaction(ledger):
                 ledger.try_disk(self._now_ms())
         except BaseException as error:  # noqa: BLE001 - noted, and tried again
             self._note_failure(error)
@@ -962,6 +998,14 @@ def _size_bytes(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:  # without a write-ahead log there is no file of it
         return None
+
+
+def _file_id(path: Path) -> _FileId | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _FileId(status.st_dev, status.st_ino)
 
 
 def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import shutil
 import sqlite3
 import sys
 import threading
@@ -276,6 +277,33 @@ class TestAFailingDisk:
             await eventually(lambda: tries > 2)
             assert database.failure is not None
         await eventually(lambda: database.failure is None)
+
+
+class TestFilesThatAreTakenAway:
+    """What is answered is in the files that the next start finds: SQLite goes on in others, and says nothing."""
+
+    @pytest.mark.parametrize("suffix", ["", "-wal"])
+    async def test_nothing_is_written_while_one_is_not_in_its_place(self, database: Database, suffix: str) -> None:
+        await submit(database, add("//Alice", ["gpu-1"]))
+        before, file = database.state, database.path.with_name(f"{database.path.name}{suffix}")
+        away = file.rename(file.with_name("away"))
+        outcomes = await asyncio.gather(
+            *(submit(database, add("//Alice", [f"gpu-2{n}"])) for n in range(2)), return_exceptions=True
+        )
+        assert [str(outcome).partition(",")[0] for outcome in outcomes] == 2 * [str(database.path)]
+        assert (database.state, database.failure is None) == (before, False)
+        away.rename(file)
+        await submit(database, add("//Alice", ["gpu-3"]))
+        assert (database.state.nodes, database.failure) == (2, None)
+
+    async def test_nor_while_another_has_its_place(self, database: Database, tmp_path: Path) -> None:
+        shutil.copy(database.path, tmp_path / "older")
+        (tmp_path / "older").replace(database.path)
+        with pytest.raises(StoreError, match="replaced while this daemon runs"):
+            await submit(database, add("//Alice", ["gpu-1"]))
+        with pytest.raises(StoreError, match="replaced while this daemon runs"):
+            await database.set_electorate(electorate(200))
+        assert (database.state.nodes, database.electorate.block) == (0, 100)
 
 
 class TestReading:
