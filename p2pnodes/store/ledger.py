@@ -71,6 +71,7 @@ MENDED: Final = "what was stored of it was damaged, and is whole again"
 FOREIGN_EVENT: Final = Reason(
     "an event that this daemon did not write appeared in its own log: two daemons write it", Code.WRITES_FOREIGN
 )
+LOADING: Final = Reason("a checkpoint's live set is being loaded from peers", Code.WRITES_LOADING)
 OWN_LOG_CLOSED: Final = Reason("this daemon's log was closed by its hotkey", Code.WRITES_NO_LOG)
 OWN_LOG_FORKED: Final = Reason("this daemon's log has a fork: two daemons wrote it", Code.WRITES_FOREIGN)
 OWN_LOG_DISPLACED: Final = Reason(
@@ -507,9 +508,7 @@ class Ledger:
         if self.writes_refused is not None:
             raise WritesRefusedError(self.writes_refused)
         if self._loads:
-            raise WritesRefusedError(
-                "a checkpoint's live set is being loaded from peers", retry_after_s=10, code=Code.WRITES_LOADING
-            )
+            raise WritesRefusedError(LOADING, retry_after_s=10)
         if self.foreign_own is not None:  # here, so that no other thread's view of it can be late
             raise WritesRefusedError(self.foreign_reason, code=Code.WRITES_FOREIGN)
         if self.own_log is None:

@@ -25,6 +25,7 @@ from p2pnodes.store import checks
 from p2pnodes.store.checks import Check, Prospect
 from p2pnodes.store.database import Database
 from p2pnodes.store.facts import Facts, StoredClaim
+from p2pnodes.store.ledger import LOADING
 from p2pnodes.verify.finding import Finding, VerifierUnavailableError
 from p2pnodes.verify.loads import Loads
 from p2pnodes.verify.renewals import Renewals
@@ -252,8 +253,8 @@ class Scheduler:
 
     async def _check_by_hand(self, claim_id: bytes) -> tuple[Finding | None, str, bool]:
         """The finding, or why there is none, and whether a verdict was written."""
-        if (refusal := self._database.ledger.writes_refused) is not None:
-            raise WritesRefusedError(refusal)  # a challenge whose verdict cannot be written is for nothing
+        if (refusal := self._refusal) is not None:
+            raise WritesRefusedError(refusal)
         found = await self._prospect(claim_id)
         if found is None:
             raise NotCheckableError(
@@ -279,13 +280,19 @@ class Scheduler:
         finally:
             self._unload(needs)
 
+    @property
+    def _refusal(self) -> str | None:
+        """Why no verdict can be written, so that a challenge is for nothing; None when one can."""
+        refusal = self._database.ledger.writes_refused
+        return LOADING if refusal is None and self._database.state.loading else refusal
+
     # -- loops -------------------------------------------------------------------------------------------------------
 
     async def _scan(self) -> None:
         while True:
             try:
                 ledger = self._database.ledger
-                if ledger.writes_refused is None and self._hotkey in ledger.committed_weights.enrolled:
+                if self._refusal is None and self._hotkey in ledger.committed_weights.enrolled:
                     if self._renewals.due(self._now_ms()):
                         await self._publish()
                     await self._offer_due()
@@ -386,8 +393,8 @@ class Scheduler:
 
     async def _look(self, claim_id: bytes) -> None:
         """Check a claim, or note when to look at it again."""
-        if self._database.ledger.writes_refused is not None:
-            return  # its verdict could not be written; the scan finds it again
+        if self._refusal is not None:
+            return  # the scan finds it again
         found = await self._prospect(claim_id)
         if found is None:
             await self._set_aside(claim_id)

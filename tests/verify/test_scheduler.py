@@ -27,6 +27,7 @@ from p2pnodes.verify.scheduler import UNAVAILABLE, NotCheckableError, Scheduler
 from p2pnodes.verify.turns import OVERDUE, RETRY_FIRST_MS
 from p2pnodes.verify.verdicts import FAULT_FIRST_MS, FAULT_MAX_MS, record_fault, record_verdict
 from p2pnodes.verify.verifier import Verifier
+from tests.gossip.past import Past
 from tests.support import NETWORK, NOW_MS, NOW_S, Author, add, delete, electorate, hotkey
 
 AUTHOR = Author("//validator0")
@@ -290,6 +291,20 @@ class TestEveryClaim:
         assert verifier.checked == []
         database.ledger.writes_refused = None
         await eventually(say(1, database))
+
+    async def test_nothing_is_checked_while_a_live_set_is_loaded(
+        self, database: Database, running: Running, pasts: list[Past]
+    ) -> None:
+        """What was found could not be written, claim by claim, and each would say so in the log."""
+        verifier = Scripted()
+        claim = await submit(database, "gpu-1")
+        await database.write(lambda ledger: ledger.begin_loading(pasts[0].certificate))
+        scheduler = running(verifier)
+        scheduler.offer(claim.claim_id)
+        await eventually(idle(scheduler))
+        with pytest.raises(WritesRefusedError, match="is being loaded"):
+            await scheduler.check_now(claim.claim_id)
+        assert (verifier.checked, database.ledger.writes_refused) == ([], None)
 
     async def test_a_validator_that_is_not_enrolled_checks_nothing(self, database: Database, running: Running) -> None:
         """Its verdict would count for nothing, and cost the miner a challenge."""
