@@ -599,6 +599,8 @@ class Daemon:
         told = self._electorate_error
         while True:
             await asyncio.sleep(self._source.pause_s)
+            if self._database.state.loaded:  # rows that follow from it would be begun anew, and might never end
+                continue
             try:
                 electorate = await self._source.poll()
                 if electorate is not None:
