@@ -14,6 +14,7 @@ import structlog
 from aiohttp import hdrs, web
 from pydantic import ValidationError
 
+from p2pnodes.api.server import is_gone
 from p2pnodes.inbound import FewLines
 from p2pnodes.model.codes import HEADER, Code
 from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
@@ -233,7 +234,7 @@ async def answer_errors(request: web.Request, handler: Any) -> web.StreamRespons
     except web.HTTPException as error:
         return await _http_exception(request, error)
     except ConnectionError:
-        if request.writer.output_size and request.transport is not None:
+        if request.writer.output_size and not is_gone(request):
             raise  # part of an answer is out, and nothing sensible can follow it
         return web.Response(status=400)  # for nobody, the client went away; raised, it would be a traceback
     except Exception:

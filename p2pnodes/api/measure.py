@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 
 from p2pnodes.api.errors import Handler
 from p2pnodes.api.proxy import passed_on
+from p2pnodes.api.server import is_gone
 
 OTHER: Final = "other"
 """Instead of the route of a request that none serves, a method that HTTP does not know, or a code that it does not."""
@@ -43,7 +44,7 @@ def measuring(answered: Answered, *, upstream: bool) -> Any:
         begun_s, code = loop.time(), CUT
         try:
             response = await handler(request)
-            if response.prepared or request.transport is not None:  # else nobody hears it
+            if response.prepared or not is_gone(request):  # else nobody hears it
                 code = str(response.status) if 100 <= response.status <= 599 else OTHER
             return response
         finally:

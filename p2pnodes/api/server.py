@@ -27,3 +27,8 @@ def cut(request: web.Request) -> None:
     """Drop a client's connection at once: so it can tell an answer that was cut short from one that is whole."""
     if request.transport is not None:
         request.transport.abort()
+
+
+def is_gone(request: web.Request) -> bool:
+    """Whether nobody hears an answer any more; aiohttp may have yet to take note of it."""
+    return request.transport is None or request.transport.is_closing()

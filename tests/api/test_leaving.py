@@ -107,3 +107,22 @@ async def test_who_leaves_before_an_answer_is_told_as_cut_and_not_as_a_bad_reque
             await asked.wait()
     assert await until_told(told, 1) == [("/nodes/verification_status", "GET", CUT)]
     assert caplog.records == []
+
+
+async def test_a_peer_that_hangs_up_when_it_is_answered_leaves_no_traceback(
+    make_client: MakeClient, told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connection ends, and aiohttp has yet to hear of it when the WebSocket is opened."""
+
+    async def gossip(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.close()
+        opened = web.WebSocketResponse()
+        await opened.prepare(request)
+        return opened
+
+    client = await make_client(answered=lambda *row: told.append(row), gossip=gossip)
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    with closing(ask(client, "/gossip", upgrade | {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="})):
+        assert await until_told(told, 1) == [("/gossip", "GET", CUT)]
+    assert caplog.records == []
