@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -77,6 +77,7 @@ class Scene:
         rng: Draws the faults.
         figures: What the suite measures.
         complaints: What it saw that must not be.
+        may_fork: Logs that it has let two daemons write, as ``p2pnodes forks`` names them; no other one may fork.
     """
 
     name = ""
@@ -103,6 +104,7 @@ class Scene:
         self.rng = rng
         self.figures: dict[str, Any] = {}
         self.complaints: list[str] = []
+        self.may_fork: set[str] = set()
         self._down = {f"peer{index}": asyncio.Event() for index in range(self.peers)}
         self.net = Devnet(
             directory, free_ports(self.peers), epoch_s=self.epoch_s, parameters=self.parameters, report=self._heard
@@ -208,7 +210,7 @@ async def play(
         events = await _agreement(scene, complaints)
         for peer in scene.net.peers:
             complaints += book.complaints(inventory(peer), peer.name)
-            complaints += await _forks(peer)
+            complaints += await _forks(peer, scene.may_fork)
     finally:
         await scene.end()
     say("checking the databases")
@@ -281,9 +283,10 @@ def _state(status: dict[str, Any]) -> tuple[str, str, str, str]:
     return status["state_root"], status["vector_digest"], status["electorate"]["digest"], checkpoint
 
 
-async def _forks(peer: Peer) -> list[str]:
+async def _forks(peer: Peer, allowed: Collection[str]) -> list[str]:
     try:
         ended = await peer.ask("/forks")
     except DevnetError as error:
         return [str(error)]
-    return [f"{peer.name}: log {end['log']} forked at {end['fork']}" for end in ended if end["fork"] is not None]
+    forked = {end["log"]: end["fork"] for end in ended if end["fork"] is not None}
+    return [f"{peer.name}: log {log} forked at {fork}" for log, fork in forked.items() if log not in allowed]

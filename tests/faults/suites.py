@@ -8,10 +8,11 @@ from tests.faults.clocks import Clock
 from tests.faults.disks import Full, Page, ReadOnly, Wal
 from tests.faults.kills import Away, Cut, Kill, Pause
 from tests.faults.links import Lines, Partition
+from tests.faults.old import Old
 from tests.faults.soak import Soak
 from tests.faults.upgrades import Upgrade
 
 SUITES: Final[dict[str, type[Scene]]] = {
     suite.name: suite
-    for suite in (Kill, Cut, Away, Pause, Full, ReadOnly, Page, Wal, Clock, Lines, Partition, Upgrade, Abuse, Soak)
+    for suite in (Kill, Cut, Away, Pause, Full, ReadOnly, Page, Wal, Old, Clock, Lines, Partition, Upgrade, Abuse, Soak)
 }
