@@ -33,9 +33,9 @@ from p2pnodes.chain.file import Watch
 from p2pnodes.chain.wallet import create_node_key, load_node_key
 from p2pnodes.config import Settings
 from p2pnodes.gossip.contact import Contact
-from p2pnodes.gossip.ownlog import Hearing, Step, hear
+from p2pnodes.gossip.ownlog import Hearing, Step, hear, ran_ahead, stays_ahead
 from p2pnodes.model.branches import Ends
-from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX, hlc_at, hlc_ms
+from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX, hlc_at
 from p2pnodes.model.codes import Code, Reason, code_of
 from p2pnodes.model.errors import ConfigError, P2PNodesError, WritesRefusedError
 from p2pnodes.model.events import LOG_NUMBER_MAX, Close, Delegation, Head, LogId, closing
@@ -545,8 +545,8 @@ class Author:
             await self._open_log(self._unused)
         elif not self._heard and self.permitted:
             await self._hear()
-        elif self._hotkey is not None and self._ahead_by_itself():
-            await self._leave_bad_events()
+        elif self._hotkey is not None and (ahead := self._ran_ahead()):
+            await self._leave_bad_events(ahead)
         self._speak_anew()
         reason = self._why_no_writes()
         if reason is None and ledger.writes_refused is not None:
@@ -668,22 +668,28 @@ class Author:
             )
         return None
 
-    def _ahead_by_itself(self) -> bool:
-        """Whether the clock is right again, and the own log holds events from when it ran ahead."""
-        own = self._database.ledger.own_log
-        held = self._database.state.logs.get(own) if own else None
-        return (
-            held is not None
-            and hlc_ms(held.prefix.hlc) > self._now_ms() + SKEW_AHEAD_MS_MAX
-            and self._clock_trouble() is None
-        )
+    def _ran_ahead(self) -> list[LogId]:
+        """Own logs that hold events from when the clock ran ahead; none before it is right again."""
+        state, own_hotkey = self._database.state, self.hotkey
+        others = {key: stake for key, stake in self._database.ledger.weights.enrolled.items() if key != own_hotkey}
+        offset_ms = self._heard_from.clock_offset_ms()
+        if self._clock_trouble() is not None:
+            return []
+        return ran_ahead(self._database.ledger.own_log, state.logs, others, self._now_ms(), offset_ms)
 
-    async def _leave_bad_events(self) -> None:
-        """Close the own log below what was written while the clock ran ahead, and open a new one."""
-        own = self._database.ledger.own_log
-        assert own is not None
-        end = await self._database.last_event(own, hlc_at(self._now_ms()))
-        await self._open_log("the system clock ran ahead while the events behind it were written", {own: end})
+    async def _leave_bad_events(self, logs: Iterable[LogId]) -> None:
+        """Close own logs below what was written while the clock ran ahead, and open a new one.
+
+        Where a log of another validator's is as far ahead, no new one can be opened yet: its author may wait for this.
+        """
+        now_ms, own_hotkey = self._now_ms(), self._require_hotkey()
+        ends = {log_id: await self._database.last_event(log_id, hlc_at(now_ms)) for log_id in logs}
+        if stays_ahead(own_hotkey.public_key, self._database.state.logs, now_ms):
+            closings = [closing(own_hotkey, self._settings.network.id, *each) for each in ends.items()]
+            await self._database.write(lambda ledger: ledger.receive_proofs(closings, now_ms))
+            log.warning("log_closed", logs=[str(log_id) for log_id in ends], code=Code.LOG_CLOSED)
+            return
+        await self._open_log("the system clock ran ahead while the events behind it were written", ends)
 
     # -- refusing ----------------------------------------------------------------------------------------------------
 

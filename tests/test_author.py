@@ -27,7 +27,7 @@ from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.ownlog import written_by
 from tests.support import Author, hotkey, machine_sleeps
-from tests.test_daemon import VALIDATOR, config, running, until
+from tests.test_daemon import VALIDATOR, config, running, until, write_electorate
 
 __all__ = ["config"]  # the fixture
 
@@ -216,7 +216,7 @@ class TestItsNumber:
         async with running(config) as daemon:
             ahead = own(daemon).number
             clock.ahead_s = 0
-            await author(daemon)._open_log("a test")
+            await author(daemon)._open_log("a test", {own(daemon): None})
             assert own(daemon).number == ahead + 1
 
 
@@ -601,6 +601,33 @@ class TestAClockThatRanAhead:
             await until(lambda: not daemon.readiness())
             held = daemon._database.state.logs[before]
             assert held.counted == good
+            await write(daemon)
+
+    async def test_while_another_validators_log_is_as_far_ahead_it_is_closed_and_none_is_opened(
+        self, config: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Logs would follow each other, one a second, until there are 256; and the other one may wait for this end."""
+        monkeypatch.setattr(author_module, "REOPEN_BACKOFF_S", 0.0)
+        other = Author("//validator1")
+        write_electorate(config.parent, 100, {"hotkey": other.hotkey.address, "stake": 0})
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            before, good = own(daemon), daemon._database.state.logs[own(daemon)].head
+            clock.ahead_s = 300
+            await write(daemon)
+            other.write(other.delegation(not_before=clock() // 1000 - 1), at_ms=clock())
+            await daemon._database.write(lambda ledger: ledger.receive(other.events, clock()))
+            clock.ahead_s = 0
+            await until(lambda: daemon._database.state.logs[before].counted == good)
+            for _ in range(3):
+                await author(daemon).tend()
+            assert sum(log.hotkey != other.hotkey.public_key for log in daemon._database.state.logs.values()) == 1
+            with pytest.raises(WritesRefusedError):
+                await write(daemon)
+            close = closing(other.hotkey, daemon.settings.network.id, other.log, None)
+            await daemon._database.write(lambda ledger: ledger.receive_proofs([close], clock()))
+            await until(lambda: writes(daemon) != before)
+            await until(lambda: not daemon.readiness())
             await write(daemon)
 
     async def test_a_clock_that_went_back_by_less_is_waited_for(self, config: Path, clock: Clock) -> None:

@@ -2,14 +2,17 @@
 
 After a start the own log may be older than what peers hold of it: a restored backup, a cloned disk, a disk that lied.
 Before its first write a daemon therefore hears its own head from peers with more than half of the other enrolled stake;
-what it hears decides whether it goes on with its log or opens a new one. Pure: time and reports come in as arguments.
+what it hears decides whether it goes on with its log or opens a new one. Rule 8: nor does it stay in one that it wrote
+while its clock ran ahead. Pure: time and reports come in as arguments.
 """
 
 from collections.abc import Collection, Mapping
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-from p2pnodes.model.events import Head
+from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, hlc_at
+from p2pnodes.model.events import Head, LogId
+from p2pnodes.store.state import LogState
 
 HEARING_MS_MAX: Final = 30_000
 """How long a daemon waits to hear its own head before it opens a new log; longer if it has many (``patience_ms``)."""
@@ -111,6 +114,42 @@ def hear(
             doubled=True,  # perhaps because another daemon takes the peers' sessions with this key
         )
     return Hearing(Step.WAIT, f"waiting to hear the own head: {heard} of {total} other enrolled stake so far{after}")
+
+
+def ran_ahead(
+    own: LogId | None, logs: Mapping[LogId, LogState], others: Mapping[bytes, int], now_ms: int, offset_ms: int | None
+) -> list[LogId]:
+    """Own logs with events from when the clock ran ahead, to be closed below these now that it is right (rule 8).
+
+    None while nobody else says what the time is: a clock that was set back looks the same, and what was acknowledged
+    since would count for nothing.
+
+    Args:
+        own: The current own log.
+        logs: Every log that is held.
+        others: Hotkey -> stake of every other enrolled validator.
+        now_ms: Wall clock, which nobody is known to contradict.
+        offset_ms: Median of the peers' clocks less ours; None while there is none.
+    """
+    held = logs.get(own) if own else None
+    if held is None or held.prefix.hlc <= _limit_hlc(now_ms) or (offset_ms is None and any(others.values())):
+        return []
+    return sorted({held.id, *(log for log, hotkey in _ahead(logs, now_ms).items() if hotkey == held.hotkey)})
+
+
+def stays_ahead(own_hotkey: bytes, logs: Mapping[LogId, LogState], now_ms: int) -> bool:
+    """Whether another validator's log that counts here is too far ahead, too: while it is, no log can be opened."""
+    return any(hotkey != own_hotkey for hotkey in _ahead(logs, now_ms).values())
+
+
+def _ahead(logs: Mapping[LogId, LogState], now_ms: int) -> dict[LogId, bytes]:
+    """Logs of which something counts that lies too far ahead, with their hotkeys."""
+    limit_hlc = _limit_hlc(now_ms)
+    return {log: state.hotkey for log, state in logs.items() if state.hlc > limit_hlc}
+
+
+def _limit_hlc(now_ms: int) -> int:
+    return hlc_at(now_ms + SKEW_AHEAD_MS_MAX + 1) - 1
 
 
 def _contradiction(own: Head | None, head: Head | None, ids: Mapping[int, bytes]) -> str | None:

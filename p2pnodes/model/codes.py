@@ -457,7 +457,7 @@ class Code(StrEnum):
     WRITES_CLOCK_AHEAD = (
         "writes-clock-ahead",
         "The log holds events from when the system clock ran ahead, so that nothing can follow them yet.",
-        "Keep the clock right; the daemon closes the log below them and opens a new one by itself.",
+        "Keep the clock right; the daemon leaves that log for a new one by itself, once a peer tells the same time.",
     )
     WRITES_ISOLATED = (
         "writes-isolated",

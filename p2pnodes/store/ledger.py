@@ -340,7 +340,8 @@ class Ledger:
 
         Raises:
             LocalProtocolError: The log exists, or the ledger has no node key.
-            WritesRefusedError: The delegation is void here, or the hotkey is at its bound of logs.
+            WritesRefusedError: The delegation is void here, the hotkey is at its bound of logs, or the log would begin
+                too far ahead of the wall clock: another one's does, of which the hybrid clock is never behind.
         """
         node_key = node_key or self._node_key
         if node_key is None:
@@ -350,6 +351,7 @@ class Ledger:
             raise LocalProtocolError(f"log {log} exists already", code=Code.SYSTEM_MISUSE)
         self.logs.check_room(delegation.hotkey)
         self.receive_proofs(closings, now_ms)
+        self._require_time(now_ms)
         event = self._write(node_key, log, None, EMPTY, delegation, self.clock.tick(now_ms))
         self._node_key = node_key
         for close in closings:
@@ -504,6 +506,15 @@ class Ledger:
             self._disown(event.log, FOREIGN_EVENT)
         return Outcome(event, Result.FORK, detail, evidence is not None)
 
+    def _require_time(self, now_ms: int) -> None:
+        """Require that peers would take an event now: they take none from the future."""
+        if (ahead_ms := self.clock.ahead_ms(now_ms)) > SKEW_AHEAD_MS_MAX:
+            raise WritesRefusedError(
+                f"the logical clock is {ahead_ms} ms ahead of the system clock, which may have gone back: at most "
+                f"{SKEW_AHEAD_MS_MAX} ms are allowed, check the system's time",
+                code=Code.WRITES_CLOCK_AHEAD,
+            )
+
     def _writable(self, now_ms: int) -> LogState:
         if self.writes_refused is not None:
             raise WritesRefusedError(self.writes_refused)
@@ -513,12 +524,7 @@ class Ledger:
             raise WritesRefusedError(self.foreign_reason, code=Code.WRITES_FOREIGN)
         if self.own_log is None:
             raise WritesRefusedError("this daemon has no open log", code=Code.WRITES_NO_LOG)
-        if self.clock.ahead_ms(now_ms) > SKEW_AHEAD_MS_MAX:
-            raise WritesRefusedError(
-                f"the logical clock is {self.clock.ahead_ms(now_ms)} ms ahead of the system clock, which may have gone "
-                f"back: at most {SKEW_AHEAD_MS_MAX} ms are allowed, check the system's time",
-                code=Code.WRITES_CLOCK_AHEAD,
-            )
+        self._require_time(now_ms)
         state = self.logs.get(self.own_log)
         if state is None:
             raise WritesRefusedError("the own log is not open yet", code=Code.WRITES_NO_LOG)

@@ -5,9 +5,22 @@ from collections.abc import Collection, Mapping
 import pytest
 
 from p2pnodes.gossip import ownlog
-from p2pnodes.gossip.ownlog import HEARING_MS_MAX, LOGS_MANY, LOGS_PER_DOUBLING, Hearing, Step, patience_ms
-from p2pnodes.model.events import Head
+from p2pnodes.gossip.ownlog import (
+    HEARING_MS_MAX,
+    LOGS_MANY,
+    LOGS_PER_DOUBLING,
+    Hearing,
+    Step,
+    patience_ms,
+    ran_ahead,
+    stays_ahead,
+)
+from p2pnodes.model.clock import SKEW_AHEAD_MS_MAX, hlc_at
+from p2pnodes.model.events import Head, LogId
+from p2pnodes.model.validity import Prefix
 from p2pnodes.store.logs import LOGS_PER_HOTKEY_MAX
+from p2pnodes.store.state import LogState
+from tests.support import NOW_MS
 
 OWN = Head(5, b"a" * 32)
 A, B, C = b"A" * 32, b"B" * 32, b"C" * 32
@@ -144,3 +157,48 @@ def test_a_hotkey_with_many_logs_is_not_left_without_any_by_restarts_that_reach_
     assert hear(OWN, dict.fromkeys(OTHERS, AHEAD), OTHERS, 2 * HEARING_MS_MAX, logs=LOGS_MANY).step is Step.OPEN_NEW
     days = sum(map(patience_ms, range(LOGS_PER_HOTKEY_MAX))) / 86_400_000
     assert 30 < days < 60
+
+
+class TestAClockThatRanAhead:
+    """Rule 8: which logs are left once the clock is right again."""
+
+    FAR = hlc_at(NOW_MS + SKEW_AHEAD_MS_MAX + 1)
+    MINE = LogId(b"m" * 32, 2)
+    BEFORE = LogId(b"m" * 32, 1)
+    THEIRS = LogId(b"t" * 32, 1)
+
+    @staticmethod
+    def logs(**hlcs: int) -> dict[LogId, LogState]:
+        """Logs whose events count up to an HLC: ``mine``, one ``before`` that, and ``theirs``."""
+        names = {"mine": TestAClockThatRanAhead.MINE, "before": TestAClockThatRanAhead.BEFORE}
+        found = [(names.get(name, TestAClockThatRanAhead.THEIRS), hlc) for name, hlc in hlcs.items()]
+        return {
+            log: LogState(key, log, A if log.node_key == b"m" * 32 else B, OWN, Prefix(None, hlc), hlc=hlc)
+            for key, (log, hlc) in enumerate(found)
+        }
+
+    @pytest.mark.parametrize("hlc", [0, FAR - 1])
+    def test_one_that_peers_would_take_stays(self, hlc: int) -> None:
+        assert ran_ahead(self.MINE, self.logs(mine=hlc), {}, NOW_MS, None) == []
+
+    def test_one_that_lies_further_ahead_is_left_with_those_before_that_do(self) -> None:
+        assert ran_ahead(self.MINE, self.logs(mine=self.FAR, before=self.FAR), {}, NOW_MS, None) == [
+            self.BEFORE,
+            self.MINE,
+        ]
+        assert ran_ahead(self.MINE, self.logs(mine=self.FAR, before=0), {}, NOW_MS, None) == [self.MINE]
+
+    def test_nothing_is_left_while_nobody_says_what_the_time_is(self) -> None:
+        """A clock that was set back looks the same."""
+        logs = self.logs(mine=self.FAR)
+        assert ran_ahead(self.MINE, logs, {B: 100}, NOW_MS, None) == []
+        assert ran_ahead(self.MINE, logs, {B: 100}, NOW_MS, 0) == [self.MINE]
+        assert ran_ahead(self.MINE, logs, {B: 0}, NOW_MS, None) == [self.MINE], "nobody with stake can say so"
+
+    def test_a_log_of_another_validator_that_is_as_far_ahead_keeps_the_next_one_there(self) -> None:
+        assert stays_ahead(A, self.logs(mine=self.FAR, theirs=self.FAR), NOW_MS)
+        assert not stays_ahead(A, self.logs(mine=self.FAR, before=self.FAR, theirs=self.FAR - 1), NOW_MS)
+
+    def test_without_an_own_log_there_is_none_to_leave(self) -> None:
+        assert ran_ahead(None, self.logs(theirs=self.FAR), {}, NOW_MS, 0) == []
+        assert ran_ahead(self.MINE, {}, {}, NOW_MS, 0) == []

@@ -34,10 +34,10 @@ from p2pnodes.gossip.engine import (
     Survey,
 )
 from p2pnodes.gossip.frames import Want, decode
-from p2pnodes.gossip.ownlog import Step, hear
+from p2pnodes.gossip.ownlog import Step, hear, ran_ahead, stays_ahead
 from p2pnodes.model.claims import parse_body
-from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, SKEW_AHEAD_MS_MAX, hlc_at, hlc_ms
-from p2pnodes.model.errors import P2PNodesError, StoreError
+from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, hlc_at
+from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
 from p2pnodes.model.events import Delegation, Event, Head, LogId, Payload, closing, delegate
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.protocol import PROTOCOL_VERSION
@@ -344,9 +344,9 @@ class SimPeer:
         try:
             with self.ledger.transaction():
                 return [self.ledger.attempt(job) for job in jobs]
-        except (sqlite3.OperationalError, StoreError) as error:
+        except (sqlite3.OperationalError, P2PNodesError) as error:
             if len(jobs) == 1:
-                return [StoreError(f"the database cannot write: {error}")]
+                return [error if isinstance(error, P2PNodesError) else StoreError(f"cannot write: {error}")]
             return [result for job in jobs for result in self._run([job])]
 
     def _committed(self, appended: list[Event], claims: list[bytes], ended: list[LogId]) -> None:
@@ -635,8 +635,8 @@ class SimPeer:
             self._open_log("there is no own log yet")
         elif not self._heard and ledger.weights.electorate.permitted(self.hotkey.public_key):
             self._hear()
-        elif self._ahead_by_itself():
-            self._leave_bad_events()
+        elif ahead := self._ran_ahead():
+            self._leave_bad_events(ahead)
         self.engine.sweep(not self._heard)
         ledger.writes_refused = self._why_no_writes()
         if ledger.writes_refused is None:
@@ -676,21 +676,22 @@ class SimPeer:
                 self.say(lambda _, evidence=evidence: evidence)  # type: ignore[misc]
         self._found.clear()
 
-    def _ahead_by_itself(self) -> bool:
-        """Rule 8: whether the clock is right again, and the own log holds events from when it ran ahead."""
-        own = self.ledger.own_log
-        held = self.ledger.state.logs.get(own) if own else None
-        return (
-            held is not None
-            and hlc_ms(held.prefix.hlc) > self.now_ms() + SKEW_AHEAD_MS_MAX
-            and not self._clock_is_off()
-        )
+    def _ran_ahead(self) -> list[LogId]:
+        """Rule 8: own logs that hold events from when the clock ran ahead, once it is right again."""
+        ledger, own_hotkey = self.ledger, self.hotkey.public_key
+        others = {key: stake for key, stake in ledger.weights.enrolled.items() if key != own_hotkey}
+        if self._clock_is_off():
+            return []
+        return ran_ahead(ledger.own_log, ledger.state.logs, others, self.now_ms(), self.engine.clock_offset_ms())
 
-    def _leave_bad_events(self) -> None:
-        own = self.ledger.own_log
-        assert own is not None
-        head = self.ledger.facts.last_event(own, hlc_at(self.now_ms()))
-        self._open_log("the clock ran ahead", {own: head})
+    def _leave_bad_events(self, logs: Sequence[LogId]) -> None:
+        ledger, now_ms = self.ledger, self.now_ms()
+        ends = {log: ledger.facts.last_event(log, hlc_at(now_ms)) for log in logs}
+        if stays_ahead(self.hotkey.public_key, ledger.state.logs, now_ms):
+            closings = [closing(self.hotkey, self.world.parameters.id, *each) for each in ends.items()]
+            self.write(lambda ledger: ledger.receive_proofs(closings, now_ms), _done)
+        else:
+            self._open_log("the clock ran ahead", ends)
 
     def rotate(self, others: Mapping[LogId, Head | None] | None = None) -> None:
         """Replace the node key, as an operator does.
@@ -780,8 +781,8 @@ class SimPeer:
 
         def done(result: Delegation | P2PNodesError) -> None:
             self._opening = False
-            if isinstance(result, StoreError):
-                return  # the next turn tries again
+            if isinstance(result, StoreError | WritesRefusedError):
+                return  # the next turn tries again; the clock may be off
             if isinstance(result, P2PNodesError):
                 raise CheckFailedError(f"{self.name} cannot open a log: {result}")
             self.delegation = own, result

@@ -43,6 +43,8 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         keys.key_is_rotated,
         keys.key_is_stolen,
         keys.clock_jumped_ahead,
+        keys.clock_is_set_back,
+        keys.two_clocks_jumped_ahead,
         clocks.clock_is_off,
         early.registration_ahead_of_the_chain,
         checkpoints.logs_are_cut,

@@ -29,6 +29,9 @@ FOURTH: Final = "gpu-3"
 APART_S: Final = 13
 """After this time every session over a partition is given up."""
 
+ALONE_S: Final = 31
+"""After this time a session over a partition is given up at both ends."""
+
 WRITES_MS_MAX: Final = 60_000
 """Within this time a daemon that was started, or whose log ended, writes again: 30 s are for hearing its own head."""
 
@@ -315,3 +318,77 @@ def clock_jumped_ahead(stage: Stage) -> None:
     for uuid, posted in ((GPU, before), (OTHER, lost), (THIRD, after)):
         verified_everywhere(stage, posted, uuid)
     stage.settle()
+
+
+def clock_is_set_back(stage: Stage) -> None:
+    """A daemon's clock is set back when no peer is there to tell it so: its log goes on then, and no other begins.
+
+    By what it holds alone that looks as if the clock had been ahead until then.
+    """
+    stage.open((100, 100, 100, 100))
+    victim = stage.rng.randrange(4)
+    stage.truth.give(GPU, ALICE)
+    posted = stage.post_accepted(ALICE, [GPU], victim)
+    verified_everywhere(stage, posted)
+    stage.until(lambda: agree(stage.up), CARRIED_MS_MAX, "everybody has heard")
+    stage.hold(GPU, posted)
+    stage.part([victim], [index for index in range(4) if index != victim])
+    alone_s = stage.rng.uniform(ALONE_S, 200)
+    stage.run(alone_s)
+    peer, log = stage.peer(victim), stage.peer(victim).ledger.own_log
+    stage.truth.give(OTHER, BOB)
+    other = stage.post_accepted(BOB, [OTHER], victim)
+    back_ms = int(1000 * alone_s) + stage.rng.randint(30_000, 200_000)
+    peer.skew_ms -= back_ms
+    stage.run(stage.rng.uniform(1, 30))
+    peer.skew_ms += back_ms
+    stage.join()
+    _writes(stage, peer)
+    stage.settle()
+    _has_logs(peer, 1)
+    if peer.ledger.own_log != log:
+        raise CheckFailedError(f"{peer.name} has left its log")
+    stage.owns(GPU, posted)
+    stage.owns(OTHER, other)
+
+
+def two_clocks_jumped_ahead(stage: Stage) -> None:
+    """Two daemons are ahead by the same, apart from all others, and one goes down before its clock is right again.
+
+    The other one can open no log that peers would take as long as it holds that of the first: it closes its own, waits,
+    and does not open one after the other.
+    """
+    stage.open((100, 100, 100, 100))
+    one, other, *rest = stage.rng.sample(range(4), 4)
+    for uuid, miner in ((GPU, ALICE), (OTHER, BOB)):
+        stage.truth.give(uuid, miner)
+    stage.part([one, other], rest)
+    stage.run(ALONE_S)
+    peers = [stage.peer(one), stage.peer(other)]
+    ahead_ms = stage.rng.randint(200_000, 590_000)
+    for peer in peers:
+        peer.skew_ms += ahead_ms
+    stage.run(APART_S)  # each hears that the other one has the same time
+    lost = [stage.post_accepted(ALICE, [GPU], one), stage.post_accepted(BOB, [OTHER], other)]
+    stage.until(lambda: agree(peers), CARRIED_MS_MAX, "both have heard")
+    stage.leave(other)
+    for peer in peers:
+        peer.skew_ms -= ahead_ms
+    stage.join()
+    stage.run(stage.rng.uniform(20, 60))
+    _has_logs(stage.peer(one), 1)
+    stage.enter(other)
+    for peer in peers:
+        _writes(stage, peer)
+    _listed_everywhere(stage, *lost)
+    stage.run(ahead_ms / 1000)  # validators' turns at a claim begin when it was made
+    stage.settle()
+    for peer in peers:
+        _has_logs(peer, 2)
+
+
+def _has_logs(peer: SimPeer, most: int) -> None:
+    """Require that a validator has no more logs than so many."""
+    own = [held for held in peer.ledger.state.logs.values() if held.hotkey == peer.hotkey.public_key]
+    if len(own) > most:
+        raise CheckFailedError(f"{peer.name} has {len(own)} logs: expected {most} at most")
