@@ -239,16 +239,9 @@ def _clock(low_ms: int, high_ms: int) -> Strike:
 
 def _slow(world: "World", fault: Fault, rng: random.Random) -> Struck:
     peer, speed, factor = rng.choice(world.peers), rng.uniform(3, 60), rng.uniform(5, 60)
-    world.network.slow(peer.index, speed)
-    before = peer.commit_ms
-    peer.commit_ms = before[0] * factor, before[1] * factor
-
-    def undo() -> None:
-        peer.commit_ms = before
-        world.network.slow(peer.index, None)
-
-    text = f"{peer.name}: {speed:.0f} kB/s, commits of up to {peer.commit_ms[1] / 1000:.1f} s"
-    return Struck(text, frozenset({peer.index}), undo)
+    peer.slow_down(fault, speed, factor)
+    text = f"{peer.name}: {speed:.0f} kB/s, commits of up to {peer.commit_ms[1] * factor / 1000:.1f} s"
+    return Struck(text, frozenset({peer.index}), lambda: peer.speed_up(fault))
 
 
 def _disk_full(world: "World", fault: Fault, rng: random.Random) -> Struck | None:

@@ -3,7 +3,7 @@
 import math
 import random
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -143,6 +143,7 @@ class SimPeer:
         """Lies in the data directory: a backup or a clone has it, too."""
         self.skew_ms = self.rng.randint(-SKEW_MS_MAX, SKEW_MS_MAX)
         self.commit_ms = COMMIT_MS
+        self._slowed: dict[Hashable, tuple[float, float]] = {}
         self.news_ms = 0.0
         """How much later than others it learns of electorates."""
         self.disk_full = False
@@ -281,6 +282,12 @@ class SimPeer:
         self.disk.close()
         self.disk, self.node_key = disk, node_key
 
+    def lose_disk(self, *, with_key: bool) -> None:
+        """Begin with an empty disk, while the peer is down."""
+        if with_key:
+            self.forget_key()
+        self.restore(open_writer(":memory:"), self.node_key)
+
     def fill_disk(self) -> None:
         """Let the disk take no page more than it holds; what SQLite then does is SQLite's own doing."""
         self.disk_full = True
@@ -291,6 +298,23 @@ class SimPeer:
         """Let the disk take as much as ever."""
         self.disk_full = False
         self.disk.execute(f"PRAGMA max_page_count = {PAGES_MAX}")
+
+    def slow_down(self, name: Hashable, bytes_per_ms: float, factor: float) -> None:
+        """Read and write no faster than this, and take so many times as long to commit, until ``speed_up``.
+
+        Of several such troubles, each with a name of its own, the worst counts.
+        """
+        self._slowed[name] = bytes_per_ms, factor
+        self.world.network.slow(self.index, min(speed for speed, _ in self._slowed.values()))
+
+    def speed_up(self, name: Hashable) -> None:
+        """End a trouble; others stay."""
+        del self._slowed[name]
+        self.world.network.slow(self.index, min((speed for speed, _ in self._slowed.values()), default=None))
+
+    def _commit_later(self) -> None:
+        factor = max((factor for _, factor in self._slowed.values()), default=1.0)
+        self.later(self.rng.uniform(*self.commit_ms) * factor, self._commit)
 
     def clone(self, other: "SimPeer") -> None:
         """Be a second machine with a copy of another one's disk and keys, before the first start."""
@@ -321,7 +345,7 @@ class SimPeer:
         self._jobs.append((job, done))
         if not self._committing:
             self._committing = True
-            self.later(self.rng.uniform(*self.commit_ms), self._commit)
+            self._commit_later()
 
     def _commit(self) -> None:
         jobs, self._jobs = self._jobs[:GROUP_JOBS_MAX], self._jobs[GROUP_JOBS_MAX:]
@@ -337,7 +361,7 @@ class SimPeer:
             self.later(1, partial(done, result))
         self._committing = bool(self._jobs)
         if self._jobs:
-            self.later(self.rng.uniform(*self.commit_ms), self._commit)
+            self._commit_later()
 
     def _run(self, jobs: list[Job]) -> list[Any]:
         """Run jobs in one transaction; where the disk does not take it, each in one of its own, as the daemon does."""

@@ -16,7 +16,7 @@ from tests.sim.faults import KINDS, Fault, Kind, Struck, plan
 from tests.sim.horizons import LONG
 from tests.sim.hunt import commit, explain, run, run_all
 from tests.sim.network import Network
-from tests.sim.peer import CheckFailedError, SimPeer
+from tests.sim.peer import COMMIT_MS, CheckFailedError, SimPeer
 from tests.sim.shrink import shrink
 from tests.sim.simulation import SimulationError
 from tests.sim.world import FAULTS, Spec, World
@@ -41,11 +41,26 @@ def test_it_agrees_under_limits_so_tight_that_they_are_met(seed: int) -> None:
     World(seed, peers=3 + seed % 3, minutes=0.8, tight=True).run()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [2, 6])
 def test_it_agrees_where_horizons_pass_and_what_was_deleted_does_not_come_back(seed: int) -> None:
     world = World(seed, peers=3, minutes=6, faults=LONG, horizons=True)
     world.run()
     assert world.peers[0].ledger.state.checkpoint > 0
+
+
+def test_a_peer_that_was_slow_twice_at_once_is_as_fast_as_before_in_the_end() -> None:
+    """In whatever order the two end; it was slow until the end of the run, and no network came to rest."""
+    for last in (0, 1):
+        world = World(1, peers=2, minutes=0.5)
+        struck = [KINDS["slow"].strike(world, Fault("slow", at_ms, 1, ""), random.Random(7)) for at_ms in (1, 2)]
+        undo = [each.undo for each in struck if each is not None and each.undo is not None]
+        undo[1 - last]()
+        assert len(world.network._slow) == 1
+        undo[last]()
+        assert not world.network._slow
+        assert not any(peer._slowed for peer in world.peers)
+        assert {peer.commit_ms for peer in world.peers} == {COMMIT_MS}
+        world.close()
 
 
 def test_tight_limits_are_met() -> None:

@@ -15,7 +15,7 @@ from tests.sim.bounds import open_door, tight_bounds
 from tests.sim.check import Deliveries, agree, check, within_bounds
 from tests.sim.faults import KINDS, Fault, plan
 from tests.sim.horizons import EPOCH_MS as PASSING_MS
-from tests.sim.horizons import HORIZON_S, LONG, TTL_S, Validator, shorter
+from tests.sim.horizons import HORIZON_S, LONG, TTL_S, LyingValidator, Validator, shorter
 from tests.sim.horizons import check as check_behind
 from tests.sim.liar import Liar
 from tests.sim.memo import memoised
@@ -23,7 +23,7 @@ from tests.sim.peer import SimPeer
 from tests.sim.signatures import seeded_signatures
 from tests.sim.simulation import Simulation, SimulationError
 from tests.sim.workload import Workload
-from tests.support import BLOCK, NETWORK, electorate
+from tests.support import BLOCK, MINERS, NETWORK, electorate, hotkey
 
 FAULTS: Final[tuple[str, ...]] = tuple(KINDS)
 """Names of all kinds of faults."""
@@ -153,12 +153,17 @@ class World(Simulation):
         self.stakes = [STAKE] * peers if horizons else _stakes(peers, drawn)
         self.without_permit: set[int] = set()
         """Validators that lose their permit with the next electorate."""
+        self.gone: set[str] = set()
+        """Miners that leave the chain with the next electorate."""
+        self.left: set[bytes] = set()
+        """Public keys of those that ever did."""
+        self._registered = dict.fromkeys(MINERS, 0)
         self._epochs = 0
         before = self._next_electorate(None, int(self.clock.now_ms) - self._epoch_ms)
         self.electorate = self._next_electorate(before, int(self.clock.now_ms))
         liars = self._draw_liars(drawn)
-        honest = Validator if horizons else SimPeer
-        self.peers = [Liar(self, index) if index in liars else honest(self, index) for index in range(peers)]
+        honest, lying = (Validator, LyingValidator) if horizons else (SimPeer, Liar)
+        self.peers = [(lying if index in liars else honest)(self, index) for index in range(peers)]
         if peers > CROWD:
             self._enrol_all()
         self.workload = Workload(self)
@@ -380,7 +385,15 @@ class World(Simulation):
         }
         block = BLOCK + 100 * self._epochs
         self._epochs += 1
-        return electorate(block, time_ms, stakes=stakes, previous=previous)
+        for miner in MINERS:
+            if miner in self.gone:
+                self._registered.pop(miner, None)
+            else:
+                self._registered.setdefault(miner, block)
+        found = electorate(block, time_ms, stakes=stakes, previous=previous).current
+        miners = {hotkey(miner).public_key: since for miner, since in self._registered.items()}
+        registered = {key: since for key, since in found.registered.items() if key in found.validators} | miners
+        return Electorate(found._replace(registered=registered), previous.current if previous else None)
 
     def _epoch(self, *, last: bool = False) -> None:
         """Move the chain on; every peer hears of it a little later."""
