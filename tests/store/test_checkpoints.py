@@ -24,13 +24,14 @@ from p2pnodes.model.proof import check
 from p2pnodes.model.requests import NONCE_WINDOW_S, bound_purpose, request_id
 from p2pnodes.store import carrying, checkpoints, liveset, proposing
 from p2pnodes.store.audit import audit
-from p2pnodes.store.checkpoints import CERTIFICATES_KEPT, kept_leaves, read_slice
+from p2pnodes.store.checkpoints import CERTIFICATES_KEPT, kept_leaves, plain_mask, read_slice
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Answer, Found, consider
 from p2pnodes.store.proofs import gather
 from p2pnodes.store.proposing import Past, cut_of, entry_at, hindrance, objection, proposal, refusal
 from p2pnodes.store.rebuild import differences, hold, rebuild
 from p2pnodes.store.schema import open_writer
+from tests.model.plain_live_set import Kept, Masks, PlainLiveSet
 from tests.model.world import ACTIONS, ENDS, REPEATS, STEPS_S, VALIDATORS, Script, World, electorates, proofs_in, worlds
 from tests.store.test_equivalence import Replica, histories, live
 from tests.support import BLOCK, NETWORK, NOW_S, Author, add, covers, delete, finish_moves, hotkey, memory_ledger
@@ -221,6 +222,60 @@ class TestWhatACutLeaves:
 
 
 TIMES: Final = 20
+
+
+class TestThePlainReading:
+    """What is found is what docs/protocol.md says, read plainly, below one cut and below the next one."""
+
+    @settings(max_examples=60)
+    @given(world=worlds(ends=True, repeats=True), data=st.data())
+    def test_the_live_set_is_what_the_page_says(self, world: World, data: st.DataObject) -> None:
+        at = moment(data, world)
+        electorate = at.replica.ledger.weights.electorate
+        plain = PlainLiveSet(world.events, at.line.logs, electorate, NETWORK)
+        assert masks(at.replica.ledger, at.line.number) == plain.masks
+
+    @settings(max_examples=60)
+    @given(world=worlds(ends=True, repeats=True), data=st.data())
+    def test_so_is_the_next_one_of_what_that_one_left(self, world: World, data: st.DataObject) -> None:
+        at = moment(data, world)
+        at.enforce()
+        ledger, first = at.replica.ledger, at.line.electorate
+        assert first is not None
+        before = Kept(at.line.logs, masks(ledger, at.line.number), first.time_ms - NETWORK.horizon_s * 1000)
+        age_ms = data.draw(st.sampled_from((DAY_MS, 2 * DAY_MS, 8 * DAY_MS, 20 * DAY_MS)))
+        at.replica.weigh(later(data.draw(electorates_after(first)), age_ms))
+        drawn = proposed(ledger)
+        assume(drawn is not None)
+        assert drawn is not None
+        line = line_of(NETWORK, *drawn)
+        assume(objection(ledger, line) is None)
+        found(ledger, line)
+        plain = PlainLiveSet(world.events, line.logs, ledger.weights.electorate, NETWORK, before)
+        assert masks(ledger, line.number) == plain.masks
+
+
+@st.composite
+def electorates_after(draw: st.DrawFn, electorate: Electorate) -> Electorate:
+    """The same electorate, in which some may have lost their permits, or miners their registration."""
+    current = electorate.current
+    permitted = draw(st.sets(st.sampled_from(sorted(current.validators)), min_size=1))
+    gone = draw(st.sets(st.sampled_from(sorted(current.registered)), max_size=2))
+    return Electorate(
+        current._replace(
+            validators={key: current.validators[key] for key in permitted},
+            registered={key: block for key, block in current.registered.items() if key not in gone},
+        )
+    )
+
+
+def masks(ledger: Ledger, number: int) -> Masks:
+    """The live set that a ledger has found, as ``PlainLiveSet`` tells it."""
+    rows = ledger.facts.connection.execute(
+        "SELECT node_key, l.number, seq, mask FROM live JOIN logs l USING (log) WHERE live.number = ?",
+        (number,),
+    )
+    return {(LogId(node_key, at), seq): plain_mask(mask) for node_key, at, seq, mask in rows}
 
 
 class TestWhatIsSaidAgain:
