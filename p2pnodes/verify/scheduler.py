@@ -19,14 +19,14 @@ import structlog
 
 from p2pnodes.model.clock import MS_MAX, hlc_ms
 from p2pnodes.model.codes import Code
-from p2pnodes.model.errors import P2PNodesError, WritesRefusedError
+from p2pnodes.model.errors import P2PNodesError, WritesRefusedError, printable
 from p2pnodes.model.events import LogId
 from p2pnodes.store import checks
 from p2pnodes.store.checks import Check, Prospect
 from p2pnodes.store.database import Database
 from p2pnodes.store.facts import Facts, StoredClaim
 from p2pnodes.store.ledger import LOADING
-from p2pnodes.verify.finding import Finding, VerifierUnavailableError
+from p2pnodes.verify.finding import Finding, VerifierUnavailableError, publishable
 from p2pnodes.verify.loads import Loads
 from p2pnodes.verify.renewals import Renewals
 from p2pnodes.verify.turns import OVERDUE, Turns, turns
@@ -61,6 +61,9 @@ WENT_BACK_MS_MIN: Final = 10_000
 
 CHECK_S_MIN: Final = 60.0
 """Seconds that a check may take beyond its slot: a verifier that hangs must not hold a worker for ever."""
+
+END_S_MAX: Final = 5.0
+"""Seconds that a check whose time is over may take to end; one that ignores that it is cancelled is left alone then."""
 
 STANDING_POLL_S: Final = 1.0
 """How often it is looked whether the claims that are being checked still stand."""
@@ -136,6 +139,8 @@ class Scheduler:
         self._wakes: list[tuple[int, bytes]] = []
         self._wake = asyncio.Event()
         self._running: dict[bytes, asyncio.Task[Finding]] = {}
+        self._stuck: set[asyncio.Task[Finding]] = set()
+        """Checks that did not end when they were cancelled, and that nobody waits for."""
         self._loads = Loads()
         self._renewals = Renewals(database.ledger.network.verdict_ttl_s * 1000)
         self._resting: dict[bytes, int] = {}
@@ -268,7 +273,7 @@ class Scheduler:
             self.problem = None
             return finding, "", await self._record(found.claim, finding, anew=True)
         except VerifierUnavailableError as error:
-            self.problem = str(error)
+            self.problem = error.told()
             log.warning(
                 "verifier_unavailable", claim=claim_id.hex(), error=self.problem, code=Code.VERIFIER_UNAVAILABLE
             )
@@ -379,7 +384,8 @@ class Scheduler:
                     "verdict_not_written", claim=claim_id.hex(), error=str(error), code=Code.VERIFIER_NOT_WRITTEN
                 )
                 self._remind(claim_id, self._now_ms() + PAUSE_MS)
-            except Exception:
+            except Exception as error:
+                self.problem = printable(f"a check failed, and the log says where: {type(error).__name__}: {error}")
                 log.exception("check_failed", claim=claim_id.hex(), code=Code.SYSTEM_BUG)
                 self._remind(claim_id, self._now_ms() + PAUSE_MS)
             finally:
@@ -426,7 +432,7 @@ class Scheduler:
         try:
             finding = await self._run(claim)
         except VerifierUnavailableError as error:
-            await self._fault(claim.claim_id, str(error))
+            await self._fault(claim.claim_id, error.told())
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise  # the daemon stops; otherwise the check alone was stopped
@@ -455,11 +461,20 @@ class Scheduler:
         log.debug("verdicts_renewed", claims=len(told), written=written)
 
     async def _run(self, claim: StoredClaim) -> Finding:
-        task = asyncio.create_task(self._verify(claim))
+        limit_s = CHECK_S_MIN + self._verifier.slot_s(claim)
+        task = asyncio.create_task(self._verify(claim, limit_s))
         self._running[claim.claim_id] = task
         begun_s = time.monotonic()
         try:
-            finding = await task
+            await asyncio.wait({task}, timeout=limit_s + END_S_MAX)
+            if not task.done():
+                self._stuck.add(task)
+                task.add_done_callback(self._ended_late)
+                raise VerifierUnavailableError(
+                    f"the verifier {self.method} does not end a check, though it was cancelled after {limit_s:g} s: "
+                    "tell its author"
+                )
+            finding = task.result()
             self._on_checked(self.method, finding.finding, time.monotonic() - begun_s)
             return finding
         except VerifierUnavailableError:
@@ -469,15 +484,25 @@ class Scheduler:
             task.cancel()
             del self._running[claim.claim_id]
 
-    async def _verify(self, claim: StoredClaim) -> Finding:
-        limit_s = CHECK_S_MIN + self._verifier.slot_s(claim)
+    def _ended_late(self, task: asyncio.Task[Finding]) -> None:
+        """A check that nobody waits for any more has ended; what it found is not used."""
+        self._stuck.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    async def _verify(self, claim: StoredClaim, limit_s: float) -> Finding:
+        if len(self._stuck) >= self._checks_at_once:
+            raise VerifierUnavailableError(
+                f"{len(self._stuck)} checks of the verifier {self.method} do not end, though they were cancelled: "
+                "restart the daemon, and tell the verifier's author"
+            )
         limit = asyncio.timeout(limit_s)
         try:
             async with limit:
-                return await self._verifier.verify(claim)
+                return publishable(await self._verifier.verify(claim))
         except VerifierUnavailableError:
             raise
-        except Exception as error:  # its time is over, or it has a bug: neither must cost the claim
+        except (Exception, SystemExit) as error:  # its time is over, or it has a bug: neither must cost the claim
             if limit.expired():
                 raise VerifierUnavailableError(
                     f"the verifier {self.method} was not done after {limit_s:g} s; it should keep to its slot: tell "

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import pytest
 
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.codes import Code, Reason
-from p2pnodes.model.errors import WritesRefusedError
-from p2pnodes.model.events import ABSTAIN, FAILED, VERIFIED, Head, closing
+from p2pnodes.model.errors import REASON_CHARS_MAX, WritesRefusedError
+from p2pnodes.model.events import ABSTAIN, DETAIL_CHARS_MAX, FAILED, VERIFIED, Head, closing
 from p2pnodes.model.keys import NodeKey
 from p2pnodes.model.rendezvous import ranking
 from p2pnodes.store import checks
@@ -52,7 +53,7 @@ class Scripted(Verifier):
 
     method = "scripted"
 
-    def __init__(self, *findings: Finding | Exception, slot_s: float = 0.0, hold: bool = False) -> None:
+    def __init__(self, *findings: Finding | BaseException, slot_s: float = 0.0, hold: bool = False) -> None:
         self.findings = list(findings)
         self.slot = slot_s
         self.checked: list[bytes] = []
@@ -71,7 +72,7 @@ class Scripted(Verifier):
         finally:
             self.running -= 1
         finding = self.findings.pop(0) if self.findings else Finding(VERIFIED)
-        if isinstance(finding, Exception):
+        if isinstance(finding, BaseException):
             raise finding
         return finding
 
@@ -84,15 +85,39 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-async def database(tmp_path: Path, clock: Clock) -> AsyncIterator[Database]:
+class Deaf(Verifier):
+    """A verifier that goes on though it is cancelled."""
+
+    method = "deaf"
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.let_go = asyncio.Event()
+
+    async def verify(self, claim: StoredClaim) -> Finding:
+        self.begun += 1
+        while not self.let_go.is_set():
+            with suppress(asyncio.CancelledError):
+                await self.let_go.wait()
+        return Finding(VERIFIED)
+
+
+@asynccontextmanager
+async def opened(directory: Path, clock: Callable[[], int] = lambda: NOW_MS) -> AsyncIterator[Database]:
+    """A database of the only validator, with its own log."""
     node_key = NodeKey.from_seed(AUTHOR.node_key.seed)
-    database = await Database.open(tmp_path / "p2pnodes.db", NETWORK, node_key, now_ms=clock)
+    database = await Database.open(directory / "p2pnodes.db", NETWORK, node_key, now_ms=clock)
     await database.set_electorate(electorate(stakes={"//validator0": 100}))
     await database.write(lambda ledger: ledger.open_log(0, AUTHOR.delegation(), NOW_MS))
     database.ledger.writes_refused = None
     yield database
     await database.close()
+
+
+@pytest.fixture
+async def database(tmp_path: Path, clock: Clock) -> AsyncIterator[Database]:
+    async with opened(tmp_path, clock) as database:
+        yield database
 
 
 @pytest.fixture(autouse=True)
@@ -658,6 +683,98 @@ class TestOwnFaults:
         assert scheduler.status()["problem"] == (
             "the verifier scripted was not done after 0.05 s; it should keep to its slot: tell its author"
         )
+
+    @pytest.mark.parametrize(
+        "nonsense",
+        [None, "verified", ("verified", ""), Finding("maybe"), Finding(FAILED, None), Finding(3, 4)],  # type: ignore[arg-type]
+        ids=repr,
+    )
+    async def test_an_answer_that_is_no_finding_is_the_verifiers_fault_and_told(
+        self, database: Database, running: Running, nonsense: Any
+    ) -> None:
+        claim = await submit(database, "gpu-1")
+        scheduler = running(Scripted(nonsense))
+
+        async def told() -> bool:
+            held = await entry(database, claim)
+            return held is not None and held.faults == 1
+
+        await eventually(told)
+        problem = scheduler.status()["problem"]
+        assert problem.startswith("the verifier answered ")
+        assert problem.endswith("expected a Finding of abstain, failed, verified, and a text: tell its author")
+        assert await own_verdicts(database) == 0
+
+    async def test_a_detail_that_no_event_can_hold_is_published_without_that(
+        self, database: Database, running: Running
+    ) -> None:
+        await submit(database, "gpu-1")
+        running(Scripted(Finding(FAILED, "line 1\nNUL \0, half a pair \ud800, " + 600 * "x")))
+        await eventually(say(1, database))
+        ((finding, detail),) = await verdicts(database)
+        assert (finding, len(detail)) == (FAILED, DETAIL_CHARS_MAX)
+        assert detail.startswith("line 1\nNUL ?, half a pair ?, xxx")
+
+    @pytest.mark.parametrize(
+        ("reason", "told_as"),
+        [
+            ("half a pair \ud800\n\x1b[31m", "half a pair ? ?[31m"),
+            ("x" * 100_000, "x" * REASON_CHARS_MAX),
+            ("", "the verifier cannot check and does not say why"),
+        ],
+        ids=["unprintable", "long", "empty"],
+    )
+    async def test_whatever_a_verifier_gives_as_its_reason_is_told_in_a_line(
+        self, database: Database, running: Running, reason: str, told_as: str
+    ) -> None:
+        claim = await submit(database, "gpu-1")
+        scheduler = running(Scripted(VerifierUnavailableError(reason)))
+
+        async def told() -> bool:
+            held = await entry(database, claim)
+            return held is not None and held.note == told_as
+
+        await eventually(told)
+        assert scheduler.status()["problem"] == told_as
+
+    async def test_a_slot_that_cannot_be_told_is_told_as_a_problem(self, database: Database, running: Running) -> None:
+        await submit(database, "gpu-1")
+        scheduler = running(Scripted(slot_s=None))  # type: ignore[arg-type]
+        await eventually(partial(waits_for, lambda: scheduler.status()["problem"] is not None))
+        assert scheduler.status()["problem"].startswith("a check failed, and the log says where: TypeError: ")
+
+    async def test_a_verifier_that_ignores_its_end_holds_no_worker_and_is_not_started_without_end(
+        self, database: Database, running: Running, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    ) -> None:
+        monkeypatch.setattr(scheduler_module, "CHECK_S_MIN", 0.05)
+        monkeypatch.setattr(scheduler_module, "END_S_MAX", 0.05)
+        claims = [await submit(database, f"gpu-{number}", host=f"192.0.2.{number}") for number in range(3)]
+        verifier = Deaf()
+        scheduler = running(verifier, checks_at_once=2)
+
+        async def all_told() -> bool:
+            return None not in [await entry(database, claim) for claim in claims]
+
+        await eventually(all_told)
+        notes = [held.note for claim in claims if (held := await entry(database, claim)) is not None]
+        assert sum("does not end a check, though it was cancelled after 0.05 s" in note for note in notes) == 2
+        assert sum("2 checks of the verifier deaf do not end" in note for note in notes) == 1
+        assert verifier.begun == 2
+        assert scheduler.status()["running"] == 0
+        verifier.let_go.set()
+        clock.ms += FAULT_FIRST_MS
+        await eventually(say(3, database))
+
+
+def test_a_verifier_that_exits_does_not_end_the_daemon(tmp_path: Path) -> None:
+    async def check() -> str:
+        """In a loop of its own, which an exit would end."""
+        async with opened(tmp_path) as database:
+            claim = await submit(database, "gpu-1")
+            scheduler = Scheduler(database, Scripted(SystemExit(3)), OWN, Clock())
+            return (await scheduler.check_now(claim.claim_id)).reason
+
+    assert asyncio.run(check()) == "the verifier failed: SystemExit: 3"
 
 
 class TestAgain:
