@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -44,6 +45,7 @@ from p2pnodes.gossip.driver import Driver
 from p2pnodes.handover import Handover
 from p2pnodes.inbound import listen
 from p2pnodes.loglevel import LogLevel
+from p2pnodes.loops import kept_up
 from p2pnodes.metrics import Instruments, status_registry
 from p2pnodes.model.branches import Ends, closing_order
 from p2pnodes.model.clock import CLOCK_OFF_MS_MAX, hlc_ms
@@ -271,15 +273,15 @@ class Daemon:
             self._carrier.start()
             self._stack.push_async_callback(self._carrier.stop)
             self._stack.push_async_callback(self._stop_verifying)
-            await self._watch(self._watch_own_log(author))
+            self._keep_up(partial(self._watch_own_log, author))
         office.start()
         self._stack.push_async_callback(office.stop)
-        for work in (self._watch_electorate(), self._watch_targets(), self._watch_hangups(), self._report()):
-            await self._watch(work)
+        for loop in (self._watch_electorate, self._watch_targets, self._watch_hangups, self._report):
+            self._keep_up(loop)
 
-    async def _watch(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a loop until the daemon stops."""
-        self._stack.push_async_callback(_cancel, asyncio.create_task(work))
+    def _keep_up(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a loop until the daemon stops; see ``kept_up``."""
+        self._stack.push_async_callback(_cancel, asyncio.create_task(kept_up(loop)))
 
     def _require_permit(self, author: Author) -> None:
         """Do not start as a validator that is none: nobody would talk to it, and its operator would wonder why.

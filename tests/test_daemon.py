@@ -18,6 +18,8 @@ import pytest
 import tomli_w
 from structlog.testing import capture_logs
 
+from p2pnodes import daemon as daemon_module
+from p2pnodes import loops
 from p2pnodes.chain.file import ElectorateFile
 from p2pnodes.chain.wallet import write_hotkey_file
 from p2pnodes.config import load_settings
@@ -238,6 +240,37 @@ async def test_all_are_visited_as_long_as_the_own_head_has_to_be_heard(config: P
         assert daemon._author is not None
         assert daemon._author.hearing, "nobody has been heard"
         await until(lambda: daemon._driver._engine._view._sweeping)
+
+
+@pytest.mark.parametrize(
+    ("method", "loop"),
+    [
+        ("_start_verifying", "Daemon._watch_own_log"),
+        ("_tell_strangers", "Daemon._watch_targets"),
+        ("_condition", "Daemon._report"),
+    ],
+)
+async def test_a_loop_that_fails_is_told_and_goes_on(
+    config: Path, monkeypatch: pytest.MonkeyPatch, method: str, loop: str
+) -> None:
+    """A task that fails and that nobody awaits ends without a word until the daemon stops."""
+    calls = 0
+
+    def fail_once(*_: object) -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("a bug")
+        return ""
+
+    monkeypatch.setattr(loops, "PAUSE_S", 0.01)
+    monkeypatch.setattr(daemon_module, "TARGETS_POLL_S", 0.01)
+    with capture_logs() as logs:
+        async with running(config, Ear()):
+            monkeypatch.setattr(Daemon, method, fail_once)
+            await until(lambda: calls > 1)
+    failed = [(record["loop"], record["code"]) for record in logs if record["event"] == "loop_failed"]
+    assert failed == [(loop, Code.SYSTEM_BUG)]
 
 
 class Ear(Supervisor):

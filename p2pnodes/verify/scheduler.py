@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
+from p2pnodes.loops import kept_up
 from p2pnodes.model.clock import MS_MAX, hlc_ms
 from p2pnodes.model.codes import Code
 from p2pnodes.model.errors import P2PNodesError, WritesRefusedError, printable
@@ -184,9 +185,8 @@ class Scheduler:
 
     def start(self) -> None:
         """Start the workers, the clock and the scan."""
-        loops = [self._scan(), self._ring(), self._watch_standing()]
-        loops += [self._work() for _ in range(self._checks_at_once)]
-        self._tasks = [asyncio.create_task(loop) for loop in loops]
+        loops = [self._scan, self._ring, self._watch_standing, *[self._work] * self._checks_at_once]
+        self._tasks = [asyncio.create_task(kept_up(loop)) for loop in loops]
 
     async def stop(self) -> None:
         """Stop; checks under way are dropped and found again at the next start, and so is what cannot be published."""
