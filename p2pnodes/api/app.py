@@ -508,7 +508,7 @@ def create_app(
             web.post("/nodes/", _loaded(db, api.add), expect_handler=_expect),
             web.get("/nodes/supported", api.supported, allow_head=False),
             web.get("/nodes/verification_status", _loaded(db, while_open(api.verification_status)), allow_head=False),
-            web.get("/nodes/events", _loaded(db, events.handle), allow_head=False),
+            web.get("/nodes/events", _loaded(db, while_open(events.handle)), allow_head=False),
             web.get("/miner/nodes/", _loaded(db, while_open(api.own_nodes)), allow_head=False),
             web.delete(f"/nodes/{_NODE_ID}", _loaded(db, api.delete)),
             web.get("/healthz", api.healthz, allow_head=False),
