@@ -40,6 +40,9 @@ LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 HIDDEN: Final = ("/home", "/root", "/run/user")
 """What ``ProtectHome=`` hides from the service: a program or a configuration there is none for it."""
 
+UNSAFE: Final = frozenset("\"'\\")
+"""Characters that systemd lets stand in no program's path."""
+
 _UNIT: Final = """\
 [Unit]
 Description=p2pnodes: the GPU inventory of a Bittensor subnet, kept by its validators
@@ -220,6 +223,8 @@ def plan(choice: Choice) -> Plan:
     import tomli_w
 
     home = choice.home
+    if not choice.packaged:
+        _require_runnable(choice.program)
     if home is None:
         _require_visible(choice.program)
         config, data, units = Path("/etc", NAME), Path("/var/lib", NAME), UNITS
@@ -295,6 +300,19 @@ def _require_visible(program: Path) -> None:
             )
 
 
+def _require_runnable(program: Path) -> None:
+    """Refuse a program whose path systemd takes for none: it would find the whole unit bad.
+
+    Source: systemd.service(5), ``string_is_safe`` in systemd's sources.
+    """
+    if not str(program).isprintable() or UNSAFE & set(str(program)):
+        raise ConfigError(
+            f"the service cannot run {str(program)!r}: systemd takes no program whose path holds quotes, backslashes "
+            "or control characters; install p2pnodes elsewhere",
+            code=Code.CONFIG_SERVICE,
+        )
+
+
 def unit(program: str = PROGRAM, config: str = CONFIG, *, user: bool = False) -> str:
     """Text of the unit.
 
@@ -304,8 +322,8 @@ def unit(program: str = PROGRAM, config: str = CONFIG, *, user: bool = False) ->
         user: For a user's own service manager instead of the system's.
     """
     return _UNIT.format(
-        program=_quoted(program),
-        config=_quoted(config),
+        program=_quoted(program.replace("%", "%%")),  # unlike in arguments, $ means nothing in it
+        config=_quoted(config.replace("%", "%%").replace("$", "$$")),
         user="" if user else _USER,
         sandbox=_SANDBOX + ("" if user else _SYSTEM_SANDBOX),
         target="default.target" if user else "multi-user.target",
@@ -323,9 +341,8 @@ def credential(hotkey: str) -> str:
 
 
 def _quoted(path: str) -> str:
-    """A path as ExecStart= takes it: specifiers, variables and blanks lose their meaning."""
-    plain = path.replace("%", "%%").replace("$", "$$")
-    if not any(letter.isspace() or letter in "\"'\\;" for letter in plain):
-        return plain
-    escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
+    """A path as one word of ExecStart=: blanks and quotes lose their meaning."""
+    if not any(letter.isspace() or letter in "\"'\\;" for letter in path):
+        return path
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

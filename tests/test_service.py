@@ -97,13 +97,26 @@ class TestUnit:
         [
             ("/opt/a/p2pnodes", "/opt/a/p2pnodes"),
             ("/opt/a b/p2pnodes", '"/opt/a b/p2pnodes"'),
-            ("/opt/50%/$HOME", "/opt/50%%/$$HOME"),
-            ('/opt/"x"', '"/opt/\\"x\\""'),
-            ("/opt/back\\slash", '"/opt/back\\\\slash"'),
+            ("/opt/50%", "/opt/50%%"),
         ],
     )
     def test_paths_are_taken_literally(self, path: str, quoted: str) -> None:
         assert f"ExecStart={quoted} run --config {quoted}\n" in unit(path, path)
+
+    @pytest.mark.parametrize(
+        ("path", "quoted"),
+        [("/etc/$HOME", "/etc/$$HOME"), ('/etc/"x"', '"/etc/\\"x\\""'), ("/etc/back\\slash", '"/etc/back\\\\slash"')],
+    )
+    def test_a_configuration_may_lie_where_no_program_can(self, path: str, quoted: str) -> None:
+        assert f"run --config {quoted}\n" in unit(config=path)
+
+    @pytest.mark.parametrize("name", ["a b", "50%h", "$HOME", "a;b", "ä"])
+    def test_systemd_finds_a_program_at_an_odd_path(self, tmp_path: Path, name: str) -> None:
+        odd = tmp_path / name / "p2pnodes"
+        odd.parent.mkdir()
+        odd.touch(mode=0o755)
+        ended = systemd("verify", written(tmp_path, unit(str(odd), str(odd))))
+        assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
 
 
 class TestPlan:
@@ -181,6 +194,11 @@ class TestPlan:
         assert settings(found)["hotkey_file"] == "/root/.bittensor/hotkey"
         assert settings(found)["data_dir"] == "/home/ann/.local/share/p2pnodes"
         assert found.commands == [("systemctl", "--user", "daemon-reload")]
+
+    @pytest.mark.parametrize("name", ['a"b', "it's", "back\\slash", "line\nfeed"])
+    def test_a_program_whose_path_systemd_takes_for_none_is_refused(self, name: str) -> None:
+        with pytest.raises(ConfigError, match="quotes, backslashes or control characters"):
+            plan(CHOICE._replace(program=Path("/opt", name, "p2pnodes")))
 
     @pytest.mark.parametrize("place", service.HIDDEN)
     def test_a_program_that_the_sandbox_hides_is_refused(self, place: str) -> None:
