@@ -211,17 +211,30 @@ class NodeEvents:
         await listener.send(frame("reset", b"{}", unfinished))
         after: int | None = 0
         while after is not None:
-            async with self._reading:
-                part = await self._db.snapshot_part(after, listener.miner)
-            frames = [frame("node", views.node_event(row), unfinished) for row in part.rows]
-            frames += [frame("claim", views.claim_event(task), unfinished) for task in part.tasks]
-            await listener.send(b"".join(frames))
+            after = await self._send_part(listener, after, unfinished)
             await listener.keep_alive()  # parts that are all history, or another miner's, are empty
-            after = part.after
             if self._news.stopping:
                 return None
         await listener.send(frame("snapshot_end", b"{}", self._ring.event_id(position)))
         return position
+
+    async def _send_part(self, listener: _Listener, after: int, unfinished: str) -> int | None:
+        """Send the next part of the inventory; where the one behind it begins, None when it was the last one."""
+        content, following = await self._part(listener.miner, after, unfinished)
+        await listener.send(content)
+        return following
+
+    async def _part(self, miner: bytes | None, after: int, unfinished: str) -> tuple[bytes, int | None]:
+        """The next part as it is sent, and where the one behind it begins.
+
+        The rows end here: they are larger than the content, and hundreds of listeners may wait for their next part, or
+        for a client that does not read.
+        """
+        async with self._reading:
+            part = await self._db.snapshot_part(after, miner)
+        frames = [frame("node", views.node_event(row), unfinished) for row in part.rows]
+        frames += [frame("claim", views.claim_event(task), unfinished) for task in part.tasks]
+        return b"".join(frames), part.after
 
     async def _send_changes(self, listener: _Listener, position: int) -> int | None:
         """Send the next changes, or wait for some; the position behind them, None when there must be a snapshot."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import weakref
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
@@ -24,14 +25,20 @@ from p2pnodes.model.requests import request_id, sign_add, task_id_of
 from p2pnodes.store.changes import Changes, Gone
 from p2pnodes.store.database import Database
 from p2pnodes.store.ledger import Ledger
-from p2pnodes.store.snapshots import Part
+from p2pnodes.store.snapshots import NodeRow, Part
+from p2pnodes.store.snapshots import part as snapshot
 from tests.api.conftest import MakeClient
 from tests.api.support import ALICE, BOB, NETWORK, Client, Clock, Miner, claim_id_of, encode, gpu, place, server, vote
 
 ALICE_KEY, BOB_KEY = ALICE.public_key, BOB.public_key
 NOTHING = Changes()
+
 GONE_S_MAX = 10.0
 """Bound of seeing that a client is gone: below KEEP_ALIVE_S, after which one would look anyhow."""
+
+
+class Rows(list[NodeRow]):
+    """Rows of which one can tell whether somebody holds them."""
 
 
 def told(ring: Ring, position: int) -> list[tuple[int, Any]]:
@@ -629,6 +636,28 @@ class TestBounds:
         async with asyncio.timeout(20):
             while streams(db):
                 await asyncio.sleep(0.01)
+
+    async def test_one_that_waits_for_its_next_part_holds_no_rows(
+        self, client: Client, alice: Miner, db: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Hundreds may wait for their turn at the database, or not read: the rows are larger than what is sent."""
+        for first in range(3):
+            await alice.post(server(1, first=first))
+        read: list[weakref.ref[Rows]] = []
+        held: list[int] = []
+
+        async def one_claim(after: int, miner: bytes | None) -> Part:
+            held.append(sum(rows() is not None for rows in read))
+            part = await db.read_weighed(lambda facts, weights: snapshot(facts, after, miner, 0, weights, limit=1))
+            rows = Rows(part.rows)
+            read.append(weakref.ref(rows))
+            return part._replace(rows=rows)
+
+        monkeypatch.setattr(db, "snapshot_part", one_claim)
+        async with listen(client) as listener:
+            await listener.snapshot()
+            assert len(listener.nodes) == 3
+        assert held == [0] * 4
 
     async def test_one_that_left_has_no_place_any_more(
         self, client: Client, db: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
