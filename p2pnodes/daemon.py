@@ -220,7 +220,7 @@ class Daemon:
         new_key = not path.exists()
         self._node_key = create_node_key(path) if new_key else load_node_key(path)
         self._hotkey, known = _read_hotkey(settings)
-        self._supervisor.status("opening the database")
+        self._begin("opening the database")
         self._database = await Database.open(
             settings.database_path, settings.network, self._node_key, now_ms=now_ms, checker=CheckerProcess()
         )
@@ -236,7 +236,7 @@ class Daemon:
             rng=random.Random(os.urandom(16)),
         )
         self._stack.push_async_callback(self._source.close)
-        self._supervisor.status("reading the electorate")
+        self._begin("reading the electorate")
         await self._read_first_electorate()
         if settings.role == "observer":
             network_id, now_s = settings.network.id, now_ms() // 1000
@@ -278,6 +278,11 @@ class Daemon:
         self._stack.push_async_callback(office.stop)
         for loop in (self._watch_electorate, self._watch_targets, self._watch_hangups, self._report):
             self._keep_up(loop)
+
+    def _begin(self, step: str) -> None:
+        """Tell what a start does now, and so what it waits for: a database may be recounted, a chain be silent."""
+        log.info("starting", step=step)
+        self._supervisor.status(step)
 
     def _keep_up(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a loop until the daemon stops; see ``kept_up``."""

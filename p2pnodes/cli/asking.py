@@ -118,8 +118,8 @@ def unanswered(path: Path, error: Exception) -> UnreachableError:
             f"{path} cannot be asked ({reason}); run this as the daemon's user, or as a member of its group"
         )
     return UnreachableError(
-        f"no daemon answers at {path} ({reason}); expected a running one: is it started, and does --config name its "
-        "file?"
+        f"no daemon answers at {path} ({reason}); expected a running one: is it started (its log tells what a start "
+        "waits for), and does --config name its file?"
     )
 
 

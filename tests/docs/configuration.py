@@ -22,6 +22,10 @@ first of these counts: an option of `p2pnodes run`, the environment, the file, t
 default. A name that nobody knows is an error, in the file and in the environment alike. Paths are relative to the
 directory of the file; `~` is the home directory. Lists and tables are JSON in the environment.
 
+A command that looks at a daemon (`status`, `doctor`, `backup` and so on) reads the same file and its own environment,
+`service install` the file alone. Neither knows of variables that a service alone has, such as those of `Environment=`
+in a drop-in, and would look for the daemon elsewhere: set in the file what both must know, `data_dir` above all.
+
 `p2pnodes docs --file p2pnodes.toml` prints a file with every setting to begin with, `p2pnodes config check` lists every
 problem of yours, and `p2pnodes config show` what is in effect and where it comes from.
 

@@ -12,6 +12,7 @@ import tomli_w
 from p2pnodes.chain.wallet import write_hotkey_file
 from p2pnodes.model.keys import Hotkey
 from tests.e2e.single import Single, settings_of, write_electorate
+from tests.e2e.waiting import eventually
 from tests.replay.chain import Chain, wall_clock
 from tests.replay.server import ReplayServer
 from tests.replay.subnets import made_up, made_up_hotkey
@@ -191,6 +192,18 @@ class TestChain:
             port = free.getsockname()[1]
         daemon.settings["electorate"]["urls"] = [f"ws://127.0.0.1:{port}"]
         assert f"ws://127.0.0.1:{port}" in await daemon.refused()
+
+    async def test_while_an_endpoint_is_silent_the_log_says_what_is_waited_for(self, daemon: Single) -> None:
+        async with ReplayServer(self.chain()) as server:
+            server.faults.add("timeout", "connect")
+            daemon.settings["electorate"]["urls"] = [server.url]
+            await daemon.start()
+
+            async def reading() -> bool:
+                return '"step": "reading the electorate"' in daemon.log
+
+            await eventually(reading)
+            assert await daemon.stop() == 0
 
     async def test_an_endpoint_whose_name_does_not_exist(self, daemon: Single) -> None:
         daemon.settings["electorate"]["urls"] = ["wss://chain.invalid:443"]
