@@ -41,6 +41,9 @@ _TIMESTAMP_NOW: Final = "0xf0c365c3cf59d671eb72da0e7a4113c49f1f0515f462cdcf84e0f
 """Storage key of ``Timestamp.Now``: xxh128 of either name. It holds in every runtime, so that how far an endpoint is
 can be asked without its metadata."""
 
+_TIME_BYTES: Final = 8
+"""Length of its value, a u64."""
+
 _METAGRAPH_CALL: Final = "SubnetInfoRuntimeApi_get_selective_metagraph"
 _PRUNED: Final = "State already discarded"
 _NO_SUCH_CALL: Final = "Exported method"
@@ -255,6 +258,8 @@ class Endpoint:
 
     def _time_ms(self, block_hash: str) -> int:
         value = self._call("state_getStorage", [_TIMESTAMP_NOW, block_hash])
+        if not isinstance(value, str) or len(value) != len("0x") + 2 * _TIME_BYTES:  # 0 would blame our own clock
+            raise EndpointError(f"time of a block: found {str(value)[:60]}, expected {_TIME_BYTES} bytes in hex")
         return _integer(int.from_bytes(bytes.fromhex(value.removeprefix("0x")), "little"), "time of a block")
 
     def _call(self, method: str, params: list[Any]) -> Any:

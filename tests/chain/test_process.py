@@ -197,7 +197,18 @@ class TestFaults:
                 "number of the finalized head: found None",
             ),
             ({"kind": "result", "method": "chain_getFinalizedHead", "value": [7]}, "found no hash of 32 bytes"),
-            ({"kind": "result", "method": "state_getStorage", "value": "0xzz"}, "answered with garbage: ValueError"),
+            (
+                {"kind": "result", "method": "state_getStorage", "value": "0x" + 16 * "z"},
+                "answered with garbage: ValueError",
+            ),
+            (
+                {"kind": "result", "method": "state_getStorage", "value": "0x"},
+                "time of a block: found 0x, expected 8 bytes",
+            ),
+            (
+                {"kind": "result", "method": "state_getStorage", "value": None},
+                "time of a block: found None, expected 8",
+            ),
             ({"kind": "huge", "method": "chain_getHead"}, "sent over 33554432 bytes"),
         ],
     )
