@@ -50,7 +50,7 @@ from p2pnodes.api.server import cut, send_part
 from p2pnodes.api.settings import ApiSettings
 from p2pnodes.api.stream import EVENTS_KEY, NodeEvents
 from p2pnodes.connections import while_open
-from p2pnodes.inbound import TokenBuckets, make_runner
+from p2pnodes.inbound import make_runner
 from p2pnodes.model.claims import (
     GPUS_PER_CLAIM_MAX,
     IDENTIFIER_CHARS_MAX,
@@ -86,6 +86,7 @@ from p2pnodes.store.admission import (
     TooManyClaimsError,
 )
 from p2pnodes.store.parts import batched
+from p2pnodes.throttle import TokenBuckets
 
 log = structlog.get_logger(__name__)
 

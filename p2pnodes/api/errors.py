@@ -15,9 +15,9 @@ from aiohttp import hdrs, web
 from pydantic import ValidationError
 
 from p2pnodes.api.server import is_gone
-from p2pnodes.inbound import FewLines
 from p2pnodes.model.codes import HEADER, Code
 from p2pnodes.model.errors import P2PNodesError, StoreError, WritesRefusedError
+from p2pnodes.throttle import FewLines
 
 log = structlog.get_logger(__name__)
 

@@ -71,7 +71,6 @@ from p2pnodes.gossip.rates import HEARTBEATS, PINGS, Allowance, flood, weight
 from p2pnodes.gossip.refused import Refused
 from p2pnodes.gossip.timeline import Timeline
 from p2pnodes.gossip.view import VIEW_SIZE
-from p2pnodes.inbound import FewLines
 from p2pnodes.model.codes import Code, Reason, code_of
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import (
@@ -90,6 +89,7 @@ from p2pnodes.store.damage import DamagedEventError
 from p2pnodes.store.database import Database
 from p2pnodes.store.loading import Answer, Found
 from p2pnodes.store.state import Outcome
+from p2pnodes.throttle import FewLines
 
 log = structlog.get_logger("p2pnodes.gossip")
 

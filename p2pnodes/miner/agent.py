@@ -22,7 +22,7 @@ import structlog
 from aiohttp import hdrs, web
 from pydantic import ValidationError
 
-from p2pnodes.inbound import BACKLOG, FewLines, TokenBuckets, address_key, bind, make_runner, parse_address
+from p2pnodes.inbound import BACKLOG, address_key, bind, make_runner, parse_address
 from p2pnodes.miner.challenge import (
     CHALLENGE_BYTES_MAX,
     MINER,
@@ -42,6 +42,7 @@ from p2pnodes.model.codes import HEADER, Code
 from p2pnodes.model.errors import ConfigError, printable
 from p2pnodes.model.keys import Hotkey, ss58_decode, ss58_encode, verify_hotkey
 from p2pnodes.model.requests import parse_nonce
+from p2pnodes.throttle import FewLines, TokenBuckets
 
 log = structlog.get_logger(__name__)
 

@@ -22,7 +22,6 @@ from p2pnodes.gossip.channel import HEARTBEAT, OVERHEAD_BYTES
 from p2pnodes.gossip.frames import FRAME_BYTES_MAX, Digest, Events
 from p2pnodes.gossip.handshake import HandshakeError, Identity, Peer, Policy, RefusedByPeerError, Responder
 from p2pnodes.gossip.rates import weight
-from p2pnodes.inbound import FewLines
 from p2pnodes.model import codec
 from p2pnodes.model.branches import rivalry
 from p2pnodes.model.codec import DIGEST_BYTES
@@ -34,6 +33,7 @@ from p2pnodes.model.network import Network
 from p2pnodes.store import ahead
 from p2pnodes.store.checking import CheckerProcess
 from p2pnodes.store.state import Outcome
+from p2pnodes.throttle import FewLines
 from tests.gossip.daemons import Node, Stranger, now_ms, stranger, until
 from tests.gossip.harness import clone
 from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, electorate, hotkey

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiosqlite
 import pytest
+from structlog.testing import capture_logs
 
 from p2pnodes.model.claims import parse_body
 from p2pnodes.model.errors import StoreError, WritesRefusedError
@@ -25,7 +26,7 @@ from p2pnodes.model.requests import Add, request_id
 from p2pnodes.store import database as database_module
 from p2pnodes.store.admission import ConflictError
 from p2pnodes.store.checkpoints import Donor
-from p2pnodes.store.database import Commit, Database, Written
+from p2pnodes.store.database import FAILURES_LOGGED_BURST, Commit, Database, Written
 from p2pnodes.store.facts import Facts, StoredClaim
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Found
@@ -231,6 +232,17 @@ class TestAFailingDisk:
             outcomes = await asyncio.gather(*writes, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {StoreError}
         assert waits == 2, "theirs, and one to see whether it was the disk"
+
+    async def test_any_number_of_failures_has_few_lines_in_the_log_which_may_be_on_that_disk(
+        self, database: Database
+    ) -> None:
+        with capture_logs() as logs, failing_disk(database):
+            for number in range(2 * FAILURES_LOGGED_BURST):
+                with pytest.raises(StoreError):
+                    await submit(database, add("//Alice", [f"gpu-{number}"]))
+        failed = [record["left_out"] for record in logs if record["event"] == "transaction_failed"]
+        assert failed[:FAILURES_LOGGED_BURST] == [0] * FAILURES_LOGGED_BURST
+        assert len(failed) < 1.5 * FAILURES_LOGGED_BURST
 
     async def test_a_job_whose_temporary_files_find_no_room_takes_no_neighbour_with_it(
         self, database: Database
