@@ -15,7 +15,7 @@ what has been written and stops pushing to a slow peer.
 import asyncio
 import random
 import sqlite3
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from os import strerror
@@ -178,6 +178,11 @@ VISITORS_LOGGED_PER_S: Final = 1.0
 """The same about observers' sessions, each of which begins and ends; whoever opens hundreds a second, each with another
 hotkey, must not fill the disk. Those that this daemon ends have as many lines of their own: else who comes and goes
 would hide why."""
+
+STORE_FAILURES_LOGGED_BURST: Final = 10
+STORE_FAILURES_LOGGED_PER_S: Final = 0.2
+"""Log lines of each kind about what the store could not take or read: at once, and again each second. Every peer brings
+them about with each event that it sends or asks for, and the log may be on that disk."""
 
 _WENT: Final = frozenset({Code.SESSION_CLOSED, Code.SESSION_LOST})
 """Codes of sessions that this daemon did not end."""
@@ -351,6 +356,9 @@ class Driver:
         self._refusals = FewLines(REFUSALS_LOGGED_BURST, REFUSALS_LOGGED_PER_S)
         self._visitors = FewLines(VISITORS_LOGGED_BURST, VISITORS_LOGGED_PER_S)
         self._ended_visitors = FewLines(VISITORS_LOGGED_BURST, VISITORS_LOGGED_PER_S)
+        self._failures: defaultdict[str, FewLines] = defaultdict(
+            lambda: FewLines(STORE_FAILURES_LOGGED_BURST, STORE_FAILURES_LOGGED_PER_S)
+        )
 
     # -- life cycle --------------------------------------------------------------------------------------------------
 
@@ -940,7 +948,7 @@ class Driver:
         try:
             outcomes = await self._store.receive(events, self._clock())
         except (StoreError, WritesRefusedError) as error:
-            log.warning("events_not_stored", count=len(events), error=str(error), code=error.code)
+            self._log_failure("events_not_stored", error, error.code, count=len(events))
             return None
         except Exception:  # a bug: the engine must hear of it all the same, and tries again later
             log.exception("events_not_stored", count=len(events), code=Code.SYSTEM_BUG)
@@ -956,7 +964,7 @@ class Driver:
             await self._store.receive_proofs(wanted.proofs, self._clock())
             checked = True
         except (StoreError, WritesRefusedError) as error:
-            log.warning("proofs_not_stored", count=len(wanted.proofs), error=str(error), code=error.code)
+            self._log_failure("proofs_not_stored", error, error.code, count=len(wanted.proofs))
         self._perform(self._engine.proved(link.id, wanted.proofs, self._clock(), checked=checked))
 
     async def _read_log(self, link: _Link, wanted: Read) -> None:
@@ -966,7 +974,7 @@ class Driver:
         except DamagedEventError as error:  # the peer hears "none" and asks somebody else; the store has told of it
             self._perform(self._engine.damaged(error.log, error.seq, self._clock()))
         except (StoreError, sqlite3.Error) as error:  # the peer hears the same
-            log.warning("log_not_read", log=str(wanted.log), error=str(error), code=Code.DATA_UNREADABLE)
+            self._log_failure("log_not_read", error, Code.DATA_UNREADABLE, log=str(wanted.log))
         self._perform(self._engine.read(link.id, wanted.log, wanted.first_seq, wires, self._clock()))
 
     async def _consider(self, wanted: Consider) -> None:
@@ -980,7 +988,7 @@ class Driver:
         try:
             lack = await self._store.lacking()
         except (StoreError, WritesRefusedError) as error:  # the next tick asks again
-            log.warning("checkpoint_not_stored", error=str(error), code=error.code)
+            self._log_failure("checkpoint_not_stored", error, error.code)
         self._perform(self._engine.lacking(lack, self._clock()))
 
     async def _load(self, wanted: Load) -> None:
@@ -988,13 +996,12 @@ class Driver:
         answer = await self._taken(self._store.load(*wanted[1:]), wanted.number)
         self._perform(self._engine.loaded(wanted.session, wanted.number, wanted.place, answer, self._clock()))
 
-    @staticmethod
-    async def _taken(work: Coroutine[Any, Any, Answer], number: int) -> Answer:
+    async def _taken(self, work: Coroutine[Any, Any, Answer], number: int) -> Answer:
         """What became of a part of a checkpoint; the engine must hear of it whatever fails, and tries again later."""
         try:
             return await work
         except (StoreError, WritesRefusedError) as error:
-            log.warning("checkpoint_not_stored", number=number, error=str(error), code=error.code)
+            self._log_failure("checkpoint_not_stored", error, error.code, number=number)
             return Answer(Found.FAILED, str(error))
         except Exception as error:  # a bug
             log.exception("checkpoint_not_stored", number=number, code=Code.SYSTEM_BUG)
@@ -1005,7 +1012,7 @@ class Driver:
         try:
             wire = await self._store.certificate(wanted.number)
         except (StoreError, sqlite3.Error) as error:  # the peer hears "none" and asks somebody else
-            log.warning("checkpoint_not_read", number=wanted.number, error=str(error), code=Code.DATA_UNREADABLE)
+            self._log_failure("checkpoint_not_read", error, Code.DATA_UNREADABLE, number=wanted.number)
         self._perform(self._engine.read_certificate(link.id, wanted.number, wire or b"", self._clock()))
 
     async def _read_leaves(self, link: _Link, wanted: ReadLeaves) -> None:
@@ -1016,7 +1023,7 @@ class Driver:
         except DamagedEventError as error:  # the same
             self._perform(self._engine.damaged(error.log, error.seq, self._clock()))
         except (StoreError, sqlite3.Error) as error:  # the same
-            log.warning("checkpoint_not_read", number=wanted.number, error=str(error), code=Code.DATA_UNREADABLE)
+            self._log_failure("checkpoint_not_read", error, Code.DATA_UNREADABLE, number=wanted.number)
         self._perform(self._engine.read_leaves(link.id, wanted.number, wanted.place, leaves, path, self._clock()))
 
     # -- effects -----------------------------------------------------------------------------------------------------
@@ -1170,6 +1177,12 @@ class Driver:
         if left_out is not None:
             code = code_of(reason, Code.HANDSHAKE_MALFORMED)
             getattr(log, level)("handshake_refused", remote=remote, reason=reason, code=code, left_out=left_out)
+
+    def _log_failure(self, event: str, error: Exception, code: Code, **fields: Any) -> None:
+        """Tell the operator what the store could not do, unless many lines of this kind tell it already."""
+        left_out = self._failures[event].take()
+        if left_out is not None:
+            log.warning(event, error=str(error), code=code, left_out=left_out, **fields)
 
     def _log_session(self, event: str, link: _Link, **fields: Any) -> None:
         lines = self._visitors if fields.get("code", Code.SESSION_CLOSED) in _WENT else self._ended_visitors

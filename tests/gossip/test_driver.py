@@ -7,6 +7,7 @@ import signal
 import socket
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -167,6 +168,25 @@ class TestExchange:
         late.dial(early)
         await until(lambda: late.database.state.nodes == 1)
         assert failures == 0
+
+    async def test_what_the_store_does_not_take_has_few_lines_of_each_kind_in_the_log(
+        self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _, second = honest
+
+        async def full(*_: object) -> list[Outcome]:
+            raise StoreError("the disk is full")
+
+        monkeypatch.setattr(second.database, "receive", full)
+        monkeypatch.setattr(second.database, "lacking", full)
+        with capture_logs() as logs:
+            for _ in range(2 * driver.STORE_FAILURES_LOGGED_BURST):
+                assert await second.driver._receive_job([]) is None
+            await second.driver._survey()
+        failed = Counter(record["event"] for record in logs)
+        assert failed["events_not_stored"] >= driver.STORE_FAILURES_LOGGED_BURST
+        assert failed["events_not_stored"] < 1.5 * driver.STORE_FAILURES_LOGGED_BURST
+        assert failed["checkpoint_not_stored"] == 1, "of another kind"
 
     async def test_a_socket_is_not_read_while_the_store_has_too_much_of_it(
         self, honest: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
