@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 import structlog
@@ -323,14 +322,13 @@ class Author:
         """The log of the own node key that was opened last."""
         return max(self._database.ledger.own_logs(), default=None)
 
-    async def _open_log(
-        self, reason: str, ends: Mapping[LogId, Head | None] = MappingProxyType({}), *, doubled: bool = False
-    ) -> None:
+    async def _open_log(self, reason: str, *, doubled: bool = False) -> None:
         """Open a new own log; what keeps it from being opened is told, and it is tried again later.
+
+        It closes own logs in which the clock ran ahead, whatever it is opened for: none can be opened beside these.
 
         Args:
             reason: For the operator.
-            ends: Logs to close, each with its last good event.
             doubled: Another daemon may write with this node key. A fresh one keeps the two apart: peers hold one
                 session with each node key, and two daemons of one would take it from each other for ever.
         """
@@ -338,6 +336,9 @@ class Author:
         try:
             if named is not None and named != self._cleared:
                 await self._expect(named, reason)
+                return
+            ends = await self._good_ends()
+            if ends and await self._leave_bad_events(ends):
                 return
             try:
                 await self._begin_log(reason, ends, fresh_key=doubled and self._hotkey is not None)
@@ -545,8 +546,8 @@ class Author:
             await self._open_log(self._unused)
         elif not self._heard and self.permitted:
             await self._hear()
-        elif self._hotkey is not None and (ahead := self._ran_ahead()):
-            await self._leave_bad_events(ahead)
+        elif self._hotkey is not None and self._ran_ahead():
+            await self._open_log("the system clock ran ahead while the events behind it were written")
         self._speak_anew()
         reason = self._why_no_writes()
         if reason is None and ledger.writes_refused is not None:
@@ -670,26 +671,32 @@ class Author:
 
     def _ran_ahead(self) -> list[LogId]:
         """Own logs that hold events from when the clock ran ahead; none before it is right again."""
-        state, own_hotkey = self._database.state, self.hotkey
-        others = {key: stake for key, stake in self._database.ledger.weights.enrolled.items() if key != own_hotkey}
-        offset_ms = self._heard_from.clock_offset_ms()
-        if self._clock_trouble() is not None:
+        ledger, own_hotkey = self._database.ledger, self.hotkey
+        if own_hotkey is None or self._clock_trouble() is not None:
             return []
-        return ran_ahead(self._database.ledger.own_log, state.logs, others, self._now_ms(), offset_ms)
+        own = ledger.own_log if ledger.foreign_own is None else None
+        others = {key: stake for key, stake in ledger.weights.enrolled.items() if key != own_hotkey}
+        offset_ms = self._heard_from.clock_offset_ms()
+        return ran_ahead(own_hotkey, own, self._database.state.logs, others, self._now_ms(), offset_ms=offset_ms)
 
-    async def _leave_bad_events(self, logs: Iterable[LogId]) -> None:
-        """Close own logs below what was written while the clock ran ahead, and open a new one.
+    async def _good_ends(self) -> dict[LogId, Head | None]:
+        """Own logs that are to be closed below what was written while the clock ran ahead, with where they end."""
+        logs = [] if self._hotkey is None else self._ran_ahead()
+        hlc_max = hlc_at(self._now_ms())
+        return {log_id: await self._database.last_event(log_id, hlc_max) for log_id in logs}
 
-        Where a log of another validator's is as far ahead, no new one can be opened yet: its author may wait for this.
+    async def _leave_bad_events(self, ends: Mapping[LogId, Head | None]) -> bool:
+        """Close own logs below what was written while the clock ran ahead, where no new log can tell that yet.
+
+        That is where a log of another validator's is as far ahead: its author may wait for this.
         """
-        now_ms, own_hotkey = self._now_ms(), self._require_hotkey()
-        ends = {log_id: await self._database.last_event(log_id, hlc_at(now_ms)) for log_id in logs}
-        if stays_ahead(own_hotkey.public_key, self._database.state.logs, now_ms):
-            closings = [closing(own_hotkey, self._settings.network.id, *each) for each in ends.items()]
-            await self._database.write(lambda ledger: ledger.receive_proofs(closings, now_ms))
-            log.warning("log_closed", logs=[str(log_id) for log_id in ends], code=Code.LOG_CLOSED)
-            return
-        await self._open_log("the system clock ran ahead while the events behind it were written", ends)
+        own_hotkey, now_ms = self._require_hotkey(), self._now_ms()
+        if not stays_ahead(own_hotkey.public_key, self._database.state.logs, now_ms):
+            return False
+        closings = [closing(own_hotkey, self._settings.network.id, *each) for each in ends.items()]
+        await self._database.write(lambda ledger: ledger.receive_proofs(closings, now_ms))
+        log.warning("log_closed", logs=[str(log_id) for log_id in ends], code=Code.LOG_CLOSED)
+        return True
 
     # -- refusing ----------------------------------------------------------------------------------------------------
 

@@ -615,7 +615,8 @@ class TestAClockThatRanAhead:
             before, good = own(daemon), daemon._database.state.logs[own(daemon)].head
             clock.ahead_s = 300
             await write(daemon)
-            other.write(other.delegation(not_before=clock() // 1000 - 1), at_ms=clock())
+            now_s = clock() // 1000
+            other.write(other.delegation(not_before=now_s - 1, not_after=now_s + DAY_S), at_ms=clock())
             await daemon._database.write(lambda ledger: ledger.receive(other.events, clock()))
             clock.ahead_s = 0
             await until(lambda: daemon._database.state.logs[before].counted == good)

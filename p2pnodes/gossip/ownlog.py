@@ -117,7 +117,13 @@ def hear(
 
 
 def ran_ahead(
-    own: LogId | None, logs: Mapping[LogId, LogState], others: Mapping[bytes, int], now_ms: int, offset_ms: int | None
+    own_hotkey: bytes,
+    own: LogId | None,
+    logs: Mapping[LogId, LogState],
+    others: Mapping[bytes, int],
+    now_ms: int,
+    *,
+    offset_ms: int | None,
 ) -> list[LogId]:
     """Own logs with events from when the clock ran ahead, to be closed below these now that it is right (rule 8).
 
@@ -125,16 +131,20 @@ def ran_ahead(
     since would count for nothing.
 
     Args:
-        own: The current own log.
+        own_hotkey: Whose logs are own ones, whichever daemon or node key wrote them.
+        own: The current own log; None while there is none.
         logs: Every log that is held.
         others: Hotkey -> stake of every other enrolled validator.
         now_ms: Wall clock, which nobody is known to contradict.
         offset_ms: Median of the peers' clocks less ours; None while there is none.
     """
-    held = logs.get(own) if own else None
-    if held is None or held.prefix.hlc <= _limit_hlc(now_ms) or (offset_ms is None and any(others.values())):
+    if offset_ms is None and any(others.values()):
         return []
-    return sorted({held.id, *(log for log, hotkey in _ahead(logs, now_ms).items() if hotkey == held.hotkey)})
+    found = {log for log, hotkey in _ahead(logs, now_ms).items() if hotkey == own_hotkey}
+    held = logs.get(own) if own else None
+    if held is not None and held.hotkey == own_hotkey and held.prefix.hlc > _limit_hlc(now_ms):
+        found.add(held.id)
+    return sorted(found)
 
 
 def stays_ahead(own_hotkey: bytes, logs: Mapping[LogId, LogState], now_ms: int) -> bool:

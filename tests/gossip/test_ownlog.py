@@ -179,26 +179,30 @@ class TestAClockThatRanAhead:
 
     @pytest.mark.parametrize("hlc", [0, FAR - 1])
     def test_one_that_peers_would_take_stays(self, hlc: int) -> None:
-        assert ran_ahead(self.MINE, self.logs(mine=hlc), {}, NOW_MS, None) == []
+        assert ran_ahead(A, self.MINE, self.logs(mine=hlc), {}, NOW_MS, offset_ms=None) == []
 
     def test_one_that_lies_further_ahead_is_left_with_those_before_that_do(self) -> None:
-        assert ran_ahead(self.MINE, self.logs(mine=self.FAR, before=self.FAR), {}, NOW_MS, None) == [
+        assert ran_ahead(A, self.MINE, self.logs(mine=self.FAR, before=self.FAR), {}, NOW_MS, offset_ms=None) == [
             self.BEFORE,
             self.MINE,
         ]
-        assert ran_ahead(self.MINE, self.logs(mine=self.FAR, before=0), {}, NOW_MS, None) == [self.MINE]
+        assert ran_ahead(A, self.MINE, self.logs(mine=self.FAR, before=0), {}, NOW_MS, offset_ms=None) == [self.MINE]
 
     def test_nothing_is_left_while_nobody_says_what_the_time_is(self) -> None:
         """A clock that was set back looks the same."""
         logs = self.logs(mine=self.FAR)
-        assert ran_ahead(self.MINE, logs, {B: 100}, NOW_MS, None) == []
-        assert ran_ahead(self.MINE, logs, {B: 100}, NOW_MS, 0) == [self.MINE]
-        assert ran_ahead(self.MINE, logs, {B: 0}, NOW_MS, None) == [self.MINE], "nobody with stake can say so"
+        assert ran_ahead(A, self.MINE, logs, {B: 100}, NOW_MS, offset_ms=None) == []
+        assert ran_ahead(A, self.MINE, logs, {B: 100}, NOW_MS, offset_ms=0) == [self.MINE]
+        assert ran_ahead(A, self.MINE, logs, {B: 0}, NOW_MS, offset_ms=None) == [self.MINE], (
+            "nobody with stake can say so"
+        )
 
     def test_a_log_of_another_validator_that_is_as_far_ahead_keeps_the_next_one_there(self) -> None:
         assert stays_ahead(A, self.logs(mine=self.FAR, theirs=self.FAR), NOW_MS)
         assert not stays_ahead(A, self.logs(mine=self.FAR, before=self.FAR, theirs=self.FAR - 1), NOW_MS)
 
-    def test_without_an_own_log_there_is_none_to_leave(self) -> None:
-        assert ran_ahead(None, self.logs(theirs=self.FAR), {}, NOW_MS, 0) == []
-        assert ran_ahead(self.MINE, {}, {}, NOW_MS, 0) == []
+    def test_without_a_current_one_those_before_are_left(self) -> None:
+        """As where the node key was lost: beside them no log can be opened."""
+        assert ran_ahead(A, None, self.logs(before=self.FAR, theirs=self.FAR), {}, NOW_MS, offset_ms=0) == [self.BEFORE]
+        assert ran_ahead(A, None, self.logs(theirs=self.FAR), {}, NOW_MS, offset_ms=0) == []
+        assert ran_ahead(A, self.MINE, {}, {}, NOW_MS, offset_ms=0) == []

@@ -659,8 +659,8 @@ class SimPeer:
             self._open_log("there is no own log yet")
         elif not self._heard and ledger.weights.electorate.permitted(self.hotkey.public_key):
             self._hear()
-        elif ahead := self._ran_ahead():
-            self._leave_bad_events(ahead)
+        elif self._good_ends():
+            self._open_log("the clock ran ahead")
         self.engine.sweep(not self._heard)
         ledger.writes_refused = self._why_no_writes()
         if ledger.writes_refused is None:
@@ -700,22 +700,23 @@ class SimPeer:
                 self.say(lambda _, evidence=evidence: evidence)  # type: ignore[misc]
         self._found.clear()
 
-    def _ran_ahead(self) -> list[LogId]:
-        """Rule 8: own logs that hold events from when the clock ran ahead, once it is right again."""
-        ledger, own_hotkey = self.ledger, self.hotkey.public_key
+    def _good_ends(self) -> dict[LogId, Head | None]:
+        """Rule 8: own logs with events from when the clock ran ahead, once it is right again, and where they end."""
+        ledger, own_hotkey, now_ms = self.ledger, self.hotkey.public_key, self.now_ms()
         others = {key: stake for key, stake in ledger.weights.enrolled.items() if key != own_hotkey}
         if self._clock_is_off():
-            return []
-        return ran_ahead(ledger.own_log, ledger.state.logs, others, self.now_ms(), self.engine.clock_offset_ms())
+            return {}
+        own, offset_ms = ledger.own_log if ledger.foreign_own is None else None, self.engine.clock_offset_ms()
+        logs = ran_ahead(own_hotkey, own, ledger.state.logs, others, now_ms, offset_ms=offset_ms)
+        return {log: ledger.facts.last_event(log, hlc_at(now_ms)) for log in logs}
 
-    def _leave_bad_events(self, logs: Sequence[LogId]) -> None:
-        ledger, now_ms = self.ledger, self.now_ms()
-        ends = {log: ledger.facts.last_event(log, hlc_at(now_ms)) for log in logs}
-        if stays_ahead(self.hotkey.public_key, ledger.state.logs, now_ms):
-            closings = [closing(self.hotkey, self.world.parameters.id, *each) for each in ends.items()]
-            self.write(lambda ledger: ledger.receive_proofs(closings, now_ms), _done)
-        else:
-            self._open_log("the clock ran ahead", ends)
+    def _leave_bad_events(self, ends: Mapping[LogId, Head | None]) -> bool:
+        now_ms = self.now_ms()
+        if not stays_ahead(self.hotkey.public_key, self.ledger.state.logs, now_ms):
+            return False
+        closings = [closing(self.hotkey, self.world.parameters.id, *each) for each in ends.items()]
+        self.write(lambda ledger: ledger.receive_proofs(closings, now_ms), _done)
+        return True
 
     def rotate(self, others: Mapping[LogId, Head | None] | None = None) -> None:
         """Replace the node key, as an operator does.
@@ -782,10 +783,14 @@ class SimPeer:
 
         Args:
             reason: For people.
-            ends: Logs to close, each with its last good event.
+            ends: Logs to close, each with its last good event, for ``close_own``; else those that ran ahead are.
             doubled: Another daemon may write with this node key: take a fresh one.
             close_own: Close the log before, too, with the last event that counts when the writer comes to it.
         """
+        if not close_own:
+            ends = self._good_ends()
+            if ends and self._leave_bad_events(ends):
+                return
         now_ms = self.now_ms()
         node_key = NodeKey.from_seed(self.rng.randbytes(32)) if doubled else self.node_key
         own, before = self._next_log(self.ledger, node_key, now_ms), max(self.ledger.own_logs(), default=None)
