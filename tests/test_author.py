@@ -216,7 +216,7 @@ class TestItsNumber:
         async with running(config) as daemon:
             ahead = own(daemon).number
             clock.ahead_s = 0
-            await author(daemon)._open_log("a test", {own(daemon): None})
+            await author(daemon)._open_log("a test")
             assert own(daemon).number == ahead + 1
 
 
@@ -601,6 +601,38 @@ class TestAClockThatRanAhead:
             await until(lambda: not daemon.readiness())
             held = daemon._database.state.logs[before]
             assert held.counted == good
+            await write(daemon)
+
+    async def test_it_is_closed_also_where_a_new_log_is_due_for_another_reason(
+        self, config: Path, clock: Clock
+    ) -> None:
+        """Beside it none could be opened before the time has come to which the clock ran ahead."""
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            before, good = own(daemon), daemon._database.state.logs[own(daemon)].head
+            async with author(daemon)._busy:  # all this between two looks at the own log
+                clock.ahead_s = 300
+                await write(daemon)
+                close = closing(VALIDATOR, daemon.settings.network.id, before, daemon._database.state.logs[before].head)
+                await daemon._database.write(lambda ledger: ledger.receive_proofs([close], clock()))
+                clock.ahead_s = 0
+            await until(lambda: writes(daemon) != before)
+            assert daemon._database.state.logs[before].counted == good
+            await until(lambda: not daemon.readiness())
+            await write(daemon)
+
+    async def test_and_where_the_node_key_was_lost(self, config: Path, clock: Clock) -> None:
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            before, good = own(daemon), daemon._database.state.logs[own(daemon)].head
+            clock.ahead_s = 300
+            await write(daemon)
+        daemon.settings.node_key_path.unlink()
+        clock.ahead_s = 0
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            assert own(daemon).node_key != before.node_key
+            assert daemon._database.state.logs[before].counted == good
             await write(daemon)
 
     async def test_while_another_validators_log_is_as_far_ahead_it_is_closed_and_none_is_opened(
