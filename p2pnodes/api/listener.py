@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from p2pnodes.api.errors import JSON_HEADERS
-from p2pnodes.api.server import cut, send_part
+from p2pnodes.api.server import cut, is_gone, send_part
 
 GATHER_S: Final = 0.1
 """Least time between two moments at which listeners are told: what changes in between shares its reads and writes."""
@@ -61,7 +61,7 @@ class Listener:
     @property
     def gone(self) -> bool:
         """Whether the connection is closed."""
-        return self._request.transport is None or self._request.transport.is_closing()
+        return is_gone(self._request)
 
     @property
     def silent_at(self) -> float:
