@@ -403,7 +403,14 @@ class Author:
                 last = closed.setdefault(before, last)
             closings = [closing(self._require_hotkey(), network_id, *each) for each in closed.items()]
             delegation = self._sign(own, None if before is None else (before, closed.get(before, last)))
-            ledger.open_log(own.number, delegation, self._now_ms(), closings=closings, node_key=node_key)
+            ledger.open_log(
+                own.number,
+                delegation,
+                self._now_ms(),
+                closings=closings,
+                node_key=node_key,
+                ahead=self.delegation is None,  # nobody talks to who has none, or could tell the time (rule 8)
+            )
             return delegation, list(closed)
 
         try:

@@ -635,6 +635,36 @@ class TestAClockThatRanAhead:
             assert daemon._database.state.logs[before].counted == good
             await write(daemon)
 
+    async def test_who_has_no_log_opens_one_ahead_of_its_clock_to_hear_what_the_time_is(
+        self, config: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Peers talk to nobody without a delegation, and nothing is closed before one says that it was ahead."""
+        other = Author("//validator1")
+        write_electorate(config.parent, 100, {"hotkey": other.hotkey.address, "stake": 0})
+        async with running(config) as daemon:
+            await until(lambda: not daemon.readiness())
+            before, good = own(daemon), daemon._database.state.logs[own(daemon)].head
+            now_s = clock() // 1000
+            other.write(other.delegation(not_before=now_s - 1, not_after=now_s + DAY_S), at_ms=clock())
+            await daemon._database.write(lambda ledger: ledger.receive(other.events, clock()))
+            clock.ahead_s = 300
+            await write(daemon)
+        daemon.settings.node_key_path.unlink()
+        clock.ahead_s = 0
+        write_electorate(config.parent, 200, {"hotkey": other.hotkey.address, "stake": 100})
+        async with running(config) as daemon:
+            log, logs = writes(daemon), daemon._database.state.logs
+            assert log is not None
+            with pytest.raises(WritesRefusedError):
+                await write(daemon)
+            assert logs[before].counted != good
+            monkeypatch.setattr(daemon._driver, "clock_offset_ms", lambda: 0)
+            await until(lambda: writes(daemon) != log)
+            assert daemon._database.state.logs[before].counted == good
+            assert daemon._database.state.logs[log].counted is None
+            await until(lambda: not daemon.readiness())
+            await write(daemon)
+
     async def test_while_another_validators_log_is_as_far_ahead_it_is_closed_and_none_is_opened(
         self, config: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -804,7 +804,9 @@ class SimPeer:
             closings = [closing(self.hotkey, self.world.parameters.id, *each) for each in closed.items()]
             predecessor = None if before is None else (before, closed.get(before, last))
             delegation = self._delegation(own, predecessor, now_ms)
-            ledger.open_log(own.number, delegation, now_ms, closings=closings, node_key=node_key)
+            ledger.open_log(
+                own.number, delegation, now_ms, closings=closings, node_key=node_key, ahead=self.delegation is None
+            )
             self.node_key = node_key
             return delegation
 
