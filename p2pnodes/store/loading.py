@@ -83,10 +83,13 @@ def consider(ledger: Ledger, number: int, wire: bytes) -> Answer:
         return Answer(Found.DISTRUSTED, f"{reason}{said.line.proposal.hex()}")
     # While a live set is loaded, what lies below its cut only seems to be here.
     if held.loading is None:
-        why, pending = hindrance(ledger, said), held.pending
-        # Where one follows that in force, the others come after it, or it is the operator's turn: it differs.
-        leads = pending is not None and held.follows(pending)
-        if why is None or (leads and objection(ledger, said.line) is None):
+        why = hindrance(ledger, said)
+        # One that follows that in force comes before others, or it is the operator's turn: it differs. What is not here
+        # of it may be nowhere any more: logs that later ones do not name are forgotten.
+        pending = None if held.follows(said) else held.pending
+        if pending is not None and held.follows(pending):
+            why = objection(ledger, said.line) or objection(ledger, pending.line)
+        if why is None:
             held.take(wire)
             return Answer(Found.TAKEN)
     else:

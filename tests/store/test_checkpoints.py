@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from p2pnodes.model import checkpoint
 from p2pnodes.model.checkpoint import Certificate, Line, Signature, line_of, stakes_of, suffices
-from p2pnodes.model.clock import hlc_at
-from p2pnodes.model.codec import digest
+from p2pnodes.model.clock import hlc_at, hlc_ms
+from p2pnodes.model.codec import digest, unpack
 from p2pnodes.model.electorate import Electorate
 from p2pnodes.model.errors import StoreError
 from p2pnodes.model.events import AddPayload, Carry, Checkpoint, Event, Head, LogId, Place, Propose, Release
@@ -651,6 +651,23 @@ class TestOneAfterTheOther:
         with ledger.transaction():
             assert consider(ledger, number, skipped.second) == Answer(Found.TAKEN)
         assert not ledger.state.loading
+
+    def test_it_is_loaded_where_that_other_one_names_what_is_not_here(self, skipped: Skipped) -> None:
+        """Nor anywhere, perhaps: logs that the later one does not name are forgotten. It would be awaited for ever."""
+        ledger, number = skipped.ledger, skipped.ahead.state.checkpoint
+        said = Certificate.decode(skipped.first)
+        named = Propose.from_wire(unpack(said.proposal.payload))
+        further = named.logs[0]._replace(head=Head(named.logs[0].head.seq + 1, bytes(32)))
+        proposer = Author(VALIDATORS[0], number=1_001)
+        proposer.write(proposer.delegation(not_after=NOW_S + 99 * 86_400))
+        drawn = proposer.write(named._replace(logs=(further, *named.logs[1:])), at_ms=hlc_ms(said.proposal.hlc))
+        statement = Checkpoint.from_wire(unpack(said.signatures[0].checkpoint.payload))._replace(proposal=drawn.id)
+        with ledger.transaction():
+            ledger.checkpoints.take(certificate(drawn, statement, VALIDATORS[:3], hlc_ms(drawn.hlc)))
+            assert ledger.checkpoints.pending is not None
+            answer = consider(ledger, number, skipped.second)
+        assert answer == Answer(Found.LOADS, f"log {further.log} is not here up to seq {further.head.seq}")
+        assert ledger.state.loading
 
     def test_of_two_that_follow_the_one_in_force_the_later_one_is_pending(self, skipped: Skipped) -> None:
         ledger = skipped.ledger
