@@ -7,11 +7,16 @@ from typing import Any, Final
 import structlog
 
 from p2pnodes.model.codes import Code
+from p2pnodes.throttle import FewLines
 
 log = structlog.get_logger(__name__)
 
 PAUSE_S: Final = 1.0
 """Before a loop that failed begins anew."""
+
+FAILURES_LOGGED_BURST: Final = 5
+FAILURES_LOGGED_PER_S: Final = 1 / 60
+"""Tracebacks of one loop in the log: at once, and again each second."""
 
 
 async def kept_up(loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -22,12 +27,15 @@ async def kept_up(loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
     Args:
         loop: What is run, a coroutine function without arguments.
     """
+    lines = FewLines(FAILURES_LOGGED_BURST, FAILURES_LOGGED_PER_S)
     while True:
         running = loop()
         try:
             await running
         except Exception:
-            log.exception("loop_failed", loop=getattr(running, "__qualname__", ""), code=Code.SYSTEM_BUG)
+            if (left_out := lines.take()) is not None:
+                name = getattr(running, "__qualname__", "")
+                log.exception("loop_failed", loop=name, left_out=left_out, code=Code.SYSTEM_BUG)
         else:
             return
         await asyncio.sleep(PAUSE_S)

@@ -273,6 +273,21 @@ async def test_a_loop_that_fails_is_told_and_goes_on(
     assert failed == [(loop, Code.SYSTEM_BUG)]
 
 
+async def test_a_loop_that_fails_each_time_has_few_lines_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = 0
+
+    async def loop() -> None:
+        nonlocal times
+        times += 1
+        if times <= 4 * loops.FAILURES_LOGGED_BURST:
+            raise RuntimeError("a bug")
+
+    monkeypatch.setattr(loops, "PAUSE_S", 0.0)
+    with capture_logs() as logs:
+        await loops.kept_up(loop)
+    assert [record["left_out"] for record in logs] == [0] * loops.FAILURES_LOGGED_BURST
+
+
 class Ear(Supervisor):
     """A supervisor that notes the signs of life it gets."""
 

@@ -66,11 +66,12 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
 
     Raises:
         StoreError: No such database, of another network, its log or the live set in force is damaged, or it cannot be
-            written: nothing changed.
+            written: nothing changed but what had to be struck out, which the error says then.
     """
     open_ours(path).close()  # a writer would make a database of an empty file, and of another program's one, too
     connection = open_writer(path)
     connection.text_factory = as_text
+    changed = "nothing changed"
     try:
         with connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -81,6 +82,8 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
             before = _hold_all(connection) if mended else None
             if mended:
                 derive_anew(connection)  # wherever this ends, nobody goes on with what is left
+        if mended:
+            changed = "what is wrong in it is struck out, and the next start derives it again"
         ledger = Ledger(connection, network)
         finish_cut(ledger)
         before = before or _hold_all(connection)
@@ -90,13 +93,13 @@ def rebuild(path: Path, network: Network, progress: Progress | None = None) -> R
     except sqlite3.Error as error:
         advice = what_to_do(error, CHECK)
         raise StoreError(
-            f"{path}: cannot be rebuilt, nothing changed: {error}{advice}", code=Code.DATA_REBUILD_FAILED
+            f"{path}: cannot be rebuilt, {changed}: {error}{advice}", code=Code.DATA_REBUILD_FAILED
         ) from error
     except StoreError:
         raise
     except P2PNodesError as error:
         raise StoreError(
-            f"{path}: its log is damaged, nothing changed: {error}; {REFILL}", code=Code.DATA_REBUILD_FAILED
+            f"{path}: its log is damaged, {changed}: {error}; {REFILL}", code=Code.DATA_REBUILD_FAILED
         ) from error
     finally:
         connection.close()
