@@ -148,7 +148,7 @@ def test_what_was_struck_out_is_derived_wherever_it_ends(
     sound = audit(path, NETWORK)
     change(path, statement, several=True)
     monkeypatch.setattr(module, failing, full)
-    with pytest.raises(StoreError, match="struck out, and the next start derives it again: .* disk is full"):
+    with pytest.raises(StoreError, match=r"struck out, and the next start derives it again: .* disk is full"):
         rebuild(path, NETWORK)
     with closing(open_writer(path)) as connection:
         state = Ledger(connection, NETWORK).state
