@@ -553,7 +553,7 @@ class Author:
             await self._open_log(self._unused)
         elif not self._heard and self.permitted:
             await self._hear()
-        elif self._hotkey is not None and self._ran_ahead():
+        elif self._ran_ahead():
             await self._open_log("the system clock ran ahead while the events behind it were written")
         self._speak_anew()
         reason = self._why_no_writes()
@@ -677,10 +677,10 @@ class Author:
         return None
 
     def _ran_ahead(self) -> list[LogId]:
-        """Own logs that hold events from when the clock ran ahead; none before it is right again."""
-        ledger, own_hotkey = self._database.ledger, self.hotkey
-        if own_hotkey is None or self._clock_trouble() is not None:
+        """Own logs with events from when the clock ran ahead, once it is right; none where no hotkey can close them."""
+        if self._hotkey is None or self._clock_trouble() is not None:
             return []
+        ledger, own_hotkey = self._database.ledger, self._hotkey.public_key
         own = ledger.own_log if ledger.foreign_own is None else None
         others = {key: stake for key, stake in ledger.weights.enrolled.items() if key != own_hotkey}
         offset_ms = self._heard_from.clock_offset_ms()
@@ -688,9 +688,8 @@ class Author:
 
     async def _good_ends(self) -> dict[LogId, Head | None]:
         """Own logs that are to be closed below what was written while the clock ran ahead, with where they end."""
-        logs = [] if self._hotkey is None else self._ran_ahead()
         hlc_max = hlc_at(self._now_ms())
-        return {log_id: await self._database.last_event(log_id, hlc_max) for log_id in logs}
+        return {log_id: await self._database.last_event(log_id, hlc_max) for log_id in self._ran_ahead()}
 
     async def _leave_bad_events(self, ends: Mapping[LogId, Head | None]) -> bool:
         """Close own logs below what was written while the clock ran ahead, where no new log can tell that yet.
