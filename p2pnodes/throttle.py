@@ -12,6 +12,11 @@ from typing import Final
 BUCKETS_MAX: Final = 65_536
 """Keys that one table remembers; beyond it the key that was quiet the longest is forgotten, and so starts full."""
 
+STORE_FAILURES_LOGGED_BURST: Final = 10
+STORE_FAILURES_LOGGED_PER_S: Final = 0.2
+"""Log lines of one kind about what the store could not take or read: at once, and again each second. Anybody may bring
+about any number of them, who asks, posts or sends events, and the log may be on that disk."""
+
 
 class TokenBuckets:
     """One token bucket per key: ``burst`` tokens at most, refilled at ``rate`` per second."""
@@ -72,3 +77,8 @@ class FewLines:
             return None
         left_out, self._left_out = self._left_out, 0
         return left_out
+
+
+def store_failures() -> FewLines:
+    """The lines that a log gets of one kind about what the store could not do."""
+    return FewLines(STORE_FAILURES_LOGGED_BURST, STORE_FAILURES_LOGGED_PER_S)

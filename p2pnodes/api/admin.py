@@ -51,7 +51,6 @@ from p2pnodes.api.errors import (
     echo,
     invalid_values,
     json_response,
-    store_failures,
 )
 from p2pnodes.api.limits import Places
 from p2pnodes.api.naming import UUID_SEGMENT, claim_id, node, unknown_claim
@@ -69,6 +68,7 @@ from p2pnodes.model.inventory import Chute
 from p2pnodes.model.proof import ProofError
 from p2pnodes.store.browse import PENDING_MAX
 from p2pnodes.store.placing import NotPlacedError, Placed, UnknownGpusError
+from p2pnodes.throttle import store_failures
 
 ROWS_DEFAULT: Final = 100
 ROWS_MAX: Final = 10_000

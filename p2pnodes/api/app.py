@@ -37,7 +37,6 @@ from p2pnodes.api.errors import (
     json_response,
     missing,
     render,
-    store_failures,
 )
 from p2pnodes.api.hosts import HostCheck, Resolver, system_resolver
 from p2pnodes.api.inventory import Inventory
@@ -86,7 +85,7 @@ from p2pnodes.store.admission import (
     TooManyClaimsError,
 )
 from p2pnodes.store.parts import batched
-from p2pnodes.throttle import TokenBuckets
+from p2pnodes.throttle import TokenBuckets, store_failures
 
 log = structlog.get_logger(__name__)
 

@@ -33,11 +33,6 @@ INPUT_BYTES_MAX: Final = 4096
 STORE_RETRY_S: Final = 5
 """When a client shall come back after the disk failed."""
 
-STORE_FAILURES_LOGGED_BURST: Final = 10
-STORE_FAILURES_LOGGED_PER_S: Final = 0.2
-"""Log lines about requests that the disk failed: at once, and again each second. Anybody may ask as often as he likes,
-and the log may be on that disk."""
-
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
 JSON_HEADERS: Final[Mapping[str, str]] = {
@@ -203,11 +198,6 @@ def _not_now(request: web.Request, detail: str, retry_after_s: int, code: str) -
     if elsewhere is not None and request.method not in _READING:
         answer["validators"] = elsewhere()
     return _refusal(request, 503, answer, code, {hdrs.RETRY_AFTER: str(max(1, retry_after_s))})
-
-
-def store_failures() -> FewLines:
-    """What an application's STORE_FAILURES_KEY holds."""
-    return FewLines(STORE_FAILURES_LOGGED_BURST, STORE_FAILURES_LOGGED_PER_S)
 
 
 def log_store_failure(request: web.Request, error: StoreError) -> None:

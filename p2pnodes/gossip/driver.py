@@ -89,7 +89,7 @@ from p2pnodes.store.damage import DamagedEventError
 from p2pnodes.store.database import Database
 from p2pnodes.store.loading import Answer, Found
 from p2pnodes.store.state import Outcome
-from p2pnodes.throttle import FewLines
+from p2pnodes.throttle import FewLines, store_failures
 
 log = structlog.get_logger("p2pnodes.gossip")
 
@@ -178,11 +178,6 @@ VISITORS_LOGGED_PER_S: Final = 1.0
 """The same about observers' sessions, each of which begins and ends; whoever opens hundreds a second, each with another
 hotkey, must not fill the disk. Those that this daemon ends have as many lines of their own: else who comes and goes
 would hide why."""
-
-STORE_FAILURES_LOGGED_BURST: Final = 10
-STORE_FAILURES_LOGGED_PER_S: Final = 0.2
-"""Log lines of each kind about what the store could not take or read: at once, and again each second. Every peer brings
-them about with each event that it sends or asks for, and the log may be on that disk."""
 
 _WENT: Final = frozenset({Code.SESSION_CLOSED, Code.SESSION_LOST})
 """Codes of sessions that this daemon did not end."""
@@ -356,9 +351,7 @@ class Driver:
         self._refusals = FewLines(REFUSALS_LOGGED_BURST, REFUSALS_LOGGED_PER_S)
         self._visitors = FewLines(VISITORS_LOGGED_BURST, VISITORS_LOGGED_PER_S)
         self._ended_visitors = FewLines(VISITORS_LOGGED_BURST, VISITORS_LOGGED_PER_S)
-        self._failures: defaultdict[str, FewLines] = defaultdict(
-            lambda: FewLines(STORE_FAILURES_LOGGED_BURST, STORE_FAILURES_LOGGED_PER_S)
-        )
+        self._failures: defaultdict[str, FewLines] = defaultdict(store_failures)
 
     # -- life cycle --------------------------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ from p2pnodes.store.schema import (
 from p2pnodes.store.signatures import SharedCheck
 from p2pnodes.store.snapshots import NodeRow, Part
 from p2pnodes.store.state import Outcome, State
-from p2pnodes.throttle import FewLines
+from p2pnodes.throttle import store_failures
 
 log = structlog.get_logger("p2pnodes.store")
 
@@ -76,11 +76,6 @@ SLICE_S: Final = 0.02
 
 TRIED_S: Final = 5.0
 """How long after a transaction failed it is tried whether the disk takes writes again, and then again and again."""
-
-FAILURES_LOGGED_BURST: Final = 10
-FAILURES_LOGGED_PER_S: Final = 0.2
-"""Log lines about transactions that failed: at once, and again each second. Whoever asks, or sends events, may bring
-about any number of them, and the log may be on that disk."""
 
 QUEUED_JOBS_MAX: Final = 4_096
 """Jobs that may wait for the writer; beyond it a write is refused with 503."""
@@ -218,7 +213,7 @@ class Database:
         self._ledger: Ledger | None = None
         self.failure: str | None = None
         """Why the last transaction failed as a whole (disk full, I/O error), until something was written again."""
-        self._failures = FewLines(FAILURES_LOGGED_BURST, FAILURES_LOGGED_PER_S)
+        self._failures = store_failures()
         self._tried_s = 0.0  # when the disk was tried last, on the clock that never goes back
         self.on_commit: Callable[[Commit], None] = _ignore
         """Called in the event loop after each commit that appended events, brought claims, votes or proofs of ends, or

@@ -8,7 +8,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from p2pnodes.api import errors
-from p2pnodes.api.errors import STORE_FAILURES_LOGGED_BURST
 from p2pnodes.api.settings import ApiSettings
 from p2pnodes.model.codes import HEADER, Code, Reason
 from p2pnodes.model.errors import StoreError, WritesRefusedError
@@ -17,6 +16,7 @@ from p2pnodes.store import snapshots
 from p2pnodes.store.admission import TooManyClaimsError
 from p2pnodes.store.database import Database
 from p2pnodes.store.facts import Facts
+from p2pnodes.throttle import STORE_FAILURES_LOGGED_BURST
 from tests.api.conftest import MakeClient
 from tests.api.support import ALICE, Answer, Clock, Miner, gpu, server
 

@@ -34,7 +34,7 @@ from p2pnodes.model.network import Network
 from p2pnodes.store import ahead
 from p2pnodes.store.checking import CheckerProcess
 from p2pnodes.store.state import Outcome
-from p2pnodes.throttle import FewLines
+from p2pnodes.throttle import STORE_FAILURES_LOGGED_BURST, FewLines
 from tests.gossip.daemons import Node, Stranger, now_ms, stranger, until
 from tests.gossip.harness import clone
 from tests.support import NETWORK, NOW_MS, NOW_S, VALIDATORS, Author, electorate, hotkey
@@ -180,12 +180,12 @@ class TestExchange:
         monkeypatch.setattr(second.database, "receive", full)
         monkeypatch.setattr(second.database, "lacking", full)
         with capture_logs() as logs:
-            for _ in range(2 * driver.STORE_FAILURES_LOGGED_BURST):
+            for _ in range(2 * STORE_FAILURES_LOGGED_BURST):
                 assert await second.driver._receive_job([]) is None
             await second.driver._survey()
         failed = Counter(record["event"] for record in logs)
-        assert failed["events_not_stored"] >= driver.STORE_FAILURES_LOGGED_BURST
-        assert failed["events_not_stored"] < 1.5 * driver.STORE_FAILURES_LOGGED_BURST
+        assert failed["events_not_stored"] >= STORE_FAILURES_LOGGED_BURST
+        assert failed["events_not_stored"] < 1.5 * STORE_FAILURES_LOGGED_BURST
         assert failed["checkpoint_not_stored"] == 1, "of another kind"
 
     async def test_a_socket_is_not_read_while_the_store_has_too_much_of_it(

@@ -26,13 +26,14 @@ from p2pnodes.model.requests import Add, request_id
 from p2pnodes.store import database as database_module
 from p2pnodes.store.admission import ConflictError
 from p2pnodes.store.checkpoints import Donor
-from p2pnodes.store.database import FAILURES_LOGGED_BURST, Commit, Database, Written
+from p2pnodes.store.database import Commit, Database, Written
 from p2pnodes.store.facts import Facts, StoredClaim
 from p2pnodes.store.ledger import Ledger
 from p2pnodes.store.loading import Found
 from p2pnodes.store.schema import BUSY_TIMEOUT_MS
 from p2pnodes.store.signatures import SharedCheck
 from p2pnodes.store.state import Result
+from p2pnodes.throttle import STORE_FAILURES_LOGGED_BURST
 from tests.gossip.past import Past
 from tests.support import NETWORK, NOW_MS, Author, add, electorate
 
@@ -237,12 +238,12 @@ class TestAFailingDisk:
         self, database: Database
     ) -> None:
         with capture_logs() as logs, failing_disk(database):
-            for number in range(2 * FAILURES_LOGGED_BURST):
+            for number in range(2 * STORE_FAILURES_LOGGED_BURST):
                 with pytest.raises(StoreError):
                     await submit(database, add("//Alice", [f"gpu-{number}"]))
         failed = [record["left_out"] for record in logs if record["event"] == "transaction_failed"]
-        assert failed[:FAILURES_LOGGED_BURST] == [0] * FAILURES_LOGGED_BURST
-        assert len(failed) < 1.5 * FAILURES_LOGGED_BURST
+        assert failed[:STORE_FAILURES_LOGGED_BURST] == [0] * STORE_FAILURES_LOGGED_BURST
+        assert len(failed) < 1.5 * STORE_FAILURES_LOGGED_BURST
 
     async def test_a_job_whose_temporary_files_find_no_room_takes_no_neighbour_with_it(
         self, database: Database
